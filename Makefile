@@ -1,0 +1,61 @@
+# gatehouse. `make` lists the targets.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# The tools have a module file of their own, so that go.mod holds only what the application needs.
+TOOL := go tool -modfile=tools/go.mod
+SWAG := $(TOOL) swag init --quiet --generalInfo main.go --dir ./ --exclude bench,e2e,tmp --parseInternal --outputTypes go,json,yaml
+
+FUZZTIME ?= 10s
+
+.PHONY: help run dev build test requirements lint fmt docs docs-check bench fuzz tidy clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: ## Run gatehouse with nothing installed: SQLite file, Redis in the process
+	go run .
+
+dev: ## The same, built again and restarted whenever a file changes
+	$(TOOL) air
+
+build: ## Build bin/gatehouse
+	CGO_ENABLED=0 go build -trimpath -o bin/gatehouse .
+
+test: requirements ## Run all tests with the race detector; installs what they need on Debian
+	go test -race -timeout 15m ./...
+
+requirements: ## Install what the tests need (Redis, PostgreSQL, Chromium) if it is missing
+	@scripts/requirements
+
+lint: ## Check formatting, go vet and golangci-lint
+	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "run make fmt, gofmt would change:" >&2; echo "$$unformatted" >&2; exit 1; fi
+	go vet ./...
+	$(TOOL) golangci-lint run ./...
+
+fmt: ## Format the code
+	gofmt -w .
+
+docs: ## Write docs/ from the annotations of the routes
+	$(SWAG) --output docs
+
+docs-check: ## Check that docs/ is up to date
+	@fresh=$$(mktemp -d); trap 'rm -rf "$$fresh"' EXIT; \
+	$(SWAG) --output "$$fresh/docs" && \
+	diff -ru docs "$$fresh/docs" || { echo "docs/ is out of date: run make docs" >&2; exit 1; }
+
+bench: ## Run the Go benchmarks
+	go test -run '^$$' -bench . -benchmem ./...
+
+fuzz: ## Run every fuzz test for FUZZTIME (10s) each
+	@grep -rHoE --include='*_test.go' '^func Fuzz[A-Za-z0-9_]+' . | sed -E 's|(.*)/[^/]*:func (.*)|\1 \2|' | \
+	while read -r folder name; do go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$folder" </dev/null; done
+
+tidy: ## Tidy both module files
+	go mod tidy
+	cd tools && go mod tidy
+
+clean: ## Remove what was built; the database stays
+	rm -rf bin tmp
