@@ -1,0 +1,95 @@
+// Package models holds the words of gatehouse as plain types and sentinel
+// errors. It imports the standard library only, so every other package, and
+// any other application, can use it.
+package models
+
+import "errors"
+
+// The sentinel errors that cross package borders. Callers test for them with
+// errors.Is; the layer that returns one wraps it with the operation and the key.
+var (
+	// ErrUnavailable: Redis or the database cannot be asked now. Try again later.
+	ErrUnavailable = errors.New("unavailable")
+	// ErrNotFound: there is no such process, user, session or lock.
+	ErrNotFound = errors.New("not found")
+	// ErrNotAcquired: somebody else holds the lock. See NotAcquiredError.
+	ErrNotAcquired = errors.New("lock not acquired")
+	// ErrNotHeld: the lock token is not, or no longer, the holder's.
+	ErrNotHeld = errors.New("lock not held")
+	// ErrLockTokenRequired: the request needs the lock token and has none.
+	ErrLockTokenRequired = errors.New("lock token required")
+	// ErrVersionConflict: the database rule refused a write because somebody
+	// else wrote in between. See ConflictError.
+	ErrVersionConflict = errors.New("version conflict")
+	// ErrPreconditionFailed: the version asked for by If-Match is not the
+	// current one. See ConflictError.
+	ErrPreconditionFailed = errors.New("precondition failed")
+	// ErrInvalidCredentials: unknown user, wrong password or disabled user.
+	ErrInvalidCredentials = errors.New("invalid credentials")
+	// ErrEmailTaken: another user already has this e-mail address.
+	ErrEmailTaken = errors.New("e-mail already in use")
+	// ErrLastAdmin: the change would leave nobody who can manage users.
+	ErrLastAdmin = errors.New("last administrator")
+	// ErrStale: the row changed after it was read; read it again.
+	ErrStale = errors.New("stale")
+	// ErrBadCursor: a page cursor that this server did not hand out.
+	ErrBadCursor = errors.New("bad cursor")
+)
+
+// NotAcquiredError tells who holds the lock. It matches ErrNotAcquired.
+type NotAcquiredError struct {
+	Status LockStatus
+}
+
+func (e *NotAcquiredError) Error() string {
+	return "lock " + e.Status.Resource + " not acquired: held by " + e.Status.Holder.UserID
+}
+
+// Unwrap makes errors.Is(err, ErrNotAcquired) true.
+func (e *NotAcquiredError) Unwrap() error { return ErrNotAcquired }
+
+// NotHeldError tells how the lock stands for a token that does not hold it. It matches ErrNotHeld.
+type NotHeldError struct {
+	Status LockStatus
+}
+
+func (e *NotHeldError) Error() string { return "lock " + e.Status.Resource + " not held" }
+
+// Unwrap makes errors.Is(err, ErrNotHeld) true.
+func (e *NotHeldError) Unwrap() error { return ErrNotHeld }
+
+// ConflictError carries the process as it is now, after a write was refused.
+// Reason is ErrVersionConflict or ErrPreconditionFailed.
+type ConflictError struct {
+	Reason  error
+	Current Process
+}
+
+func (e *ConflictError) Error() string { return e.Reason.Error() + ": process " + e.Current.ID }
+
+// Unwrap makes errors.Is match the reason.
+func (e *ConflictError) Unwrap() error { return e.Reason }
+
+// FieldError is one thing wrong with one input field.
+type FieldError struct {
+	Field   string `json:"field"`
+	Message string `json:"message"`
+}
+
+// ValidationError lists everything wrong with an input.
+type ValidationError struct {
+	Errors []FieldError
+}
+
+func (e *ValidationError) Error() string {
+	text := "invalid input"
+	for _, f := range e.Errors {
+		text += "; " + f.Field + " " + f.Message
+	}
+	return text
+}
+
+// Invalid is a ValidationError about one field.
+func Invalid(field, message string) *ValidationError {
+	return &ValidationError{Errors: []FieldError{{Field: field, Message: message}}}
+}

@@ -1,0 +1,24 @@
+package models
+
+import "time"
+
+// Holder is who has a lock, since when and why.
+type Holder struct {
+	UserID string    `json:"userId"`
+	Email  string    `json:"email"`
+	Since  time.Time `json:"since"`
+	Reason string    `json:"reason"`
+}
+
+// LockStatus is how the lock of a resource stands.
+type LockStatus struct {
+	Resource  string
+	Held      bool
+	Holder    Holder        // zero when free
+	Grant     string        // names the grant; not a secret, not shown
+	Fence     *int64        // nil when free or granted without Redis
+	TTL       time.Duration // time left, 0 when free
+	ExpiresAt time.Time     // zero when free
+	Waiting   int           // waiters queued
+	Degraded  bool          // answered without Redis
+}

@@ -1,0 +1,131 @@
+package models
+
+import (
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// Process is the record that office users edit.
+type Process struct {
+	ID          string    `json:"id"`
+	Title       string    `json:"title"`
+	Status      string    `json:"status"`
+	Description string    `json:"description"`
+	Version     int64     `json:"version"`
+	CreatedAt   time.Time `json:"createdAt"`
+	UpdatedAt   time.Time `json:"updatedAt"`
+	UpdatedBy   UserRef   `json:"updatedBy"`
+}
+
+// ProcessFields are the fields that a user may write.
+type ProcessFields struct {
+	Title       string
+	Status      string
+	Description string
+}
+
+// ProcessPatch names the fields to change; nil means unchanged.
+type ProcessPatch struct {
+	Title       *string
+	Status      *string
+	Description *string
+}
+
+// Apply returns the process's fields with the named ones changed.
+func (p ProcessPatch) Apply(to Process) ProcessFields {
+	fields := ProcessFields{Title: to.Title, Status: to.Status, Description: to.Description}
+	if p.Title != nil {
+		fields.Title = *p.Title
+	}
+	if p.Status != nil {
+		fields.Status = *p.Status
+	}
+	if p.Description != nil {
+		fields.Description = *p.Description
+	}
+	return fields
+}
+
+// Limits of the process fields, in characters.
+const (
+	MaxTitle       = 200
+	MaxDescription = 10_000
+)
+
+// DefaultStatus is the status of a process created without one.
+const DefaultStatus = "draft"
+
+// Statuses are the states a process can be in.
+func Statuses() []string {
+	return []string{"draft", "active", "paused", "completed", "archived"}
+}
+
+// Validate reports every field out of range as a *ValidationError, nil if there is none.
+func (p ProcessPatch) Validate() error {
+	var errs []FieldError
+	if p.Title != nil {
+		switch n := utf8.RuneCountInString(*p.Title); {
+		case n == 0 || n > MaxTitle || strings.TrimSpace(*p.Title) == "":
+			errs = append(errs, FieldError{"title", "must have 1 to 200 characters, not only spaces"})
+		case strings.ContainsRune(*p.Title, 0):
+			errs = append(errs, FieldError{"title", "must not contain a NUL character"})
+		}
+	}
+	if p.Status != nil && !slices.Contains(Statuses(), *p.Status) {
+		errs = append(errs, FieldError{"status", "must be one of " + strings.Join(Statuses(), ", ")})
+	}
+	if p.Description != nil {
+		switch {
+		case utf8.RuneCountInString(*p.Description) > MaxDescription:
+			errs = append(errs, FieldError{"description", "must have at most 10000 characters"})
+		case strings.ContainsRune(*p.Description, 0):
+			errs = append(errs, FieldError{"description", "must not contain a NUL character"})
+		}
+	}
+	if errs == nil {
+		return nil
+	}
+	return &ValidationError{Errors: errs}
+}
+
+// ProcessFilter selects processes. The zero value selects all.
+type ProcessFilter struct {
+	Status string // exact; "" is any
+	Query  string // contained in the title, in any case; "" is any
+}
+
+// WriteGuard is the database rule's side of a write: what the writer holds and
+// has read. The write happens only if the process still has GrantedVersion or
+// was last written under the same Grant, and has version IfMatch if that is set.
+type WriteGuard struct {
+	Grant          string // "" is a write without a lock
+	GrantedVersion int64
+	IfMatch        *int64
+}
+
+// IfMatch is the precondition of an If-Match header: the version is one of
+// Versions, or Any version will do. Nil is no precondition.
+type IfMatch struct {
+	Any      bool
+	Versions []int64
+}
+
+// Matches reports whether version meets the precondition.
+func (m *IfMatch) Matches(version int64) bool {
+	return m == nil || m.Any || slices.Contains(m.Versions, version)
+}
+
+// Page asks for one page of a list. Limit is the most items wanted, Cursor ""
+// the first page.
+type Page struct {
+	Limit  int
+	Cursor string
+}
+
+// List is one page. NextCursor is nil at the end of the list.
+type List[T any] struct {
+	Items      []T     `json:"items"`
+	NextCursor *string `json:"nextCursor"`
+}

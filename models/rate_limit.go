@@ -1,0 +1,87 @@
+package models
+
+import (
+	"fmt"
+	"regexp"
+	"time"
+)
+
+// MaxSlidingLogLimit is the highest limit that a sliding log counts.
+const MaxSlidingLogLimit = 1000
+
+var policyName = regexp.MustCompile(`^[A-Za-z0-9._/-]{1,64}$`)
+
+// Algorithm names how a policy counts.
+type Algorithm string
+
+// The algorithms. The zero value is AlgorithmAuto.
+const (
+	AlgorithmAuto       Algorithm = ""            // sliding log up to a limit of 1,000, else GCRA
+	AlgorithmSlidingLog Algorithm = "sliding-log" // never more than Limit in any Window; Limit at most 1,000
+	AlgorithmGCRA       Algorithm = "gcra"        // constant memory for any limit
+)
+
+// OnRedisDown is what happens when Redis cannot be asked.
+type OnRedisDown string
+
+// What a rate limit (local, open, closed) or a lock (open, closed) does without
+// Redis. The zero value is the default of the service that reads it.
+const (
+	OnRedisDownLocal  OnRedisDown = "local"  // decide in this instance
+	OnRedisDownOpen   OnRedisDown = "open"   // let it pass, degraded
+	OnRedisDownClosed OnRedisDown = "closed" // refuse with ErrUnavailable
+)
+
+// Policy is a rate limit: at most Limit units in any Window, for each key.
+type Policy struct {
+	Name        string        // shown in headers and metrics
+	Limit       int64         // units per window, 1 to 1,000,000
+	Window      time.Duration // 1 s to 24 h in whole seconds
+	Algorithm   Algorithm
+	OnRedisDown OnRedisDown // zero is local
+	Shadow      bool        // decide and count, but never refuse
+}
+
+// Validate says what is wrong with the policy, nil if nothing is.
+func (p Policy) Validate() error {
+	switch {
+	case !policyName.MatchString(p.Name):
+		return fmt.Errorf("policy %q: the name must be 1 to 64 of A-Z a-z 0-9 . _ / -", p.Name)
+	case p.Limit < 1 || p.Limit > 1_000_000:
+		return fmt.Errorf("policy %q: limit %d is not allowed: must be 1 to 1,000,000", p.Name, p.Limit)
+	case p.Window < time.Second || p.Window > 24*time.Hour || p.Window%time.Second != 0:
+		return fmt.Errorf("policy %q: window %s is not allowed: must be 1s to 24h in whole seconds", p.Name, p.Window)
+	case p.Algorithm == AlgorithmSlidingLog && p.Limit > MaxSlidingLogLimit:
+		return fmt.Errorf("policy %q: limit %d is not allowed: a sliding log counts up to 1,000", p.Name, p.Limit)
+	}
+	switch p.Algorithm {
+	case AlgorithmAuto, AlgorithmSlidingLog, AlgorithmGCRA:
+	default:
+		return fmt.Errorf("policy %q: algorithm %q is not allowed: must be sliding-log or gcra", p.Name, p.Algorithm)
+	}
+	switch p.OnRedisDown {
+	case "", OnRedisDownLocal, OnRedisDownOpen, OnRedisDownClosed:
+		return nil
+	}
+	return fmt.Errorf("policy %q: %q is not allowed when Redis is down: must be local, open or closed", p.Name, p.OnRedisDown)
+}
+
+// Hit asks a policy for Cost units of Key. Cost 0 counts as 1; a negative Cost
+// takes nothing and always passes: it only tells how things stand.
+type Hit struct {
+	Policy Policy
+	Key    string
+	Cost   int64
+}
+
+// Decision is what a limiter answers for one hit. Hits decided together count
+// together: if one of them is not allowed, none was counted.
+type Decision struct {
+	Policy     Policy
+	Allowed    bool // always true for a shadow policy; RetryAfter tells whether it would have refused
+	Remaining  int64
+	RetryAfter time.Duration // until this hit can pass; 0 when allowed
+	ResetAfter time.Duration // until more quota is there; 0 when full
+	Degraded   bool          // decided without Redis
+	ID         string        // names the entry added, for a refund; "" if none
+}

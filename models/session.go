@@ -1,0 +1,45 @@
+package models
+
+import "time"
+
+// Session is a signed-in user on one device. It is read from the database, the
+// authority, or from a copy in Redis or memory. Sessions are immutable once
+// returned: do not change Roles or Data.
+type Session struct {
+	Hash      string // hex SHA-256 of the token; never leaves the server
+	ID        string // public name, neither token nor hash
+	User      UserRef
+	Roles     []string
+	Epoch     int64 // the user's epoch when the session began
+	Data      []byte
+	Version   int64 // grows with each write of Data
+	CreatedAt time.Time
+	LastSeen  time.Time
+	IdleAt    time.Time // ends unused at this time
+	ExpiresAt time.Time // ends at this time however much it is used
+	UserAgent string
+	IP        string
+}
+
+// Live reports whether neither the idle nor the absolute timeout has passed.
+func (s Session) Live(now time.Time) bool {
+	return now.Before(s.IdleAt) && now.Before(s.ExpiresAt)
+}
+
+// Revocation is one entry of the revocation log: from Seq on, copies made at an
+// earlier position of what it names no longer count. Exactly one of SessionHash,
+// UserID and Everybody is set.
+type Revocation struct {
+	Seq         int64
+	At          time.Time
+	SessionHash string
+	UserID      string
+	Everybody   bool
+}
+
+// RevocationTail is what a read of the log returned: the entries after the
+// position asked for, in commit order, and the log's head.
+type RevocationTail struct {
+	Entries []Revocation
+	Head    int64
+}

@@ -1,0 +1,93 @@
+package models
+
+import (
+	"net/mail"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// Roles, each including the ones before it.
+const (
+	RoleViewer = "viewer" // reads
+	RoleEditor = "editor" // also locks, creates and edits
+	RoleAdmin  = "admin"  // also forces locks and manages users
+)
+
+// User is an account, without its password.
+type User struct {
+	ID        string    `json:"id"`
+	Email     string    `json:"email"`
+	Roles     []string  `json:"roles"`
+	Disabled  bool      `json:"disabled"`
+	CreatedAt time.Time `json:"createdAt"`
+}
+
+// UserRef names a user in another record.
+type UserRef struct {
+	ID    string `json:"id"`
+	Email string `json:"email"`
+}
+
+// Credentials are what a sign-in is checked against: the user, the password
+// hash, and the user's epoch, all read from the same row.
+type Credentials struct {
+	User
+	PasswordHash string
+	Epoch        int64
+}
+
+// UserPatch names what to change about a user; nil means unchanged.
+type UserPatch struct {
+	Roles        []string
+	Disabled     *bool
+	PasswordHash *string
+}
+
+// HasRole reports whether roles include role, or a role that includes it.
+func HasRole(roles []string, role string) bool {
+	order := []string{RoleViewer, RoleEditor, RoleAdmin}
+	need := slices.Index(order, role)
+	for _, r := range roles {
+		if have := slices.Index(order, r); need >= 0 && have >= need {
+			return true
+		}
+	}
+	return false
+}
+
+// ValidateRoles says what is wrong with a list of roles, nil if nothing is.
+func ValidateRoles(roles []string) error {
+	if len(roles) == 0 {
+		return Invalid("roles", "must name at least one of viewer, editor, admin")
+	}
+	seen := map[string]bool{}
+	for _, r := range roles {
+		if (r != RoleViewer && r != RoleEditor && r != RoleAdmin) || seen[r] {
+			return Invalid("roles", "must be different ones of viewer, editor, admin")
+		}
+		seen[r] = true
+	}
+	return nil
+}
+
+// ValidatePassword says what is wrong with a new password, nil if nothing is:
+// 12 to 128 characters of any kind. field names the input for the error.
+func ValidatePassword(field, password string) error {
+	if n := utf8.RuneCountInString(password); n < 12 || n > 128 {
+		return Invalid(field, "must have 12 to 128 characters")
+	}
+	return nil
+}
+
+// NormalizeEmail returns the address as it is stored and compared (trimmed, in
+// lower case) or says what is wrong with it.
+func NormalizeEmail(email string) (string, error) {
+	email = strings.ToLower(strings.TrimSpace(email))
+	addr, err := mail.ParseAddress(email)
+	if err != nil || addr.Address != email || len(email) > 254 || strings.ContainsAny(email, "\x00\"<>") {
+		return "", Invalid("email", "must be an e-mail address")
+	}
+	return email, nil
+}

@@ -1,0 +1,454 @@
+// Package services holds what gatehouse exists for: the Redis client with its
+// failure policy, edit locks, the session cache and rate limits, and the work
+// of the application built on them. All types are safe for concurrent use.
+package services
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/failsafe-go/failsafe-go/circuitbreaker"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+	"github.com/redis/rueidis"
+
+	"gatehouse/models"
+)
+
+const (
+	probeInterval    = 250 * time.Millisecond
+	failuresToOpen   = 3
+	defaultTimeout   = 100 * time.Millisecond
+	defaultInFlight  = 512 // below rueidis's ring of 1,024, so a full ring never blocks
+	dialTimeout      = 250 * time.Millisecond
+	connWriteTimeout = time.Second
+	clientCacheBytes = 16 << 20 // per connection
+)
+
+// RedisOptions configures a Redis.
+type RedisOptions struct {
+	// Client says where Redis is, as rueidis.ParseURL returns it. Timeouts,
+	// retries and pipelining are set by NewRedis.
+	Client rueidis.ClientOption
+	// Disabled runs without Redis on purpose: every call answers ErrUnavailable.
+	Disabled bool
+	// Embedded says that Client points to a server inside this process, which
+	// knows neither CLIENT TRACKING nor CLUSTER.
+	Embedded bool
+	// KeyPrefix starts every key and channel. It has no braces.
+	KeyPrefix string
+	// Timeout bounds each call, and all calls under one WithRedisBudget
+	// together. Zero is 100 ms.
+	Timeout time.Duration
+	// MaxInFlight bounds the calls under way at once. Zero is 512.
+	MaxInFlight int
+	// Logger gets one line per change of state. Nil is slog.Default.
+	Logger *slog.Logger
+	// Metrics registers the collectors. Nil registers none.
+	Metrics prometheus.Registerer
+}
+
+// Redis is the one door to Redis. A call has a deadline, a place among the calls
+// in flight, and a circuit breaker before it: when Redis hangs, the first few
+// calls cost one deadline each, and from then on every call answers
+// models.ErrUnavailable at once. Only a background probe closes the breaker
+// again, never a user's request.
+type Redis struct {
+	opt      RedisOptions
+	log      *slog.Logger
+	breaker  circuitbreaker.CircuitBreaker[any]
+	client   atomic.Pointer[rueidis.Client]
+	inFlight chan struct{}
+
+	mu        sync.Mutex
+	onRecover []func(context.Context)
+
+	stop   context.CancelFunc
+	silent atomic.Bool // before the first probe, and after Close
+	tasks  sync.WaitGroup
+	spawn  func(task func(context.Context)) // runs task in the background until Close
+	ready  chan struct{}                    // closed at the first successful probe
+
+	calls *prometheus.CounterVec
+}
+
+// NewRedis returns at once and connects in the background, trying again until
+// Close. It never fails because Redis is down.
+func NewRedis(opt RedisOptions) *Redis {
+	opt.Timeout = orDefault(opt.Timeout, defaultTimeout)
+	opt.MaxInFlight = orDefault(opt.MaxInFlight, defaultInFlight)
+	if opt.Logger == nil {
+		opt.Logger = slog.Default()
+	}
+	opt.Client.Dialer.Timeout = max(dialTimeout, opt.Timeout)
+	opt.Client.ConnWriteTimeout = connWriteTimeout
+	opt.Client.CacheSizeEachConn = clientCacheBytes
+	opt.Client.AlwaysPipelining = true // a deadline then abandons the reply, not the connection
+	opt.Client.DisableRetry = true
+	if opt.Embedded {
+		opt.Client.ForceSingleClient = true
+		opt.Client.DisableCache = true
+	}
+	r := &Redis{
+		opt:      opt,
+		log:      opt.Logger,
+		inFlight: make(chan struct{}, opt.MaxInFlight),
+		ready:    make(chan struct{}),
+		calls: promauto.With(opt.Metrics).NewCounterVec(prometheus.CounterOpts{
+			Name: "gatehouse_redis_calls_total",
+			Help: "Redis calls by result: ok, failed, timeout, or skipped because Redis was known to be away.",
+		}, []string{"result"}),
+	}
+	// The delay never passes: only the probe closes the breaker.
+	r.breaker = circuitbreaker.NewBuilder[any]().
+		WithFailureThreshold(failuresToOpen).
+		WithDelay(time.Duration(1<<63 - 1)).
+		OnStateChanged(r.stateChanged).
+		Build()
+	promauto.With(opt.Metrics).NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "gatehouse_redis_up",
+		Help: "1 while Redis is used, 0 while it is away or disabled.",
+	}, func() float64 {
+		if r.Available() {
+			return 1
+		}
+		return 0
+	})
+	life, stop := context.WithCancel(context.Background())
+	r.stop = stop
+	r.spawn = func(task func(context.Context)) { r.tasks.Go(func() { task(life) }) }
+	if opt.Disabled {
+		close(r.ready)
+		return r
+	}
+	r.silent.Store(true)
+	r.breaker.Open()
+	r.spawn(r.probeLoop)
+	return r
+}
+
+// Available reports whether calls are sent to Redis now.
+func (r *Redis) Available() bool {
+	return !r.opt.Disabled && r.client.Load() != nil && r.breaker.IsClosed()
+}
+
+// Status is "ok", "embedded", "down" or "disabled".
+func (r *Redis) Status() string {
+	switch {
+	case r.opt.Disabled:
+		return "disabled"
+	case !r.Available():
+		return "down"
+	case r.opt.Embedded:
+		return "embedded"
+	}
+	return "ok"
+}
+
+// WaitReady returns when Redis has answered for the first time, is disabled, or
+// ctx ends. It spares the first requests after a start the degraded way.
+func (r *Redis) WaitReady(ctx context.Context) {
+	select {
+	case <-r.ready:
+	case <-ctx.Done():
+	}
+}
+
+// Key is name with the configured prefix.
+func (r *Redis) Key(name string) string { return r.opt.KeyPrefix + name }
+
+// OnRecover registers fn to run each time Redis answers again, before Available
+// turns true: what has to reach Redis before anything else goes here. Redis
+// calls made with fn's context pass although the breaker is still open; that
+// context ends after ten Timeouts.
+func (r *Redis) OnRecover(fn func(context.Context)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.onRecover = append(r.onRecover, fn)
+}
+
+type budgetKey struct{}
+type recoveryKey struct{}
+
+// budget is what the calls of one request have spent in Redis together.
+type budget struct{ spent atomic.Int64 }
+
+// WithRedisBudget makes all Redis calls under the returned context share one
+// Timeout: after one that timed out, the rest answer ErrUnavailable at once. A
+// second call starts a new budget.
+func WithRedisBudget(ctx context.Context) context.Context {
+	return context.WithValue(ctx, budgetKey{}, new(budget))
+}
+
+// Do runs fn, which sends one command or script, through the door. A nil reply
+// is rueidis.Nil. Everything that means "not now" is models.ErrUnavailable; the
+// command may have been executed all the same, so it must be safe to repeat.
+func (r *Redis) Do(ctx context.Context, fn func(context.Context, rueidis.Client) rueidis.RedisResult) (rueidis.RedisMessage, error) {
+	client := r.client.Load()
+	_, recovering := ctx.Value(recoveryKey{}).(bool)
+	if r.opt.Disabled || client == nil || (!recovering && !r.breaker.IsClosed()) {
+		r.calls.WithLabelValues("skipped").Inc()
+		return rueidis.RedisMessage{}, fmt.Errorf("redis: %w", models.ErrUnavailable)
+	}
+	allowed := r.opt.Timeout
+	spending, limited := ctx.Value(budgetKey{}).(*budget)
+	if limited {
+		allowed -= time.Duration(spending.spent.Load())
+		if allowed <= 0 {
+			r.calls.WithLabelValues("skipped").Inc()
+			return rueidis.RedisMessage{}, fmt.Errorf("redis: the request's budget is spent: %w", models.ErrUnavailable)
+		}
+	}
+	start := time.Now()
+	msg, err := r.race(ctx, *client, allowed, fn)
+	if limited {
+		spending.spent.Add(int64(time.Since(start)))
+	}
+	return msg, r.judge(ctx, err, allowed)
+}
+
+// Exec runs a script through the door. All keys share one hash tag.
+func (r *Redis) Exec(ctx context.Context, script *rueidis.Lua, keys, args []string) (rueidis.RedisMessage, error) {
+	return r.Do(ctx, func(ctx context.Context, c rueidis.Client) rueidis.RedisResult {
+		return script.Exec(ctx, c, keys, args)
+	})
+}
+
+var errInFlight = errors.New("too many calls in flight")
+
+// race runs fn against the deadline: rueidis does not honour ctx while it dials.
+func (r *Redis) race(ctx context.Context, client rueidis.Client, allowed time.Duration,
+	fn func(context.Context, rueidis.Client) rueidis.RedisResult,
+) (rueidis.RedisMessage, error) {
+	ctx, cancel := context.WithTimeout(ctx, allowed)
+	defer cancel()
+	select {
+	case r.inFlight <- struct{}{}:
+	case <-ctx.Done():
+		return rueidis.RedisMessage{}, fmt.Errorf("%w: %w", errInFlight, ctx.Err())
+	}
+	type reply struct {
+		msg rueidis.RedisMessage
+		err error
+	}
+	done := make(chan reply, 1)
+	go func() {
+		defer func() { <-r.inFlight }()
+		msg, err := fn(ctx, client).ToMessage()
+		done <- reply{msg, err}
+	}()
+	select {
+	case got := <-done:
+		return got.msg, got.err
+	case <-ctx.Done():
+		return rueidis.RedisMessage{}, ctx.Err()
+	}
+}
+
+// judge turns an error of a call into its meaning and tells the breaker.
+func (r *Redis) judge(ctx context.Context, err error, allowed time.Duration) error {
+	redisErr, replied := rueidis.IsRedisErr(err)
+	switch {
+	case err == nil || rueidis.IsRedisNil(err):
+		r.calls.WithLabelValues("ok").Inc()
+		r.breaker.RecordSuccess()
+		return err
+	case ctx.Err() != nil: // the caller went away: says nothing about Redis
+		return fmt.Errorf("redis: %w: %w", models.ErrUnavailable, context.Cause(ctx))
+	case replied && !notNow(redisErr.Error()):
+		r.calls.WithLabelValues("failed").Inc()
+		r.breaker.RecordSuccess()
+		r.log.Error("Redis refused a command", "error", redisErr.Error())
+	case errors.Is(err, context.DeadlineExceeded):
+		r.calls.WithLabelValues("timeout").Inc()
+		if allowed >= r.opt.Timeout/2 { // a rest of a budget proves nothing
+			r.recordFailure()
+		}
+	default:
+		r.calls.WithLabelValues("failed").Inc()
+		r.recordFailure()
+	}
+	return fmt.Errorf("redis: %w: %w", models.ErrUnavailable, err)
+}
+
+func (r *Redis) recordFailure() {
+	if r.breaker.IsClosed() {
+		r.breaker.RecordFailure()
+	}
+}
+
+// notNow reports whether an error reply means that Redis cannot serve now.
+func notNow(reply string) bool {
+	for _, prefix := range []string{
+		"LOADING", "OOM", "READONLY", "BUSY", "CLUSTERDOWN", "MASTERDOWN", "NOAUTH", "WRONGPASS", "NOPERM",
+		"TRYAGAIN", "MISCONF", "NOREPLICAS", "MOVED", "ASK", "ERR max number of clients",
+	} {
+		if strings.HasPrefix(reply, prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+// probeLoop connects and then asks Redis every 250 ms whether it serves.
+func (r *Redis) probeLoop(ctx context.Context) {
+	ticker := time.NewTicker(probeInterval)
+	defer ticker.Stop()
+	if r.probe(ctx) != nil && ctx.Err() == nil {
+		r.logDown()
+	}
+	r.silent.Store(ctx.Err() != nil)
+	for {
+		if err := r.probe(ctx); err != nil && r.breaker.IsClosed() && ctx.Err() == nil {
+			r.breaker.Open()
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (r *Redis) probe(ctx context.Context) error {
+	client := r.client.Load()
+	if client == nil {
+		connected, err := rueidis.NewClient(r.opt.Client)
+		if connected == nil {
+			return err
+		}
+		r.client.Store(&connected)
+		client = &connected
+	}
+	// A write, so that a full or read-only server counts as away.
+	_, err := r.race(ctx, *client, r.opt.Timeout, func(ctx context.Context, c rueidis.Client) rueidis.RedisResult {
+		return c.Do(ctx, c.B().Set().Key(r.Key("probe")).Value("1").Px(time.Minute).Build())
+	})
+	if err != nil {
+		return err
+	}
+	if r.breaker.IsClosed() {
+		return nil
+	}
+	r.recover(ctx)
+	r.breaker.Close()
+	select {
+	case <-r.ready:
+	default:
+		close(r.ready)
+		r.spawn(r.warnAboutEviction)
+	}
+	return nil
+}
+
+func (r *Redis) recover(ctx context.Context) {
+	r.mu.Lock()
+	hooks := r.onRecover
+	r.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.WithValue(ctx, recoveryKey{}, true), 10*r.opt.Timeout)
+	defer cancel()
+	for _, hook := range hooks {
+		hook(ctx)
+	}
+}
+
+func (r *Redis) stateChanged(e circuitbreaker.StateChangedEvent) {
+	switch {
+	case r.silent.Load() || e.OldState == e.NewState:
+	case e.NewState == circuitbreaker.ClosedState:
+		r.log.Info("Redis is available", "addresses", r.opt.Client.InitAddress)
+	default:
+		r.logDown()
+	}
+}
+
+func (r *Redis) logDown() {
+	r.log.Warn("Redis is not available: working without it", "addresses", r.opt.Client.InitAddress)
+}
+
+// warnAboutEviction tells at start when the server may evict locks.
+func (r *Redis) warnAboutEviction(ctx context.Context) {
+	config := func(name string) string {
+		msg, err := r.Do(ctx, func(ctx context.Context, c rueidis.Client) rueidis.RedisResult {
+			return c.Do(ctx, c.B().ConfigGet().Parameter(name).Build())
+		})
+		if err != nil {
+			return ""
+		}
+		values, _ := msg.AsStrMap()
+		return values[name]
+	}
+	if r.opt.Embedded {
+		return
+	}
+	if policy := config("maxmemory-policy"); policy != "" && policy != "noeviction" && config("maxmemory") != "0" {
+		r.log.Warn("Redis may evict locks before they end: set maxmemory-policy to noeviction", "maxmemory-policy", policy)
+	}
+}
+
+// Subscribe calls fn for each message on the prefixed channel until Close,
+// subscribing again by itself. Messages sent while Redis was away are lost: use
+// them as hints only. Disabled and embedded Redis carry none: there is no other
+// instance to hear from.
+func (r *Redis) Subscribe(channel string, fn func(message string)) {
+	if r.opt.Disabled || r.opt.Embedded {
+		return
+	}
+	r.spawn(func(ctx context.Context) {
+		for ctx.Err() == nil {
+			if client := r.client.Load(); client != nil {
+				c := *client
+				_ = c.Receive(ctx, c.B().Subscribe().Channel(r.Key(channel)).Build(),
+					func(msg rueidis.PubSubMessage) { fn(msg.Message) }) // whatever ended it, we subscribe again
+			}
+			select {
+			case <-time.After(probeInterval):
+			case <-ctx.Done():
+			}
+		}
+	})
+}
+
+// Publish sends a hint to every instance's Subscribe.
+func (r *Redis) Publish(ctx context.Context, channel, message string) error {
+	_, err := r.Do(ctx, func(ctx context.Context, c rueidis.Client) rueidis.RedisResult {
+		return c.Do(ctx, c.B().Publish().Channel(r.Key(channel)).Message(message).Build())
+	})
+	return err
+}
+
+// Close ends the background work and the connections; it waits for calls under
+// way, but not longer than ctx.
+func (r *Redis) Close(ctx context.Context) error {
+	r.silent.Store(true)
+	r.stop()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		r.tasks.Wait()
+		if client := r.client.Load(); client != nil {
+			(*client).Close()
+		}
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("close redis: %w", ctx.Err())
+	}
+}
+
+// orDefault is value, or fallback where value is zero.
+func orDefault[T comparable](value, fallback T) T {
+	var zero T
+	if value == zero {
+		return fallback
+	}
+	return value
+}

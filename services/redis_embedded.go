@@ -1,0 +1,69 @@
+package services
+
+import (
+	"crypto/rand"
+	"fmt"
+	"time"
+
+	"github.com/alicebob/miniredis/v2"
+	"github.com/redis/rueidis"
+)
+
+// embeddedTick is how often the embedded server's TTLs move on: a key may live
+// this much too long.
+const embeddedTick = 20 * time.Millisecond
+
+// EmbeddedRedis is a Redis server inside this process, for development: nothing
+// to install, nothing shared with other processes, nothing kept on exit.
+type EmbeddedRedis struct {
+	server   *miniredis.Miniredis
+	password string
+	stop     chan struct{}
+	stopped  chan struct{}
+}
+
+// StartEmbeddedRedis listens on a free loopback port behind a random password.
+func StartEmbeddedRedis() (*EmbeddedRedis, error) {
+	e := &EmbeddedRedis{
+		server:   miniredis.NewMiniRedis(),
+		password: rand.Text(),
+		stop:     make(chan struct{}),
+		stopped:  make(chan struct{}),
+	}
+	e.server.RequireAuth(e.password)
+	if err := e.server.Start(); err != nil {
+		return nil, fmt.Errorf("start embedded redis: %w", err)
+	}
+	go e.age()
+	return e, nil
+}
+
+// ClientOption says how to reach the server.
+func (e *EmbeddedRedis) ClientOption() rueidis.ClientOption {
+	return rueidis.ClientOption{InitAddress: []string{e.server.Addr()}, Password: e.password}
+}
+
+// age lets the keys grow old: the library's clock for TTLs stands still by itself.
+func (e *EmbeddedRedis) age() {
+	defer close(e.stopped)
+	ticker := time.NewTicker(embeddedTick)
+	defer ticker.Stop()
+	last := time.Now()
+	for {
+		select {
+		case <-ticker.C:
+			now := time.Now()
+			e.server.FastForward(now.Sub(last))
+			last = now
+		case <-e.stop:
+			return
+		}
+	}
+}
+
+// Close ends the server.
+func (e *EmbeddedRedis) Close() {
+	close(e.stop)
+	<-e.stopped
+	e.server.Close()
+}

@@ -1,0 +1,278 @@
+package servicestest
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Postgres is a real PostgreSQL server that a test may freeze and stop. It ends
+// with the test, or with the test binary, however that ends.
+type Postgres struct {
+	URL  string // of a new, empty database
+	Addr string // host:port, for a proxy
+
+	pid    int
+	end    io.Closer     // closing it ends the server
+	exited chan struct{} // closed when it has ended
+	frozen []int
+}
+
+// StartPostgres returns the URL of a new, empty database. The server is shared
+// by the whole test binary: do not stop it, use StartPostgresServer for that.
+func StartPostgres(t testing.TB) (url string) {
+	t.Helper()
+	server, err := sharedPostgres()
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := fmt.Sprintf("test_%d", databases.Add(1))
+	if err := server.admin("createdb", name); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := server.admin("dropdb", "--force", name); err != nil {
+			t.Error(err)
+		}
+	})
+	return server.url(name)
+}
+
+// StartPostgresServer starts a server for this test alone.
+func StartPostgresServer(t testing.TB) *Postgres {
+	t.Helper()
+	server, err := startPostgres()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(server.Stop)
+	server.URL = server.url("postgres")
+	return server
+}
+
+var (
+	databases      atomic.Int64
+	sharedPostgres = sync.OnceValues(startPostgres)
+)
+
+// Freeze stops all processes of the server, as if its machine hung: connections
+// stay open and nothing answers.
+func (p *Postgres) Freeze() {
+	signal([]int{p.pid}, syscall.SIGSTOP) // no new children from here on
+	p.frozen = append(childrenOf(p.pid), p.pid)
+	signal(p.frozen, syscall.SIGSTOP)
+}
+
+// Thaw lets a frozen server go on where it was.
+func (p *Postgres) Thaw() {
+	signal(p.frozen, syscall.SIGCONT)
+	p.frozen = nil
+}
+
+// Stop ends the server at once, as a crash would, and deletes its data.
+func (p *Postgres) Stop() {
+	p.Thaw()
+	p.end.Close()
+	<-p.exited
+}
+
+func signal(pids []int, sig syscall.Signal) {
+	for _, pid := range pids {
+		syscall.Kill(pid, sig) // one that has ended meanwhile is no matter
+	}
+}
+
+// childrenOf lists the processes whose parent is pid.
+func childrenOf(pid int) []int {
+	var children []int
+	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
+	for _, path := range stats {
+		stat, err := os.ReadFile(path)
+		if err != nil {
+			continue // it has ended
+		}
+		// "pid (name) state ppid ...", where the name may contain anything
+		fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
+		child, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+		if err == nil && len(fields) > 1 && fields[1] == strconv.Itoa(pid) {
+			children = append(children, child)
+		}
+	}
+	return children
+}
+
+func (p *Postgres) url(database string) string {
+	return "postgres://postgres@" + p.Addr + "/" + database + "?sslmode=disable"
+}
+
+func (p *Postgres) admin(tool string, args ...string) error {
+	host, port, _ := net.SplitHostPort(p.Addr)
+	args = append([]string{"-h", host, "-p", port, "-U", "postgres"}, args...)
+	out, err := exec.Command(postgresTool(tool), args...).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%s: %w: %s", tool, err, out)
+	}
+	return nil
+}
+
+// postgresTool is the newest installed one, "" if there is none. Debian keeps
+// them off the PATH.
+func postgresTool(name string) string {
+	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/" + name)
+	if len(found) == 0 {
+		return ""
+	}
+	return found[len(found)-1]
+}
+
+// guard runs the server and ends it, frozen or not, with its data when its
+// standard input closes: when the test binary closes it or dies.
+const guard = `dir=$1; shift
+"$@" >"$dir/log" 2>&1 </dev/null & pid=$!
+echo $pid
+cat >/dev/null
+kill -CONT $(cat /proc/$pid/task/$pid/children 2>/dev/null) $pid 2>/dev/null
+kill -QUIT $pid 2>/dev/null
+wait $pid
+rm -rf "$dir"`
+
+func startPostgres() (*Postgres, error) {
+	if postgresTool("postgres") == "" || postgresTool("initdb") == "" {
+		return nil, errors.New("PostgreSQL is not installed: apt-get install -y postgresql")
+	}
+	account, err := serverAccount()
+	if err != nil {
+		return nil, err
+	}
+	for attempt := 0; ; attempt++ {
+		p, err := initPostgres(account)
+		if err == nil || attempt == 3 { // somebody may have taken its port
+			return p, err
+		}
+	}
+}
+
+func initPostgres(account *syscall.SysProcAttr) (*Postgres, error) {
+	// Not below t.TempDir, which the server's account may not enter.
+	dir, err := os.MkdirTemp("/tmp", "postgres-test-")
+	if err != nil {
+		return nil, err
+	}
+	if account.Credential != nil {
+		if err := os.Chown(dir, int(account.Credential.Uid), int(account.Credential.Gid)); err != nil {
+			return nil, err
+		}
+	}
+	data := filepath.Join(dir, "data")
+	initdb := exec.Command(postgresTool("initdb"), "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
+	initdb.SysProcAttr, initdb.Dir = account, dir
+	if out, err := initdb.CombinedOutput(); err != nil {
+		os.RemoveAll(dir)
+		return nil, fmt.Errorf("initdb: %w: %s", err, out)
+	}
+	return runPostgres(account, dir)
+}
+
+// serverAccount is how to run a server: as the user postgres if we are root,
+// because PostgreSQL refuses root, and out of reach of signals that are meant for
+// the terminal or the process group of the tests.
+func serverAccount() (*syscall.SysProcAttr, error) {
+	attr := &syscall.SysProcAttr{Setsid: true}
+	if os.Getuid() != 0 {
+		return attr, nil
+	}
+	account, err := user.Lookup("postgres")
+	if err != nil {
+		return nil, fmt.Errorf("no account to run PostgreSQL: apt-get install -y postgresql: %w", err)
+	}
+	uid, err := strconv.ParseUint(account.Uid, 10, 32)
+	if err != nil {
+		return nil, err
+	}
+	gid, err := strconv.ParseUint(account.Gid, 10, 32)
+	if err != nil {
+		return nil, err
+	}
+	attr.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
+	return attr, nil
+}
+
+// runPostgres starts the server on a port that was free a moment ago. The
+// guard deletes dir when the server has ended.
+func runPostgres(account *syscall.SysProcAttr, dir string) (*Postgres, error) {
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	addr := free.Addr().String()
+	free.Close()
+	_, port, _ := net.SplitHostPort(addr)
+	settings := []string{
+		"listen_addresses=127.0.0.1", "port=" + port, "unix_socket_directories=", "max_connections=200",
+		"fsync=off", "full_page_writes=off", "synchronous_commit=off", "shared_buffers=32MB",
+	}
+	args := []string{"-c", guard, "guard", dir, postgresTool("postgres"), "-D", filepath.Join(dir, "data")}
+	for _, setting := range settings {
+		args = append(args, "-c", setting)
+	}
+	cmd := exec.Command("sh", args...)
+	cmd.SysProcAttr, cmd.Dir = account, dir
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	line, err := bufio.NewReader(stdout).ReadString('\n')
+	if err != nil {
+		return nil, err
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(line))
+	if err != nil {
+		return nil, err
+	}
+	p := &Postgres{Addr: addr, pid: pid, end: stdin, exited: make(chan struct{})}
+	go func() {
+		cmd.Wait()
+		close(p.exited)
+	}()
+	if err := p.waitReady(filepath.Join(dir, "log")); err != nil {
+		p.Stop()
+		return nil, err
+	}
+	return p, nil
+}
+
+func (p *Postgres) waitReady(log string) error {
+	host, port, _ := net.SplitHostPort(p.Addr)
+	deadline := time.Now().Add(30 * time.Second)
+	for {
+		err := exec.Command(postgresTool("pg_isready"), "-q", "-h", host, "-p", port, "-U", "postgres").Run()
+		if err == nil {
+			return nil
+		}
+		if syscall.Kill(p.pid, 0) != nil || time.Now().After(deadline) {
+			text, _ := os.ReadFile(log)
+			return fmt.Errorf("PostgreSQL does not start: %w: %s", err, text)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}

@@ -1,0 +1,168 @@
+// Package servicestest is the test harness: real servers on ports of their own,
+// and the means to break them. It imports nothing of gatehouse, so end-to-end
+// tests use it too.
+package servicestest
+
+import (
+	"bufio"
+	"fmt"
+	"net"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// RedisServer is a real redis-server process that a test may freeze, kill and
+// restart. It ends with the test.
+type RedisServer struct {
+	Addr string
+
+	t    testing.TB
+	port string
+	args []string
+	cmd  *exec.Cmd
+}
+
+// StartRedis starts redis-server on a free port, without persistence unless args
+// ask for it.
+func StartRedis(t testing.TB, args ...string) *RedisServer {
+	t.Helper()
+	if _, err := exec.LookPath("redis-server"); err != nil {
+		t.Fatal("redis-server is not installed: apt-get install -y redis-server")
+	}
+	addr := FreeAddr(t)
+	_, port, _ := net.SplitHostPort(addr)
+	s := &RedisServer{Addr: addr, t: t, port: port, args: args}
+	s.Start()
+	t.Cleanup(s.Kill)
+	return s
+}
+
+// FreeAddr is a loopback address that nothing listens on.
+func FreeAddr(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// Start starts the process, after Kill on the same port.
+func (s *RedisServer) Start() {
+	s.t.Helper()
+	args := append([]string{"--port", s.port, "--bind", "127.0.0.1", "--save", "", "--dir", s.t.TempDir()}, s.args...)
+	s.cmd = exec.Command("redis-server", args...)
+	// The server must not outlive a test binary that is killed.
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := s.cmd.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	Eventually(s.t, 5*time.Second, func() bool {
+		reply, err := s.try("PING")
+		return err == nil && strings.Contains(reply, "PONG")
+	}, "redis-server did not start")
+}
+
+// Kill ends the process at once. Killing twice is harmless.
+func (s *RedisServer) Kill() {
+	if s.cmd == nil {
+		return
+	}
+	_ = s.cmd.Process.Kill()
+	_ = s.cmd.Wait()
+	s.cmd = nil
+}
+
+// Restart kills the process and starts it on the same port.
+func (s *RedisServer) Restart() {
+	s.t.Helper()
+	s.Kill()
+	s.Start()
+}
+
+// Freeze stops the process without closing anything (SIGSTOP): connections stay
+// open and nothing answers.
+func (s *RedisServer) Freeze() { s.signal(syscall.SIGSTOP) }
+
+// Thaw lets a frozen process go on.
+func (s *RedisServer) Thaw() { s.signal(syscall.SIGCONT) }
+
+func (s *RedisServer) signal(sig syscall.Signal) {
+	s.t.Helper()
+	if err := s.cmd.Process.Signal(sig); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// Do sends one command on a connection of its own and returns the raw reply.
+func (s *RedisServer) Do(args ...string) string {
+	s.t.Helper()
+	reply, err := s.try(args...)
+	if err != nil {
+		s.t.Fatalf("redis %v: %v", args, err)
+	}
+	return reply
+}
+
+func (s *RedisServer) try(args ...string) (string, error) {
+	conn, err := net.DialTimeout("tcp", s.Addr, time.Second)
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(2 * time.Second)); err != nil {
+		return "", err
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "*%d\r\n", len(args))
+	for _, arg := range args {
+		fmt.Fprintf(&b, "$%d\r\n%s\r\n", len(arg), arg)
+	}
+	if _, err := conn.Write([]byte(b.String())); err != nil {
+		return "", err
+	}
+	r := bufio.NewReader(conn)
+	return readReply(r)
+}
+
+func readReply(r *bufio.Reader) (string, error) {
+	line, err := r.ReadString('\n')
+	if err != nil {
+		return "", err
+	}
+	line = strings.TrimRight(line, "\r\n")
+	var n int
+	switch line[0] {
+	case '$':
+		if _, err := fmt.Sscan(line[1:], &n); err != nil || n < 0 {
+			return "", err
+		}
+		buf := make([]byte, n+2)
+		for read := 0; read < len(buf); {
+			m, err := r.Read(buf[read:])
+			if err != nil {
+				return "", err
+			}
+			read += m
+		}
+		return string(buf[:n]), nil
+	case '*':
+		if _, err := fmt.Sscan(line[1:], &n); err != nil {
+			return "", err
+		}
+		var items []string
+		for range n {
+			item, err := readReply(r)
+			if err != nil {
+				return "", err
+			}
+			items = append(items, item)
+		}
+		return strings.Join(items, "\n"), nil
+	}
+	return strings.TrimLeft(line, "+:"), nil
+}
