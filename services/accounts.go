@@ -1,0 +1,319 @@
+package services
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"gatehouse/models"
+)
+
+// knownNetworkAge is how long an address counts as one the account signs in from.
+const knownNetworkAge = 30 * 24 * time.Hour
+
+// AccountStore is the database's side of accounts.
+type AccountStore interface {
+	userReader
+	userWriter
+	signInNetworks
+	auditTrail
+}
+
+type userReader interface {
+	User(ctx context.Context, id string) (models.User, error)
+	Users(ctx context.Context, page models.Page) (models.List[models.User], error)
+	Credentials(ctx context.Context, email string) (models.Credentials, error)
+	CredentialsByID(ctx context.Context, id string) (models.Credentials, error)
+}
+
+type userWriter interface {
+	CreateUser(ctx context.Context, email, passwordHash string, roles []string) (models.User, error)
+	UpdateUser(ctx context.Context, id string, patch models.UserPatch) (models.User, error)
+	DeleteUser(ctx context.Context, id string) error
+}
+
+type signInNetworks interface {
+	RememberNetwork(ctx context.Context, userID, network string, at time.Time) error
+	KnownNetwork(ctx context.Context, email, network string, since time.Time) (bool, error)
+}
+
+type auditTrail interface {
+	AddAudit(ctx context.Context, entry models.AuditEntry) error
+	Audit(ctx context.Context, action string, page models.Page) (models.List[models.AuditEntry], error)
+}
+
+// Client is where a request comes from.
+type Client struct {
+	IP        string
+	Network   string // the address as limits count it: IPv6 by its first 56 bits
+	UserAgent string
+	RequestID string
+}
+
+// AccountsOptions configures Accounts: the limits on sign-ins, per client
+// address and per account.
+type AccountsOptions struct {
+	LoginByIP      models.Policy
+	LoginByAccount models.Policy
+	Logger         *slog.Logger // nil is slog.Default
+}
+
+// Accounts signs users in and out and manages them; every step is audited.
+type Accounts struct {
+	store     AccountStore
+	sessions  *SessionCache
+	locks     *Locker
+	limiter   *RateLimiter
+	passwords *Passwords
+	opt       AccountsOptions
+	log       *slog.Logger
+}
+
+// NewAccounts joins the services that accounts need.
+func NewAccounts(store AccountStore, sessions *SessionCache, locks *Locker, limiter *RateLimiter, opt AccountsOptions) *Accounts {
+	if opt.Logger == nil {
+		opt.Logger = slog.Default()
+	}
+	return &Accounts{store: store, sessions: sessions, locks: locks, limiter: limiter, passwords: NewPasswords(), opt: opt, log: opt.Logger}
+}
+
+// AllowSignIn counts one attempt against the client's address and the account.
+// An address from which the account signed in lately has an account quota of its
+// own, so that nobody can use up the owner's. Refused when any decision is not
+// Allowed.
+func (a *Accounts) AllowSignIn(ctx context.Context, email string, client Client) ([]models.Decision, error) {
+	email = looseEmail(email)
+	known, err := a.store.KnownNetwork(ctx, email, client.Network, time.Now().Add(-knownNetworkAge))
+	if err != nil {
+		return nil, err
+	}
+	// Hashed: the address of somebody who may have no account is not kept in Redis.
+	sum := sha256.Sum256([]byte(email))
+	account := hex.EncodeToString(sum[:16])
+	if known {
+		account += "@" + client.Network
+	}
+	return a.limiter.Take(ctx, "login",
+		models.Hit{Policy: a.opt.LoginByIP, Key: client.Network, Cost: 1},
+		models.Hit{Policy: a.opt.LoginByAccount, Key: account, Cost: 1},
+	)
+}
+
+// SignIn begins a session, or answers models.ErrInvalidCredentials: the same,
+// after the same time, for an unknown user, a wrong password and a disabled user.
+func (a *Accounts) SignIn(ctx context.Context, email, password string, client Client) (token string, session models.Session, err error) {
+	email = looseEmail(email)
+	who, err := a.store.Credentials(ctx, email)
+	if err != nil && !errors.Is(err, models.ErrNotFound) {
+		return "", session, err
+	}
+	right, err := a.passwords.Matches(ctx, password, who.PasswordHash)
+	if err != nil {
+		return "", session, fmt.Errorf("sign in: %w: %w", models.ErrUnavailable, err)
+	}
+	if right && !who.Disabled {
+		token, session, err = a.begin(ctx, who, client)
+	} else {
+		err = models.ErrInvalidCredentials
+	}
+	switch {
+	case errors.Is(err, models.ErrInvalidCredentials):
+		a.record(ctx, models.AuditSignInFailed, email, who.ID, client, "")
+		return "", session, fmt.Errorf("sign in: %w", err)
+	case err != nil:
+		return "", session, err
+	}
+	a.record(ctx, models.AuditSignIn, who.Email, who.ID, client, "")
+	return token, session, nil
+}
+
+func (a *Accounts) begin(ctx context.Context, who models.Credentials, client Client) (string, models.Session, error) {
+	token, session, err := a.sessions.Set(ctx, models.Session{
+		User: models.UserRef{ID: who.ID, Email: who.Email}, Roles: who.Roles, Epoch: who.Epoch, UserAgent: client.UserAgent, IP: client.IP,
+	})
+	if errors.Is(err, models.ErrStale) { // the password changed, or the user was disabled, meanwhile
+		return "", session, models.ErrInvalidCredentials
+	}
+	if err != nil {
+		return "", session, err
+	}
+	return token, session, a.store.RememberNetwork(ctx, who.ID, client.Network, time.Now())
+}
+
+// SignOut ends a session.
+func (a *Accounts) SignOut(ctx context.Context, session models.Session, client Client) error {
+	if err := a.sessions.DeleteByHash(ctx, session.Hash); err != nil && !errors.Is(err, models.ErrNotFound) {
+		return err
+	}
+	a.record(ctx, models.AuditSignOut, session.User.Email, session.User.ID, client, "")
+	return nil
+}
+
+// ChangePassword sets the user's own password: a new token for this session, and
+// every other one of the user ends. A wrong current password is a
+// *models.ValidationError on currentPassword.
+func (a *Accounts) ChangePassword(ctx context.Context, session models.Session, current, next string, client Client) (token string, _ models.Session, err error) {
+	wrong := models.Invalid("currentPassword", "is wrong")
+	who, err := a.store.CredentialsByID(ctx, session.User.ID)
+	if err != nil {
+		return "", session, err
+	}
+	right, err := a.passwords.Matches(ctx, current, who.PasswordHash)
+	if err != nil {
+		return "", session, fmt.Errorf("change password: %w: %w", models.ErrUnavailable, err)
+	}
+	if !right {
+		a.record(ctx, models.AuditSignInFailed, who.Email, who.ID, client, "at a change of password")
+		return "", session, wrong
+	}
+	hash, err := a.passwords.Hash(ctx, next)
+	if err != nil {
+		return "", session, fmt.Errorf("change password: %w: %w", models.ErrUnavailable, err)
+	}
+	token, session, err = a.sessions.ChangePassword(ctx, session, who.Epoch, hash)
+	if errors.Is(err, models.ErrStale) {
+		return "", session, wrong // somebody changed it meanwhile
+	}
+	if err != nil {
+		return "", session, err
+	}
+	a.record(ctx, models.AuditPasswordChanged, who.Email, who.ID, client, "")
+	return token, session, nil
+}
+
+// Users is a page of users.
+func (a *Accounts) Users(ctx context.Context, page models.Page) (models.List[models.User], error) {
+	return a.store.Users(ctx, page)
+}
+
+// User is one user.
+func (a *Accounts) User(ctx context.Context, id string) (models.User, error) {
+	return a.store.User(ctx, id)
+}
+
+// AuditPage is a page of the audit, newest first; action "" is any.
+func (a *Accounts) AuditPage(ctx context.Context, action string, page models.Page) (models.List[models.AuditEntry], error) {
+	return a.store.Audit(ctx, action, page)
+}
+
+// CreateUser adds a user with a checked e-mail address, password and roles.
+func (a *Accounts) CreateUser(ctx context.Context, actor, email, password string, roles []string, client Client) (models.User, error) {
+	hash, err := a.passwords.Hash(ctx, password)
+	if err != nil {
+		return models.User{}, fmt.Errorf("create user: %w: %w", models.ErrUnavailable, err)
+	}
+	user, err := a.store.CreateUser(ctx, email, hash, roles)
+	if err != nil {
+		return models.User{}, err
+	}
+	a.record(ctx, models.AuditUserCreated, actor, user.ID, client, user.Email+" as "+strings.Join(roles, ", "))
+	return user, nil
+}
+
+// UserChange is an administrator's change of a user; nil means unchanged.
+type UserChange struct {
+	Roles    []string
+	Disabled *bool
+	Password *string
+}
+
+// ChangeUser changes a user; it counts on every instance within the revocation
+// bound of 2 s, here at once. Disabling ends the user's sessions and locks.
+func (a *Accounts) ChangeUser(ctx context.Context, actor, id string, change UserChange, client Client) (models.User, error) {
+	patch := models.UserPatch{Roles: change.Roles, Disabled: change.Disabled}
+	if change.Password != nil {
+		if _, err := a.store.User(ctx, id); err != nil {
+			return models.User{}, err
+		}
+		hash, err := a.passwords.Hash(ctx, *change.Password)
+		if err != nil {
+			return models.User{}, fmt.Errorf("change user: %w: %w", models.ErrUnavailable, err)
+		}
+		patch.PasswordHash = &hash
+	}
+	user, err := a.store.UpdateUser(ctx, id, patch)
+	if err != nil {
+		return models.User{}, err
+	}
+	a.sessions.CatchUp(ctx)
+	if user.Disabled {
+		a.releaseLocks(ctx, id)
+	}
+	var detail []string
+	if change.Roles != nil {
+		detail = append(detail, "roles "+strings.Join(user.Roles, ", "))
+	}
+	if change.Disabled != nil {
+		detail = append(detail, fmt.Sprintf("disabled %t", user.Disabled))
+	}
+	if change.Password != nil {
+		detail = append(detail, "password")
+	}
+	a.record(ctx, models.AuditUserChanged, actor, id, client, strings.Join(detail, "; "))
+	return user, nil
+}
+
+// DeleteUser removes a user with all sessions and locks.
+func (a *Accounts) DeleteUser(ctx context.Context, actor, id string, client Client) error {
+	if err := a.store.DeleteUser(ctx, id); err != nil {
+		return err
+	}
+	a.sessions.CatchUp(ctx)
+	a.releaseLocks(ctx, id)
+	a.record(ctx, models.AuditUserDeleted, actor, id, client, "")
+	return nil
+}
+
+// releaseLocks outlives the request. What cannot be released ends with its lease,
+// and cannot be used: the user's sessions are over.
+func (a *Accounts) releaseLocks(ctx context.Context, userID string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTime)
+	defer cancel()
+	if err := a.locks.ReleaseUser(ctx, userID); err != nil {
+		a.log.Warn("locks of a user not released: they end with their lease", "user", userID, "error", err)
+	}
+}
+
+// EnsureUser creates a user unless the e-mail address is known already.
+func (a *Accounts) EnsureUser(ctx context.Context, email, password string, roles ...string) error {
+	if _, err := a.store.Credentials(ctx, email); !errors.Is(err, models.ErrNotFound) {
+		return err
+	}
+	_, err := a.CreateUser(ctx, "start", email, password, roles, Client{})
+	if errors.Is(err, models.ErrEmailTaken) {
+		return nil // another instance was quicker
+	}
+	return err
+}
+
+// Audit records a security event in the database and in the log. It outlives the
+// request; an entry that cannot be stored is in the log all the same.
+func (a *Accounts) Audit(ctx context.Context, entry models.AuditEntry) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTime)
+	defer cancel()
+	entry.At = time.Now().UTC()
+	a.log.Info("audit", "action", entry.Action, "actor", entry.Actor, "target", entry.Target, "ip", entry.IP, "requestId", entry.RequestID, "detail", entry.Detail)
+	if err := a.store.AddAudit(ctx, entry); err != nil {
+		a.log.Error("audit entry not stored", "action", entry.Action, "error", err)
+	}
+}
+
+func (a *Accounts) record(ctx context.Context, action, actor, userID string, client Client, detail string) {
+	target := ""
+	if userID != "" {
+		target = "user:" + userID
+	}
+	a.Audit(ctx, models.AuditEntry{Action: action, Actor: actor, Target: target, IP: client.IP, RequestID: client.RequestID, Detail: detail})
+}
+
+// looseEmail is an address as typed, compared as stored: whoever mistypes one is
+// told the same as with a wrong password.
+func looseEmail(email string) string {
+	email = strings.ReplaceAll(strings.ToLower(strings.TrimSpace(email)), "\x00", "")
+	return strings.ToValidUTF8(email[:min(len(email), 254)], "")
+}

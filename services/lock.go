@@ -1,0 +1,395 @@
+package services
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	mathrand "math/rand/v2"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+	"github.com/redis/rueidis"
+
+	"gatehouse/models"
+)
+
+const (
+	// DefaultLockTTL is the lease of a lock whose TTL is not said.
+	DefaultLockTTL = 30 * time.Second
+	// DefaultMaxHold is how long a grant can last, however often it is extended.
+	DefaultMaxHold = time.Hour
+
+	waiterPoll  = 50 * time.Millisecond  // how often a waiter asks
+	waiterAlive = 250 * time.Millisecond // a silent waiter is skipped after this
+	cleanUpTime = time.Second            // for giving back what a caller who left had asked for
+)
+
+// LockerOptions configures a Locker.
+type LockerOptions struct {
+	// OnRedisDown is closed (the zero value: without Redis every call answers
+	// models.ErrUnavailable) or open (this instance's own table decides, and
+	// answers say Degraded). Open is for resources whose writes are guarded by
+	// a second rule, such as a version in the database.
+	OnRedisDown models.OnRedisDown
+	// MaxHold caps extending. Zero is 1 hour.
+	MaxHold time.Duration
+	// Logger is told of conflicts after an outage. Nil is slog.Default.
+	Logger *slog.Logger
+	// Metrics registers the collectors. Nil registers none.
+	Metrics prometheus.Registerer
+}
+
+// Locker grants locks on resources to holders, across instances, by scripts in
+// Redis. A grant ends when it is released, forced, or its TTL has passed. The
+// shape follows bsm/redislock and Redisson; fences follow Kleppmann, "How to do
+// distributed locking" (2016): they only grow, and a store that remembers the
+// highest can refuse the writes of a holder that was too late.
+type Locker struct {
+	redis   *Redis
+	opt     LockerOptions
+	table   *lockTable
+	scripts lockScripts
+
+	operations *prometheus.CounterVec
+	conflicts  prometheus.Counter
+}
+
+// NewLocker returns a Locker; nil options mean the defaults.
+func NewLocker(redis *Redis, opt *LockerOptions) *Locker {
+	if opt == nil {
+		opt = &LockerOptions{}
+	}
+	l := &Locker{redis: redis, opt: *opt, table: newLockTable(), scripts: loadLockScripts()}
+	l.opt.MaxHold = orDefault(opt.MaxHold, DefaultMaxHold)
+	if l.opt.Logger == nil {
+		l.opt.Logger = slog.Default()
+	}
+	l.operations = promauto.With(opt.Metrics).NewCounterVec(prometheus.CounterOpts{
+		Name: "gatehouse_lock_operations_total",
+		Help: "Lock operations by outcome: done, refused, degraded or unavailable.",
+	}, []string{"operation", "outcome"})
+	l.conflicts = promauto.With(opt.Metrics).NewCounter(prometheus.CounterOpts{
+		Name: "gatehouse_lock_conflicts_total",
+		Help: "Locks granted without Redis that somebody else had when Redis returned.",
+	})
+	redis.OnRecover(l.reconcile)
+	return l
+}
+
+// LockClaim names a grant and proves it. Only the holder has the Token.
+type LockClaim struct {
+	Resource string
+	Grant    string
+	Token    string
+}
+
+// Lock is one grant, as it was answered. It is a value: it does not follow what
+// happens to the grant later.
+type Lock struct {
+	LockClaim
+	Holder    models.Holder
+	Fence     *int64        // grows from grant to grant; nil when granted without Redis
+	TTL       time.Duration // time left when answered
+	ExpiresAt time.Time
+	Note      string // see Locker.Note
+	Repeated  bool   // the token had this grant already
+	Degraded  bool   // granted without Redis
+
+	// ends is before the lease can end at the server: counted on this
+	// instance's monotonic clock from before the request was sent.
+	ends time.Time
+}
+
+// LockRequest asks for a lock.
+type LockRequest struct {
+	Resource string
+	// TTL is the lease, in whole milliseconds. Zero is 30 s.
+	TTL    time.Duration
+	Holder models.Holder // UserID, Email and Reason are kept
+	// Token makes the request safe to repeat: the same token gets the same
+	// grant while that lives. It must be unguessable. Empty takes a new one.
+	Token string
+}
+
+// NewLockToken is a new unguessable token of 128 random bits or more.
+func NewLockToken() string { return rand.Text() }
+
+// TryAcquire takes the lock or answers at once: a *models.NotAcquiredError says
+// who has it. A lock with a living queue is not free to a newcomer.
+func (l *Locker) TryAcquire(ctx context.Context, req LockRequest) (Lock, error) {
+	try := l.newAttempt(req)
+	lock, err := try.once(ctx, false)
+	if err != nil && ctx.Err() != nil {
+		l.giveUp(ctx, try)
+	}
+	return lock, err
+}
+
+// Acquire waits in the lock's queue, first come, first served, until it is
+// granted or ctx ends; then the error matches models.ErrNotAcquired and the
+// cause of ctx. A waiter that leaves gives up its place, and the lock if the
+// grant was already under way.
+func (l *Locker) Acquire(ctx context.Context, req LockRequest) (Lock, error) {
+	try := l.newAttempt(req)
+	var refused *models.NotAcquiredError
+	for {
+		lock, err := try.once(WithRedisBudget(ctx), true)
+		switch {
+		case err == nil:
+			return lock, nil
+		case errors.As(err, &refused):
+		case ctx.Err() == nil:
+			return Lock{}, err
+		}
+		// Jitter keeps the waiters of many instances from asking in step.
+		pause := time.NewTimer(waiterPoll*3/4 + mathrand.N(waiterPoll/2))
+		select {
+		case <-pause.C:
+			continue
+		case <-ctx.Done():
+		}
+		pause.Stop()
+		l.giveUp(ctx, try)
+		if refused == nil {
+			return Lock{}, fmt.Errorf("acquire %s: %w: %w", req.Resource, models.ErrNotAcquired, context.Cause(ctx))
+		}
+		return Lock{}, fmt.Errorf("%w: %w", refused, context.Cause(ctx))
+	}
+}
+
+// attempt is one request under way; its grant id is its name in the queue.
+type attempt struct {
+	l       *Locker
+	req     LockRequest
+	grant   string
+	arrival string
+}
+
+func (l *Locker) newAttempt(req LockRequest) *attempt {
+	req.TTL = min(orDefault(req.TTL, DefaultLockTTL), l.opt.MaxHold)
+	if req.Token == "" {
+		req.Token = NewLockToken()
+	}
+	var id [16]byte
+	_, _ = rand.Read(id[:]) // never fails
+	return &attempt{l: l, req: req, grant: hex.EncodeToString(id[:])}
+}
+
+func (a *attempt) claim() LockClaim {
+	return LockClaim{Resource: a.req.Resource, Grant: a.grant, Token: a.req.Token}
+}
+
+// once asks Redis, or the instance's own table where the policy allows it. An
+// attempt whose reply was lost is repeated or given back with the same token.
+func (a *attempt) once(ctx context.Context, queue bool) (Lock, error) {
+	l := a.l
+	sent := time.Now()
+	got, err := l.runAcquire(ctx, a, queue, "")
+	switch {
+	case err == nil && got.code == lockRefused:
+		a.arrival = got.arrival
+		l.count("acquire", "refused")
+		return Lock{}, &models.NotAcquiredError{Status: got.status(a.req.Resource)}
+	case err == nil:
+		lock := got.lock(a.claim(), sent)
+		l.table.learn(lock, got.epoch)
+		l.count("acquire", "done")
+		return lock, nil
+	case ctx.Err() != nil:
+		return Lock{}, fmt.Errorf("acquire %s: %w", a.req.Resource, err)
+	case l.opt.OnRedisDown != models.OnRedisDownOpen:
+		// It may have been executed: give it back when Redis returns.
+		l.table.oweRelease(a.claim(), l.opt.MaxHold)
+		l.count("acquire", "unavailable")
+		return Lock{}, fmt.Errorf("acquire %s: %w", a.req.Resource, err)
+	}
+	lock, status := l.table.acquire(sent, a.claim(), a.req.Holder, a.req.TTL, queue)
+	l.count("acquire", "degraded")
+	if status != nil {
+		return Lock{}, &models.NotAcquiredError{Status: *status}
+	}
+	return lock, nil
+}
+
+// giveUp takes back an attempt whose caller has left; it outlives the caller's ctx.
+func (l *Locker) giveUp(ctx context.Context, a *attempt) {
+	ctx, cancel := context.WithTimeout(WithRedisBudget(context.WithoutCancel(ctx)), cleanUpTime)
+	defer cancel()
+	l.table.release(a.claim())
+	if _, err := l.run(ctx, l.scripts.release, a.req.Resource, hashToken(a.req.Token), a.grant); err != nil {
+		l.table.oweRelease(a.claim(), l.opt.MaxHold)
+	}
+}
+
+// Extend makes the time left ttl from now, but ends the grant at MaxHold. Only
+// the holder can: else the error is a *models.NotHeldError.
+func (l *Locker) Extend(ctx context.Context, claim LockClaim, ttl time.Duration) (Lock, error) {
+	ttl = orDefault(ttl, DefaultLockTTL)
+	sent := time.Now()
+	got, err := l.runHeld(ctx, "extend", claim, func() (lockReply, error) {
+		return l.run(ctx, l.scripts.extend, claim.Resource, hashToken(claim.Token), claim.Grant,
+			milliseconds(ttl), milliseconds(l.opt.MaxHold))
+	})
+	if err == nil {
+		lock := got.lock(claim, sent)
+		l.table.learn(lock, got.epoch)
+		return lock, nil
+	}
+	if !l.mayDegrade(err) {
+		return Lock{}, err
+	}
+	return l.table.extend(sent, claim, ttl, l.opt.MaxHold)
+}
+
+// Check answers nil while the claim holds the lock and a *models.NotHeldError
+// when not. Without Redis (open) a claim passes unless this instance's table
+// knows better; degraded says so. Verify the token's signature first.
+func (l *Locker) Check(ctx context.Context, claim LockClaim) (degraded bool, err error) {
+	_, err = l.runHeld(ctx, "check", claim, func() (lockReply, error) {
+		got, err := l.run(ctx, l.scripts.status, claim.Resource)
+		if err == nil && !got.heldBy(claim) {
+			got.code = lockRefused
+		}
+		return got, err
+	})
+	if err == nil || !l.mayDegrade(err) {
+		return false, err
+	}
+	return true, l.table.check(time.Now(), claim)
+}
+
+// Release gives the lock back and grants it to the next waiter in the same
+// step. Without Redis (open) it is carried out when Redis returns.
+func (l *Locker) Release(ctx context.Context, claim LockClaim) (degraded bool, err error) {
+	_, err = l.runHeld(ctx, "release", claim, func() (lockReply, error) {
+		return l.run(ctx, l.scripts.release, claim.Resource, hashToken(claim.Token), claim.Grant)
+	})
+	if err == nil {
+		l.table.release(claim)
+		return false, nil
+	}
+	if errors.Is(err, models.ErrUnavailable) {
+		l.table.oweRelease(claim, l.opt.MaxHold)
+	}
+	if !l.mayDegrade(err) {
+		return false, err
+	}
+	err = l.table.check(time.Now(), claim)
+	l.table.release(claim)
+	return true, err
+}
+
+// runHeld runs what only a holder may do. A grant that this instance made, and
+// that Redis does not know because it was away or has forgotten, is claimed
+// there first.
+func (l *Locker) runHeld(ctx context.Context, operation string, claim LockClaim, run func() (lockReply, error)) (lockReply, error) {
+	got, err := run()
+	if err == nil && got.code == lockRefused && l.claimAgain(ctx, claim, got) {
+		got, err = run()
+	}
+	switch {
+	case err != nil && l.opt.OnRedisDown == models.OnRedisDownOpen:
+		l.count(operation, "degraded")
+	case err != nil:
+		l.count(operation, "unavailable")
+	case got.code == lockRefused:
+		l.count(operation, "refused")
+		l.table.release(claim)
+		return got, &models.NotHeldError{Status: got.status(claim.Resource)}
+	default:
+		l.count(operation, "done")
+	}
+	if err != nil {
+		return got, fmt.Errorf("%s %s: %w", operation, claim.Resource, err)
+	}
+	return got, nil
+}
+
+// Status tells who has the lock, if anybody.
+func (l *Locker) Status(ctx context.Context, resource string) (models.LockStatus, error) {
+	got, err := l.run(ctx, l.scripts.status, resource)
+	if err == nil {
+		return got.status(resource), nil
+	}
+	if !l.mayDegrade(err) {
+		return models.LockStatus{}, fmt.Errorf("lock status of %s: %w", resource, err)
+	}
+	return l.table.status(time.Now(), resource), nil
+}
+
+// ForceRelease ends the lock whoever holds it and answers how it stood before.
+// With a fence it ends only that grant: another one is a *models.NotHeldError.
+// A free lock is models.ErrNotFound.
+func (l *Locker) ForceRelease(ctx context.Context, resource string, fence *int64) (models.LockStatus, error) {
+	wanted := ""
+	if fence != nil {
+		wanted = strconv.FormatInt(*fence, 10)
+	}
+	got, err := l.run(ctx, l.scripts.force, resource, wanted)
+	switch {
+	case err == nil && got.code == lockRefused:
+		return models.LockStatus{}, fmt.Errorf("force %s: %w", resource, models.ErrNotFound)
+	case err == nil && got.code == lockOtherFence:
+		return models.LockStatus{}, &models.NotHeldError{Status: got.status(resource)}
+	case err == nil:
+		l.count("force", "done")
+		l.table.end(resource, got.grant)
+		return got.status(resource), nil
+	case !l.mayDegrade(err):
+		l.count("force", "unavailable")
+		return models.LockStatus{}, fmt.Errorf("force %s: %w", resource, err)
+	}
+	l.count("force", "degraded")
+	return l.table.force(time.Now(), resource, fence)
+}
+
+// Note keeps a short text with the grant until it ends; the first one stays and
+// is answered. It must not be a secret in clear.
+func (l *Locker) Note(ctx context.Context, lock Lock, note string) (string, error) {
+	if !lock.Degraded {
+		got, err := l.run(ctx, l.scripts.note, lock.Resource, lock.Grant, note)
+		switch {
+		case err == nil && got.code == lockRefused:
+			return "", &models.NotHeldError{Status: got.status(lock.Resource)}
+		case err == nil:
+			l.table.note(lock.Resource, lock.Grant, got.note)
+			return got.note, nil
+		case !l.mayDegrade(err):
+			return "", fmt.Errorf("note %s: %w", lock.Resource, err)
+		}
+	}
+	return l.table.note(lock.Resource, lock.Grant, note), nil
+}
+
+func (l *Locker) mayDegrade(err error) bool {
+	return errors.Is(err, models.ErrUnavailable) && l.opt.OnRedisDown == models.OnRedisDownOpen
+}
+
+func (l *Locker) count(operation, outcome string) {
+	l.operations.WithLabelValues(operation, outcome).Inc()
+}
+
+// run executes one of the scripts on the keys of a resource.
+func (l *Locker) run(ctx context.Context, script *rueidis.Lua, resource string, args ...string) (lockReply, error) {
+	msg, err := l.redis.Exec(ctx, script, l.keys(resource), append([]string{resource, milliseconds(waiterAlive)}, args...))
+	if err != nil {
+		return lockReply{}, err
+	}
+	return readLockReply(msg)
+}
+
+func hashToken(token string) string {
+	sum := sha256.Sum256([]byte(token))
+	return hex.EncodeToString(sum[:])
+}
+
+func milliseconds(d time.Duration) string {
+	return strconv.FormatInt(int64(math.Ceil(float64(d)/float64(time.Millisecond))), 10)
+}

@@ -1,0 +1,150 @@
+package services
+
+import (
+	"cmp"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/redis/rueidis"
+	"golang.org/x/sync/errgroup"
+
+	"gatehouse/models"
+)
+
+// lockCursor is the last lock of a page: its shard, the end of its lease, and
+// its resource.
+type lockCursor struct {
+	Shard    int    `json:"s"`
+	End      int64  `json:"e"`
+	Resource string `json:"r"`
+}
+
+// List answers the locks held now, at most page.Limit of them, in an order that
+// is stable enough to page through: a lock that is extended meanwhile may come
+// twice, none that stays is left out. Without Redis (open) it is what this
+// instance knows, on one page. A wrong cursor is models.ErrBadCursor.
+func (l *Locker) List(ctx context.Context, page models.Page) (locks models.List[models.LockStatus], degraded bool, err error) {
+	after, err := readLockCursor(page.Cursor)
+	if err != nil {
+		return locks, false, err
+	}
+	// All shards are asked at once: a page is one round trip.
+	shards := make([][]listedLock, lockShards)
+	group, groupCtx := errgroup.WithContext(ctx)
+	for shard := after.Shard; shard < lockShards; shard++ {
+		group.Go(func() error {
+			from := lockCursor{Shard: shard}
+			if shard == after.Shard {
+				from = after
+			}
+			var err error
+			shards[shard], err = l.listShard(groupCtx, from, page.Limit+1)
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		if !l.mayDegrade(err) {
+			return locks, false, fmt.Errorf("list locks: %w", err)
+		}
+		locks.Items = l.table.list(time.Now())
+		slices.SortFunc(locks.Items, func(a, b models.LockStatus) int { return cmp.Compare(a.Resource, b.Resource) })
+		return locks, true, nil
+	}
+	for shard, found := range shards {
+		for _, item := range found {
+			if len(locks.Items) == page.Limit {
+				locks.NextCursor = after.text()
+				return locks, false, nil
+			}
+			locks.Items = append(locks.Items, item.LockStatus)
+			after = lockCursor{Shard: shard, End: item.end, Resource: item.Resource}
+		}
+	}
+	return locks, false, nil
+}
+
+// ReleaseUser ends every lock that a user holds.
+func (l *Locker) ReleaseUser(ctx context.Context, userID string) error {
+	page := models.Page{Limit: 200}
+	for {
+		locks, _, err := l.List(WithRedisBudget(ctx), page)
+		if err != nil {
+			return fmt.Errorf("release the locks of user %s: %w", userID, err)
+		}
+		for _, lock := range locks.Items {
+			if lock.Holder.UserID != userID {
+				continue
+			}
+			if err := l.endGrant(WithRedisBudget(ctx), lock); err != nil {
+				return err
+			}
+		}
+		if locks.NextCursor == nil {
+			return nil
+		}
+		page.Cursor = *locks.NextCursor
+	}
+}
+
+// endGrant forces a lock only if it is still the one that was listed.
+func (l *Locker) endGrant(ctx context.Context, lock models.LockStatus) error {
+	_, err := l.ForceRelease(ctx, lock.Resource, lock.Fence)
+	if isOneOf(err, models.ErrNotFound, models.ErrNotHeld) {
+		return nil // it ended meanwhile
+	}
+	return err
+}
+
+type listedLock struct {
+	models.LockStatus
+	end int64
+}
+
+func (l *Locker) listShard(ctx context.Context, after lockCursor, limit int) ([]listedLock, error) {
+	msg, err := l.redis.Exec(ctx, l.scripts.list, []string{l.shardKey(after.Shard, "locks")}, []string{
+		strconv.Itoa(limit), strconv.FormatInt(after.End, 10), after.Resource,
+		l.shardKey(after.Shard, "lock:"), l.shardKey(after.Shard, "queue:"),
+	})
+	if err != nil {
+		return nil, err
+	}
+	fields, err := msg.AsStrSlice()
+	if err != nil && !rueidis.IsRedisNil(err) {
+		return nil, fmt.Errorf("%w: %w", models.ErrUnavailable, err)
+	}
+	var found []listedLock
+	for f := range slices.Chunk(fields, 9) {
+		number := func(i int) int64 { n, _ := strconv.ParseInt(f[i], 10, 64); return n }
+		fence := number(2)
+		left := time.Duration(number(4)) * time.Millisecond
+		found = append(found, listedLock{end: number(1), LockStatus: models.LockStatus{
+			Resource: f[0], Held: true, Fence: &fence, TTL: left, ExpiresAt: time.Now().Add(left).UTC(),
+			Holder:  models.Holder{UserID: f[5], Email: f[6], Since: time.UnixMilli(number(3)).UTC(), Reason: f[7]},
+			Waiting: int(number(8)),
+		}})
+	}
+	return found, nil
+}
+
+func (c lockCursor) text() *string {
+	doc, _ := json.Marshal(c) // a struct of numbers and a string
+	text := base64.RawURLEncoding.EncodeToString(doc)
+	return &text
+}
+
+func readLockCursor(text string) (lockCursor, error) {
+	var c lockCursor
+	if text == "" {
+		return c, nil
+	}
+	doc, err := base64.RawURLEncoding.DecodeString(text)
+	if err != nil || json.Unmarshal(doc, &c) != nil || c.Shard < 0 || c.Shard >= lockShards || c.Resource == "" || c.End <= 0 {
+		return c, fmt.Errorf("locks: %w", models.ErrBadCursor)
+	}
+	return c, nil
+}

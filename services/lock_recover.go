@@ -1,0 +1,117 @@
+package services
+
+import (
+	"context"
+	"maps"
+	"time"
+
+	"gatehouse/models"
+)
+
+// reconcile runs each time Redis answers again, before anything else is sent:
+// first what was given back, then claims for the grants this instance still
+// knows. The first to claim wins; the loser's token is refused at its next use.
+func (l *Locker) reconcile(ctx context.Context) {
+	owed, forced, live := l.table.unsent()
+	for _, claim := range owed {
+		if _, err := l.run(ctx, l.scripts.release, claim.Resource, hashToken(claim.Token), claim.Grant); err == nil {
+			l.table.paid(claim.Grant)
+		}
+	}
+	for resource, status := range forced {
+		if l.forceGrant(ctx, resource, status.Grant) == nil {
+			l.table.paidForce(resource)
+		}
+	}
+	for _, known := range live {
+		l.claim(ctx, known)
+	}
+}
+
+// forceGrant ends a grant in Redis if it is still that one.
+func (l *Locker) forceGrant(ctx context.Context, resource, grant string) error {
+	got, err := l.run(ctx, l.scripts.status, resource)
+	if err != nil || got.grant != grant {
+		return err
+	}
+	_, err = l.run(ctx, l.scripts.force, resource, fenceText(got.status(resource)))
+	return err
+}
+
+// claim takes a known grant in Redis under its own token. It reports whether the
+// grant stands there now.
+func (l *Locker) claim(ctx context.Context, known localLock) bool {
+	sent := time.Now()
+	left := known.lock.ends.Sub(sent)
+	if left <= 0 {
+		return false
+	}
+	a := &attempt{l: l, grant: known.lock.Grant, req: LockRequest{
+		Resource: known.lock.Resource, TTL: left, Token: known.lock.Token, Holder: known.lock.Holder,
+	}}
+	got, err := l.runAcquire(ctx, a, false, known.epoch)
+	if err != nil {
+		return false
+	}
+	if got.code == lockRefused {
+		l.conflicts.Inc()
+		l.opt.Logger.Warn("a lock did not survive the outage: somebody else has it or ended it", "resource", known.lock.Resource, "holder", known.lock.Holder.UserID)
+		l.table.end(known.lock.Resource, known.lock.Grant)
+		return false
+	}
+	lock := got.lock(known.lock.LockClaim, sent)
+	lock.Note = orDefault(lock.Note, known.lock.Note)
+	l.table.learn(lock, got.epoch)
+	if known.lock.Note != "" {
+		_, _ = l.Note(ctx, lock, known.lock.Note) // a repeat without it only gets a new token
+	}
+	return true
+}
+
+// claimAgain claims a grant that Redis does not know although this instance made
+// it: made without Redis, or forgotten by the server, whose epoch is new then.
+func (l *Locker) claimAgain(ctx context.Context, claim LockClaim, got lockReply) bool {
+	known, ok := l.table.find(claim)
+	if !ok || got.grant != "" || (known.epoch != "" && known.epoch == got.epoch) {
+		return false
+	}
+	return l.claim(ctx, known)
+}
+
+// unsent is what Redis has to hear when it returns.
+func (t *lockTable) unsent() (owed []LockClaim, forced map[string]models.LockStatus, live []localLock) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := time.Now()
+	for _, o := range t.owed {
+		owed = append(owed, o.claim)
+	}
+	for resource := range t.locks {
+		if l := t.live(now, resource); l != nil {
+			live = append(live, *l)
+		}
+	}
+	return owed, maps.Clone(t.forced), live
+}
+
+func (t *lockTable) paid(grant string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.owed, grant)
+}
+
+func (t *lockTable) paidForce(resource string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.forced, resource)
+}
+
+func (t *lockTable) find(claim LockClaim) (localLock, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	l := t.live(time.Now(), claim.Resource)
+	if l == nil || !l.heldBy(claim) {
+		return localLock{}, false
+	}
+	return *l, true
+}

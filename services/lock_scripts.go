@@ -1,0 +1,148 @@
+package services
+
+import (
+	"context"
+	"crypto/subtle"
+	"embed"
+	"encoding/json"
+	"fmt"
+	"hash/fnv"
+	"strconv"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"gatehouse/models"
+)
+
+//go:embed lua/*.lua
+var luaFiles embed.FS
+
+// lockShards is how many hash tags the locks are spread over. All keys of a lock
+// and its shard's index and fence are in one Cluster slot.
+const lockShards = 16
+
+type lockScripts struct {
+	acquire, release, extend, status, force, note, list *rueidis.Lua
+}
+
+func loadLockScripts() lockScripts {
+	common := luaSource("lock_common")
+	load := func(name string) *rueidis.Lua { return rueidis.NewLuaScript(common + luaSource(name)) }
+	return lockScripts{
+		acquire: load("lock_acquire"), release: load("lock_release"), extend: load("lock_extend"),
+		status: load("lock_status"), force: load("lock_force"), note: load("lock_note"),
+		list: rueidis.NewLuaScript(luaSource("lock_list")),
+	}
+}
+
+// luaSource is the text of an embedded script.
+func luaSource(name string) string {
+	text, err := luaFiles.ReadFile("lua/" + name + ".lua")
+	if err != nil {
+		panic(err) // the name is a constant of this package
+	}
+	return string(text)
+}
+
+func shardOf(resource string) int {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(resource)) // never fails
+	return int(h.Sum32() % lockShards)
+}
+
+func (l *Locker) shardKey(shard int, name string) string {
+	return l.redis.Key("{" + strconv.Itoa(shard) + "}" + name)
+}
+
+func (l *Locker) keys(resource string) []string {
+	shard := shardOf(resource)
+	return []string{
+		l.shardKey(shard, "lock:"+resource), l.shardKey(shard, "queue:"+resource), l.shardKey(shard, "waiters:"+resource),
+		l.shardKey(shard, "locks"), l.shardKey(shard, "shard"),
+	}
+}
+
+// runAcquire sends an attempt. A claim takes a free lock only if the shard's
+// epoch is no longer knownEpoch, that is, if the server has forgotten it.
+func (l *Locker) runAcquire(ctx context.Context, a *attempt, queue bool, knownEpoch string) (lockReply, error) {
+	request, err := json.Marshal(map[string]any{
+		"token": hashToken(a.req.Token), "ttl": max(a.req.TTL.Milliseconds(), 1),
+		"user": a.req.Holder.UserID, "email": a.req.Holder.Email, "reason": a.req.Holder.Reason,
+	})
+	if err != nil {
+		return lockReply{}, fmt.Errorf("encode lock request: %w", err)
+	}
+	wait := "0"
+	if queue {
+		wait = "1"
+	}
+	return l.run(ctx, l.scripts.acquire, a.req.Resource, hashToken(a.req.Token), a.grant, string(request), wait, a.arrival, knownEpoch)
+}
+
+// The codes of a lock script's reply.
+const (
+	lockRefused    = 0 // not acquired, not held, or free
+	lockDone       = 1
+	lockRepeated   = 2 // acquire: this token had the grant already
+	lockOtherFence = 2 // force: another grant is there
+)
+
+// lockReply is what every lock script returns; the lock's fields are empty when
+// it is free.
+type lockReply struct {
+	code      int64
+	tokenHash string
+	grant     string
+	fence     int64
+	since     time.Time
+	remaining time.Duration
+	holder    models.Holder
+	note      string
+	waiting   int
+	epoch     string
+	arrival   string
+}
+
+func readLockReply(msg rueidis.RedisMessage) (lockReply, error) {
+	fields, err := msg.ToArray()
+	if err != nil || len(fields) != 13 {
+		return lockReply{}, fmt.Errorf("read lock reply of %d fields: %w: %w", len(fields), models.ErrUnavailable, err)
+	}
+	text := func(i int) string { s, _ := fields[i].ToString(); return s }
+	number := func(i int) int64 { n, _ := fields[i].AsInt64(); return n }
+	r := lockReply{
+		code: number(0), tokenHash: text(1), grant: text(2), fence: number(3),
+		since: time.UnixMilli(number(4)).UTC(), remaining: time.Duration(number(5)) * time.Millisecond,
+		note: text(9), waiting: int(number(10)), epoch: text(11), arrival: text(12),
+	}
+	r.holder = models.Holder{UserID: text(6), Email: text(7), Since: r.since, Reason: text(8)}
+	return r, nil
+}
+
+func (r lockReply) heldBy(claim LockClaim) bool {
+	return r.code == lockDone && r.grant == claim.Grant &&
+		subtle.ConstantTimeCompare([]byte(r.tokenHash), []byte(hashToken(claim.Token))) == 1
+}
+
+func (r lockReply) status(resource string) models.LockStatus {
+	s := models.LockStatus{Resource: resource, Held: r.grant != "", Waiting: r.waiting}
+	if s.Held {
+		s.Holder, s.Grant, s.Fence, s.TTL = r.holder, r.grant, &r.fence, r.remaining
+		s.ExpiresAt = time.Now().Add(r.remaining).UTC()
+	}
+	return s
+}
+
+// lock is the reply as a grant. sent is the instant before the request left.
+func (r lockReply) lock(claim LockClaim, sent time.Time) Lock {
+	claim.Grant = r.grant // a repeated token has its first grant
+	return Lock{
+		LockClaim: claim, Holder: r.holder, Fence: &r.fence, TTL: r.remaining, ExpiresAt: time.Now().Add(r.remaining).UTC(),
+		Note: r.note, Repeated: r.code == lockRepeated, ends: sent.Add(r.remaining - drift(r.remaining)),
+	}
+}
+
+// drift is how much earlier than the server a lease ends here: 0.2 % for clocks
+// that run at different speeds, and 2 ms for their grain.
+func drift(ttl time.Duration) time.Duration { return ttl/500 + 2*time.Millisecond }

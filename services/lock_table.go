@@ -1,0 +1,275 @@
+package services
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"gatehouse/models"
+)
+
+// lockTable is what one instance knows of locks: the grants it made, through
+// Redis or without it. While Redis is away it excludes within the instance; what
+// could not be sent waits here until Redis returns. Times are monotonic.
+type lockTable struct {
+	mu     sync.Mutex
+	locks  map[string]*localLock  // by resource
+	ended  map[string]time.Time   // grants known to be over -> when nobody can ask any more
+	owed   map[string]owedRelease // by grant: releases that Redis has not seen
+	forced map[string]models.LockStatus
+	swept  time.Time
+}
+
+type localLock struct {
+	lock      Lock
+	tokenHash string
+	epoch     string // the shard's when Redis granted it; "" when it did not
+	queue     []localWaiter
+}
+
+type localWaiter struct {
+	grant string
+	seen  time.Time
+}
+
+type owedRelease struct {
+	claim LockClaim
+	until time.Time
+}
+
+func newLockTable() *lockTable {
+	return &lockTable{
+		locks: map[string]*localLock{}, ended: map[string]time.Time{},
+		owed: map[string]owedRelease{}, forced: map[string]models.LockStatus{},
+	}
+}
+
+// learn remembers a grant that Redis made or extended.
+func (t *lockTable) learn(lock Lock, epoch string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.sweep(time.Now())
+	t.replacing(lock.Resource, lock.Grant)
+	t.locks[lock.Resource] = &localLock{lock: lock, tokenHash: hashToken(lock.Token), epoch: epoch}
+}
+
+// replacing remembers that whatever grant was there before is over.
+func (t *lockTable) replacing(resource, grant string) {
+	if old := t.locks[resource]; old != nil && old.lock.Grant != "" && old.lock.Grant != grant {
+		t.ended[old.lock.Grant] = time.Now().Add(DefaultMaxHold)
+	}
+}
+
+// live is the lock of a resource if it has not ended, nil otherwise.
+func (t *lockTable) live(now time.Time, resource string) *localLock {
+	l := t.locks[resource]
+	if l == nil || l.lock.Grant == "" || !now.Before(l.lock.ends) {
+		return nil
+	}
+	return l
+}
+
+func (l *localLock) status(now time.Time) models.LockStatus {
+	left := l.lock.ends.Sub(now)
+	return models.LockStatus{
+		Resource: l.lock.Resource, Held: true, Holder: l.lock.Holder, Grant: l.lock.Grant, Fence: l.lock.Fence,
+		TTL: left, ExpiresAt: time.Now().Add(left).UTC(), Waiting: len(l.queue), Degraded: true,
+	}
+}
+
+func (l *localLock) heldBy(claim LockClaim) bool {
+	return l.lock.Grant == claim.Grant && l.tokenHash == hashToken(claim.Token)
+}
+
+// acquire grants without Redis, or answers who is in the way.
+func (t *lockTable) acquire(now time.Time, claim LockClaim, holder models.Holder, ttl time.Duration, queue bool) (Lock, *models.LockStatus) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.sweep(now)
+	l := t.live(now, claim.Resource)
+	if l != nil && l.tokenHash == hashToken(claim.Token) {
+		lock := l.lock
+		lock.TTL, lock.Repeated, lock.Degraded = l.lock.ends.Sub(now), true, true
+		return lock, nil
+	}
+	if l == nil && t.locks[claim.Resource] == nil {
+		t.locks[claim.Resource] = &localLock{}
+	}
+	place := t.locks[claim.Resource]
+	place.queue = slices.DeleteFunc(place.queue, func(w localWaiter) bool { return now.Sub(w.seen) > waiterAlive && w.grant != claim.Grant })
+	first := len(place.queue) == 0 || place.queue[0].grant == claim.Grant
+	if l != nil || !first {
+		if queue {
+			place.join(claim.Grant, now)
+		}
+		status := models.LockStatus{Resource: claim.Resource, Held: true, TTL: waiterAlive, ExpiresAt: time.Now().Add(waiterAlive).UTC(), Degraded: true}
+		if l != nil {
+			status = l.status(now)
+		}
+		status.Waiting = len(place.queue)
+		return Lock{}, &status
+	}
+	t.replacing(claim.Resource, claim.Grant)
+	holder.Since = time.Now().UTC()
+	place.queue = slices.DeleteFunc(place.queue, func(w localWaiter) bool { return w.grant == claim.Grant })
+	place.tokenHash, place.epoch = hashToken(claim.Token), ""
+	place.lock = Lock{
+		LockClaim: claim, Holder: holder, TTL: ttl, ExpiresAt: holder.Since.Add(ttl), Degraded: true, ends: now.Add(ttl),
+	}
+	return place.lock, nil
+}
+
+func (l *localLock) join(grant string, now time.Time) {
+	for i := range l.queue {
+		if l.queue[i].grant == grant {
+			l.queue[i].seen = now
+			return
+		}
+	}
+	l.queue = append(l.queue, localWaiter{grant: grant, seen: now})
+}
+
+// check passes a claim unless the table knows better.
+func (t *lockTable) check(now time.Time, claim LockClaim) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.checkLocked(now, claim)
+}
+
+func (t *lockTable) checkLocked(now time.Time, claim LockClaim) error {
+	if l := t.live(now, claim.Resource); l != nil {
+		if l.heldBy(claim) {
+			return nil
+		}
+		return &models.NotHeldError{Status: l.status(now)}
+	}
+	own := t.locks[claim.Resource]
+	if _, over := t.ended[claim.Grant]; over || (own != nil && own.lock.Grant == claim.Grant) {
+		return &models.NotHeldError{Status: models.LockStatus{Resource: claim.Resource, Degraded: true}}
+	}
+	return nil
+}
+
+// extend counts on this instance's clock; a grant of another instance is adopted.
+func (t *lockTable) extend(now time.Time, claim LockClaim, ttl, maxHold time.Duration) (Lock, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if err := t.checkLocked(now, claim); err != nil {
+		return Lock{}, err
+	}
+	l := t.live(now, claim.Resource)
+	if l == nil {
+		l = &localLock{tokenHash: hashToken(claim.Token), lock: Lock{LockClaim: claim, Holder: models.Holder{Since: time.Now().UTC()}}}
+		t.locks[claim.Resource] = l
+	}
+	ttl = min(ttl, maxHold-time.Since(l.lock.Holder.Since))
+	l.lock.TTL, l.lock.ends, l.lock.ExpiresAt, l.lock.Degraded = ttl, now.Add(ttl), time.Now().Add(ttl).UTC(), true
+	return l.lock, nil
+}
+
+// release forgets a grant and remembers that it is over.
+func (t *lockTable) release(claim LockClaim) { t.end(claim.Resource, claim.Grant) }
+
+func (t *lockTable) end(resource, grant string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.endLocked(resource, grant)
+}
+
+func (t *lockTable) endLocked(resource, grant string) {
+	t.ended[grant] = time.Now().Add(DefaultMaxHold)
+	l := t.locks[resource]
+	if l == nil {
+		return
+	}
+	l.queue = slices.DeleteFunc(l.queue, func(w localWaiter) bool { return w.grant == grant })
+	if l.lock.Grant == grant {
+		l.lock = Lock{}
+	}
+	if l.lock.Grant == "" && len(l.queue) == 0 {
+		delete(t.locks, resource)
+	}
+}
+
+// oweRelease keeps a release for when Redis returns.
+func (t *lockTable) oweRelease(claim LockClaim, maxHold time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.sweep(time.Now())
+	t.owed[claim.Grant] = owedRelease{claim: claim, until: time.Now().Add(maxHold)}
+}
+
+// force ends a grant that this table knows.
+func (t *lockTable) force(now time.Time, resource string, fence *int64) (models.LockStatus, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	l := t.live(now, resource)
+	if l == nil {
+		return models.LockStatus{}, fmt.Errorf("force %s: %w", resource, models.ErrNotFound)
+	}
+	status := l.status(now)
+	if fence != nil && (status.Fence == nil || *status.Fence != *fence) {
+		return models.LockStatus{}, &models.NotHeldError{Status: status}
+	}
+	t.forced[resource] = status
+	t.endLocked(resource, status.Grant)
+	return status, nil
+}
+
+func (t *lockTable) status(now time.Time, resource string) models.LockStatus {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if l := t.live(now, resource); l != nil {
+		return l.status(now)
+	}
+	return models.LockStatus{Resource: resource, Degraded: true}
+}
+
+func (t *lockTable) list(now time.Time) []models.LockStatus {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var all []models.LockStatus
+	for resource := range t.locks {
+		if l := t.live(now, resource); l != nil {
+			all = append(all, l.status(now))
+		}
+	}
+	return all
+}
+
+// note keeps the first note of a grant and answers the one that stands.
+func (t *lockTable) note(resource, grant, note string) string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	l := t.locks[resource]
+	if l == nil || l.lock.Grant != grant {
+		return note
+	}
+	l.lock.Note = orDefault(l.lock.Note, note)
+	return l.lock.Note
+}
+
+// sweep forgets, once a minute, what nobody can ask for any more.
+func (t *lockTable) sweep(now time.Time) {
+	if now.Sub(t.swept) < time.Minute {
+		return
+	}
+	t.swept = now
+	for resource, l := range t.locks {
+		if l.lock.Grant != "" && now.After(l.lock.ends) && len(l.queue) == 0 {
+			t.ended[l.lock.Grant] = now.Add(DefaultMaxHold)
+			delete(t.locks, resource)
+		}
+	}
+	for grant, until := range t.ended {
+		if now.After(until) {
+			delete(t.ended, grant)
+		}
+	}
+	for grant, owed := range t.owed {
+		if now.After(owed.until) {
+			delete(t.owed, grant)
+		}
+	}
+}

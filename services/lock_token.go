@@ -1,0 +1,95 @@
+package services
+
+import (
+	"crypto/hkdf"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/gorilla/securecookie"
+)
+
+// LockTokens signs the lock tokens that leave the server and seals what has to
+// be kept of them in Redis. The first secret signs, all verify: put a new one in
+// front to rotate without breaking the tokens in use.
+type LockTokens struct {
+	signed []securecookie.Codec
+	sealed []securecookie.Codec
+}
+
+// ProcessGrant is what a lock token carries, authenticated: the grant and its
+// token, whom and what it was given for, when it ends at the latest, and the
+// process's version read after the grant.
+type ProcessGrant struct {
+	LockClaim
+	UserID  string
+	Version int64
+	End     time.Time
+}
+
+// NewLockTokens needs at least one secret, each of 32 bytes or more.
+func NewLockTokens(secrets []string) (*LockTokens, error) {
+	if len(secrets) == 0 {
+		return nil, errors.New("lock tokens: no secret")
+	}
+	t := &LockTokens{}
+	for _, secret := range secrets {
+		signing, err := deriveKey(secret, "gatehouse lock token")
+		if err != nil {
+			return nil, err
+		}
+		sealHash, err := deriveKey(secret, "gatehouse sealed lock token: authentication")
+		if err != nil {
+			return nil, err
+		}
+		sealBlock, err := deriveKey(secret, "gatehouse sealed lock token: encryption")
+		if err != nil {
+			return nil, err
+		}
+		// Grants end by their own time, not by the age of the signature.
+		t.signed = append(t.signed, securecookie.New(signing, nil).SetSerializer(securecookie.JSONEncoder{}).MaxAge(0))
+		t.sealed = append(t.sealed, securecookie.New(sealHash, sealBlock).SetSerializer(securecookie.NopEncoder{}).MaxAge(0))
+	}
+	return t, nil
+}
+
+func deriveKey(secret, purpose string) ([]byte, error) {
+	key, err := hkdf.Key(sha256.New, []byte(secret), nil, purpose, 32)
+	if err != nil {
+		return nil, fmt.Errorf("derive the key for %s: %w", purpose, err)
+	}
+	return key, nil
+}
+
+// Sign returns the lock token of a grant.
+func (t *LockTokens) Sign(grant ProcessGrant) (string, error) {
+	token, err := securecookie.EncodeMulti("lock", grant, t.signed...)
+	if err != nil {
+		return "", fmt.Errorf("sign lock token: %w", err)
+	}
+	return token, nil
+}
+
+// Open returns the grant of a rightly signed token that has not ended.
+func (t *LockTokens) Open(token string, now time.Time) (ProcessGrant, bool) {
+	var grant ProcessGrant
+	err := securecookie.DecodeMulti("lock", token, &grant, t.signed...)
+	return grant, err == nil && now.Before(grant.End)
+}
+
+// Seal encrypts a lock token for Redis.
+func (t *LockTokens) Seal(token string) (string, error) {
+	sealed, err := securecookie.EncodeMulti("note", []byte(token), t.sealed...)
+	if err != nil {
+		return "", fmt.Errorf("seal lock token: %w", err)
+	}
+	return sealed, nil
+}
+
+// Unseal is the lock token that was sealed.
+func (t *LockTokens) Unseal(sealed string) (string, bool) {
+	var token []byte
+	err := securecookie.DecodeMulti("note", sealed, &token, t.sealed...)
+	return string(token), err == nil
+}

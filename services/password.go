@@ -1,0 +1,94 @@
+package services
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/subtle"
+	"encoding/base64"
+	"fmt"
+	"runtime"
+	"strings"
+
+	"golang.org/x/crypto/argon2"
+	"golang.org/x/sync/semaphore"
+)
+
+// The argon2id parameters of OWASP's Password Storage Cheat Sheet: 19 MiB, two
+// passes, one lane.
+const (
+	argonMemory  = 19 * 1024 // KiB
+	argonTime    = 2
+	argonThreads = 1
+	argonKey     = 32
+	argonSalt    = 16
+)
+
+// Passwords hashes and checks passwords with argon2id. A bounded number run at
+// once, half of the cores, so that a flood of sign-ins cannot starve the rest.
+type Passwords struct {
+	slots *semaphore.Weighted
+	// decoy is checked where there is no user, so that an unknown address takes
+	// as long as a wrong password.
+	decoy string
+}
+
+// NewPasswords returns a Passwords with half of the cores to use.
+func NewPasswords() *Passwords {
+	p := &Passwords{slots: semaphore.NewWeighted(int64(max(1, runtime.GOMAXPROCS(0)/2)))}
+	p.decoy = encodeHash(make([]byte, argonSalt), make([]byte, argonKey))
+	return p
+}
+
+// Hash returns the password's hash in the PHC string format. It waits for a
+// slot until ctx ends.
+func (p *Passwords) Hash(ctx context.Context, password string) (string, error) {
+	if err := p.slots.Acquire(ctx, 1); err != nil {
+		return "", fmt.Errorf("hash password: %w", err)
+	}
+	defer p.slots.Release(1)
+	salt := make([]byte, argonSalt)
+	_, _ = rand.Read(salt) // never fails
+	return encodeHash(salt, argon2.IDKey([]byte(password), salt, argonTime, argonMemory, argonThreads, argonKey)), nil
+}
+
+// Matches reports whether the password has this hash. An empty hash is checked
+// against a decoy and never matches.
+func (p *Passwords) Matches(ctx context.Context, password, hash string) (bool, error) {
+	known := hash != ""
+	if !known {
+		hash = p.decoy
+	}
+	salt, key, threads, passes, memory, err := decodeHash(hash)
+	if err != nil {
+		return false, err
+	}
+	if err := p.slots.Acquire(ctx, 1); err != nil {
+		return false, fmt.Errorf("check password: %w", err)
+	}
+	defer p.slots.Release(1)
+	got := argon2.IDKey([]byte(password), salt, passes, memory, threads, uint32(len(key)))
+	return subtle.ConstantTimeCompare(got, key) == 1 && known, nil
+}
+
+func encodeHash(salt, key []byte) string {
+	return fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s", argon2.Version, argonMemory, argonTime, argonThreads,
+		base64.RawStdEncoding.EncodeToString(salt), base64.RawStdEncoding.EncodeToString(key))
+}
+
+func decodeHash(hash string) (salt, key []byte, threads uint8, passes, memory uint32, err error) {
+	var version int
+	fields := strings.Split(hash, "$")
+	if len(fields) != 6 || fields[1] != "argon2id" {
+		return nil, nil, 0, 0, 0, fmt.Errorf("stored password hash is not argon2id")
+	}
+	if _, err = fmt.Sscanf(fields[2]+" "+fields[3], "v=%d m=%d,t=%d,p=%d", &version, &memory, &passes, &threads); err != nil {
+		return nil, nil, 0, 0, 0, fmt.Errorf("stored password hash: %w", err)
+	}
+	if salt, err = base64.RawStdEncoding.DecodeString(fields[4]); err != nil {
+		return nil, nil, 0, 0, 0, fmt.Errorf("stored password hash: %w", err)
+	}
+	if key, err = base64.RawStdEncoding.DecodeString(fields[5]); err != nil {
+		return nil, nil, 0, 0, 0, fmt.Errorf("stored password hash: %w", err)
+	}
+	return salt, key, threads, passes, memory, nil
+}

@@ -1,0 +1,295 @@
+package services
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"time"
+
+	"gatehouse/models"
+)
+
+const (
+	// DefaultProcessTTL is the lease of a process lock whose TTL is not said.
+	DefaultProcessTTL = 300 * time.Second
+	// MaxProcessTTL is the longest lease a client can ask for.
+	MaxProcessTTL  = 3600 * time.Second
+	quickUpdateTTL = 60 * time.Second
+)
+
+// ProcessStore is the database's side of processes.
+type ProcessStore interface {
+	processReader
+	processWriter
+}
+
+type processReader interface {
+	Process(ctx context.Context, id string) (models.Process, error)
+	Processes(ctx context.Context, filter models.ProcessFilter, page models.Page) (models.List[models.Process], error)
+}
+
+type processWriter interface {
+	CreateProcess(ctx context.Context, userID string, fields models.ProcessFields) (models.Process, error)
+	UpdateProcess(ctx context.Context, id, userID string, fields models.ProcessFields, guard models.WriteGuard) (models.Process, error)
+	DeleteProcess(ctx context.Context, id string, guard models.WriteGuard) error
+}
+
+// Processes edits processes under locks. The lock is a courtesy, the database
+// decides: every write carries what its writer had read, and the store refuses
+// it when somebody else wrote in between, whatever Redis believes.
+type Processes struct {
+	processReader
+	store  ProcessStore
+	locks  *Locker
+	tokens *LockTokens
+	secret []byte // keys the tokens of idempotent acquires
+}
+
+// NewProcesses joins the store and the locks. The first secret keys idempotent
+// acquires.
+func NewProcesses(store ProcessStore, locks *Locker, tokens *LockTokens, secret string) (*Processes, error) {
+	key, err := deriveKey(secret, "gatehouse idempotent acquire")
+	if err != nil {
+		return nil, err
+	}
+	return &Processes{processReader: store, store: store, locks: locks, tokens: tokens, secret: key}, nil
+}
+
+// Resource is the lock's name for a process.
+func Resource(processID string) string { return "process:" + processID }
+
+// Create adds a process.
+func (p *Processes) Create(ctx context.Context, user models.UserRef, fields models.ProcessFields) (models.Process, error) {
+	return p.store.CreateProcess(ctx, user.ID, fields)
+}
+
+// LockOptions says how to lock a process.
+type LockOptions struct {
+	TTL            time.Duration // zero is 300 s
+	Reason         string
+	Wait           time.Duration // how long to queue; zero answers at once
+	IfMatch        *models.IfMatch
+	IdempotencyKey string // the same key gets the same grant and token while that lives
+}
+
+// ProcessLock is a lock on a process, and the process as read after the grant.
+type ProcessLock struct {
+	Lock
+	Token   string // the signed lock token
+	Process models.Process
+}
+
+// Lock locks a process for a user: *models.NotAcquiredError says who has it.
+func (p *Processes) Lock(ctx context.Context, user models.UserRef, id string, opt LockOptions) (ProcessLock, error) {
+	if _, err := p.store.Process(ctx, id); err != nil {
+		return ProcessLock{}, err
+	}
+	lock, err := p.acquire(ctx, opt.Wait, LockRequest{
+		Resource: Resource(id), TTL: orDefault(opt.TTL, DefaultProcessTTL), Token: p.idempotentToken(user, id, opt.IdempotencyKey),
+		Holder: models.Holder{UserID: user.ID, Email: user.Email, Reason: opt.Reason},
+	})
+	if err != nil {
+		return ProcessLock{}, err
+	}
+	granted, err := p.granted(ctx, user, id, lock, opt)
+	if err != nil && !lock.Repeated {
+		p.locks.releaseAfter(ctx, lock.LockClaim)
+	}
+	return granted, err
+}
+
+func (p *Processes) acquire(ctx context.Context, wait time.Duration, req LockRequest) (Lock, error) {
+	if wait <= 0 {
+		return p.locks.TryAcquire(ctx, req)
+	}
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	return p.locks.Acquire(ctx, req)
+}
+
+// granted reads the process after the grant and makes the token.
+func (p *Processes) granted(ctx context.Context, user models.UserRef, id string, lock Lock, opt LockOptions) (ProcessLock, error) {
+	process, err := p.store.Process(ctx, id)
+	if err != nil {
+		return ProcessLock{}, err
+	}
+	if !opt.IfMatch.Matches(process.Version) {
+		return ProcessLock{}, &models.ConflictError{Reason: models.ErrPreconditionFailed, Current: process}
+	}
+	if token, ok := p.tokens.Unseal(lock.Note); ok && lock.Note != "" {
+		return ProcessLock{Lock: lock, Token: token, Process: process}, nil
+	}
+	token, err := p.tokens.Sign(ProcessGrant{
+		LockClaim: lock.LockClaim, UserID: user.ID, Version: process.Version, End: lock.Holder.Since.Add(p.locks.opt.MaxHold),
+	})
+	if err != nil {
+		return ProcessLock{}, err
+	}
+	if opt.IdempotencyKey != "" {
+		if token, err = p.keepToken(ctx, lock, token); err != nil {
+			return ProcessLock{}, err
+		}
+	}
+	return ProcessLock{Lock: lock, Token: token, Process: process}, nil
+}
+
+// keepToken seals the token beside its grant, so that a repeated acquire answers
+// the very same one; of two at once the first stays.
+func (p *Processes) keepToken(ctx context.Context, lock Lock, token string) (string, error) {
+	sealed, err := p.tokens.Seal(token)
+	if err != nil {
+		return "", err
+	}
+	stands, err := p.locks.Note(ctx, lock, sealed)
+	if err != nil {
+		return "", err
+	}
+	if kept, ok := p.tokens.Unseal(stands); ok {
+		return kept, nil
+	}
+	return token, nil
+}
+
+// idempotentToken is the grant's token for a key: the same for the same user,
+// process and key, and unguessable without the secret. No key: a new one.
+func (p *Processes) idempotentToken(user models.UserRef, id, key string) string {
+	if key == "" {
+		return ""
+	}
+	mac := hmac.New(sha256.New, p.secret)
+	fmt.Fprintf(mac, "%q %q %q", user.ID, id, key)
+	return hex.EncodeToString(mac.Sum(nil))
+}
+
+// verify opens a lock token for a user and a process.
+func (p *Processes) verify(ctx context.Context, user models.UserRef, id, token string) (ProcessGrant, error) {
+	if token == "" {
+		return ProcessGrant{}, fmt.Errorf("process %s: %w", id, models.ErrLockTokenRequired)
+	}
+	grant, ok := p.tokens.Open(token, time.Now())
+	if ok && grant.UserID == user.ID && grant.Resource == Resource(id) {
+		return grant, nil
+	}
+	status, err := p.locks.Status(ctx, Resource(id))
+	if err != nil {
+		return ProcessGrant{}, err
+	}
+	return ProcessGrant{}, &models.NotHeldError{Status: status}
+}
+
+// guard verifies the token of a write and makes the database rule's condition.
+func (p *Processes) guard(ctx context.Context, user models.UserRef, id, token string, match *models.IfMatch) (guard models.WriteGuard, grant ProcessGrant, degraded bool, err error) {
+	process, err := p.store.Process(ctx, id)
+	if err != nil {
+		return guard, grant, false, err
+	}
+	if grant, err = p.verify(ctx, user, id, token); err != nil {
+		return guard, grant, false, err
+	}
+	if degraded, err = p.locks.Check(ctx, grant.LockClaim); err != nil {
+		return guard, grant, degraded, err
+	}
+	guard = models.WriteGuard{Grant: grant.Grant, GrantedVersion: grant.Version}
+	if match != nil {
+		if !match.Matches(process.Version) {
+			return guard, grant, degraded, &models.ConflictError{Reason: models.ErrPreconditionFailed, Current: process}
+		}
+		guard.IfMatch = &process.Version
+	}
+	return guard, grant, degraded, nil
+}
+
+// Replace writes all fields under a lock. degraded: the lock was not checked in
+// Redis, the database rule alone decided.
+func (p *Processes) Replace(ctx context.Context, user models.UserRef, id, token string, match *models.IfMatch, fields models.ProcessFields) (process models.Process, degraded bool, err error) {
+	guard, _, degraded, err := p.guard(ctx, user, id, token, match)
+	if err != nil {
+		return models.Process{}, degraded, err
+	}
+	process, err = p.store.UpdateProcess(ctx, id, user.ID, fields, guard)
+	return process, degraded, err
+}
+
+// Delete removes a process under a lock; the lock ends with it.
+func (p *Processes) Delete(ctx context.Context, user models.UserRef, id, token string, match *models.IfMatch) (degraded bool, err error) {
+	guard, grant, degraded, err := p.guard(ctx, user, id, token, match)
+	if err != nil {
+		return degraded, err
+	}
+	if err := p.store.DeleteProcess(ctx, id, guard); err != nil {
+		return degraded, err
+	}
+	p.locks.releaseAfter(ctx, grant.LockClaim)
+	return degraded, nil
+}
+
+// QuickUpdate changes the named fields under a lock of its own, which it waits
+// for, and tries again while wait lasts if somebody wrote without a lock.
+func (p *Processes) QuickUpdate(ctx context.Context, user models.UserRef, id string, wait time.Duration, match *models.IfMatch, patch models.ProcessPatch) (process models.Process, degraded bool, err error) {
+	if _, err := p.store.Process(ctx, id); err != nil {
+		return models.Process{}, false, err
+	}
+	deadline := time.Now().Add(wait)
+	lock, err := p.acquire(ctx, wait, LockRequest{
+		Resource: Resource(id), TTL: quickUpdateTTL,
+		Holder: models.Holder{UserID: user.ID, Email: user.Email, Reason: "quick update"},
+	})
+	if err != nil {
+		return models.Process{}, false, err
+	}
+	defer p.locks.releaseAfter(ctx, lock.LockClaim)
+	for {
+		process, err = p.patch(ctx, user, id, lock, match, patch)
+		if !errors.Is(err, models.ErrVersionConflict) || !time.Now().Before(deadline) {
+			return process, lock.Degraded, err
+		}
+	}
+}
+
+func (p *Processes) patch(ctx context.Context, user models.UserRef, id string, lock Lock, match *models.IfMatch, patch models.ProcessPatch) (models.Process, error) {
+	current, err := p.store.Process(ctx, id)
+	if err != nil {
+		return models.Process{}, err
+	}
+	if !match.Matches(current.Version) {
+		return models.Process{}, &models.ConflictError{Reason: models.ErrPreconditionFailed, Current: current}
+	}
+	// The version read under this grant, not last_grant: nobody shares the grant.
+	return p.store.UpdateProcess(ctx, id, user.ID, patch.Apply(current), models.WriteGuard{Grant: lock.Grant, GrantedVersion: current.Version})
+}
+
+// Extend makes the time left of the holder's lock ttl from now.
+func (p *Processes) Extend(ctx context.Context, user models.UserRef, id, token string, ttl time.Duration) (Lock, error) {
+	grant, err := p.held(ctx, user, id, token)
+	if err != nil {
+		return Lock{}, err
+	}
+	return p.locks.Extend(ctx, grant.LockClaim, orDefault(ttl, DefaultProcessTTL))
+}
+
+// Unlock gives the holder's lock back.
+func (p *Processes) Unlock(ctx context.Context, user models.UserRef, id, token string) (degraded bool, err error) {
+	grant, err := p.held(ctx, user, id, token)
+	if err != nil {
+		return false, err
+	}
+	return p.locks.Release(ctx, grant.LockClaim)
+}
+
+// LockStatus tells how a process's lock stands.
+func (p *Processes) LockStatus(ctx context.Context, id string) (models.LockStatus, error) {
+	if _, err := p.store.Process(ctx, id); err != nil {
+		return models.LockStatus{}, err
+	}
+	return p.locks.Status(ctx, Resource(id))
+}
+
+func (p *Processes) held(ctx context.Context, user models.UserRef, id, token string) (ProcessGrant, error) {
+	if _, err := p.store.Process(ctx, id); err != nil {
+		return ProcessGrant{}, err
+	}
+	return p.verify(ctx, user, id, token)
+}
