@@ -1,0 +1,251 @@
+package services_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"gatehouse/models"
+	"gatehouse/services"
+	"gatehouse/services/servicestest"
+)
+
+// openLocker is one instance whose locks work without Redis.
+func openLocker(t *testing.T, server *servicestest.RedisServer) (*services.Locker, *services.Redis) {
+	t.Helper()
+	redis := newRedis(t, server.Addr)
+	return services.NewLocker(redis, &services.LockerOptions{OnRedisDown: models.OnRedisDownOpen, Logger: quiet()}), redis
+}
+
+func gone(t *testing.T, redis *services.Redis) {
+	t.Helper()
+	servicestest.Eventually(t, time.Second, func() bool { return !redis.Available() }, "Redis still counts as available")
+}
+
+func back(t *testing.T, redis *services.Redis) {
+	t.Helper()
+	servicestest.Eventually(t, time.Second, redis.Available, "not back within 1 s of recovery")
+}
+
+func TestLockClosedWithoutRedis(t *testing.T) {
+	redis := startRedisClient(t, services.RedisOptions{Disabled: true})
+	l := services.NewLocker(redis, nil)
+	if _, err := l.TryAcquire(t.Context(), request("process:1", alice)); !errors.Is(err, models.ErrUnavailable) {
+		t.Errorf("acquire: %v", err)
+	}
+	if _, err := l.Acquire(t.Context(), request("process:1", alice)); !errors.Is(err, models.ErrUnavailable) {
+		t.Errorf("waiting acquire: %v", err)
+	}
+	if _, err := l.Status(t.Context(), "process:1"); !errors.Is(err, models.ErrUnavailable) {
+		t.Errorf("status: %v", err)
+	}
+	if _, _, err := l.List(t.Context(), models.Page{Limit: 1}); !errors.Is(err, models.ErrUnavailable) {
+		t.Errorf("list: %v", err)
+	}
+}
+
+func TestLockDegradedStillExcludesWithinTheInstance(t *testing.T) {
+	redis := startRedisClient(t, services.RedisOptions{Disabled: true})
+	l := services.NewLocker(redis, &services.LockerOptions{OnRedisDown: models.OnRedisDownOpen})
+	lock := mustAcquire(t, l, request("process:1", alice))
+	if !lock.Degraded || lock.Fence != nil {
+		t.Errorf("lock = %+v", lock)
+	}
+	var refused *models.NotAcquiredError
+	if _, err := l.TryAcquire(t.Context(), request("process:1", bob)); !errors.As(err, &refused) || !refused.Status.Degraded || refused.Status.Holder.Email != alice.Email {
+		t.Errorf("second acquire: %v", err)
+	}
+	forged := lock.LockClaim
+	forged.Token = services.NewLockToken()
+	if _, err := l.Check(t.Context(), forged); !errors.Is(err, models.ErrNotHeld) {
+		t.Errorf("the table knows better: %v", err)
+	}
+	if extended, err := l.Extend(t.Context(), lock.LockClaim, time.Minute); err != nil || !extended.Degraded || extended.TTL < 59*time.Second {
+		t.Errorf("extend: %+v, %v", extended, err)
+	}
+	if locks, degraded, err := l.List(t.Context(), models.Page{Limit: 10}); err != nil || !degraded || len(locks.Items) != 1 {
+		t.Errorf("list: %+v, %v, %v", locks, degraded, err)
+	}
+	done := make(chan error, 1)
+	go func() {
+		_, err := l.Acquire(t.Context(), request("process:1", bob))
+		done <- err
+	}()
+	servicestest.Eventually(t, time.Second, func() bool {
+		s, err := l.Status(t.Context(), "process:1")
+		return err == nil && s.Waiting == 1
+	}, "the waiter did not join")
+	if degraded, err := l.Release(t.Context(), lock.LockClaim); err != nil || !degraded {
+		t.Errorf("release: %v, %v", degraded, err)
+	}
+	if err := <-done; err != nil {
+		t.Errorf("the waiter: %v", err)
+	}
+	if _, err := l.Check(t.Context(), lock.LockClaim); !errors.Is(err, models.ErrNotHeld) {
+		t.Errorf("a released grant passes: %v", err)
+	}
+	// A grant of another instance that this one never heard of passes: the
+	// caller has verified its token, and the database rule decides.
+	other := services.LockClaim{Resource: "process:2", Grant: "0123", Token: services.NewLockToken()}
+	if degraded, err := l.Check(t.Context(), other); err != nil || !degraded {
+		t.Errorf("an unknown grant: %v, %v", degraded, err)
+	}
+}
+
+func TestLockGrantedWithoutRedisIsClaimedWhenItReturns(t *testing.T) {
+	for _, fault := range []string{"killed", "frozen"} {
+		t.Run(fault, func(t *testing.T) {
+			server := servicestest.StartRedis(t)
+			l, redis := openLocker(t, server)
+			other := lockers(t, server, 1, nil)[0]
+			before := mustAcquire(t, l, request("process:1", alice))
+			if fault == "killed" {
+				server.Kill()
+			} else {
+				server.Freeze()
+			}
+			during := mustAcquire(t, l, request("process:2", alice)) // the first call may cost the deadline
+			gone(t, redis)
+			if !during.Degraded {
+				t.Errorf("granted in the outage: %+v", during)
+			}
+			if degraded, err := l.Check(t.Context(), before.LockClaim); err != nil || !degraded {
+				t.Errorf("a grant from before the outage: %v, %v", degraded, err)
+			}
+			if fault == "killed" {
+				server.Start() // empty: it has forgotten the first lock too
+			} else {
+				server.Thaw()
+			}
+			back(t, redis)
+			for _, lock := range []services.Lock{before, during} {
+				if degraded, err := l.Check(t.Context(), lock.LockClaim); err != nil || degraded {
+					t.Errorf("%s after the outage: %v, %v", lock.Resource, degraded, err)
+				}
+				servicestest.Eventually(t, time.Second, func() bool {
+					_, err := other.TryAcquire(t.Context(), request(lock.Resource, bob))
+					return errors.Is(err, models.ErrNotAcquired)
+				}, "another instance does not see the claim on "+lock.Resource)
+			}
+		})
+	}
+}
+
+func TestLockNothingIsLockedByNobodyAfterAnOutage(t *testing.T) {
+	server := servicestest.StartRedis(t)
+	l, redis := openLocker(t, server)
+	closed := services.NewLocker(redis, nil)
+	held := mustAcquire(t, l, request("process:1", alice))
+	forced := mustAcquire(t, l, request("process:2", alice))
+	server.Freeze()
+	// Sent, never answered, and executed at the thaw.
+	if _, err := closed.TryAcquire(t.Context(), request("process:3", bob)); !errors.Is(err, models.ErrUnavailable) {
+		t.Errorf("acquire while frozen: %v", err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if _, err := l.TryAcquire(ctx, request("process:4", bob)); err == nil {
+		t.Error("an acquire whose caller left succeeded")
+	}
+	if _, err := l.Release(t.Context(), held.LockClaim); err != nil {
+		t.Errorf("release while frozen: %v", err)
+	}
+	if _, err := l.ForceRelease(t.Context(), "process:2", forced.Fence); err != nil {
+		t.Errorf("force while frozen: %v", err)
+	}
+	gone(t, redis)
+	server.Thaw()
+	back(t, redis)
+	other := lockers(t, server, 1, nil)[0]
+	for _, resource := range []string{"process:1", "process:2", "process:3", "process:4"} {
+		if s, err := other.Status(t.Context(), resource); err != nil || s.Held {
+			t.Errorf("%s is locked by nobody: %+v, %v", resource, s, err)
+		}
+	}
+}
+
+func TestLockConflictAfterAnOutageIsToldToTheLoser(t *testing.T) {
+	server := servicestest.StartRedis(t)
+	proxy := servicestest.NewProxy(t, server.Addr)
+	cutOff := startRedisClient(t, services.RedisOptions{Client: rueidis.ClientOption{InitAddress: []string{proxy.Addr}}, KeyPrefix: "test:"})
+	waitReady(t, cutOff)
+	l := services.NewLocker(cutOff, &services.LockerOptions{OnRedisDown: models.OnRedisDownOpen, Logger: quiet()})
+	proxy.Cut()
+	gone(t, cutOff)
+	loser := mustAcquire(t, l, request("process:1", alice))
+	winner := mustAcquire(t, lockers(t, server, 1, nil)[0], request("process:1", bob))
+	proxy.Restore()
+	back(t, cutOff)
+	var notHeld *models.NotHeldError
+	if _, err := l.Check(t.Context(), loser.LockClaim); !errors.As(err, &notHeld) || notHeld.Status.Holder.Email != bob.Email {
+		t.Errorf("the loser: %v", err)
+	}
+	if _, err := l.Check(t.Context(), winner.LockClaim); err != nil {
+		t.Errorf("the winner: %v", err)
+	}
+}
+
+func TestWithLockExtendsAndReleases(t *testing.T) {
+	server := servicestest.StartRedis(t)
+	all := lockers(t, server, 2, nil)
+	req := request("process:1", alice)
+	req.TTL = 150 * time.Millisecond
+	err := all[0].WithLock(t.Context(), req, func(ctx context.Context, lock services.Lock) error {
+		outlived := time.After(3 * req.TTL)
+		for {
+			if _, err := all[1].TryAcquire(ctx, request("process:1", bob)); !errors.Is(err, models.ErrNotAcquired) {
+				t.Fatalf("the lease was not extended: %v", err)
+			}
+			select {
+			case <-outlived:
+				return nil
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			default:
+			}
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustAcquire(t, all[1], request("process:1", bob))
+}
+
+func TestWithLockTellsWhenTheLockIsLost(t *testing.T) {
+	lose := map[services.LockLost]func(*servicestest.RedisServer, *services.Locker){
+		services.LockRevoked: func(_ *servicestest.RedisServer, l *services.Locker) {
+			_, _ = l.ForceRelease(context.Background(), "process:1", nil)
+		},
+		services.LockBackend: func(s *servicestest.RedisServer, _ *services.Locker) { s.Freeze() },
+		services.LockExpired: func(*servicestest.RedisServer, *services.Locker) {},
+	}
+	for reason, fault := range lose {
+		t.Run(string(reason), func(t *testing.T) {
+			server := servicestest.StartRedis(t)
+			opt := &services.LockerOptions{}
+			if reason == services.LockExpired {
+				opt.MaxHold = 400 * time.Millisecond
+			}
+			l := lockers(t, server, 1, opt)[0]
+			req := request("process:1", alice)
+			req.TTL = 300 * time.Millisecond
+			var ended time.Time
+			err := l.WithLock(t.Context(), req, func(ctx context.Context, lock services.Lock) error {
+				fault(server, l)
+				<-ctx.Done()
+				ended = time.Now()
+				if ended.After(lock.ExpiresAt.Add(opt.MaxHold)) {
+					t.Errorf("told at %v, the lease ended at %v", ended, lock.ExpiresAt)
+				}
+				return nil
+			})
+			var lost *services.LockLostError
+			if !errors.As(err, &lost) || lost.Reason != reason || !errors.Is(err, models.ErrNotHeld) {
+				t.Errorf("WithLock: %v, want %s", err, reason)
+			}
+		})
+	}
+}
