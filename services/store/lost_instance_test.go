@@ -1,0 +1,46 @@
+package store
+
+import (
+	"testing"
+	"time"
+
+	"gatehouse/services/servicestest"
+)
+
+// An instance that freezes or is cut off inside a transaction holds the row
+// that numbers the log. PostgreSQL has to end that, or nobody could revoke.
+func TestLostInstanceBlocksNobodyForLong(t *testing.T) {
+	url := servicestest.StartPostgres(t)
+	const timeout = 300 * time.Millisecond
+	open := func() *Store {
+		s, err := Open(t.Context(), Options{URL: url, Timeout: timeout})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { s.Close() })
+		return s
+	}
+	lost, other := open(), open()
+	user, err := other.CreateUser(t.Context(), "ann@example.com", "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tx, err := lost.write.BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback()
+	if _, err := tx.Exec(`UPDATE revocation_head SET seq = seq + 1`); err != nil {
+		t.Fatal(err)
+	}
+	if err := other.EndUserSessions(t.Context(), user.ID); err == nil {
+		t.Fatal("the row was not held")
+	}
+	servicestest.Eventually(t, 10*timeout+2*time.Second, func() bool {
+		return other.EndUserSessions(t.Context(), user.ID) == nil
+	}, "the row is still held")
+	tail, err := other.Revocations(t.Context(), 0)
+	if err != nil || tail.Head != 1 || len(tail.Entries) != 1 {
+		t.Fatalf("log is %+v, %v", tail, err)
+	}
+}

@@ -1,0 +1,34 @@
+package store
+
+import (
+	"context"
+	"time"
+)
+
+// RememberNetwork notes that the user signed in from a network at a time. It
+// does nothing if there is no such user.
+func (s *Store) RememberNetwork(ctx context.Context, userID, network string, at time.Time) error {
+	ctx, cancel := s.bound(ctx)
+	defer cancel()
+	user, err := parseID(userID)
+	if err != nil {
+		return nil
+	}
+	_, err = s.write.ExecContext(ctx, `
+		INSERT INTO networks (user_id, network, at) SELECT id, CAST($2 AS TEXT), CAST($3 AS BIGINT) FROM users WHERE id = $1
+		ON CONFLICT (user_id, network) DO UPDATE SET at = CASE WHEN networks.at < excluded.at THEN excluded.at ELSE networks.at END`,
+		user, clean(network), at.UnixMicro())
+	return failed("remember network of user "+userID, err)
+}
+
+// KnownNetwork reports whether the user with this address signed in from the
+// network since then.
+func (s *Store) KnownNetwork(ctx context.Context, email, network string, since time.Time) (bool, error) {
+	ctx, cancel := s.bound(ctx)
+	defer cancel()
+	var known bool
+	err := s.read.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM networks JOIN users ON users.id = networks.user_id
+		WHERE users.email = $1 AND networks.network = $2 AND networks.at >= $3)`,
+		address(email), clean(network), since.UnixMicro()).Scan(&known)
+	return known, failed("look up network", err)
+}

@@ -1,0 +1,120 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/pressly/goose/v3"
+
+	"gatehouse/models"
+)
+
+//go:embed migrations
+var migrationFiles embed.FS
+
+func openPostgres(ctx context.Context, opts Options) (*Store, error) {
+	config, err := pgx.ParseConfig(opts.URL)
+	if err != nil {
+		return nil, oneLine("open database", err)
+	}
+	// database/sql opens some connections without a deadline of its own.
+	config.ConnectTimeout = opts.Timeout
+	conns := opts.MaxConns
+	if conns <= 0 {
+		conns = 10
+	}
+	main := postgresPool(*config, conns, stdlib.OptionAfterConnect(limitSession(opts.Timeout)))
+	s := &Store{
+		write: main, read: main,
+		tail:    postgresPool(*config, 1, stdlib.OptionAfterConnect(limitSession(opts.Timeout))),
+		timeout: opts.Timeout, now: opts.Now,
+		skipLocked: " FOR UPDATE SKIP LOCKED",
+	}
+	if err := s.startPostgres(ctx, *config); err != nil {
+		return nil, errors.Join(oneLine(fmt.Sprintf("open database %s on %s", config.Database, config.Host), err), s.Close())
+	}
+	return s, nil
+}
+
+func (s *Store) startPostgres(ctx context.Context, config pgx.ConnConfig) error {
+	reach, cancel := s.bound(ctx)
+	defer cancel()
+	if err := s.write.PingContext(reach); err != nil {
+		return fmt.Errorf("%w: %w", models.ErrUnavailable, err)
+	}
+	ctx, cancel = context.WithTimeout(ctx, openWait)
+	defer cancel()
+	db := postgresPool(config, 1)
+	defer db.Close()
+	migrations, err := fs.Sub(migrationFiles, "migrations/postgres")
+	if err != nil {
+		return err
+	}
+	provider, err := goose.NewProvider(goose.DialectPostgres, db, migrations,
+		goose.WithDisableGlobalRegistry(true), goose.WithSessionLocker(migrationLock{}))
+	if err != nil {
+		return err
+	}
+	_, err = provider.Up(ctx)
+	return err
+}
+
+func postgresPool(config pgx.ConnConfig, conns int, options ...stdlib.OptionOpenDB) *sql.DB {
+	db := stdlib.OpenDB(config, options...)
+	db.SetMaxOpenConns(conns)
+	db.SetMaxIdleConns(conns)
+	db.SetConnMaxIdleTime(5 * time.Minute)
+	db.SetConnMaxLifetime(30 * time.Minute)
+	return db
+}
+
+// limitSession makes the server give up what a frozen or lost instance has
+// begun: otherwise its row locks would stop everybody else's writes.
+func limitSession(timeout time.Duration) func(context.Context, *pgx.Conn) error {
+	limit := (2*timeout + time.Second).Milliseconds()
+	settings := fmt.Sprintf(`SET statement_timeout = %d; SET idle_in_transaction_session_timeout = %d`, limit, limit)
+	return func(ctx context.Context, conn *pgx.Conn) error {
+		_, err := conn.Exec(ctx, settings, pgx.QueryExecModeSimpleProtocol)
+		if err != nil {
+			conn.Close(ctx)
+		}
+		return err
+	}
+}
+
+// migrationLock lets instances that start together take turns. goose's own
+// locker polls every few seconds; this one is woken.
+type migrationLock struct{}
+
+const migrationLockID = 0x6761746568 // "gateh"
+
+func (migrationLock) SessionLock(ctx context.Context, conn *sql.Conn) error {
+	_, err := conn.ExecContext(ctx, `SELECT pg_advisory_lock($1)`, int64(migrationLockID))
+	return err
+}
+
+func (migrationLock) SessionUnlock(ctx context.Context, conn *sql.Conn) error {
+	_, err := conn.ExecContext(ctx, `SELECT pg_advisory_unlock($1)`, int64(migrationLockID))
+	return err
+}
+
+// oneLine is an error whose text has no line breaks, fit for a log.
+func oneLine(op string, err error) error {
+	return &openError{text: op + ": " + strings.Join(strings.Fields(err.Error()), " "), err: err}
+}
+
+type openError struct {
+	text string
+	err  error
+}
+
+func (e *openError) Error() string { return e.text }
+func (e *openError) Unwrap() error { return e.err }

@@ -1,0 +1,160 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/pressly/goose/v3"
+	"github.com/pressly/goose/v3/database"
+	_ "modernc.org/sqlite" // the driver "sqlite"
+)
+
+// openWait is how long a start waits for another process that is creating or
+// migrating the same database.
+const openWait = 30 * time.Second
+
+func openSQLite(ctx context.Context, opts Options) (*Store, error) {
+	path, err := filepath.Abs(opts.URL)
+	if err != nil {
+		return nil, fmt.Errorf("open database %s: %w", opts.URL, err)
+	}
+	if err := createFile(path); err != nil {
+		return nil, fmt.Errorf("open database %s: %w", path, err)
+	}
+	if err := migrateSQLite(ctx, path); err != nil {
+		return nil, oneLine("open database "+path, err)
+	}
+	conns := opts.MaxConns
+	if conns <= 0 {
+		conns = 4
+	}
+	return &Store{
+		write:   sqlitePool(path, 1),
+		read:    sqlitePool(path, conns, "_query_only=1"),
+		tail:    sqlitePool(path, 1, "_query_only=1"),
+		timeout: opts.Timeout, now: opts.Now,
+	}, nil
+}
+
+// createFile makes the file readable by its owner only: it holds password
+// hashes. SQLite gives its companion files the same mode.
+func createFile(path string) error {
+	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	if err != nil {
+		return errors.Unwrap(err) // the path is named by the caller
+	}
+	return file.Close()
+}
+
+// sqlitePool returns a pool of connections to the file. Nothing is opened yet.
+func sqlitePool(path string, conns int, settings ...string) *sql.DB {
+	settings = append(settings,
+		"_busy_timeout=5000", "_foreign_keys=1", "_txlock=immediate",
+		"_synchronous=FULL", // an acknowledged write survives power loss
+	)
+	dsn := url.URL{Scheme: "file", Path: filepath.ToSlash(path), RawQuery: strings.Join(settings, "&")}
+	db, err := sql.Open("sqlite", dsn.String())
+	if err != nil {
+		panic(err) // only for a driver that is not registered
+	}
+	db.SetMaxOpenConns(conns)
+	db.SetMaxIdleConns(conns)
+	return db
+}
+
+// migrateSQLite brings the tables up to date. One connection holds the write
+// lock from before it looks at the version until everything is done, so
+// processes that start together take turns, and a failure leaves no half.
+func migrateSQLite(ctx context.Context, path string) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, openWait)
+	defer cancel()
+	db := sqlitePool(path, 1)
+	defer db.Close()
+
+	if err := enableWAL(ctx, db); err != nil {
+		return err
+	}
+	migrations, err := fs.Sub(migrationFiles, "migrations/sqlite")
+	if err != nil {
+		return err
+	}
+	provider, err := goose.NewProvider(goose.DialectSQLite3, db, migrations, goose.WithDisableGlobalRegistry(true))
+	if err != nil {
+		return err
+	}
+	if _, err := db.ExecContext(ctx, `BEGIN IMMEDIATE`); err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			_, rollback := db.ExecContext(context.WithoutCancel(ctx), `ROLLBACK`)
+			err = errors.Join(err, rollback)
+		}
+	}()
+	if err := createVersionTable(ctx, db); err != nil {
+		return err
+	}
+	if _, err := provider.Up(ctx); err != nil {
+		return err
+	}
+	_, err = db.ExecContext(ctx, `COMMIT`)
+	return err
+}
+
+// enableWAL sets the journal mode, which stays with the file. The change needs
+// the file for itself and does not honour the busy timeout.
+func enableWAL(ctx context.Context, db *sql.DB) error {
+	for {
+		var mode string
+		err := db.QueryRowContext(ctx, `PRAGMA journal_mode = WAL`).Scan(&mode)
+		switch {
+		case err == nil && mode == "wal":
+			return nil
+		case err == nil:
+			return fmt.Errorf("the file system does not support WAL (journal mode is %s)", mode)
+		case !isBusy(err):
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+// isBusy reports whether another connection has the file.
+func isBusy(err error) bool {
+	var coded interface{ Code() int }
+	const busy = 5 // SQLITE_BUSY; the upper bits say more
+	return errors.As(err, &coded) && coded.Code()&0xff == busy
+}
+
+// createVersionTable does what goose would do in a transaction of its own,
+// which SQLite does not allow inside ours.
+func createVersionTable(ctx context.Context, db *sql.DB) error {
+	versions, err := database.NewStore(goose.DialectSQLite3, goose.DefaultTablename)
+	if err != nil {
+		return err
+	}
+	var exists bool
+	err = db.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE name = $1)`, versions.Tablename()).Scan(&exists)
+	if err != nil || exists {
+		return err
+	}
+	if err := versions.CreateVersionTable(ctx, db); err != nil {
+		return err
+	}
+	return versions.Insert(ctx, db, database.InsertRequest{Version: 0})
+}

@@ -1,0 +1,147 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"math"
+	"unicode/utf8"
+
+	"gatehouse/models"
+)
+
+const processColumns = `id, title, status, description, version, created_at, updated_at, COALESCE(updated_by, 0), updated_by_email`
+
+func scanProcess(row scanner, more ...any) (models.Process, error) {
+	var p models.Process
+	var id, created, updated, user int64
+	err := row.Scan(append([]any{&id, &p.Title, &p.Status, &p.Description, &p.Version, &created, &updated, &user, &p.UpdatedBy.Email}, more...)...)
+	p.ID, p.CreatedAt, p.UpdatedAt = formatID(id), micros(created), micros(updated)
+	if user != 0 {
+		p.UpdatedBy.ID = formatID(user)
+	}
+	return p, err
+}
+
+// CreateProcess stores a new process, version 1, written by the user; userID ""
+// is nobody.
+func (s *Store) CreateProcess(ctx context.Context, userID string, f models.ProcessFields) (models.Process, error) {
+	ctx, cancel := s.bound(ctx)
+	defer cancel()
+	title := clean(f.Title)
+	p, err := scanProcess(s.write.QueryRowContext(ctx, `
+		INSERT INTO processes (title, title_folded, status, description, version, created_at, updated_at, updated_by, updated_by_email)
+		VALUES ($1, $2, $3, $4, 1, $5, $5, $6, COALESCE((SELECT email FROM users WHERE id = $6), ''))
+		RETURNING `+processColumns,
+		title, fold(title), f.Status, clean(f.Description), s.now().UnixMicro(), nullID(userID)))
+	return p, failed("create process", err)
+}
+
+// Process returns the process; models.ErrNotFound if there is none.
+func (s *Store) Process(ctx context.Context, id string) (models.Process, error) {
+	ctx, cancel := s.bound(ctx)
+	defer cancel()
+	n, err := parseID(id)
+	if err != nil {
+		return models.Process{}, failed("read process", err)
+	}
+	p, err := scanProcess(s.read.QueryRowContext(ctx, `SELECT `+processColumns+` FROM processes WHERE id = $1`, n))
+	return p, failed("read process "+id, orAnswer(err, models.ErrNotFound))
+}
+
+// Processes returns a page of the processes that the filter selects, newest
+// change first. models.ErrBadCursor if the cursor is not one of this list's.
+func (s *Store) Processes(ctx context.Context, filter models.ProcessFilter, p models.Page) (models.List[models.Process], error) {
+	ctx, cancel := s.bound(ctx)
+	defer cancel()
+	after, err := decodeCursor("processes", p.Cursor, math.MaxInt64, math.MaxInt64)
+	if err != nil {
+		return models.List[models.Process]{}, failed("list processes", err)
+	}
+	limit := pageLimit(p)
+	pattern := ""
+	if filter.Query != "" {
+		// No title is longer, and SQLite refuses long patterns.
+		if utf8.RuneCountInString(filter.Query) > models.MaxTitle {
+			return page[models.Process]("processes", nil, limit), nil
+		}
+		pattern = containing(fold(clean(filter.Query)))
+	}
+	rows, err := collect(ctx, s.read, func(row scanner) (keyed[models.Process], error) {
+		var id, updated int64
+		item, err := scanProcess(row, &updated, &id)
+		return keyed[models.Process]{item, []int64{updated, id}}, err
+	}, `SELECT `+processColumns+`, updated_at, id FROM processes
+		WHERE ($1 = '' OR status = $1) AND ($2 = '' OR title_folded LIKE $2 ESCAPE '\')
+		  AND (updated_at, id) < ($3, $4)
+		ORDER BY updated_at DESC, id DESC LIMIT $5`,
+		clean(filter.Status), pattern, after[0], after[1], limit+1)
+	return page("processes", rows, limit), failed("list processes", err)
+}
+
+// The database rule: a write happens only if nobody else wrote since the
+// grant, and, with If-Match, only to that version.
+const rule = ` id = $1 AND (version = $2 OR last_grant = $3) AND version = COALESCE($4, version)`
+
+// UpdateProcess writes the fields in one statement that holds the database
+// rule. If the rule refuses, the error is a *models.ConflictError with the
+// process as it is now: models.ErrPreconditionFailed if only If-Match failed,
+// otherwise models.ErrVersionConflict. models.ErrNotFound if there is no process.
+func (s *Store) UpdateProcess(ctx context.Context, id, userID string, f models.ProcessFields, g models.WriteGuard) (models.Process, error) {
+	ctx, cancel := s.bound(ctx)
+	defer cancel()
+	n, err := parseID(id)
+	if err != nil {
+		return models.Process{}, failed("update process", err)
+	}
+	title := clean(f.Title)
+	p, err := scanProcess(s.write.QueryRowContext(ctx, `
+		UPDATE processes
+		   SET title = $5, title_folded = $6, status = $7, description = $8, version = version + 1, last_grant = $3,
+		       updated_at = $9, updated_by = $10, updated_by_email = COALESCE((SELECT email FROM users WHERE id = $10), '')
+		 WHERE`+rule+` RETURNING `+processColumns,
+		n, g.GrantedVersion, grant(g), g.IfMatch,
+		title, fold(title), f.Status, clean(f.Description), s.now().UnixMicro(), nullID(userID)))
+	if errors.Is(err, sql.ErrNoRows) {
+		err = s.refusal(ctx, n, g)
+	}
+	return p, failed("update process "+id, err)
+}
+
+// DeleteProcess deletes the process under the same rule and with the same
+// errors as UpdateProcess.
+func (s *Store) DeleteProcess(ctx context.Context, id string, g models.WriteGuard) error {
+	ctx, cancel := s.bound(ctx)
+	defer cancel()
+	n, err := parseID(id)
+	if err != nil {
+		return failed("delete process", err)
+	}
+	result, err := s.write.ExecContext(ctx, `DELETE FROM processes WHERE`+rule, n, g.GrantedVersion, grant(g), g.IfMatch)
+	if err := affected(result, err, sql.ErrNoRows); errors.Is(err, sql.ErrNoRows) {
+		return failed("delete process "+id, s.refusal(ctx, n, g))
+	} else if err != nil {
+		return failed("delete process "+id, err)
+	}
+	return nil
+}
+
+// grant is the grant to remember with a write: NULL, which equals nothing, without a lock.
+func grant(g models.WriteGuard) sql.NullString {
+	return sql.NullString{String: g.Grant, Valid: g.Grant != ""}
+}
+
+// refusal says why the rule refused a write to the process.
+func (s *Store) refusal(ctx context.Context, n int64, g models.WriteGuard) error {
+	var last sql.NullString
+	current, err := scanProcess(s.read.QueryRowContext(ctx,
+		`SELECT `+processColumns+`, last_grant FROM processes WHERE id = $1`, n), &last)
+	if err != nil {
+		return orAnswer(err, models.ErrNotFound)
+	}
+	untouched := current.Version == g.GrantedVersion || (g.Grant != "" && last.Valid && last.String == g.Grant)
+	if untouched && g.IfMatch != nil && *g.IfMatch != current.Version {
+		return &models.ConflictError{Reason: models.ErrPreconditionFailed, Current: current}
+	}
+	return &models.ConflictError{Reason: models.ErrVersionConflict, Current: current}
+}

@@ -1,0 +1,80 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"time"
+
+	"gatehouse/models"
+)
+
+// log numbers the entries and writes them to the revocation log. It must be the
+// last thing a transaction does: the row lock on the head then makes
+// transactions commit in the order of their numbers, so whoever has read up to
+// a number has missed none before it.
+func (s *Store) log(ctx context.Context, tx querier, entries ...models.Revocation) error {
+	if len(entries) == 0 {
+		return nil
+	}
+	var head int64
+	err := tx.QueryRowContext(ctx, `UPDATE revocation_head SET seq = seq + $1 RETURNING seq`, len(entries)).Scan(&head)
+	if err != nil {
+		return err
+	}
+	first := head - int64(len(entries)) + 1
+	for i, entry := range entries {
+		_, err := tx.ExecContext(ctx, `INSERT INTO revocations (seq, at, session_hash, user_id) VALUES ($1, $2, $3, $4)`,
+			first+int64(i), s.now().UnixMicro(),
+			sql.NullString{String: entry.SessionHash, Valid: entry.SessionHash != ""}, nullID(entry.UserID))
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Revocations returns the entries of the log after a position, in commit order,
+// and the log's head, both from one snapshot. Sequence numbers have no gaps: if
+// fewer than Head - after entries come back, the older ones have been cleaned
+// up. It has a connection of its own and never waits for other calls.
+func (s *Store) Revocations(ctx context.Context, after int64) (models.RevocationTail, error) {
+	return s.readTail(ctx, `r.seq > $1`, after)
+}
+
+// RevocationsSince returns the part of the log that begins with the first entry
+// not before at, and the log's head, as Revocations does.
+func (s *Store) RevocationsSince(ctx context.Context, at time.Time) (models.RevocationTail, error) {
+	return s.readTail(ctx, `r.seq >= (SELECT MIN(seq) FROM revocations WHERE at >= $1)`, at.UnixMicro())
+}
+
+func (s *Store) readTail(ctx context.Context, which string, arg int64) (models.RevocationTail, error) {
+	ctx, cancel := s.bound(ctx)
+	defer cancel()
+	tail := models.RevocationTail{}
+	rows, err := s.tail.QueryContext(ctx, `
+		SELECT head.seq, r.seq, r.at, r.session_hash, r.user_id
+		  FROM revocation_head AS head LEFT JOIN revocations AS r ON `+which+` ORDER BY r.seq`, arg)
+	if err != nil {
+		return tail, failed("read revocation log", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var seq, at, user sql.NullInt64
+		var hash sql.NullString
+		if err := rows.Scan(&tail.Head, &seq, &at, &hash, &user); err != nil {
+			return models.RevocationTail{}, failed("read revocation log", err)
+		}
+		if !seq.Valid { // no entries, only the head
+			break
+		}
+		entry := models.Revocation{Seq: seq.Int64, At: micros(at.Int64), SessionHash: hash.String, Everybody: !hash.Valid && !user.Valid}
+		if user.Valid {
+			entry.UserID = formatID(user.Int64)
+		}
+		tail.Entries = append(tail.Entries, entry)
+	}
+	if err := rows.Err(); err != nil {
+		return models.RevocationTail{}, failed("read revocation log", err)
+	}
+	return tail, nil
+}

@@ -1,0 +1,165 @@
+package store_test
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"gatehouse/models"
+	"gatehouse/services/store"
+)
+
+// Many transactions at once, in two instances, while tails read the log by
+// number: numbers become visible in order, so none is ever missed.
+func TestTailMissesNothing(t *testing.T) {
+	onBoth(t, func(t *testing.T, url string) {
+		writers, each := 16, 25
+		instances := []*store.Store{open(t, url), open(t, url)}
+		users := make([]models.User, writers)
+		for i := range users {
+			users[i] = newUser(t, instances[0], fmt.Sprintf("u%d@example.com", i))
+		}
+		total := int64(writers * each)
+
+		var tails sync.WaitGroup
+		for _, s := range instances {
+			tails.Go(func() {
+				deadline := time.Now().Add(time.Minute)
+				position := int64(0)
+				for position < total && time.Now().Before(deadline) {
+					tail, err := s.Revocations(t.Context(), position)
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					if tail.Head != position+int64(len(tail.Entries)) {
+						t.Errorf("after %d came %d entries, but the head is %d", position, len(tail.Entries), tail.Head)
+						return
+					}
+					for i, entry := range tail.Entries {
+						if entry.Seq != position+int64(i)+1 {
+							t.Errorf("after %d came %d", position+int64(i), entry.Seq)
+							return
+						}
+					}
+					position = tail.Head
+				}
+				if position != total {
+					t.Errorf("the tail saw %d entries, want %d", position, total)
+				}
+			})
+		}
+		var writing sync.WaitGroup
+		for i, user := range users {
+			writing.Go(func() {
+				s := instances[i%2]
+				for n := range each {
+					var err error
+					switch (n + i) % 4 {
+					case 0:
+						err = s.EndUserSessions(t.Context(), user.ID)
+					case 1:
+						_, err = s.UpdateUser(t.Context(), user.ID, models.UserPatch{PasswordHash: ptr(fmt.Sprint(n))})
+					case 2:
+						x := session(models.User{}, fmt.Sprint(i, "-", n))
+						if err = s.InsertSession(t.Context(), x, 0); err == nil {
+							err = s.EndSession(t.Context(), x.Hash)
+						}
+					case 3:
+						if i == 0 {
+							err = s.EndAllSessions(t.Context(), "")
+						} else {
+							err = s.EndUserSessions(t.Context(), user.ID)
+						}
+					}
+					if err != nil {
+						t.Error(err)
+						return
+					}
+				}
+			})
+		}
+		writing.Wait()
+		tails.Wait()
+	})
+}
+
+func TestRevocationsSince(t *testing.T) {
+	onBoth(t, func(t *testing.T, url string) {
+		now := start
+		s := openWith(t, store.Options{URL: url, Timeout: 20 * time.Second, Now: func() time.Time { return now }})
+		if tail := must(s.RevocationsSince(t.Context(), start)); tail.Head != 0 || len(tail.Entries) != 0 {
+			t.Fatalf("an empty log reads as %+v", tail)
+		}
+		user := newUser(t, s, "ann@example.com")
+		// The third was written by an instance whose clock is behind.
+		for _, minute := range []int{0, 10, 5, 20} {
+			now = start.Add(time.Duration(minute) * time.Minute)
+			check(t, s.EndUserSessions(t.Context(), user.ID))
+		}
+		for _, row := range []struct{ minute, first int }{{0, 1}, {1, 2}, {10, 2}, {11, 4}, {20, 4}, {21, 0}} {
+			tail := must(s.RevocationsSince(t.Context(), start.Add(time.Duration(row.minute)*time.Minute)))
+			first := 0
+			if len(tail.Entries) > 0 {
+				first = int(tail.Entries[0].Seq)
+			}
+			if first != row.first || tail.Head != 4 || (first > 0 && len(tail.Entries) != 5-first) {
+				t.Errorf("since minute %d: %+v, want everything from %d", row.minute, tail, row.first)
+			}
+		}
+	})
+}
+
+func TestCleanUp(t *testing.T) {
+	onBoth(t, func(t *testing.T, url string) {
+		now := start.Add(-25 * time.Hour)
+		s := openWith(t, store.Options{URL: url, Timeout: 20 * time.Second, Now: func() time.Time { return now }})
+		user, gone := newUser(t, s, "ann@example.com"), newUser(t, s, "gone@example.com")
+		check(t, s.EndUserSessions(t.Context(), user.ID)) // an old entry
+		now = start
+		check(t, s.EndUserSessions(t.Context(), user.ID))
+		check(t, s.RememberNetwork(t.Context(), user.ID, "192.0.2.0/24", start.Add(-31*24*time.Hour)))
+		check(t, s.RememberNetwork(t.Context(), user.ID, "198.51.100.0/24", start.Add(-29*24*time.Hour)))
+
+		alive, nobody := session(user, "alive"), session(models.User{}, "nobody")
+		alive.Epoch = 3
+		insert(t, s, alive, nobody)
+		for i := range 3 {
+			idle, ended := session(user, fmt.Sprint("idle", i)), session(gone, fmt.Sprint("ended", i))
+			idle.Epoch, idle.IdleAt = 3, start
+			insert(t, s, idle, ended)
+		}
+		check(t, s.EndUserSessions(t.Context(), gone.ID))
+
+		var counts []int
+		for {
+			n := must(s.CleanUp(t.Context(), start, 4))
+			counts = append(counts, n)
+			if n < 4 {
+				break
+			}
+		}
+		if fmt.Sprint(counts) != "[6 2]" { // 4 sessions, 1 entry, 1 network; 2 sessions
+			t.Errorf("deleted %v", counts)
+		}
+		if got := live(t, s, alive, nobody); got != "alive nobody" {
+			t.Errorf("live are %q", got)
+		}
+		tail := must(s.Revocations(t.Context(), 0))
+		if tail.Head != 3 || len(tail.Entries) != 2 || tail.Entries[0].Seq != 2 {
+			t.Errorf("log is %+v", tail)
+		}
+		if must(s.KnownNetwork(t.Context(), user.Email, "192.0.2.0/24", time.Unix(0, 0))) {
+			t.Error("an old network is still known")
+		}
+
+		// Everything old: the log is empty, the head stays.
+		must(s.CleanUp(t.Context(), start.Add(48*time.Hour), 100))
+		if tail := must(s.Revocations(t.Context(), 0)); tail.Head != 3 || len(tail.Entries) != 0 {
+			t.Errorf("log is %+v", tail)
+		}
+		check(t, s.EndUserSessions(t.Context(), user.ID))
+		wantLog(t, s, 3, models.Revocation{UserID: user.ID})
+	})
+}

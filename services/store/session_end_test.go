@@ -1,0 +1,160 @@
+package store_test
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+
+	"gatehouse/models"
+	"gatehouse/services/store"
+)
+
+// Each way to end sessions: what stays live, and its one entry in the log.
+func TestEndSessions(t *testing.T) {
+	type world struct {
+		s              *store.Store
+		ann, bob       models.User
+		a1, a2, b, nob models.Session
+	}
+	rows := []struct {
+		name  string
+		end   func(t *testing.T, w world) error
+		want  error
+		live  string
+		entry func(w world) models.Revocation
+	}{
+		{"one", func(t *testing.T, w world) error { return w.s.EndSession(t.Context(), w.a1.Hash) }, nil, "a2 b nob",
+			func(w world) models.Revocation { return models.Revocation{SessionHash: w.a1.Hash} }},
+		{"nobody's", func(t *testing.T, w world) error { return w.s.EndSession(t.Context(), w.nob.Hash) }, nil, "a1 a2 b",
+			func(w world) models.Revocation { return models.Revocation{SessionHash: w.nob.Hash} }},
+		{"unknown", func(t *testing.T, w world) error { return w.s.EndSession(t.Context(), "unknown") }, models.ErrNotFound, "a1 a2 b nob", nil},
+		{"by id", func(t *testing.T, w world) error { return w.s.EndSessionByID(t.Context(), w.ann.ID, w.a2.ID) }, nil, "a1 b nob",
+			func(w world) models.Revocation { return models.Revocation{SessionHash: w.a2.Hash} }},
+		{"another user's id", func(t *testing.T, w world) error { return w.s.EndSessionByID(t.Context(), w.ann.ID, w.b.ID) },
+			models.ErrNotFound, "a1 a2 b nob", nil},
+		{"all of a user", func(t *testing.T, w world) error { return w.s.EndUserSessions(t.Context(), w.ann.ID) }, nil, "b nob",
+			func(w world) models.Revocation { return models.Revocation{UserID: w.ann.ID} }},
+		{"all of no user", func(t *testing.T, w world) error { return w.s.EndUserSessions(t.Context(), "99") },
+			models.ErrNotFound, "a1 a2 b nob", nil},
+		{"others", func(t *testing.T, w world) error { return w.s.EndOtherSessions(t.Context(), w.ann.ID, w.a2.Hash) }, nil, "a2 b nob",
+			func(w world) models.Revocation { return models.Revocation{UserID: w.ann.ID} }},
+		{"others, keeping somebody else's", func(t *testing.T, w world) error { return w.s.EndOtherSessions(t.Context(), w.ann.ID, w.b.Hash) },
+			models.ErrNotFound, "a1 a2 b nob", nil},
+		{"everybody", func(t *testing.T, w world) error { return w.s.EndAllSessions(t.Context(), "") }, nil, "",
+			func(world) models.Revocation { return models.Revocation{Everybody: true} }},
+		{"everybody else", func(t *testing.T, w world) error { return w.s.EndAllSessions(t.Context(), w.b.Hash) }, nil, "b",
+			func(world) models.Revocation { return models.Revocation{Everybody: true} }},
+		{"everybody else, keeping an unknown one", func(t *testing.T, w world) error { return w.s.EndAllSessions(t.Context(), "unknown") },
+			models.ErrNotFound, "a1 a2 b nob", nil},
+		{"delete the user", func(t *testing.T, w world) error { return w.s.DeleteUser(t.Context(), w.ann.ID) }, nil, "b nob",
+			func(w world) models.Revocation { return models.Revocation{UserID: w.ann.ID} }},
+		{"disable the user", func(t *testing.T, w world) error {
+			_, err := w.s.UpdateUser(t.Context(), w.ann.ID, models.UserPatch{Disabled: ptr(true)})
+			return err
+		}, nil, "b nob", func(w world) models.Revocation { return models.Revocation{UserID: w.ann.ID} }},
+	}
+	onBoth(t, func(t *testing.T, url string) {
+		s := open(t, url)
+		for i, row := range rows {
+			t.Run(row.name, func(t *testing.T) {
+				check(t, s.EndAllSessions(t.Context(), ""))
+				must(s.CleanUp(t.Context(), start, 100))
+				w := world{s: s, ann: newUser(t, s, fmt.Sprintf("ann%d@example.com", i)), bob: newUser(t, s, fmt.Sprintf("bob%d@example.com", i))}
+				w.a1, w.a2, w.b, w.nob = session(w.ann, "a1"), session(w.ann, "a2"), session(w.bob, "b"), session(models.User{}, "nob")
+				insert(t, s, w.a1, w.a2, w.b, w.nob)
+				head := must(s.Revocations(t.Context(), 0)).Head
+
+				err := row.end(t, w)
+				if row.want != nil {
+					wantError(t, err, row.want)
+					wantLog(t, s, head)
+				} else {
+					check(t, err)
+					wantLog(t, s, head, row.entry(w))
+				}
+				if got := live(t, s, w.a1, w.a2, w.b, w.nob); got != row.live {
+					t.Errorf("live are %q, want %q", got, row.live)
+				}
+				if n := must(s.CountSessions(t.Context(), w.ann.ID, start)); n != strings.Count(row.live, "a") {
+					t.Errorf("count of ann's is %d, live are %q", n, row.live)
+				}
+			})
+		}
+	})
+}
+
+func TestKeptSessionsCanBeEndedAgain(t *testing.T) {
+	onBoth(t, func(t *testing.T, url string) {
+		s := open(t, url)
+		user := newUser(t, s, "ann@example.com")
+		a, b := session(user, "a"), session(user, "b")
+		insert(t, s, a, b)
+		check(t, s.EndOtherSessions(t.Context(), user.ID, a.Hash))
+		wantError(t, s.EndOtherSessions(t.Context(), user.ID, b.Hash), models.ErrNotFound) // b has been ended
+		check(t, s.EndAllSessions(t.Context(), a.Hash))
+		check(t, s.EndOtherSessions(t.Context(), user.ID, a.Hash))
+		if got := live(t, s, a, b); got != "a" {
+			t.Fatalf("live are %q", got)
+		}
+		if got := must(s.Session(t.Context(), a.Hash, start)); got.Epoch != 3 {
+			t.Fatalf("epoch of the kept session is %d, want 3", got.Epoch)
+		}
+		check(t, s.EndUserSessions(t.Context(), user.ID))
+		if got := live(t, s, a, b); got != "" {
+			t.Fatalf("live are %q", got)
+		}
+	})
+}
+
+func TestChangePassword(t *testing.T) {
+	onBoth(t, func(t *testing.T, url string) {
+		s := open(t, url)
+		user := newUser(t, s, "ann@example.com")
+		old, other, next := session(user, "old"), session(user, "other"), session(user, "next")
+		insert(t, s, old, other)
+		head := must(s.Revocations(t.Context(), 0)).Head
+		check(t, s.ChangePassword(t.Context(), user.ID, 1, "new hash", next))
+		wantLog(t, s, head, models.Revocation{UserID: user.ID})
+		if got := live(t, s, old, other, next); got != "next" {
+			t.Fatalf("live are %q", got)
+		}
+		c := must(s.CredentialsByID(t.Context(), user.ID))
+		if c.PasswordHash != "new hash" || c.Epoch != 2 {
+			t.Fatalf("credentials are %+v", c)
+		}
+
+		again := session(user, "again")
+		wantError(t, s.ChangePassword(t.Context(), user.ID, 1, "newer", again), models.ErrStale)
+		must(s.UpdateUser(t.Context(), user.ID, models.UserPatch{Disabled: ptr(true)}))
+		wantError(t, s.ChangePassword(t.Context(), user.ID, 3, "newer", again), models.ErrStale)
+		wantError(t, s.ChangePassword(t.Context(), "99", 1, "newer", again), models.ErrStale)
+		if c := must(s.CredentialsByID(t.Context(), user.ID)); c.PasswordHash != "new hash" {
+			t.Fatalf("password hash is %q", c.PasswordHash)
+		}
+	})
+}
+
+// Of a password change and a sign-in with the old password at the same time,
+// the sign-in may come first, but its session does not survive.
+func TestSignInAgainstPasswordChange(t *testing.T) {
+	onBoth(t, func(t *testing.T, url string) {
+		instances := []*store.Store{open(t, url), open(t, url)}
+		s := instances[0]
+		for round := range 15 {
+			user := newUser(t, s, fmt.Sprintf("u%d@example.com", round))
+			signIn, next := session(user, fmt.Sprint("in", round)), session(user, fmt.Sprint("next", round))
+			var wg sync.WaitGroup
+			wg.Go(func() { _ = instances[1].InsertSession(t.Context(), signIn, 3) })
+			wg.Go(func() {
+				if err := s.ChangePassword(t.Context(), user.ID, 1, "new", next); err != nil {
+					t.Error(err)
+				}
+			})
+			wg.Wait()
+			if got := live(t, s, signIn, next); got != fmt.Sprint("next", round) {
+				t.Fatalf("live are %q", got)
+			}
+		}
+	})
+}

@@ -1,0 +1,175 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"time"
+
+	"gatehouse/models"
+)
+
+// unrevoked is true for the rows of sessions that nobody has ended: their era
+// and their user's epoch are still the current ones. Time is judged apart.
+const unrevoked = ` sessions.era = (SELECT era FROM revocation_head) AND (sessions.user_id IS NULL OR EXISTS (
+	SELECT 1 FROM users AS owner WHERE owner.id = sessions.user_id AND owner.epoch = sessions.epoch AND NOT owner.disabled))`
+
+const selectSession = `SELECT sessions.hash, sessions.id, COALESCE(sessions.user_id, 0), COALESCE(users.email, ''), COALESCE(users.roles, ''),
+	sessions.epoch, sessions.data, sessions.version, sessions.created_at, sessions.last_seen, sessions.idle_at, sessions.expires_at,
+	sessions.user_agent, sessions.ip
+	FROM sessions LEFT JOIN users ON users.id = sessions.user_id`
+
+func scanSession(row scanner) (models.Session, error) {
+	var x models.Session
+	var user, created, seen, idle, expires int64
+	var roles string
+	err := row.Scan(&x.Hash, &x.ID, &user, &x.User.Email, &roles, &x.Epoch, &x.Data, &x.Version,
+		&created, &seen, &idle, &expires, &x.UserAgent, &x.IP)
+	x.Roles = splitRoles(roles)
+	x.CreatedAt, x.LastSeen, x.IdleAt, x.ExpiresAt = micros(created), micros(seen), micros(idle), micros(expires)
+	if user != 0 {
+		x.User.ID = formatID(user)
+	}
+	if len(x.Data) == 0 {
+		x.Data = nil
+	}
+	return x, err
+}
+
+// InsertSession stores a new session, if the user is enabled and the user's
+// epoch is still that of the session, which the caller read in the same row as
+// the password; otherwise models.ErrStale. User.ID "" is nobody signed in. If
+// the user then has more than maxPerUser live sessions, the oldest others end,
+// with one entry each in the revocation log; 0 is no limit.
+func (s *Store) InsertSession(ctx context.Context, x models.Session, maxPerUser int) error {
+	ctx, cancel := s.bound(ctx)
+	defer cancel()
+	if x.User.ID == "" {
+		return failed("insert session", insertSession(ctx, s.write, nil, x))
+	}
+	user, err := parseID(x.User.ID)
+	if err != nil {
+		return failed("insert session", models.ErrStale)
+	}
+	return failed("insert session of user "+x.User.ID, s.transact(ctx, func(tx *sql.Tx) error {
+		// With the row locked, the epoch cannot change before the session is
+		// there, and sign-ins of one user take turns: two at once would exceed
+		// the limit.
+		owner, err := lockUser(ctx, tx, user)
+		if errors.Is(err, models.ErrNotFound) || (err == nil && (owner.Disabled || owner.Epoch != x.Epoch)) {
+			return models.ErrStale
+		}
+		if err != nil {
+			return err
+		}
+		if err := insertSession(ctx, tx, &user, x); err != nil {
+			return err
+		}
+		ended, err := s.endOldest(ctx, tx, user, x.Hash, maxPerUser)
+		if err != nil {
+			return err
+		}
+		return s.log(ctx, tx, ended...)
+	}))
+}
+
+func insertSession(ctx context.Context, q querier, user *int64, x models.Session) error {
+	_, err := q.ExecContext(ctx, `INSERT INTO sessions
+		(hash, id, user_id, epoch, data, version, created_at, last_seen, idle_at, expires_at, user_agent, ip, era)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, (SELECT era FROM revocation_head))`,
+		x.Hash, x.ID, user, x.Epoch, x.Data, x.Version, x.CreatedAt.UnixMicro(), x.LastSeen.UnixMicro(),
+		x.IdleAt.UnixMicro(), x.ExpiresAt.UnixMicro(), clean(x.UserAgent), clean(x.IP))
+	return err
+}
+
+// endOldest deletes the user's oldest live sessions beyond most, never the one
+// to keep, and returns their log entries.
+func (s *Store) endOldest(ctx context.Context, tx querier, user int64, keep string, most int) ([]models.Revocation, error) {
+	if most <= 0 {
+		return nil, nil
+	}
+	const all = 1_000_000_000 // an offset needs a limit in SQLite
+	return collect(ctx, tx, func(row scanner) (models.Revocation, error) {
+		var ended models.Revocation
+		return ended, row.Scan(&ended.SessionHash)
+	}, `DELETE FROM sessions WHERE hash IN (
+			SELECT hash FROM sessions
+			 WHERE user_id = $1 AND hash <> $2 AND idle_at > $3 AND expires_at > $3 AND`+unrevoked+`
+			 ORDER BY created_at DESC, hash LIMIT $4 OFFSET $5)
+		RETURNING hash`, user, keep, s.now().UnixMicro(), all, most-1)
+}
+
+// Session returns the live session with this hash and its user's address and
+// roles; models.ErrNotFound if there is none, or it was ended, or one of its
+// timeouts has passed.
+func (s *Store) Session(ctx context.Context, hash string, now time.Time) (models.Session, error) {
+	ctx, cancel := s.bound(ctx)
+	defer cancel()
+	x, err := scanSession(s.read.QueryRowContext(ctx,
+		selectSession+` WHERE sessions.hash = $1 AND sessions.idle_at > $2 AND sessions.expires_at > $2 AND`+unrevoked,
+		clean(hash), now.UnixMicro()))
+	return x, failed("read session", orAnswer(err, models.ErrNotFound))
+}
+
+// SessionsOf returns the live sessions of a user, newest first.
+func (s *Store) SessionsOf(ctx context.Context, userID string, now time.Time) ([]models.Session, error) {
+	ctx, cancel := s.bound(ctx)
+	defer cancel()
+	user, err := parseID(userID)
+	if err != nil {
+		return []models.Session{}, nil
+	}
+	list, err := collect(ctx, s.read, scanSession, selectSession+`
+		WHERE sessions.user_id = $1 AND sessions.idle_at > $2 AND sessions.expires_at > $2 AND`+unrevoked+`
+		ORDER BY sessions.created_at DESC, sessions.hash`, user, now.UnixMicro())
+	return list, failed("list sessions of user "+userID, err)
+}
+
+// CountSessions returns the number of live sessions of a user.
+func (s *Store) CountSessions(ctx context.Context, userID string, now time.Time) (int, error) {
+	ctx, cancel := s.bound(ctx)
+	defer cancel()
+	user, err := parseID(userID)
+	if err != nil {
+		return 0, nil
+	}
+	var n int
+	err = s.read.QueryRowContext(ctx, `SELECT COUNT(*) FROM sessions
+		WHERE user_id = $1 AND idle_at > $2 AND expires_at > $2 AND`+unrevoked, user, now.UnixMicro()).Scan(&n)
+	return n, failed("count sessions of user "+userID, err)
+}
+
+// TouchSession moves the idle timeout of a session that is live at lastSeen.
+// Neither time ever goes back. models.ErrNotFound if it is not live.
+func (s *Store) TouchSession(ctx context.Context, hash string, lastSeen, idleAt time.Time) error {
+	ctx, cancel := s.bound(ctx)
+	defer cancel()
+	result, err := s.write.ExecContext(ctx, `UPDATE sessions
+		   SET last_seen = CASE WHEN last_seen < $2 THEN $2 ELSE last_seen END,
+		       idle_at = CASE WHEN idle_at < $3 THEN $3 ELSE idle_at END
+		 WHERE hash = $1 AND idle_at > $2 AND expires_at > $2 AND`+unrevoked,
+		clean(hash), lastSeen.UnixMicro(), idleAt.UnixMicro())
+	return failed("touch session", affected(result, err, models.ErrNotFound))
+}
+
+// SaveSessionData replaces the data of a live session, if its version is still
+// the one given, and returns the new version. models.ErrStale if it is not,
+// models.ErrNotFound if the session is not live: nothing brings one back.
+func (s *Store) SaveSessionData(ctx context.Context, hash string, version int64, data []byte) (int64, error) {
+	ctx, cancel := s.bound(ctx)
+	defer cancel()
+	now := s.now()
+	result, err := s.write.ExecContext(ctx, `UPDATE sessions SET data = $3, version = version + 1
+		 WHERE hash = $1 AND version = $2 AND idle_at > $4 AND expires_at > $4 AND`+unrevoked,
+		clean(hash), version, data, now.UnixMicro())
+	err = affected(result, err, models.ErrStale)
+	if err == nil {
+		return version + 1, nil
+	}
+	if errors.Is(err, models.ErrStale) {
+		if _, readErr := s.Session(ctx, hash, now); readErr != nil {
+			err = readErr // ended, not merely changed
+		}
+	}
+	return 0, failed("save session data", err)
+}

@@ -1,0 +1,257 @@
+package store_test
+
+import (
+	"fmt"
+	"reflect"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"gatehouse/models"
+	"gatehouse/services/store"
+)
+
+// start is on the store's precision, so that times compare after a round trip.
+var start = time.Now().UTC().Truncate(time.Microsecond)
+
+// session is a live one of the user, at the user's first epoch.
+func session(user models.User, name string) models.Session {
+	return models.Session{
+		Hash: "hash-" + name, ID: "id-" + name, User: models.UserRef{ID: user.ID, Email: user.Email}, Roles: user.Roles, Epoch: 1,
+		Data: []byte("data of " + name), CreatedAt: start, LastSeen: start,
+		IdleAt: start.Add(30 * time.Minute), ExpiresAt: start.Add(12 * time.Hour), UserAgent: "agent", IP: "192.0.2.1",
+	}
+}
+
+func insert(t *testing.T, s *store.Store, sessions ...models.Session) {
+	t.Helper()
+	for _, x := range sessions {
+		check(t, s.InsertSession(t.Context(), x, 0))
+	}
+}
+
+// live names the sessions of these that are still good.
+func live(t *testing.T, s *store.Store, sessions ...models.Session) string {
+	t.Helper()
+	var names []string
+	for _, x := range sessions {
+		if _, err := s.Session(t.Context(), x.Hash, start); err == nil {
+			names = append(names, x.Hash[len("hash-"):])
+		} else {
+			wantError(t, err, models.ErrNotFound)
+		}
+	}
+	return strings.Join(names, " ")
+}
+
+func TestSessionRoundTrip(t *testing.T) {
+	onBoth(t, func(t *testing.T, url string) {
+		s := open(t, url)
+		user := newUser(t, s, "ann@example.com", models.RoleViewer, models.RoleEditor)
+		x := session(user, "x")
+		insert(t, s, x)
+		if got := must(s.Session(t.Context(), x.Hash, start)); !reflect.DeepEqual(got, x) {
+			t.Fatalf("read %+v, want %+v", got, x)
+		}
+		must(s.UpdateUser(t.Context(), user.ID, models.UserPatch{Roles: []string{models.RoleAdmin}}))
+		if got := must(s.Session(t.Context(), x.Hash, start)); !reflect.DeepEqual(got.Roles, []string{models.RoleAdmin}) {
+			t.Fatalf("roles are %v after they changed", got.Roles)
+		}
+
+		anonymous := models.Session{Hash: "hash-anon", ID: "anon", Roles: []string{}, CreatedAt: start, LastSeen: start,
+			IdleAt: start.Add(time.Hour), ExpiresAt: start.Add(time.Hour)}
+		insert(t, s, anonymous)
+		if got := must(s.Session(t.Context(), anonymous.Hash, start)); !reflect.DeepEqual(got, anonymous) {
+			t.Fatalf("read %+v, want %+v", got, anonymous)
+		}
+
+		odd := session(user, "odd")
+		odd.UserAgent = "caf\xe9\x00"
+		insert(t, s, odd)
+		if got := must(s.Session(t.Context(), odd.Hash, start)); got.UserAgent != "caf\uFFFD" {
+			t.Fatalf("user agent is %q", got.UserAgent)
+		}
+		for _, hash := range []string{"", "nobody's", "\x00", "\xff", "hash-%"} {
+			_, err := s.Session(t.Context(), hash, start)
+			wantError(t, err, models.ErrNotFound)
+		}
+	})
+}
+
+func TestSessionTimeouts(t *testing.T) {
+	onBoth(t, func(t *testing.T, url string) {
+		s := open(t, url)
+		user := newUser(t, s, "ann@example.com")
+		x := session(user, "x")
+		insert(t, s, x)
+		for _, row := range []struct {
+			after time.Duration
+			want  int
+		}{{0, 1}, {30*time.Minute - time.Microsecond, 1}, {30 * time.Minute, 0}, {13 * time.Hour, 0}} {
+			now := start.Add(row.after)
+			if n := must(s.CountSessions(t.Context(), user.ID, now)); n != row.want {
+				t.Errorf("count after %v is %d, want %d", row.after, n, row.want)
+			}
+			if n := len(must(s.SessionsOf(t.Context(), user.ID, now))); n != row.want {
+				t.Errorf("list after %v has %d, want %d", row.after, n, row.want)
+			}
+			_, err := s.Session(t.Context(), x.Hash, now)
+			if (err == nil) != (row.want == 1) {
+				t.Errorf("session after %v: %v", row.after, err)
+			}
+		}
+
+		// Used again and again, until the absolute timeout.
+		for after := 20 * time.Minute; after < 12*time.Hour; after += 20 * time.Minute {
+			at := start.Add(after)
+			check(t, s.TouchSession(t.Context(), x.Hash, at, at.Add(30*time.Minute)))
+		}
+		_, err := s.Session(t.Context(), x.Hash, start.Add(12*time.Hour-time.Second))
+		check(t, err)
+		_, err = s.Session(t.Context(), x.Hash, start.Add(12*time.Hour))
+		wantError(t, err, models.ErrNotFound)
+	})
+}
+
+func TestTouchNeverGoesBackAndRevivesNothing(t *testing.T) {
+	onBoth(t, func(t *testing.T, url string) {
+		s := open(t, url)
+		user := newUser(t, s, "ann@example.com")
+		x := session(user, "x")
+		insert(t, s, x)
+		late := start.Add(10 * time.Minute)
+		check(t, s.TouchSession(t.Context(), x.Hash, late, late.Add(30*time.Minute)))
+		check(t, s.TouchSession(t.Context(), x.Hash, start, start.Add(time.Minute)))
+		got := must(s.Session(t.Context(), x.Hash, start))
+		if got.LastSeen != late || got.IdleAt != late.Add(30*time.Minute) {
+			t.Fatalf("went back to %v, %v", got.LastSeen, got.IdleAt)
+		}
+		tooLate := start.Add(2 * time.Hour)
+		wantError(t, s.TouchSession(t.Context(), x.Hash, tooLate, tooLate.Add(time.Hour)), models.ErrNotFound)
+		wantError(t, s.TouchSession(t.Context(), "unknown", start, start), models.ErrNotFound)
+		check(t, s.EndUserSessions(t.Context(), user.ID))
+		wantError(t, s.TouchSession(t.Context(), x.Hash, late, tooLate), models.ErrNotFound)
+		if live(t, s, x) != "" {
+			t.Fatal("an ended session came back")
+		}
+	})
+}
+
+func TestSaveSessionData(t *testing.T) {
+	onBoth(t, func(t *testing.T, url string) {
+		s := open(t, url)
+		user := newUser(t, s, "ann@example.com")
+		x := session(user, "x")
+		insert(t, s, x)
+		if v := must(s.SaveSessionData(t.Context(), x.Hash, 0, []byte("one"))); v != 1 {
+			t.Fatalf("version is %d, want 1", v)
+		}
+		_, err := s.SaveSessionData(t.Context(), x.Hash, 0, []byte("two"))
+		wantError(t, err, models.ErrStale)
+		got := must(s.Session(t.Context(), x.Hash, start))
+		if string(got.Data) != "one" || got.Version != 1 {
+			t.Fatalf("stored %q at version %d", got.Data, got.Version)
+		}
+		if v := must(s.SaveSessionData(t.Context(), x.Hash, 1, nil)); v != 2 {
+			t.Fatalf("version is %d, want 2", v)
+		}
+		_, err = s.SaveSessionData(t.Context(), "unknown", 0, nil)
+		wantError(t, err, models.ErrNotFound)
+		check(t, s.EndSession(t.Context(), x.Hash))
+		_, err = s.SaveSessionData(t.Context(), x.Hash, 2, []byte("back to life"))
+		wantError(t, err, models.ErrNotFound)
+
+		expired := session(user, "expired")
+		expired.IdleAt = start.Add(-time.Hour)
+		insert(t, s, expired)
+		_, err = s.SaveSessionData(t.Context(), expired.Hash, 0, nil)
+		wantError(t, err, models.ErrNotFound)
+	})
+}
+
+func TestInsertNeedsTheCurrentEpoch(t *testing.T) {
+	onBoth(t, func(t *testing.T, url string) {
+		s := open(t, url)
+		user := newUser(t, s, "ann@example.com")
+		x := session(user, "x")
+		check(t, s.EndUserSessions(t.Context(), user.ID)) // between password check and insert
+		wantError(t, s.InsertSession(t.Context(), x, 0), models.ErrStale)
+		x.Epoch = 2
+		insert(t, s, x)
+		must(s.UpdateUser(t.Context(), user.ID, models.UserPatch{Disabled: ptr(true)}))
+		y := session(user, "y")
+		y.Epoch = 3
+		wantError(t, s.InsertSession(t.Context(), y, 0), models.ErrStale)
+		check(t, s.DeleteUser(t.Context(), user.ID))
+		wantError(t, s.InsertSession(t.Context(), y, 0), models.ErrStale)
+		for _, id := range badIDs[1:] {
+			y.User.ID = id
+			wantError(t, s.InsertSession(t.Context(), y, 0), models.ErrStale)
+		}
+	})
+}
+
+func TestOldestSessionsEnd(t *testing.T) {
+	onBoth(t, func(t *testing.T, url string) {
+		s := open(t, url)
+		user := newUser(t, s, "ann@example.com")
+		other := session(newUser(t, s, "bob@example.com"), "other")
+		insert(t, s, other)
+		var all []models.Session
+		add := func(most int) {
+			x := session(user, fmt.Sprint(len(all)))
+			x.CreatedAt = start.Add(time.Duration(len(all)) * time.Second)
+			all = append(all, x)
+			check(t, s.InsertSession(t.Context(), x, most))
+		}
+		expired := session(user, "expired") // takes no place
+		expired.CreatedAt, expired.IdleAt = start.Add(time.Hour), start.Add(-time.Second)
+		insert(t, s, expired)
+		for range 3 {
+			add(3)
+		}
+		head := must(s.Revocations(t.Context(), 0)).Head
+		if got := live(t, s, all...); got != "0 1 2" || head != 0 {
+			t.Fatalf("live are %q, head %d", got, head)
+		}
+		add(3)
+		wantLog(t, s, head, models.Revocation{SessionHash: "hash-0"})
+		if got := live(t, s, all...); got != "1 2 3" {
+			t.Fatalf("live are %q", got)
+		}
+		add(1)
+		if got := live(t, s, all...); got != "4" || live(t, s, other) != "other" {
+			t.Fatalf("live are %q", got)
+		}
+		if n := len(must(s.Revocations(t.Context(), head+1)).Entries); n != 3 {
+			t.Fatalf("%d entries, want one for each of the 3 ended", n)
+		}
+	})
+}
+
+func TestConcurrentSignInsKeepTheLimit(t *testing.T) {
+	onBoth(t, func(t *testing.T, url string) {
+		instances := []*store.Store{open(t, url), open(t, url)}
+		for round := range 8 {
+			user := newUser(t, instances[0], fmt.Sprintf("u%d@example.com", round))
+			head := must(instances[0].Revocations(t.Context(), 0)).Head
+			var wg sync.WaitGroup
+			for i := range 16 {
+				wg.Go(func() {
+					x := session(user, fmt.Sprint(round, "-", i))
+					if err := instances[i%2].InsertSession(t.Context(), x, 5); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			wg.Wait()
+			if n := must(instances[0].CountSessions(t.Context(), user.ID, start)); n != 5 {
+				t.Fatalf("round %d: %d sessions, want 5", round, n)
+			}
+			if n := len(must(instances[0].Revocations(t.Context(), head)).Entries); n != 11 {
+				t.Fatalf("round %d: %d entries, want 11", round, n)
+			}
+		}
+	})
+}

@@ -1,0 +1,216 @@
+// Package store is the database: processes, users, sessions, the revocation
+// log, audit and settings, in SQLite or PostgreSQL behind the same code. The
+// database is the truth of gatehouse; nothing in here knows about Redis.
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"gatehouse/models"
+)
+
+// Options says which database to open and how long to wait for it.
+type Options struct {
+	// URL is postgres://... or postgresql://..., or, without a scheme, the path
+	// of a SQLite file, which is created if it does not exist.
+	URL string
+	// Timeout bounds each call. 0 is 1 second.
+	Timeout time.Duration
+	// MaxConns bounds the connections of PostgreSQL, or those that read SQLite,
+	// which has one more to write. The revocation tail's is not counted. 0 is 10
+	// for PostgreSQL and 4 for SQLite.
+	MaxConns int
+	// Now is the clock for what is stored as "now". nil is time.Now.
+	Now func() time.Time
+}
+
+// Store is an open database. Use Open. All methods may be called concurrently;
+// each returns within Options.Timeout, with models.ErrUnavailable if the
+// database did not answer. Whether a write that ended so was done is unknown.
+//
+// Ids are canonical decimal numbers that are never used again; anything else
+// is models.ErrNotFound. Times are stored in microseconds and returned in UTC.
+type Store struct {
+	write *sql.DB // SQLite: one connection, immediate transactions
+	read  *sql.DB // PostgreSQL: the same as write
+	tail  *sql.DB // one connection, for the revocation log only
+
+	timeout time.Duration
+	now     func() time.Time
+
+	// skipLocked leaves rows that somebody else is changing; SQLite, with one
+	// writer, has neither the need nor the syntax.
+	skipLocked string
+}
+
+// Open connects, brings the tables up to date under a database lock and returns
+// the database. Its errors are one line that names the database, without the
+// password. Several processes may open the same database at the same time.
+func Open(ctx context.Context, opts Options) (*Store, error) {
+	if opts.Timeout <= 0 {
+		opts.Timeout = time.Second
+	}
+	if opts.Now == nil {
+		opts.Now = time.Now
+	}
+	scheme, _, hasScheme := strings.Cut(opts.URL, "://")
+	switch {
+	case hasScheme && (scheme == "postgres" || scheme == "postgresql"):
+		return openPostgres(ctx, opts)
+	case hasScheme:
+		return nil, fmt.Errorf("open database: scheme %q is not one of postgres, postgresql; a SQLite file is a path without a scheme", scheme)
+	case opts.URL == "" || strings.HasPrefix(opts.URL, ":memory:") || strings.HasPrefix(opts.URL, "file:"):
+		return nil, fmt.Errorf("open database: %q is not the path of a file", opts.URL)
+	}
+	return openSQLite(ctx, opts)
+}
+
+// Close ends all connections. It does not wait for a database that hangs.
+func (s *Store) Close() error {
+	done := make(chan error, 1)
+	go func() { done <- errors.Join(s.write.Close(), s.read.Close(), s.tail.Close()) }()
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(s.timeout):
+		return fmt.Errorf("close database: %w", models.ErrUnavailable)
+	}
+}
+
+// Ping asks the database something. models.ErrUnavailable if it does not answer.
+func (s *Store) Ping(ctx context.Context) error {
+	ctx, cancel := s.bound(ctx)
+	defer cancel()
+	var era int64
+	return failed("ping database", s.read.QueryRowContext(ctx, `SELECT era FROM revocation_head`).Scan(&era))
+}
+
+// Empty reports whether there is neither a user nor a process yet.
+func (s *Store) Empty(ctx context.Context) (bool, error) {
+	ctx, cancel := s.bound(ctx)
+	defer cancel()
+	var empty bool
+	err := s.read.QueryRowContext(ctx,
+		`SELECT NOT EXISTS (SELECT 1 FROM users) AND NOT EXISTS (SELECT 1 FROM processes)`).Scan(&empty)
+	return empty, failed("look into the database", err)
+}
+
+// querier is what a query needs: *sql.DB or *sql.Tx.
+type querier interface {
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}
+
+func (s *Store) bound(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, s.timeout)
+}
+
+// transact runs fn in one transaction: all of its writes or, if it fails, none.
+//
+// Transactions take their row locks in this order, so that none waits for
+// another in a circle: admin_guard, users, sessions, revocation_head.
+func (s *Store) transact(ctx context.Context, fn func(tx *sql.Tx) error) error {
+	tx, err := s.write.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback() // without effect after Commit
+	if err := fn(tx); err != nil {
+		return err
+	}
+	return tx.Commit()
+}
+
+// collect runs a query and scans each of its rows.
+func collect[T any](ctx context.Context, q querier, scan func(row scanner) (T, error), query string, args ...any) ([]T, error) {
+	rows, err := q.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []T{}
+	for rows.Next() {
+		item, err := scan(rows)
+		if err != nil {
+			return nil, err
+		}
+		items = append(items, item)
+	}
+	return items, rows.Err()
+}
+
+// scanner is a *sql.Row or *sql.Rows.
+type scanner interface{ Scan(dest ...any) error }
+
+// failed wraps err with the operation. What is not one of the answers that a
+// caller can act on means that the database cannot be asked.
+func failed(op string, err error) error {
+	if err == nil {
+		return nil
+	}
+	answers := []error{
+		models.ErrNotFound, models.ErrStale, models.ErrEmailTaken, models.ErrLastAdmin,
+		models.ErrVersionConflict, models.ErrPreconditionFailed, models.ErrBadCursor, models.ErrUnavailable,
+	}
+	for _, answer := range answers {
+		if errors.Is(err, answer) {
+			return fmt.Errorf("%s: %w", op, err)
+		}
+	}
+	return fmt.Errorf("%s: %w: %w", op, models.ErrUnavailable, err)
+}
+
+// orAnswer returns answer in place of sql.ErrNoRows.
+func orAnswer(err, answer error) error {
+	if errors.Is(err, sql.ErrNoRows) {
+		return answer
+	}
+	return err
+}
+
+// affected returns answer if a write touched no row.
+func affected(result sql.Result, err, answer error) error {
+	if err != nil {
+		return err
+	}
+	n, err := result.RowsAffected()
+	if err != nil {
+		return err
+	}
+	if n == 0 {
+		return answer
+	}
+	return nil
+}
+
+// parseID returns the row of an id. "007" and "+7" name nothing: one row has one id.
+func parseID(id string) (int64, error) {
+	n, err := strconv.ParseInt(id, 10, 64)
+	if err != nil || n < 1 || strconv.FormatInt(n, 10) != id {
+		return 0, models.ErrNotFound
+	}
+	return n, nil
+}
+
+// nullID is the row of an id, NULL for what names nothing.
+func nullID(id string) sql.NullInt64 {
+	n, err := parseID(id)
+	return sql.NullInt64{Int64: n, Valid: err == nil}
+}
+
+func formatID(n int64) string { return strconv.FormatInt(n, 10) }
+
+// micros reads a time as it is stored.
+func micros(n int64) time.Time { return time.UnixMicro(n).UTC() }
+
+// clean makes text that came from outside acceptable to both databases.
+func clean(text string) string {
+	return strings.ReplaceAll(strings.ToValidUTF8(text, "\uFFFD"), "\x00", "")
+}

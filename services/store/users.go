@@ -1,0 +1,220 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"slices"
+	"strings"
+
+	"gatehouse/models"
+)
+
+const userColumns = `users.id, users.email, users.roles, users.disabled, users.created_at, users.password_hash, users.epoch`
+
+func scanCredentials(row scanner) (models.Credentials, error) {
+	var c models.Credentials
+	var id, created int64
+	var roles string
+	err := row.Scan(&id, &c.Email, &roles, &c.Disabled, &created, &c.PasswordHash, &c.Epoch)
+	c.ID, c.Roles, c.CreatedAt = formatID(id), splitRoles(roles), micros(created)
+	return c, err
+}
+
+func splitRoles(roles string) []string {
+	if roles == "" {
+		return []string{}
+	}
+	return strings.Split(roles, ",")
+}
+
+// address is an e-mail address as it is stored and compared.
+func address(email string) string { return strings.ToLower(strings.TrimSpace(clean(email))) }
+
+// CreateUser stores a new user. models.ErrEmailTaken if there is one with this
+// address, in any case.
+func (s *Store) CreateUser(ctx context.Context, email, passwordHash string, roles []string) (models.User, error) {
+	ctx, cancel := s.bound(ctx)
+	defer cancel()
+	c, err := scanCredentials(s.write.QueryRowContext(ctx, `
+		INSERT INTO users (email, password_hash, roles, admin, created_at) VALUES ($1, $2, $3, $4, $5)
+		ON CONFLICT (email) DO NOTHING RETURNING `+userColumns,
+		address(email), passwordHash, strings.Join(roles, ","), slices.Contains(roles, models.RoleAdmin), s.now().UnixMicro()))
+	return c.User, failed("create user", orAnswer(err, models.ErrEmailTaken))
+}
+
+// User returns the user; models.ErrNotFound if there is none.
+func (s *Store) User(ctx context.Context, id string) (models.User, error) {
+	c, err := s.CredentialsByID(ctx, id)
+	return c.User, err
+}
+
+// CredentialsByID returns the user with password hash and epoch, all from one
+// row, also if disabled; models.ErrNotFound if there is none.
+func (s *Store) CredentialsByID(ctx context.Context, id string) (models.Credentials, error) {
+	ctx, cancel := s.bound(ctx)
+	defer cancel()
+	n, err := parseID(id)
+	if err != nil {
+		return models.Credentials{}, failed("read user", err)
+	}
+	c, err := scanCredentials(s.read.QueryRowContext(ctx, `SELECT `+userColumns+` FROM users WHERE id = $1`, n))
+	return c, failed("read user "+id, orAnswer(err, models.ErrNotFound))
+}
+
+// Credentials returns what a sign-in with this address is checked against, all
+// from one row, also for a disabled user; models.ErrNotFound if there is none.
+func (s *Store) Credentials(ctx context.Context, email string) (models.Credentials, error) {
+	ctx, cancel := s.bound(ctx)
+	defer cancel()
+	c, err := scanCredentials(s.read.QueryRowContext(ctx, `SELECT `+userColumns+` FROM users WHERE email = $1`, address(email)))
+	return c, failed("read user by address", orAnswer(err, models.ErrNotFound))
+}
+
+// Users returns a page of all users, oldest first. models.ErrBadCursor if the
+// cursor is not one of this list's.
+func (s *Store) Users(ctx context.Context, p models.Page) (models.List[models.User], error) {
+	ctx, cancel := s.bound(ctx)
+	defer cancel()
+	after, err := decodeCursor("users", p.Cursor, 0)
+	if err != nil {
+		return models.List[models.User]{}, failed("list users", err)
+	}
+	limit := pageLimit(p)
+	rows, err := collect(ctx, s.read, func(row scanner) (keyed[models.User], error) {
+		c, err := scanCredentials(row)
+		if err != nil {
+			return keyed[models.User]{}, err
+		}
+		n, err := parseID(c.ID)
+		return keyed[models.User]{c.User, []int64{n}}, err
+	}, `SELECT `+userColumns+` FROM users WHERE id > $1 ORDER BY id LIMIT $2`, after[0], limit+1)
+	return page("users", rows, limit), failed("list users", err)
+}
+
+// UpdateUser makes the changes named and returns the user as it is then. A new
+// password or disabling ends all of the user's sessions; any change writes one
+// entry to the revocation log. models.ErrLastAdmin if nobody would be left to
+// manage users, models.ErrNotFound if there is no such user.
+func (s *Store) UpdateUser(ctx context.Context, id string, patch models.UserPatch) (models.User, error) {
+	ctx, cancel := s.bound(ctx)
+	defer cancel()
+	n, err := parseID(id)
+	if err != nil {
+		return models.User{}, failed("update user", err)
+	}
+	var user models.User
+	err = s.transact(ctx, func(tx *sql.Tx) error {
+		if mayRemoveAdmin(patch) {
+			if err := takeAdminGuard(ctx, tx); err != nil {
+				return err
+			}
+		}
+		before, err := lockUser(ctx, tx, n)
+		if err != nil {
+			return err
+		}
+		after, epochs := apply(patch, before)
+		user = after.User
+		if epochs == 0 && after.Disabled == before.Disabled && slices.Equal(after.Roles, before.Roles) {
+			return nil
+		}
+		if isAdmin(before.User) && !isAdmin(after.User) {
+			if err := requireOtherAdmin(ctx, tx, n); err != nil {
+				return err
+			}
+		}
+		_, err = tx.ExecContext(ctx, `
+			UPDATE users SET password_hash = $2, roles = $3, admin = $4, disabled = $5, epoch = epoch + $6 WHERE id = $1`,
+			n, after.PasswordHash, strings.Join(after.Roles, ","), slices.Contains(after.Roles, models.RoleAdmin), after.Disabled, epochs)
+		if err != nil {
+			return err
+		}
+		return s.log(ctx, tx, models.Revocation{UserID: id})
+	})
+	return user, failed("update user "+id, err)
+}
+
+// DeleteUser deletes the user and the user's sessions, with one entry in the
+// revocation log. The processes that the user wrote stay. models.ErrLastAdmin
+// if nobody would be left to manage users, models.ErrNotFound if there is no
+// such user.
+func (s *Store) DeleteUser(ctx context.Context, id string) error {
+	ctx, cancel := s.bound(ctx)
+	defer cancel()
+	n, err := parseID(id)
+	if err != nil {
+		return failed("delete user", err)
+	}
+	err = s.transact(ctx, func(tx *sql.Tx) error {
+		if err := takeAdminGuard(ctx, tx); err != nil {
+			return err
+		}
+		user, err := lockUser(ctx, tx, n)
+		if err != nil {
+			return err
+		}
+		if isAdmin(user.User) {
+			if err := requireOtherAdmin(ctx, tx, n); err != nil {
+				return err
+			}
+		}
+		if _, err := tx.ExecContext(ctx, `DELETE FROM users WHERE id = $1`, n); err != nil {
+			return err
+		}
+		return s.log(ctx, tx, models.Revocation{UserID: id})
+	})
+	return failed("delete user "+id, err)
+}
+
+// apply returns the user after the change, and how much the epoch grows: 1 for
+// a new password or disabling.
+func apply(patch models.UserPatch, to models.Credentials) (models.Credentials, int) {
+	epochs := 0
+	if patch.Roles != nil {
+		to.Roles = slices.Clone(patch.Roles)
+	}
+	if patch.PasswordHash != nil {
+		to.PasswordHash, epochs = *patch.PasswordHash, 1
+	}
+	if patch.Disabled != nil {
+		if *patch.Disabled && !to.Disabled {
+			epochs = 1
+		}
+		to.Disabled = *patch.Disabled
+	}
+	return to, epochs
+}
+
+func isAdmin(user models.User) bool {
+	return !user.Disabled && slices.Contains(user.Roles, models.RoleAdmin)
+}
+
+func mayRemoveAdmin(patch models.UserPatch) bool {
+	return (patch.Disabled != nil && *patch.Disabled) || (patch.Roles != nil && !slices.Contains(patch.Roles, models.RoleAdmin))
+}
+
+// takeAdminGuard lets transactions that may remove an administrator take
+// turns, so that two cannot each rely on the one the other removes.
+func takeAdminGuard(ctx context.Context, tx querier) error {
+	_, err := tx.ExecContext(ctx, `UPDATE admin_guard SET turns = turns + 1`)
+	return err
+}
+
+// requireOtherAdmin returns models.ErrLastAdmin if nobody but user n can manage
+// users. The caller holds the guard.
+func requireOtherAdmin(ctx context.Context, tx querier, n int64) error {
+	var others bool
+	err := tx.QueryRowContext(ctx,
+		`SELECT EXISTS (SELECT 1 FROM users WHERE admin AND NOT disabled AND id <> $1)`, n).Scan(&others)
+	if err == nil && !others {
+		return models.ErrLastAdmin
+	}
+	return err
+}
+
+// lockUser reads the user and keeps others from changing it until the
+// transaction ends. A write that changes nothing is what both databases know.
+func lockUser(ctx context.Context, tx querier, n int64) (models.Credentials, error) {
+	c, err := scanCredentials(tx.QueryRowContext(ctx, `UPDATE users SET epoch = epoch WHERE id = $1 RETURNING `+userColumns, n))
+	return c, orAnswer(err, models.ErrNotFound)
+}
