@@ -1,0 +1,269 @@
+package handlers
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/gin-gonic/gin"
+
+	"gatehouse/middleware"
+	"gatehouse/models"
+	"gatehouse/templates"
+)
+
+const (
+	lockTableRoute = "/dashboard/locks"
+	locksPerPage   = 50
+	// titlesTimeout bounds the look-up of titles: the table is useful without them.
+	titlesTimeout = 300 * time.Millisecond
+)
+
+// home is the dashboard, or the sign-in form.
+func (h *Handlers) home(c *gin.Context) {
+	if err := middleware.SessionError(c); err != nil {
+		h.fail(c, err)
+		return
+	}
+	session, ok := middleware.SessionFrom(c)
+	if !ok {
+		h.showSignIn(c, http.StatusOK, "")
+		return
+	}
+	table, _, err := h.tableOf(c, session)
+	if err != nil {
+		h.fail(c, err)
+		return
+	}
+	mine, err := h.Sessions.List(c.Request.Context(), session.User.ID)
+	if err != nil {
+		h.fail(c, err)
+		return
+	}
+	h.addTitles(c.Request.Context(), table.Locks)
+	view := templates.Dashboard{Frame: h.frame(c, "Locks"), Table: table}
+	view.Notices = notices(c)
+	view.Reload = "/?" + url.Values{"refresh": {"1"}, "cursor": {c.Query("cursor")}}.Encode()
+	for _, s := range mine {
+		view.Sessions = append(view.Sessions, templates.Session{
+			ID: s.ID, Device: device(s.UserAgent), IP: s.IP, Begun: s.CreatedAt, LastSeen: s.LastSeen, Current: s.Hash == session.Hash,
+		})
+	}
+	html, err := h.Pages.Dashboard(view)
+	h.page(c, http.StatusOK, html, err)
+}
+
+// lockTable answers the table of locks, or 204 if it is the one that the page has
+// already: nothing moves under the reader's eyes unless something has changed.
+func (h *Handlers) lockTable(c *gin.Context) {
+	session, _ := middleware.SessionFrom(c)
+	table, state, err := h.tableOf(c, session)
+	if err != nil {
+		h.fail(c, err)
+		return
+	}
+	if c.Query("seen") == state {
+		c.Status(http.StatusNoContent)
+		return
+	}
+	h.addTitles(c.Request.Context(), table.Locks)
+	html, err := h.Pages.LockTable(table)
+	h.page(c, http.StatusOK, html, err)
+}
+
+// tableOf lists the locks, without titles. state names what it shows.
+func (h *Handlers) tableOf(c *gin.Context, session models.Session) (table templates.LockTable, state string, err error) {
+	cursor := c.Query("cursor")
+	locks, degraded, err := h.Locks.List(c.Request.Context(), models.Page{Limit: locksPerPage, Cursor: cursor})
+	missing := errors.Is(err, models.ErrUnavailable)
+	if err != nil && !missing {
+		return table, "", err
+	}
+	markLocks(c, degraded || missing)
+	table = templates.LockTable{
+		Now: time.Now(), Admin: models.HasRole(session.Roles, models.RoleAdmin), Missing: missing, Banner: h.redisBanner(degraded || missing),
+	}
+	for _, lock := range locks.Items {
+		table.Locks = append(table.Locks, shownLock(lock, session))
+	}
+	if cursor != "" {
+		table.First = "/"
+	}
+	if locks.NextCursor != nil {
+		table.Next = "/?" + url.Values{"cursor": {*locks.NextCursor}}.Encode()
+	}
+	if len(table.Locks) == 0 && models.HasRole(session.Roles, models.RoleEditor) {
+		table.Example = h.lockExample(session.User.Email)
+	}
+	state = stateOf(table)
+	table.Poll = lockTableRoute + "?" + url.Values{"seen": {state}, "cursor": {cursor}}.Encode()
+	return table, state, nil
+}
+
+// stateOf names what a table shows, but for the clock.
+func stateOf(table templates.LockTable) string {
+	table.Now = time.Time{}
+	doc, _ := json.Marshal(table) // strings, numbers and times
+	sum := sha256.Sum256(doc)
+	return hex.EncodeToString(sum[:8])
+}
+
+func shownLock(lock models.LockStatus, session models.Session) templates.Lock {
+	shown := templates.Lock{
+		Resource: lock.Resource, Holder: lock.Holder.Email, Mine: lock.Holder.UserID == session.User.ID,
+		Since: lock.Holder.Since,
+		// Computed from the time left, so it moves by milliseconds each time it is read.
+		ExpiresAt: lock.ExpiresAt.Round(time.Second),
+		Reason:    lock.Holder.Reason, Waiting: lock.Waiting,
+	}
+	if shown.Holder == "" {
+		shown.Holder = "user " + lock.Holder.UserID
+	}
+	if lock.Fence != nil {
+		shown.Fence = strconv.FormatInt(*lock.Fence, 10)
+	}
+	return shown
+}
+
+// addTitles looks up the titles of the locked processes, as many as are found quickly.
+func (h *Handlers) addTitles(ctx context.Context, locks []templates.Lock) {
+	ctx, cancel := context.WithTimeout(ctx, titlesTimeout)
+	defer cancel()
+	for i := range locks {
+		locks[i].Title = h.titleOf(ctx, locks[i].Resource)
+	}
+}
+
+func (h *Handlers) titleOf(ctx context.Context, resource string) string {
+	id, ok := strings.CutPrefix(resource, "process:")
+	if !ok || ctx.Err() != nil {
+		return ""
+	}
+	process, err := h.Processes.Process(ctx, id)
+	if err != nil {
+		return "" // deleted meanwhile, or the database is slow
+	}
+	return process.Title
+}
+
+// redisBanner says how the page works without Redis, nil if it works with it.
+func (h *Handlers) redisBanner(degraded bool) *templates.Banner {
+	safe := "This list shows what this server knows. Edits stay safe: the database refuses a save that would overwrite somebody else's."
+	switch status := h.Redis.Status(); {
+	case status == "disabled":
+		return &templates.Banner{Title: "Running without Redis.", Text: "It is switched off by configuration, so each server keeps its own locks. " + safe}
+	case status == "down" || degraded:
+		return &templates.Banner{Title: "Redis unavailable.", Text: safe}
+	}
+	return nil
+}
+
+// lockExample is what to paste into a shell to see a lock appear.
+func (h *Handlers) lockExample(email string) string {
+	login, _ := json.Marshal(map[string]string{"email": email, "password": "YOUR PASSWORD"})
+	return strings.Join([]string{
+		"API=" + h.PublicURL + "/api/v1",
+		"TOKEN=$(curl -s $API/auth/login -H 'Content-Type: application/json' \\",
+		"  -d " + shellQuote(string(login)) + " | grep -o '\"token\":\"[^\"]*' | cut -d'\"' -f4)",
+		"ID=$(curl -s $API/processes -H \"Authorization: Bearer $TOKEN\" -H 'Content-Type: application/json' \\",
+		"  -d '{\"title\": \"My first process\"}' | grep -o '\"id\":\"[^\"]*' | head -1 | cut -d'\"' -f4)",
+		"curl -X POST $API/processes/$ID/lock -H \"Authorization: Bearer $TOKEN\" -H 'Content-Type: application/json' \\",
+		"  -d '{\"ttl\": 300, \"reason\": \"trying it out\"}'",
+	}, "\n")
+}
+
+func shellQuote(text string) string { return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'" }
+
+// forceQuestion asks an administrator for the reason and shows whose lock it is:
+// the step of confirmation, with and without JavaScript.
+func (h *Handlers) forceQuestion(c *gin.Context) {
+	resource := c.Query("resource")
+	if !resourcePattern.MatchString(resource) {
+		h.noRoute(c)
+		return
+	}
+	h.askForce(c, http.StatusOK, templates.Force{}, resource)
+}
+
+func (h *Handlers) askForce(c *gin.Context, status int, view templates.Force, resource string) {
+	lock, err := h.Locks.Status(c.Request.Context(), resource)
+	if err != nil {
+		h.fail(c, err)
+		return
+	}
+	if !lock.Held {
+		goHomeWith(c, middleware.Flash{Text: resource + " is not locked any more.", Failed: true})
+		return
+	}
+	session, _ := middleware.SessionFrom(c)
+	markLocks(c, lock.Degraded)
+	view.Frame = h.frame(c, "Force a lock")
+	view.Lock = shownLock(lock, session)
+	ctx, cancel := context.WithTimeout(c.Request.Context(), titlesTimeout)
+	defer cancel()
+	view.Lock.Title = h.titleOf(ctx, resource)
+	html, err := h.Pages.Force(view)
+	h.page(c, status, html, err)
+}
+
+// forceForm ends the lock that the administrator was shown, and no later one.
+func (h *Handlers) forceForm(c *gin.Context) {
+	form, err := formValues(c, "resource", "reason", "fence")
+	if err != nil {
+		h.fail(c, err)
+		return
+	}
+	resource := form["resource"]
+	was, err := h.force(c, resource, form["reason"], form["fence"])
+	markLocks(c, was.Degraded)
+	var invalid *models.ValidationError
+	switch {
+	case errors.As(err, &invalid) && len(invalid.Errors) == 1 && invalid.Errors[0].Field == "reason":
+		view := templates.Force{Reason: form["reason"], Error: "Say why, in 1 to 200 characters."}
+		h.askForce(c, http.StatusUnprocessableEntity, view, resource)
+	case errors.Is(err, models.ErrNotHeld):
+		goHomeWith(c, middleware.Flash{Text: "Nothing was forced: the lock on " + resource + " has changed hands meanwhile. Look who has it now.", Failed: true})
+	case errors.Is(err, models.ErrNotFound):
+		goHomeWith(c, middleware.Flash{Text: resource + " is not locked any more.", Failed: true})
+	case err != nil:
+		h.fail(c, err)
+	default:
+		goHomeWith(c, middleware.Flash{Text: "The lock of " + was.Holder.Email + " on " + resource + " has ended."})
+	}
+}
+
+func (h *Handlers) endSessionForm(c *gin.Context) {
+	form, err := formValues(c, "id")
+	if err != nil {
+		h.fail(c, err)
+		return
+	}
+	if !idPattern.MatchString(form["id"]) {
+		h.fail(c, models.Invalid("id", "must be 1 to 64 of A-Z a-z 0-9 _ -"))
+		return
+	}
+	err = h.endOne(c, form["id"])
+	switch {
+	case errors.Is(err, models.ErrNotFound):
+		goHomeWith(c, middleware.Flash{Text: "That session had ended already."})
+	case err != nil:
+		h.fail(c, err)
+	default:
+		goHomeWith(c, middleware.Flash{Text: "The session has ended."})
+	}
+}
+
+func (h *Handlers) endOthersForm(c *gin.Context) {
+	if err := h.endMine(c, false); err != nil {
+		h.fail(c, err)
+		return
+	}
+	goHomeWith(c, middleware.Flash{Text: "All your other sessions have ended."})
+}

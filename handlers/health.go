@@ -1,0 +1,47 @@
+package handlers
+
+import (
+	"net/http"
+
+	"github.com/gin-gonic/gin"
+)
+
+type componentStatus struct {
+	Status string `json:"status" enums:"ok,down,disabled,embedded"`
+}
+
+type readiness struct {
+	Status     string `json:"status" enums:"ok,degraded,unavailable"`
+	Components struct {
+		Database componentStatus `json:"database"`
+		Redis    componentStatus `json:"redis"`
+	} `json:"components"`
+}
+
+// alive answers as long as the process serves.
+func (h *Handlers) alive(c *gin.Context) {
+	c.JSON(http.StatusOK, gin.H{"status": "ok"})
+}
+
+// ready answers 503 while the database is gone or the server shuts down. Redis
+// being away only makes it degraded: everything still works.
+func (h *Handlers) ready(c *gin.Context) {
+	answer := readiness{Status: "ok"}
+	answer.Components.Database.Status, answer.Components.Redis.Status = "ok", h.Redis.Status()
+	if !h.Redis.Available() {
+		answer.Status = "degraded"
+	}
+	if err := h.Database.Ping(c.Request.Context()); err != nil {
+		answer.Status, answer.Components.Database.Status = "unavailable", "down"
+	}
+	if h.draining.Load() {
+		answer.Status = "unavailable"
+	}
+	c.Header("Cache-Control", "no-store")
+	if answer.Status == "unavailable" {
+		c.Header("Retry-After", "1")
+		c.JSON(http.StatusServiceUnavailable, answer)
+		return
+	}
+	c.JSON(http.StatusOK, answer)
+}

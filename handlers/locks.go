@@ -1,0 +1,366 @@
+package handlers
+
+import (
+	"errors"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/gin-gonic/gin"
+
+	"gatehouse/middleware"
+	"gatehouse/models"
+	"gatehouse/services"
+)
+
+const lockTokenHeader = "X-Lock-Token"
+
+type lockBody struct {
+	TTL    *int64  `json:"ttl" minimum:"1" maximum:"3600" default:"300" example:"300"`
+	Reason *string `json:"reason" example:"quarterly review"`
+}
+
+type extendBody struct {
+	TTL *int64 `json:"ttl" minimum:"1" maximum:"3600" default:"300" example:"300"`
+}
+
+// lockAnswer is a granted lock, and the process as read after the grant.
+type lockAnswer struct {
+	LockToken      string         `json:"lockToken"`
+	ExpiresIn      int64          `json:"expiresIn"`
+	ExpiresAt      time.Time      `json:"expiresAt"`
+	Fence          *int64         `json:"fence"`
+	ProcessVersion int64          `json:"processVersion"`
+	Process        models.Process `json:"process"`
+	Degraded       bool           `json:"degraded"`
+}
+
+type lockStatusAnswer struct {
+	IsLocked  bool           `json:"isLocked"`
+	TTL       int64          `json:"ttl"`
+	ExpiresAt *time.Time     `json:"expiresAt,omitempty"`
+	Fence     *int64         `json:"fence,omitempty"`
+	Holder    *models.Holder `json:"holder,omitempty"`
+	Mine      bool           `json:"mine"`
+	Degraded  bool           `json:"degraded"`
+	Waiting   int            `json:"waiting"`
+}
+
+type extendAnswer struct {
+	ExpiresIn int64     `json:"expiresIn"`
+	ExpiresAt time.Time `json:"expiresAt"`
+	Fence     *int64    `json:"fence"`
+	Degraded  bool      `json:"degraded"`
+}
+
+type holderRef struct {
+	UserID string `json:"userId"`
+	Email  string `json:"email"`
+}
+
+type listedLock struct {
+	Resource  string    `json:"resource"`
+	Holder    holderRef `json:"holder"`
+	Since     time.Time `json:"since"`
+	ExpiresAt time.Time `json:"expiresAt"`
+	Fence     *int64    `json:"fence"`
+	Reason    string    `json:"reason"`
+	Waiting   int       `json:"waiting"`
+}
+
+type lockList struct {
+	Items      []listedLock `json:"items"`
+	NextCursor *string      `json:"nextCursor"`
+	Degraded   bool         `json:"degraded"`
+}
+
+// lockProcess locks a process for the signed-in user.
+//
+//	@Summary	Lock a process
+//	@Tags		locks
+//	@Accept		json
+//	@Produce	json
+//	@Param		id				path		string		true	"process"
+//	@Param		Prefer			header		string		false	"wait=N: seconds to queue, at most 30"
+//	@Param		Idempotency-Key	header		string		false	"the same key gets the same grant and token while that lives"
+//	@Param		If-Match		header		string		false	"only if this is the current ETag"
+//	@Param		body			body		lockBody	false	"ttl in seconds, 1 to 3600; reason up to 200 characters"
+//	@Success	201				{object}	lockAnswer
+//	@Failure	400				{object}	problemDoc
+//	@Failure	401				{object}	problemDoc
+//	@Failure	403				{object}	problemDoc
+//	@Failure	404				{object}	problemDoc
+//	@Failure	412				{object}	problemDoc
+//	@Failure	422				{object}	problemDoc
+//	@Failure	423				{object}	problemDoc
+//	@Failure	429				{object}	problemDoc
+//	@Failure	503				{object}	problemDoc
+//	@Security	Bearer
+//	@Router		/processes/{id}/lock [post]
+func (h *Handlers) lockProcess(c *gin.Context) {
+	id, err := h.plainID(c)
+	if err != nil {
+		h.fail(c, err)
+		return
+	}
+	opt, err := lockOptions(c)
+	if err != nil {
+		h.fail(c, err)
+		return
+	}
+	session, _ := middleware.SessionFrom(c)
+	ctx, stop := h.whileWaiting(c)
+	defer stop()
+	lock, err := h.Processes.Lock(ctx, session.User, id, opt)
+	if err != nil {
+		h.fail(c, err)
+		return
+	}
+	markLocks(c, lock.Degraded)
+	c.JSON(http.StatusCreated, lockAnswer{
+		LockToken: lock.Token, ExpiresIn: seconds(lock.TTL), ExpiresAt: lock.ExpiresAt, Fence: lock.Fence,
+		ProcessVersion: lock.Process.Version, Process: lock.Process, Degraded: lock.Degraded,
+	})
+}
+
+func lockOptions(c *gin.Context) (services.LockOptions, error) {
+	body, err := decode[lockBody](c, true)
+	if err != nil {
+		return services.LockOptions{}, err
+	}
+	ttl, err := ttlOf(body.TTL)
+	if err != nil {
+		return services.LockOptions{}, err
+	}
+	opt := services.LockOptions{TTL: ttl, Wait: waitOf(c, 0), IfMatch: ifMatch(c), IdempotencyKey: c.GetHeader("Idempotency-Key")}
+	if body.Reason != nil {
+		opt.Reason = *body.Reason
+	}
+	if utf8.RuneCountInString(opt.Reason) > 200 || strings.ContainsRune(opt.Reason, 0) {
+		return opt, models.Invalid("reason", "must have at most 200 characters and no NUL")
+	}
+	if len(c.Request.Header.Values("Idempotency-Key")) > 0 && !visiblePattern.MatchString(opt.IdempotencyKey) {
+		return opt, models.Invalid("Idempotency-Key", "must have 1 to 255 visible ASCII characters")
+	}
+	return opt, nil
+}
+
+// lockStatus tells how a process's lock stands.
+//
+//	@Summary	Who has the lock
+//	@Tags		locks
+//	@Produce	json
+//	@Param		id	path		string	true	"process"
+//	@Success	200	{object}	lockStatusAnswer
+//	@Failure	401	{object}	problemDoc
+//	@Failure	404	{object}	problemDoc
+//	@Failure	422	{object}	problemDoc
+//	@Failure	429	{object}	problemDoc
+//	@Failure	503	{object}	problemDoc
+//	@Security	Bearer
+//	@Router		/processes/{id}/lock/status [get]
+func (h *Handlers) lockStatus(c *gin.Context) {
+	id, err := h.plainID(c)
+	if err != nil {
+		h.fail(c, err)
+		return
+	}
+	status, err := h.Processes.LockStatus(c.Request.Context(), id)
+	if err != nil {
+		h.fail(c, err)
+		return
+	}
+	session, _ := middleware.SessionFrom(c)
+	answer := lockStatusAnswer{IsLocked: status.Held, TTL: seconds(status.TTL), Degraded: status.Degraded, Waiting: status.Waiting}
+	if status.Held {
+		answer.ExpiresAt, answer.Fence, answer.Holder = &status.ExpiresAt, status.Fence, &status.Holder
+		answer.Mine = status.Holder.UserID == session.User.ID
+	}
+	markLocks(c, status.Degraded)
+	c.JSON(http.StatusOK, answer)
+}
+
+// extendLock makes the time left ttl from now.
+//
+//	@Summary	Extend a lock
+//	@Tags		locks
+//	@Accept		json
+//	@Produce	json
+//	@Param		id				path		string		true	"process"
+//	@Param		X-Lock-Token	header		string		true	"the lockToken of POST .../lock"
+//	@Param		body			body		extendBody	false	"ttl in seconds, 1 to 3600"
+//	@Success	200				{object}	extendAnswer
+//	@Failure	400				{object}	problemDoc
+//	@Failure	401				{object}	problemDoc
+//	@Failure	403				{object}	problemDoc
+//	@Failure	404				{object}	problemDoc
+//	@Failure	409				{object}	problemDoc	"lock-not-held"
+//	@Failure	422				{object}	problemDoc
+//	@Failure	428				{object}	problemDoc
+//	@Failure	429				{object}	problemDoc
+//	@Failure	503				{object}	problemDoc
+//	@Security	Bearer
+//	@Router		/processes/{id}/lock/extend [post]
+func (h *Handlers) extendLock(c *gin.Context) {
+	id, err := h.plainID(c)
+	if err != nil {
+		h.fail(c, err)
+		return
+	}
+	body, err := decode[extendBody](c, true)
+	if err != nil {
+		h.fail(c, err)
+		return
+	}
+	ttl, err := ttlOf(body.TTL)
+	if err != nil {
+		h.fail(c, err)
+		return
+	}
+	session, _ := middleware.SessionFrom(c)
+	lock, err := h.Processes.Extend(c.Request.Context(), session.User, id, c.GetHeader(lockTokenHeader), ttl)
+	if err != nil {
+		h.fail(c, err)
+		return
+	}
+	markLocks(c, lock.Degraded)
+	c.JSON(http.StatusOK, extendAnswer{ExpiresIn: seconds(lock.TTL), ExpiresAt: lock.ExpiresAt, Fence: lock.Fence, Degraded: lock.Degraded})
+}
+
+// unlockProcess gives the lock back.
+//
+//	@Summary	Release a lock
+//	@Tags		locks
+//	@Param		id				path	string	true	"process"
+//	@Param		X-Lock-Token	header	string	true	"the lockToken of POST .../lock"
+//	@Success	204
+//	@Failure	401	{object}	problemDoc
+//	@Failure	403	{object}	problemDoc
+//	@Failure	404	{object}	problemDoc
+//	@Failure	409	{object}	problemDoc	"lock-not-held"
+//	@Failure	428	{object}	problemDoc
+//	@Failure	429	{object}	problemDoc
+//	@Failure	503	{object}	problemDoc
+//	@Security	Bearer
+//	@Router		/processes/{id}/lock [delete]
+func (h *Handlers) unlockProcess(c *gin.Context) {
+	id, err := h.plainID(c)
+	if err != nil {
+		h.fail(c, err)
+		return
+	}
+	session, _ := middleware.SessionFrom(c)
+	degraded, err := h.Processes.Unlock(c.Request.Context(), session.User, id, c.GetHeader(lockTokenHeader))
+	markLocks(c, degraded)
+	if err != nil {
+		h.fail(c, err)
+		return
+	}
+	c.Status(http.StatusNoContent)
+}
+
+// listLocks answers a page of the locks held now.
+//
+//	@Summary	List the locks
+//	@Tags		locks
+//	@Produce	json
+//	@Param		limit	query		int		false	"1 to 200"	default(50)
+//	@Param		cursor	query		string	false	"nextCursor of the page before"
+//	@Success	200		{object}	lockList
+//	@Failure	401		{object}	problemDoc
+//	@Failure	422		{object}	problemDoc
+//	@Failure	429		{object}	problemDoc
+//	@Failure	503		{object}	problemDoc
+//	@Security	Bearer
+//	@Router		/locks [get]
+func (h *Handlers) listLocks(c *gin.Context) {
+	params, err := query(c, "limit", "cursor")
+	if err != nil {
+		h.fail(c, err)
+		return
+	}
+	wanted, err := page(params)
+	if err != nil {
+		h.fail(c, err)
+		return
+	}
+	locks, degraded, err := h.Locks.List(c.Request.Context(), wanted)
+	if err != nil {
+		h.fail(c, err)
+		return
+	}
+	answer := lockList{Items: []listedLock{}, NextCursor: locks.NextCursor, Degraded: degraded}
+	for _, lock := range locks.Items {
+		answer.Items = append(answer.Items, listedLock{
+			Resource: lock.Resource, Holder: holderRef{lock.Holder.UserID, lock.Holder.Email}, Since: lock.Holder.Since,
+			ExpiresAt: lock.ExpiresAt, Fence: lock.Fence, Reason: lock.Holder.Reason, Waiting: lock.Waiting,
+		})
+	}
+	markLocks(c, degraded)
+	c.JSON(http.StatusOK, answer)
+}
+
+// forceLock ends somebody's lock.
+//
+//	@Summary	Force a lock (administrators)
+//	@Tags		locks
+//	@Param		resource	path	string	true	"such as process:42"
+//	@Param		reason		query	string	true	"1 to 200 characters, kept in the audit"
+//	@Param		fence		query	int		false	"only if this is the current fence"
+//	@Success	204
+//	@Failure	401	{object}	problemDoc
+//	@Failure	403	{object}	problemDoc
+//	@Failure	404	{object}	problemDoc	"not locked"
+//	@Failure	409	{object}	problemDoc	"lock-not-held: another fence"
+//	@Failure	422	{object}	problemDoc
+//	@Failure	429	{object}	problemDoc
+//	@Failure	503	{object}	problemDoc
+//	@Security	Bearer
+//	@Router		/locks/{resource} [delete]
+func (h *Handlers) forceLock(c *gin.Context) {
+	params, err := query(c, "reason", "fence")
+	if err != nil {
+		h.fail(c, err)
+		return
+	}
+	was, err := h.force(c, c.Param("resource"), params["reason"], params["fence"])
+	markLocks(c, was.Degraded)
+	if err != nil {
+		h.fail(c, err)
+		return
+	}
+	c.Status(http.StatusNoContent)
+}
+
+// force ends a lock for the API and the page alike, and audits it.
+func (h *Handlers) force(c *gin.Context, resource, reason, fenceText string) (models.LockStatus, error) {
+	wrong := &models.ValidationError{}
+	if !resourcePattern.MatchString(resource) {
+		wrong.Errors = append(wrong.Errors, models.FieldError{Field: "resource", Message: "must be a name such as process:42"})
+	}
+	if n := utf8.RuneCountInString(reason); n < 1 || n > 200 || strings.TrimSpace(reason) == "" {
+		wrong.Errors = append(wrong.Errors, models.FieldError{Field: "reason", Message: "must have 1 to 200 characters"})
+	}
+	var fence *int64
+	if fenceText != "" {
+		n, err := strconv.ParseInt(fenceText, 10, 64)
+		if err != nil || n < 1 {
+			wrong.Errors = append(wrong.Errors, models.FieldError{Field: "fence", Message: "must be a positive integer"})
+		}
+		fence = &n
+	}
+	if len(wrong.Errors) > 0 {
+		return models.LockStatus{}, wrong
+	}
+	was, err := h.Locks.ForceRelease(c.Request.Context(), resource, fence)
+	if err != nil {
+		return was, err
+	}
+	session, _ := middleware.SessionFrom(c)
+	h.Accounts.Audit(c.Request.Context(), h.auditEntry(c, models.AuditLockForced, session.User.Email, resource, "held by "+was.Holder.Email+": "+reason))
+	return was, nil
+}
+
+var errSessionEnded = errors.New("the session ended")

@@ -1,0 +1,299 @@
+package handlers
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/gin-gonic/gin"
+
+	"gatehouse/middleware"
+	"gatehouse/models"
+	"gatehouse/templates"
+)
+
+const maxForm = 64 << 10
+
+// registerPages adds what browsers open. identify finds out who asks; what it
+// and the handlers refuse is shown as a page.
+func (h *Handlers) registerPages(r gin.IRouter, identify ...gin.HandlerFunc) {
+	r.GET("/static/:name", h.staticFile)
+	r.HEAD("/static/:name", h.staticFile)
+
+	page := r.Group("", append([]gin.HandlerFunc{noStore, h.problemsAsPages}, identify...)...)
+	page.GET("/problems", h.problemList)
+	page.GET("/problems/:name", h.problemHelp)
+	page.GET("/login", goHome)
+	page.POST("/login", h.signInForm)
+	page.POST("/logout", h.signOutForm)
+
+	withFlash := page.Group("", middleware.Sessions(h.Cookie.CookieName(), h.Cookie))
+	withFlash.GET("/", h.home)
+
+	own := withFlash.Group("", middleware.RequireSession())
+	own.GET(lockTableRoute, h.lockTable)
+	own.POST("/sessions/end", h.endSessionForm)
+	own.POST("/sessions/end-others", h.endOthersForm)
+
+	admin := own.Group("", middleware.RequireRole(models.RoleAdmin))
+	admin.GET("/locks/force", h.forceQuestion)
+	admin.POST("/locks/force", h.forceForm)
+}
+
+// staticFile answers a file that pages load. Under the URL that pages use, which
+// names the version, it never changes.
+func (h *Handlers) staticFile(c *gin.Context) {
+	asset, ok := h.Pages.Asset(c.Param("name"))
+	if !ok {
+		h.noRoute(c)
+		return
+	}
+	caching := "no-cache"
+	if c.Query("v") == asset.Version {
+		caching = "public, max-age=31536000, immutable"
+	}
+	c.Header("Cache-Control", caching)
+	c.Header("ETag", strconv.Quote(asset.Version))
+	if strings.Contains(c.GetHeader("If-None-Match"), strconv.Quote(asset.Version)) {
+		c.Status(http.StatusNotModified)
+		return
+	}
+	c.Header("X-Content-Type-Options", "nosniff")
+	c.Data(http.StatusOK, asset.Type, asset.Body)
+}
+
+func (h *Handlers) problemList(c *gin.Context) {
+	view := templates.Problems{Frame: h.frame(c, "Problem types")}
+	for _, name := range problemNames() {
+		kind := problemKinds()[name]
+		view.Items = append(view.Items, templates.Problem{Name: name, Title: kind.Title, Status: kind.Status})
+	}
+	html, err := h.Pages.Problems(view)
+	h.page(c, http.StatusOK, html, err)
+}
+
+func (h *Handlers) problemHelp(c *gin.Context) {
+	name := c.Param("name")
+	kind, ok := problemKinds()[name]
+	if !ok {
+		h.noRoute(c)
+		return
+	}
+	h.message(c, http.StatusOK, templates.Message{
+		Kicker: strconv.Itoa(kind.Status) + " " + name, Heading: kind.Title, Paragraphs: []string{kind.Help},
+		Action: "All problem types", Href: "/problems",
+	})
+}
+
+// noRoute answers 404: a problem under /api, a page elsewhere.
+func (h *Handlers) noRoute(c *gin.Context) { h.refuseRoute(c, "not-found") }
+
+// noMethod answers 405, with the Allow header that gin has set.
+func (h *Handlers) noMethod(c *gin.Context) { h.refuseRoute(c, "method-not-allowed") }
+
+func (h *Handlers) refuseRoute(c *gin.Context, name string) {
+	if strings.HasPrefix(c.Request.URL.Path, "/api/") {
+		middleware.WriteProblem(c, problemFor(name, problemKinds()[name].Help))
+		return
+	}
+	kind := problemKinds()[name]
+	c.Abort()
+	h.message(c, kind.Status, templates.Message{
+		Kicker: strconv.Itoa(kind.Status), Heading: kind.Title, Paragraphs: []string{kind.Help}, Action: "Go to the start page", Href: "/",
+	})
+}
+
+// problemsAsPages shows problems that come from further down as pages. They are
+// decided and worded in one place for the API and the page; only here it shows
+// that a browser asks.
+func (h *Handlers) problemsAsPages(c *gin.Context) {
+	original := c.Writer
+	caught := &caughtProblem{ResponseWriter: original}
+	c.Writer = caught
+	defer func() { c.Writer = original }()
+	c.Next()
+	c.Writer = original
+	if caught.body == nil {
+		return
+	}
+	if c.GetHeader("HX-Request") == "true" {
+		if original.Status() == http.StatusUnauthorized {
+			c.Header("HX-Refresh", "true") // the whole page: it will be the sign-in form
+		}
+		_, _ = original.Write(caught.body)
+		return
+	}
+	var problem shownProblem
+	if err := json.Unmarshal(caught.body, &problem); err != nil {
+		_ = c.Error(err)
+	}
+	original.Header().Del("Content-Type")
+	h.showProblem(c, problem)
+}
+
+// caughtProblem keeps a problem that is written to it and passes on all else.
+type caughtProblem struct {
+	gin.ResponseWriter
+	body []byte
+}
+
+func (w *caughtProblem) Write(b []byte) (int, error) {
+	if !strings.HasPrefix(w.Header().Get("Content-Type"), "application/problem+json") {
+		return w.ResponseWriter.Write(b)
+	}
+	w.body = append(w.body, b...)
+	return len(b), nil
+}
+
+// Written reports whether an answer was begun; a problem kept is one.
+func (w *caughtProblem) Written() bool { return w.body != nil || w.ResponseWriter.Written() }
+
+type shownProblem struct {
+	Type      string `json:"type"`
+	Title     string `json:"title"`
+	Detail    string `json:"detail"`
+	RequestID string `json:"requestId"`
+}
+
+func (h *Handlers) showProblem(c *gin.Context, problem shownProblem) {
+	status := c.Writer.Status()
+	signingIn := c.FullPath() == "/login" && status < http.StatusInternalServerError && status != http.StatusForbidden
+	switch {
+	case signingIn:
+		h.showSignIn(c, status, problem.Detail)
+		return
+	case status == http.StatusUnauthorized:
+		h.showSignIn(c, status, "Your session has ended. Sign in again.")
+		return
+	}
+	view := templates.Message{
+		Kicker: strconv.Itoa(status), Heading: problem.Title, Paragraphs: []string{problem.Detail}, RequestID: problem.RequestID,
+		Action: "Go to the start page", Href: "/",
+	}
+	if status == http.StatusServiceUnavailable {
+		view.Heading, view.Paragraphs = h.whyUnavailable(c)
+		view.Action = "Try again"
+		if c.Request.Method == http.MethodGet {
+			view.RetryAfter = 5
+			view.Href = c.Request.URL.RequestURI()
+		}
+	}
+	h.message(c, status, view)
+}
+
+// whyUnavailable says what a 503 comes from, as far as that can be found out quickly.
+func (h *Handlers) whyUnavailable(c *gin.Context) (heading string, paragraphs []string) {
+	ctx, cancel := context.WithTimeout(c.Request.Context(), 250*time.Millisecond)
+	defer cancel()
+	retry := "You are not signed out, and nothing was changed unless you were told so."
+	switch {
+	case h.draining.Load():
+		return "The server is restarting", []string{retry, "Try again in a moment."}
+	case h.Database.Ping(ctx) != nil:
+		return "The database cannot be reached", []string{
+			"gatehouse keeps processes, users and sessions there, so it can show nothing until the database is back.", retry,
+		}
+	}
+	return "Not available now", []string{"This could not be done at the moment. Try again.", retry}
+}
+
+// page answers a rendered page; html and err are what a Pages method returned.
+func (h *Handlers) page(c *gin.Context, status int, html []byte, err error) {
+	if err != nil {
+		h.fail(c, err)
+		return
+	}
+	c.Header("Cache-Control", "no-store")
+	c.Data(status, "text/html; charset=utf-8", html)
+}
+
+func (h *Handlers) message(c *gin.Context, status int, view templates.Message) {
+	retry := view.RetryAfter
+	view.Frame = h.frame(c, view.Heading)
+	view.RetryAfter = retry
+	html, err := h.Pages.Message(view)
+	h.page(c, status, html, err)
+}
+
+// frame is what a page has around its content for the user who asks.
+func (h *Handlers) frame(c *gin.Context, title string) templates.Frame {
+	frame := templates.Frame{Title: title, Now: time.Now()}
+	session, ok := h.shownSession(c)
+	if !ok {
+		return frame
+	}
+	frame.User = &templates.User{Email: session.User.Email, Role: "viewer"}
+	switch {
+	case models.HasRole(session.Roles, models.RoleAdmin):
+		frame.User.Role, frame.User.Admin = "administrator", true
+	case models.HasRole(session.Roles, models.RoleEditor):
+		frame.User.Role = "editor"
+	}
+	frame.Ends = session.ExpiresAt
+	if session.IdleAt.Before(frame.Ends) {
+		frame.Ends = session.IdleAt
+	}
+	return frame
+}
+
+// shownSession is the session of whoever asks, with this request counted. Where
+// nobody was looked up, as for unknown paths, memory alone is asked.
+func (h *Handlers) shownSession(c *gin.Context) (models.Session, bool) {
+	session, ok := middleware.SessionFrom(c)
+	token := middleware.TokenFrom(c)
+	if cookie, err := c.Request.Cookie(h.Cookie.CookieName()); token == "" && err == nil {
+		token = cookie.Value
+	}
+	if !h.Sessions.Warm(token) {
+		return session, ok
+	}
+	if fresh, err := h.Sessions.Get(c.Request.Context(), token); err == nil && fresh.User.ID != "" {
+		return fresh, true
+	}
+	return session, ok
+}
+
+// notices are the messages kept for this page.
+func notices(c *gin.Context) []templates.Notice {
+	flashes, err := middleware.Flashes(c)
+	if err != nil {
+		_ = c.Error(err)
+	}
+	var shown []templates.Notice
+	for _, flash := range flashes {
+		shown = append(shown, templates.Notice{Text: flash.Text, Failed: flash.Failed})
+	}
+	return shown
+}
+
+// goHomeWith keeps a message for the start page and sends the browser there.
+func goHomeWith(c *gin.Context, flash middleware.Flash) {
+	if err := middleware.AddFlash(c, flash); err != nil {
+		slog.WarnContext(c.Request.Context(), "a message for the page was lost", "error", err)
+	}
+	goHome(c)
+}
+
+func goHome(c *gin.Context) { c.Redirect(http.StatusSeeOther, "/") }
+
+// formValues reads fields of a posted form. Fields that are absent are empty.
+func formValues(c *gin.Context, names ...string) (map[string]string, error) {
+	c.Request.Body = http.MaxBytesReader(c.Writer, c.Request.Body, maxForm)
+	if err := c.Request.ParseForm(); err != nil {
+		return nil, badRequest("The form could not be read.")
+	}
+	values := map[string]string{}
+	for _, name := range names {
+		value := c.Request.PostForm.Get(name)
+		if !utf8.ValidString(value) || strings.ContainsRune(value, 0) {
+			return nil, models.Invalid(name, "must be UTF-8 without NUL")
+		}
+		values[name] = value
+	}
+	return values, nil
+}

@@ -1,0 +1,347 @@
+package handlers
+
+import (
+	"net/http"
+	"time"
+	"unicode/utf8"
+
+	"github.com/gin-gonic/gin"
+
+	"gatehouse/middleware"
+	"gatehouse/models"
+)
+
+const quickUpdateWait = 5 * time.Second
+
+type createProcessBody struct {
+	Title       *string `json:"title" binding:"required" example:"Hire a gardener"`
+	Status      *string `json:"status" enums:"draft,active,paused,completed,archived"`
+	Description *string `json:"description"`
+}
+
+type replaceProcessBody struct {
+	Title       *string `json:"title" binding:"required" example:"Hire two gardeners"`
+	Status      *string `json:"status" binding:"required" enums:"draft,active,paused,completed,archived" example:"active"`
+	Description *string `json:"description" binding:"required" example:"Spring is near."`
+}
+
+type patchProcessBody struct {
+	Title       *string `json:"title" example:"Hire three gardeners"`
+	Status      *string `json:"status" enums:"draft,active,paused,completed,archived"`
+	Description *string `json:"description"`
+}
+
+// processList is one page of processes.
+type processList struct {
+	Items      []models.Process `json:"items"`
+	NextCursor *string          `json:"nextCursor"`
+}
+
+// listProcesses answers a page of processes.
+//
+//	@Summary	List processes, newest change first
+//	@Tags		processes
+//	@Produce	json
+//	@Param		status	query		string	false	"only this status"	Enums(draft, active, paused, completed, archived)
+//	@Param		q		query		string	false	"contained in the title, in any case"
+//	@Param		limit	query		int		false	"1 to 200"	default(50)
+//	@Param		cursor	query		string	false	"nextCursor of the page before"
+//	@Success	200		{object}	processList
+//	@Failure	401		{object}	problemDoc
+//	@Failure	422		{object}	problemDoc
+//	@Failure	429		{object}	problemDoc
+//	@Failure	503		{object}	problemDoc
+//	@Security	Bearer
+//	@Router		/processes [get]
+func (h *Handlers) listProcesses(c *gin.Context) {
+	params, err := query(c, "status", "q", "limit", "cursor")
+	if err != nil {
+		h.fail(c, err)
+		return
+	}
+	wanted, err := page(params)
+	if err != nil {
+		h.fail(c, err)
+		return
+	}
+	filter := models.ProcessFilter{Status: params["status"], Query: params["q"]}
+	if status, given := params["status"]; given {
+		if err := (models.ProcessPatch{Status: &status}).Validate(); err != nil {
+			h.fail(c, err)
+			return
+		}
+	}
+	if utf8.RuneCountInString(filter.Query) > maxFilter {
+		h.fail(c, models.Invalid("q", "must have at most 200 characters"))
+		return
+	}
+	found, err := h.Processes.Processes(c.Request.Context(), filter, wanted)
+	if err != nil {
+		h.fail(c, err)
+		return
+	}
+	c.JSON(http.StatusOK, processList{Items: items(found.Items), NextCursor: found.NextCursor})
+}
+
+// items makes an empty list [] in JSON, not null.
+func items[T any](list []T) []T {
+	if list == nil {
+		return []T{}
+	}
+	return list
+}
+
+// createProcess adds a process.
+//
+//	@Summary	Create a process
+//	@Tags		processes
+//	@Accept		json
+//	@Produce	json
+//	@Param		body	body		createProcessBody	true	"title 1 to 200 characters, description up to 10,000"
+//	@Success	201		{object}	models.Process
+//	@Header		201		{string}	Location	"its address"
+//	@Header		201		{string}	ETag		"its version"
+//	@Failure	400		{object}	problemDoc
+//	@Failure	401		{object}	problemDoc
+//	@Failure	403		{object}	problemDoc
+//	@Failure	422		{object}	problemDoc
+//	@Failure	429		{object}	problemDoc
+//	@Failure	503		{object}	problemDoc
+//	@Security	Bearer
+//	@Router		/processes [post]
+func (h *Handlers) createProcess(c *gin.Context) {
+	body, err := decode[createProcessBody](c, false)
+	if err != nil {
+		h.fail(c, err)
+		return
+	}
+	patch := models.ProcessPatch(body)
+	if err := invalid(patch.Validate(), missing("title", body.Title)); err != nil {
+		h.fail(c, err)
+		return
+	}
+	session, _ := middleware.SessionFrom(c)
+	process, err := h.Processes.Create(c.Request.Context(), session.User, patch.Apply(models.Process{Status: models.DefaultStatus}))
+	if err != nil {
+		h.fail(c, err)
+		return
+	}
+	c.Header("Location", "/api/v1/processes/"+process.ID)
+	writeProcess(c, http.StatusCreated, process)
+}
+
+// getProcess answers one process.
+//
+//	@Summary	Read a process
+//	@Tags		processes
+//	@Produce	json
+//	@Param		id				path		string	true	"process"
+//	@Param		If-None-Match	header		string	false	"ETag known already"
+//	@Success	200				{object}	models.Process
+//	@Header		200				{string}	ETag	"its version"
+//	@Success	304				"not changed"
+//	@Failure	401				{object}	problemDoc
+//	@Failure	404				{object}	problemDoc
+//	@Failure	422				{object}	problemDoc
+//	@Failure	429				{object}	problemDoc
+//	@Failure	503				{object}	problemDoc
+//	@Security	Bearer
+//	@Router		/processes/{id} [get]
+func (h *Handlers) getProcess(c *gin.Context) {
+	id, err := h.plainID(c)
+	if err != nil {
+		h.fail(c, err)
+		return
+	}
+	process, err := h.Processes.Process(c.Request.Context(), id)
+	if err != nil {
+		h.fail(c, err)
+		return
+	}
+	// The body depends on the caller only by permission: a private copy is fine
+	// as long as it asks each time.
+	c.Header("Cache-Control", "private, no-cache")
+	if noneMatch(c, process.Version) {
+		c.Header("ETag", etag(process.Version))
+		c.Status(http.StatusNotModified)
+		return
+	}
+	writeProcess(c, http.StatusOK, process)
+}
+
+func writeProcess(c *gin.Context, status int, process models.Process) {
+	c.Header("ETag", etag(process.Version))
+	c.JSON(status, process)
+}
+
+// replaceProcess writes all fields under a lock.
+//
+//	@Summary	Replace a process under its lock
+//	@Tags		processes
+//	@Accept		json
+//	@Produce	json
+//	@Param		id				path		string				true	"process"
+//	@Param		X-Lock-Token	header		string				true	"the lockToken of POST .../lock"
+//	@Param		If-Match		header		string				false	"only if this is the current ETag"
+//	@Param		body			body		replaceProcessBody	true	"all three fields"
+//	@Success	200				{object}	models.Process
+//	@Header		200				{string}	ETag	"its new version"
+//	@Failure	400				{object}	problemDoc
+//	@Failure	401				{object}	problemDoc
+//	@Failure	403				{object}	problemDoc
+//	@Failure	404				{object}	problemDoc
+//	@Failure	409				{object}	problemDoc	"lock-not-held or version-conflict"
+//	@Failure	412				{object}	problemDoc
+//	@Failure	422				{object}	problemDoc
+//	@Failure	428				{object}	problemDoc
+//	@Failure	429				{object}	problemDoc
+//	@Failure	503				{object}	problemDoc
+//	@Security	Bearer
+//	@Router		/processes/{id} [put]
+func (h *Handlers) replaceProcess(c *gin.Context) {
+	id, err := h.plainID(c)
+	if err != nil {
+		h.fail(c, err)
+		return
+	}
+	body, err := decode[replaceProcessBody](c, false)
+	if err != nil {
+		h.fail(c, err)
+		return
+	}
+	patch := models.ProcessPatch(body)
+	if err := invalid(patch.Validate(), missing("title", body.Title), missing("status", body.Status), missing("description", body.Description)); err != nil {
+		h.fail(c, err)
+		return
+	}
+	session, _ := middleware.SessionFrom(c)
+	process, degraded, err := h.Processes.Replace(c.Request.Context(), session.User, id, c.GetHeader(lockTokenHeader), ifMatch(c), patch.Apply(models.Process{}))
+	markLocks(c, degraded)
+	if err != nil {
+		h.fail(c, err)
+		return
+	}
+	writeProcess(c, http.StatusOK, process)
+}
+
+// quickUpdate changes some fields under a lock of its own.
+//
+//	@Summary	Change some fields, locking by itself
+//	@Tags		processes
+//	@Accept		json
+//	@Produce	json
+//	@Param		id			path		string				true	"process"
+//	@Param		Prefer		header		string				false	"wait=N: seconds to queue for the lock, at most 30"	default(wait=5)
+//	@Param		If-Match	header		string				false	"only if this is the current ETag"
+//	@Param		body		body		patchProcessBody	true	"one or more fields"
+//	@Success	200			{object}	models.Process
+//	@Header		200			{string}	ETag	"its new version"
+//	@Failure	400			{object}	problemDoc
+//	@Failure	401			{object}	problemDoc
+//	@Failure	403			{object}	problemDoc
+//	@Failure	404			{object}	problemDoc
+//	@Failure	412			{object}	problemDoc
+//	@Failure	422			{object}	problemDoc
+//	@Failure	423			{object}	problemDoc
+//	@Failure	429			{object}	problemDoc
+//	@Failure	503			{object}	problemDoc
+//	@Security	Bearer
+//	@Router		/processes/{id}/quick-update [patch]
+func (h *Handlers) quickUpdate(c *gin.Context) {
+	id, err := h.plainID(c)
+	if err != nil {
+		h.fail(c, err)
+		return
+	}
+	body, err := decode[patchProcessBody](c, false)
+	if err != nil {
+		h.fail(c, err)
+		return
+	}
+	patch := models.ProcessPatch(body)
+	if patch == (models.ProcessPatch{}) {
+		h.fail(c, models.Invalid("body", "must name one or more of title, status, description"))
+		return
+	}
+	if err := patch.Validate(); err != nil {
+		h.fail(c, err)
+		return
+	}
+	session, _ := middleware.SessionFrom(c)
+	ctx, stop := h.whileWaiting(c)
+	defer stop()
+	process, degraded, err := h.Processes.QuickUpdate(ctx, session.User, id, waitOf(c, quickUpdateWait), ifMatch(c), patch)
+	markLocks(c, degraded)
+	if err != nil {
+		h.fail(c, err)
+		return
+	}
+	writeProcess(c, http.StatusOK, process)
+}
+
+// deleteProcess removes a process under its lock.
+//
+//	@Summary	Delete a process under its lock
+//	@Tags		processes
+//	@Param		id				path	string	true	"process"
+//	@Param		X-Lock-Token	header	string	true	"the lockToken of POST .../lock"
+//	@Param		If-Match		header	string	false	"only if this is the current ETag"
+//	@Success	204
+//	@Failure	401	{object}	problemDoc
+//	@Failure	403	{object}	problemDoc
+//	@Failure	404	{object}	problemDoc
+//	@Failure	409	{object}	problemDoc	"lock-not-held or version-conflict"
+//	@Failure	412	{object}	problemDoc
+//	@Failure	428	{object}	problemDoc
+//	@Failure	429	{object}	problemDoc
+//	@Failure	503	{object}	problemDoc
+//	@Security	Bearer
+//	@Router		/processes/{id} [delete]
+func (h *Handlers) deleteProcess(c *gin.Context) {
+	id, err := h.plainID(c)
+	if err != nil {
+		h.fail(c, err)
+		return
+	}
+	session, _ := middleware.SessionFrom(c)
+	degraded, err := h.Processes.Delete(c.Request.Context(), session.User, id, c.GetHeader(lockTokenHeader), ifMatch(c))
+	markLocks(c, degraded)
+	if err != nil {
+		h.fail(c, err)
+		return
+	}
+	c.Status(http.StatusNoContent)
+}
+
+// plainID is the id of a request that takes no query parameters.
+func (h *Handlers) plainID(c *gin.Context) (string, error) {
+	if _, err := query(c); err != nil {
+		return "", err
+	}
+	return pathID(c)
+}
+
+// missing reports a required field that is not there.
+func missing(field string, value *string) *models.FieldError {
+	if value != nil {
+		return nil
+	}
+	return &models.FieldError{Field: field, Message: "is required"}
+}
+
+// invalid joins what is wrong with fields and which are missing; nil if nothing is.
+func invalid(err error, absent ...*models.FieldError) error {
+	all := &models.ValidationError{}
+	for _, field := range absent {
+		if field != nil {
+			all.Errors = append(all.Errors, *field)
+		}
+	}
+	if wrong, ok := err.(*models.ValidationError); ok {
+		all.Errors = append(all.Errors, wrong.Errors...)
+	}
+	if len(all.Errors) == 0 {
+		return nil
+	}
+	return all
+}

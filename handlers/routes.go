@@ -1,0 +1,135 @@
+// Package handlers is the HTTP face of gatehouse: the API and the page. One file
+// per resource, all routes on this screen, and problem.go turns errors into HTTP.
+package handlers
+
+import (
+	"context"
+	"net/http"
+	"sync/atomic"
+
+	"github.com/gin-gonic/gin"
+
+	"gatehouse/middleware"
+	"gatehouse/models"
+	"gatehouse/services"
+	"gatehouse/templates"
+)
+
+// Options is what the handlers work with. All fields must be set.
+type Options struct {
+	Processes *services.Processes
+	Locks     *services.Locker
+	Accounts  *services.Accounts
+	Sessions  *services.SessionCache
+	Limiter   *services.RateLimiter
+	Redis     *services.Redis
+	Database  Pinger
+	Pages     *templates.Pages
+	Cookie    *middleware.SessionStore
+	Metrics   http.Handler
+
+	PublicURL string        // the origin that browsers see
+	API       models.Policy // per signed-in user
+	Anonymous models.Policy // per client address, without a session
+}
+
+// Pinger is the database as far as readiness asks for it.
+type Pinger interface {
+	Ping(ctx context.Context) error
+}
+
+// Handlers answers requests; all its methods may run concurrently.
+type Handlers struct {
+	Options
+	draining atomic.Bool
+	drain    chan struct{} // closed when the server begins to shut down
+}
+
+// New joins the handlers and what they work with.
+func New(opt Options) *Handlers {
+	return &Handlers{Options: opt, drain: make(chan struct{})}
+}
+
+// Drain makes /readyz answer 503 and ends what waits, before the server shuts
+// down. Calling it again does nothing.
+func (h *Handlers) Drain() {
+	if h.draining.CompareAndSwap(false, true) {
+		close(h.drain)
+	}
+}
+
+// Register adds every route to r. Refusals come in the order of the handlers.
+func (h *Handlers) Register(r *gin.Engine) {
+	r.Use(redisBudget)
+	r.NoRoute(h.noRoute)
+	r.NoMethod(h.noMethod)
+
+	r.GET("/healthz", h.alive)
+	r.HEAD("/healthz", h.alive)
+	r.GET("/readyz", h.ready)
+	r.HEAD("/readyz", h.ready)
+	r.GET("/metrics", gin.WrapH(h.Metrics))
+
+	identify := []gin.HandlerFunc{
+		middleware.FindToken(h.Cookie.CookieName()), h.refuseFlood, middleware.LookUp(h.Sessions, middleware.IgnoreActivity(refreshesItself)), h.limitRate(),
+	}
+	sameOrigin := middleware.SameOrigin(h.PublicURL)
+	h.registerPages(r, append([]gin.HandlerFunc{sameOrigin}, identify...)...)
+
+	open := r.Group("/api/v1", append([]gin.HandlerFunc{noStore}, identify...)...)
+	open.POST("/auth/login", sameOrigin, h.login)
+
+	api := open.Group("", middleware.RequireSession(), sameOrigin)
+	api.POST("/auth/logout", h.logout)
+	api.GET("/auth/session", h.currentSession)
+	api.POST("/auth/refresh", h.refreshSession)
+	api.POST("/auth/password", h.changePassword)
+	api.GET("/sessions", h.listSessions)
+	api.DELETE("/sessions", h.endSessions)
+	api.DELETE("/sessions/:id", h.endSession)
+
+	viewer := api.Group("", middleware.RequireRole(models.RoleViewer))
+	viewer.GET("/processes", h.listProcesses)
+	viewer.GET("/processes/:id", h.getProcess)
+	viewer.GET("/processes/:id/lock/status", h.lockStatus)
+	viewer.GET("/locks", h.listLocks)
+
+	editor := api.Group("", middleware.RequireRole(models.RoleEditor))
+	editor.POST("/processes", h.createProcess)
+	editor.PUT("/processes/:id", h.replaceProcess)
+	editor.PATCH("/processes/:id/quick-update", h.quickUpdate)
+	editor.DELETE("/processes/:id", h.deleteProcess)
+	editor.POST("/processes/:id/lock", h.lockProcess)
+	editor.POST("/processes/:id/lock/extend", h.extendLock)
+	editor.DELETE("/processes/:id/lock", h.unlockProcess)
+
+	admin := api.Group("", middleware.RequireRole(models.RoleAdmin))
+	admin.DELETE("/locks/:resource", h.forceLock)
+	admin.POST("/sessions/end-all", h.endEverybody)
+	admin.GET("/users", h.listUsers)
+	admin.POST("/users", h.createUser)
+	admin.GET("/users/:id", h.getUser)
+	admin.PATCH("/users/:id", h.changeUser)
+	admin.DELETE("/users/:id", h.deleteUser)
+	admin.GET("/users/:id/sessions", h.userSessions)
+	admin.DELETE("/users/:id/sessions", h.endUserSessions)
+	admin.GET("/audit", h.listAudit)
+}
+
+// redisBudget lets all Redis calls of a request share one REDIS_TIMEOUT.
+func redisBudget(c *gin.Context) {
+	c.Request = c.Request.WithContext(services.WithRedisBudget(c.Request.Context()))
+}
+
+func noStore(c *gin.Context) { c.Header("Cache-Control", "no-store") }
+
+// problemDoc is how every error is answered (RFC 9457).
+type problemDoc struct {
+	Type      string              `json:"type" example:"/problems/validation"`
+	Title     string              `json:"title" example:"Invalid input"`
+	Status    int                 `json:"status" example:"422"`
+	Detail    string              `json:"detail" example:"Correct the fields named in errors."`
+	Instance  string              `json:"instance" example:"/api/v1/processes"`
+	RequestID string              `json:"requestId"`
+	Errors    []models.FieldError `json:"errors,omitempty"`
+}

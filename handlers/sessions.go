@@ -1,0 +1,211 @@
+package handlers
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/gin-gonic/gin"
+
+	"gatehouse/middleware"
+	"gatehouse/models"
+)
+
+type sessionList struct {
+	Items []sessionAnswer `json:"items"`
+	Count int             `json:"count"`
+}
+
+// endedIfNotFound: a session that is gone was signed out meanwhile.
+func endedIfNotFound(err error) error {
+	if errors.Is(err, models.ErrNotFound) {
+		return fmt.Errorf("%w: %w", errSessionEnded, err)
+	}
+	return err
+}
+
+// listSessions answers my sessions.
+//
+//	@Summary	My sessions
+//	@Tags		sessions
+//	@Produce	json
+//	@Success	200	{object}	sessionList
+//	@Failure	401	{object}	problemDoc
+//	@Failure	429	{object}	problemDoc
+//	@Failure	503	{object}	problemDoc
+//	@Security	Bearer
+//	@Router		/sessions [get]
+func (h *Handlers) listSessions(c *gin.Context) {
+	session, _ := middleware.SessionFrom(c)
+	h.answerSessions(c, session.User.ID)
+}
+
+func (h *Handlers) answerSessions(c *gin.Context, userID string) {
+	if _, err := query(c); err != nil {
+		h.fail(c, err)
+		return
+	}
+	all, err := h.Sessions.List(c.Request.Context(), userID)
+	if err != nil {
+		h.fail(c, err)
+		return
+	}
+	current, _ := middleware.SessionFrom(c)
+	answer := sessionList{Items: []sessionAnswer{}, Count: len(all)}
+	for _, s := range all {
+		answer.Items = append(answer.Items, answerSession(s, current))
+	}
+	c.JSON(http.StatusOK, answer)
+}
+
+// endSession ends one of my sessions.
+//
+//	@Summary	End one of my sessions
+//	@Tags		sessions
+//	@Param		id	path	string	true	"session"
+//	@Success	204
+//	@Failure	401	{object}	problemDoc
+//	@Failure	404	{object}	problemDoc
+//	@Failure	422	{object}	problemDoc
+//	@Failure	429	{object}	problemDoc
+//	@Failure	503	{object}	problemDoc
+//	@Security	Bearer
+//	@Router		/sessions/{id} [delete]
+func (h *Handlers) endSession(c *gin.Context) {
+	id, err := h.plainID(c)
+	if err != nil {
+		h.fail(c, err)
+		return
+	}
+	if err := h.endOne(c, id); err != nil {
+		h.fail(c, err)
+		return
+	}
+	c.Status(http.StatusNoContent)
+}
+
+// endOne ends one of the signed-in user's sessions, for the API and the page.
+func (h *Handlers) endOne(c *gin.Context, id string) error {
+	session, _ := middleware.SessionFrom(c)
+	if err := h.Sessions.DeleteByID(c.Request.Context(), session.User.ID, id); err != nil {
+		return err
+	}
+	h.Accounts.Audit(c.Request.Context(), h.auditEntry(c, models.AuditSessionRevoked, session.User.Email, "user:"+session.User.ID, "session "+id))
+	return nil
+}
+
+// endSessions ends my other sessions, or all of them.
+//
+//	@Summary	End my other sessions
+//	@Tags		sessions
+//	@Param		all	query	bool	false	"this one too"
+//	@Success	204
+//	@Failure	401	{object}	problemDoc
+//	@Failure	422	{object}	problemDoc
+//	@Failure	429	{object}	problemDoc
+//	@Failure	503	{object}	problemDoc
+//	@Security	Bearer
+//	@Router		/sessions [delete]
+func (h *Handlers) endSessions(c *gin.Context) {
+	params, err := query(c, "all")
+	if err != nil {
+		h.fail(c, err)
+		return
+	}
+	all, given := params["all"]
+	if given && all != "true" && all != "false" {
+		h.fail(c, models.Invalid("all", "must be true or false"))
+		return
+	}
+	if err := h.endMine(c, all == "true"); err != nil {
+		h.fail(c, err)
+		return
+	}
+	c.Status(http.StatusNoContent)
+}
+
+// endMine ends the signed-in user's other sessions, or all of them.
+func (h *Handlers) endMine(c *gin.Context, thisToo bool) error {
+	session, _ := middleware.SessionFrom(c)
+	end, detail := func() error { return h.Sessions.DeleteOthers(c.Request.Context(), session) }, "all others"
+	if thisToo {
+		end, detail = func() error { return h.Sessions.DeleteUser(c.Request.Context(), session.User.ID) }, "all"
+	}
+	if err := end(); err != nil {
+		return err
+	}
+	h.Accounts.Audit(c.Request.Context(), h.auditEntry(c, models.AuditSessionsRevoked, session.User.Email, "user:"+session.User.ID, detail))
+	return nil
+}
+
+// userSessions answers a user's sessions.
+//
+//	@Summary	A user's sessions (administrators)
+//	@Tags		users
+//	@Produce	json
+//	@Param		id	path		string	true	"user"
+//	@Success	200	{object}	sessionList
+//	@Failure	401	{object}	problemDoc
+//	@Failure	403	{object}	problemDoc
+//	@Failure	404	{object}	problemDoc
+//	@Failure	429	{object}	problemDoc
+//	@Failure	503	{object}	problemDoc
+//	@Security	Bearer
+//	@Router		/users/{id}/sessions [get]
+func (h *Handlers) userSessions(c *gin.Context) {
+	user, err := h.pathUser(c)
+	if err != nil {
+		h.fail(c, err)
+		return
+	}
+	h.answerSessions(c, user.ID)
+}
+
+// endUserSessions ends all sessions of a user.
+//
+//	@Summary	End a user's sessions (administrators)
+//	@Tags		users
+//	@Param		id	path	string	true	"user"
+//	@Success	204
+//	@Failure	401	{object}	problemDoc
+//	@Failure	403	{object}	problemDoc
+//	@Failure	404	{object}	problemDoc
+//	@Failure	429	{object}	problemDoc
+//	@Failure	503	{object}	problemDoc
+//	@Security	Bearer
+//	@Router		/users/{id}/sessions [delete]
+func (h *Handlers) endUserSessions(c *gin.Context) {
+	user, err := h.pathUser(c)
+	if err != nil {
+		h.fail(c, err)
+		return
+	}
+	if err := h.Sessions.DeleteUser(c.Request.Context(), user.ID); err != nil {
+		h.fail(c, err)
+		return
+	}
+	session, _ := middleware.SessionFrom(c)
+	h.Accounts.Audit(c.Request.Context(), h.auditEntry(c, models.AuditSessionsRevoked, session.User.Email, "user:"+user.ID, "all"))
+	c.Status(http.StatusNoContent)
+}
+
+// endEverybody ends everybody's sessions but this one.
+//
+//	@Summary	End everybody's sessions but this one (administrators)
+//	@Tags		sessions
+//	@Success	204
+//	@Failure	401	{object}	problemDoc
+//	@Failure	403	{object}	problemDoc
+//	@Failure	429	{object}	problemDoc
+//	@Failure	503	{object}	problemDoc
+//	@Security	Bearer
+//	@Router		/sessions/end-all [post]
+func (h *Handlers) endEverybody(c *gin.Context) {
+	session, _ := middleware.SessionFrom(c)
+	if err := h.Sessions.DeleteAll(c.Request.Context(), session); err != nil {
+		h.fail(c, err)
+		return
+	}
+	h.Accounts.Audit(c.Request.Context(), h.auditEntry(c, models.AuditSessionsRevoked, session.User.Email, "everybody", "all but this one"))
+	c.Status(http.StatusNoContent)
+}

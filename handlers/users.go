@@ -1,0 +1,313 @@
+package handlers
+
+import (
+	"errors"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/gin-gonic/gin"
+
+	"gatehouse/middleware"
+	"gatehouse/models"
+	"gatehouse/services"
+)
+
+type createUserBody struct {
+	Email    *string  `json:"email" binding:"required" example:"new@example.com"`
+	Password *string  `json:"password" binding:"required" minLength:"12" maxLength:"128"`
+	Roles    []string `json:"roles" binding:"required" enums:"viewer,editor,admin"`
+}
+
+type patchUserBody struct {
+	Roles    []string `json:"roles" enums:"viewer,editor,admin"`
+	Disabled *bool    `json:"disabled"`
+	Password *string  `json:"password" minLength:"12" maxLength:"128"`
+}
+
+type userList struct {
+	Items      []models.User `json:"items"`
+	NextCursor *string       `json:"nextCursor"`
+}
+
+type auditList struct {
+	Items      []models.AuditEntry `json:"items"`
+	NextCursor *string             `json:"nextCursor"`
+}
+
+// listUsers answers a page of users.
+//
+//	@Summary	List users (administrators)
+//	@Tags		users
+//	@Produce	json
+//	@Param		limit	query		int		false	"1 to 200"	default(50)
+//	@Param		cursor	query		string	false	"nextCursor of the page before"
+//	@Success	200		{object}	userList
+//	@Failure	401		{object}	problemDoc
+//	@Failure	403		{object}	problemDoc
+//	@Failure	422		{object}	problemDoc
+//	@Failure	429		{object}	problemDoc
+//	@Failure	503		{object}	problemDoc
+//	@Security	Bearer
+//	@Router		/users [get]
+func (h *Handlers) listUsers(c *gin.Context) {
+	params, err := query(c, "limit", "cursor")
+	if err != nil {
+		h.fail(c, err)
+		return
+	}
+	wanted, err := page(params)
+	if err != nil {
+		h.fail(c, err)
+		return
+	}
+	users, err := h.Accounts.Users(c.Request.Context(), wanted)
+	if err != nil {
+		h.fail(c, err)
+		return
+	}
+	c.JSON(http.StatusOK, userList{Items: items(users.Items), NextCursor: users.NextCursor})
+}
+
+// createUser adds a user.
+//
+//	@Summary	Create a user (administrators)
+//	@Tags		users
+//	@Accept		json
+//	@Produce	json
+//	@Param		body	body		createUserBody	true	"the password has 12 to 128 characters"
+//	@Success	201		{object}	models.User
+//	@Header		201		{string}	Location	"its address"
+//	@Failure	400		{object}	problemDoc
+//	@Failure	401		{object}	problemDoc
+//	@Failure	403		{object}	problemDoc
+//	@Failure	409		{object}	problemDoc	"conflict: the e-mail address is in use"
+//	@Failure	422		{object}	problemDoc
+//	@Failure	429		{object}	problemDoc
+//	@Failure	503		{object}	problemDoc
+//	@Security	Bearer
+//	@Router		/users [post]
+func (h *Handlers) createUser(c *gin.Context) {
+	body, err := decode[createUserBody](c, false)
+	if err == nil {
+		_, err = query(c)
+	}
+	if err != nil {
+		h.fail(c, err)
+		return
+	}
+	email, err := checkNewUser(body)
+	if err != nil {
+		h.fail(c, err)
+		return
+	}
+	session, _ := middleware.SessionFrom(c)
+	user, err := h.Accounts.CreateUser(c.Request.Context(), session.User.Email, email, *body.Password, body.Roles, clientOf(c))
+	if err != nil {
+		h.fail(c, userConflict(err, "email"))
+		return
+	}
+	c.Header("Location", "/api/v1/users/"+user.ID)
+	c.JSON(http.StatusCreated, user)
+}
+
+// checkNewUser reports everything wrong at once.
+func checkNewUser(body createUserBody) (email string, err error) {
+	problems := []error{invalid(nil, missing("email", body.Email), missing("password", body.Password))}
+	if body.Email != nil {
+		email, err = models.NormalizeEmail(*body.Email)
+		problems = append(problems, err)
+	}
+	if body.Password != nil {
+		problems = append(problems, models.ValidatePassword("password", *body.Password))
+	}
+	problems = append(problems, models.ValidateRoles(body.Roles))
+	return email, joinInvalid(problems...)
+}
+
+func joinInvalid(problems ...error) error {
+	all := &models.ValidationError{}
+	for _, p := range problems {
+		var wrong *models.ValidationError
+		if errors.As(p, &wrong) {
+			all.Errors = append(all.Errors, wrong.Errors...)
+		}
+	}
+	if len(all.Errors) == 0 {
+		return nil
+	}
+	return all
+}
+
+// userConflict names the field that a business rule refused.
+func userConflict(err error, field string) error {
+	if errors.Is(err, models.ErrEmailTaken) || errors.Is(err, models.ErrLastAdmin) {
+		return &fieldConflict{field, err}
+	}
+	return err
+}
+
+// getUser answers one user.
+//
+//	@Summary	Read a user (administrators)
+//	@Tags		users
+//	@Produce	json
+//	@Param		id	path		string	true	"user"
+//	@Success	200	{object}	models.User
+//	@Failure	401	{object}	problemDoc
+//	@Failure	403	{object}	problemDoc
+//	@Failure	404	{object}	problemDoc
+//	@Failure	422	{object}	problemDoc
+//	@Failure	429	{object}	problemDoc
+//	@Failure	503	{object}	problemDoc
+//	@Security	Bearer
+//	@Router		/users/{id} [get]
+func (h *Handlers) getUser(c *gin.Context) {
+	user, err := h.pathUser(c)
+	if err != nil {
+		h.fail(c, err)
+		return
+	}
+	c.JSON(http.StatusOK, user)
+}
+
+func (h *Handlers) pathUser(c *gin.Context) (models.User, error) {
+	id, err := h.plainID(c)
+	if err != nil {
+		return models.User{}, err
+	}
+	return h.Accounts.User(c.Request.Context(), id)
+}
+
+// changeUser changes a user's roles, password, or whether it is disabled.
+//
+//	@Summary	Change a user (administrators)
+//	@Tags		users
+//	@Accept		json
+//	@Produce	json
+//	@Param		id		path		string			true	"user"
+//	@Param		body	body		patchUserBody	true	"one or more fields"
+//	@Success	200		{object}	models.User
+//	@Failure	400		{object}	problemDoc
+//	@Failure	401		{object}	problemDoc
+//	@Failure	403		{object}	problemDoc
+//	@Failure	404		{object}	problemDoc
+//	@Failure	409		{object}	problemDoc	"conflict: the last administrator"
+//	@Failure	422		{object}	problemDoc
+//	@Failure	429		{object}	problemDoc
+//	@Failure	503		{object}	problemDoc
+//	@Security	Bearer
+//	@Router		/users/{id} [patch]
+func (h *Handlers) changeUser(c *gin.Context) {
+	id, err := h.plainID(c)
+	if err != nil {
+		h.fail(c, err)
+		return
+	}
+	body, err := decode[patchUserBody](c, false)
+	if err == nil {
+		err = checkUserPatch(body)
+	}
+	if err != nil {
+		h.fail(c, err)
+		return
+	}
+	session, _ := middleware.SessionFrom(c)
+	user, err := h.Accounts.ChangeUser(c.Request.Context(), session.User.Email, id, services.UserChange(body), clientOf(c))
+	if err != nil {
+		field := "roles"
+		if body.Disabled != nil && *body.Disabled {
+			field = "disabled"
+		}
+		h.fail(c, userConflict(err, field))
+		return
+	}
+	c.JSON(http.StatusOK, user)
+}
+
+func checkUserPatch(body patchUserBody) error {
+	if body.Roles == nil && body.Disabled == nil && body.Password == nil {
+		return models.Invalid("body", "must name one or more of roles, disabled, password")
+	}
+	var problems []error
+	if body.Roles != nil {
+		problems = append(problems, models.ValidateRoles(body.Roles))
+	}
+	if body.Password != nil {
+		problems = append(problems, models.ValidatePassword("password", *body.Password))
+	}
+	return joinInvalid(problems...)
+}
+
+// deleteUser removes a user, with all sessions and locks.
+//
+//	@Summary	Delete a user (administrators)
+//	@Tags		users
+//	@Param		id	path	string	true	"user"
+//	@Success	204
+//	@Failure	401	{object}	problemDoc
+//	@Failure	403	{object}	problemDoc
+//	@Failure	404	{object}	problemDoc
+//	@Failure	409	{object}	problemDoc	"conflict: the last administrator"
+//	@Failure	422	{object}	problemDoc
+//	@Failure	429	{object}	problemDoc
+//	@Failure	503	{object}	problemDoc
+//	@Security	Bearer
+//	@Router		/users/{id} [delete]
+func (h *Handlers) deleteUser(c *gin.Context) {
+	id, err := h.plainID(c)
+	if err != nil {
+		h.fail(c, err)
+		return
+	}
+	session, _ := middleware.SessionFrom(c)
+	if err := h.Accounts.DeleteUser(c.Request.Context(), session.User.Email, id, clientOf(c)); err != nil {
+		h.fail(c, userConflict(err, "id"))
+		return
+	}
+	c.Status(http.StatusNoContent)
+}
+
+// listAudit answers a page of the audit.
+//
+//	@Summary	The audit, newest first (administrators)
+//	@Tags		audit
+//	@Produce	json
+//	@Param		action	query		string	false	"only this action"
+//	@Param		limit	query		int		false	"1 to 200"	default(50)
+//	@Param		cursor	query		string	false	"nextCursor of the page before"
+//	@Success	200		{object}	auditList
+//	@Failure	401		{object}	problemDoc
+//	@Failure	403		{object}	problemDoc
+//	@Failure	422		{object}	problemDoc
+//	@Failure	429		{object}	problemDoc
+//	@Failure	503		{object}	problemDoc
+//	@Security	Bearer
+//	@Router		/audit [get]
+func (h *Handlers) listAudit(c *gin.Context) {
+	params, err := query(c, "action", "limit", "cursor")
+	if err != nil {
+		h.fail(c, err)
+		return
+	}
+	if action, given := params["action"]; given && !slices.Contains(models.AuditActions(), action) {
+		h.fail(c, models.Invalid("action", "must be one of "+strings.Join(models.AuditActions(), ", ")))
+		return
+	}
+	wanted, err := page(params)
+	if err != nil {
+		h.fail(c, err)
+		return
+	}
+	entries, err := h.Accounts.AuditPage(c.Request.Context(), params["action"], wanted)
+	if err != nil {
+		h.fail(c, err)
+		return
+	}
+	c.JSON(http.StatusOK, auditList{Items: items(entries.Items), NextCursor: entries.NextCursor})
+}
+
+func (h *Handlers) auditEntry(c *gin.Context, action, actor, target, detail string) models.AuditEntry {
+	client := clientOf(c)
+	return models.AuditEntry{Action: action, Actor: actor, Target: target, IP: client.IP, RequestID: client.RequestID, Detail: detail}
+}

@@ -1,0 +1,76 @@
+package middleware_test
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/redis/rueidis"
+
+	"gatehouse/middleware"
+	"gatehouse/models"
+	"gatehouse/services"
+)
+
+// Rate limits in another Gin application: two policies on one route, decided
+// together. It never fails because Redis is away; then this instance counts.
+func ExampleRateLimit() {
+	server, err := services.StartEmbeddedRedis() // yours: rueidis.ClientOption{InitAddress: []string{"redis:6379"}}
+	if err != nil {
+		panic(err)
+	}
+	defer server.Close()
+	redis := services.NewRedis(services.RedisOptions{Client: server.ClientOption(), Embedded: true, KeyPrefix: "shop:"})
+	defer redis.Close(context.Background())
+	redis.WaitReady(context.Background())
+
+	limiter := services.NewRateLimiter(redis, services.RateLimiterOptions{})
+	app := gin.New()
+	_ = app.SetTrustedProxies(nil) // else anybody chooses the address that is counted
+	app.GET("/quote", middleware.RateLimit(limiter,
+		middleware.Policy{Policy: models.Policy{Name: "steady", Limit: 100, Window: time.Hour}, Key: middleware.ByHeader("X-Api-Key")},
+		middleware.Policy{Policy: models.Policy{Name: "burst", Limit: 2, Window: time.Minute}, Key: middleware.ByHeader("X-Api-Key")},
+	), func(c *gin.Context) { c.String(http.StatusOK, "42") })
+
+	for range 3 {
+		r := httptest.NewRequest(http.MethodGet, "/quote", nil)
+		r.Header.Set("X-Api-Key", "alice")
+		w := httptest.NewRecorder()
+		app.ServeHTTP(w, r)
+		fmt.Println(w.Code, w.Header().Get("RateLimit"))
+	}
+	// Output:
+	// 200 "steady";r=99;t=3600, "burst";r=1;t=60
+	// 200 "steady";r=98;t=3600, "burst";r=0;t=60
+	// 429 "steady";r=98;t=3600, "burst";r=0;t=60
+}
+
+// A sign-in form: failed attempts count, successful ones are given back.
+func ExampleRateLimit_skipSuccessful() {
+	redis := services.NewRedis(services.RedisOptions{Client: rueidis.ClientOption{}, Disabled: true}) // counts in this process
+	limiter := services.NewRateLimiter(redis, services.RateLimiterOptions{})
+
+	app := gin.New()
+	app.POST("/login", middleware.RateLimit(limiter, middleware.Policy{
+		Policy:         models.Policy{Name: "login", Limit: 1, Window: time.Minute},
+		SkipSuccessful: true,
+		Message:        "Too many failed attempts. Wait a minute.",
+	}), func(c *gin.Context) {
+		if c.Query("password") != "right" {
+			c.Status(http.StatusUnauthorized)
+		}
+	})
+	for _, password := range []string{"right", "right", "wrong", "right"} {
+		w := httptest.NewRecorder()
+		app.ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/login?password="+password, nil))
+		fmt.Println(password, w.Code)
+	}
+	// Output:
+	// right 200
+	// right 200
+	// wrong 401
+	// right 429
+}

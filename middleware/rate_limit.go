@@ -1,0 +1,167 @@
+// Package middleware holds gatehouse's Gin middleware, one per file: what stands
+// before every handler. It knows the services by small interfaces only, so any
+// other Gin application can mount it.
+package middleware
+
+import (
+	"context"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/gin-gonic/gin"
+
+	"gatehouse/models"
+)
+
+// Limiter decides about hits; services.RateLimiter is one.
+type Limiter interface {
+	Take(ctx context.Context, group string, hits ...models.Hit) ([]models.Decision, error)
+	Refund(ctx context.Context, decisions ...models.Decision) error
+}
+
+// Policy is a rate limit and how it applies to requests. Only Name, Limit and
+// Window must be set.
+type Policy struct {
+	models.Policy
+	// Key names who is counted. Nil is ByClientIP. All requests with the same
+	// key share the limit, also those with an empty one.
+	Key func(*gin.Context) string
+	// Cost is how many units a request takes; 0 or less takes none. Nil is 1.
+	Cost func(*gin.Context) int64
+	// Skip leaves the requests it reports true for alone. Nil skips none.
+	Skip func(*gin.Context) bool
+	// Message is the detail of a refusal. Empty is a sentence with the limit
+	// and when to try again.
+	Message string
+	// SkipSuccessful and SkipFailed give back what a request took when its
+	// answer's status is below 400, or not.
+	SkipSuccessful bool
+	SkipFailed     bool
+}
+
+// RateLimit refuses a request with 429 when one of the policies is exceeded;
+// then none of them counts it. Every answer carries the policies' headers. It
+// panics on a policy that is not valid and on two of the same name: that is a
+// mistake in the program.
+//
+// Policies whose keys differ are counted under the names of all of them, so a
+// policy that is mounted again in other company starts another count.
+//
+// Without Redis each policy does what its OnRedisDown says: the answer then
+// carries X-Degraded, or is 503 if the policy is closed.
+func RateLimit(limiter Limiter, policies ...Policy) gin.HandlerFunc {
+	policies = slices.Clone(policies)
+	names := make([]string, len(policies))
+	for i := range policies {
+		p := &policies[i]
+		if err := p.Validate(); err != nil {
+			panic("middleware.RateLimit: " + err.Error())
+		}
+		if slices.Contains(names[:i], p.Name) {
+			panic("middleware.RateLimit: policy " + p.Name + " is given twice")
+		}
+		if p.Key == nil {
+			p.Key = ByClientIP
+		}
+		names[i] = p.Name
+	}
+	slices.Sort(names)
+	group := strings.Join(names, "+")
+
+	return func(c *gin.Context) {
+		hits, skipped := hitsOf(c, policies)
+		if len(skipped) == len(hits) {
+			return
+		}
+		decisions, err := limiter.Take(c.Request.Context(), group, hits...)
+		if err != nil {
+			refuseUnavailable(c)
+			return
+		}
+		told := decisionsWithout(decisions, skipped)
+		if !allAllowed(told) {
+			refuseQuota(c, told, messageOf(policies, told))
+			return
+		}
+		WriteDecisions(c, told)
+		if refundable(policies) {
+			nextAndRefund(c, limiter, policies, decisions)
+		}
+	}
+}
+
+// hitsOf asks each policy what c costs, and returns which of the hits are of
+// policies that leave it alone. These go along with no cost, so that the keys
+// are counted in the same place with and without them.
+func hitsOf(c *gin.Context, policies []Policy) (hits []models.Hit, skipped []int) {
+	hits = make([]models.Hit, len(policies))
+	for i, p := range policies {
+		hits[i] = models.Hit{Policy: p.Policy, Key: p.Key(c), Cost: 1}
+		if p.Cost != nil {
+			hits[i].Cost = p.Cost(c)
+		}
+		if hits[i].Cost <= 0 || p.Skip != nil && p.Skip(c) {
+			hits[i].Cost = -1
+			skipped = append(skipped, i)
+		}
+	}
+	return hits, skipped
+}
+
+func decisionsWithout(decisions []models.Decision, skipped []int) []models.Decision {
+	if len(skipped) == 0 {
+		return decisions
+	}
+	var told []models.Decision
+	for i, d := range decisions {
+		if !slices.Contains(skipped, i) {
+			told = append(told, d)
+		}
+	}
+	return told
+}
+
+func allAllowed(decisions []models.Decision) bool {
+	return !slices.ContainsFunc(decisions, func(d models.Decision) bool { return !d.Allowed })
+}
+
+// messageOf is the message of the first violated policy that has one.
+func messageOf(policies []Policy, decisions []models.Decision) string {
+	for _, d := range decisions {
+		for _, p := range policies {
+			if !d.Allowed && p.Name == d.Policy.Name && p.Message != "" {
+				return p.Message
+			}
+		}
+	}
+	return ""
+}
+
+func refundable(policies []Policy) bool {
+	return slices.ContainsFunc(policies, func(p Policy) bool { return p.SkipSuccessful || p.SkipFailed })
+}
+
+// nextAndRefund runs the rest of the chain and gives back what its outcome does
+// not cost. A panic counts as failed.
+func nextAndRefund(c *gin.Context, limiter Limiter, policies []Policy, decisions []models.Decision) {
+	finished := false
+	defer func() {
+		failed := !finished || c.Writer.Status() >= http.StatusBadRequest
+		var refunds []models.Decision
+		for i, p := range policies {
+			if p.SkipFailed && failed || p.SkipSuccessful && !failed {
+				refunds = append(refunds, decisions[i])
+			}
+		}
+		if len(refunds) == 0 {
+			return
+		}
+		// Also when the client has left: what it took must not stay counted.
+		if err := limiter.Refund(context.WithoutCancel(c.Request.Context()), refunds...); err != nil {
+			_ = c.Error(err) // it stays counted until its window has passed
+		}
+	}()
+	c.Next()
+	finished = true
+}

@@ -1,0 +1,37 @@
+package middleware
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"strings"
+
+	"github.com/gin-gonic/gin"
+)
+
+// ByUser counts each signed-in user, and each client address of those who are
+// not signed in. It needs the session middleware before it.
+func ByUser(c *gin.Context) string {
+	if session, ok := SessionFrom(c); ok && session.User.ID != "" {
+		return "user:" + session.User.ID
+	}
+	return "anonymous:" + ClientNetwork(c)
+}
+
+// ByClientIP counts each client address: see ClientNetwork.
+func ByClientIP(c *gin.Context) string { return "ip:" + ClientNetwork(c) }
+
+// ByHeader counts each value of a request header, and each client address of
+// requests without it. A value may be a secret: only its hash leaves the request.
+func ByHeader(name string) func(*gin.Context) string {
+	prefix := "header:" + strings.ToLower(name) + ":"
+	return func(c *gin.Context) string {
+		if value := c.GetHeader(name); value != "" {
+			sum := sha256.Sum256([]byte(value))
+			return prefix + hex.EncodeToString(sum[:16])
+		}
+		return "no-" + prefix + ClientNetwork(c)
+	}
+}
+
+// ByRoute counts each route, whoever asks; all paths without a route are one.
+func ByRoute(c *gin.Context) string { return "route:" + c.Request.Method + ":" + c.FullPath() }

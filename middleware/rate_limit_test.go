@@ -1,0 +1,299 @@
+package middleware_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gin-gonic/gin"
+
+	"gatehouse/middleware"
+	"gatehouse/models"
+	"gatehouse/services"
+)
+
+// fakeLimiter answers what it is told and records what it is asked.
+type fakeLimiter struct {
+	decide   func(models.Hit) models.Decision // nil allows
+	err      error
+	group    string
+	hits     []models.Hit
+	refunded []string
+	live     bool // the refund's ctx had not ended
+}
+
+func (f *fakeLimiter) Take(_ context.Context, group string, hits ...models.Hit) ([]models.Decision, error) {
+	f.group, f.hits = group, hits
+	if f.err != nil {
+		return nil, f.err
+	}
+	decisions := make([]models.Decision, len(hits))
+	for i, hit := range hits {
+		decisions[i] = models.Decision{Allowed: true, Remaining: hit.Policy.Limit - 1, ResetAfter: hit.Policy.Window}
+		if f.decide != nil {
+			decisions[i] = f.decide(hit)
+		}
+		decisions[i].Policy = hit.Policy
+		decisions[i].ID = hit.Policy.Name
+	}
+	return decisions, nil
+}
+
+func (f *fakeLimiter) Refund(ctx context.Context, decisions ...models.Decision) error {
+	f.live = ctx.Err() == nil
+	for _, d := range decisions {
+		f.refunded = append(f.refunded, d.ID)
+	}
+	return nil
+}
+
+func perMinute(name string, limit int64) middleware.Policy {
+	return middleware.Policy{Policy: models.Policy{Name: name, Limit: limit, Window: time.Minute}}
+}
+
+func get(app http.Handler, path string) *httptest.ResponseRecorder {
+	w := httptest.NewRecorder()
+	app.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
+	return w
+}
+
+func appWith(handlers ...gin.HandlerFunc) *gin.Engine {
+	app := gin.New()
+	app.GET("/", append(handlers, func(c *gin.Context) { c.String(http.StatusOK, "fine") })...)
+	return app
+}
+
+func wantHeaders(t *testing.T, w *httptest.ResponseRecorder, want map[string]string) {
+	t.Helper()
+	for name, value := range want {
+		if got := w.Header().Get(name); got != value {
+			t.Errorf("%s: %q, want %q", name, got, value)
+		}
+	}
+}
+
+func TestRateLimitHeadersAndRefusal(t *testing.T) {
+	// The real limiter, without Redis.
+	redis := services.NewRedis(services.RedisOptions{Disabled: true})
+	limiter := services.NewRateLimiter(redis, services.RateLimiterOptions{})
+	app := appWith(middleware.RateLimit(limiter, perMinute("api", 2)))
+
+	for _, remaining := range []string{"1", "0"} {
+		w := get(app, "/")
+		if w.Code != http.StatusOK {
+			t.Fatalf("%d %s", w.Code, w.Body)
+		}
+		wantHeaders(t, w, map[string]string{
+			"RateLimit-Policy": `"api";q=2;w=60`, "RateLimit": `"api";r=` + remaining + `;t=60`,
+			"X-RateLimit-Limit": "2", "X-RateLimit-Remaining": remaining, "X-Degraded": "rate-limit", "Retry-After": "",
+		})
+		reset, err := strconv.ParseInt(w.Header().Get("X-RateLimit-Reset"), 10, 64)
+		if in := time.Until(time.Unix(reset, 0)); err != nil || in < 58*time.Second || in > 61*time.Second {
+			t.Errorf("X-RateLimit-Reset %s: in %v, %v", w.Header().Get("X-RateLimit-Reset"), in, err)
+		}
+	}
+	w := get(app, "/")
+	wantHeaders(t, w, map[string]string{
+		"RateLimit": `"api";r=0;t=60`, "Retry-After": "60", "X-RateLimit-Remaining": "0", "Content-Type": "application/problem+json",
+	})
+	var problem map[string]any
+	if err := json.Unmarshal(w.Body.Bytes(), &problem); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]any{
+		"type": "/problems/quota-exceeded", "title": "Too many requests", "status": 429.0, "instance": "/", "requestId": "",
+		"detail":            `Too many requests: "api" allows 2 in 60 seconds. Try again in 60 seconds.`,
+		"violated-policies": []any{"api"},
+	}
+	if w.Code != http.StatusTooManyRequests || !reflect.DeepEqual(problem, want) {
+		t.Errorf("%d %v, want %v", w.Code, problem, want)
+	}
+}
+
+func TestRateLimitRoundsUp(t *testing.T) {
+	limiter := &fakeLimiter{decide: func(models.Hit) models.Decision {
+		return models.Decision{RetryAfter: 1001 * time.Millisecond, ResetAfter: time.Microsecond}
+	}}
+	w := get(appWith(middleware.RateLimit(limiter, perMinute("p", 5))), "/")
+	wantHeaders(t, w, map[string]string{"Retry-After": "2", "RateLimit": `"p";r=0;t=1`})
+
+	limiter.decide = func(models.Hit) models.Decision { return models.Decision{} }
+	w = get(appWith(middleware.RateLimit(limiter, perMinute("p", 5))), "/")
+	wantHeaders(t, w, map[string]string{"Retry-After": "1"})
+}
+
+func TestRateLimitSeveralPolicies(t *testing.T) {
+	limiter := &fakeLimiter{decide: func(hit models.Hit) models.Decision {
+		return map[string]models.Decision{
+			"wide":   {Allowed: true, Remaining: 90, ResetAfter: time.Minute},
+			"burst":  {Allowed: hit.Key != "ip:192.0.2.1", Remaining: 1, RetryAfter: 3 * time.Second, ResetAfter: 2 * time.Second},
+			"shadow": {Allowed: true, Remaining: 0, RetryAfter: time.Hour},
+			"last":   {Allowed: true, Remaining: 5, Degraded: true},
+		}[hit.Policy.Name]
+	}}
+	shadow := perMinute("shadow", 1)
+	shadow.Shadow = true
+	burst := perMinute("burst", 10)
+	burst.Window = time.Second
+	wide := perMinute("wide", 100)
+	wide.Key = middleware.ByRoute
+	burst.Key = middleware.ByHeader("X-Api-Key")
+	app := appWith(
+		middleware.RateLimit(limiter, wide, shadow, burst),
+		func(c *gin.Context) {
+			if limiter.group != "burst+shadow+wide" {
+				t.Errorf("group %q", limiter.group)
+			}
+			keys := []string{limiter.hits[0].Key, limiter.hits[1].Key, limiter.hits[2].Key}
+			if want := []string{"route:GET:/", "ip:192.0.2.1", "no-header:x-api-key:192.0.2.1"}; !slices.Equal(keys, want) {
+				t.Errorf("keys %q, want %q", keys, want)
+			}
+		},
+		middleware.RateLimit(limiter, perMinute("last", 7)),
+		// A policy told again replaces what was told.
+		func(c *gin.Context) {
+			middleware.WriteDecisions(c, []models.Decision{{Policy: wide.Policy, Allowed: true, Remaining: 89, ResetAfter: time.Minute}})
+		},
+	)
+	w := get(app, "/")
+	wantHeaders(t, w, map[string]string{
+		"RateLimit-Policy":  `"wide";q=100;w=60, "burst";q=10;w=1, "last";q=7;w=60`,
+		"RateLimit":         `"wide";r=89;t=60, "burst";r=1;t=2, "last";r=5;t=0`,
+		"X-RateLimit-Limit": "10", "X-RateLimit-Remaining": "1", "X-Degraded": "rate-limit",
+	})
+
+	burst.Key = nil
+	app = appWith(middleware.RateLimit(limiter, wide, burst))
+	w = get(app, "/")
+	wantHeaders(t, w, map[string]string{"Retry-After": "3", "RateLimit": `"wide";r=90;t=60, "burst";r=1;t=2`})
+	if w.Code != http.StatusTooManyRequests || !strings.Contains(w.Body.String(), `"violated-policies":["burst"]`) ||
+		!strings.Contains(w.Body.String(), `\"burst\" allows 10 in 1 second. Try again in 3 seconds.`) {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+}
+
+func TestRateLimitSkipCostAndMessage(t *testing.T) {
+	limiter := &fakeLimiter{}
+	free, dear, skipped := perMinute("free", 5), perMinute("dear", 5), perMinute("skipped", 5)
+	free.Cost = func(*gin.Context) int64 { return 0 }
+	dear.Cost = func(*gin.Context) int64 { return 3 }
+	dear.Message = "Slow down."
+	skipped.Skip = func(*gin.Context) bool { return true }
+
+	w := get(appWith(middleware.RateLimit(limiter, free, dear, skipped)), "/")
+	wantHeaders(t, w, map[string]string{"RateLimit": `"dear";r=4;t=60`})
+	if len(limiter.hits) != 3 || limiter.hits[0].Cost != -1 || limiter.hits[1].Cost != 3 || limiter.hits[2].Cost != -1 {
+		t.Errorf("asked %+v", limiter.hits)
+	}
+
+	limiter.hits = nil
+	w = get(appWith(middleware.RateLimit(limiter, free, skipped)), "/")
+	if w.Code != http.StatusOK || limiter.hits != nil || w.Header().Get("RateLimit") != "" {
+		t.Errorf("all skipped: %d, asked %+v, headers %v", w.Code, limiter.hits, w.Header())
+	}
+
+	limiter.decide = func(models.Hit) models.Decision { return models.Decision{} }
+	w = get(appWith(middleware.RateLimit(limiter, dear)), "/")
+	if w.Code != http.StatusTooManyRequests || !strings.Contains(w.Body.String(), `"detail":"Slow down."`) {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+}
+
+func TestRateLimitClosedWithoutRedis(t *testing.T) {
+	limiter := &fakeLimiter{err: fmt.Errorf("take: %w", models.ErrUnavailable)}
+	w := get(appWith(middleware.RateLimit(limiter, perMinute("p", 5))), "/")
+	wantHeaders(t, w, map[string]string{"Retry-After": "1", "X-Degraded": "rate-limit"})
+	if w.Code != http.StatusServiceUnavailable || !strings.Contains(w.Body.String(), "/problems/unavailable") {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+}
+
+func TestRateLimitRefundsByOutcome(t *testing.T) {
+	successes, failures, both := perMinute("failures-only", 5), perMinute("successes-only", 5), perMinute("all", 5)
+	successes.SkipSuccessful, failures.SkipFailed = true, true
+	for _, row := range []struct {
+		name   string
+		status int
+		want   []string
+	}{
+		{"success", http.StatusOK, []string{"failures-only"}},
+		{"redirect", http.StatusFound, []string{"failures-only"}},
+		{"refused", http.StatusUnauthorized, []string{"successes-only"}},
+		{"broken", http.StatusBadGateway, []string{"successes-only"}},
+		{"panic", 0, []string{"successes-only"}},
+	} {
+		limiter := &fakeLimiter{}
+		app := gin.New()
+		app.Use(gin.CustomRecoveryWithWriter(nil, func(c *gin.Context, _ any) { c.AbortWithStatus(http.StatusInternalServerError) }))
+		app.GET("/", middleware.RateLimit(limiter, successes, failures, both), func(c *gin.Context) {
+			if row.status == 0 {
+				panic("broken")
+			}
+			c.Status(row.status)
+		})
+		ctx, leave := context.WithCancel(t.Context())
+		leave() // the client has left: the refund happens all the same
+		app.ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(ctx, http.MethodGet, "/", nil))
+		if !slices.Equal(limiter.refunded, row.want) || !limiter.live {
+			t.Errorf("%s: refunded %q, want %q; live ctx %v", row.name, limiter.refunded, row.want, limiter.live)
+		}
+	}
+}
+
+func TestRateLimitPanicsOnBadPolicies(t *testing.T) {
+	for name, policies := range map[string][]middleware.Policy{
+		"no name":  {perMinute("", 1)},
+		"no limit": {perMinute("p", 0)},
+		"twice":    {perMinute("p", 1), perMinute("p", 2)},
+	} {
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Errorf("%s: no panic", name)
+				}
+			}()
+			middleware.RateLimit(&fakeLimiter{}, policies...)
+		}()
+	}
+}
+
+func TestRateLimitByHeaderKeepsTheValueSecret(t *testing.T) {
+	limiter := &fakeLimiter{}
+	policy := perMinute("p", 5)
+	policy.Key = middleware.ByHeader("X-Api-Key")
+	app := appWith(middleware.RateLimit(limiter, policy))
+	keys := map[string]bool{}
+	for _, value := range []string{"secret-1", "secret-2", "secret-1"} {
+		ask(app, "/", "X-Api-Key", value)
+		key := limiter.hits[0].Key
+		if keys[key] = true; strings.Contains(key, "secret") || !strings.HasPrefix(key, "header:x-api-key:") {
+			t.Errorf("key %q", key)
+		}
+	}
+	if len(keys) != 2 {
+		t.Errorf("two values have %d keys", len(keys))
+	}
+}
+
+func TestRateLimitByUser(t *testing.T) {
+	limiter, sessions := &fakeLimiter{}, newFakeSessions()
+	policy := perMinute("api", 5)
+	policy.Key = middleware.ByUser
+	app := appWith(middleware.FindToken("session"), middleware.LookUp(sessions), middleware.RateLimit(limiter, policy))
+	get(app, "/")
+	if key := limiter.hits[0].Key; key != "anonymous:192.0.2.1" {
+		t.Errorf("signed out: %q", key)
+	}
+	ask(app, "/", "Authorization", "Bearer "+sessions.signIn("editor"))
+	if key := limiter.hits[0].Key; key != "user:7" {
+		t.Errorf("signed in: %q", key)
+	}
+}

@@ -1,0 +1,34 @@
+package middleware
+
+import (
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+
+	"github.com/gin-gonic/gin"
+
+	"gatehouse/models"
+)
+
+// Recovery answers 500 when a handler panics and logs the stack; nothing of it
+// is in the answer. http.ErrAbortHandler goes on to net/http, as it must.
+func Recovery(log *slog.Logger) gin.HandlerFunc {
+	return func(c *gin.Context) {
+		defer func() {
+			cause := recover()
+			if cause == nil {
+				return
+			}
+			if cause == http.ErrAbortHandler { //nolint:errorlint // the sentinel itself is what net/http compares
+				panic(cause)
+			}
+			log.ErrorContext(c.Request.Context(), "panic", "cause", cause, "route", c.FullPath(),
+				"requestId", c.Writer.Header().Get(requestIDHeader), "stack", string(debug.Stack()))
+			WriteProblem(c, models.Problem{
+				Name: "internal", Title: "Internal error", Status: http.StatusInternalServerError,
+				Detail: "This is a fault of the server. Report it with the requestId.",
+			})
+		}()
+		c.Next()
+	}
+}

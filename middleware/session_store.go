@@ -1,0 +1,328 @@
+package middleware
+
+import (
+	"bytes"
+	"context"
+	"encoding/gob"
+	"errors"
+	"fmt"
+	"net/http"
+	"reflect"
+	"time"
+
+	"github.com/gin-contrib/sessions"
+	gorilla "github.com/gorilla/sessions"
+
+	"gatehouse/models"
+)
+
+const (
+	maxSessionData = 64 << 10 // bytes
+	maxSaveRetries = 10
+)
+
+// SessionBackend keeps the sessions of a SessionStore; *services.SessionCache is one.
+type SessionBackend interface {
+	SessionReader
+	// Set begins a session with the Data of s and of nobody.
+	Set(ctx context.Context, s models.Session) (token string, begun models.Session, err error)
+	// SaveData stores data if the session still has s.Version. If not: models.ErrStale
+	// with the session as it is now. models.ErrNotFound if it has ended.
+	SaveData(ctx context.Context, s models.Session, data []byte) (models.Session, error)
+	Delete(ctx context.Context, token string) error
+}
+
+// SessionStoreOptions configures a SessionStore.
+type SessionStoreOptions struct {
+	// Name names the cookie for SetCookie and ClearCookie. Empty is "session".
+	Name string
+	// Secure is for sites served over https: the cookie is sent over nothing
+	// else, and its name starts with __Host-, so that no other site of the domain
+	// can set it.
+	Secure bool
+}
+
+// SessionStore is a Store of gin-contrib/sessions on top of the session backend:
+// values live in the same record as the sign-in, so they end with it. The cookie
+// holds the token and nothing else. Values are encoded with encoding/gob: register
+// your own types with gob.Register. All values of a session together have at most
+// 64 KiB.
+//
+// Two requests that change one session at the same time are merged key by key; if
+// both changed the same key, Save of the later one returns models.ErrStale and
+// stores nothing. Save never brings an ended session back: it returns
+// models.ErrNotFound.
+//
+// When the backend cannot be asked, Get returns its error and no session, so that
+// sessions.Default(c) of the original middleware panics rather than hand over an
+// empty one; Sessions answers 503.
+type SessionStore struct {
+	backend SessionBackend
+	name    string
+	options sessions.Options
+}
+
+// NewSessionStore returns a store whose cookies are for the whole site, HttpOnly,
+// SameSite=Lax, and end with the browser.
+func NewSessionStore(backend SessionBackend, opt SessionStoreOptions) *SessionStore {
+	name := opt.Name
+	if name == "" {
+		name = "session"
+	}
+	if opt.Secure {
+		name = "__Host-" + name
+	}
+	return &SessionStore{
+		backend: backend,
+		name:    name,
+		options: sessions.Options{Path: "/", Secure: opt.Secure, HttpOnly: true, SameSite: http.SameSiteLaxMode},
+	}
+}
+
+// CookieName is the name to mount the store under: the configured one, with
+// __Host- before it when Secure.
+func (s *SessionStore) CookieName() string { return s.name }
+
+// Options replaces the attributes of all cookies, those left out included. Call it
+// before the first request.
+func (s *SessionStore) Options(options sessions.Options) { s.options = options }
+
+// SetCookie gives the browser the token of a session that was begun elsewhere, as
+// by sign-in, until expires.
+func (s *SessionStore) SetCookie(w http.ResponseWriter, token string, expires time.Time) {
+	options := s.options.ToGorillaOptions()
+	options.MaxAge = max(1, int(time.Until(expires)/time.Second))
+	http.SetCookie(w, gorilla.NewCookie(s.name, token, options))
+}
+
+// ClearCookie makes the browser forget the token. It does not end the session.
+func (s *SessionStore) ClearCookie(w http.ResponseWriter) {
+	options := s.options.ToGorillaOptions()
+	options.MaxAge = -1
+	http.SetCookie(w, gorilla.NewCookie(s.name, "", options))
+}
+
+// loadedSession is what a gorilla session was made from. It travels in the
+// request's context, as gorilla's own registry does.
+type loadedSession struct {
+	token  string
+	record models.Session // Hash "" if there is none
+	err    error
+}
+
+type loadedKey struct{ session *gorilla.Session }
+
+// Get returns the request's session of that name, the same one each time, empty
+// and new if it has none. On an error it returns no session.
+func (s *SessionStore) Get(r *http.Request, name string) (*gorilla.Session, error) {
+	session, err := gorilla.GetRegistry(r).Get(s, name)
+	if err != nil {
+		return nil, err
+	}
+	return session, nil
+}
+
+// New is for gorilla's registry: use Get. On an error the session it returns
+// cannot be saved.
+func (s *SessionStore) New(r *http.Request, name string) (*gorilla.Session, error) {
+	session := gorilla.NewSession(s, name)
+	session.Options = s.options.ToGorillaOptions()
+	session.IsNew = true
+	loaded, values := s.load(r, name)
+	*r = *r.WithContext(context.WithValue(r.Context(), loadedKey{session}, loaded))
+	if loaded.err != nil {
+		return session, loaded.err
+	}
+	if loaded.record.Hash != "" {
+		session.ID, session.Values, session.IsNew = loaded.record.ID, values, false
+	}
+	return session, nil
+}
+
+func (s *SessionStore) load(r *http.Request, name string) (*loadedSession, map[any]any) {
+	cookie, err := r.Cookie(name)
+	if err != nil {
+		return &loadedSession{}, nil
+	}
+	record, err := s.backend.Get(r.Context(), cookie.Value)
+	if errors.Is(err, models.ErrNotFound) {
+		return &loadedSession{}, nil
+	}
+	if err != nil {
+		return &loadedSession{err: fmt.Errorf("load session: %w", err)}, nil
+	}
+	values, err := decodeValues(record.Data)
+	if err != nil {
+		return &loadedSession{err: fmt.Errorf("load session %s: %w", record.ID, err)}, nil
+	}
+	if record.User.ID == "" { // of a signed-in user, LookUp decides what is activity
+		s.backend.Seen(record)
+	}
+	return &loadedSession{token: cookie.Value, record: record}, values
+}
+
+// Save stores the session's values and sets the cookie where the browser needs
+// it; with MaxAge < 0 it ends the session. An empty session that does not exist
+// yet is not begun.
+func (s *SessionStore) Save(r *http.Request, w http.ResponseWriter, session *gorilla.Session) error {
+	loaded, ok := r.Context().Value(loadedKey{session}).(*loadedSession)
+	switch {
+	case !ok && session.ID != "":
+		return fmt.Errorf("save session %s: it was loaded with another request", session.ID)
+	case !ok:
+		loaded = &loadedSession{}
+		*r = *r.WithContext(context.WithValue(r.Context(), loadedKey{session}, loaded))
+	case loaded.err != nil:
+		return fmt.Errorf("save a session that could not be loaded: %w", loaded.err)
+	}
+	if session.Options == nil {
+		session.Options = s.options.ToGorillaOptions()
+	}
+	begun := false
+	switch {
+	case session.Options.MaxAge < 0:
+		return s.end(r, w, session, loaded)
+	case loaded.record.Hash != "":
+		if err := s.update(r.Context(), session, loaded); err != nil {
+			return fmt.Errorf("save session %s: %w", session.ID, err)
+		}
+	case len(session.Values) == 0:
+		return nil
+	default:
+		if err := s.begin(r.Context(), session, loaded); err != nil {
+			return fmt.Errorf("begin session: %w", err)
+		}
+		begun = true
+	}
+	if begun || session.Options.MaxAge > 0 || *session.Options != *s.options.ToGorillaOptions() {
+		http.SetCookie(w, gorilla.NewCookie(session.Name(), loaded.token, session.Options))
+	}
+	return nil
+}
+
+func (s *SessionStore) begin(ctx context.Context, session *gorilla.Session, loaded *loadedSession) error {
+	data, err := encodeValues(session.Values)
+	if err != nil {
+		return err
+	}
+	token, record, err := s.backend.Set(ctx, models.Session{Data: data})
+	if err != nil {
+		return err
+	}
+	loaded.token, loaded.record, session.ID = token, record, record.ID
+	return nil
+}
+
+// update stores the values, merged with what others stored since they were loaded.
+func (s *SessionStore) update(ctx context.Context, session *gorilla.Session, loaded *loadedSession) error {
+	values, current := session.Values, loaded.record
+	for range maxSaveRetries {
+		data, err := encodeValues(values)
+		if err != nil {
+			return err
+		}
+		saved, err := s.backend.SaveData(ctx, current, data)
+		if err == nil {
+			loaded.record, session.Values = saved, values
+			return nil
+		}
+		if !errors.Is(err, models.ErrStale) {
+			return err
+		}
+		current = saved
+		if values, err = mergeValues(loaded.record.Data, session.Values, current.Data); err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("too many others change it: %w", models.ErrStale)
+}
+
+func (s *SessionStore) end(r *http.Request, w http.ResponseWriter, session *gorilla.Session, loaded *loadedSession) error {
+	if loaded.token != "" {
+		err := s.backend.Delete(r.Context(), loaded.token)
+		if err != nil && !errors.Is(err, models.ErrNotFound) {
+			return fmt.Errorf("end session %s: %w", session.ID, err)
+		}
+	}
+	*loaded, session.ID = loadedSession{}, ""
+	http.SetCookie(w, gorilla.NewCookie(session.Name(), "", session.Options))
+	return nil
+}
+
+// mergeValues puts what mine changed since base into theirs. models.ErrStale if both
+// changed the same key, and not to the same value.
+func mergeValues(base []byte, mine map[any]any, theirs []byte) (map[any]any, error) {
+	before, err := decodeValues(base)
+	if err != nil {
+		return nil, err
+	}
+	merged, err := decodeValues(theirs)
+	if err != nil {
+		return nil, err
+	}
+	encoded, err := encodeValues(mine) // compare like with like: what decoding makes of it
+	if err != nil {
+		return nil, err
+	}
+	if mine, err = decodeValues(encoded); err != nil {
+		return nil, err
+	}
+	for _, key := range keysOf(before, mine) {
+		was, wasThere := before[key]
+		want, wanted := mine[key]
+		is, isThere := merged[key]
+		switch {
+		case same(was, wasThere, want, wanted): // not ours
+		case same(is, isThere, want, wanted): // done already
+		case !same(is, isThere, was, wasThere):
+			return nil, fmt.Errorf("value %v was changed by somebody else too: %w", key, models.ErrStale)
+		case wanted:
+			merged[key] = want
+		default:
+			delete(merged, key)
+		}
+	}
+	return merged, nil
+}
+
+func keysOf(a, b map[any]any) []any {
+	var keys []any
+	for key := range a {
+		keys = append(keys, key)
+	}
+	for key := range b {
+		if _, ok := a[key]; !ok {
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
+
+func same(a any, aThere bool, b any, bThere bool) bool {
+	return aThere == bThere && reflect.DeepEqual(a, b)
+}
+
+func encodeValues(values map[any]any) ([]byte, error) {
+	if len(values) == 0 {
+		return nil, nil
+	}
+	var b bytes.Buffer
+	if err := gob.NewEncoder(&b).Encode(values); err != nil {
+		return nil, fmt.Errorf("encode session values: %w", err)
+	}
+	if b.Len() > maxSessionData {
+		return nil, fmt.Errorf("encode session values: %d bytes, more than %d", b.Len(), maxSessionData)
+	}
+	return b.Bytes(), nil
+}
+
+func decodeValues(data []byte) (map[any]any, error) {
+	values := map[any]any{}
+	if len(data) == 0 {
+		return values, nil
+	}
+	if err := gob.NewDecoder(bytes.NewReader(data)).Decode(&values); err != nil {
+		return nil, fmt.Errorf("decode session values: %w", err)
+	}
+	return values, nil
+}

@@ -1,0 +1,234 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	swaggerfiles "github.com/swaggo/files"
+	ginswagger "github.com/swaggo/gin-swagger"
+
+	_ "gatehouse/docs" // the generated API description
+	"gatehouse/handlers"
+	"gatehouse/middleware"
+	"gatehouse/models"
+	"gatehouse/services"
+	"gatehouse/services/store"
+	"gatehouse/templates"
+)
+
+const (
+	startPatience = 500 * time.Millisecond // for the first answer of Redis
+	closeTimeout  = 5 * time.Second        // for what is closed after HTTP has drained
+)
+
+// app is everything that runs, in the order in which it was started.
+type app struct {
+	config   Config
+	log      *slog.Logger
+	stdout   io.Writer
+	handlers *handlers.Handlers
+	server   *http.Server
+	listener net.Listener
+	closers  []func(context.Context) error // closed last to first
+}
+
+// newApp opens the database, which must be there, begins to connect to Redis,
+// which need not, and listens.
+func newApp(ctx context.Context, config Config, stdout io.Writer) (*app, error) {
+	a := &app{config: config, stdout: stdout, log: newLogger(config, stdout)}
+	if err := a.start(ctx); err != nil {
+		return nil, errors.Join(err, a.close())
+	}
+	return a, nil
+}
+
+func newLogger(config Config, w io.Writer) *slog.Logger {
+	opt := &slog.HandlerOptions{Level: config.LogLevel}
+	if config.LogFormat == "json" {
+		return slog.New(slog.NewJSONHandler(w, opt))
+	}
+	return slog.New(slog.NewTextHandler(w, opt))
+}
+
+func (a *app) start(ctx context.Context) error {
+	slog.SetDefault(a.log)
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+
+	db, err := store.Open(ctx, store.Options{URL: a.config.DatabaseURL, Timeout: a.config.DatabaseTimeout, MaxConns: a.config.DatabaseMaxConns})
+	if err != nil {
+		return err
+	}
+	a.closers = append(a.closers, func(context.Context) error { return db.Close() })
+	secrets, err := a.secrets(ctx, db)
+	if err != nil {
+		return err
+	}
+	redis, err := a.connectRedis(ctx, registry)
+	if err != nil {
+		return err
+	}
+	options, err := a.wire(ctx, db, redis, secrets, registry)
+	if err != nil {
+		return err
+	}
+	a.handlers = handlers.New(options)
+	if a.listener, err = new(net.ListenConfig).Listen(ctx, "tcp", a.config.Addr); err != nil {
+		return fmt.Errorf("ADDR=%q: %w", a.config.Addr, err)
+	}
+	router, err := a.router(registry)
+	if err != nil {
+		return err
+	}
+	a.server = &http.Server{
+		Handler:           router,
+		ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout:       30 * time.Second,
+		WriteTimeout:      60 * time.Second, // a lock request may wait 30 s
+		IdleTimeout:       2 * time.Minute,
+		ErrorLog:          slog.NewLogLogger(a.log.Handler(), slog.LevelWarn),
+	}
+	return nil
+}
+
+// secrets are the configured keys, or in development one that is made once and
+// kept in the database.
+func (a *app) secrets(ctx context.Context, db *store.Store) ([]string, error) {
+	if a.config.SecretKeys != nil {
+		return a.config.SecretKeys, nil
+	}
+	kept, err := db.Setting(ctx, "secret_key", rand.Text()+rand.Text())
+	if err != nil {
+		return nil, err
+	}
+	return []string{kept}, nil
+}
+
+func (a *app) connectRedis(ctx context.Context, registry prometheus.Registerer) (*services.Redis, error) {
+	opt := services.RedisOptions{
+		Disabled: !a.config.RedisEnabled, Embedded: a.config.EmbeddedRedis(),
+		KeyPrefix: a.config.RedisKeyPrefix, Timeout: a.config.RedisTimeout, Logger: a.log, Metrics: registry,
+	}
+	switch {
+	case opt.Disabled:
+	case opt.Embedded:
+		embedded, err := services.StartEmbeddedRedis()
+		if err != nil {
+			return nil, err
+		}
+		a.closers = append(a.closers, func(context.Context) error { embedded.Close(); return nil })
+		opt.Client = embedded.ClientOption()
+	default:
+		client, err := a.config.RedisClient()
+		if err != nil {
+			return nil, err
+		}
+		opt.Client = client
+	}
+	redis := services.NewRedis(opt)
+	a.closers = append(a.closers, redis.Close)
+	ctx, cancel := context.WithTimeout(ctx, startPatience)
+	defer cancel()
+	redis.WaitReady(ctx)
+	return redis, nil
+}
+
+// wire joins the services.
+func (a *app) wire(ctx context.Context, db *store.Store, redis *services.Redis, secrets []string, registry *prometheus.Registry) (handlers.Options, error) {
+	c := a.config
+	policy := func(name string, limit int64, window time.Duration) models.Policy {
+		return models.Policy{Name: name, Limit: limit, Window: window, Algorithm: c.RateLimitAlgorithm, OnRedisDown: c.RateLimitOnRedisDown}
+	}
+	limiter := services.NewRateLimiter(redis, services.RateLimiterOptions{Metrics: registry, Logger: a.log})
+	locks := services.NewLocker(redis, &services.LockerOptions{OnRedisDown: c.LockOnRedisDown, Logger: a.log, Metrics: registry})
+	sessions := services.NewSessionCache(redis, db, services.SessionOptions{
+		IdleTimeout: c.SessionIdleTimeout, AbsoluteTimeout: c.SessionAbsoluteTimeout, MaxPerUser: c.SessionMaxPerUser, Logger: a.log, Metrics: registry,
+	})
+	a.closers = append(a.closers, sessions.Close)
+	accounts := services.NewAccounts(db, sessions, locks, limiter, services.AccountsOptions{
+		LoginByIP: policy("login-ip", c.LoginRateLimitMax, c.LoginRateLimitWindow), LoginByAccount: policy("login-account", c.LoginRateLimitMax, c.LoginRateLimitWindow),
+		Logger: a.log,
+	})
+	tokens, err := services.NewLockTokens(secrets)
+	if err != nil {
+		return handlers.Options{}, err
+	}
+	processes, err := services.NewProcesses(db, locks, tokens, secrets[0])
+	if err != nil {
+		return handlers.Options{}, err
+	}
+	if err := fillDatabase(ctx, c, db, accounts, processes); err != nil {
+		return handlers.Options{}, err
+	}
+	pages, err := templates.New()
+	if err != nil {
+		return handlers.Options{}, err
+	}
+	return handlers.Options{
+		Processes: processes, Locks: locks, Accounts: accounts, Sessions: sessions, Limiter: limiter, Redis: redis, Database: db,
+		Pages: pages, Cookie: middleware.NewSessionStore(sessions, middleware.SessionStoreOptions{Name: "gatehouse", Secure: c.Secure()}),
+		Metrics: promhttp.HandlerFor(registry, promhttp.HandlerOpts{}), PublicURL: c.PublicURL,
+		API: policy("api", c.RateLimitMax, c.RateLimitWindow), Anonymous: policy("anonymous", c.RateLimitMax, c.RateLimitWindow),
+	}, nil
+}
+
+func (a *app) router(registry prometheus.Registerer) (*gin.Engine, error) {
+	gin.SetMode(gin.ReleaseMode)
+	r := gin.New()
+	r.UseRawPath, r.HandleMethodNotAllowed = true, true
+	r.RedirectTrailingSlash = false
+	if err := r.SetTrustedProxies(a.config.TrustedProxies); err != nil {
+		return nil, fmt.Errorf("TRUSTED_PROXIES: %w", err)
+	}
+	r.Use(middleware.RequestID(), middleware.AccessLog(a.log, "/healthz", "/readyz", "/metrics"), middleware.Metrics(registry),
+		middleware.Recovery(a.log), middleware.SecurityHeaders(a.config.Secure()))
+	a.handlers.Register(r)
+	r.GET("/swagger/*any", ginswagger.WrapHandler(swaggerfiles.Handler, ginswagger.PersistAuthorization(true)))
+	return r, nil
+}
+
+// serve answers requests until ctx ends, then drains: waiting lock requests are
+// answered first, then requests under way are finished, then the rest is closed.
+func (a *app) serve(ctx context.Context) error {
+	a.printWelcome()
+	failed := make(chan error, 1)
+	go func() { failed <- a.server.Serve(a.listener) }()
+	select {
+	case err := <-failed:
+		return errors.Join(fmt.Errorf("serve: %w", err), a.close())
+	case <-ctx.Done():
+	}
+	a.log.Info("shutting down", "timeout", a.config.ShutdownTimeout)
+	a.handlers.Drain()
+	time.Sleep(a.config.ShutdownDelay) // load balancers see /readyz before connections are refused
+	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), a.config.ShutdownTimeout)
+	defer cancel()
+	err := a.server.Shutdown(drain)
+	if err != nil {
+		err = errors.Join(fmt.Errorf("SHUTDOWN_TIMEOUT=%s passed: requests under way were cut off", a.config.ShutdownTimeout), a.server.Close())
+	}
+	return errors.Join(err, a.close())
+}
+
+// close ends what was started, last to first.
+func (a *app) close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	var errs []error
+	for i := len(a.closers) - 1; i >= 0; i-- {
+		errs = append(errs, a.closers[i](ctx))
+	}
+	a.closers = nil
+	return errors.Join(errs...)
+}

@@ -1,0 +1,117 @@
+package main
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/gin-gonic/gin"
+)
+
+// startApp is the whole application in this process, embedded, without a socket:
+// requests go straight to its handler. env changes the configuration.
+func startApp(t testing.TB, env map[string]string) *app {
+	t.Helper()
+	all := map[string]string{
+		"ADDR": "127.0.0.1:0", "DATABASE_URL": filepath.Join(t.TempDir(), "test.db"), "LOG_LEVEL": "error",
+		"RATE_LIMIT_MAX": "1000000", "LOGIN_RATE_LIMIT_MAX": "1000000",
+	}
+	for name, value := range env {
+		all[name] = value
+	}
+	config, err := LoadConfig(func(name string) string { return all[name] }, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := newApp(t.Context(), config, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = a.listener.Close()
+		if err := a.close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return a
+}
+
+func (a *app) do(method, path, body string, headers ...string) *httptest.ResponseRecorder {
+	w := httptest.NewRecorder()
+	r := httptest.NewRequest(method, "http://127.0.0.1/", strings.NewReader(body))
+	// Any bytes, where a client would refuse them.
+	r.RequestURI = path
+	r.URL.Path, r.URL.RawQuery, _ = strings.Cut(path, "?")
+	for i := 0; i < len(headers); i += 2 {
+		r.Header.Set(headers[i], headers[i+1])
+	}
+	a.server.Handler.ServeHTTP(w, r)
+	return w
+}
+
+func (a *app) signIn(t testing.TB, email string) string {
+	t.Helper()
+	w := a.do(http.MethodPost, "/api/v1/auth/login", `{"email":"`+email+`","password":"`+demoPassword+`"}`, "Content-Type", "application/json")
+	var answer struct{ Token string }
+	if err := json.Unmarshal(w.Body.Bytes(), &answer); err != nil || w.Code != http.StatusOK {
+		t.Fatalf("sign in as %s: %d %s", email, w.Code, w.Body)
+	}
+	return answer.Token
+}
+
+func TestEveryRouteIsDocumentedAndNothingElse(t *testing.T) {
+	a := startApp(t, nil)
+	parameter := regexp.MustCompile(`:([a-z]+)`)
+	var routes []string
+	for _, route := range a.server.Handler.(*gin.Engine).Routes() {
+		if path, ok := strings.CutPrefix(route.Path, "/api/v1"); ok {
+			routes = append(routes, strings.ToLower(route.Method)+" "+parameter.ReplaceAllString(path, "{$1}"))
+		}
+	}
+	text, err := os.ReadFile("docs/swagger.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var doc struct {
+		Paths map[string]map[string]struct {
+			Security []map[string]any
+			Summary  string
+		}
+	}
+	if err := json.Unmarshal(text, &doc); err != nil {
+		t.Fatal(err)
+	}
+	var documented []string
+	for path, methods := range doc.Paths {
+		for method, operation := range methods {
+			documented = append(documented, method+" "+path)
+			if operation.Summary == "" || (len(operation.Security) == 0 && path != "/auth/login") {
+				t.Errorf("%s %s: no summary or no security scheme", method, path)
+			}
+		}
+	}
+	slices.Sort(routes)
+	slices.Sort(documented)
+	if !slices.Equal(routes, documented) {
+		t.Errorf("routes:\n%s\ndocumented:\n%s", strings.Join(routes, "\n"), strings.Join(documented, "\n"))
+	}
+}
+
+func TestSwaggerUIIsServed(t *testing.T) {
+	a := startApp(t, nil)
+	for _, path := range []string{"/swagger/index.html", "/swagger/doc.json", "/swagger/swagger-ui-bundle.js"} {
+		if w := a.do(http.MethodGet, path, ""); w.Code != http.StatusOK {
+			t.Errorf("%s: %d", path, w.Code)
+		}
+	}
+	if w := a.do(http.MethodGet, "/swagger/doc.json", ""); !strings.Contains(w.Body.String(), "type: Bearer TOKEN") {
+		t.Error("the Authorize box does not say what to type")
+	}
+}

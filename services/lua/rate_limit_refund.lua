@@ -1,0 +1,40 @@
+-- Takes back what one admitted hit added, and nothing else.
+--
+-- KEYS[1] -> the admissions, as in rate_limit_take.lua
+-- ARGV[1] -> the id of the call that added them
+-- ARGV[2] -> burst (0: sliding log), ARGV[3] -> limit, ARGV[4] -> window in microseconds
+-- ARGV[5] -> cost, ARGV[6] -> the server's time of the admission in microseconds
+--
+-- Returns 1 if something was taken back.
+
+local key, id = KEYS[1], ARGV[1]
+local burst, limit, window = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local cost, at = tonumber(ARGV[5]), tonumber(ARGV[6])
+
+if burst == 0 then
+  local members = {}
+  for unit = 1, cost do
+    members[unit] = string.format('%s%03d', id, unit - 1)
+  end
+  return math.min(1, redis.call('ZREM', key, unpack(members)))
+end
+
+local clock = redis.call('TIME')
+local time = tonumber(clock[1]) * 1000000 + tonumber(clock[2])
+local level, last = string.match(redis.call('GET', key) or '', '^(%d+) (%d+)$')
+if not level then
+  return 0
+end
+level, last = tonumber(level), tonumber(last)
+local refill = math.max(1, limit - burst)
+local now = math.max(time, last)
+-- What the hit added may have leaked out since: at most refill a microsecond.
+-- Taking back more would give away quota that others have used.
+local left = cost * window - math.min(now - at, math.ceil(cost * window / refill)) * refill
+if left <= 0 then
+  return 0
+end
+level = math.max(0, level - left)
+redis.call('SET', key, string.format('%.0f %.0f', level, last),
+  'PX', math.max(1, math.ceil((level / refill + last - time) / 1000)))
+return 1

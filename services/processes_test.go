@@ -1,0 +1,321 @@
+package services_test
+
+import (
+	"errors"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"gatehouse/models"
+	"gatehouse/services"
+	"gatehouse/services/servicestest"
+	"gatehouse/services/store"
+)
+
+const secret = "0123456789abcdef0123456789abcdef"
+
+// desk is one instance that edits processes.
+type desk struct {
+	*services.Processes
+	store *store.Store
+	locks *services.Locker
+}
+
+func openStore(t *testing.T, url string) *store.Store {
+	t.Helper()
+	db, err := store.Open(t.Context(), store.Options{URL: url})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return db
+}
+
+func newDesk(t *testing.T, redis *services.Redis, db *store.Store, secrets ...string) desk {
+	t.Helper()
+	if secrets == nil {
+		secrets = []string{secret}
+	}
+	tokens, err := services.NewLockTokens(secrets)
+	if err != nil {
+		t.Fatal(err)
+	}
+	locks := services.NewLocker(redis, &services.LockerOptions{OnRedisDown: models.OnRedisDownOpen, Logger: quiet()})
+	processes, err := services.NewProcesses(db, locks, tokens, secrets[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return desk{Processes: processes, store: db, locks: locks}
+}
+
+// office is one desk, two editors and a process to edit.
+func office(t *testing.T) (desk, models.UserRef, models.UserRef, models.Process) {
+	t.Helper()
+	d := newDesk(t, newRedis(t, servicestest.StartRedis(t).Addr), openStore(t, filepath.Join(t.TempDir(), "test.db")))
+	alice, bob := addUser(t, d.store, "alice@example.com"), addUser(t, d.store, "bob@example.com")
+	process, err := d.Create(t.Context(), alice, models.ProcessFields{Title: "Order paper", Status: "draft"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d, alice, bob, process
+}
+
+func addUser(t *testing.T, db *store.Store, email string) models.UserRef {
+	t.Helper()
+	user, err := db.CreateUser(t.Context(), email, "hash", []string{models.RoleEditor})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return models.UserRef{ID: user.ID, Email: user.Email}
+}
+
+func fields(title string) models.ProcessFields {
+	return models.ProcessFields{Title: title, Status: "active"}
+}
+
+func TestProcessLockTokenIsBoundToUserAndProcess(t *testing.T) {
+	d, alice, bob, process := office(t)
+	other, err := d.Create(t.Context(), alice, fields("Another"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	lock, err := d.Lock(t.Context(), alice, process.ID, services.LockOptions{})
+	if err != nil || lock.Process.Version != process.Version || lock.TTL < 299*time.Second {
+		t.Fatalf("lock: %+v, %v", lock, err)
+	}
+	wrong := map[string]struct {
+		user  models.UserRef
+		id    string
+		token string
+		want  error
+	}{
+		"none":            {alice, process.ID, "", models.ErrLockTokenRequired},
+		"forged":          {alice, process.ID, "forged", models.ErrNotHeld},
+		"cut":             {alice, process.ID, lock.Token[:len(lock.Token)-2], models.ErrNotHeld},
+		"of another user": {bob, process.ID, lock.Token, models.ErrNotHeld},
+		"other process":   {alice, other.ID, lock.Token, models.ErrNotHeld},
+		"no such process": {alice, "4711", lock.Token, models.ErrNotFound},
+	}
+	for name, w := range wrong {
+		t.Run(name, func(t *testing.T) {
+			if _, _, err := d.Replace(t.Context(), w.user, w.id, w.token, nil, fields("x")); !errors.Is(err, w.want) {
+				t.Errorf("replace: %v", err)
+			}
+			if _, err := d.Delete(t.Context(), w.user, w.id, w.token, nil); !errors.Is(err, w.want) {
+				t.Errorf("delete: %v", err)
+			}
+			if _, err := d.Extend(t.Context(), w.user, w.id, w.token, 0); !errors.Is(err, w.want) {
+				t.Errorf("extend: %v", err)
+			}
+			if _, err := d.Unlock(t.Context(), w.user, w.id, w.token); !errors.Is(err, w.want) {
+				t.Errorf("unlock: %v", err)
+			}
+		})
+	}
+	if got, degraded, err := d.Replace(t.Context(), alice, process.ID, lock.Token, nil, fields("Order more paper")); err != nil || degraded || got.Version != process.Version+1 {
+		t.Errorf("replace with the right token: %+v, %v", got, err)
+	}
+	if _, _, err := d.Replace(t.Context(), alice, process.ID, lock.Token, nil, fields("Again")); err != nil {
+		t.Errorf("a second write under the same grant: %v", err)
+	}
+	if _, err := d.Delete(t.Context(), alice, process.ID, lock.Token, nil); err != nil {
+		t.Errorf("delete: %v", err)
+	}
+	if s, err := d.locks.Status(t.Context(), services.Resource(process.ID)); err != nil || s.Held {
+		t.Errorf("the lock did not end with its process: %+v, %v", s, err)
+	}
+}
+
+func TestProcessLockTokenSurvivesKeyRotation(t *testing.T) {
+	d, alice, _, process := office(t)
+	lock, err := d.Lock(t.Context(), alice, process.ID, services.LockOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	rotated := desk{Processes: rotate(t, d, "fedcba9876543210fedcba9876543210", secret)}
+	if _, _, err := rotated.Replace(t.Context(), alice, process.ID, lock.Token, nil, fields("x")); err != nil {
+		t.Errorf("a token signed with the older key: %v", err)
+	}
+	gone := desk{Processes: rotate(t, d, "fedcba9876543210fedcba9876543210")}
+	if _, _, err := gone.Replace(t.Context(), alice, process.ID, lock.Token, nil, fields("x")); !errors.Is(err, models.ErrNotHeld) {
+		t.Errorf("a token signed with a key that was removed: %v", err)
+	}
+}
+
+func rotate(t *testing.T, d desk, secrets ...string) *services.Processes {
+	t.Helper()
+	tokens, err := services.NewLockTokens(secrets)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := services.NewProcesses(d.store, d.locks, tokens, secrets[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func TestProcessIdempotencyKey(t *testing.T) {
+	d, alice, bob, process := office(t)
+	opt := services.LockOptions{IdempotencyKey: "try-1"}
+	first, err := d.Lock(t.Context(), alice, process.ID, opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := d.Replace(t.Context(), alice, process.ID, first.Token, nil, fields("changed")); err != nil {
+		t.Fatal(err)
+	}
+	again, err := d.Lock(t.Context(), alice, process.ID, opt)
+	if err != nil || again.Token != first.Token || again.Grant != first.Grant || again.Process.Title != "changed" {
+		t.Errorf("repeated: %+v, %v", again, err)
+	}
+	for name, try := range map[string]struct {
+		user models.UserRef
+		key  string
+	}{"another key": {alice, "try-2"}, "no key": {alice, ""}, "another user": {bob, "try-1"}} {
+		if _, err := d.Lock(t.Context(), try.user, process.ID, services.LockOptions{IdempotencyKey: try.key}); !errors.Is(err, models.ErrNotAcquired) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	// A key that did not match must not end the grant it repeats.
+	opt.IfMatch = &models.IfMatch{Versions: []int64{99}}
+	if _, err := d.Lock(t.Context(), alice, process.ID, opt); !errors.Is(err, models.ErrPreconditionFailed) {
+		t.Errorf("repeated with If-Match: %v", err)
+	}
+	if _, err := d.Unlock(t.Context(), alice, process.ID, first.Token); err != nil {
+		t.Errorf("the grant ended by a failed repeat: %v", err)
+	}
+	opt.IfMatch = nil
+	next, err := d.Lock(t.Context(), alice, process.ID, opt)
+	if err != nil || next.Token == first.Token || next.Grant == first.Grant {
+		t.Errorf("after release the key gets a new grant: %+v, %v", next, err)
+	}
+	if _, _, err := d.Replace(t.Context(), alice, process.ID, first.Token, nil, fields("late")); !errors.Is(err, models.ErrNotHeld) {
+		t.Errorf("the ended grant still writes: %v", err)
+	}
+}
+
+func TestProcessTokenIsNotInRedis(t *testing.T) {
+	server := servicestest.StartRedis(t)
+	d := newDesk(t, newRedis(t, server.Addr), openStore(t, filepath.Join(t.TempDir(), "test.db")))
+	alice := addUser(t, d.store, "alice@example.com")
+	process, err := d.Create(t.Context(), alice, fields("Order paper"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	lock, err := d.Lock(t.Context(), alice, process.ID, services.LockOptions{IdempotencyKey: "one"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for key := range strings.SplitSeq(server.Do("KEYS", "*lock:*"), "\n") {
+		if dump := server.Do("HGETALL", key); strings.Contains(dump, lock.Token) || strings.Contains(dump, lock.LockClaim.Token) {
+			t.Errorf("%s shows a token:\n%s", key, dump)
+		}
+	}
+}
+
+func TestProcessIfMatch(t *testing.T) {
+	d, alice, _, process := office(t)
+	stale := &models.IfMatch{Versions: []int64{process.Version + 1}}
+	if _, err := d.Lock(t.Context(), alice, process.ID, services.LockOptions{IfMatch: stale}); !errors.Is(err, models.ErrPreconditionFailed) {
+		t.Errorf("lock: %v", err)
+	}
+	if s, err := d.LockStatus(t.Context(), process.ID); err != nil || s.Held {
+		t.Errorf("a refused lock stays: %+v, %v", s, err)
+	}
+	if _, _, err := d.QuickUpdate(t.Context(), alice, process.ID, 0, stale, models.ProcessPatch{}); !errors.Is(err, models.ErrPreconditionFailed) {
+		t.Errorf("quick update: %v", err)
+	}
+	lock, err := d.Lock(t.Context(), alice, process.ID, services.LockOptions{IfMatch: &models.IfMatch{Any: true}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var conflict *models.ConflictError
+	if _, _, err := d.Replace(t.Context(), alice, process.ID, lock.Token, stale, fields("x")); !errors.As(err, &conflict) || !errors.Is(err, models.ErrPreconditionFailed) || conflict.Current.Version != process.Version {
+		t.Errorf("replace: %v", err)
+	}
+	if _, _, err := d.Replace(t.Context(), alice, process.ID, lock.Token, &models.IfMatch{Versions: []int64{7, process.Version}}, fields("x")); err != nil {
+		t.Errorf("replace with the current version among others: %v", err)
+	}
+}
+
+func TestProcessTheDatabaseDecides(t *testing.T) {
+	db := openStore(t, filepath.Join(t.TempDir(), "test.db"))
+	noRedis := func() *services.Redis { return startRedisClient(t, services.RedisOptions{Disabled: true}) }
+	a, b := newDesk(t, noRedis(), db), newDesk(t, noRedis(), db)
+	alice, bob := addUser(t, db, "alice@example.com"), addUser(t, db, "bob@example.com")
+	process, err := a.Create(t.Context(), alice, fields("Order paper"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	one, err := a.Lock(t.Context(), alice, process.ID, services.LockOptions{})
+	if err != nil || !one.Degraded {
+		t.Fatalf("%+v, %v", one, err)
+	}
+	two, err := b.Lock(t.Context(), bob, process.ID, services.LockOptions{})
+	if err != nil || !two.Degraded {
+		t.Fatalf("%+v, %v", two, err)
+	}
+	errs := make([]error, 2)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		_, _, errs[0] = a.Replace(t.Context(), alice, process.ID, one.Token, nil, fields("from alice"))
+	})
+	wg.Go(func() { _, _, errs[1] = b.Replace(t.Context(), bob, process.ID, two.Token, nil, fields("from bob")) })
+	wg.Wait()
+	if (errs[0] == nil) == (errs[1] == nil) {
+		t.Fatalf("exactly one must succeed: %v, %v", errs[0], errs[1])
+	}
+	var conflict *models.ConflictError
+	if err := errors.Join(errs...); !errors.As(err, &conflict) || !errors.Is(err, models.ErrVersionConflict) || conflict.Current.Version != process.Version+1 {
+		t.Errorf("the loser is told: %v", err)
+	}
+	// A quick update in between merges: it changes its own field only.
+	status := "paused"
+	got, degraded, err := a.QuickUpdate(t.Context(), alice, process.ID, 0, nil, models.ProcessPatch{Status: &status})
+	if errors.Is(err, models.ErrNotAcquired) { // a still knows alice's lock
+		if _, err := a.Unlock(t.Context(), alice, process.ID, one.Token); err != nil {
+			t.Fatal(err)
+		}
+		got, degraded, err = a.QuickUpdate(t.Context(), alice, process.ID, 0, nil, models.ProcessPatch{Status: &status})
+	}
+	if err != nil || !degraded || got.Status != "paused" || !strings.HasPrefix(got.Title, "from ") {
+		t.Errorf("quick update: %+v, %v, %v", got, degraded, err)
+	}
+}
+
+func TestProcessQuickUpdateWaitsForTheLock(t *testing.T) {
+	d, alice, bob, process := office(t)
+	lock, err := d.Lock(t.Context(), alice, process.ID, services.LockOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	title := "Order less paper"
+	if _, _, err := d.QuickUpdate(t.Context(), bob, process.ID, 0, nil, models.ProcessPatch{Title: &title}); !errors.Is(err, models.ErrNotAcquired) {
+		t.Errorf("quick update while locked: %v", err)
+	}
+	done := make(chan error, 1)
+	go func() {
+		_, _, err := d.QuickUpdate(t.Context(), bob, process.ID, 10*time.Second, nil, models.ProcessPatch{Title: &title})
+		done <- err
+	}()
+	servicestest.Eventually(t, time.Second, func() bool {
+		s, err := d.LockStatus(t.Context(), process.ID)
+		return err == nil && s.Waiting == 1
+	}, "the update does not wait")
+	if _, err := d.Unlock(t.Context(), alice, process.ID, lock.Token); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if s, err := d.LockStatus(t.Context(), process.ID); err != nil || s.Held {
+		t.Errorf("its lock stays: %+v, %v", s, err)
+	}
+}

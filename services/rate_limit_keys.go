@@ -1,0 +1,176 @@
+package services
+
+import (
+	"context"
+	"crypto/sha256"
+	_ "embed"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"gatehouse/models"
+)
+
+//go:embed lua/rate_limit_take.lua
+var rateLimitTake string
+
+//go:embed lua/rate_limit_refund.lua
+var rateLimitRefund string
+
+const (
+	// maxCallID keeps a member, the id and three digits, within a 64-bit integer,
+	// which a small sorted set stores in 9 bytes.
+	maxCallID = 9_000_000_000_000_000
+	// maxKeyLength is how much of a key is stored as it is.
+	maxKeyLength = 64
+	takeArgs     = 5 // for each hit
+	takeReplies  = 5 // for each hit
+)
+
+var errNotAnEntry = errors.New("not an id of a decision")
+
+// ask is a hit made ready to decide.
+type ask struct {
+	hit  models.Hit
+	name limitKey
+	rule rule
+	cost int64 // 0 takes nothing
+}
+
+func newAsk(hit models.Hit) ask {
+	return ask{
+		hit:  hit,
+		name: limitKey{policy: hit.Policy.Name, key: cleanKey(hit.Key)},
+		rule: ruleOf(hit.Policy),
+		cost: max(0, min(orDefault(hit.Cost, 1), maxCost)),
+	}
+}
+
+// local reports whether this instance decides when Redis is away.
+func (a ask) local() bool {
+	return a.hit.Policy.OnRedisDown == "" || a.hit.Policy.OnRedisDown == models.OnRedisDownLocal
+}
+
+func (l *RateLimiter) prepare(hits []models.Hit) ([]ask, error) {
+	asks := make([]ask, len(hits))
+	for i, hit := range hits {
+		if err := l.metrics.check(hit.Policy); err != nil {
+			return nil, fmt.Errorf("rate limit: %w", err)
+		}
+		asks[i] = newAsk(hit)
+		for _, earlier := range asks[:i] {
+			if earlier.name == asks[i].name {
+				return nil, fmt.Errorf("rate limit: policy %s is asked twice for one key", hit.Policy.Name)
+			}
+		}
+	}
+	return asks, nil
+}
+
+// cleanKey is key itself if it is short and harmless inside a Redis key, else
+// its hash: keys may come from request headers.
+func cleanKey(key string) string {
+	clean := key != "" && len(key) <= maxKeyLength && key[0] != '#'
+	for i := 0; clean && i < len(key); i++ {
+		clean = key[i] > ' ' && key[i] < 0x7f && key[i] != '{' && key[i] != '}'
+	}
+	if clean {
+		return key
+	}
+	sum := sha256.Sum256([]byte(key))
+	return "#" + hex.EncodeToString(sum[:16])
+}
+
+// tagOf is the hash tag of a decision: the hits' common key, else the group.
+func tagOf(group string, asks []ask) string {
+	for _, a := range asks[1:] {
+		if a.name.key != asks[0].name.key {
+			return cleanKey(group)
+		}
+	}
+	return asks[0].name.key
+}
+
+// redisKey is where the admissions of a are. A bucket's units depend on the window.
+func (l *RateLimiter) redisKey(tag string, a ask) string {
+	algorithm := "log"
+	if a.rule.burst > 0 {
+		algorithm = "gcra" + strconv.FormatInt(int64(a.hit.Policy.Window.Seconds()), 10)
+	}
+	return l.redis.Key("{" + tag + "}rate:" + algorithm + ":" + a.name.policy + ":" + a.name.key)
+}
+
+// run asks the script; with id 0 it only looks.
+func (l *RateLimiter) run(ctx context.Context, tag string, asks []ask, id int64) ([]verdict, error) {
+	keys := make([]string, len(asks))
+	args := make([]string, 1, 1+takeArgs*len(asks))
+	if id != 0 {
+		args[0] = strconv.FormatInt(id, 10)
+	}
+	for i, a := range asks {
+		keys[i] = l.redisKey(tag, a)
+		shadow := "0"
+		if a.hit.Policy.Shadow {
+			shadow = "1"
+		}
+		args = append(args, strconv.FormatInt(a.rule.burst, 10), strconv.FormatInt(a.rule.limit, 10),
+			strconv.FormatInt(a.rule.window, 10), strconv.FormatInt(a.cost, 10), shadow)
+	}
+	msg, err := l.redis.Exec(ctx, l.take, keys, args)
+	if err != nil {
+		return nil, fmt.Errorf("rate limit: %w", err)
+	}
+	reply, err := msg.AsIntSlice()
+	if err != nil || len(reply) != takeReplies*len(asks) {
+		l.log.Error("the rate limit script answered something else", "numbers", len(reply), "error", err)
+		return nil, fmt.Errorf("rate limit: %w", models.ErrUnavailable)
+	}
+	verdicts := make([]verdict, len(asks))
+	for i := range asks {
+		r := reply[takeReplies*i:]
+		verdicts[i] = verdict{passes: r[0] == 1, remaining: r[1], retry: r[2], more: r[3], at: r[4]}
+	}
+	return verdicts, nil
+}
+
+// entry names what an admission added, as a decision's ID.
+type entry struct {
+	id, cost int64
+	at       int64 // the server's clock; 0: made in this instance
+	localAt  int64 // this instance's clock
+	tag, key string
+}
+
+func (e entry) String() string {
+	b := make([]byte, 0, 64+len(e.tag)+len(e.key))
+	for _, n := range []int64{e.id, e.cost, e.at, e.localAt} {
+		b = append(strconv.AppendInt(b, n, 10), ' ')
+	}
+	return string(append(append(append(b, e.tag...), ' '), e.key...))
+}
+
+func parseEntry(s string) (entry, error) {
+	fields := strings.Split(s, " ")
+	if len(fields) != 6 {
+		return entry{}, errNotAnEntry
+	}
+	var numbers [4]int64
+	for i := range numbers {
+		n, err := strconv.ParseInt(fields[i], 10, 64)
+		if err != nil {
+			return entry{}, errNotAnEntry
+		}
+		numbers[i] = n
+	}
+	return entry{id: numbers[0], cost: numbers[1], at: numbers[2], localAt: numbers[3], tag: fields[4], key: fields[5]}, nil
+}
+
+func (e entry) refundArgs(r rule) []string {
+	args := []string{strconv.FormatInt(e.id, 10)}
+	for _, n := range []int64{r.burst, r.limit, r.window, e.cost, e.at} {
+		args = append(args, strconv.FormatInt(n, 10))
+	}
+	return args
+}

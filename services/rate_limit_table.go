@@ -1,0 +1,295 @@
+package services
+
+import (
+	"sync"
+	"time"
+
+	"gatehouse/models"
+)
+
+const (
+	// denialMemory is how long a denial is believed without asking again.
+	denialMemory = int64(time.Second / time.Microsecond)
+	// probeGrace is how long a denial goes on being believed while one call asks.
+	probeGrace = int64(100 * time.Millisecond / time.Microsecond)
+	// minKeys keeps the keys of one decision from evicting each other.
+	minKeys = 64
+	// entriesPerKey bounds the memory of the logs together.
+	entriesPerKey = 20
+	// sampled is how many keys a new key looks at to find one to forget.
+	sampled = 8
+)
+
+// limitKey names what is counted.
+type limitKey struct{ policy, key string }
+
+// limitTable is what one instance knows about its keys: the admissions it made,
+// through Redis or without, and the denials it was told. The first lets it go on
+// from the recent past when Redis goes away, the second spares Redis a flood.
+// Its times are microseconds of a monotonic clock. It is bounded: the least
+// recently used of a few keys is forgotten for a new one.
+type limitTable struct {
+	maxKeys int
+	started time.Time
+
+	mu         sync.Mutex
+	keys       map[limitKey]*keyState
+	entries    int    // in all logs
+	generation uint64 // grows with each refund and reset
+}
+
+type keyState struct {
+	policy  models.Policy
+	log     slidingLog
+	bucket  bucket
+	known   verdict // the latest of Redis, its time ours
+	denial  denial
+	settled uint64 // the generation of the latest refund or reset
+	used    int64  // when it was last looked at
+}
+
+// denial is a refusal by Redis of cost units or more. Zero is none.
+type denial struct {
+	cost   int64
+	until  int64 // believed so long, at most denialMemory after the question was sent
+	over   int64 // counted from before the question was sent: the hit may pass at Redis
+	passes int64 // counted from the answer: the hit passes, as told to clients
+}
+
+func newLimitTable(maxKeys int) *limitTable {
+	return &limitTable{maxKeys: max(maxKeys, minKeys), started: time.Now(), keys: map[limitKey]*keyState{}}
+}
+
+// now is the table's clock.
+func (t *limitTable) now() int64 { return time.Since(t.started).Microseconds() }
+
+// state is the key's state, a new one if there is none. t.mu is held.
+func (t *limitTable) state(a ask, now int64) *keyState {
+	s := t.keys[a.name]
+	if s == nil {
+		t.makeRoom(now)
+		s = &keyState{policy: a.hit.Policy}
+		t.keys[a.name] = s
+	}
+	if s.policy != a.hit.Policy {
+		s.denial = denial{}
+		s.known = verdict{}
+		if s.policy.Window != a.hit.Policy.Window {
+			s.bucket = bucket{} // a unit had another size
+		}
+		s.policy = a.hit.Policy
+	}
+	s.used = now
+	return s
+}
+
+// makeRoom forgets, among a few keys, those whose window has passed and, in a
+// full table, the least recently used one.
+func (t *limitTable) makeRoom(now int64) {
+	for full := true; full; {
+		var oldest limitKey
+		var oldestState *keyState
+		seen := 0
+		for name, s := range t.keys {
+			if seen++; seen > sampled {
+				break
+			}
+			if now-s.used > s.policy.Window.Microseconds() {
+				t.forget(name, s)
+				continue
+			}
+			if oldestState == nil || s.used < oldestState.used {
+				oldest, oldestState = name, s
+			}
+		}
+		full = len(t.keys) >= t.maxKeys || t.entries > entriesPerKey*t.maxKeys
+		if full && oldestState != nil {
+			t.forget(oldest, oldestState)
+		}
+	}
+}
+
+func (t *limitTable) forget(name limitKey, s *keyState) {
+	t.entries -= len(s.log.entries)
+	delete(t.keys, name)
+}
+
+// denied reports a denial still believed. With claim, the caller is about to ask
+// Redis: it is told false once the memory is due for renewal, and the others go
+// on being refused while it asks. It allocates nothing.
+func (t *limitTable) denied(a ask, claim bool) (verdict, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s := t.keys[a.name]
+	if s == nil || s.denial.cost == 0 || a.cost < s.denial.cost || s.policy != a.hit.Policy {
+		return verdict{}, false
+	}
+	now := t.now()
+	switch d := &s.denial; {
+	case now >= d.over:
+		*d = denial{}
+		return verdict{}, false
+	case now >= d.until:
+		if claim {
+			d.until = now + probeGrace
+		}
+		return verdict{}, false
+	}
+	s.used = now
+	v := s.known.after(now - s.known.at)
+	v.passes, v.retry = false, s.denial.passes-now
+	return v, true
+}
+
+// after is the verdict some microseconds later.
+func (v verdict) after(elapsed int64) verdict {
+	v.more = max(0, v.more-elapsed)
+	v.retry = max(0, v.retry-elapsed)
+	return v
+}
+
+// learn records what Redis decided. sent and generation are from before the
+// question was sent; the verdicts' times are the server's. It returns the
+// table's clock.
+func (t *limitTable) learn(asks []ask, verdicts []verdict, counted bool, id, sent int64, generation uint64) int64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := t.now()
+	for i, a := range asks {
+		v := verdicts[i]
+		s := t.state(a, now)
+		s.known = v
+		s.known.at = now
+		switch {
+		case v.passes && a.cost >= s.denial.cost:
+			s.denial = denial{}
+		case !v.passes && !a.hit.Policy.Shadow && generation >= s.settled &&
+			(s.denial.cost == 0 || a.cost <= s.denial.cost || now >= s.denial.over):
+			s.denial = denial{cost: a.cost, until: sent + min(v.retry, denialMemory), over: sent + v.retry, passes: now + v.retry}
+		}
+		if counted && v.passes && a.cost > 0 && a.local() {
+			t.count(s, a, now, id)
+		}
+	}
+	return now
+}
+
+// count adds an admission to a state that was not looked at before.
+func (t *limitTable) count(s *keyState, a ask, now, id int64) {
+	before := len(s.log.entries)
+	if a.rule.burst > 0 {
+		s.bucket.add(now, a.rule, a.cost)
+		s.bucket.level = min(s.bucket.level, a.rule.burst*a.rule.window)
+	} else {
+		at := s.log.forget(now, a.rule.window)
+		s.log.add(at, id, a.cost)
+		for s.log.used > a.rule.limit && len(s.log.entries) > 1 { // Redis forgot sooner than we do
+			s.log.used -= s.log.entries[0].cost
+			s.log.entries = s.log.entries[1:]
+		}
+	}
+	t.entries += len(s.log.entries) - before
+}
+
+// decide is rate_limit_take.lua in this instance: all hits count, or none. Hits
+// that do not count locally pass. With id 0 it only looks.
+func (t *limitTable) decide(asks []ask, id int64) (verdicts []verdict, counted bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := t.now()
+	verdicts = make([]verdict, len(asks))
+	states := make([]*keyState, len(asks))
+	counted = id != 0
+	for i, a := range asks {
+		verdicts[i] = verdict{passes: true, remaining: a.hit.Policy.Limit, at: now}
+		if !a.local() {
+			continue
+		}
+		states[i] = t.state(a, now)
+		verdicts[i] = t.look(states[i], a.rule, now, a.cost)
+		if !verdicts[i].passes && !a.hit.Policy.Shadow {
+			counted = false
+		}
+	}
+	if !counted {
+		return verdicts, false
+	}
+	for i, a := range asks {
+		s, v := states[i], &verdicts[i]
+		if s == nil || !v.passes || a.cost == 0 {
+			continue
+		}
+		if a.rule.burst > 0 {
+			s.bucket.add(v.at, a.rule, a.cost)
+		} else {
+			s.log.add(v.at, id, a.cost)
+			t.entries++
+		}
+		*v = t.look(s, a.rule, now, 0)
+	}
+	return verdicts, true
+}
+
+func (t *limitTable) look(s *keyState, r rule, now, cost int64) verdict {
+	if r.burst > 0 {
+		return s.bucket.look(now, r, cost)
+	}
+	before := len(s.log.entries)
+	v := s.log.look(now, r, cost)
+	t.entries += len(s.log.entries) - before
+	return v
+}
+
+// recall is what was last known of the key, for telling only: a key never seen
+// here counts as unused.
+func (t *limitTable) recall(a ask) verdict {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s := t.keys[a.name]
+	if s == nil || s.known.at == 0 {
+		return verdict{passes: true, remaining: a.hit.Policy.Limit}
+	}
+	v := s.known.after(t.now() - s.known.at)
+	v.passes, v.retry = true, 0
+	return v
+}
+
+// sending is the clock and the generation to hand to learn.
+func (t *limitTable) sending() (sent int64, generation uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.now(), t.generation
+}
+
+// refund takes back an admission here and drops the denial, also one whose
+// answer is still on its way. at is the table's clock at the admission.
+func (t *limitTable) refund(a ask, id, at int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := t.now()
+	s := t.state(a, now)
+	t.settle(s)
+	if a.rule.burst > 0 {
+		s.bucket.remove(now, a.rule, a.cost, at)
+		return
+	}
+	before := len(s.log.entries)
+	s.log.remove(id)
+	t.entries += len(s.log.entries) - before
+}
+
+// reset forgets the key's admissions and its denial.
+func (t *limitTable) reset(a ask) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s := t.state(a, t.now())
+	t.settle(s)
+	t.entries -= len(s.log.entries)
+	s.log, s.bucket, s.known = slidingLog{}, bucket{}, verdict{}
+}
+
+func (t *limitTable) settle(s *keyState) {
+	t.generation++
+	s.settled = t.generation
+	s.denial = denial{}
+}

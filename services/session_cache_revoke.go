@@ -1,0 +1,118 @@
+package services
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	"gatehouse/models"
+)
+
+// revokedChannel carries the position that the log has reached, as a hint.
+const revokedChannel = "revoked"
+
+// Each of the methods that end sessions returns when that is committed and
+// counts in this instance. models.ErrUnavailable leaves open whether it was
+// committed; ending again is harmless.
+
+// Delete ends a token's session. models.ErrNotFound if there is none.
+func (c *SessionCache) Delete(ctx context.Context, token string) error {
+	if !isSessionToken(token) {
+		return fmt.Errorf("end session: %w", models.ErrNotFound)
+	}
+	return c.DeleteByHash(ctx, hashToken(token))
+}
+
+// DeleteByHash ends the session with that Session.Hash. models.ErrNotFound if
+// there is none.
+func (c *SessionCache) DeleteByHash(ctx context.Context, hash string) error {
+	if err := c.store.EndSession(ctx, hash); err != nil {
+		return fmt.Errorf("end session: %w", err)
+	}
+	c.forget(hash)
+	c.activity.remove(hash)
+	c.CatchUp(ctx)
+	return nil
+}
+
+// DeleteByID ends the session of a user with that Session.ID. models.ErrNotFound
+// if the user has none of that name.
+func (c *SessionCache) DeleteByID(ctx context.Context, userID, id string) error {
+	if err := c.store.EndSessionByID(ctx, userID, id); err != nil {
+		return fmt.Errorf("end session %s of user %s: %w", id, userID, err)
+	}
+	c.CatchUp(ctx)
+	return nil
+}
+
+// DeleteUser ends all sessions of a user, in a constant number of writes.
+func (c *SessionCache) DeleteUser(ctx context.Context, userID string) error {
+	if err := c.store.EndUserSessions(ctx, userID); err != nil {
+		return fmt.Errorf("end sessions of user %s: %w", userID, err)
+	}
+	c.CatchUp(ctx)
+	return nil
+}
+
+// DeleteOthers ends all sessions of s's user but s.
+func (c *SessionCache) DeleteOthers(ctx context.Context, s models.Session) error {
+	if err := c.store.EndOtherSessions(ctx, s.User.ID, s.Hash); err != nil {
+		return fmt.Errorf("end other sessions of user %s: %w", s.User.ID, err)
+	}
+	c.CatchUp(ctx)
+	return nil
+}
+
+// DeleteAll ends everybody's sessions but keep.
+func (c *SessionCache) DeleteAll(ctx context.Context, keep models.Session) error {
+	if err := c.store.EndAllSessions(ctx, keep.Hash); err != nil {
+		return fmt.Errorf("end all sessions: %w", err)
+	}
+	c.CatchUp(ctx)
+	return nil
+}
+
+// CatchUp makes what was committed to the revocation log count here before it
+// returns, and hints at it to the other instances. Call it after the store changed
+// or deleted a user. It cannot fail: if the log cannot be read, this instance asks
+// the database for every session until it can.
+func (c *SessionCache) CatchUp(ctx context.Context) {
+	// The change is made: a caller that leaves does not unmake it.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), revokeTimeout)
+	defer cancel()
+	if err := c.tail.catchUp(ctx); err != nil {
+		c.log.Warn("sessions are read from the database until the revocation log is", "error", err)
+	}
+	select {
+	case c.hints <- struct{}{}:
+	default: // the one waiting will say it
+	}
+}
+
+// sendHints tells the other instances how far the log has come, so that they need
+// not wait for their next poll. It is best effort.
+func (c *SessionCache) sendHints(ctx context.Context) {
+	for {
+		select {
+		case <-c.hints:
+		case <-ctx.Done():
+			return
+		}
+		pos, _ := c.tail.position()
+		if !c.tail.isTrusted(time.Now()) {
+			pos = -1 // we could not read it; they may
+		}
+		_ = c.redis.Publish(ctx, revokedChannel, strconv.FormatInt(pos, 10)) // they poll anyway
+	}
+}
+
+// hinted polls if another instance knows more of the log.
+func (c *SessionCache) hinted(message string) {
+	theirs, err := strconv.ParseInt(message, 10, 64)
+	ours, _ := c.tail.position()
+	if err == nil && theirs >= 0 && theirs <= ours {
+		return
+	}
+	c.tail.poke()
+}

@@ -1,0 +1,397 @@
+package services_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"gatehouse/models"
+	"gatehouse/services"
+	"gatehouse/services/servicestest"
+	"gatehouse/services/store"
+)
+
+// revokeBound is how long an ended session may live elsewhere; the margin is for
+// a busy machine.
+const revokeBound = 2*time.Second + 500*time.Millisecond
+
+// sessionDB is a store that a test can make fail and watch.
+type sessionDB struct {
+	*store.Store
+	gone    atomic.Bool
+	reads   atomic.Int64
+	touches atomic.Int64
+	// afterRead runs between the read of a row and its return.
+	afterRead atomic.Pointer[func()]
+}
+
+var errGone = fmt.Errorf("the test took the database away: %w", models.ErrUnavailable)
+
+func (d *sessionDB) Session(ctx context.Context, hash string, now time.Time) (models.Session, error) {
+	d.reads.Add(1)
+	if d.gone.Load() {
+		return models.Session{}, errGone
+	}
+	s, err := d.Store.Session(ctx, hash, now)
+	if pause := d.afterRead.Load(); pause != nil {
+		(*pause)()
+	}
+	return s, err
+}
+
+func (d *sessionDB) TouchSession(ctx context.Context, hash string, lastSeen, idleAt time.Time) error {
+	d.touches.Add(1)
+	if d.gone.Load() {
+		return errGone
+	}
+	return d.Store.TouchSession(ctx, hash, lastSeen, idleAt)
+}
+
+func (d *sessionDB) Revocations(ctx context.Context, after int64) (models.RevocationTail, error) {
+	if d.gone.Load() {
+		return models.RevocationTail{}, errGone
+	}
+	return d.Store.Revocations(ctx, after)
+}
+
+func (d *sessionDB) RevocationsSince(ctx context.Context, at time.Time) (models.RevocationTail, error) {
+	if d.gone.Load() {
+		return models.RevocationTail{}, errGone
+	}
+	return d.Store.RevocationsSince(ctx, at)
+}
+
+func openSessionDB(t *testing.T, path string) *sessionDB {
+	t.Helper()
+	db, err := store.Open(t.Context(), store.Options{URL: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return &sessionDB{Store: db}
+}
+
+// sessionInstance is one gatehouse process as far as sessions go.
+type sessionInstance struct {
+	*services.SessionCache
+	db    *sessionDB
+	redis *services.Redis
+}
+
+// startSessions starts instances that share a database and, if server is not nil, a Redis.
+func startSessions(t *testing.T, n int, server *servicestest.RedisServer, opt services.SessionOptions) []sessionInstance {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "sessions.db")
+	var all []sessionInstance
+	for range n {
+		redis := startRedisClient(t, services.RedisOptions{Disabled: true})
+		if server != nil {
+			redis = newRedis(t, server.Addr)
+		}
+		all = append(all, startSessionCache(t, path, redis, opt))
+	}
+	return all
+}
+
+func startSessionCache(t *testing.T, path string, redis *services.Redis, opt services.SessionOptions) sessionInstance {
+	t.Helper()
+	db := openSessionDB(t, path)
+	opt.Logger = quiet()
+	cache := services.NewSessionCache(redis, db, opt)
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		if err := cache.Close(ctx); err != nil && !db.gone.Load() {
+			t.Error(err)
+		}
+	})
+	return sessionInstance{cache, db, redis}
+}
+
+// signUp creates a user.
+func signUp(t *testing.T, db *sessionDB, email string) models.Credentials {
+	t.Helper()
+	if _, err := db.CreateUser(t.Context(), email, "hash", []string{models.RoleEditor}); err != nil {
+		t.Fatal(err)
+	}
+	credentials, err := db.Credentials(t.Context(), email)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return credentials
+}
+
+func of(c models.Credentials) models.Session {
+	return models.Session{User: models.UserRef{ID: c.ID, Email: c.Email}, Roles: c.Roles, Epoch: c.Epoch, UserAgent: "test", IP: "192.0.2.1"}
+}
+
+func signIn(t *testing.T, i sessionInstance, c models.Credentials) (string, models.Session) {
+	t.Helper()
+	token, s, err := i.Set(t.Context(), of(c))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return token, s
+}
+
+func mustGet(t *testing.T, i sessionInstance, token string) models.Session {
+	t.Helper()
+	s, err := i.Get(t.Context(), token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func refused(t *testing.T, i sessionInstance, token string) {
+	t.Helper()
+	if _, err := i.Get(t.Context(), token); !errors.Is(err, models.ErrNotFound) {
+		t.Fatalf("get an ended session: %v, want not found", err)
+	}
+}
+
+func TestSessionJourney(t *testing.T) {
+	for name, redis := range map[string]func(t *testing.T) *services.Redis{
+		"redis":    func(t *testing.T) *services.Redis { return redisOf(t, "redis") },
+		"embedded": func(t *testing.T) *services.Redis { return redisOf(t, "embedded") },
+		"disabled": func(t *testing.T) *services.Redis {
+			return startRedisClient(t, services.RedisOptions{Disabled: true})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "sessions.db")
+			testSessionJourney(t, startSessionCache(t, path, redis(t), services.SessionOptions{}))
+		})
+	}
+	t.Run("postgres", func(t *testing.T) {
+		testSessionJourney(t, startSessionCache(t, servicestest.StartPostgres(t), redisOf(t, "redis"), services.SessionOptions{}))
+	})
+}
+
+func testSessionJourney(t *testing.T, i sessionInstance) {
+	ann := signUp(t, i.db, "ann@example.com")
+	token, begun := signIn(t, i, ann)
+	if len(token) != 43 || begun.ID == "" || begun.ID == token || begun.Hash == token || begun.User.Email != ann.Email {
+		t.Errorf("begun = %+v", begun)
+	}
+	if got := mustGet(t, i, token); got.ID != begun.ID || got.Roles[0] != models.RoleEditor || !got.ExpiresAt.Equal(begun.CreatedAt.Add(12*time.Hour)) {
+		t.Errorf("got = %+v", got)
+	}
+	saved, err := i.SaveData(t.Context(), begun, []byte("basket"))
+	if err != nil || string(saved.Data) != "basket" || saved.Version != begun.Version+1 {
+		t.Fatalf("save: %+v, %v", saved, err)
+	}
+	if got := mustGet(t, i, token); string(got.Data) != "basket" {
+		t.Errorf("data = %q", got.Data)
+	}
+	now, err := i.SaveData(t.Context(), begun, []byte("old"))
+	if !errors.Is(err, models.ErrStale) || string(now.Data) != "basket" {
+		t.Errorf("stale save: %+v, %v", now, err)
+	}
+	refreshed, err := i.Refresh(t.Context(), saved)
+	if err != nil || !refreshed.IdleAt.After(begun.IdleAt) || string(refreshed.Data) != "basket" {
+		t.Errorf("refresh: %+v, %v", refreshed, err)
+	}
+	signIn(t, i, ann)
+	if n, err := i.Count(t.Context(), ann.ID); n != 2 || err != nil {
+		t.Errorf("count = %d, %v", n, err)
+	}
+	if list, err := i.List(t.Context(), ann.ID); len(list) != 2 || err != nil {
+		t.Errorf("list = %+v, %v", list, err)
+	}
+	if err := i.Delete(t.Context(), token); err != nil {
+		t.Fatal(err)
+	}
+	refused(t, i, token)
+	if err := i.Delete(t.Context(), token); !errors.Is(err, models.ErrNotFound) {
+		t.Errorf("delete again: %v", err)
+	}
+	if _, err := i.SaveData(t.Context(), saved, []byte("x")); !errors.Is(err, models.ErrNotFound) {
+		t.Errorf("save an ended session: %v", err)
+	}
+	if _, err := i.Refresh(t.Context(), saved); !errors.Is(err, models.ErrNotFound) {
+		t.Errorf("refresh an ended session: %v", err)
+	}
+	for _, bad := range []string{"", "x", token + "\n", token[:42], "!" + token[1:]} {
+		reads := i.db.reads.Load()
+		refused(t, i, bad)
+		if i.db.reads.Load() != reads {
+			t.Errorf("%q was looked up", bad)
+		}
+	}
+}
+
+func TestSessionWarmReadsAskNobody(t *testing.T) {
+	server := servicestest.StartRedis(t)
+	i := startSessions(t, 1, server, services.SessionOptions{})[0]
+	token, _ := signIn(t, i, signUp(t, i.db, "ann@example.com"))
+	servicestest.Eventually(t, time.Second, func() bool { _ = mustGet(t, i, token); return i.Warm(token) }, "never warm")
+	reads := i.db.reads.Load()
+	for range 100 {
+		mustGet(t, i, token)
+	}
+	if n := i.db.reads.Load() - reads; n > 1 {
+		t.Errorf("%d queries for 100 warm reads", n)
+	}
+	if i.Warm("unknown") {
+		t.Error("an unknown token is warm")
+	}
+}
+
+// Each way to end sessions is refused at once where it was acknowledged, and
+// soon everywhere else.
+func TestSessionEndsEverywhere(t *testing.T) {
+	ends := map[string]func(t *testing.T, i sessionInstance, s models.Session) error{
+		"one": func(t *testing.T, i sessionInstance, s models.Session) error {
+			return i.DeleteByHash(t.Context(), s.Hash)
+		},
+		"by id": func(t *testing.T, i sessionInstance, s models.Session) error {
+			return i.DeleteByID(t.Context(), s.User.ID, s.ID)
+		},
+		"user": func(t *testing.T, i sessionInstance, s models.Session) error {
+			return i.DeleteUser(t.Context(), s.User.ID)
+		},
+		"everybody": func(t *testing.T, i sessionInstance, s models.Session) error {
+			return i.DeleteAll(t.Context(), models.Session{})
+		},
+		"others": func(t *testing.T, i sessionInstance, s models.Session) error {
+			_, kept, err := i.Set(t.Context(), s)
+			if err != nil {
+				return err
+			}
+			return i.DeleteOthers(t.Context(), kept)
+		},
+		"disabled": func(t *testing.T, i sessionInstance, s models.Session) error {
+			disabled := true
+			if _, err := i.db.UpdateUser(t.Context(), s.User.ID, models.UserPatch{Disabled: &disabled}); err != nil {
+				return err
+			}
+			i.CatchUp(t.Context())
+			return nil
+		},
+	}
+	outages := map[string]struct {
+		within time.Duration
+		begin  func(*servicestest.RedisServer)
+	}{
+		"redis up":     {200 * time.Millisecond, func(*servicestest.RedisServer) {}},
+		"redis frozen": {revokeBound, (*servicestest.RedisServer).Freeze},
+		"redis killed": {revokeBound, (*servicestest.RedisServer).Kill},
+	}
+	for outage, o := range outages {
+		t.Run(outage, func(t *testing.T) {
+			server := servicestest.StartRedis(t)
+			all := startSessions(t, 2, server, services.SessionOptions{})
+			a, b := all[0], all[1]
+			for name, end := range ends {
+				ann := signUp(t, a.db, fmt.Sprintf("%p@example.com", end))
+				token, s := signIn(t, a, ann)
+				mustGet(t, b, token)
+				mustGet(t, a, token)
+				o.begin(server)
+				if err := end(t, a, s); err != nil {
+					t.Fatalf("%s: %v", name, err)
+				}
+				refused(t, a, token)
+				ended := time.Now()
+				servicestest.Eventually(t, o.within, func() bool {
+					_, err := b.Get(t.Context(), token)
+					return errors.Is(err, models.ErrNotFound)
+				}, name+": still accepted elsewhere")
+				t.Logf("%s: refused elsewhere after %v", name, time.Since(ended))
+			}
+			if outage == "redis frozen" {
+				server.Thaw()
+			}
+		})
+	}
+}
+
+// A valid session is not refused while Redis is frozen, killed, emptied or back
+// with old data.
+func TestSessionSurvivesRedis(t *testing.T) {
+	server := servicestest.StartRedis(t)
+	all := startSessions(t, 2, server, services.SessionOptions{})
+	a, b := all[0], all[1]
+	token, s := signIn(t, a, signUp(t, a.db, "ann@example.com"))
+	steps := []struct {
+		name string
+		do   func()
+	}{
+		{"up", func() {}},
+		{"emptied", func() { server.Do("FLUSHALL") }},
+		{"frozen", server.Freeze},
+		{"thawed", server.Thaw},
+		{"killed", server.Kill},
+		{"restarted", server.Start},
+	}
+	for _, step := range steps {
+		step.do()
+		for range 20 {
+			for _, i := range all {
+				if got := mustGet(t, i, token); got.ID != s.ID {
+					t.Fatalf("%s: got %+v", step.name, got)
+				}
+			}
+		}
+	}
+	servicestest.Eventually(t, 2*time.Second, func() bool { return !b.Degraded() }, "still degraded")
+}
+
+func TestSessionTokenIsNotStored(t *testing.T) {
+	server := servicestest.StartRedis(t)
+	i := startSessions(t, 1, server, services.SessionOptions{})[0]
+	token, s := signIn(t, i, signUp(t, i.db, "ann@example.com"))
+	servicestest.Eventually(t, 2*time.Second, func() bool {
+		_ = mustGet(t, i, token)
+		return server.Do("KEYS", "*session:*") != ""
+	}, "no copy in Redis")
+	if keys := server.Do("KEYS", "*session:*"); keys != "test:session:"+s.Hash {
+		t.Errorf("keys = %q", keys)
+	}
+}
+
+// A database that hangs is told within its timeout; nobody is signed out by it,
+// and nobody gets in.
+func TestSessionDatabaseFrozen(t *testing.T) {
+	postgres := servicestest.StartPostgresServer(t)
+	i := startSessionCache(t, postgres.URL, newRedis(t, servicestest.StartRedis(t).Addr), services.SessionOptions{})
+	ann := signUp(t, i.db, "ann@example.com")
+	token, _ := signIn(t, i, ann)
+	ended, _ := signIn(t, i, ann)
+	if err := i.Delete(t.Context(), ended); err != nil {
+		t.Fatal(err)
+	}
+	postgres.Freeze()
+	mustGet(t, i, token) // warm
+	var wg sync.WaitGroup
+	for range 20 {
+		wg.Go(func() {
+			start := time.Now()
+			_, err := i.Get(t.Context(), ended)
+			if took := time.Since(start); !errors.Is(err, models.ErrUnavailable) || errors.Is(err, models.ErrNotFound) || took > 1500*time.Millisecond {
+				t.Errorf("after %v: %v", took, err)
+			}
+		})
+	}
+	wg.Wait()
+	servicestest.Eventually(t, 3*time.Second, func() bool {
+		_, err := i.Get(t.Context(), token)
+		if errors.Is(err, models.ErrNotFound) {
+			t.Fatal("signed out by a database that hangs")
+		}
+		return errors.Is(err, models.ErrUnavailable)
+	}, "trusted for ever")
+	postgres.Thaw()
+	servicestest.Eventually(t, 5*time.Second, func() bool { _, err := i.Get(t.Context(), token); return err == nil }, "not back")
+	refused(t, i, ended)
+}

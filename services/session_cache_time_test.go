@@ -1,0 +1,227 @@
+package services_test
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"gatehouse/models"
+	"gatehouse/services"
+	"gatehouse/services/store"
+)
+
+// inFakeTime runs test with n instances on one database and without Redis, in
+// time that passes by itself.
+func inFakeTime(t *testing.T, n int, opt services.SessionOptions, test func(t *testing.T, all []sessionInstance)) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "sessions.db")
+	opt.Logger = quiet()
+	synctest.Test(t, func(t *testing.T) {
+		var all []sessionInstance
+		for range n {
+			db, err := store.Open(t.Context(), store.Options{URL: path})
+			if err != nil {
+				t.Fatal(err)
+			}
+			redis := services.NewRedis(services.RedisOptions{Disabled: true, Logger: quiet()})
+			db2 := &sessionDB{Store: db}
+			all = append(all, sessionInstance{services.NewSessionCache(redis, db2, opt), db2, redis})
+		}
+		synctest.Wait()
+		test(t, all)
+		for _, i := range all {
+			ctx := context.Background()
+			if err := errors.Join(i.Close(ctx), i.redis.Close(ctx), i.db.Close()); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
+
+// pass lets time pass and the instances do what they do then.
+func pass(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+func TestSessionIdleTimeout(t *testing.T) {
+	for _, idle := range []time.Duration{2 * time.Second, time.Minute, 10 * time.Minute} {
+		t.Run(idle.String(), func(t *testing.T) {
+			opt := services.SessionOptions{IdleTimeout: idle}
+			inFakeTime(t, 2, opt, func(t *testing.T, all []sessionInstance) {
+				a, b := all[0], all[1]
+				ann := signUp(t, a.db, "ann@example.com")
+				used, _ := signIn(t, a, ann)
+				unused, _ := signIn(t, a, ann)
+				for range 5 { // used at half the time allowed
+					pass(idle / 2)
+					a.Seen(mustGet(t, a, used))
+				}
+				for _, i := range all {
+					refused(t, i, unused)
+				}
+				pass(idle - time.Millisecond)
+				for _, i := range all {
+					mustGet(t, i, used)
+				}
+				pass(time.Millisecond)
+				for _, i := range all {
+					refused(t, i, used)
+				}
+				if n, err := b.Count(t.Context(), ann.ID); n != 0 || err != nil {
+					t.Errorf("%d sessions left, %v", n, err)
+				}
+			})
+		})
+	}
+}
+
+// Nobody is ended early elsewhere because idle writes are throttled.
+func TestSessionActivityReachesOtherInstancesInTime(t *testing.T) {
+	idle := 30 * time.Minute
+	inFakeTime(t, 2, services.SessionOptions{IdleTimeout: idle}, func(t *testing.T, all []sessionInstance) {
+		a, b := all[0], all[1]
+		token, s := signIn(t, a, signUp(t, a.db, "ann@example.com"))
+		pass(10 * time.Second) // well within the time that nothing is written
+		a.Seen(mustGet(t, a, token))
+		pass(idle - time.Second)
+		if got := mustGet(t, b, token); !got.LastSeen.Equal(s.CreatedAt.Add(10 * time.Second)) {
+			t.Errorf("last seen %v after the start", got.LastSeen.Sub(s.CreatedAt))
+		}
+		pass(time.Second)
+		refused(t, b, token)
+	})
+}
+
+func TestSessionAbsoluteTimeout(t *testing.T) {
+	inFakeTime(t, 1, services.SessionOptions{AbsoluteTimeout: time.Hour}, func(t *testing.T, all []sessionInstance) {
+		token, _ := signIn(t, all[0], signUp(t, all[0].db, "ann@example.com"))
+		for range 59 {
+			pass(time.Minute)
+			s := mustGet(t, all[0], token)
+			all[0].Seen(s)
+			if _, err := all[0].Refresh(t.Context(), s); err != nil {
+				t.Fatal(err)
+			}
+		}
+		pass(time.Minute - time.Millisecond)
+		mustGet(t, all[0], token)
+		pass(time.Millisecond)
+		refused(t, all[0], token)
+	})
+}
+
+func TestSessionActivityIsWrittenSeldom(t *testing.T) {
+	inFakeTime(t, 1, services.SessionOptions{}, func(t *testing.T, all []sessionInstance) {
+		i := all[0]
+		token, s := signIn(t, i, signUp(t, i.db, "ann@example.com"))
+		for range 12 * 60 { // an hour; one write per 3 min
+			pass(5 * time.Second)
+			i.Seen(mustGet(t, i, token))
+		}
+		if n := i.db.touches.Load(); n < 18 || n > 21 {
+			t.Errorf("%d writes in an hour", n)
+		}
+		if got := mustGet(t, i, token); !got.LastSeen.Equal(s.CreatedAt.Add(time.Hour)) {
+			t.Errorf("last seen %v after the start", got.LastSeen.Sub(s.CreatedAt))
+		}
+		list, err := i.List(t.Context(), s.User.ID)
+		if err != nil || len(list) != 1 || !list[0].LastSeen.Equal(s.CreatedAt.Add(time.Hour)) {
+			t.Errorf("list = %+v, %v", list, err)
+		}
+	})
+}
+
+// What this instance has seen counts although the database could not be told.
+func TestSessionActivityOutlivesAnOutage(t *testing.T) {
+	idle := 4 * time.Minute
+	inFakeTime(t, 1, services.SessionOptions{IdleTimeout: idle}, func(t *testing.T, all []sessionInstance) {
+		i := all[0]
+		token, s := signIn(t, i, signUp(t, i.db, "ann@example.com"))
+		pass(30 * time.Second)
+		i.Seen(mustGet(t, i, token))
+		pass(time.Second)
+		i.db.gone.Store(true) // before the write
+		pass(idle - 21*time.Second)
+		i.db.gone.Store(false) // the row has been idle for 4 min 10 s, the user for 3 min 40 s
+		if got := mustGet(t, i, token); got.ID != s.ID {
+			t.Errorf("got %+v", got)
+		}
+		if _, err := i.SaveData(t.Context(), s, []byte("x")); err != nil {
+			t.Errorf("save: %v", err)
+		}
+		pass(2 * time.Second)
+		fresh, err := i.db.Store.Session(t.Context(), s.Hash, time.Now())
+		if err != nil || !fresh.LastSeen.Equal(s.CreatedAt.Add(30*time.Second)) {
+			t.Errorf("the row was not brought up to date: %+v, %v", fresh, err)
+		}
+	})
+}
+
+func TestSessionCloseWritesTheLastActivity(t *testing.T) {
+	inFakeTime(t, 2, services.SessionOptions{}, func(t *testing.T, all []sessionInstance) {
+		a, b := all[0], all[1]
+		token, s := signIn(t, a, signUp(t, a.db, "ann@example.com"))
+		pass(20 * time.Second)
+		a.Seen(mustGet(t, a, token))
+		if err := a.SessionCache.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := mustGet(t, b, token); !got.LastSeen.Equal(s.CreatedAt.Add(20 * time.Second)) {
+			t.Errorf("last seen %v after the start", got.LastSeen.Sub(s.CreatedAt))
+		}
+	})
+}
+
+// Gone, the database leaves 2 s of trust; then nobody can say, and nobody is in.
+func TestSessionDatabaseGone(t *testing.T) {
+	inFakeTime(t, 1, services.SessionOptions{}, func(t *testing.T, all []sessionInstance) {
+		i := all[0]
+		ann := signUp(t, i.db, "ann@example.com")
+		token, s := signIn(t, i, ann)
+		ended, _ := signIn(t, i, ann)
+		if err := i.Delete(t.Context(), ended); err != nil {
+			t.Fatal(err)
+		}
+		pass(5 * time.Second)
+		mustGet(t, i, token)
+		i.db.gone.Store(true)
+		mustGet(t, i, token)
+		for _, tried := range []string{ended, "A" + token[1:]} {
+			if _, err := i.Get(t.Context(), tried); !errors.Is(err, models.ErrUnavailable) || errors.Is(err, models.ErrNotFound) {
+				t.Errorf("get what is not known: %v", err)
+			}
+		}
+		pass(2 * time.Second)
+		if got, err := i.Get(t.Context(), token); !errors.Is(err, models.ErrUnavailable) || errors.Is(err, models.ErrNotFound) {
+			t.Errorf("after 2 s: %+v, %v", got, err)
+		}
+		if i.Warm(token) {
+			t.Error("warm without trust")
+		}
+		if _, err := i.Refresh(t.Context(), s); !errors.Is(err, models.ErrUnavailable) {
+			t.Errorf("refresh: %v", err)
+		}
+		i.db.gone.Store(false)
+		mustGet(t, i, token)
+	})
+}
+
+func TestSessionCleanUp(t *testing.T) {
+	inFakeTime(t, 1, services.SessionOptions{}, func(t *testing.T, all []sessionInstance) {
+		i := all[0]
+		_, s := signIn(t, i, signUp(t, i.db, "ann@example.com"))
+		asked := s.CreatedAt.Add(time.Minute) // when it was live, if the row is there
+		pass(30 * time.Minute)
+		if _, err := i.db.Store.Session(t.Context(), s.Hash, asked); err != nil {
+			t.Errorf("removed too early: %v", err)
+		}
+		pass(10 * time.Minute)
+		if _, err := i.db.Store.Session(t.Context(), s.Hash, asked); !errors.Is(err, models.ErrNotFound) {
+			t.Errorf("the expired row is still there: %v", err)
+		}
+	})
+}

@@ -1,0 +1,167 @@
+package services
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"gatehouse/models"
+)
+
+const maxUserAgent = 400 // bytes
+
+// Set begins a session with the User, Roles, Epoch, Data, UserAgent and IP of s,
+// and returns its token, which is kept nowhere. User.ID "" is nobody: an anonymous
+// session. models.ErrStale if the user's epoch is no longer Epoch, or the user is
+// disabled: the password checked may have changed since. The oldest sessions of
+// the user beyond MaxPerUser end.
+func (c *SessionCache) Set(ctx context.Context, s models.Session) (token string, _ models.Session, err error) {
+	token, s.Hash = newSessionToken()
+	now := atMicrosecond(time.Now())
+	s.ID = rand.Text()
+	s.Version = 0
+	s.CreatedAt, s.LastSeen = now, now
+	s.IdleAt, s.ExpiresAt = now.Add(c.opt.IdleTimeout), now.Add(c.opt.AbsoluteTimeout)
+	s.UserAgent = shorten(s.UserAgent, maxUserAgent)
+	if err := c.store.InsertSession(ctx, s, c.opt.MaxPerUser); err != nil {
+		return "", models.Session{}, fmt.Errorf("begin session: %w", err)
+	}
+	if s.User.ID != "" {
+		c.tail.poke() // it may have ended older ones
+	}
+	// Read back: what others find is what was stored.
+	if stored, err := c.fromRow(ctx, s.Hash); err == nil {
+		s = stored
+	}
+	return token, s, nil
+}
+
+// Refresh starts the idle time anew, and writes that at once. models.ErrNotFound
+// if the session has ended.
+func (c *SessionCache) Refresh(ctx context.Context, s models.Session) (models.Session, error) {
+	now := time.Now()
+	last := atMicrosecond(now)
+	if err := c.store.TouchSession(ctx, s.Hash, last, last.Add(c.opt.IdleTimeout)); err != nil {
+		return models.Session{}, fmt.Errorf("refresh session %s: %w", s.ID, err)
+	}
+	c.activity.note(s, now)
+	fresh, err := c.renew(ctx, s.Hash)
+	if err != nil {
+		return models.Session{}, fmt.Errorf("refresh session %s: %w", s.ID, err)
+	}
+	return fresh, nil
+}
+
+// SaveData stores data in a session if it still has s.Version, and returns the
+// session as it is then. If somebody else stored in between, nothing is stored and
+// it returns models.ErrStale with the session as it is now. models.ErrNotFound if
+// the session has ended: it is not brought back.
+func (c *SessionCache) SaveData(ctx context.Context, s models.Session, data []byte) (models.Session, error) {
+	version, err := c.store.SaveSessionData(ctx, s.Hash, s.Version, data)
+	if errors.Is(err, models.ErrNotFound) && c.activity.ahead(s.Hash) { // the row only looks idle
+		if err = c.touch(ctx, s.Hash); err == nil {
+			version, err = c.store.SaveSessionData(ctx, s.Hash, s.Version, data)
+		}
+	}
+	if err != nil && !errors.Is(err, models.ErrStale) {
+		return models.Session{}, fmt.Errorf("save session %s: %w", s.ID, err)
+	}
+	stale := err
+	now, err := c.renew(ctx, s.Hash)
+	switch {
+	case stale != nil && err != nil:
+		return models.Session{}, fmt.Errorf("save session %s: %w", s.ID, err)
+	case stale != nil:
+		return now, fmt.Errorf("save session %s: %w", s.ID, stale)
+	case err != nil: // saved, but the database went away since
+		s.Data, s.Version = data, version
+		return s, nil
+	}
+	return now, nil
+}
+
+// renew replaces the copies of a session by its row.
+func (c *SessionCache) renew(ctx context.Context, hash string) (models.Session, error) {
+	c.forget(hash)
+	c.owed.add(hash) // until the new copy has replaced the old one
+	s, err := c.fromRow(ctx, hash)
+	if c.owed.has(hash) {
+		c.dropFromRedis(ctx, hash)
+	}
+	return s, err
+}
+
+// ChangePassword stores a user's new password hash and gives session s, which has
+// to be the user's, a new token: it keeps its ID, data and end, and all other
+// sessions of the user end. epoch is the one read with the password that was
+// checked: models.ErrStale if it has changed since.
+func (c *SessionCache) ChangePassword(ctx context.Context, s models.Session, epoch int64, newHash string) (token string, _ models.Session, err error) {
+	next, err := c.fromRow(ctx, s.Hash)
+	if err != nil {
+		return "", models.Session{}, fmt.Errorf("change password of user %s: %w", s.User.ID, err)
+	}
+	now := atMicrosecond(time.Now())
+	token, next.Hash = newSessionToken()
+	next.LastSeen, next.IdleAt = now, now.Add(c.opt.IdleTimeout)
+	next.Epoch = epoch + 1
+	if err := c.store.ChangePassword(ctx, s.User.ID, epoch, newHash, next); err != nil {
+		return "", models.Session{}, fmt.Errorf("change password of user %s: %w", s.User.ID, err)
+	}
+	c.forget(s.Hash)
+	c.activity.remove(s.Hash)
+	c.CatchUp(ctx)
+	if stored, err := c.fromRow(ctx, next.Hash); err == nil {
+		next = stored
+	}
+	return token, next, nil
+}
+
+// List returns the live sessions of a user, the one seen last first.
+func (c *SessionCache) List(ctx context.Context, userID string) ([]models.Session, error) {
+	now := time.Now()
+	all, err := c.store.SessionsOf(ctx, userID, now.Add(-c.activity.interval)) // rows may be behind
+	if err != nil {
+		return nil, fmt.Errorf("list sessions of user %s: %w", userID, err)
+	}
+	live := make([]models.Session, 0, len(all))
+	for _, s := range all {
+		if s = c.activity.applyTo(s); s.Live(now) {
+			live = append(live, s)
+		}
+	}
+	return live, nil
+}
+
+// Count returns how many live sessions a user has.
+func (c *SessionCache) Count(ctx context.Context, userID string) (int, error) {
+	n, err := c.store.CountSessions(ctx, userID, time.Now())
+	if err != nil {
+		return 0, fmt.Errorf("count sessions of user %s: %w", userID, err)
+	}
+	return n, nil
+}
+
+// newSessionToken returns 256 random bits and what is stored of them.
+func newSessionToken() (token, hash string) {
+	raw := make([]byte, tokenBytes)
+	_, _ = rand.Read(raw) // never fails
+	token = base64.RawURLEncoding.EncodeToString(raw)
+	return token, hashToken(token)
+}
+
+// shorten cuts text to at most limit bytes of whole characters.
+func shorten(text string, limit int) string {
+	text = strings.ToValidUTF8(text, "\uFFFD")
+	if len(text) <= limit {
+		return text
+	}
+	for limit > 0 && !utf8.RuneStart(text[limit]) {
+		limit--
+	}
+	return text[:limit]
+}

@@ -1,0 +1,92 @@
+// What the page can do with JavaScript and does without, only less smoothly:
+// times as the reader writes them, a countdown between two refreshes, a copy
+// button, and a word when the refreshes fail.
+"use strict";
+(() => {
+  const one = (selector) => document.querySelector(selector);
+  let ahead = 0; // this clock before the server's, in milliseconds
+
+  const setClock = (element) => { ahead = Date.now() - Number(element.dataset.now); };
+
+  // The same words as the server's.
+  const inWords = (seconds) => {
+    const padded = (n) => String(n).padStart(2, "0");
+    if (seconds <= 0) return "ending";
+    if (seconds >= 3600) return `${Math.floor(seconds / 3600)} h ${padded(Math.floor(seconds / 60) % 60)} min`;
+    if (seconds >= 60) return `${Math.floor(seconds / 60)} min ${padded(seconds % 60)} s`;
+    return `${seconds} s`;
+  };
+
+  const tick = () => {
+    for (const element of document.querySelectorAll("[data-until]")) {
+      const seconds = Math.ceil((Number(element.dataset.until) - (Date.now() - ahead)) / 1000);
+      const words = inWords(seconds);
+      if (element.textContent !== words) element.textContent = words;
+      element.classList.toggle("soon", seconds <= 30);
+    }
+  };
+
+  const localTimes = () => {
+    const today = new Date().toDateString();
+    for (const element of document.querySelectorAll("time:not([title])")) {
+      const time = new Date(element.dateTime);
+      element.title = time.toLocaleString(undefined, { dateStyle: "full", timeStyle: "long" });
+      element.textContent = time.toDateString() === today
+        ? time.toLocaleTimeString(undefined, { timeStyle: "medium" })
+        : time.toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
+    }
+  };
+
+  const copyButtons = () => {
+    if (!navigator.clipboard) return;
+    for (const button of document.querySelectorAll("[data-copy][hidden]")) {
+      button.hidden = false;
+      button.addEventListener("click", async () => {
+        await navigator.clipboard.writeText(document.getElementById(button.dataset.copy).textContent);
+        button.textContent = "Copied";
+        setTimeout(() => { button.textContent = "Copy"; }, 2000);
+      });
+    }
+  };
+
+  const refresh = () => { localTimes(); copyButtons(); tick(); };
+
+  // A page left open must not show what its reader may no longer see. If the
+  // session lives on, used from another tab, the page just comes back.
+  const clearWhenEnded = () => {
+    const { ends, reload } = document.body.dataset;
+    if (ends && Date.now() - ahead > Number(ends) + 1000) {
+      one("main").replaceChildren();
+      location.replace(reload);
+    }
+  };
+
+  let since = new Date(); // of the last refresh that succeeded
+  const tellStale = (why) => {
+    const stale = one("#stale");
+    if (!stale) return;
+    stale.textContent = why && `Not refreshed since ${since.toLocaleTimeString()}: ${why} Trying again.`;
+    stale.hidden = !why;
+    if (!why) since = new Date();
+  };
+
+  setClock(document.body);
+  refresh();
+  document.documentElement.classList.add("script");
+  setInterval(() => { tick(); clearWhenEnded(); }, 1000);
+  document.addEventListener("visibilitychange", clearWhenEnded);
+
+  // Tabs that nobody sees ask for nothing.
+  document.addEventListener("htmx:beforeRequest", (event) => { if (document.hidden) event.preventDefault(); });
+  document.addEventListener("htmx:afterSwap", () => {
+    const table = one("#locks");
+    if (table) setClock(table);
+    refresh();
+  });
+  document.addEventListener("htmx:afterOnLoad", (event) => {
+    const status = event.detail.xhr.status;
+    tellStale(status < 400 ? "" : status === 503 ? "the database or the server cannot be reached." : `the server answered ${status}.`);
+  });
+  document.addEventListener("htmx:sendError", () => tellStale("the server cannot be reached."));
+  document.addEventListener("htmx:timeout", () => tellStale("the server does not answer."));
+})();

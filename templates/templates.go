@@ -1,0 +1,131 @@
+// Package templates renders gatehouse's pages and holds the files that they
+// load, all embedded in the program. Pages work without JavaScript; with it the
+// table of locks refreshes by itself. Nothing in them is inline (no script, no
+// style), so that the strictest Content-Security-Policy fits them, and they
+// load nothing from elsewhere.
+package templates
+
+import (
+	"bytes"
+	"embed"
+	"fmt"
+	"html/template"
+	"io/fs"
+	"path"
+	"time"
+)
+
+//go:embed *.html
+var pageFiles embed.FS
+
+//go:embed static/*
+var staticFiles embed.FS
+
+// Pages renders pages. Its methods may be called concurrently.
+type Pages struct {
+	views  map[string]*template.Template
+	assets map[string]Asset
+}
+
+// New parses the pages. An error is a mistake in an embedded file.
+func New() (*Pages, error) {
+	p := &Pages{views: map[string]*template.Template{}, assets: map[string]Asset{}}
+	static, err := fs.Sub(staticFiles, "static")
+	if err != nil {
+		return nil, fmt.Errorf("static files: %w", err)
+	}
+	if p.assets, err = readAssets(static); err != nil {
+		return nil, fmt.Errorf("static files: %w", err)
+	}
+	functions := template.FuncMap{
+		"asset":  p.assetURL,
+		"iso":    func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
+		"millis": func(t time.Time) int64 { return t.UnixMilli() },
+		"stamp":  stamp,
+		"left":   left,
+		"at":     func(now, t time.Time) moment { return moment{now, t} },
+		"number": number,
+	}
+	shared, err := template.New("shared").Funcs(functions).Option("missingkey=error").ParseFS(pageFiles, "layout.html", "locks.html")
+	if err != nil {
+		return nil, fmt.Errorf("page layout: %w", err)
+	}
+	names, err := fs.Glob(pageFiles, "page_*.html")
+	if err != nil {
+		return nil, fmt.Errorf("pages: %w", err)
+	}
+	for _, name := range names {
+		page, err := template.Must(shared.Clone()).ParseFS(pageFiles, name)
+		if err != nil {
+			return nil, fmt.Errorf("page %s: %w", name, err)
+		}
+		p.views[path.Base(name)] = page
+	}
+	return p, nil
+}
+
+// SignIn renders the sign-in form.
+func (p *Pages) SignIn(v SignIn) ([]byte, error) { return p.render("page_sign_in.html", "layout", v) }
+
+// Dashboard renders the locks and the user's sessions.
+func (p *Pages) Dashboard(v Dashboard) ([]byte, error) {
+	return p.render("page_dashboard.html", "layout", v)
+}
+
+// LockTable renders the part of the dashboard that refreshes itself.
+func (p *Pages) LockTable(v LockTable) ([]byte, error) {
+	return p.render("page_dashboard.html", "locks", v)
+}
+
+// Force renders the question whether to end somebody's lock.
+func (p *Pages) Force(v Force) ([]byte, error) { return p.render("page_force.html", "layout", v) }
+
+// Problems renders the list of problem types.
+func (p *Pages) Problems(v Problems) ([]byte, error) {
+	return p.render("page_problems.html", "layout", v)
+}
+
+// Message renders a page that says one thing: an error, or the help on one.
+func (p *Pages) Message(v Message) ([]byte, error) { return p.render("page_message.html", "layout", v) }
+
+func (p *Pages) render(page, block string, view any) ([]byte, error) {
+	var b bytes.Buffer
+	if err := p.views[page].ExecuteTemplate(&b, block, view); err != nil {
+		return nil, fmt.Errorf("render %s: %w", page, err)
+	}
+	return b.Bytes(), nil
+}
+
+// moment is a time as seen from now.
+type moment struct{ Now, At time.Time }
+
+// stamp is a time for readers without JavaScript, shorter on the day itself.
+func stamp(now, t time.Time) string {
+	now, t = now.UTC(), t.UTC()
+	if now.YearDay() == t.YearDay() && now.Year() == t.Year() {
+		return t.Format("15:04:05 UTC")
+	}
+	return t.Format("2 Jan 2006, 15:04 UTC")
+}
+
+// left is the time from now until t in words, as static/app.js writes it.
+func left(now, t time.Time) string {
+	seconds := int64(t.Sub(now)+time.Second-1) / int64(time.Second)
+	switch {
+	case seconds <= 0:
+		return "ending"
+	case seconds >= 3600:
+		return fmt.Sprintf("%d h %02d min", seconds/3600, seconds/60%60)
+	case seconds >= 60:
+		return fmt.Sprintf("%d min %02d s", seconds/60, seconds%60)
+	}
+	return fmt.Sprintf("%d s", seconds)
+}
+
+// number is n and what it counts, in the plural unless n is 1.
+func number(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
+}
