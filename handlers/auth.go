@@ -80,7 +80,7 @@ func answerSession(s, current models.Session) sessionAnswer {
 func (h *Handlers) login(c *gin.Context) {
 	body, err := decode[loginBody](c, false)
 	if err == nil {
-		err = invalid(nil, missing("email", body.Email), missing("password", body.Password))
+		err = joinInvalid(missing("email", body.Email), missing("password", body.Password))
 	}
 	if err == nil {
 		_, err = query(c)
@@ -216,7 +216,7 @@ func (h *Handlers) refreshSession(c *gin.Context) {
 func (h *Handlers) changePassword(c *gin.Context) {
 	body, err := decode[passwordBody](c, false)
 	if err == nil {
-		err = invalid(nil, missing("currentPassword", body.CurrentPassword), missing("newPassword", body.NewPassword))
+		err = joinInvalid(missing("currentPassword", body.CurrentPassword), missing("newPassword", body.NewPassword))
 	}
 	if err == nil {
 		err = models.ValidatePassword("newPassword", *body.NewPassword)

@@ -116,7 +116,7 @@ func (h *Handlers) createProcess(c *gin.Context) {
 		return
 	}
 	patch := models.ProcessPatch(body)
-	if err := invalid(patch.Validate(), missing("title", body.Title)); err != nil {
+	if err := joinInvalid(patch.Validate(), missing("title", body.Title)); err != nil {
 		h.fail(c, err)
 		return
 	}
@@ -210,7 +210,7 @@ func (h *Handlers) replaceProcess(c *gin.Context) {
 		return
 	}
 	patch := models.ProcessPatch(body)
-	if err := invalid(patch.Validate(), missing("title", body.Title), missing("status", body.Status), missing("description", body.Description)); err != nil {
+	if err := joinInvalid(patch.Validate(), missing("title", body.Title), missing("status", body.Status), missing("description", body.Description)); err != nil {
 		h.fail(c, err)
 		return
 	}
@@ -319,29 +319,4 @@ func (h *Handlers) plainID(c *gin.Context) (string, error) {
 		return "", err
 	}
 	return pathID(c)
-}
-
-// missing reports a required field that is not there.
-func missing(field string, value *string) *models.FieldError {
-	if value != nil {
-		return nil
-	}
-	return &models.FieldError{Field: field, Message: "is required"}
-}
-
-// invalid joins what is wrong with fields and which are missing; nil if nothing is.
-func invalid(err error, absent ...*models.FieldError) error {
-	all := &models.ValidationError{}
-	for _, field := range absent {
-		if field != nil {
-			all.Errors = append(all.Errors, *field)
-		}
-	}
-	if wrong, ok := err.(*models.ValidationError); ok {
-		all.Errors = append(all.Errors, wrong.Errors...)
-	}
-	if len(all.Errors) == 0 {
-		return nil
-	}
-	return all
 }

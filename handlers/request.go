@@ -127,6 +127,30 @@ func jsonName(t reflect.Type) string {
 	}
 }
 
+// missing reports a required field that is not there.
+func missing(field string, value *string) error {
+	if value != nil {
+		return nil
+	}
+	return models.Invalid(field, "is required")
+}
+
+// joinInvalid makes one answer of everything that is wrong with an input; nil if
+// nothing is.
+func joinInvalid(problems ...error) error {
+	all := &models.ValidationError{}
+	for _, p := range problems {
+		var wrong *models.ValidationError
+		if errors.As(p, &wrong) {
+			all.Errors = append(all.Errors, wrong.Errors...)
+		}
+	}
+	if len(all.Errors) == 0 {
+		return nil
+	}
+	return all
+}
+
 // query returns the query parameters, each at most once and all of them known.
 func query(c *gin.Context, known ...string) (map[string]string, error) {
 	params, err := url.ParseQuery(c.Request.URL.RawQuery)

@@ -124,6 +124,8 @@ func redisBudget(c *gin.Context) {
 func noStore(c *gin.Context) { c.Header("Cache-Control", "no-store") }
 
 // problemDoc is how every error is answered (RFC 9457).
+//
+//nolint:unused // only the annotations name it
 type problemDoc struct {
 	Type      string              `json:"type" example:"/problems/validation"`
 	Title     string              `json:"title" example:"Invalid input"`

@@ -113,7 +113,7 @@ func (h *Handlers) createUser(c *gin.Context) {
 
 // checkNewUser reports everything wrong at once.
 func checkNewUser(body createUserBody) (email string, err error) {
-	problems := []error{invalid(nil, missing("email", body.Email), missing("password", body.Password))}
+	problems := []error{missing("email", body.Email), missing("password", body.Password)}
 	if body.Email != nil {
 		email, err = models.NormalizeEmail(*body.Email)
 		problems = append(problems, err)
@@ -123,20 +123,6 @@ func checkNewUser(body createUserBody) (email string, err error) {
 	}
 	problems = append(problems, models.ValidateRoles(body.Roles))
 	return email, joinInvalid(problems...)
-}
-
-func joinInvalid(problems ...error) error {
-	all := &models.ValidationError{}
-	for _, p := range problems {
-		var wrong *models.ValidationError
-		if errors.As(p, &wrong) {
-			all.Errors = append(all.Errors, wrong.Errors...)
-		}
-	}
-	if len(all.Errors) == 0 {
-		return nil
-	}
-	return all
 }
 
 // userConflict names the field that a business rule refused.
