@@ -1,0 +1,135 @@
+package services
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	mathrand "math/rand/v2"
+	"time"
+
+	"gatehouse/models"
+)
+
+// LockRequest asks for a lock.
+type LockRequest struct {
+	Resource string
+	// TTL is the lease, in whole milliseconds. Zero is 30 s.
+	TTL    time.Duration
+	Holder models.Holder // UserID, Email and Reason are kept
+	// Token makes the request safe to repeat: the same token gets the same
+	// grant while that lives. It must be unguessable. Empty takes a new one.
+	Token string
+}
+
+// NewLockToken is a new unguessable token of 128 random bits or more.
+func NewLockToken() string { return rand.Text() }
+
+// TryAcquire takes the lock or answers at once: a *models.NotAcquiredError says
+// who has it. A lock with a living queue is not free to a newcomer.
+func (l *Locker) TryAcquire(ctx context.Context, req LockRequest) (Lock, error) {
+	try := l.newAttempt(req)
+	lock, err := try.once(ctx, false)
+	if err != nil && ctx.Err() != nil {
+		l.giveUp(ctx, try)
+	}
+	return lock, err
+}
+
+// Acquire waits in the lock's queue, first come, first served, until it is
+// granted or ctx ends; then the error matches models.ErrNotAcquired and the
+// cause of ctx. A waiter that leaves gives up its place, and the lock if the
+// grant was already under way.
+func (l *Locker) Acquire(ctx context.Context, req LockRequest) (Lock, error) {
+	try := l.newAttempt(req)
+	var refused *models.NotAcquiredError
+	for {
+		lock, err := try.once(WithRedisBudget(ctx), true)
+		switch {
+		case err == nil:
+			return lock, nil
+		case errors.As(err, &refused):
+		case ctx.Err() == nil:
+			return Lock{}, err
+		}
+		// Jitter keeps the waiters of many instances from asking in step.
+		pause := time.NewTimer(waiterPoll*3/4 + mathrand.N(waiterPoll/2))
+		select {
+		case <-pause.C:
+			continue
+		case <-ctx.Done():
+		}
+		pause.Stop()
+		l.giveUp(ctx, try)
+		if refused == nil {
+			return Lock{}, fmt.Errorf("acquire %s: %w: %w", req.Resource, models.ErrNotAcquired, context.Cause(ctx))
+		}
+		return Lock{}, fmt.Errorf("%w: %w", refused, context.Cause(ctx))
+	}
+}
+
+// attempt is one request under way; its grant id is its name in the queue.
+type attempt struct {
+	l       *Locker
+	req     LockRequest
+	grant   string
+	arrival string
+}
+
+func (l *Locker) newAttempt(req LockRequest) *attempt {
+	req.TTL = min(orDefault(req.TTL, DefaultLockTTL), l.opt.MaxHold)
+	if req.Token == "" {
+		req.Token = NewLockToken()
+	}
+	var id [16]byte
+	_, _ = rand.Read(id[:]) // never fails
+	return &attempt{l: l, req: req, grant: hex.EncodeToString(id[:])}
+}
+
+func (a *attempt) claim() LockClaim {
+	return LockClaim{Resource: a.req.Resource, Grant: a.grant, Token: a.req.Token}
+}
+
+// once asks Redis, or the instance's own table where the policy allows it. An
+// attempt whose reply was lost is repeated or given back with the same token.
+func (a *attempt) once(ctx context.Context, queue bool) (Lock, error) {
+	l := a.l
+	sent := time.Now()
+	got, err := l.runAcquire(ctx, a, queue, "")
+	switch {
+	case err == nil && got.code == lockRefused:
+		a.arrival = got.arrival
+		l.count("acquire", "refused")
+		return Lock{}, &models.NotAcquiredError{Status: got.status(a.req.Resource)}
+	case err == nil:
+		lock := got.lock(a.claim(), sent)
+		l.table.learn(lock, got.epoch)
+		l.count("acquire", "done")
+		return lock, nil
+	case ctx.Err() != nil:
+		return Lock{}, fmt.Errorf("acquire %s: %w", a.req.Resource, err)
+	case l.opt.OnRedisDown != models.OnRedisDownOpen:
+		// It may have been executed: give it back when Redis returns.
+		l.table.oweRelease(a.claim(), l.opt.MaxHold)
+		l.count("acquire", "unavailable")
+		return Lock{}, fmt.Errorf("acquire %s: %w", a.req.Resource, err)
+	}
+	lock, status := l.table.acquire(sent, a.claim(), a.req.Holder, a.req.TTL, queue)
+	l.count("acquire", "degraded")
+	if status != nil {
+		return Lock{}, &models.NotAcquiredError{Status: *status}
+	}
+	return lock, nil
+}
+
+// giveUp takes back an attempt whose caller has left; it outlives the caller's ctx.
+func (l *Locker) giveUp(ctx context.Context, a *attempt) {
+	ctx, cancel := context.WithTimeout(WithRedisBudget(context.WithoutCancel(ctx)), cleanUpTime)
+	defer cancel()
+	l.table.release(a.claim())
+	if _, err := l.run(ctx, l.scripts.release, a.req.Resource, hashToken(a.req.Token), a.grant); err != nil {
+		l.table.oweRelease(a.claim(), l.opt.MaxHold)
+	}
+}
+
