@@ -147,8 +147,11 @@ func (a *app) connectRedis(ctx context.Context, registry prometheus.Registerer) 
 // wire joins the services.
 func (a *app) wire(ctx context.Context, db *store.Store, redis *services.Redis, secrets []string, registry *prometheus.Registry) (handlers.Options, error) {
 	c := a.config
-	policy := func(name string, limit int64, window time.Duration) models.Policy {
-		return models.Policy{Name: name, Limit: limit, Window: window, Algorithm: c.RateLimitAlgorithm, OnRedisDown: c.RateLimitOnRedisDown}
+	policy := func(name string, algorithm models.Algorithm, limit int64, window time.Duration) models.Policy {
+		return models.Policy{Name: name, Limit: limit, Window: window, Algorithm: algorithm, OnRedisDown: c.RateLimitOnRedisDown}
+	}
+	login := func(name string) models.Policy {
+		return policy(name, models.AlgorithmAuto, c.LoginRateLimitMax, c.LoginRateLimitWindow)
 	}
 	limiter := services.NewRateLimiter(redis, services.RateLimiterOptions{Metrics: registry, Logger: a.log})
 	locks := services.NewLocker(redis, &services.LockerOptions{OnRedisDown: c.LockOnRedisDown, Logger: a.log, Metrics: registry})
@@ -157,8 +160,7 @@ func (a *app) wire(ctx context.Context, db *store.Store, redis *services.Redis, 
 	})
 	a.closers = append(a.closers, sessions.Close)
 	accounts := services.NewAccounts(db, sessions, locks, limiter, services.AccountsOptions{
-		LoginByIP: policy("login-ip", c.LoginRateLimitMax, c.LoginRateLimitWindow), LoginByAccount: policy("login-account", c.LoginRateLimitMax, c.LoginRateLimitWindow),
-		Logger: a.log,
+		LoginByIP: login("login-ip"), LoginByAccount: login("login-account"), Logger: a.log,
 	})
 	tokens, err := services.NewLockTokens(secrets)
 	if err != nil {
@@ -179,7 +181,8 @@ func (a *app) wire(ctx context.Context, db *store.Store, redis *services.Redis, 
 		Processes: processes, Locks: locks, Accounts: accounts, Sessions: sessions, Limiter: limiter, Redis: redis, Database: db,
 		Pages: pages, Cookie: middleware.NewSessionStore(sessions, middleware.SessionStoreOptions{Name: "gatehouse", Secure: c.Secure()}),
 		Metrics: promhttp.HandlerFor(registry, promhttp.HandlerOpts{}), PublicURL: c.PublicURL,
-		API: policy("api", c.RateLimitMax, c.RateLimitWindow), Anonymous: policy("anonymous", c.RateLimitMax, c.RateLimitWindow),
+		API:       policy("api", c.RateLimitAlgorithm, c.RateLimitMax, c.RateLimitWindow),
+		Anonymous: policy("anonymous", c.RateLimitAlgorithm, c.RateLimitMax, c.RateLimitWindow),
 	}, nil
 }
 

@@ -120,7 +120,7 @@ func shownLock(lock models.LockStatus, session models.Session) templates.Lock {
 		Resource: lock.Resource, Holder: lock.Holder.Email, Mine: lock.Holder.UserID == session.User.ID,
 		Since: lock.Holder.Since,
 		// Computed from the time left, so it moves by milliseconds each time it is read.
-		ExpiresAt: lock.ExpiresAt.Round(time.Second),
+		ExpiresAt: lock.ExpiresAt.Truncate(time.Second),
 		Reason:    lock.Holder.Reason, Waiting: lock.Waiting,
 	}
 	if shown.Holder == "" {

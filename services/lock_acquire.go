@@ -132,4 +132,3 @@ func (l *Locker) giveUp(ctx context.Context, a *attempt) {
 		l.table.oweRelease(a.claim(), l.opt.MaxHold)
 	}
 }
-

@@ -115,4 +115,3 @@ func (r *Redis) warnAboutEviction(ctx context.Context) {
 		r.log.Warn("Redis may evict locks before they end: set maxmemory-policy to noeviction", "maxmemory-policy", policy)
 	}
 }
-

@@ -37,4 +37,3 @@ func (r *Redis) Publish(ctx context.Context, channel, message string) error {
 	})
 	return err
 }
-
