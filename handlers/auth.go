@@ -232,7 +232,7 @@ func (h *Handlers) changePassword(c *gin.Context) {
 	}
 	token, fresh, err := h.Accounts.ChangePassword(c.Request.Context(), session, *body.CurrentPassword, *body.NewPassword, clientOf(c))
 	if err != nil {
-		h.fail(c, err)
+		h.fail(c, endedIfNotFound(err))
 		return
 	}
 	if middleware.FromCookie(c) {

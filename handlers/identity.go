@@ -19,7 +19,7 @@ import (
 // token that this instance knows is no guess.
 func (h *Handlers) refuseFlood(c *gin.Context) {
 	token := middleware.TokenFrom(c)
-	if token == "" || h.Sessions.Warm(token) {
+	if token == "" || h.Sessions.Known(token) {
 		return
 	}
 	hit := models.Hit{Policy: h.Anonymous, Key: middleware.ByClientIP(c)}

@@ -1,13 +1,10 @@
 package middleware
 
 import (
-	"bytes"
 	"context"
-	"encoding/gob"
 	"errors"
 	"fmt"
 	"net/http"
-	"reflect"
 	"time"
 
 	"github.com/gin-contrib/sessions"
@@ -16,10 +13,7 @@ import (
 	"gatehouse/models"
 )
 
-const (
-	maxSessionData = 64 << 10 // bytes
-	maxSaveRetries = 10
-)
+const maxSaveRetries = 10 // while others store in between
 
 // SessionBackend keeps the sessions of a SessionStore; *services.SessionCache is one.
 type SessionBackend interface {
@@ -247,82 +241,4 @@ func (s *SessionStore) end(r *http.Request, w http.ResponseWriter, session *gori
 	*loaded, session.ID = loadedSession{}, ""
 	http.SetCookie(w, gorilla.NewCookie(session.Name(), "", session.Options))
 	return nil
-}
-
-// mergeValues puts what mine changed since base into theirs. models.ErrStale if both
-// changed the same key, and not to the same value.
-func mergeValues(base []byte, mine map[any]any, theirs []byte) (map[any]any, error) {
-	before, err := decodeValues(base)
-	if err != nil {
-		return nil, err
-	}
-	merged, err := decodeValues(theirs)
-	if err != nil {
-		return nil, err
-	}
-	encoded, err := encodeValues(mine) // compare like with like: what decoding makes of it
-	if err != nil {
-		return nil, err
-	}
-	if mine, err = decodeValues(encoded); err != nil {
-		return nil, err
-	}
-	for _, key := range keysOf(before, mine) {
-		was, wasThere := before[key]
-		want, wanted := mine[key]
-		is, isThere := merged[key]
-		switch {
-		case same(was, wasThere, want, wanted): // not ours
-		case same(is, isThere, want, wanted): // done already
-		case !same(is, isThere, was, wasThere):
-			return nil, fmt.Errorf("value %v was changed by somebody else too: %w", key, models.ErrStale)
-		case wanted:
-			merged[key] = want
-		default:
-			delete(merged, key)
-		}
-	}
-	return merged, nil
-}
-
-func keysOf(a, b map[any]any) []any {
-	var keys []any
-	for key := range a {
-		keys = append(keys, key)
-	}
-	for key := range b {
-		if _, ok := a[key]; !ok {
-			keys = append(keys, key)
-		}
-	}
-	return keys
-}
-
-func same(a any, aThere bool, b any, bThere bool) bool {
-	return aThere == bThere && reflect.DeepEqual(a, b)
-}
-
-func encodeValues(values map[any]any) ([]byte, error) {
-	if len(values) == 0 {
-		return nil, nil
-	}
-	var b bytes.Buffer
-	if err := gob.NewEncoder(&b).Encode(values); err != nil {
-		return nil, fmt.Errorf("encode session values: %w", err)
-	}
-	if b.Len() > maxSessionData {
-		return nil, fmt.Errorf("encode session values: %d bytes, more than %d", b.Len(), maxSessionData)
-	}
-	return b.Bytes(), nil
-}
-
-func decodeValues(data []byte) (map[any]any, error) {
-	values := map[any]any{}
-	if len(data) == 0 {
-		return values, nil
-	}
-	if err := gob.NewDecoder(bytes.NewReader(data)).Decode(&values); err != nil {
-		return nil, fmt.Errorf("decode session values: %w", err)
-	}
-	return values, nil
 }

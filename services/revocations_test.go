@@ -135,10 +135,12 @@ func TestTailTrust(t *testing.T) {
 	tailTest(t, log, func(t *testing.T, tail *revocationTail) {
 		log.set(func() { log.err = errLogGone })
 		time.Sleep(tailTrust - time.Millisecond)
+		synctest.Wait()
 		if !counts(tail, 0) {
 			t.Error("not trusted just before 2 s")
 		}
 		time.Sleep(time.Millisecond)
+		synctest.Wait()
 		if counts(tail, 0) {
 			t.Error("trusted after 2 s")
 		}
@@ -174,7 +176,8 @@ func TestTailCatchUp(t *testing.T) {
 		// Polls that were sent before the commit prove nothing about it: one that is
 		// under way when the catching up fails does not bring trust back.
 		log.set(func() { log.delay = 500 * time.Millisecond })
-		time.Sleep(tailInterval) // a poll is under way
+		time.Sleep(tailInterval)
+		synctest.Wait() // a poll is under way
 		log.add(models.Revocation{UserID: "1"})
 		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 		defer cancel()
@@ -198,7 +201,7 @@ func TestTailCatchUp(t *testing.T) {
 func TestTailCatchUpIsShared(t *testing.T) {
 	log := &fakeLog{delay: 100 * time.Millisecond}
 	tailTest(t, log, func(t *testing.T, tail *revocationTail) {
-		time.Sleep(log.delay)
+		time.Sleep(2 * log.delay)
 		synctest.Wait()
 		before := log.asked()
 		var wg sync.WaitGroup

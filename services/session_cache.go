@@ -78,6 +78,8 @@ type SessionStore interface {
 // by the instance that ended it, within milliseconds by the others while Redis
 // carries the hint, and within 2 s whatever Redis does.
 //
+// Values saved through one instance are seen by the others at most 2 s later.
+//
 // Without Redis everything works, with one database query per session and
 // instance every 2 s. Without the database, copies count for 2 s more; then every
 // answer is models.ErrUnavailable: never models.ErrNotFound, never a session.
@@ -194,6 +196,12 @@ func (c *SessionCache) Warm(token string) bool {
 	return ok
 }
 
+// Known reports whether this instance has found the session of a token before, so
+// that it is no guess; it may have ended since. It does no I/O.
+func (c *SessionCache) Known(token string) bool {
+	return isSessionToken(token) && c.memory.holds(hashToken(token))
+}
+
 func (c *SessionCache) find(ctx context.Context, hash string) (s models.Session, source string, err error) {
 	if s, ok := c.fromMemory(hash, time.Now()); ok {
 		return s, "memory", nil
@@ -206,6 +214,7 @@ func (c *SessionCache) find(ctx context.Context, hash string) (s models.Session,
 	case err == nil:
 		return s, "database", nil
 	case errors.Is(err, models.ErrNotFound):
+		c.forget(hash)
 		return s, "none", err
 	}
 	return s, "unavailable", err

@@ -52,6 +52,14 @@ func (m *sessionMemory) get(hash string, now time.Time) (sessionCopy, bool) {
 	return known, ok && now.Sub(known.ReadAt) < memoryFor
 }
 
+// holds reports whether there is a copy, however old.
+func (m *sessionMemory) holds(hash string) bool {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	_, ok := m.copies[hash]
+	return ok
+}
+
 // put keeps the newer of two copies.
 func (m *sessionMemory) put(known sessionCopy) {
 	m.mu.Lock()
@@ -121,7 +129,9 @@ func (c *SessionCache) settle(ctx context.Context) {
 	for {
 		select {
 		case <-ticker.C:
-			c.payOwed(ctx)
+			if c.redis.Available() {
+				c.payOwed(ctx)
+			}
 		case <-ctx.Done():
 			return
 		}

@@ -111,7 +111,8 @@ func (s *Store) EndAllSessions(ctx context.Context, keepHash string) error {
 
 // ChangePassword stores the new password hash, ends all of the user's sessions
 // and stores next as the only one, with one entry in the revocation log, all or
-// nothing. epoch was read in the same row as the password that was checked;
+// nothing. next takes the place of the session with its ID: models.ErrNotFound if
+// that has ended, so a change under way revives nothing. epoch was read in the same row as the password that was checked;
 // models.ErrStale if it is no longer the user's, or the user is disabled or gone.
 func (s *Store) ChangePassword(ctx context.Context, userID string, epoch int64, newHash string, next models.Session) error {
 	ctx, cancel := s.bound(ctx)
@@ -124,6 +125,11 @@ func (s *Store) ChangePassword(ctx context.Context, userID string, epoch int64, 
 		result, err := tx.ExecContext(ctx,
 			`UPDATE users SET password_hash = $3, epoch = epoch + 1 WHERE id = $1 AND epoch = $2 AND NOT disabled`, user, epoch, newHash)
 		if err := affected(result, err, models.ErrStale); err != nil {
+			return err
+		}
+		result, err = tx.ExecContext(ctx,
+			`DELETE FROM sessions WHERE user_id = $1 AND id = $2 AND epoch = $3 AND era = (SELECT era FROM revocation_head)`, user, clean(next.ID), epoch)
+		if err := affected(result, err, models.ErrNotFound); err != nil {
 			return err
 		}
 		if _, err := tx.ExecContext(ctx, `DELETE FROM sessions WHERE user_id = $1`, user); err != nil {

@@ -113,6 +113,8 @@ func TestChangePassword(t *testing.T) {
 		user := newUser(t, s, "ann@example.com")
 		old, other, next := session(user, "old"), session(user, "other"), session(user, "next")
 		insert(t, s, old, other)
+		wantError(t, s.ChangePassword(t.Context(), user.ID, 1, "new hash", next), models.ErrNotFound) // no session of that name
+		next.ID = old.ID
 		head := must(s.Revocations(t.Context(), 0)).Head
 		check(t, s.ChangePassword(t.Context(), user.ID, 1, "new hash", next))
 		wantLog(t, s, head, models.Revocation{UserID: user.ID})
@@ -143,7 +145,9 @@ func TestSignInAgainstPasswordChange(t *testing.T) {
 		s := instances[0]
 		for round := range 15 {
 			user := newUser(t, s, fmt.Sprintf("u%d@example.com", round))
-			signIn, next := session(user, fmt.Sprint("in", round)), session(user, fmt.Sprint("next", round))
+			old, signIn, next := session(user, fmt.Sprint("old", round)), session(user, fmt.Sprint("in", round)), session(user, fmt.Sprint("next", round))
+			insert(t, s, old)
+			next.ID = old.ID
 			var wg sync.WaitGroup
 			wg.Go(func() { _ = instances[1].InsertSession(t.Context(), signIn, 3) })
 			wg.Go(func() {

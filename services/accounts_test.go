@@ -1,0 +1,200 @@
+package services_test
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"gatehouse/models"
+	"gatehouse/services"
+	"gatehouse/services/servicestest"
+	"gatehouse/services/store"
+)
+
+const password = "correct horse battery"
+
+type accountsDesk struct {
+	*services.Accounts
+	db       *store.Store
+	sessions *services.SessionCache
+	locks    *services.Locker
+}
+
+func newAccounts(t *testing.T, loginLimit int64) accountsDesk {
+	t.Helper()
+	redis := newRedis(t, servicestest.StartRedis(t).Addr)
+	db := openStore(t, filepath.Join(t.TempDir(), "test.db"))
+	sessions := services.NewSessionCache(redis, db, services.SessionOptions{Logger: quiet()})
+	t.Cleanup(func() {
+		if err := sessions.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	locks := services.NewLocker(redis, nil)
+	limit := func(name string) models.Policy {
+		return models.Policy{Name: name, Limit: loginLimit, Window: time.Minute}
+	}
+	accounts := services.NewAccounts(db, sessions, locks, services.NewRateLimiter(redis, services.RateLimiterOptions{}), services.AccountsOptions{
+		LoginByIP: limit("login-ip"), LoginByAccount: limit("login-account"), Logger: quiet(),
+	})
+	for email, role := range map[string]string{"alice@example.com": models.RoleEditor, "admin@example.com": models.RoleAdmin} {
+		if err := accounts.EnsureUser(t.Context(), email, password, role); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return accountsDesk{accounts, db, sessions, locks}
+}
+
+func from(network string) services.Client { return services.Client{IP: network, Network: network} }
+
+func TestSignInAnswersTheSameForEveryWrongPair(t *testing.T) {
+	a := newAccounts(t, 1000)
+	who, err := a.db.Credentials(t.Context(), "alice@example.com")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := a.SignIn(t.Context(), " ALICE@example.com ", password, from("192.0.2.1")); err != nil {
+		t.Errorf("the right pair, typed carelessly: %v", err)
+	}
+	yes := true
+	if _, err := a.ChangeUser(t.Context(), "admin@example.com", who.ID, services.UserChange{Disabled: &yes}, from("")); err != nil {
+		t.Fatal(err)
+	}
+	for name, pair := range map[string][2]string{
+		"unknown": {"nobody@example.com", password}, "wrong": {"admin@example.com", "wrong"}, "disabled": {"alice@example.com", password},
+		"not an address": {"\x00\xff" + strings.Repeat("ä", 500), password}, "empty": {"", ""}, "decoy": {"nobody@example.com", ""},
+	} {
+		_, _, err := a.SignIn(t.Context(), pair[0], pair[1], from("192.0.2.1"))
+		if !errors.Is(err, models.ErrInvalidCredentials) || err.Error() != "sign in: invalid credentials" {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	failed, err := a.AuditPage(t.Context(), models.AuditSignInFailed, models.Page{Limit: 50})
+	if err != nil || len(failed.Items) != 6 {
+		t.Errorf("%d failed sign-ins in the audit, want 6: %v", len(failed.Items), err)
+	}
+}
+
+func TestNobodyCanKeepTheOwnerOut(t *testing.T) {
+	a := newAccounts(t, 3)
+	allowed := func(email, network string) bool {
+		t.Helper()
+		decisions, err := a.AllowSignIn(t.Context(), email, from(network))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range decisions {
+			if !d.Allowed {
+				return false
+			}
+		}
+		return true
+	}
+	if !allowed("alice@example.com", "192.0.2.1") {
+		t.Fatal("the first sign-in is refused")
+	}
+	if _, _, err := a.SignIn(t.Context(), "alice@example.com", password, from("192.0.2.1")); err != nil {
+		t.Fatal(err)
+	}
+	// Somebody tries her password from many addresses.
+	for i := range 10 {
+		if got, want := allowed("alice@example.com", "203.0.113."+string(rune('0'+i))), i < 2; got != want {
+			t.Errorf("attempt %d from elsewhere: allowed %v", i, got)
+		}
+	}
+	if !allowed("alice@example.com", "192.0.2.1") {
+		t.Error("the owner, at an address she signed in from, is kept out")
+	}
+	// One address tries many accounts.
+	for i := range 5 {
+		if got, want := allowed("user"+string(rune('0'+i))+"@example.com", "198.51.100.1"), i < 3; got != want {
+			t.Errorf("account %d from one address: allowed %v", i, got)
+		}
+	}
+}
+
+func TestDisablingAUserEndsSessionsAndLocks(t *testing.T) {
+	a := newAccounts(t, 1000)
+	token, session, err := a.SignIn(t.Context(), "alice@example.com", password, from("192.0.2.1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.locks.TryAcquire(t.Context(), services.LockRequest{Resource: "process:1", Holder: models.Holder{UserID: session.User.ID}}); err != nil {
+		t.Fatal(err)
+	}
+	yes := true
+	if _, err := a.ChangeUser(t.Context(), "admin@example.com", session.User.ID, services.UserChange{Disabled: &yes}, from("")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.sessions.Get(t.Context(), token); !errors.Is(err, models.ErrNotFound) {
+		t.Errorf("the session of a disabled user: %v", err)
+	}
+	if s, err := a.locks.Status(t.Context(), "process:1"); err != nil || s.Held {
+		t.Errorf("the lock of a disabled user: %+v, %v", s, err)
+	}
+}
+
+func TestChangePasswordEndsTheOtherSessions(t *testing.T) {
+	a := newAccounts(t, 1000)
+	one, session, err := a.SignIn(t.Context(), "alice@example.com", password, from("192.0.2.1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	two, _, err := a.SignIn(t.Context(), "alice@example.com", password, from("192.0.2.2"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var invalid *models.ValidationError
+	if _, _, err := a.ChangePassword(t.Context(), session, "wrong", "another password", from("")); !errors.As(err, &invalid) || invalid.Errors[0].Field != "currentPassword" {
+		t.Errorf("wrong current password: %v", err)
+	}
+	fresh, _, err := a.ChangePassword(t.Context(), session, password, "another password", from(""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, token := range map[string]string{"this session's old token": one, "the other session": two} {
+		if _, err := a.sessions.Get(t.Context(), token); !errors.Is(err, models.ErrNotFound) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := a.sessions.Get(t.Context(), fresh); err != nil {
+		t.Errorf("the new token: %v", err)
+	}
+	if _, _, err := a.SignIn(t.Context(), "alice@example.com", password, from("")); !errors.Is(err, models.ErrInvalidCredentials) {
+		t.Errorf("the old password: %v", err)
+	}
+}
+
+func TestPasswords(t *testing.T) {
+	p := services.NewPasswords()
+	hash, err := p.Hash(t.Context(), password)
+	if err != nil || !strings.HasPrefix(hash, "$argon2id$v=19$m=19456,t=2,p=1$") {
+		t.Fatalf("hash %q, %v", hash, err)
+	}
+	var wg sync.WaitGroup
+	for try, want := range map[string]bool{password: true, "": false, password + " ": false} {
+		wg.Go(func() {
+			if got, err := p.Matches(t.Context(), try, hash); err != nil || got != want {
+				t.Errorf("%q: %v, %v", try, got, err)
+			}
+		})
+	}
+	wg.Wait()
+	if got, err := p.Matches(t.Context(), "", ""); got || err != nil {
+		t.Errorf("no hash matched: %v", err)
+	}
+	for _, broken := range []string{"plain", "$argon2i$v=19$m=1,t=1,p=1$AA$AA", "$argon2id$v=19$m=x$AA$AA", "$argon2id$v=19$m=8,t=1,p=1$!$AA"} {
+		if _, err := p.Matches(t.Context(), "x", broken); err == nil {
+			t.Errorf("stored hash %q was accepted", broken)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := p.Hash(ctx, password); err == nil {
+		t.Log("a slot was free at once") // only a full house looks at ctx
+	}
+}

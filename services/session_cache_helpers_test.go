@@ -1,0 +1,159 @@
+package services_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"gatehouse/models"
+	"gatehouse/services"
+	"gatehouse/services/servicestest"
+	"gatehouse/services/store"
+)
+
+// revokeBound is how long an ended session may live elsewhere; the margin is for
+// a busy machine.
+const revokeBound = 2*time.Second + 500*time.Millisecond
+
+// sessionDB is a store that a test can make fail and watch.
+type sessionDB struct {
+	*store.Store
+	gone    atomic.Bool
+	reads   atomic.Int64
+	touches atomic.Int64
+	// afterRead runs between the read of a row and its return.
+	afterRead atomic.Pointer[func()]
+}
+
+var errGone = fmt.Errorf("the test took the database away: %w", models.ErrUnavailable)
+
+func (d *sessionDB) Session(ctx context.Context, hash string, now time.Time) (models.Session, error) {
+	d.reads.Add(1)
+	if d.gone.Load() {
+		return models.Session{}, errGone
+	}
+	s, err := d.Store.Session(ctx, hash, now)
+	if pause := d.afterRead.Load(); pause != nil {
+		(*pause)()
+	}
+	return s, err
+}
+
+func (d *sessionDB) TouchSession(ctx context.Context, hash string, lastSeen, idleAt time.Time) error {
+	d.touches.Add(1)
+	if d.gone.Load() {
+		return errGone
+	}
+	return d.Store.TouchSession(ctx, hash, lastSeen, idleAt)
+}
+
+func (d *sessionDB) Revocations(ctx context.Context, after int64) (models.RevocationTail, error) {
+	if d.gone.Load() {
+		return models.RevocationTail{}, errGone
+	}
+	return d.Store.Revocations(ctx, after)
+}
+
+func (d *sessionDB) RevocationsSince(ctx context.Context, at time.Time) (models.RevocationTail, error) {
+	if d.gone.Load() {
+		return models.RevocationTail{}, errGone
+	}
+	return d.Store.RevocationsSince(ctx, at)
+}
+
+func openSessionDB(t *testing.T, path string) *sessionDB {
+	t.Helper()
+	db, err := store.Open(t.Context(), store.Options{URL: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return &sessionDB{Store: db}
+}
+
+// sessionInstance is one gatehouse process as far as sessions go.
+type sessionInstance struct {
+	*services.SessionCache
+	db    *sessionDB
+	redis *services.Redis
+}
+
+// startSessions starts instances that share a database and, if server is not nil, a Redis.
+func startSessions(t *testing.T, n int, server *servicestest.RedisServer, opt services.SessionOptions) []sessionInstance {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "sessions.db")
+	var all []sessionInstance
+	for range n {
+		redis := startRedisClient(t, services.RedisOptions{Disabled: true})
+		if server != nil {
+			redis = newRedis(t, server.Addr)
+		}
+		all = append(all, startSessionCache(t, path, redis, opt))
+	}
+	return all
+}
+
+func startSessionCache(t *testing.T, path string, redis *services.Redis, opt services.SessionOptions) sessionInstance {
+	t.Helper()
+	db := openSessionDB(t, path)
+	opt.Logger = quiet()
+	cache := services.NewSessionCache(redis, db, opt)
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		if err := cache.Close(ctx); err != nil && !db.gone.Load() {
+			t.Error(err)
+		}
+	})
+	return sessionInstance{cache, db, redis}
+}
+
+// signUp creates a user.
+func signUp(t *testing.T, db *sessionDB, email string) models.Credentials {
+	t.Helper()
+	if _, err := db.CreateUser(t.Context(), email, "hash", []string{models.RoleEditor}); err != nil {
+		t.Fatal(err)
+	}
+	credentials, err := db.Credentials(t.Context(), email)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return credentials
+}
+
+func of(c models.Credentials) models.Session {
+	return models.Session{User: models.UserRef{ID: c.ID, Email: c.Email}, Roles: c.Roles, Epoch: c.Epoch, UserAgent: "test", IP: "192.0.2.1"}
+}
+
+func signIn(t *testing.T, i sessionInstance, c models.Credentials) (string, models.Session) {
+	t.Helper()
+	token, s, err := i.Set(t.Context(), of(c))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return token, s
+}
+
+func mustGet(t *testing.T, i sessionInstance, token string) models.Session {
+	t.Helper()
+	s, err := i.Get(t.Context(), token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func refused(t *testing.T, i sessionInstance, token string) {
+	t.Helper()
+	if _, err := i.Get(t.Context(), token); !errors.Is(err, models.ErrNotFound) {
+		t.Fatalf("get an ended session: %v, want not found", err)
+	}
+}
