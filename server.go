@@ -194,7 +194,7 @@ func (a *app) router(registry prometheus.Registerer) (*gin.Engine, error) {
 	if err := r.SetTrustedProxies(a.config.TrustedProxies); err != nil {
 		return nil, fmt.Errorf("TRUSTED_PROXIES: %w", err)
 	}
-	r.Use(middleware.RequestID(), middleware.AccessLog(a.log, "/healthz", "/readyz", "/metrics"), middleware.Metrics(registry),
+	r.Use(middleware.RequestID(), middleware.AccessLog(a.log, "/healthz", "/readyz", "/metrics", "/dashboard/locks"), middleware.Metrics(registry),
 		middleware.Recovery(a.log), middleware.SecurityHeaders(a.config.Secure()))
 	a.handlers.Register(r)
 	r.GET("/swagger/*any", ginswagger.WrapHandler(swaggerfiles.Handler, ginswagger.PersistAuthorization(true)))

@@ -37,6 +37,10 @@ func (h *Handlers) home(c *gin.Context) {
 		h.showSignIn(c, http.StatusOK, "")
 		return
 	}
+	h.showDashboard(c, session)
+}
+
+func (h *Handlers) showDashboard(c *gin.Context, session models.Session) {
 	table, _, err := h.tableOf(c, session)
 	if err != nil {
 		h.fail(c, err)
@@ -50,7 +54,7 @@ func (h *Handlers) home(c *gin.Context) {
 	h.addTitles(c.Request.Context(), table.Locks)
 	view := templates.Dashboard{Frame: h.frame(c, "Locks"), Table: table}
 	view.Notices = notices(c)
-	view.Reload = "/?" + url.Values{"refresh": {"1"}, "cursor": {c.Query("cursor")}}.Encode()
+	view.Reload = link(lockTableRoute, "cursor", c.Query("cursor"))
 	for _, s := range mine {
 		view.Sessions = append(view.Sessions, templates.Session{
 			ID: s.ID, Device: device(s.UserAgent), IP: s.IP, Begun: s.CreatedAt, LastSeen: s.LastSeen, Current: s.Hash == session.Hash,
@@ -60,10 +64,16 @@ func (h *Handlers) home(c *gin.Context) {
 	h.page(c, http.StatusOK, html, err)
 }
 
-// lockTable answers the table of locks, or 204 if it is the one that the page has
-// already: nothing moves under the reader's eyes unless something has changed.
+// lockTable answers what a dashboard left open asks for; it is no activity of the
+// user's. The script gets the table of locks, or 204 if it is the one that the page
+// has already: nothing moves under the reader's eyes unless something has changed.
+// A browser without JavaScript gets the whole page.
 func (h *Handlers) lockTable(c *gin.Context) {
 	session, _ := middleware.SessionFrom(c)
+	if c.GetHeader("HX-Request") != "true" {
+		h.showDashboard(c, session)
+		return
+	}
 	table, state, err := h.tableOf(c, session)
 	if err != nil {
 		h.fail(c, err)
@@ -97,14 +107,28 @@ func (h *Handlers) tableOf(c *gin.Context, session models.Session) (table templa
 		table.First = "/"
 	}
 	if locks.NextCursor != nil {
-		table.Next = "/?" + url.Values{"cursor": {*locks.NextCursor}}.Encode()
+		table.Next = link("/", "cursor", *locks.NextCursor)
 	}
 	if len(table.Locks) == 0 && models.HasRole(session.Roles, models.RoleEditor) {
 		table.Example = h.lockExample(session.User.Email)
 	}
 	state = stateOf(table)
-	table.Poll = lockTableRoute + "?" + url.Values{"seen": {state}, "cursor": {cursor}}.Encode()
+	table.Poll = link(lockTableRoute, "seen", state, "cursor", cursor)
 	return table, state, nil
+}
+
+// link is path with the parameters, pairs of a name and a value, that have a value.
+func link(path string, parameters ...string) string {
+	query := url.Values{}
+	for i := 0; i+1 < len(parameters); i += 2 {
+		if parameters[i+1] != "" {
+			query.Set(parameters[i], parameters[i+1])
+		}
+	}
+	if len(query) == 0 {
+		return path
+	}
+	return path + "?" + query.Encode()
 }
 
 // stateOf names what a table shows, but for the clock.
@@ -174,7 +198,7 @@ func (h *Handlers) lockExample(email string) string {
 		"  -d " + shellQuote(string(login)) + " | grep -o '\"token\":\"[^\"]*' | cut -d'\"' -f4)",
 		"ID=$(curl -s $API/processes -H \"Authorization: Bearer $TOKEN\" -H 'Content-Type: application/json' \\",
 		"  -d '{\"title\": \"My first process\"}' | grep -o '\"id\":\"[^\"]*' | head -1 | cut -d'\"' -f4)",
-		"curl -X POST $API/processes/$ID/lock -H \"Authorization: Bearer $TOKEN\" -H 'Content-Type: application/json' \\",
+		"curl -s -X POST $API/processes/$ID/lock -H \"Authorization: Bearer $TOKEN\" -H 'Content-Type: application/json' \\",
 		"  -d '{\"ttl\": 300, \"reason\": \"trying it out\"}'",
 	}, "\n")
 }

@@ -39,7 +39,7 @@ func (h *Handlers) showSignIn(c *gin.Context, status int, problem string) {
 		view.Title = "Error: Sign in" // what a screen reader says first
 	}
 	if c.Query("signed-out") != "" {
-		view.Notices = []templates.Notice{{Text: "You are signed out."}}
+		view.Note = "You are signed out."
 	}
 	html, err := h.Pages.SignIn(view)
 	h.page(c, status, html, err)

@@ -1,6 +1,7 @@
 package middleware_test
 
 import (
+	"net/http"
 	"net/http/httptest"
 	"testing"
 
@@ -28,7 +29,7 @@ func TestClientNetwork(t *testing.T) {
 		if err := app.SetTrustedProxies(row.proxies); err != nil {
 			t.Fatal(err)
 		}
-		c.Request = httptest.NewRequest("GET", "/", nil)
+		c.Request = httptest.NewRequest(http.MethodGet, "/", nil)
 		c.Request.RemoteAddr = row.remote
 		if row.forwarded != "" {
 			c.Request.Header.Set("X-Forwarded-For", row.forwarded)

@@ -14,6 +14,7 @@ import (
 func TestFlash(t *testing.T) {
 	fake := newFakeSessions()
 	store := middleware.NewSessionStore(fake, middleware.SessionStoreOptions{})
+	gin.SetMode(gin.TestMode)
 	r := gin.New()
 	r.Use(middleware.Sessions(store.CookieName(), store))
 	r.POST("/do", func(c *gin.Context) {

@@ -109,7 +109,10 @@ func (a *Accounts) AllowSignIn(ctx context.Context, email string, client Client)
 func (a *Accounts) SignIn(ctx context.Context, email, password string, client Client) (token string, session models.Session, err error) {
 	email = looseEmail(email)
 	who, err := a.store.Credentials(ctx, email)
-	if err != nil && !errors.Is(err, models.ErrNotFound) {
+	switch {
+	case errors.Is(err, models.ErrNotFound):
+		who = models.Credentials{}
+	case err != nil:
 		return "", session, err
 	}
 	right, err := a.passwords.Matches(ctx, password, who.PasswordHash)

@@ -55,7 +55,10 @@ func New() (*Pages, error) {
 		return nil, fmt.Errorf("pages: %w", err)
 	}
 	for _, name := range names {
-		page, err := template.Must(shared.Clone()).ParseFS(pageFiles, name)
+		page, err := shared.Clone()
+		if err == nil {
+			page, err = page.ParseFS(pageFiles, name)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("page %s: %w", name, err)
 		}

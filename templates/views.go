@@ -36,6 +36,7 @@ type Notice struct {
 type SignIn struct {
 	Frame
 	Email string // kept from the attempt before
+	Note  string // what was done before, such as signing out; "" if nothing
 	Error string // "" if there is none
 }
 
