@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -113,5 +114,55 @@ func TestSwaggerUIIsServed(t *testing.T) {
 	}
 	if w := a.do(http.MethodGet, "/swagger/doc.json", ""); !strings.Contains(w.Body.String(), "type: Bearer TOKEN") {
 		t.Error("the Authorize box does not say what to type")
+	}
+}
+
+func TestLockEventsAreStreamed(t *testing.T) {
+	a := startApp(t, nil)
+	server := httptest.NewServer(a.server.Handler)
+	defer server.Close()
+	admin, alice := a.signIn(t, "admin@example.com"), a.signIn(t, "alice@example.com")
+	open := func() *bufio.Scanner {
+		t.Helper()
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+"/api/v1/locks/events", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Authorization", "Bearer "+alice)
+		answer, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = answer.Body.Close() })
+		if answer.StatusCode != http.StatusOK || answer.Header.Get("Content-Type") != "text/event-stream" || answer.Header.Get("X-Accel-Buffering") != "no" {
+			t.Fatalf("%d %v", answer.StatusCode, answer.Header)
+		}
+		return bufio.NewScanner(answer.Body)
+	}
+	stream := open()
+	stream.Scan() // retry
+	if w := a.do(http.MethodPost, "/api/v1/processes/1/lock", "", "Authorization", "Bearer "+alice); w.Code != http.StatusCreated {
+		t.Fatal(w.Code)
+	}
+	if w := a.do(http.MethodDelete, "/api/v1/locks/process:1?reason=x", "", "Authorization", "Bearer "+admin); w.Code != http.StatusNoContent {
+		t.Fatal(w.Code)
+	}
+	for _, want := range []string{"event: acquired", `"resource":"process:1","holder":{"userId":"2","email":"alice@example.com"},"fence":`, "event: forced"} {
+		for stream.Scan() && !strings.Contains(stream.Text(), want) {
+			if strings.HasPrefix(stream.Text(), "event: ") {
+				t.Errorf("%q, want %q", stream.Text(), want)
+			}
+		}
+	}
+	// It ends with the session, and with the server.
+	if w := a.do(http.MethodPost, "/api/v1/auth/logout", "", "Authorization", "Bearer "+alice); w.Code != http.StatusNoContent {
+		t.Fatal(w.Code)
+	}
+	for stream.Scan() {
+	}
+	alice = a.signIn(t, "alice@example.com")
+	stream = open()
+	a.handlers.Drain()
+	for stream.Scan() {
 	}
 }

@@ -407,6 +407,54 @@ const docTemplate = `{
                 }
             }
         },
+        "/locks/events": {
+            "get": {
+                "security": [
+                    {
+                        "Bearer": []
+                    }
+                ],
+                "produces": [
+                    "text/event-stream"
+                ],
+                "tags": [
+                    "locks"
+                ],
+                "summary": "Lock events (server-sent: acquired, extended, released, expired, forced)",
+                "responses": {
+                    "200": {
+                        "description": "the data of each event",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.lockEventDoc"
+                        }
+                    },
+                    "401": {
+                        "description": "Unauthorized",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "403": {
+                        "description": "Forbidden",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "429": {
+                        "description": "Too Many Requests",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "503": {
+                        "description": "Service Unavailable",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    }
+                }
+            }
+        },
         "/locks/{resource}": {
             "delete": {
                 "security": [
@@ -2278,6 +2326,23 @@ const docTemplate = `{
                     "maximum": 3600,
                     "minimum": 1,
                     "example": 300
+                }
+            }
+        },
+        "handlers.lockEventDoc": {
+            "type": "object",
+            "properties": {
+                "at": {
+                    "type": "string"
+                },
+                "fence": {
+                    "type": "integer"
+                },
+                "holder": {
+                    "$ref": "#/definitions/handlers.holderRef"
+                },
+                "resource": {
+                    "type": "string"
                 }
             }
         },

@@ -93,6 +93,7 @@ func (h *Handlers) Register(r *gin.Engine) {
 	viewer.GET("/processes/:id", h.getProcess)
 	viewer.GET("/processes/:id/lock/status", h.lockStatus)
 	viewer.GET("/locks", h.listLocks)
+	viewer.GET("/locks/events", h.lockEvents)
 
 	editor := api.Group("", middleware.RequireRole(models.RoleEditor))
 	editor.POST("/processes", h.createProcess)

@@ -22,3 +22,21 @@ type LockStatus struct {
 	Waiting   int           // waiters queued
 	Degraded  bool          // answered without Redis
 }
+
+// The names of lock events.
+const (
+	LockAcquired = "acquired"
+	LockExtended = "extended"
+	LockReleased = "released"
+	LockExpired  = "expired"
+	LockForced   = "forced"
+)
+
+// LockEvent is something that happened to a lock.
+type LockEvent struct {
+	Name     string
+	Resource string
+	Holder   UserRef
+	Fence    *int64 // nil when granted without Redis
+	At       time.Time
+}

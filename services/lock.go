@@ -2,6 +2,7 @@ package services
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -24,8 +25,9 @@ const (
 	// DefaultMaxHold is how long a grant can last, however often it is extended.
 	DefaultMaxHold = time.Hour
 
-	waiterPoll  = 50 * time.Millisecond  // how often a waiter asks
-	waiterAlive = 250 * time.Millisecond // a silent waiter is skipped after this
+	waiterPoll  = 50 * time.Millisecond  // how often a waiter asks the instance's own table
+	waiterAsk   = 3 * time.Second        // how often it asks Redis although nobody woke it
+	waiterAlive = 250 * time.Millisecond // waiters of a silent instance are skipped after this
 	cleanUpTime = time.Second            // for giving back what a caller who left had asked for
 )
 
@@ -50,21 +52,29 @@ type LockerOptions struct {
 // distributed locking" (2016): they only grow, and a store that remembers the
 // highest can refuse the writes of a holder that was too late.
 type Locker struct {
-	redis   *Redis
-	opt     LockerOptions
-	table   *lockTable
-	scripts lockScripts
+	redis    *Redis
+	opt      LockerOptions
+	instance string // names this Locker among those that wait
+	table    *lockTable
+	waiters  *lockWaiters
+	groups   *lockGroups
+	events   *lockEvents
+	scripts  lockScripts
 
 	operations *prometheus.CounterVec
 	conflicts  prometheus.Counter
 }
 
-// NewLocker returns a Locker; nil options mean the defaults.
+// NewLocker returns a Locker; nil options mean the defaults. Its background work
+// ends when redis is closed.
 func NewLocker(redis *Redis, opt *LockerOptions) *Locker {
 	if opt == nil {
 		opt = &LockerOptions{}
 	}
-	l := &Locker{redis: redis, opt: *opt, table: newLockTable(), scripts: loadLockScripts()}
+	l := &Locker{
+		redis: redis, opt: *opt, instance: rand.Text(), table: newLockTable(), waiters: newLockWaiters(), groups: newLockGroups(),
+		events: newLockEvents(), scripts: loadLockScripts(),
+	}
 	l.opt.MaxHold = orDefault(opt.MaxHold, DefaultMaxHold)
 	if l.opt.Logger == nil {
 		l.opt.Logger = slog.Default()
@@ -78,6 +88,9 @@ func NewLocker(redis *Redis, opt *LockerOptions) *Locker {
 		Help: "Locks granted without Redis that somebody else had when Redis returned.",
 	})
 	redis.OnRecover(l.reconcile)
+	redis.Subscribe("grants:"+l.instance, l.waiters.wake)
+	redis.Subscribe("locks", l.events.receive)
+	redis.spawn(l.beats)
 	return l
 }
 
@@ -112,7 +125,7 @@ func (l *Locker) Extend(ctx context.Context, claim LockClaim, ttl time.Duration)
 	sent := time.Now()
 	got, err := l.runHeld(ctx, "extend", claim, func() (lockReply, error) {
 		return l.run(ctx, l.scripts.extend, claim.Resource, hashToken(claim.Token), claim.Grant,
-			milliseconds(ttl), milliseconds(l.opt.MaxHold))
+			milliseconds(ttl), milliseconds(l.opt.MaxHold), "0")
 	})
 	if err == nil {
 		lock := got.lock(claim, sent)
@@ -122,7 +135,11 @@ func (l *Locker) Extend(ctx context.Context, claim LockClaim, ttl time.Duration)
 	if !l.mayDegrade(err) {
 		return Lock{}, err
 	}
-	return l.table.extend(sent, claim, ttl, l.opt.MaxHold)
+	lock, err := l.table.extend(sent, claim, ttl, l.opt.MaxHold)
+	if err == nil {
+		l.events.tellOwn(models.LockExtended, lock)
+	}
+	return lock, err
 }
 
 // Check answers nil while the claim holds the lock and a *models.NotHeldError
@@ -145,11 +162,12 @@ func (l *Locker) Check(ctx context.Context, claim LockClaim) (degraded bool, err
 // Release gives the lock back and grants it to the next waiter in the same
 // step. Without Redis (open) it is carried out when Redis returns.
 func (l *Locker) Release(ctx context.Context, claim LockClaim) (degraded bool, err error) {
-	_, err = l.runHeld(ctx, "release", claim, func() (lockReply, error) {
+	got, err := l.runHeld(ctx, "release", claim, func() (lockReply, error) {
 		return l.run(ctx, l.scripts.release, claim.Resource, hashToken(claim.Token), claim.Grant)
 	})
 	if err == nil {
 		l.table.release(claim)
+		l.passedOn(got)
 		return false, nil
 	}
 	if errors.Is(err, models.ErrUnavailable) {
@@ -158,9 +176,14 @@ func (l *Locker) Release(ctx context.Context, claim LockClaim) (degraded bool, e
 	if !l.mayDegrade(err) {
 		return false, err
 	}
-	err = l.table.check(time.Now(), claim)
+	if err := l.table.check(time.Now(), claim); err != nil {
+		return true, err
+	}
+	if known, ok := l.table.find(claim); ok {
+		l.events.tellOwn(models.LockReleased, known.lock)
+	}
 	l.table.release(claim)
-	return true, err
+	return true, nil
 }
 
 // runHeld runs what only a holder may do. A grant that this instance made, and
@@ -209,7 +232,7 @@ func (l *Locker) ForceRelease(ctx context.Context, resource string, fence *int64
 	if fence != nil {
 		wanted = strconv.FormatInt(*fence, 10)
 	}
-	got, err := l.run(ctx, l.scripts.force, resource, wanted)
+	got, err := l.run(ctx, l.scripts.force, resource, wanted, "")
 	switch {
 	case err == nil && got.code == lockRefused:
 		return models.LockStatus{}, fmt.Errorf("force %s: %w", resource, models.ErrNotFound)
@@ -218,13 +241,18 @@ func (l *Locker) ForceRelease(ctx context.Context, resource string, fence *int64
 	case err == nil:
 		l.count("force", "done")
 		l.table.end(resource, got.grant)
+		l.passedOn(got)
 		return got.status(resource), nil
 	case !l.mayDegrade(err):
 		l.count("force", "unavailable")
 		return models.LockStatus{}, fmt.Errorf("force %s: %w", resource, err)
 	}
 	l.count("force", "degraded")
-	return l.table.force(time.Now(), resource, fence)
+	was, err := l.table.force(time.Now(), resource, fence)
+	if err == nil {
+		l.events.tellOwn(models.LockForced, Lock{LockClaim: LockClaim{Resource: resource}, Holder: was.Holder, Fence: was.Fence})
+	}
+	return was, err
 }
 
 // Note keeps a short text with the grant until it ends; the first one stays and
@@ -255,7 +283,7 @@ func (l *Locker) count(operation, outcome string) {
 
 // run executes one of the scripts on the keys of a resource.
 func (l *Locker) run(ctx context.Context, script *rueidis.Lua, resource string, args ...string) (lockReply, error) {
-	msg, err := l.redis.Exec(ctx, script, l.keys(resource), append([]string{resource, milliseconds(waiterAlive)}, args...))
+	msg, err := l.redis.Exec(ctx, script, l.keys(resource), append([]string{resource, milliseconds(waiterAlive), l.redis.Key("")}, args...))
 	if err != nil {
 		return lockReply{}, err
 	}

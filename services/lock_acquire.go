@@ -37,12 +37,18 @@ func (l *Locker) TryAcquire(ctx context.Context, req LockRequest) (Lock, error) 
 	return lock, err
 }
 
-// Acquire waits in the lock's queue, first come, first served, until it is
-// granted or ctx ends; then the error matches models.ErrNotAcquired and the
-// cause of ctx. A waiter that leaves gives up its place, and the lock if the
-// grant was already under way.
+// Acquire waits in the lock's queue, first come, first served across instances,
+// until it is granted or ctx ends; then the error matches models.ErrNotAcquired
+// and the cause of ctx. A waiter that leaves gives up its place, and the lock if
+// the grant was already under way. A waiter costs no Redis command until its
+// turn comes.
 func (l *Locker) Acquire(ctx context.Context, req LockRequest) (Lock, error) {
-	try := l.newAttempt(req)
+	return l.acquire(ctx, l.newAttempt(req))
+}
+
+func (l *Locker) acquire(ctx context.Context, try *attempt) (Lock, error) {
+	turn := l.waiters.join(try.req.Resource, try.grant)
+	defer l.waiters.leave(try.req.Resource, try.grant)
 	var refused *models.NotAcquiredError
 	for {
 		lock, err := try.once(WithRedisBudget(ctx), true)
@@ -53,19 +59,23 @@ func (l *Locker) Acquire(ctx context.Context, req LockRequest) (Lock, error) {
 		case ctx.Err() == nil:
 			return Lock{}, err
 		}
-		// Jitter keeps the waiters of many instances from asking in step.
-		pause := time.NewTimer(waiterPoll*3/4 + mathrand.N(waiterPoll/2))
+		pause := waiterAsk
+		if refused == nil || refused.Status.Degraded {
+			pause = waiterPoll
+		}
+		again := time.NewTimer(pause*3/4 + mathrand.N(pause/2)) // not in step with others
 		select {
-		case <-pause.C:
-			continue
+		case <-turn:
+		case <-again.C:
 		case <-ctx.Done():
+			again.Stop()
+			l.giveUp(ctx, try)
+			if refused == nil {
+				return Lock{}, fmt.Errorf("acquire %s: %w: %w", try.req.Resource, models.ErrNotAcquired, context.Cause(ctx))
+			}
+			return Lock{}, fmt.Errorf("%w: %w", refused, context.Cause(ctx))
 		}
-		pause.Stop()
-		l.giveUp(ctx, try)
-		if refused == nil {
-			return Lock{}, fmt.Errorf("acquire %s: %w: %w", req.Resource, models.ErrNotAcquired, context.Cause(ctx))
-		}
-		return Lock{}, fmt.Errorf("%w: %w", refused, context.Cause(ctx))
+		again.Stop()
 	}
 }
 
@@ -74,7 +84,8 @@ type attempt struct {
 	l       *Locker
 	req     LockRequest
 	grant   string
-	arrival string
+	arrival string // in the queue, as Redis answered
+	block   int    // fences to reserve
 }
 
 func (l *Locker) newAttempt(req LockRequest) *attempt {
@@ -84,7 +95,7 @@ func (l *Locker) newAttempt(req LockRequest) *attempt {
 	}
 	var id [16]byte
 	_, _ = rand.Read(id[:]) // never fails
-	return &attempt{l: l, req: req, grant: hex.EncodeToString(id[:])}
+	return &attempt{l: l, req: req, grant: hex.EncodeToString(id[:]), block: 1}
 }
 
 func (a *attempt) claim() LockClaim {
@@ -99,7 +110,10 @@ func (a *attempt) once(ctx context.Context, queue bool) (Lock, error) {
 	got, err := l.runAcquire(ctx, a, queue, "")
 	switch {
 	case err == nil && got.code == lockRefused:
-		a.arrival = got.arrival
+		a.arrival = got.extra
+		if queue {
+			l.waiters.queued(a.req.Resource, got.epoch)
+		}
 		l.count("acquire", "refused")
 		return Lock{}, &models.NotAcquiredError{Status: got.status(a.req.Resource)}
 	case err == nil:
@@ -120,6 +134,7 @@ func (a *attempt) once(ctx context.Context, queue bool) (Lock, error) {
 	if status != nil {
 		return Lock{}, &models.NotAcquiredError{Status: *status}
 	}
+	l.events.tellOwn(models.LockAcquired, lock)
 	return lock, nil
 }
 
@@ -128,7 +143,10 @@ func (l *Locker) giveUp(ctx context.Context, a *attempt) {
 	ctx, cancel := context.WithTimeout(WithRedisBudget(context.WithoutCancel(ctx)), cleanUpTime)
 	defer cancel()
 	l.table.release(a.claim())
-	if _, err := l.run(ctx, l.scripts.release, a.req.Resource, hashToken(a.req.Token), a.grant); err != nil {
+	got, err := l.run(ctx, l.scripts.release, a.req.Resource, hashToken(a.req.Token), a.grant)
+	if err != nil {
 		l.table.oweRelease(a.claim(), l.opt.MaxHold)
+		return
 	}
+	l.passedOn(got)
 }

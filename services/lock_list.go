@@ -118,14 +118,12 @@ func (l *Locker) listShard(ctx context.Context, after lockCursor, limit int) ([]
 		return nil, fmt.Errorf("%w: %w", models.ErrUnavailable, err)
 	}
 	var found []listedLock
-	for f := range slices.Chunk(fields, 9) {
+	for f := range slices.Chunk(fields, 7) {
 		number := func(i int) int64 { n, _ := strconv.ParseInt(f[i], 10, 64); return n }
-		fence := number(2)
-		left := time.Duration(number(4)) * time.Millisecond
+		fence, left := number(2), time.Duration(number(4))*time.Millisecond
 		found = append(found, listedLock{end: number(1), LockStatus: models.LockStatus{
 			Resource: f[0], Held: true, Fence: &fence, TTL: left, ExpiresAt: time.Now().Add(left).UTC(),
-			Holder:  models.Holder{UserID: f[5], Email: f[6], Since: time.UnixMilli(number(3)).UTC(), Reason: f[7]},
-			Waiting: int(number(8)),
+			Holder: readHolder(f[5], number(3)), Waiting: int(number(6)),
 		}})
 	}
 	return found, nil

@@ -19,23 +19,13 @@ func (l *Locker) reconcile(ctx context.Context) {
 		}
 	}
 	for resource, status := range forced {
-		if l.forceGrant(ctx, resource, status.Grant) == nil {
+		if _, err := l.run(ctx, l.scripts.force, resource, "", status.Grant); err == nil {
 			l.table.paidForce(resource)
 		}
 	}
 	for _, known := range live {
 		l.claim(ctx, known)
 	}
-}
-
-// forceGrant ends a grant in Redis if it is still that one.
-func (l *Locker) forceGrant(ctx context.Context, resource, grant string) error {
-	got, err := l.run(ctx, l.scripts.status, resource)
-	if err != nil || got.grant != grant {
-		return err
-	}
-	_, err = l.run(ctx, l.scripts.force, resource, fenceText(got.status(resource)))
-	return err
 }
 
 // claim takes a known grant in Redis under its own token. It reports whether the
@@ -46,7 +36,7 @@ func (l *Locker) claim(ctx context.Context, known localLock) bool {
 	if left <= 0 {
 		return false
 	}
-	a := &attempt{l: l, grant: known.lock.Grant, req: LockRequest{
+	a := &attempt{l: l, grant: known.lock.Grant, block: 1, req: LockRequest{
 		Resource: known.lock.Resource, TTL: left, Token: known.lock.Token, Holder: known.lock.Holder,
 	}}
 	got, err := l.runAcquire(ctx, a, false, known.epoch)

@@ -23,7 +23,7 @@ var luaFiles embed.FS
 const lockShards = 16
 
 type lockScripts struct {
-	acquire, release, extend, status, force, note, list *rueidis.Lua
+	acquire, release, extend, status, force, note, beat, list *rueidis.Lua
 }
 
 func loadLockScripts() lockScripts {
@@ -31,7 +31,7 @@ func loadLockScripts() lockScripts {
 	load := func(name string) *rueidis.Lua { return rueidis.NewLuaScript(common + luaSource(name)) }
 	return lockScripts{
 		acquire: load("lock_acquire"), release: load("lock_release"), extend: load("lock_extend"),
-		status: load("lock_status"), force: load("lock_force"), note: load("lock_note"),
+		status: load("lock_status"), force: load("lock_force"), note: load("lock_note"), beat: load("lock_beat"),
 		list: rueidis.NewLuaScript(luaSource("lock_list")),
 	}
 }
@@ -59,25 +59,37 @@ func (l *Locker) keys(resource string) []string {
 	shard := shardOf(resource)
 	return []string{
 		l.shardKey(shard, "lock:"+resource), l.shardKey(shard, "queue:"+resource), l.shardKey(shard, "waiters:"+resource),
-		l.shardKey(shard, "locks"), l.shardKey(shard, "shard"),
+		l.shardKey(shard, "locks"), l.shardKey(shard, "shard"), l.shardKey(shard, "instances"),
 	}
 }
 
 // runAcquire sends an attempt. A claim takes a free lock only if the shard's
 // epoch is no longer knownEpoch, that is, if the server has forgotten it.
 func (l *Locker) runAcquire(ctx context.Context, a *attempt, queue bool, knownEpoch string) (lockReply, error) {
-	request, err := json.Marshal(map[string]any{
-		"token": hashToken(a.req.Token), "ttl": max(a.req.TTL.Milliseconds(), 1),
-		"user": a.req.Holder.UserID, "email": a.req.Holder.Email, "reason": a.req.Holder.Reason,
-	})
-	if err != nil {
-		return lockReply{}, fmt.Errorf("encode lock request: %w", err)
-	}
-	wait := "0"
+	instance := ""
 	if queue {
-		wait = "1"
+		instance = l.instance
 	}
-	return l.run(ctx, l.scripts.acquire, a.req.Resource, hashToken(a.req.Token), a.grant, string(request), wait, a.arrival, knownEpoch)
+	return l.run(ctx, l.scripts.acquire, a.req.Resource, hashToken(a.req.Token), a.grant, milliseconds(a.req.TTL),
+		writeHolder(a.req.Holder), strconv.Itoa(a.block), instance, a.arrival, knownEpoch)
+}
+
+// storedHolder is a holder as the scripts keep it; since is the grant's.
+type storedHolder struct {
+	UserID string `json:"userId"`
+	Email  string `json:"email"`
+	Reason string `json:"reason"`
+}
+
+func writeHolder(h models.Holder) string {
+	doc, _ := json.Marshal(storedHolder{h.UserID, h.Email, h.Reason}) // strings only
+	return string(doc)
+}
+
+func readHolder(doc string, sinceMilli int64) models.Holder {
+	var h storedHolder
+	_ = json.Unmarshal([]byte(doc), &h) // "" when the lock is free
+	return models.Holder{UserID: h.UserID, Email: h.Email, Reason: h.Reason, Since: time.UnixMilli(sinceMilli).UTC()}
 }
 
 // The codes of a lock script's reply.
@@ -101,23 +113,21 @@ type lockReply struct {
 	note      string
 	waiting   int
 	epoch     string
-	arrival   string
+	extra     string // acquire: arrival; release and force: who has it next; extend: the first fence reserved
 }
 
 func readLockReply(msg rueidis.RedisMessage) (lockReply, error) {
 	fields, err := msg.ToArray()
-	if err != nil || len(fields) != 13 {
+	if err != nil || len(fields) != 11 {
 		return lockReply{}, fmt.Errorf("read lock reply of %d fields: %w: %w", len(fields), models.ErrUnavailable, err)
 	}
 	text := func(i int) string { s, _ := fields[i].ToString(); return s }
 	number := func(i int) int64 { n, _ := fields[i].AsInt64(); return n }
-	r := lockReply{
+	return lockReply{
 		code: number(0), tokenHash: text(1), grant: text(2), fence: number(3),
 		since: time.UnixMilli(number(4)).UTC(), remaining: time.Duration(number(5)) * time.Millisecond,
-		note: text(9), waiting: int(number(10)), epoch: text(11), arrival: text(12),
-	}
-	r.holder = models.Holder{UserID: text(6), Email: text(7), Since: r.since, Reason: text(8)}
-	return r, nil
+		holder: readHolder(text(6), number(4)), note: text(7), waiting: int(number(8)), epoch: text(9), extra: text(10),
+	}, nil
 }
 
 func (r lockReply) heldBy(claim LockClaim) bool {

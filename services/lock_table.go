@@ -250,6 +250,34 @@ func (t *lockTable) note(resource, grant, note string) string {
 	return l.lock.Note
 }
 
+// shards are those in which this instance holds locks that Redis granted, or held
+// them until just now, with the epochs they were granted in.
+func (t *lockTable) shards(now time.Time) map[int]string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	held := map[int]string{}
+	for resource, l := range t.locks {
+		if l.epoch != "" && now.Sub(l.lock.ends) < 2*holdingBeat {
+			held[shardOf(resource)] = l.epoch
+		}
+	}
+	return held
+}
+
+// expire ends the grants made without Redis whose lease has passed.
+func (t *lockTable) expire(now time.Time) []Lock {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var ended []Lock
+	for resource, l := range t.locks {
+		if l.lock.Degraded && l.lock.Grant != "" && !now.Before(l.lock.ends) {
+			ended = append(ended, l.lock)
+			t.endLocked(resource, l.lock.Grant)
+		}
+	}
+	return ended
+}
+
 // sweep forgets, once a minute, what nobody can ask for any more.
 func (t *lockTable) sweep(now time.Time) {
 	if now.Sub(t.swept) < time.Minute {

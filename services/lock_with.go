@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"gatehouse/models"
 )
@@ -31,29 +30,26 @@ func (e *LockLostError) Error() string { return "lock " + e.Resource + " lost: "
 // Unwrap makes errors.Is(err, models.ErrNotHeld) true.
 func (e *LockLostError) Unwrap() error { return models.ErrNotHeld }
 
-// WithLock waits for the lock as Acquire does, runs fn while it extends the
-// lease by itself, and releases. fn's context ends before the lease can have
-// ended at the server, with a *LockLostError as its cause; fn must stop then.
-// The error is fn's, joined with the cause if the lock was lost under it.
+// WithLock waits for the lock as Acquire does, runs fn while it extends the lease
+// by itself, and gives the lock back. fn's context ends before the lease can have
+// ended at the server, with a *LockLostError as its cause; fn must stop then. The
+// error is fn's, joined with the cause if the lock was lost under it.
+//
+// Calls in one instance for the same resource, holder and TTL pass one lease on
+// among themselves, each with a fence of its own: at most 64 in a row, and for
+// 5 ms while another instance waits. The Lock that fn gets has no Token: it cannot
+// release what the next one runs under.
 func (l *Locker) WithLock(ctx context.Context, req LockRequest, fn func(ctx context.Context, lock Lock) error) error {
-	lock, err := l.Acquire(ctx, req)
+	lease, err := l.takeLease(ctx, req)
 	if err != nil {
 		return err
 	}
+	defer l.passLease(ctx, lease)
 	work, cancel := context.WithCancelCause(ctx)
-	extending := make(chan struct{})
-	stop := make(chan struct{})
-	go func() {
-		defer close(extending)
-		l.keepExtending(ctx, lock, orDefault(req.TTL, DefaultLockTTL), stop, cancel)
-	}()
-	defer func() {
-		close(stop)
-		<-extending
-		cancel(nil)
-		l.releaseAfter(ctx, lock.LockClaim)
-	}()
-	err = fn(work, lock)
+	defer cancel(nil)
+	stop := context.AfterFunc(lease.alive, func() { cancel(context.Cause(lease.alive)) })
+	defer stop()
+	err = fn(work, lease.turn())
 	var lost *LockLostError
 	if errors.As(context.Cause(work), &lost) && !errors.Is(err, lost) {
 		return errors.Join(err, lost)
@@ -67,43 +63,6 @@ func (l *Locker) releaseAfter(ctx context.Context, claim LockClaim) {
 	ctx, cancel := context.WithTimeout(WithRedisBudget(context.WithoutCancel(ctx)), cleanUpTime)
 	defer cancel()
 	_, _ = l.Release(ctx, claim) // a release that cannot be sent is owed
-}
-
-// keepExtending extends each time a third of the lease has passed, and ends the
-// work when the lease could end.
-func (l *Locker) keepExtending(ctx context.Context, lock Lock, ttl time.Duration, stop <-chan struct{}, lost context.CancelCauseFunc) {
-	reason := LockBackend
-	next := time.NewTimer(lock.TTL / 3)
-	defer next.Stop()
-	end := time.NewTimer(time.Until(lock.ends))
-	defer end.Stop()
-	for {
-		select {
-		case <-stop:
-			return
-		case <-end.C:
-			lost(&LockLostError{Resource: lock.Resource, Reason: reason})
-			return
-		case <-next.C:
-		}
-		callCtx, cancel := context.WithDeadline(WithRedisBudget(ctx), lock.ends)
-		extended, err := l.Extend(callCtx, lock.LockClaim, ttl)
-		cancel()
-		switch {
-		case errors.Is(err, models.ErrNotHeld):
-			lost(&LockLostError{Resource: lock.Resource, Reason: LockRevoked})
-			return
-		case err != nil:
-			next.Reset(min(ttl/10, time.Second))
-			continue
-		}
-		if !extended.ends.After(lock.ends) {
-			reason = LockExpired // capped by MaxHold: nothing more to gain
-		}
-		lock = extended
-		end.Reset(time.Until(lock.ends))
-		next.Reset(max(lock.TTL/3, time.Millisecond))
-	}
 }
 
 func isOneOf(err error, targets ...error) bool {

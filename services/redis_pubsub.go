@@ -9,16 +9,16 @@ import (
 
 // Subscribe calls fn for each message on the prefixed channel until Close,
 // subscribing again by itself. Messages sent while Redis was away are lost: use
-// them as hints only. Disabled and embedded Redis carry none: there is no other
-// instance to hear from.
+// them as hints only. Disabled Redis carries none.
 func (r *Redis) Subscribe(channel string, fn func(message string)) {
-	if r.opt.Disabled || r.opt.Embedded {
+	if r.opt.Disabled {
 		return
 	}
 	r.spawn(func(ctx context.Context) {
+		client, done := r.subscriber()
+		defer done()
 		for ctx.Err() == nil {
-			if client := r.client.Load(); client != nil {
-				c := *client
+			if c := client(); c != nil {
 				_ = c.Receive(ctx, c.B().Subscribe().Channel(r.Key(channel)).Build(),
 					func(msg rueidis.PubSubMessage) { fn(msg.Message) }) // whatever ended it, we subscribe again
 			}
@@ -28,6 +28,22 @@ func (r *Redis) Subscribe(channel string, fn func(message string)) {
 			}
 		}
 	})
+}
+
+// subscriber is the client to subscribe with: the shared one, but the embedded
+// server allows no commands on a subscribed connection, so there it is an own one.
+func (r *Redis) subscriber() (client func() rueidis.Client, done func()) {
+	if r.opt.Embedded {
+		if own, err := rueidis.NewClient(r.opt.Client); err == nil {
+			return func() rueidis.Client { return own }, own.Close
+		}
+	}
+	return func() rueidis.Client {
+		if shared := r.client.Load(); shared != nil {
+			return *shared
+		}
+		return nil
+	}, func() {}
 }
 
 // Publish sends a hint to every instance's Subscribe.

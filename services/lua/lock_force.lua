@@ -1,12 +1,12 @@
 -- Ends the lock whoever holds it and grants to the next waiter.
--- ARGV[3] -> only if the fence is this one; '' forces any
--- returns the reply with the lock that was; code 1: forced, 0: free, 2: another fence
+-- ARGV[4] -> only if the fence is this one; '' forces any
+-- ARGV[5] -> only if the grant is this one; '' forces any
+-- returns the reply with the lock that was and "instance id" of the next holder; code 1: forced, 0: free, 2: another grant
 local lock = current()
 if not lock then
-  return reply(0, nil)
+  return reply(0, nil, '', 0)
 end
-if ARGV[3] ~= '' and lock.fence ~= ARGV[3] then
-  return reply(2, lock)
+if (ARGV[4] ~= '' and lock.fence ~= ARGV[4]) or (ARGV[5] ~= '' and lock.grant ~= ARGV[5]) then
+  return reply(2, lock, '', 0)
 end
-free()
-return reply(1, lock)
+return reply(1, lock, '', 0, free(lock, 'forced'))

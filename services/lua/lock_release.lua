@@ -1,11 +1,10 @@
 -- Gives the lock back, or leaves its queue, and grants to the next waiter.
--- ARGV[3] -> token hash
--- ARGV[4] -> grant id
--- returns the reply; code 1: released, 0: not held by this grant
-leave(ARGV[4])
+-- ARGV[4] -> token hash
+-- ARGV[5] -> grant id
+-- returns the reply, with "instance id" of the waiter it was granted to; code 1: released, 0: not held by this grant
 local lock = current()
-if not lock or lock.token ~= ARGV[3] or lock.grant ~= ARGV[4] then
-  return reply(0, lock)
+if not lock or lock.token ~= ARGV[4] or lock.grant ~= ARGV[5] then
+  leave(ARGV[5])
+  return reply(0, lock, redis.call('HGET', KEYS[5], 'epoch'), 0)
 end
-free()
-return reply(1, lock)
+return reply(1, lock, '', 0, free(lock, 'released'))

@@ -1,0 +1,98 @@
+package handlers
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/gin-gonic/gin"
+
+	"gatehouse/models"
+)
+
+const (
+	streamHeartbeat = 15 * time.Second // so that proxies do not take a quiet stream for a dead one
+	streamWrite     = 5 * time.Second  // a client that takes nothing for so long is gone
+)
+
+// lockEventDoc is the data of one event.
+type lockEventDoc struct {
+	Resource string    `json:"resource"`
+	Holder   holderRef `json:"holder"`
+	Fence    *int64    `json:"fence"`
+	At       time.Time `json:"at"`
+}
+
+// lockEvents streams what happens to locks. It ends when the session ends or the
+// server shuts down.
+//
+//	@Summary	Lock events (server-sent: acquired, extended, released, expired, forced)
+//	@Tags		locks
+//	@Produce	text/event-stream
+//	@Success	200	{object}	lockEventDoc	"the data of each event"
+//	@Failure	401	{object}	problemDoc
+//	@Failure	403	{object}	problemDoc
+//	@Failure	429	{object}	problemDoc
+//	@Failure	503	{object}	problemDoc
+//	@Security	Bearer
+//	@Router		/locks/events [get]
+func (h *Handlers) lockEvents(c *gin.Context) {
+	if _, err := query(c); err != nil {
+		h.fail(c, err)
+		return
+	}
+	ctx, stop := h.whileWaiting(c)
+	defer stop()
+	events := h.Locks.Events(ctx)
+	markLocks(c, !h.Redis.Available())
+	c.Header("Content-Type", "text/event-stream")
+	c.Header("Cache-Control", "no-store, no-transform")
+	c.Header("X-Accel-Buffering", "no")
+	c.Status(http.StatusOK)
+	send := streamTo(c)
+	if send("retry: 1000\n\n") != nil {
+		return
+	}
+	heartbeat := time.NewTicker(streamHeartbeat)
+	defer heartbeat.Stop()
+	for {
+		var err error
+		select {
+		case <-ctx.Done():
+			return
+		case event, ok := <-events:
+			if !ok { // it fell too far behind: it reconnects and lists anew
+				return
+			}
+			err = send(eventText(event))
+		case <-heartbeat.C:
+			err = send(": heartbeat\n\n")
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// streamTo writes and flushes, each time with a deadline of its own.
+func streamTo(c *gin.Context) func(text string) error {
+	control := http.NewResponseController(c.Writer)
+	return func(text string) error {
+		if err := control.SetWriteDeadline(time.Now().Add(streamWrite)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+			return fmt.Errorf("stream: %w", err)
+		}
+		if _, err := c.Writer.WriteString(text); err != nil {
+			return fmt.Errorf("stream: %w", err)
+		}
+		return control.Flush()
+	}
+}
+
+func eventText(event models.LockEvent) string {
+	doc, _ := json.Marshal(lockEventDoc{
+		Resource: event.Resource, Holder: holderRef{event.Holder.ID, event.Holder.Email}, Fence: event.Fence, At: event.At,
+	}) // strings, numbers and a time
+	return "event: " + event.Name + "\ndata: " + string(doc) + "\n\n"
+}

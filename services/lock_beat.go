@@ -1,0 +1,210 @@
+package services
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"gatehouse/models"
+)
+
+const (
+	waitingBeat = 80 * time.Millisecond  // for shards in which this instance waits
+	holdingBeat = 500 * time.Millisecond // for shards in which it only holds locks
+	sweepBeat   = 4                      // every so many of these go to all shards: somebody may have crashed
+)
+
+// lockWaiters are the waiters of this instance. A grant that Redis made to one of
+// them reaches it by a message, which is only a hint, or by the next beat.
+type lockWaiters struct {
+	mu     sync.Mutex
+	queues map[string]map[string]chan struct{} // resource -> grant id -> its turn
+	epochs map[int]string                      // of the shards they queued in
+}
+
+func newLockWaiters() *lockWaiters {
+	return &lockWaiters{queues: map[string]map[string]chan struct{}{}, epochs: map[int]string{}}
+}
+
+func (w *lockWaiters) join(resource, grant string) <-chan struct{} {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.queues[resource] == nil {
+		w.queues[resource] = map[string]chan struct{}{}
+	}
+	turn := make(chan struct{}, 1)
+	w.queues[resource][grant] = turn
+	return turn
+}
+
+func (w *lockWaiters) leave(resource, grant string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.queues[resource], grant)
+	if len(w.queues[resource]) == 0 {
+		delete(w.queues, resource)
+	}
+}
+
+// wake tells the waiter of a grant, whatever it waits for.
+func (w *lockWaiters) wake(grant string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, queue := range w.queues {
+		if turn, ok := queue[grant]; ok {
+			nudge(turn)
+			return
+		}
+	}
+}
+
+// wakeAll lets everybody who waits in a shard ask again: what they know is stale.
+func (w *lockWaiters) wakeAll(shard int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for resource, queue := range w.queues {
+		if shardOf(resource) != shard {
+			continue
+		}
+		for _, turn := range queue {
+			nudge(turn)
+		}
+	}
+}
+
+// queued notes the epoch that a queue was joined in.
+func (w *lockWaiters) queued(resource, epoch string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if shard := shardOf(resource); w.epochs[shard] == "" {
+		w.epochs[shard] = epoch
+	}
+}
+
+// newEpoch reports whether the server has forgotten the queues of a shard.
+func (w *lockWaiters) newEpoch(shard int, epoch string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	before := w.epochs[shard]
+	w.epochs[shard] = epoch
+	return before != "" && before != epoch
+}
+
+// awaited are the resources waited for, by shard.
+func (w *lockWaiters) awaited() map[int][]string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	byShard := map[int][]string{}
+	for resource := range w.queues {
+		shard := shardOf(resource)
+		byShard[shard] = append(byShard[shard], resource)
+	}
+	return byShard
+}
+
+func nudge(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default: // it has been told already
+	}
+}
+
+// passedOn wakes the next holder if it waits in this instance; others are told by
+// a message.
+func (l *Locker) passedOn(got lockReply) {
+	if instance, grant, ok := strings.Cut(got.extra, " "); ok && instance == l.instance {
+		l.waiters.wake(grant)
+	}
+}
+
+// beats says in each shard where this instance waits that it is alive, every
+// 80 ms, and looks every 500 ms whether the server still knows the locks it holds.
+func (l *Locker) beats(ctx context.Context) {
+	beat := time.NewTicker(waitingBeat)
+	defer beat.Stop()
+	var last time.Time
+	for round := 0; ; {
+		awaited := l.waiters.awaited()
+		var held map[int]string
+		if now := time.Now(); now.Sub(last) >= holdingBeat {
+			last = now
+			l.tellExpired(now)
+			held = l.table.shards(now)
+			round++
+		}
+		all := held != nil && round%sweepBeat == 0
+		l.beatShards(ctx, awaited, held, all)
+		select {
+		case <-beat.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// tellExpired tells of the grants made without Redis that have ended; of the
+// others the scripts tell.
+func (l *Locker) tellExpired(now time.Time) {
+	for _, lock := range l.table.expire(now) {
+		l.events.tellOwn(models.LockExpired, lock)
+	}
+}
+
+func (l *Locker) beatShards(ctx context.Context, awaited map[int][]string, held map[int]string, all bool) {
+	var group errgroup.Group
+	for shard := range lockShards {
+		if len(awaited[shard]) == 0 && held[shard] == "" && !all {
+			continue
+		}
+		group.Go(func() error {
+			epoch, err := l.beat(ctx, shard, awaited[shard])
+			switch {
+			case err != nil: // the waiters fall back to the instance's own table, or fail
+				l.waiters.wakeAll(shard)
+			case held[shard] != "" && held[shard] != epoch, len(awaited[shard]) > 0 && l.waiters.newEpoch(shard, epoch):
+				l.forgotten(ctx, shard)
+			}
+			return nil
+		})
+	}
+	_ = group.Wait()
+}
+
+func (l *Locker) beat(ctx context.Context, shard int, awaited []string) (epoch string, err error) {
+	waits := "0"
+	if len(awaited) > 0 {
+		waits = "1"
+	}
+	keys := []string{
+		l.shardKey(shard, "lock:"), l.shardKey(shard, "queue:"), l.shardKey(shard, "waiters:"),
+		l.shardKey(shard, "locks"), l.shardKey(shard, "shard"), l.shardKey(shard, "instances"),
+	}
+	args := append([]string{"", milliseconds(waiterAlive), l.redis.Key(""), l.instance, waits, l.shardKey(shard, "")}, awaited...)
+	msg, err := l.redis.Exec(ctx, l.scripts.beat, keys, args)
+	if err != nil {
+		return "", err
+	}
+	answer, err := msg.AsStrSlice()
+	if err != nil || len(answer) == 0 {
+		return "", err
+	}
+	for _, grant := range answer[1:] {
+		l.waiters.wake(grant)
+	}
+	return answer[0], nil
+}
+
+// forgotten claims the locks of a shard again after the server lost it, and lets
+// the waiters queue anew.
+func (l *Locker) forgotten(ctx context.Context, shard int) {
+	_, _, live := l.table.unsent()
+	for _, known := range live {
+		if shardOf(known.lock.Resource) == shard {
+			l.claim(WithRedisBudget(ctx), known)
+		}
+	}
+	l.waiters.wakeAll(shard)
+}

@@ -1,0 +1,235 @@
+package services
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"gatehouse/models"
+)
+
+const (
+	handOversInARow = 64                   // fences reserved at once
+	handOverFor     = 5 * time.Millisecond // then other instances are asked for
+)
+
+// lockGroups are the WithLock calls of this instance that share leases. The first
+// of a group asks Redis; the others wait for it to pass its lease on.
+type lockGroups struct {
+	mu      sync.Mutex
+	waiting map[leaseKey][]chan *lockLease // a group exists while its lease, or the asking for it, does
+}
+
+func newLockGroups() *lockGroups {
+	return &lockGroups{waiting: map[leaseKey][]chan *lockLease{}}
+}
+
+// leaseKey is what calls must have in common to share a lease.
+type leaseKey struct {
+	resource, holder string
+	ttl              time.Duration
+}
+
+// lockLease is a lock in Redis and the turns taken under it.
+type lockLease struct {
+	key   leaseKey
+	req   LockRequest
+	lock  Lock
+	alive context.Context // ends, with the cause, when the lease is lost
+	stop  context.CancelFunc
+	done  chan struct{} // closed when nobody extends the lease any more
+
+	mu    sync.Mutex
+	fence *int64 // of the next turn
+	turns int
+	since time.Time // of the first turn in this row
+}
+
+// turn is the lock as the next one to run under the lease sees it.
+func (e *lockLease) turn() Lock {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	lock := e.lock
+	lock.Token = ""
+	if e.fence != nil {
+		fence := *e.fence
+		next := fence + 1
+		lock.Fence, e.fence = &fence, &next
+	}
+	e.turns++
+	return lock
+}
+
+// mayPass reports whether the next in this instance may go on without asking.
+func (e *lockLease) mayPass() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.alive.Err() == nil && e.turns < handOversInARow && time.Since(e.since) < handOverFor
+}
+
+// takeLease waits for a lease of another call in this instance, or takes one from
+// Redis if there is none.
+func (l *Locker) takeLease(ctx context.Context, req LockRequest) (*lockLease, error) {
+	req.TTL = min(orDefault(req.TTL, DefaultLockTTL), l.opt.MaxHold)
+	req.Token = NewLockToken()
+	key := leaseKey{req.Resource, writeHolder(req.Holder), req.TTL}
+	g := l.groups
+	g.mu.Lock()
+	queue, shared := g.waiting[key]
+	if !shared {
+		g.waiting[key] = nil
+		g.mu.Unlock()
+		return l.newLease(ctx, key, req)
+	}
+	turn := make(chan *lockLease, 1)
+	g.waiting[key] = append(queue, turn)
+	g.mu.Unlock()
+	select {
+	case lease := <-turn:
+		if lease == nil { // the next lease is ours to take
+			return l.newLease(ctx, key, req)
+		}
+		return lease, nil
+	case <-ctx.Done():
+	}
+	g.mu.Lock()
+	place := slices.Index(g.waiting[key], turn)
+	if place >= 0 {
+		g.waiting[key] = slices.Delete(g.waiting[key], place, place+1)
+	}
+	g.mu.Unlock()
+	if place < 0 { // it was our turn already
+		if lease := <-turn; lease != nil {
+			l.passLease(ctx, lease)
+		} else {
+			g.lead(key)
+		}
+	}
+	return nil, fmt.Errorf("acquire %s: %w: %w", req.Resource, models.ErrNotAcquired, context.Cause(ctx))
+}
+
+// lead makes the next in line take a lease from Redis; without one the group ends.
+func (g *lockGroups) lead(key leaseKey) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if len(g.waiting[key]) == 0 {
+		delete(g.waiting, key)
+		return
+	}
+	g.waiting[key][0] <- nil
+	g.waiting[key] = g.waiting[key][1:]
+}
+
+func (l *Locker) newLease(ctx context.Context, key leaseKey, req LockRequest) (*lockLease, error) {
+	try := l.newAttempt(req)
+	try.block = handOversInARow
+	lock, err := l.acquire(ctx, try)
+	if err != nil {
+		l.groups.lead(key)
+		return nil, err
+	}
+	alive, lost := context.WithCancelCause(context.WithoutCancel(ctx))
+	extending, stop := context.WithCancel(alive)
+	lease := &lockLease{
+		key: key, req: req, lock: lock, alive: alive, stop: stop, done: make(chan struct{}), fence: lock.Fence, since: time.Now(),
+	}
+	go func() {
+		defer close(lease.done)
+		l.keepExtending(extending, lock, req.TTL, lost)
+	}()
+	return lease, nil
+}
+
+// passLease hands the lease to the next call in this instance, or gives the lock
+// back and lets the next one queue behind the other instances.
+func (l *Locker) passLease(ctx context.Context, lease *lockLease) {
+	if !lease.mayPass() && !l.renewLease(ctx, lease) {
+		l.endLease(ctx, lease)
+		l.groups.lead(lease.key)
+		return
+	}
+	g := l.groups
+	g.mu.Lock()
+	if queue := g.waiting[lease.key]; len(queue) > 0 {
+		g.waiting[lease.key] = queue[1:]
+		g.mu.Unlock()
+		queue[0] <- lease
+		return
+	}
+	g.mu.Unlock()
+	// Whoever comes while the lock is given back waits for a lease of its own.
+	l.endLease(ctx, lease)
+	g.lead(lease.key)
+}
+
+func (l *Locker) endLease(ctx context.Context, lease *lockLease) {
+	lease.stop()
+	<-lease.done
+	l.releaseAfter(ctx, lease.lock.LockClaim)
+}
+
+// renewLease reserves fences for another row, unless another instance waits or
+// the lease is old: then others get their turn.
+func (l *Locker) renewLease(ctx context.Context, lease *lockLease) bool {
+	g := l.groups
+	g.mu.Lock()
+	nobody := len(g.waiting[lease.key]) == 0
+	g.mu.Unlock()
+	if nobody || lease.alive.Err() != nil || time.Since(lease.lock.Holder.Since) > l.opt.MaxHold/2 {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(WithRedisBudget(context.WithoutCancel(ctx)), cleanUpTime)
+	defer cancel()
+	lock := lease.lock
+	got, err := l.run(ctx, l.scripts.extend, lock.Resource, hashToken(lock.Token), lock.Grant,
+		milliseconds(lease.req.TTL), milliseconds(l.opt.MaxHold), strconv.Itoa(handOversInARow))
+	fence, parseErr := strconv.ParseInt(got.extra, 10, 64)
+	if err != nil || parseErr != nil || got.code != lockDone || got.waiting > 0 {
+		return false
+	}
+	lease.mu.Lock()
+	defer lease.mu.Unlock()
+	lease.fence, lease.turns, lease.since = &fence, 0, time.Now()
+	return true
+}
+
+// keepExtending extends each time a third of the lease has passed, until ctx ends,
+// and tells when the lease could end.
+func (l *Locker) keepExtending(ctx context.Context, lock Lock, ttl time.Duration, lost context.CancelCauseFunc) {
+	reason := LockBackend
+	next := time.NewTimer(lock.TTL / 3)
+	defer next.Stop()
+	end := time.NewTimer(time.Until(lock.ends))
+	defer end.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-end.C:
+			lost(&LockLostError{Resource: lock.Resource, Reason: reason})
+			return
+		case <-next.C:
+		}
+		callCtx, cancel := context.WithDeadline(WithRedisBudget(ctx), lock.ends)
+		extended, err := l.Extend(callCtx, lock.LockClaim, ttl)
+		cancel()
+		switch {
+		case errors.Is(err, models.ErrNotHeld):
+			lost(&LockLostError{Resource: lock.Resource, Reason: LockRevoked})
+			return
+		case err != nil:
+			next.Reset(min(ttl/10, time.Second))
+			continue
+		}
+		if !extended.ends.After(lock.ends) {
+			reason = LockExpired // capped by MaxHold: nothing more to gain
+		}
+		lock = extended
+		end.Reset(time.Until(lock.ends))
+		next.Reset(max(lock.TTL/3, time.Millisecond))
+	}
+}

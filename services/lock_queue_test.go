@@ -1,0 +1,308 @@
+package services_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"gatehouse/models"
+	"gatehouse/services"
+	"gatehouse/services/servicestest"
+)
+
+// waitFor waits until so many queue for process:1.
+func waitFor(t *testing.T, l *services.Locker, waiting int) {
+	t.Helper()
+	servicestest.Eventually(t, 5*time.Second, func() bool {
+		s, err := l.Status(t.Context(), "process:1")
+		return err == nil && s.Waiting == waiting
+	}, fmt.Sprintf("not %d waiting", waiting))
+}
+
+func TestLockDeadWaiterIsSkipped(t *testing.T) {
+	server := servicestest.StartRedis(t)
+	proxy := servicestest.NewProxy(t, server.Addr)
+	cutOff := startRedisClient(t, services.RedisOptions{Client: rueidis.ClientOption{InitAddress: []string{proxy.Addr}}, KeyPrefix: "test:"})
+	waitReady(t, cutOff)
+	dead := services.NewLocker(cutOff, nil)
+	all := lockers(t, server, 2, nil)
+	held := mustAcquire(t, all[0], request("process:1", alice))
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { _, _ = dead.Acquire(ctx, request("process:1", alice)) })
+	waitFor(t, all[0], 1)
+	granted := make(chan error, 1)
+	wg.Go(func() {
+		_, err := all[1].Acquire(t.Context(), request("process:1", bob))
+		granted <- err
+	})
+	waitFor(t, all[0], 2)
+	proxy.Cut() // the instance that waits first is gone
+	start := time.Now()
+	if _, err := all[0].Release(t.Context(), held.LockClaim); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-granted; err != nil {
+		t.Fatal(err)
+	}
+	// 250 ms without a beat, as much for the grant it cannot confirm, and a beat.
+	if took := time.Since(start); took > time.Second {
+		t.Errorf("the next waiter had the lock after %v", took)
+	}
+	cancel()
+}
+
+func TestLockCrashedHolderIsFollowedByTheNextWaiter(t *testing.T) {
+	for _, backend := range []string{"redis-server", "embedded"} {
+		t.Run(backend, func(t *testing.T) {
+			l := services.NewLocker(redisOf(t, backend), nil)
+			req := request("process:1", alice)
+			req.TTL = 300 * time.Millisecond
+			held := mustAcquire(t, l, req) // and nobody ever extends or releases it
+			if _, err := l.Acquire(t.Context(), request("process:1", bob)); err != nil {
+				t.Fatal(err)
+			}
+			if late := time.Since(held.ExpiresAt); late > 500*time.Millisecond {
+				t.Errorf("granted %v after the lease ended", late)
+			}
+		})
+	}
+}
+
+func TestLockHandOverCostsTheSameForManyWaiters(t *testing.T) {
+	server := servicestest.StartRedis(t)
+	commands := func() int {
+		for line := range strings.SplitSeq(server.Do("INFO", "stats"), "\n") {
+			if n, ok := strings.CutPrefix(strings.TrimSpace(line), "total_commands_processed:"); ok {
+				count, err := strconv.Atoi(n)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return count
+			}
+		}
+		t.Fatal("no count of commands")
+		return 0
+	}
+	// The test is about commands, not about time.
+	redis := startRedisClient(t, services.RedisOptions{
+		Client: rueidis.ClientOption{InitAddress: []string{server.Addr}}, KeyPrefix: "test:", Timeout: 5 * time.Second,
+	})
+	waitReady(t, redis)
+	l := services.NewLocker(redis, nil)
+	perHandOver := func(waiters int) int {
+		held := mustAcquire(t, l, request("process:1", alice))
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		var wg sync.WaitGroup
+		defer wg.Wait()
+		locks := make(chan services.Lock)
+		for range waiters {
+			wg.Go(func() {
+				if lock, err := l.Acquire(ctx, request("process:1", bob)); err == nil {
+					select {
+					case locks <- lock:
+					case <-ctx.Done():
+					}
+				}
+			})
+		}
+		waitFor(t, l, waiters)
+		const rounds = 15
+		before := commands()
+		for range rounds {
+			if _, err := l.Release(t.Context(), held.LockClaim); err != nil {
+				t.Fatal(err)
+			}
+			held = <-locks
+		}
+		used := commands() - before
+		cancel()
+		wg.Wait()
+		if _, err := l.Release(t.Context(), held.LockClaim); err != nil {
+			t.Fatal(err)
+		}
+		return used / rounds
+	}
+	few, many := perHandOver(20), perHandOver(400)
+	if many > 2*few+10 {
+		t.Errorf("a hand-over costs %d commands with 20 waiters, %d with 400", few, many)
+	}
+}
+
+func TestLockServerThatForgot(t *testing.T) {
+	server := servicestest.StartRedis(t)
+	all := lockers(t, server, 2, nil)
+	held := mustAcquire(t, all[0], request("process:1", alice))
+	// The beat has to have seen the shard before it can see that it is new.
+	servicestest.Eventually(t, 2*time.Second, func() bool {
+		server.Do("FLUSHALL")
+		for range 200 {
+			if _, err := all[0].Check(t.Context(), held.LockClaim); err == nil {
+				return true
+			}
+		}
+		return false
+	}, "the holder does not have its lock again")
+	if _, err := all[1].TryAcquire(t.Context(), request("process:1", bob)); !errors.Is(err, models.ErrNotAcquired) {
+		t.Errorf("somebody else: %v", err)
+	}
+}
+
+func TestLockHolderClaimsAgainByItself(t *testing.T) {
+	server := servicestest.StartRedis(t)
+	all := lockers(t, server, 2, nil)
+	mustAcquire(t, all[0], request("process:1", alice))
+	granted := make(chan error, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	go func() { // the waiter's beats make sure that the shard is known
+		_, err := all[0].Acquire(ctx, request("process:1", bob))
+		granted <- err
+	}()
+	waitFor(t, all[1], 1)
+	server.Do("FLUSHALL")
+	servicestest.Eventually(t, time.Second, func() bool {
+		s, err := all[1].Status(t.Context(), "process:1")
+		return err == nil && s.Held && s.Holder.Email == alice.Email
+	}, "the lease was not claimed again within 1 s")
+	waitFor(t, all[1], 1)
+	cancel()
+	if err := <-granted; !errors.Is(err, models.ErrNotAcquired) {
+		t.Errorf("the waiter: %v", err)
+	}
+}
+
+func TestLockEventsReachAllInstances(t *testing.T) {
+	server := servicestest.StartRedis(t)
+	all := lockers(t, server, 2, nil)
+	events := all[1].Events(t.Context())
+	next := func() models.LockEvent {
+		t.Helper()
+		select {
+		case e := <-events:
+			return e
+		case <-time.After(3 * time.Second):
+			t.Fatal("no event")
+			return models.LockEvent{}
+		}
+	}
+	// Subscribing takes a moment; what was sent before is not missed.
+	servicestest.Eventually(t, 3*time.Second, func() bool {
+		return strings.HasSuffix(strings.TrimSpace(server.Do("PUBSUB", "NUMSUB", "test:locks")), "2")
+	}, "not subscribed")
+	want := func(name string, lock services.Lock, who models.Holder) {
+		t.Helper()
+		e := next()
+		if e.Name != name || e.Resource != lock.Resource || e.Holder.Email != who.Email || e.Fence == nil || *e.Fence != *lock.Fence || time.Since(e.At) > time.Minute {
+			t.Errorf("event %+v, want %s of %+v", e, name, lock)
+		}
+	}
+	req := request("process:1\nwith a line", alice)
+	lock := mustAcquire(t, all[0], req)
+	want(models.LockAcquired, lock, alice)
+	if _, err := all[0].Extend(t.Context(), lock.LockClaim, time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	want(models.LockExtended, lock, alice)
+	if _, err := all[0].Release(t.Context(), lock.LockClaim); err != nil {
+		t.Fatal(err)
+	}
+	want(models.LockReleased, lock, alice)
+	lock = mustAcquire(t, all[0], request("process:2", bob))
+	want(models.LockAcquired, lock, bob)
+	if _, err := all[0].ForceRelease(t.Context(), "process:2", nil); err != nil {
+		t.Fatal(err)
+	}
+	want(models.LockForced, lock, bob)
+	short := request("process:3", alice)
+	short.TTL = 50 * time.Millisecond
+	lock = mustAcquire(t, all[0], short)
+	want(models.LockAcquired, lock, alice)
+	e := next()
+	for e.Name != models.LockExpired {
+		e = next()
+	}
+	if e.Resource != "process:3" || e.Holder.Email != alice.Email {
+		t.Errorf("expired %+v", e)
+	}
+}
+
+func TestWithLockPassesOneLeaseOn(t *testing.T) {
+	server := servicestest.StartRedis(t)
+	all := lockers(t, server, 2, nil)
+	counter := 0 // guarded by the lock itself: -race would tell
+	last := int64(0)
+	grants := map[string]int{}
+	var wg sync.WaitGroup
+	for i := range 400 {
+		wg.Go(func() {
+			err := all[i%2].WithLock(t.Context(), request("process:1", alice), func(_ context.Context, lock services.Lock) error {
+				counter++
+				grants[lock.Grant]++
+				if *lock.Fence <= last {
+					t.Errorf("fence %d after %d", *lock.Fence, last)
+				}
+				last = *lock.Fence
+				if lock.Token != "" {
+					t.Error("the work has a token that could release the next one's lock")
+				}
+				return nil
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if counter != 400 {
+		t.Errorf("%d ran, want 400", counter)
+	}
+	if len(grants) > 100 {
+		t.Errorf("%d grants for 400 calls: the lease is not passed on", len(grants))
+	}
+	for grant, turns := range grants {
+		if turns > 400 {
+			t.Errorf("grant %s was used %d times", grant, turns)
+		}
+	}
+	if s, err := all[0].Status(t.Context(), "process:1"); err != nil || s.Held {
+		t.Errorf("still held: %+v, %v", s, err)
+	}
+}
+
+func TestWithLockWaiterThatLeaves(t *testing.T) {
+	l := lockers(t, servicestest.StartRedis(t), 1, nil)[0]
+	inside, leave := make(chan struct{}), make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := l.WithLock(t.Context(), request("process:1", alice), func(context.Context, services.Lock) error {
+			close(inside)
+			<-leave
+			return nil
+		}); err != nil {
+			t.Error(err)
+		}
+	})
+	<-inside
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	err := l.WithLock(ctx, request("process:1", alice), func(context.Context, services.Lock) error { return errors.New("ran") })
+	if !errors.Is(err, models.ErrNotAcquired) || !errors.Is(err, context.Canceled) {
+		t.Errorf("a waiter that left: %v", err)
+	}
+	close(leave)
+	wg.Wait()
+	if err := l.WithLock(t.Context(), request("process:1", alice), func(context.Context, services.Lock) error { return nil }); err != nil {
+		t.Errorf("the next one: %v", err)
+	}
+}
