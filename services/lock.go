@@ -59,6 +59,7 @@ type Locker struct {
 	waiters  *lockWaiters
 	groups   *lockGroups
 	events   *lockEvents
+	clock    serverClock
 	scripts  lockScripts
 
 	operations *prometheus.CounterVec
@@ -287,7 +288,11 @@ func (l *Locker) run(ctx context.Context, script *rueidis.Lua, resource string, 
 	if err != nil {
 		return lockReply{}, err
 	}
-	return readLockReply(msg)
+	got, err := readLockReply(msg)
+	if err == nil {
+		l.clock.heard(time.Now(), got.now)
+	}
+	return got, err
 }
 
 func hashToken(token string) string {

@@ -2,6 +2,7 @@ package services
 
 import (
 	"context"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -188,10 +189,13 @@ func (l *Locker) beat(ctx context.Context, shard int, awaited []string) (epoch s
 		return "", err
 	}
 	answer, err := msg.AsStrSlice()
-	if err != nil || len(answer) == 0 {
+	if err != nil || len(answer) < 2 {
 		return "", err
 	}
-	for _, grant := range answer[1:] {
+	if now, err := strconv.ParseInt(answer[1], 10, 64); err == nil {
+		l.clock.heard(time.Now(), now)
+	}
+	for _, grant := range answer[2:] {
 		l.waiters.wake(grant)
 	}
 	return answer[0], nil

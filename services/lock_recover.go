@@ -52,6 +52,11 @@ func (l *Locker) claim(ctx context.Context, known localLock) bool {
 	lock := got.lock(known.lock.LockClaim, sent)
 	lock.Note = orDefault(lock.Note, known.lock.Note)
 	l.table.learn(lock, got.epoch)
+	if got.code == lockRepeated && left-got.remaining > time.Second { // extended while Redis was away
+		if longer, err := l.Extend(ctx, lock.LockClaim, left); err == nil {
+			lock = longer
+		}
+	}
 	if known.lock.Note != "" {
 		_, _ = l.Note(ctx, lock, known.lock.Note) // a repeat without it only gets a new token
 	}

@@ -70,8 +70,18 @@ func (l *Locker) runAcquire(ctx context.Context, a *attempt, queue bool, knownEp
 	if queue {
 		instance = l.instance
 	}
-	return l.run(ctx, l.scripts.acquire, a.req.Resource, hashToken(a.req.Token), a.grant, milliseconds(a.req.TTL),
-		writeHolder(a.req.Holder), strconv.Itoa(a.block), instance, a.arrival, knownEpoch)
+	send := func() (lockReply, error) {
+		return l.run(ctx, l.scripts.acquire, a.req.Resource, hashToken(a.req.Token), a.grant, milliseconds(a.req.TTL),
+			writeHolder(a.req.Holder), strconv.Itoa(a.block), instance, a.arrival, knownEpoch, l.clock.after(time.Now(), l.redis.opt.Timeout))
+	}
+	got, err := send()
+	if err == nil && got.code == lockTooLate { // or the server's clock was put forward: the reply told it
+		got, err = send()
+	}
+	if err == nil && got.code == lockTooLate {
+		return got, fmt.Errorf("acquire %s: too late: %w", a.req.Resource, models.ErrUnavailable)
+	}
+	return got, err
 }
 
 // storedHolder is a holder as the scripts keep it; since is the grant's.
@@ -98,6 +108,7 @@ const (
 	lockDone       = 1
 	lockRepeated   = 2 // acquire: this token had the grant already
 	lockOtherFence = 2 // force: another grant is there
+	lockTooLate    = 3 // acquire: executed after its sender had given up
 )
 
 // lockReply is what every lock script returns; the lock's fields are empty when
@@ -114,11 +125,12 @@ type lockReply struct {
 	waiting   int
 	epoch     string
 	extra     string // acquire: arrival; release and force: who has it next; extend: the first fence reserved
+	now       int64  // the server's, in milliseconds
 }
 
 func readLockReply(msg rueidis.RedisMessage) (lockReply, error) {
 	fields, err := msg.ToArray()
-	if err != nil || len(fields) != 11 {
+	if err != nil || len(fields) != 12 {
 		return lockReply{}, fmt.Errorf("read lock reply of %d fields: %w: %w", len(fields), models.ErrUnavailable, err)
 	}
 	text := func(i int) string { s, _ := fields[i].ToString(); return s }
@@ -126,7 +138,7 @@ func readLockReply(msg rueidis.RedisMessage) (lockReply, error) {
 	return lockReply{
 		code: number(0), tokenHash: text(1), grant: text(2), fence: number(3),
 		since: time.UnixMilli(number(4)).UTC(), remaining: time.Duration(number(5)) * time.Millisecond,
-		holder: readHolder(text(6), number(4)), note: text(7), waiting: int(number(8)), epoch: text(9), extra: text(10),
+		holder: readHolder(text(6), number(4)), note: text(7), waiting: int(number(8)), epoch: text(9), extra: text(10), now: number(11),
 	}, nil
 }
 

@@ -8,7 +8,12 @@
 -- ARGV[9] -> the instance, to queue when the lock is taken; '' does not queue
 -- ARGV[10] -> arrival as answered before, '' at the first time
 -- ARGV[11] -> claim: take a free lock only if the shard's epoch is not this one; '' takes it anyway
--- returns the reply, with the arrival; code 1: granted, 2: this token had it already, 0: not acquired
+-- ARGV[12] -> when its sender has given up (server's milliseconds), '' if that is not known: an acquire that comes out of
+--   a frozen server or network later than that must not lock for nobody
+-- returns the reply, with the arrival; code 1: granted, 2: this token had it already, 0: not acquired, 3: too late
+if ARGV[12] ~= '' and now > tonumber(ARGV[12]) then
+  return reply(3, nil, nil, 0)
+end
 local lock = current()
 if lock and lock.token == ARGV[4] then
   local code = 2

@@ -28,10 +28,10 @@ end
 -- Every reply has this shape, so that one function reads them all.
 local function reply(code, lock, epoch, waiting, extra)
   if not lock then
-    return {code, '', '', '0', '0', '0', '', '', waiting, epoch or '', extra or ''}
+    return {code, '', '', '0', '0', '0', '', '', waiting, epoch or '', extra or '', int(now)}
   end
   return {code, lock.token, lock.grant, lock.fence, lock.since, int(lock.till - now), lock.holder, lock.note or '',
-    waiting, epoch or '', extra or ''}
+    waiting, epoch or '', extra or '', int(now)}
 end
 
 local function event(name, lock)
