@@ -53,6 +53,14 @@ func (h *Handlers) limitRate() gin.HandlerFunc {
 	}
 }
 
+// refuseUnknown refuses where nobody could say who asks, before anything else
+// waits for the same database.
+func (h *Handlers) refuseUnknown(c *gin.Context) {
+	if err := middleware.SessionError(c); err != nil {
+		h.fail(c, err)
+	}
+}
+
 // whileWaiting is a context for a request that may queue: it ends when the
 // session has ended (asked every second) or the server shuts down.
 func (h *Handlers) whileWaiting(c *gin.Context) (context.Context, func()) {

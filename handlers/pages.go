@@ -32,7 +32,7 @@ func (h *Handlers) registerPages(r gin.IRouter, identify ...gin.HandlerFunc) {
 	page.POST("/login", h.signInForm)
 	page.POST("/logout", h.signOutForm)
 
-	withFlash := page.Group("", middleware.Sessions(h.Cookie.CookieName(), h.Cookie))
+	withFlash := page.Group("", h.refuseUnknown, middleware.Sessions(h.Cookie.CookieName(), h.Cookie))
 	withFlash.GET("/", h.home)
 
 	own := withFlash.Group("", middleware.RequireSession())
@@ -194,7 +194,7 @@ func (h *Handlers) whyUnavailable(c *gin.Context) (heading string, paragraphs []
 	switch {
 	case h.draining.Load():
 		return "The server is restarting", []string{retry, "Try again in a moment."}
-	case h.Database.Ping(ctx) != nil:
+	case middleware.SessionError(c) != nil || h.Database.Ping(ctx) != nil:
 		return "The database cannot be reached", []string{
 			"gatehouse keeps processes, users and sessions there, so it can show nothing until the database is back.", retry,
 		}
