@@ -26,7 +26,7 @@ type accountsDesk struct {
 
 func newAccounts(t *testing.T, loginLimit int64) accountsDesk {
 	t.Helper()
-	redis := newRedis(t, servicestest.StartRedis(t).Addr)
+	redis := patientRedis(t, servicestest.StartRedis(t).Addr)
 	db := openStore(t, filepath.Join(t.TempDir(), "test.db"))
 	sessions := services.NewSessionCache(redis, db, services.SessionOptions{Logger: quiet()})
 	t.Cleanup(func() {

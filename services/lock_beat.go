@@ -133,6 +133,7 @@ func (l *Locker) beats(ctx context.Context) {
 		if now := time.Now(); now.Sub(last) >= holdingBeat {
 			last = now
 			l.tellExpired(now)
+			l.catchUp(ctx)
 			held = l.table.shards(now)
 			round++
 		}
@@ -204,8 +205,7 @@ func (l *Locker) beat(ctx context.Context, shard int, awaited []string) (epoch s
 // forgotten claims the locks of a shard again after the server lost it, and lets
 // the waiters queue anew.
 func (l *Locker) forgotten(ctx context.Context, shard int) {
-	_, _, live := l.table.unsent()
-	for _, known := range live {
+	for _, known := range l.table.alive() {
 		if shardOf(known.lock.Resource) == shard {
 			l.claim(WithRedisBudget(ctx), known)
 		}

@@ -16,7 +16,7 @@ import (
 // openLocker is one instance whose locks work without Redis.
 func openLocker(t *testing.T, server *servicestest.RedisServer) (*services.Locker, *services.Redis) {
 	t.Helper()
-	redis := newRedis(t, server.Addr)
+	redis := newRedisWithin(t, server.Addr, 300*time.Millisecond)
 	return services.NewLocker(redis, &services.LockerOptions{OnRedisDown: models.OnRedisDownOpen, Logger: quiet()}), redis
 }
 
@@ -229,7 +229,7 @@ func TestWithLockTellsWhenTheLockIsLost(t *testing.T) {
 			if reason == services.LockExpired {
 				opt.MaxHold = 400 * time.Millisecond
 			}
-			l := lockers(t, server, 1, opt)[0]
+			l := services.NewLocker(newRedis(t, server.Addr), opt)
 			req := request("process:1", alice)
 			req.TTL = 300 * time.Millisecond
 			var ended time.Time

@@ -93,12 +93,7 @@ func TestLockHandOverCostsTheSameForManyWaiters(t *testing.T) {
 		t.Fatal("no count of commands")
 		return 0
 	}
-	// The test is about commands, not about time.
-	redis := startRedisClient(t, services.RedisOptions{
-		Client: rueidis.ClientOption{InitAddress: []string{server.Addr}}, KeyPrefix: "test:", Timeout: 5 * time.Second,
-	})
-	waitReady(t, redis)
-	l := services.NewLocker(redis, nil)
+	l := lockers(t, server, 1, nil)[0]
 	perHandOver := func(waiters int) int {
 		held := mustAcquire(t, l, request("process:1", alice))
 		ctx, cancel := context.WithCancel(t.Context())

@@ -12,7 +12,28 @@ import (
 // first what was given back, then claims for the grants this instance still
 // knows. The first to claim wins; the loser's token is refused at its next use.
 func (l *Locker) reconcile(ctx context.Context) {
-	owed, forced, live := l.table.unsent()
+	l.payOwed(ctx)
+	for _, known := range l.table.alive() {
+		l.claim(ctx, known)
+	}
+}
+
+// catchUp sends what could not be sent although Redis was about to return: it came
+// too late for reconcile.
+func (l *Locker) catchUp(ctx context.Context) {
+	if !l.redis.Available() {
+		return
+	}
+	l.payOwed(ctx)
+	for _, known := range l.table.alive() {
+		if known.epoch == "" {
+			l.claim(WithRedisBudget(ctx), known)
+		}
+	}
+}
+
+func (l *Locker) payOwed(ctx context.Context) {
+	owed, forced := l.table.owes()
 	for _, claim := range owed {
 		if _, err := l.run(ctx, l.scripts.release, claim.Resource, hashToken(claim.Token), claim.Grant); err == nil {
 			l.table.paid(claim.Grant)
@@ -22,9 +43,6 @@ func (l *Locker) reconcile(ctx context.Context) {
 		if _, err := l.run(ctx, l.scripts.force, resource, "", status.Grant); err == nil {
 			l.table.paidForce(resource)
 		}
-	}
-	for _, known := range live {
-		l.claim(ctx, known)
 	}
 }
 
@@ -51,7 +69,10 @@ func (l *Locker) claim(ctx context.Context, known localLock) bool {
 	}
 	lock := got.lock(known.lock.LockClaim, sent)
 	lock.Note = orDefault(lock.Note, known.lock.Note)
-	l.table.learn(lock, got.epoch)
+	if !l.table.confirm(lock, got.epoch) { // given back while it was claimed
+		_, _ = l.run(ctx, l.scripts.release, lock.Resource, hashToken(lock.Token), lock.Grant)
+		return false
+	}
 	if got.code == lockRepeated && left-got.remaining > time.Second { // extended while Redis was away
 		if longer, err := l.Extend(ctx, lock.LockClaim, left); err == nil {
 			lock = longer
@@ -73,20 +94,40 @@ func (l *Locker) claimAgain(ctx context.Context, claim LockClaim, got lockReply)
 	return l.claim(ctx, known)
 }
 
-// unsent is what Redis has to hear when it returns.
-func (t *lockTable) unsent() (owed []LockClaim, forced map[string]models.LockStatus, live []localLock) {
+// owes is what Redis has to hear: releases, and locks that were forced.
+func (t *lockTable) owes() (owed []LockClaim, forced map[string]models.LockStatus) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	now := time.Now()
 	for _, o := range t.owed {
 		owed = append(owed, o.claim)
 	}
+	return owed, maps.Clone(t.forced)
+}
+
+// alive are the grants this instance made that have not ended.
+func (t *lockTable) alive() []localLock {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := time.Now()
+	var live []localLock
 	for resource := range t.locks {
 		if l := t.live(now, resource); l != nil {
 			live = append(live, *l)
 		}
 	}
-	return owed, maps.Clone(t.forced), live
+	return live
+}
+
+// confirm notes that a grant stands in Redis; false if it has ended here meanwhile.
+func (t *lockTable) confirm(lock Lock, epoch string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	l := t.live(time.Now(), lock.Resource)
+	if l == nil || l.lock.Grant != lock.Grant {
+		return false
+	}
+	l.lock, l.epoch = lock, epoch
+	return true
 }
 
 func (t *lockTable) paid(grant string) {

@@ -23,7 +23,7 @@ func lockers(t *testing.T, server *servicestest.RedisServer, n int, opt *service
 	t.Helper()
 	var all []*services.Locker
 	for range n {
-		redis := newRedis(t, server.Addr)
+		redis := patientRedis(t, server.Addr)
 		all = append(all, services.NewLocker(redis, opt))
 	}
 	return all

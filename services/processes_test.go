@@ -57,7 +57,7 @@ func newDesk(t *testing.T, redis *services.Redis, db *store.Store, secrets ...st
 // office is one desk, two editors and a process to edit.
 func office(t *testing.T) (desk, models.UserRef, models.UserRef, models.Process) {
 	t.Helper()
-	d := newDesk(t, newRedis(t, servicestest.StartRedis(t).Addr), openStore(t, filepath.Join(t.TempDir(), "test.db")))
+	d := newDesk(t, patientRedis(t, servicestest.StartRedis(t).Addr), openStore(t, filepath.Join(t.TempDir(), "test.db")))
 	alice, bob := addUser(t, d.store, "alice@example.com"), addUser(t, d.store, "bob@example.com")
 	process, err := d.Create(t.Context(), alice, models.ProcessFields{Title: "Order paper", Status: "draft"})
 	if err != nil {
@@ -203,7 +203,7 @@ func TestProcessIdempotencyKey(t *testing.T) {
 
 func TestProcessTokenIsNotInRedis(t *testing.T) {
 	server := servicestest.StartRedis(t)
-	d := newDesk(t, newRedis(t, server.Addr), openStore(t, filepath.Join(t.TempDir(), "test.db")))
+	d := newDesk(t, patientRedis(t, server.Addr), openStore(t, filepath.Join(t.TempDir(), "test.db")))
 	alice := addUser(t, d.store, "alice@example.com")
 	process, err := d.Create(t.Context(), alice, fields("Order paper"))
 	if err != nil {

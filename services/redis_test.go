@@ -39,7 +39,12 @@ func startRedisClient(t *testing.T, opt services.RedisOptions) *services.Redis {
 // newRedis is a client connected to addr.
 func newRedis(t *testing.T, addr string) *services.Redis {
 	t.Helper()
-	redis := startRedisClient(t, services.RedisOptions{Client: rueidis.ClientOption{InitAddress: []string{addr}}, KeyPrefix: "test:"})
+	return newRedisWithin(t, addr, 0)
+}
+
+func newRedisWithin(t *testing.T, addr string, timeout time.Duration) *services.Redis {
+	t.Helper()
+	redis := startRedisClient(t, services.RedisOptions{Client: rueidis.ClientOption{InitAddress: []string{addr}}, KeyPrefix: "test:", Timeout: timeout})
 	waitReady(t, redis)
 	return redis
 }
@@ -58,7 +63,7 @@ func waitReady(t *testing.T, redis *services.Redis) {
 func redisOf(t *testing.T, backend string) *services.Redis {
 	t.Helper()
 	if backend != "embedded" {
-		return newRedis(t, servicestest.StartRedis(t).Addr)
+		return patientRedis(t, servicestest.StartRedis(t).Addr)
 	}
 	server, err := services.StartEmbeddedRedis()
 	if err != nil {
