@@ -1,0 +1,36 @@
+// Package e2e tests the built binary from the outside: processes of it, real
+// Redis and PostgreSQL servers, and nothing but HTTP between them and the tests.
+// What it may expect is the HTTP contract, never the code.
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+)
+
+// binary is the gatehouse that TestMain has built.
+var binary string
+
+func TestMain(m *testing.M) {
+	os.Exit(buildAndRun(m))
+}
+
+func buildAndRun(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "gatehouse-e2e-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	binary = filepath.Join(dir, "gatehouse")
+	// Not stamped with the commit: tests also run where there is none.
+	out, err := exec.Command("go", "build", "-race", "-buildvcs=false", "-o", binary, "..").CombinedOutput()
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "build gatehouse: %v\n%s", err, out)
+		return 1
+	}
+	return m.Run()
+}

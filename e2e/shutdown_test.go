@@ -1,0 +1,180 @@
+package e2e
+
+import (
+	"io"
+	"net/http"
+	"net/http/httptrace"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"gatehouse/services/servicestest"
+)
+
+// beginCreate sends a request whose body ends only when finish is called. It
+// returns when the server is reading that body.
+func (c *client) beginCreate(t *testing.T, title string) (finish func() (status int, err error)) {
+	t.Helper()
+	body, write := io.Pipe()
+	t.Cleanup(func() { write.Close() })
+	reading := make(chan struct{})
+	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{Got100Continue: func() { close(reading) }})
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.app.URL+"/api/v1/processes", body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+c.token)
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Expect", "100-continue")
+	type result struct {
+		status int
+		err    error
+	}
+	done := make(chan result, 1)
+	go func() {
+		res, err := c.app.http.Do(req)
+		if err != nil {
+			done <- result{0, err}
+			return
+		}
+		res.Body.Close()
+		done <- result{res.StatusCode, nil}
+	}()
+	select {
+	case <-reading:
+	case got := <-done:
+		t.Fatalf("answered before its body was sent: %d %v", got.status, got.err)
+	}
+	if _, err := io.WriteString(write, `{"title":`); err != nil {
+		t.Fatal(err)
+	}
+	return func() (int, error) {
+		go func() {
+			_, _ = io.WriteString(write, `"`+title+`"}`)
+			write.Close()
+		}()
+		got := <-done
+		return got.status, got.err
+	}
+}
+
+// TestShutdownDropsNothing stops an instance under requests of all kinds: each
+// gets an answer, and waiting ones leave no lock behind.
+func TestShutdownDropsNothing(t *testing.T) {
+	t.Parallel()
+	redis := servicestest.StartRedis(t)
+	env := []string{"REDIS_URL=redis://" + redis.Addr, "DATABASE_URL=" + demoDatabase(t)}
+	w := &world{app: start(t, append(env, "SHUTDOWN_DELAY=500ms")...)}
+	w.alice, w.bob, w.viewer = w.app.signIn(t, "alice@example.com"), w.app.signIn(t, "bob@example.com"), w.app.signIn(t, "viewer@example.com")
+	w.acquire(t, w.alice, "1", nil)
+	waiting := []func() *answer{
+		w.bob.waitFor(t, "POST /processes/1/lock", nil, "Prefer: wait=20"),
+		w.alice.waitFor(t, "POST /processes/1/lock", nil, "Prefer: wait=30"),
+		w.bob.waitFor(t, "PATCH /processes/1/quick-update", map[string]any{"title": "never"}, "Prefer: wait=20"),
+	}
+	w.waiting(t, w.viewer, "1", int64(len(waiting)))
+	titles := []string{"slow one", "slow two", "slow three"}
+	var slow []func() (int, error)
+	for _, title := range titles {
+		slow = append(slow, w.alice.beginCreate(t, title))
+	}
+	var signIns []func() *answer
+	for range 4 {
+		signIns = append(signIns, w.anonymous().waitFor(t, "POST /auth/login", credentials(w.bob.email, demoPassword)))
+	}
+
+	w.app.signal(t, syscall.SIGTERM)
+	stopped := time.Now()
+	servicestest.Eventually(t, 450*time.Millisecond, func() bool { return w.app.readyStatus() == 503 }, "/readyz does not answer 503 in the delay")
+	w.anonymous().send(t, "GET /readyz", nil).is(t, 503).with(t, "status", "unavailable").with(t, "components.database.status", "ok")
+	w.anonymous().send(t, "GET /healthz", nil).is(t, 200)
+	w.alice.call(t, "GET /processes", nil).is(t, 200) // the load balancer has not noticed yet
+	for _, answered := range waiting {
+		answered().problem(t, 503, "unavailable")
+	}
+	if took := time.Since(stopped); took > 2*time.Second {
+		t.Errorf("waiting requests were answered %v after SIGTERM", took)
+	}
+	for _, signedIn := range signIns {
+		signedIn().is(t, 200)
+	}
+	servicestest.Eventually(t, 5*time.Second, func() bool { return w.app.readyStatus() == 0 }, "still open after the delay")
+	for i, finish := range slow {
+		if w.app.hasExited() {
+			t.Fatal("it ended under a request")
+		}
+		if status, err := finish(); err != nil || status != 201 {
+			t.Errorf("%s: %d %v", titles[i], status, err)
+		}
+	}
+	if code := w.app.wait(t); code != 0 {
+		t.Errorf("exit code %d: %s", code, w.app.Stderr)
+	}
+
+	// Another instance finds all of it, nobody logged out, and the lock as it was.
+	w.app = start(t, env...)
+	w.viewer = w.viewer.at(w.app)
+	list := w.viewer.call(t, "GET /processes", nil).is(t, 200)
+	for _, title := range titles {
+		if list.item(t, "title", title) == nil {
+			t.Errorf("%q was acknowledged and is not there", title)
+		}
+	}
+	if list.item(t, "title", "never") != nil {
+		t.Error("a quick update that was refused has been carried out")
+	}
+	w.viewer.call(t, "GET /processes/1/lock/status", nil).is(t, 200).with(t, "holder.userId", w.alice.id)
+	w.waiting(t, w.viewer, "1", 0)
+}
+
+func TestShutdownCutsOff(t *testing.T) {
+	t.Parallel()
+	a := launch(t, "SHUTDOWN_TIMEOUT=300ms")
+	a.waitReady(t)
+	finish := a.signIn(t, "alice@example.com").beginCreate(t, "too slow")
+	a.signal(t, syscall.SIGTERM)
+	if code := a.wait(t); code != 1 || !strings.Contains(a.Stderr.String(), "SHUTDOWN_TIMEOUT") {
+		t.Errorf("exit code %d: %s", code, a.Stderr)
+	}
+	if status, err := finish(); err == nil {
+		t.Errorf("a request that was cut off got %d", status)
+	}
+}
+
+// TestShutdownIsQuick: with nothing to wait for an instance ends at once, also
+// when Redis or the database does not answer any more.
+func TestShutdownIsQuick(t *testing.T) {
+	for name, prepare := range map[string]func(t *testing.T) (a *app, sig syscall.Signal){
+		"idle":      func(t *testing.T) (*app, syscall.Signal) { return start(t), syscall.SIGTERM },
+		"interrupt": func(t *testing.T) (*app, syscall.Signal) { return start(t), syscall.SIGINT },
+		"Redis-frozen": func(t *testing.T) (*app, syscall.Signal) {
+			redis := servicestest.StartRedis(t)
+			a := start(t, "REDIS_URL=redis://"+redis.Addr)
+			a.signIn(t, "alice@example.com").call(t, "POST /processes/1/lock", nil).is(t, 201)
+			redis.Freeze()
+			return a, syscall.SIGTERM
+		},
+		"database-frozen": func(t *testing.T) (*app, syscall.Signal) {
+			database := servicestest.StartPostgresServer(t)
+			a := start(t, "DATABASE_URL="+database.URL, "DATABASE_TIMEOUT=300ms")
+			a.signIn(t, "alice@example.com").call(t, "GET /auth/session", nil).is(t, 200)
+			database.Freeze()
+			return a, syscall.SIGTERM
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			a, sig := prepare(t)
+			began := time.Now()
+			a.signal(t, sig)
+			if code := a.wait(t); code != 0 {
+				t.Errorf("exit code %d: %s", code, a.Stderr)
+			}
+			t.Logf("ended after %v", time.Since(began))
+			if time.Since(began) > 6*time.Second {
+				t.Errorf("it took %v to end", time.Since(began))
+			}
+		})
+	}
+}
