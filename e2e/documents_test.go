@@ -12,7 +12,7 @@ import (
 // TestReadmeGo: the README's Go is code of the Examples, which run as tests.
 func TestReadmeGo(t *testing.T) {
 	_, blocks := readReadme(t)
-	files, err := filepath.Glob("../middleware/*example*_test.go")
+	files, err := filepath.Glob("../*/*example*_test.go")
 	if err != nil || len(files) == 0 {
 		t.Fatal("no Examples", err)
 	}
