@@ -1,6 +1,7 @@
 package services_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -46,6 +47,7 @@ type field struct {
 	lockers []*services.Locker
 	random  *rand.Rand
 	timeout time.Duration
+	long    int // one hold in so many lasts up to 3/2 TTL; 0: 25
 
 	mu      sync.Mutex
 	beliefs []belief
@@ -105,7 +107,7 @@ func believe(ctx context.Context, lock services.Lock, hold time.Duration) belief
 func (f *field) work(ctx context.Context, l *services.Locker, name, resource string, random *rand.Rand) {
 	for ctx.Err() == nil {
 		hold := time.Duration(random.IntN(4000)) * time.Microsecond
-		if random.IntN(25) == 0 {
+		if random.IntN(cmp.Or(f.long, 25)) == 0 {
 			hold = time.Duration(random.Int64N(int64(3 * proofTTL / 2)))
 		}
 		patience, cancel := context.WithTimeout(context.WithoutCancel(ctx), 4*time.Second)

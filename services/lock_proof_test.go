@@ -129,7 +129,7 @@ func TestProofLockProcess(t *testing.T) {
 	ctx, stop := signal.NotifyContext(t.Context(), syscall.SIGTERM)
 	defer stop()
 	l := services.NewLocker(proofRedis(t, addr, 0), &services.LockerOptions{Logger: quiet()})
-	f := &field{t: t}
+	f := &field{t: t, long: 1} // so that it is stopped while it holds
 	fmt.Println("ready")
 	f.work(ctx, l, "process", "r:0", rand.New(rand.NewPCG(uint64(os.Getpid()), 3)))
 	for _, b := range f.beliefs {

@@ -8,11 +8,23 @@ import (
 	"gatehouse/models"
 )
 
+// releaseAgain is when an owed release is sent a second time.
+const releaseAgain = 3 * time.Second
+
 // reconcile runs each time Redis answers again, before anything else is sent:
 // first what was given back, then claims for the grants this instance still
 // knows. The first to claim wins; the loser's token is refused at its next use.
 func (l *Locker) reconcile(ctx context.Context) {
-	owed, forced, live := l.table.unsent()
+	l.settle(ctx)
+	for _, known := range l.table.alive() {
+		l.claim(ctx, known)
+	}
+}
+
+// settle sends what is owed: the releases and forces that Redis has not seen. A
+// single call can fail without an outage, so it also runs beside the beats.
+func (l *Locker) settle(ctx context.Context) {
+	owed, forced := l.table.unsent(time.Now())
 	for _, claim := range owed {
 		if _, err := l.run(ctx, l.scripts.release, claim.Resource, hashToken(claim.Token), claim.Grant); err == nil {
 			l.table.paid(claim.Grant)
@@ -22,9 +34,6 @@ func (l *Locker) reconcile(ctx context.Context) {
 		if _, err := l.run(ctx, l.scripts.force, resource, "", status.Grant); err == nil {
 			l.table.paidForce(resource)
 		}
-	}
-	for _, known := range live {
-		l.claim(ctx, known)
 	}
 }
 
@@ -47,7 +56,11 @@ func (l *Locker) claim(ctx context.Context, known localLock) bool {
 		l.conflicts.Inc()
 		l.opt.Logger.Warn("a lock did not survive the outage: somebody else has it or ended it", "resource", known.lock.Resource, "holder", known.lock.Holder.UserID)
 		l.table.end(known.lock.Resource, known.lock.Grant)
+		l.groups.revoke(known.lock.Grant)
 		return false
+	}
+	if got.code == lockDone {
+		l.groups.reclaimed(known.lock.Grant)
 	}
 	lock := got.lock(known.lock.LockClaim, sent)
 	lock.Note = orDefault(lock.Note, known.lock.Note)
@@ -69,25 +82,42 @@ func (l *Locker) claimAgain(ctx context.Context, claim LockClaim, got lockReply)
 }
 
 // unsent is what Redis has to hear when it returns.
-func (t *lockTable) unsent() (owed []LockClaim, forced map[string]models.LockStatus, live []localLock) {
+func (t *lockTable) unsent(now time.Time) (owed []LockClaim, forced map[string]models.LockStatus) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, o := range t.owed {
+		if !now.Before(o.next) {
+			owed = append(owed, o.claim)
+		}
+	}
+	return owed, maps.Clone(t.forced)
+}
+
+// alive are the grants made here that have not ended.
+func (t *lockTable) alive() (live []localLock) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := time.Now()
-	for _, o := range t.owed {
-		owed = append(owed, o.claim)
-	}
 	for resource := range t.locks {
 		if l := t.live(now, resource); l != nil {
 			live = append(live, *l)
 		}
 	}
-	return owed, maps.Clone(t.forced), live
+	return live
 }
 
+// paid notes that Redis has seen a release. It is sent once more later: what it
+// takes back was sent on another connection, perhaps, and may arrive after it.
 func (t *lockTable) paid(grant string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	delete(t.owed, grant)
+	owed, ok := t.owed[grant]
+	if !ok || !owed.next.IsZero() {
+		delete(t.owed, grant)
+		return
+	}
+	owed.next = time.Now().Add(releaseAgain)
+	t.owed[grant] = owed
 }
 
 func (t *lockTable) paidForce(resource string) {

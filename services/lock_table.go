@@ -36,6 +36,7 @@ type localWaiter struct {
 type owedRelease struct {
 	claim LockClaim
 	until time.Time
+	next  time.Time // when to send it again; zero until it was sent once
 }
 
 func newLockTable() *lockTable {

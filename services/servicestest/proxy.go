@@ -16,8 +16,9 @@ type Proxy struct {
 	target string
 
 	mu       sync.Mutex
-	changed  *sync.Cond // of flowing
-	flowing  bool
+	changed  *sync.Cond // of stalled
+	stalled  bool       // also what will be connected
+	stuck    map[net.Conn]bool
 	latency  time.Duration
 	lose     int
 	listener net.Listener
@@ -27,7 +28,7 @@ type Proxy struct {
 // NewProxy passes connections on to target.
 func NewProxy(t testing.TB, target string) *Proxy {
 	t.Helper()
-	p := &Proxy{t: t, target: target, Addr: FreeAddr(t), conns: map[net.Conn]struct{}{}, flowing: true}
+	p := &Proxy{t: t, target: target, Addr: FreeAddr(t), conns: map[net.Conn]struct{}{}, stuck: map[net.Conn]bool{}}
 	p.changed = sync.NewCond(&p.mu)
 	p.Restore()
 	t.Cleanup(func() {
@@ -63,6 +64,7 @@ func (p *Proxy) resetLocked() {
 		_ = conn.Close()
 	}
 	clear(p.conns)
+	clear(p.stuck)
 	p.changed.Broadcast()
 }
 
@@ -81,15 +83,27 @@ func (p *Proxy) Restore() {
 
 // Stall lets nothing pass in either direction. Nothing is closed and new
 // connections are accepted, as when the network drops every packet.
-func (p *Proxy) Stall() { p.flow(false) }
-
-// Resume ends Stall: what was on its way arrives late.
-func (p *Proxy) Resume() { p.flow(true) }
-
-func (p *Proxy) flow(on bool) {
+func (p *Proxy) Stall() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.flowing = on
+	p.stalled = true
+}
+
+// StallOpen is Stall for the connections that are open now; new ones work.
+func (p *Proxy) StallOpen() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for conn := range p.conns {
+		p.stuck[conn] = true
+	}
+}
+
+// Resume ends Stall and StallOpen: what was on its way arrives late.
+func (p *Proxy) Resume() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.stalled = false
+	clear(p.stuck)
 	p.changed.Broadcast()
 }
 
@@ -181,7 +195,7 @@ func (p *Proxy) delay() time.Duration {
 func (p *Proxy) mayPass(to net.Conn, replies bool) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for !p.flowing {
+	for p.stalled || p.stuck[to] {
 		if _, open := p.conns[to]; !open {
 			return false
 		}
