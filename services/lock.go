@@ -90,7 +90,12 @@ func NewLocker(redis *Redis, opt *LockerOptions) *Locker {
 	})
 	redis.OnRecover(l.reconcile)
 	redis.Subscribe("grants:"+l.instance, l.waiters.wake)
-	redis.Subscribe("locks", l.events.receive)
+	redis.Subscribe("locks", func(message string) {
+		if event, ok := readLockEvent(message); ok {
+			l.groups.heard(event)
+			l.events.tell(event)
+		}
+	})
 	redis.spawn(l.beats)
 	return l
 }
@@ -242,6 +247,7 @@ func (l *Locker) ForceRelease(ctx context.Context, resource string, fence *int64
 	case err == nil:
 		l.count("force", "done")
 		l.table.end(resource, got.grant)
+		l.groups.revoke(got.grant)
 		l.passedOn(got)
 		return got.status(resource), nil
 	case !l.mayDegrade(err):
@@ -251,6 +257,7 @@ func (l *Locker) ForceRelease(ctx context.Context, resource string, fence *int64
 	l.count("force", "degraded")
 	was, err := l.table.force(time.Now(), resource, fence)
 	if err == nil {
+		l.groups.revoke(was.Grant)
 		l.events.tellOwn(models.LockForced, Lock{LockClaim: LockClaim{Resource: resource}, Holder: was.Holder, Fence: was.Fence})
 	}
 	return was, err

@@ -2,6 +2,7 @@ package services
 
 import (
 	"context"
+	"fmt"
 	"strconv"
 	"strings"
 	"sync"
@@ -127,6 +128,7 @@ func (l *Locker) beats(ctx context.Context) {
 	beat := time.NewTicker(waitingBeat)
 	defer beat.Stop()
 	var last time.Time
+	var forced forces
 	for round := 0; ; {
 		awaited := l.waiters.awaited()
 		var held map[int]string
@@ -138,7 +140,7 @@ func (l *Locker) beats(ctx context.Context) {
 			round++
 		}
 		all := held != nil && round%sweepBeat == 0
-		l.beatShards(ctx, awaited, held, all)
+		l.beatShards(ctx, awaited, held, all, &forced)
 		select {
 		case <-beat.C:
 		case <-ctx.Done():
@@ -155,19 +157,22 @@ func (l *Locker) tellExpired(now time.Time) {
 	}
 }
 
-func (l *Locker) beatShards(ctx context.Context, awaited map[int][]string, held map[int]string, all bool) {
+func (l *Locker) beatShards(ctx context.Context, awaited map[int][]string, held map[int]string, all bool, forced *forces) {
 	var group errgroup.Group
 	for shard := range lockShards {
 		if len(awaited[shard]) == 0 && held[shard] == "" && !all {
 			continue
 		}
 		group.Go(func() error {
-			epoch, err := l.beat(ctx, shard, awaited[shard])
+			epoch, forces, err := l.beat(ctx, shard, awaited[shard])
 			switch {
 			case err != nil: // the waiters fall back to the instance's own table, or fail
 				l.waiters.wakeAll(shard)
 			case held[shard] != "" && held[shard] != epoch, len(awaited[shard]) > 0 && l.waiters.newEpoch(shard, epoch):
 				l.forgotten(ctx, shard)
+			}
+			if err == nil && held[shard] != "" && forced.changed(shard, forces) {
+				l.lookAfter(ctx, shard)
 			}
 			return nil
 		})
@@ -175,7 +180,7 @@ func (l *Locker) beatShards(ctx context.Context, awaited map[int][]string, held 
 	_ = group.Wait()
 }
 
-func (l *Locker) beat(ctx context.Context, shard int, awaited []string) (epoch string, err error) {
+func (l *Locker) beat(ctx context.Context, shard int, awaited []string) (epoch, forces string, err error) {
 	waits := "0"
 	if len(awaited) > 0 {
 		waits = "1"
@@ -187,19 +192,19 @@ func (l *Locker) beat(ctx context.Context, shard int, awaited []string) (epoch s
 	args := append([]string{"", milliseconds(waiterAlive), l.redis.Key(""), l.instance, waits, l.shardKey(shard, "")}, awaited...)
 	msg, err := l.redis.Exec(ctx, l.scripts.beat, keys, args)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	answer, err := msg.AsStrSlice()
-	if err != nil || len(answer) < 2 {
-		return "", err
+	if err != nil || len(answer) < 3 {
+		return "", "", fmt.Errorf("read beat of %d fields: %w: %w", len(answer), models.ErrUnavailable, err)
 	}
-	if now, err := strconv.ParseInt(answer[1], 10, 64); err == nil {
+	if now, err := strconv.ParseInt(answer[2], 10, 64); err == nil {
 		l.clock.heard(time.Now(), now)
 	}
-	for _, grant := range answer[2:] {
+	for _, grant := range answer[3:] {
 		l.waiters.wake(grant)
 	}
-	return answer[0], nil
+	return answer[0], answer[1], nil
 }
 
 // forgotten claims the locks of a shard again after the server lost it, and lets

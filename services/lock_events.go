@@ -62,24 +62,21 @@ func (e *lockEvents) tell(event models.LockEvent) {
 	}
 }
 
-// receive reads a message of the scripts: name, fence, milliseconds, holder, resource.
-func (e *lockEvents) receive(message string) {
+// readLockEvent reads a message of the scripts: name, fence, milliseconds, holder, resource.
+func readLockEvent(message string) (event models.LockEvent, ok bool) {
 	f := strings.SplitN(message, "\n", 5)
 	if len(f) != 5 {
-		return
+		return event, false
 	}
-	fence, err := strconv.ParseInt(f[1], 10, 64)
-	if err != nil {
-		return
-	}
+	fence, fenceErr := strconv.ParseInt(f[1], 10, 64)
 	at, err := strconv.ParseInt(f[2], 10, 64)
-	if err != nil {
-		return
+	if err != nil || fenceErr != nil {
+		return event, false
 	}
 	holder := readHolder(f[3], at)
-	e.tell(models.LockEvent{
+	return models.LockEvent{
 		Name: f[0], Resource: f[4], Holder: models.UserRef{ID: holder.UserID, Email: holder.Email}, Fence: &fence, At: time.UnixMilli(at).UTC(),
-	})
+	}, true
 }
 
 // tellOwn tells an event that no message carries.

@@ -22,10 +22,11 @@ const (
 type lockGroups struct {
 	mu      sync.Mutex
 	waiting map[leaseKey][]chan *lockLease // a group exists while its lease, or the asking for it, does
+	leases  map[string]*lockLease          // those extended now, by grant
 }
 
 func newLockGroups() *lockGroups {
-	return &lockGroups{waiting: map[leaseKey][]chan *lockLease{}}
+	return &lockGroups{waiting: map[leaseKey][]chan *lockLease{}, leases: map[string]*lockLease{}}
 }
 
 // leaseKey is what calls must have in common to share a lease.
@@ -40,13 +41,16 @@ type lockLease struct {
 	req   LockRequest
 	lock  Lock
 	alive context.Context // ends, with the cause, when the lease is lost
+	lose  context.CancelCauseFunc
 	stop  context.CancelFunc
 	done  chan struct{} // closed when nobody extends the lease any more
 
-	mu    sync.Mutex
-	fence *int64 // of the next turn
-	turns int
-	since time.Time // of the first turn in this row
+	mu     sync.Mutex
+	fence  *int64 // of the next turn
+	turns  int
+	since  time.Time // of the first turn in this row
+	ends   time.Time // before the lease can end at the server
+	reason LockLost  // why it would end then
 }
 
 // turn is the lock as the next one to run under the lease sees it.
@@ -135,11 +139,14 @@ func (l *Locker) newLease(ctx context.Context, key leaseKey, req LockRequest) (*
 	alive, lost := context.WithCancelCause(context.WithoutCancel(ctx))
 	extending, stop := context.WithCancel(alive)
 	lease := &lockLease{
-		key: key, req: req, lock: lock, alive: alive, stop: stop, done: make(chan struct{}), fence: lock.Fence, since: time.Now(),
+		key: key, req: req, lock: lock, alive: alive, lose: lost, stop: stop, done: make(chan struct{}),
+		fence: lock.Fence, since: time.Now(), ends: lock.ends, reason: LockBackend,
 	}
+	l.groups.begin(lease)
 	go func() {
 		defer close(lease.done)
-		l.keepExtending(extending, lock, req.TTL, lost)
+		defer l.groups.end(lease)
+		l.keepExtending(extending, lease)
 	}()
 	return lease, nil
 }
@@ -199,8 +206,8 @@ func (l *Locker) renewLease(ctx context.Context, lease *lockLease) bool {
 
 // keepExtending extends each time a third of the lease has passed, until ctx ends,
 // and tells when the lease could end.
-func (l *Locker) keepExtending(ctx context.Context, lock Lock, ttl time.Duration, lost context.CancelCauseFunc) {
-	reason := LockBackend
+func (l *Locker) keepExtending(ctx context.Context, lease *lockLease) {
+	lock := lease.lock
 	next := time.NewTimer(lock.TTL / 3)
 	defer next.Stop()
 	end := time.NewTimer(time.Until(lock.ends))
@@ -210,24 +217,22 @@ func (l *Locker) keepExtending(ctx context.Context, lock Lock, ttl time.Duration
 		case <-ctx.Done():
 			return
 		case <-end.C:
-			lost(&LockLostError{Resource: lock.Resource, Reason: reason})
+			lease.lose(lease.overdue(time.Now()))
 			return
 		case <-next.C:
 		}
 		callCtx, cancel := context.WithDeadline(WithRedisBudget(ctx), lock.ends)
-		extended, err := l.Extend(callCtx, lock.LockClaim, ttl)
+		extended, err := l.Extend(callCtx, lock.LockClaim, lease.req.TTL)
 		cancel()
 		switch {
 		case errors.Is(err, models.ErrNotHeld):
-			lost(&LockLostError{Resource: lock.Resource, Reason: LockRevoked})
+			lease.revoke()
 			return
 		case err != nil:
-			next.Reset(min(ttl/10, time.Second))
+			next.Reset(min(lease.req.TTL/10, time.Second))
 			continue
 		}
-		if !extended.ends.After(lock.ends) {
-			reason = LockExpired // capped by MaxHold: nothing more to gain
-		}
+		lease.extended(extended.ends)
 		lock = extended
 		end.Reset(time.Until(lock.ends))
 		next.Reset(max(lock.TTL/3, time.Millisecond))

@@ -12,19 +12,19 @@ import (
 // first what was given back, then claims for the grants this instance still
 // knows. The first to claim wins; the loser's token is refused at its next use.
 func (l *Locker) reconcile(ctx context.Context) {
-	l.payOwed(ctx)
+	l.settle(ctx)
 	for _, known := range l.table.alive() {
 		l.claim(ctx, known)
 	}
 }
 
-// catchUp sends what could not be sent although Redis was about to return: it came
-// too late for reconcile.
+// catchUp runs beside the beats: a single call can fail without an outage, and
+// what came up while Redis was returning was too late for reconcile.
 func (l *Locker) catchUp(ctx context.Context) {
 	if !l.redis.Available() {
 		return
 	}
-	l.payOwed(ctx)
+	l.settle(WithRedisBudget(ctx))
 	for _, known := range l.table.alive() {
 		if known.epoch == "" {
 			l.claim(WithRedisBudget(ctx), known)
@@ -32,7 +32,8 @@ func (l *Locker) catchUp(ctx context.Context) {
 	}
 }
 
-func (l *Locker) payOwed(ctx context.Context) {
+// settle sends what is owed: the releases and forces that Redis has not seen.
+func (l *Locker) settle(ctx context.Context) {
 	owed, forced := l.table.owes()
 	for _, claim := range owed {
 		if _, err := l.run(ctx, l.scripts.release, claim.Resource, hashToken(claim.Token), claim.Grant); err == nil {
@@ -65,7 +66,11 @@ func (l *Locker) claim(ctx context.Context, known localLock) bool {
 		l.conflicts.Inc()
 		l.opt.Logger.Warn("a lock did not survive the outage: somebody else has it or ended it", "resource", known.lock.Resource, "holder", known.lock.Holder.UserID)
 		l.table.end(known.lock.Resource, known.lock.Grant)
+		l.groups.revoke(known.lock.Grant)
 		return false
+	}
+	if got.code == lockDone {
+		l.groups.reclaimed(known.lock.Grant)
 	}
 	lock := got.lock(known.lock.LockClaim, sent)
 	lock.Note = orDefault(lock.Note, known.lock.Note)

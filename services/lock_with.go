@@ -45,10 +45,8 @@ func (l *Locker) WithLock(ctx context.Context, req LockRequest, fn func(ctx cont
 		return err
 	}
 	defer l.passLease(ctx, lease)
-	work, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	stop := context.AfterFunc(lease.alive, func() { cancel(context.Cause(lease.alive)) })
-	defer stop()
+	work, done := lease.under(ctx)
+	defer done()
 	err = fn(work, lease.turn())
 	var lost *LockLostError
 	if errors.As(context.Cause(work), &lost) && !errors.Is(err, lost) {

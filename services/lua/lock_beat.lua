@@ -7,7 +7,8 @@
 -- ARGV[5] -> '1' if it has waiters here
 -- ARGV[6] -> what the shard's keys start with
 -- ARGV[7] ... -> resources that it waits for
--- returns the epoch, the time (milliseconds), then the grant id of each waiter of this instance that is to confirm
+-- returns the epoch, how many locks were forced, the time (milliseconds), then the grant id of each waiter of this
+--   instance that is to confirm
 if ARGV[5] == '1' then
   redis.call('ZADD', KEYS[6], int(now), ARGV[4])
   redis.call('PEXPIRE', KEYS[6], 60000)
@@ -28,7 +29,8 @@ for _, name in ipairs(redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', int(now), 'LI
     advance()
   end
 end
-local answer = {redis.call('HGET', KEYS[5], 'epoch') or '', int(now)}
+local shard = redis.call('HMGET', KEYS[5], 'epoch', 'forced')
+local answer = {shard[1] or '', shard[2] or '0', int(now)}
 for i = 7, #ARGV do
   resource(ARGV[i])
   local lock = current()

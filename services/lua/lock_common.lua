@@ -3,7 +3,7 @@
 -- KEYS[2] -> its queue: sorted set, grant id -> arrival (microseconds)
 -- KEYS[3] -> its waiters: hash, grant id -> request (JSON of token, ttl, block, holder, instance)
 -- KEYS[4] -> the shard's index: sorted set, resource -> end of its lease (milliseconds)
--- KEYS[5] -> the shard: hash of epoch, fence (highest so far)
+-- KEYS[5] -> the shard: hash of epoch, fence (highest so far), forced (how many locks were)
 -- KEYS[6] -> the shard's instances: sorted set, instance -> its last beat (milliseconds)
 -- ARGV[1] -> the resource
 -- ARGV[2] -> how long an instance counts as alive without a beat, and an unconfirmed grant lasts (milliseconds)

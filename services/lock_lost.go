@@ -1,0 +1,140 @@
+package services
+
+import (
+	"context"
+	"strconv"
+	"time"
+
+	"gatehouse/models"
+)
+
+// leaseContext is what work under a lease gets. Its Err asks the clock, so that
+// it is right at the first look after the process was paused, when the timers that
+// end the context have not run yet.
+type leaseContext struct {
+	context.Context //nolint:containedctx // it is a context itself
+	lease           *lockLease
+	cancel          context.CancelCauseFunc
+}
+
+func (c leaseContext) Err() error {
+	if lost := c.lease.overdue(time.Now()); lost != nil {
+		c.cancel(lost)
+	}
+	return c.Context.Err()
+}
+
+// under is ctx until it or the lease ends.
+func (e *lockLease) under(ctx context.Context) (work context.Context, done func()) {
+	ended, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(e.alive, func() { cancel(context.Cause(e.alive)) })
+	return leaseContext{ended, e, cancel}, func() { stop(); cancel(nil) }
+}
+
+// overdue is the loss of a lease that could have ended at the server by now.
+func (e *lockLease) overdue(now time.Time) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if now.Before(e.ends) {
+		return nil
+	}
+	return &LockLostError{Resource: e.lock.Resource, Reason: e.reason}
+}
+
+func (e *lockLease) extended(ends time.Time) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !ends.After(e.ends) {
+		e.reason = LockExpired // capped by MaxHold: nothing more to gain
+	}
+	e.ends = ends
+}
+
+func (e *lockLease) revoke() {
+	e.lose(&LockLostError{Resource: e.lock.Resource, Reason: LockRevoked})
+}
+
+func (g *lockGroups) begin(lease *lockLease) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.leases[lease.lock.Grant] = lease
+}
+
+func (g *lockGroups) end(lease *lockLease) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.leases, lease.lock.Grant)
+}
+
+// revoke tells the holder of a grant that it is over.
+func (g *lockGroups) revoke(grant string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if lease := g.leases[grant]; lease != nil {
+		lease.revoke()
+	}
+}
+
+// reclaimed ends the row of a lease that the server had forgotten: others may
+// have had the lock meanwhile, and the next turn needs a fence above theirs.
+func (g *lockGroups) reclaimed(grant string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if lease := g.leases[grant]; lease != nil {
+		lease.mu.Lock()
+		defer lease.mu.Unlock()
+		lease.turns = handOversInARow
+	}
+}
+
+// heard tells a holder whose lock was forced; the message is a hint, and the
+// shard's count of forces makes up for one that was lost.
+func (g *lockGroups) heard(event models.LockEvent) {
+	if event.Name != models.LockForced || event.Fence == nil {
+		return
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, lease := range g.leases {
+		if lease.lock.Resource == event.Resource && lease.lock.Fence != nil && *lease.lock.Fence == *event.Fence {
+			lease.revoke()
+		}
+	}
+}
+
+func (g *lockGroups) in(shard int) []*lockLease {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	var found []*lockLease
+	for _, lease := range g.leases {
+		if shardOf(lease.lock.Resource) == shard {
+			found = append(found, lease)
+		}
+	}
+	return found
+}
+
+// lookAfter asks, because locks of the shard were forced, which leases stand.
+func (l *Locker) lookAfter(ctx context.Context, shard int) {
+	for _, lease := range l.groups.in(shard) {
+		got, err := l.run(WithRedisBudget(ctx), l.scripts.status, lease.lock.Resource)
+		if err != nil || got.grant == lease.lock.Grant {
+			continue
+		}
+		// A free lock may be one that the server forgot: that is claimed again.
+		if !l.claimAgain(ctx, lease.lock.LockClaim, got) {
+			lease.revoke()
+		}
+	}
+}
+
+// forces counts the forced locks of each shard, as beats have answered.
+type forces [lockShards]int64
+
+// changed reports whether there may be forces that beats have not told of yet.
+func (f *forces) changed(shard int, count string) bool {
+	n, _ := strconv.ParseInt(count, 10, 64) // "" before the first
+	before := f[shard]
+	f[shard] = n
+	return before != n
+}

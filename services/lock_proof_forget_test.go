@@ -1,0 +1,151 @@
+package services_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"gatehouse/models"
+	"gatehouse/services"
+	"gatehouse/services/servicestest"
+)
+
+// fencedStore accepts a write only with the highest fence it has seen.
+type fencedStore struct {
+	mu      sync.Mutex
+	highest int64
+}
+
+func (s *fencedStore) write(fence int64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if fence < s.highest {
+		return false
+	}
+	s.highest = fence
+	return true
+}
+
+// TestProofLockTakenFromItsHolder: where the server forgets a lock, or an
+// administrator forces it, a second holder cannot be kept out. The first is told
+// within 1 s, although its lease would last, and its guarded write is refused.
+func TestProofLockTakenFromItsHolder(t *testing.T) {
+	for name, take := range map[string]func(f *field, t *testing.T){
+		"FLUSHALL":             func(f *field, _ *testing.T) { f.server.Do("FLUSHALL") },
+		"killed and empty":     func(f *field, _ *testing.T) { f.server.Kill(); f.server.Start() },
+		"forced":               func(f *field, t *testing.T) { force(t, f.lockers[1]) },
+		"forced, nobody hears": func(f *field, t *testing.T) { f.server.Do("CLIENT", "KILL", "TYPE", "pubsub"); force(t, f.lockers[1]) },
+	} {
+		t.Run(name, func(t *testing.T) { proveTold(t, take) })
+	}
+}
+
+func force(t *testing.T, l *services.Locker) {
+	t.Helper()
+	servicestest.Eventually(t, time.Second, func() bool {
+		_, err := l.ForceRelease(t.Context(), "r", nil)
+		return err == nil
+	}, "the lock could not be forced")
+}
+
+func proveTold(t *testing.T, take func(*field, *testing.T)) {
+	f := &field{t: t, server: servicestest.StartRedis(t)}
+	for range 2 {
+		redis := proofRedis(t, f.server.Addr, 0)
+		f.lockers = append(f.lockers, services.NewLocker(redis, &services.LockerOptions{Logger: quiet()}))
+	}
+	var store fencedStore
+	holding, written, first := make(chan struct{}), make(chan struct{}), make(chan belief, 1)
+	go func() {
+		err := f.lockers[0].WithLock(t.Context(), request("r", alice), func(ctx context.Context, lock services.Lock) error {
+			store.write(*lock.Fence)
+			close(holding)
+			first <- believe(ctx, lock, 20*time.Second)
+			<-written
+			if store.write(*lock.Fence) {
+				t.Error("the write of the first holder was accepted after the second's")
+			}
+			return nil
+		})
+		if !errors.Is(err, models.ErrNotHeld) {
+			t.Errorf("the first holder was told %v", err)
+		}
+	}()
+	<-holding
+	take(f, t)
+	var second services.Lock
+	servicestest.Eventually(t, 2*time.Second, func() bool {
+		// Redis itself is asked, as a client would whose instance is not busy coming back.
+		lock, err := f.lockers[1].TryAcquire(t.Context(), request("r", bob))
+		second = lock
+		return err == nil
+	}, "the second holder was not granted the lock")
+	granted := time.Now()
+	store.write(*second.Fence)
+	close(written)
+	b := <-first
+	t.Logf("both believed for %v (%s)", max(0, b.Until.Sub(granted)).Round(time.Millisecond), b.Cause)
+	if late := b.Until.Sub(granted); late > time.Second {
+		t.Errorf("the first holder was told after %v", late)
+	}
+	if *second.Fence <= b.Fence {
+		t.Errorf("fence %d after %d", *second.Fence, b.Fence)
+	}
+}
+
+// TestProofLockAbandonedLeavesNoOrphan: an acquire whose reply never came may have
+// been executed, or may be executed later. Nobody keeps the lock.
+func TestProofLockAbandonedLeavesNoOrphan(t *testing.T) {
+	for _, row := range []struct {
+		name   string
+		strike func(*servicestest.Proxy)
+		within time.Duration
+	}{
+		{"reply lost", func(p *servicestest.Proxy) { p.LoseReplies(1) }, 2 * time.Second},
+		// The release travels on a new connection and overtakes the acquire.
+		{"request late", (*servicestest.Proxy).StallOpen, 8 * time.Second},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			server := servicestest.StartRedis(t)
+			proxy := servicestest.NewProxy(t, server.Addr)
+			redis := proofRedis(t, proxy.Addr, 0)
+			l := services.NewLocker(redis, &services.LockerOptions{Logger: quiet()})
+			other := lockers(t, server, 1, nil)[0]
+			for range 8 { // the scripts are known on every connection
+				lock := mustAcquire(t, l, request("warm", alice))
+				if _, err := l.Release(t.Context(), lock.LockClaim); err != nil {
+					t.Fatal(err)
+				}
+			}
+			row.strike(proxy)
+			var resources []string
+			for i := range 8 { // whichever connection is hit
+				resource := fmt.Sprintf("r:%d", i)
+				lock, err := l.TryAcquire(t.Context(), request(resource, alice))
+				if err == nil {
+					_, err = l.Release(t.Context(), lock.LockClaim)
+				}
+				if err != nil {
+					resources = append(resources, resource)
+				}
+			}
+			if len(resources) == 0 {
+				t.Fatal("the fault hit nobody")
+			}
+			servicestest.Eventually(t, 5*time.Second, redis.Available, "not back on new connections")
+			proxy.Resume()
+			for _, resource := range resources {
+				servicestest.Eventually(t, row.within, func() bool {
+					lock, err := other.TryAcquire(t.Context(), request(resource, bob))
+					if err == nil {
+						_, err = other.Release(t.Context(), lock.LockClaim)
+					}
+					return err == nil
+				}, resource+" is held by nobody")
+			}
+		})
+	}
+}
