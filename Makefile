@@ -43,7 +43,7 @@ docs: ## Write docs/ from the annotations of the routes
 
 docs-check: ## Check that docs/ is up to date
 	@fresh=$$(mktemp -d); trap 'rm -rf "$$fresh"' EXIT; \
-	$(SWAG) --output "$$fresh/docs" && \
+	$(SWAG) --output "$$fresh/docs"; \
 	diff -ru docs "$$fresh/docs" || { echo "docs/ is out of date: run make docs" >&2; exit 1; }
 
 bench: ## Run the Go benchmarks

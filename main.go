@@ -23,6 +23,7 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	err := run(ctx, os.Args[1:], os.Getenv, os.Stdout)
 	stop()
 	if err != nil {
@@ -32,7 +33,7 @@ func main() {
 }
 
 const usage = `gatehouse takes no arguments: it is configured by environment variables, or a
-.env file beside it. See .env.example for all of them.
+file .env in the current folder. See .env.example for all of them.
 `
 
 // run is the program as a value: it serves until ctx ends, drains, and returns

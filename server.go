@@ -162,7 +162,7 @@ func (a *app) wire(ctx context.Context, db *store.Store, redis *services.Redis, 
 	accounts := services.NewAccounts(db, sessions, locks, limiter, services.AccountsOptions{
 		LoginByIP: login("login-ip"), LoginByAccount: login("login-account"), Logger: a.log,
 	})
-	tokens, err := services.NewLockTokens(secrets)
+	tokens, err := services.NewLockTokenSigner(secrets)
 	if err != nil {
 		return handlers.Options{}, err
 	}
@@ -213,8 +213,13 @@ func (a *app) serve(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 	a.log.Info("shutting down", "timeout", a.config.ShutdownTimeout)
+	a.handlers.NotReady() // load balancers see it before connections are refused
+	select {
+	case err := <-failed:
+		return errors.Join(fmt.Errorf("serve: %w", err), a.close())
+	case <-time.After(a.config.ShutdownDelay):
+	}
 	a.handlers.Drain()
-	time.Sleep(a.config.ShutdownDelay) // load balancers see /readyz before connections are refused
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), a.config.ShutdownTimeout)
 	defer cancel()
 	err := a.server.Shutdown(drain)

@@ -265,35 +265,3 @@ func (o *output) tail() string {
 	lines := strings.SplitAfter(o.String(), "\n")
 	return strings.Join(lines[max(0, len(lines)-60):], "")
 }
-
-// slowest remembers the request that took longest.
-type slowest struct {
-	mu   sync.Mutex
-	what string
-	took time.Duration
-}
-
-func (s *slowest) note(what string, took time.Duration) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if took > s.took {
-		s.what, s.took = what, took
-	}
-}
-
-func (s *slowest) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return fmt.Sprintf("%s took %v", s.what, s.took.Round(time.Millisecond))
-}
-
-// below fails the test if a request took longer.
-func (s *slowest) below(t *testing.T, limit time.Duration) {
-	t.Helper()
-	t.Logf("slowest request: %s", s)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.took >= limit {
-		t.Errorf("the slowest request, %s, took %v; at most %v is allowed", s.what, s.took, limit)
-	}
-}

@@ -261,7 +261,7 @@ func TestSlowMoment(t *testing.T) {
 	w := &world{app: start(t, "REDIS_URL=redis://"+redis.Addr, redisTimeout)}
 	w.alice = w.app.signIn(t, "alice@example.com")
 	for _, process := range []string{"1", "2", "3"} {
-		token := "X-Lock-Token: " + w.acquire(t, w.alice, process, nil).text(t, "lockToken")
+		token := "X-Lock-Token: " + w.alice.call(t, "POST "+lockPath(process), nil).is(t, 201).text(t, "lockToken")
 		redis.Do("CLIENT", "PAUSE", "130", "ALL")
 		w.alice.call(t, "DELETE "+lockPath(process), nil, token).is(t, 204)
 		w.ready(t, "ok", "ok")

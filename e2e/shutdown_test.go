@@ -90,6 +90,8 @@ func TestShutdownDropsNothing(t *testing.T) {
 	w.anonymous().send(t, "GET /readyz", nil).is(t, 503).with(t, "status", "unavailable").with(t, "components.database.status", "ok")
 	w.anonymous().send(t, "GET /healthz", nil).is(t, 200)
 	w.alice.call(t, "GET /processes", nil).is(t, 200) // the load balancer has not noticed yet
+	w.alice.call(t, "POST /processes/2/lock", nil).is(t, 201)
+	w.alice.call(t, "PATCH /processes/3/quick-update", map[string]any{"description": "late"}).is(t, 200)
 	for _, answered := range waiting {
 		answered().problem(t, 503, "unavailable")
 	}

@@ -54,7 +54,7 @@ func TestLimitsClosedWithoutRedis(t *testing.T) {
 func TestDatabaseGone(t *testing.T) {
 	t.Parallel()
 	database := servicestest.StartPostgresServer(t)
-	a := start(t, "DATABASE_URL="+database.URL, "DATABASE_TIMEOUT=400ms")
+	a := start(t, "DATABASE_URL="+database.URL, "DATABASE_TIMEOUT=600ms")
 	alice, cold := a.signIn(t, "alice@example.com"), a.signIn(t, "bob@example.com")
 	alice.call(t, "GET /processes", nil).is(t, 200)
 
@@ -85,7 +85,7 @@ func TestDatabaseGone(t *testing.T) {
 	if page.Status != 503 {
 		t.Errorf("the page answers %d without a database", page.Status)
 	}
-	a.slow.below(t, 800*time.Millisecond) // the timeout, and as much for a busy machine
+	a.slow.below(t, 1150*time.Millisecond) // once the timeout, and time for a busy machine
 
 	database.Thaw()
 	servicestest.Eventually(t, 5*time.Second, func() bool { return a.readyStatus() == 200 }, "not ready after the database is back")

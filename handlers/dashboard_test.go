@@ -20,7 +20,7 @@ func (s *site) lockAs(t *testing.T, email, title, reason string) (string, servic
 	user := models.UserRef{ID: who.ID, Email: who.Email}
 	process, err := s.Processes.Create(t.Context(), user, models.ProcessFields{Title: title, Status: "draft"})
 	fatal(t, err)
-	lock, err := s.Processes.Lock(t.Context(), user, process.ID, services.LockOptions{Reason: reason})
+	lock, err := s.Processes.Lock(t.Context(), user, process.ID, services.ProcessLockOptions{Reason: reason})
 	fatal(t, err)
 	return services.Resource(process.ID), lock
 }
@@ -136,7 +136,7 @@ func TestForce(t *testing.T) {
 	fatal(t, err)
 	bob, err := s.db.Credentials(t.Context(), "bob@example.com")
 	fatal(t, err)
-	_, err = s.Processes.Lock(t.Context(), models.UserRef{ID: bob.ID, Email: bob.Email}, lock.Process.ID, services.LockOptions{})
+	_, err = s.Processes.Lock(t.Context(), models.UserRef{ID: bob.ID, Email: bob.Email}, lock.Process.ID, services.ProcessLockOptions{})
 	fatal(t, err)
 	sendsHome(t, admin.post("/locks/force", "resource", resource, "fence", fence, "reason", "gone home"))
 	shows(t, admin.get("/"), http.StatusOK, "Nothing was forced", `class="notice failed"`)

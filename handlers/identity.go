@@ -61,9 +61,12 @@ func (h *Handlers) refuseUnknown(c *gin.Context) {
 	}
 }
 
-// whileWaiting is a context for a request that may queue: it ends when the
-// session has ended (asked every second) or the server shuts down.
-func (h *Handlers) whileWaiting(c *gin.Context) (context.Context, func()) {
+// whileWaiting is a context for a request that may queue for so long: it ends when
+// the session has ended (asked every second) or the server shuts down.
+func (h *Handlers) whileWaiting(c *gin.Context, wait time.Duration) (context.Context, func()) {
+	if wait <= 0 {
+		return c.Request.Context(), func() {}
+	}
 	ctx, cancel := context.WithCancelCause(c.Request.Context())
 	token := middleware.TokenFrom(c)
 	go func() {

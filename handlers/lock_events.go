@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 const (
 	streamHeartbeat = 15 * time.Second // so that proxies do not take a quiet stream for a dead one
 	streamWrite     = 5 * time.Second  // a client that takes nothing for so long is gone
+	streamForever   = math.MaxInt64
 )
 
 // lockEventDoc is the data of one event.
@@ -43,7 +45,7 @@ func (h *Handlers) lockEvents(c *gin.Context) {
 		h.fail(c, err)
 		return
 	}
-	ctx, stop := h.whileWaiting(c)
+	ctx, stop := h.whileWaiting(c, streamForever)
 	defer stop()
 	events := h.Locks.Events(ctx)
 	markLocks(c, !h.Redis.Available())

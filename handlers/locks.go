@@ -111,7 +111,7 @@ func (h *Handlers) lockProcess(c *gin.Context) {
 		return
 	}
 	session, _ := middleware.SessionFrom(c)
-	ctx, stop := h.whileWaiting(c)
+	ctx, stop := h.whileWaiting(c, opt.Wait)
 	defer stop()
 	lock, err := h.Processes.Lock(ctx, session.User, id, opt)
 	if err != nil {
@@ -125,16 +125,16 @@ func (h *Handlers) lockProcess(c *gin.Context) {
 	})
 }
 
-func lockOptions(c *gin.Context) (services.LockOptions, error) {
+func lockOptions(c *gin.Context) (services.ProcessLockOptions, error) {
 	body, err := decode[lockBody](c, true)
 	if err != nil {
-		return services.LockOptions{}, err
+		return services.ProcessLockOptions{}, err
 	}
 	ttl, err := ttlOf(body.TTL)
 	if err != nil {
-		return services.LockOptions{}, err
+		return services.ProcessLockOptions{}, err
 	}
-	opt := services.LockOptions{TTL: ttl, Wait: waitOf(c, 0), IfMatch: ifMatch(c), IdempotencyKey: c.GetHeader("Idempotency-Key")}
+	opt := services.ProcessLockOptions{TTL: ttl, Wait: waitOf(c, 0), IfMatch: ifMatch(c), IdempotencyKey: c.GetHeader("Idempotency-Key")}
 	if body.Reason != nil {
 		opt.Reason = *body.Reason
 	}

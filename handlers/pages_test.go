@@ -60,7 +60,7 @@ func newSite(t *testing.T, redis services.RedisOptions) *site {
 		LoginByIP: policy("login-ip"), LoginByAccount: models.Policy{Name: "login-account", Limit: 5, Window: time.Minute}, Logger: quiet,
 	})
 	secret := strings.Repeat("s", 32)
-	tokens, err := services.NewLockTokens([]string{secret})
+	tokens, err := services.NewLockTokenSigner([]string{secret})
 	fatal(t, err)
 	processes, err := services.NewProcesses(db, locks, tokens, secret)
 	fatal(t, err)

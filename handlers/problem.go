@@ -2,7 +2,6 @@ package handlers
 
 import (
 	"errors"
-	"log/slog"
 	"maps"
 	"net/http"
 	"slices"
@@ -80,11 +79,11 @@ func (h *Handlers) fail(c *gin.Context, err error) {
 	switch problem.Status {
 	case http.StatusServiceUnavailable:
 		c.Header("Retry-After", "1")
-		slog.WarnContext(c.Request.Context(), "unavailable", "route", c.FullPath(), "error", err, "requestId", c.Writer.Header().Get("X-Request-Id"))
+		_ = c.Error(err) // for the access log
 	case http.StatusUnauthorized:
 		c.Header("WWW-Authenticate", "Bearer")
 	case http.StatusInternalServerError:
-		slog.ErrorContext(c.Request.Context(), "internal error", "route", c.FullPath(), "error", err, "requestId", c.Writer.Header().Get("X-Request-Id"))
+		_ = c.Error(err)
 	}
 	var refused *models.NotAcquiredError
 	if errors.As(err, &refused) {
@@ -151,7 +150,7 @@ func with(p models.Problem, member string, value any) models.Problem {
 // markLocks says on the answer that locks worked without Redis.
 func markLocks(c *gin.Context, degraded bool) {
 	if degraded {
-		middleware.MarkDegraded(c, "locks")
+		middleware.MarkDegraded(c, middleware.DegradedLocks)
 	}
 }
 

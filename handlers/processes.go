@@ -268,9 +268,10 @@ func (h *Handlers) quickUpdate(c *gin.Context) {
 		return
 	}
 	session, _ := middleware.SessionFrom(c)
-	ctx, stop := h.whileWaiting(c)
+	wait := waitOf(c, quickUpdateWait)
+	ctx, stop := h.whileWaiting(c, wait)
 	defer stop()
-	process, degraded, err := h.Processes.QuickUpdate(ctx, session.User, id, waitOf(c, quickUpdateWait), ifMatch(c), patch)
+	process, degraded, err := h.Processes.QuickUpdate(ctx, session.User, id, wait, ifMatch(c), patch)
 	markLocks(c, degraded)
 	if err != nil {
 		h.fail(c, err)

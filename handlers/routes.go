@@ -5,6 +5,7 @@ package handlers
 import (
 	"context"
 	"net/http"
+	"sync"
 	"sync/atomic"
 
 	"github.com/gin-gonic/gin"
@@ -41,8 +42,9 @@ type Pinger interface {
 // Handlers answers requests; all its methods may run concurrently.
 type Handlers struct {
 	Options
-	draining atomic.Bool
-	drain    chan struct{} // closed when the server begins to shut down
+	draining  atomic.Bool
+	drainOnce sync.Once
+	drain     chan struct{} // closed when the server begins to shut down
 }
 
 // New joins the handlers and what they work with.
@@ -50,12 +52,14 @@ func New(opt Options) *Handlers {
 	return &Handlers{Options: opt, drain: make(chan struct{})}
 }
 
-// Drain makes /readyz answer 503 and ends what waits, before the server shuts
-// down. Calling it again does nothing.
+// NotReady makes /readyz answer 503, so that load balancers send no more; all
+// else is served as before.
+func (h *Handlers) NotReady() { h.draining.Store(true) }
+
+// Drain ends what waits, before the server shuts down. Calling it again does nothing.
 func (h *Handlers) Drain() {
-	if h.draining.CompareAndSwap(false, true) {
-		close(h.drain)
-	}
+	h.NotReady()
+	h.drainOnce.Do(func() { close(h.drain) })
 }
 
 // Register adds every route to r. Refusals come in the order of the handlers.

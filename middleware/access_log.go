@@ -3,6 +3,7 @@ package middleware
 import (
 	"log/slog"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -11,6 +12,7 @@ import (
 // AccessLog writes one line per request once it is answered: request id, user,
 // method, route, status, duration and client address. It logs the route, not the
 // URL, and no header: neither tokens nor what people search for end up in a log.
+// What handlers noted with c.Error comes along.
 // Answers of 500 and above are errors, what monitoring asks for is debug.
 func AccessLog(log *slog.Logger, quietRoutes ...string) gin.HandlerFunc {
 	quiet := map[string]bool{}
@@ -28,10 +30,14 @@ func AccessLog(log *slog.Logger, quietRoutes ...string) gin.HandlerFunc {
 			level = slog.LevelDebug
 		}
 		session, _ := SessionFrom(c)
-		log.LogAttrs(c.Request.Context(), level, "request",
+		fields := []slog.Attr{
 			slog.String("requestId", c.Writer.Header().Get(requestIDHeader)), slog.String("user", session.User.ID),
 			slog.String("method", c.Request.Method), slog.String("route", c.FullPath()), slog.Int("status", status),
 			slog.Duration("took", time.Since(start)), slog.String("ip", c.ClientIP()),
-		)
+		}
+		if len(c.Errors) > 0 {
+			fields = append(fields, slog.String("error", strings.Join(c.Errors.Errors(), "; ")))
+		}
+		log.LogAttrs(c.Request.Context(), level, "request", fields...)
 	}
 }

@@ -192,9 +192,4 @@ func TestPasswords(t *testing.T) {
 			t.Errorf("stored hash %q was accepted", broken)
 		}
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if _, err := p.Hash(ctx, password); err == nil {
-		t.Log("a slot was free at once") // only a full house looks at ctx
-	}
 }

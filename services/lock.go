@@ -51,6 +51,9 @@ type LockerOptions struct {
 // shape follows bsm/redislock and Redisson; fences follow Kleppmann, "How to do
 // distributed locking" (2016): they only grow, and a store that remembers the
 // highest can refuse the writes of a holder that was too late.
+//
+// When Redis cannot be asked, every method answers models.ErrUnavailable, or does
+// what LockerOptions.OnRedisDown says.
 type Locker struct {
 	redis    *Redis
 	opt      LockerOptions
@@ -73,10 +76,11 @@ func NewLocker(redis *Redis, opt *LockerOptions) *Locker {
 		opt = &LockerOptions{}
 	}
 	l := &Locker{
-		redis: redis, opt: *opt, instance: rand.Text(), table: newLockTable(), waiters: newLockWaiters(), groups: newLockGroups(),
+		redis: redis, opt: *opt, instance: rand.Text(), waiters: newLockWaiters(), groups: newLockGroups(),
 		events: newLockEvents(), scripts: loadLockScripts(),
 	}
 	l.opt.MaxHold = orDefault(opt.MaxHold, DefaultMaxHold)
+	l.table = newLockTable(l.opt.MaxHold)
 	if l.opt.Logger == nil {
 		l.opt.Logger = slog.Default()
 	}
@@ -141,7 +145,7 @@ func (l *Locker) Extend(ctx context.Context, claim LockClaim, ttl time.Duration)
 	if !l.mayDegrade(err) {
 		return Lock{}, err
 	}
-	lock, err := l.table.extend(sent, claim, ttl, l.opt.MaxHold)
+	lock, err := l.table.extend(sent, claim, ttl)
 	if err == nil {
 		l.events.tellOwn(models.LockExtended, lock)
 	}
@@ -169,7 +173,7 @@ func (l *Locker) Check(ctx context.Context, claim LockClaim) (degraded bool, err
 // step. Without Redis (open) it is carried out when Redis returns.
 func (l *Locker) Release(ctx context.Context, claim LockClaim) (degraded bool, err error) {
 	got, err := l.runHeld(ctx, "release", claim, func() (lockReply, error) {
-		return l.run(ctx, l.scripts.release, claim.Resource, hashToken(claim.Token), claim.Grant)
+		return l.run(ctx, l.scripts.release, claim.Resource, hashToken(claim.Token), claim.Grant, "")
 	})
 	if err == nil {
 		l.table.release(claim)
@@ -177,7 +181,7 @@ func (l *Locker) Release(ctx context.Context, claim LockClaim) (degraded bool, e
 		return false, nil
 	}
 	if errors.Is(err, models.ErrUnavailable) {
-		l.table.oweRelease(claim, l.opt.MaxHold)
+		l.table.oweRelease(claim)
 	}
 	if !l.mayDegrade(err) {
 		return false, err
@@ -234,11 +238,16 @@ func (l *Locker) Status(ctx context.Context, resource string) (models.LockStatus
 // With a fence it ends only that grant: another one is a *models.NotHeldError.
 // A free lock is models.ErrNotFound.
 func (l *Locker) ForceRelease(ctx context.Context, resource string, fence *int64) (models.LockStatus, error) {
+	return l.force(ctx, resource, fence, "")
+}
+
+// force ends a lock; with a fence or a grant only that one.
+func (l *Locker) force(ctx context.Context, resource string, fence *int64, grant string) (models.LockStatus, error) {
 	wanted := ""
 	if fence != nil {
 		wanted = strconv.FormatInt(*fence, 10)
 	}
-	got, err := l.run(ctx, l.scripts.force, resource, wanted, "")
+	got, err := l.run(ctx, l.scripts.force, resource, wanted, grant)
 	switch {
 	case err == nil && got.code == lockRefused:
 		return models.LockStatus{}, fmt.Errorf("force %s: %w", resource, models.ErrNotFound)
@@ -255,7 +264,7 @@ func (l *Locker) ForceRelease(ctx context.Context, resource string, fence *int64
 		return models.LockStatus{}, fmt.Errorf("force %s: %w", resource, err)
 	}
 	l.count("force", "degraded")
-	was, err := l.table.force(time.Now(), resource, fence)
+	was, err := l.table.force(time.Now(), resource, fence, grant)
 	if err == nil {
 		l.groups.revoke(was.Grant)
 		l.events.tellOwn(models.LockForced, Lock{LockClaim: LockClaim{Resource: resource}, Holder: was.Holder, Fence: was.Fence})

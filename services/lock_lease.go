@@ -140,7 +140,7 @@ func (l *Locker) newLease(ctx context.Context, key leaseKey, req LockRequest) (*
 	extending, stop := context.WithCancel(alive)
 	lease := &lockLease{
 		key: key, req: req, lock: lock, alive: alive, lose: lost, stop: stop, done: make(chan struct{}),
-		fence: lock.Fence, since: time.Now(), ends: lock.ends, reason: LockBackend,
+		fence: lock.Fence, since: time.Now(), ends: lock.ends, reason: LostBackend,
 	}
 	l.groups.begin(lease)
 	go func() {

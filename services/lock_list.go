@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -93,8 +94,8 @@ func (l *Locker) ReleaseUser(ctx context.Context, userID string) error {
 
 // endGrant forces a lock only if it is still the one that was listed.
 func (l *Locker) endGrant(ctx context.Context, lock models.LockStatus) error {
-	_, err := l.ForceRelease(ctx, lock.Resource, lock.Fence)
-	if isOneOf(err, models.ErrNotFound, models.ErrNotHeld) {
+	_, err := l.force(ctx, lock.Resource, nil, lock.Grant)
+	if errors.Is(err, models.ErrNotFound) || errors.Is(err, models.ErrNotHeld) {
 		return nil // it ended meanwhile
 	}
 	return err
@@ -118,11 +119,11 @@ func (l *Locker) listShard(ctx context.Context, after lockCursor, limit int) ([]
 		return nil, fmt.Errorf("%w: %w", models.ErrUnavailable, err)
 	}
 	var found []listedLock
-	for f := range slices.Chunk(fields, 7) {
+	for f := range slices.Chunk(fields, 8) {
 		number := func(i int) int64 { n, _ := strconv.ParseInt(f[i], 10, 64); return n }
 		fence, left := number(2), time.Duration(number(4))*time.Millisecond
 		found = append(found, listedLock{end: number(1), LockStatus: models.LockStatus{
-			Resource: f[0], Held: true, Fence: &fence, TTL: left, ExpiresAt: time.Now().Add(left).UTC(),
+			Resource: f[0], Held: true, Grant: f[7], Fence: &fence, TTL: left, ExpiresAt: time.Now().Add(left).UTC(),
 			Holder: readHolder(f[5], number(3)), Waiting: int(number(6)),
 		}})
 	}

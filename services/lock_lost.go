@@ -45,13 +45,13 @@ func (e *lockLease) extended(ends time.Time) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if !ends.After(e.ends) {
-		e.reason = LockExpired // capped by MaxHold: nothing more to gain
+		e.reason = LostExpired // capped by MaxHold: nothing more to gain
 	}
 	e.ends = ends
 }
 
 func (e *lockLease) revoke() {
-	e.lose(&LockLostError{Resource: e.lock.Resource, Reason: LockRevoked})
+	e.lose(&LockLostError{Resource: e.lock.Resource, Reason: LostRevoked})
 }
 
 func (g *lockGroups) begin(lease *lockLease) {

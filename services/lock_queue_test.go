@@ -265,11 +265,6 @@ func TestWithLockPassesOneLeaseOn(t *testing.T) {
 	if len(grants) > 100 {
 		t.Errorf("%d grants for 400 calls: the lease is not passed on", len(grants))
 	}
-	for grant, turns := range grants {
-		if turns > 400 {
-			t.Errorf("grant %s was used %d times", grant, turns)
-		}
-	}
 	if s, err := all[0].Status(t.Context(), "process:1"); err != nil || s.Held {
 		t.Errorf("still held: %+v, %v", s, err)
 	}

@@ -36,7 +36,7 @@ func (l *Locker) catchUp(ctx context.Context) {
 func (l *Locker) settle(ctx context.Context) {
 	owed, forced := l.table.owes()
 	for _, claim := range owed {
-		if _, err := l.run(ctx, l.scripts.release, claim.Resource, hashToken(claim.Token), claim.Grant); err == nil {
+		if _, err := l.run(ctx, l.scripts.release, claim.Resource, hashToken(claim.Token), claim.Grant, milliseconds(l.opt.MaxHold)); err == nil {
 			l.table.paid(claim.Grant)
 		}
 	}
@@ -55,7 +55,7 @@ func (l *Locker) claim(ctx context.Context, known localLock) bool {
 	if left <= 0 {
 		return false
 	}
-	a := &attempt{l: l, grant: known.lock.Grant, block: 1, req: LockRequest{
+	a := &attempt{l: l, grant: known.lock.Grant, block: 1, claims: true, req: LockRequest{
 		Resource: known.lock.Resource, TTL: left, Token: known.lock.Token, Holder: known.lock.Holder,
 	}}
 	got, err := l.runAcquire(ctx, a, false, known.epoch)
@@ -75,7 +75,7 @@ func (l *Locker) claim(ctx context.Context, known localLock) bool {
 	lock := got.lock(known.lock.LockClaim, sent)
 	lock.Note = orDefault(lock.Note, known.lock.Note)
 	if !l.table.confirm(lock, got.epoch) { // given back while it was claimed
-		_, _ = l.run(ctx, l.scripts.release, lock.Resource, hashToken(lock.Token), lock.Grant)
+		_, _ = l.run(ctx, l.scripts.release, lock.Resource, hashToken(lock.Token), lock.Grant, "")
 		return false
 	}
 	if got.code == lockRepeated && left-got.remaining > time.Second { // extended while Redis was away

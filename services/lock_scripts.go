@@ -70,9 +70,13 @@ func (l *Locker) runAcquire(ctx context.Context, a *attempt, queue bool, knownEp
 	if queue {
 		instance = l.instance
 	}
+	claim := ""
+	if a.claims {
+		claim = "1"
+	}
 	send := func() (lockReply, error) {
 		return l.run(ctx, l.scripts.acquire, a.req.Resource, hashToken(a.req.Token), a.grant, milliseconds(a.req.TTL),
-			writeHolder(a.req.Holder), strconv.Itoa(a.block), instance, a.arrival, knownEpoch, l.clock.after(time.Now(), l.redis.opt.Timeout))
+			writeHolder(a.req.Holder), strconv.Itoa(a.block), instance, a.arrival, knownEpoch, l.clock.after(time.Now(), l.redis.opt.Timeout), claim)
 	}
 	got, err := send()
 	if err == nil && got.code == lockTooLate { // or the server's clock was put forward: the reply told it

@@ -13,6 +13,8 @@ import (
 // Redis or without it. While Redis is away it excludes within the instance; what
 // could not be sent waits here until Redis returns. Times are monotonic.
 type lockTable struct {
+	maxHold time.Duration // how long anybody can ask about a grant
+
 	mu     sync.Mutex
 	locks  map[string]*localLock  // by resource
 	ended  map[string]time.Time   // grants known to be over -> when nobody can ask any more
@@ -38,9 +40,10 @@ type owedRelease struct {
 	until time.Time
 }
 
-func newLockTable() *lockTable {
+func newLockTable(maxHold time.Duration) *lockTable {
 	return &lockTable{
-		locks: map[string]*localLock{}, ended: map[string]time.Time{},
+		maxHold: maxHold,
+		locks:   map[string]*localLock{}, ended: map[string]time.Time{},
 		owed: map[string]owedRelease{}, forced: map[string]models.LockStatus{},
 	}
 }
@@ -57,7 +60,7 @@ func (t *lockTable) learn(lock Lock, epoch string) {
 // replacing remembers that whatever grant was there before is over.
 func (t *lockTable) replacing(resource, grant string) {
 	if old := t.locks[resource]; old != nil && old.lock.Grant != "" && old.lock.Grant != grant {
-		t.ended[old.lock.Grant] = time.Now().Add(DefaultMaxHold)
+		t.ended[old.lock.Grant] = time.Now().Add(t.maxHold)
 	}
 }
 
@@ -152,7 +155,7 @@ func (t *lockTable) checkLocked(now time.Time, claim LockClaim) error {
 }
 
 // extend counts on this instance's clock; a grant of another instance is adopted.
-func (t *lockTable) extend(now time.Time, claim LockClaim, ttl, maxHold time.Duration) (Lock, error) {
+func (t *lockTable) extend(now time.Time, claim LockClaim, ttl time.Duration) (Lock, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if err := t.checkLocked(now, claim); err != nil {
@@ -163,7 +166,11 @@ func (t *lockTable) extend(now time.Time, claim LockClaim, ttl, maxHold time.Dur
 		l = &localLock{tokenHash: hashToken(claim.Token), lock: Lock{LockClaim: claim, Holder: models.Holder{Since: time.Now().UTC()}}}
 		t.locks[claim.Resource] = l
 	}
-	ttl = min(ttl, maxHold-time.Since(l.lock.Holder.Since))
+	ttl = min(ttl, t.maxHold-time.Since(l.lock.Holder.Since))
+	if ttl <= 0 {
+		t.endLocked(claim.Resource, claim.Grant)
+		return Lock{}, &models.NotHeldError{Status: models.LockStatus{Resource: claim.Resource, Degraded: true}}
+	}
 	l.lock.TTL, l.lock.ends, l.lock.ExpiresAt, l.lock.Degraded = ttl, now.Add(ttl), time.Now().Add(ttl).UTC(), true
 	return l.lock, nil
 }
@@ -178,7 +185,7 @@ func (t *lockTable) end(resource, grant string) {
 }
 
 func (t *lockTable) endLocked(resource, grant string) {
-	t.ended[grant] = time.Now().Add(DefaultMaxHold)
+	t.ended[grant] = time.Now().Add(t.maxHold)
 	l := t.locks[resource]
 	if l == nil {
 		return
@@ -193,15 +200,15 @@ func (t *lockTable) endLocked(resource, grant string) {
 }
 
 // oweRelease keeps a release for when Redis returns.
-func (t *lockTable) oweRelease(claim LockClaim, maxHold time.Duration) {
+func (t *lockTable) oweRelease(claim LockClaim) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.sweep(time.Now())
-	t.owed[claim.Grant] = owedRelease{claim: claim, until: time.Now().Add(maxHold)}
+	t.owed[claim.Grant] = owedRelease{claim: claim, until: time.Now().Add(t.maxHold)}
 }
 
 // force ends a grant that this table knows.
-func (t *lockTable) force(now time.Time, resource string, fence *int64) (models.LockStatus, error) {
+func (t *lockTable) force(now time.Time, resource string, fence *int64, grant string) (models.LockStatus, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	l := t.live(now, resource)
@@ -209,7 +216,7 @@ func (t *lockTable) force(now time.Time, resource string, fence *int64) (models.
 		return models.LockStatus{}, fmt.Errorf("force %s: %w", resource, models.ErrNotFound)
 	}
 	status := l.status(now)
-	if fence != nil && (status.Fence == nil || *status.Fence != *fence) {
+	if (fence != nil && (status.Fence == nil || *status.Fence != *fence)) || (grant != "" && status.Grant != grant) {
 		return models.LockStatus{}, &models.NotHeldError{Status: status}
 	}
 	t.forced[resource] = status
@@ -286,7 +293,7 @@ func (t *lockTable) sweep(now time.Time) {
 	t.swept = now
 	for resource, l := range t.locks {
 		if l.lock.Grant != "" && now.After(l.lock.ends) && len(l.queue) == 0 {
-			t.ended[l.lock.Grant] = now.Add(DefaultMaxHold)
+			t.ended[l.lock.Grant] = now.Add(t.maxHold)
 			delete(t.locks, resource)
 		}
 	}
@@ -298,6 +305,11 @@ func (t *lockTable) sweep(now time.Time) {
 	for grant, owed := range t.owed {
 		if now.After(owed.until) {
 			delete(t.owed, grant)
+		}
+	}
+	for resource, status := range t.forced {
+		if time.Since(status.ExpiresAt) > 0 { // Redis has let it go by itself
+			delete(t.forced, resource)
 		}
 	}
 }

@@ -10,10 +10,10 @@ import (
 	"github.com/gorilla/securecookie"
 )
 
-// LockTokens signs the lock tokens that leave the server and seals what has to
+// LockTokenSigner signs the lock tokens that leave the server and seals what has to
 // be kept of them in Redis. The first secret signs, all verify: put a new one in
 // front to rotate without breaking the tokens in use.
-type LockTokens struct {
+type LockTokenSigner struct {
 	signed []securecookie.Codec
 	sealed []securecookie.Codec
 }
@@ -28,12 +28,12 @@ type ProcessGrant struct {
 	End     time.Time
 }
 
-// NewLockTokens needs at least one secret, each of 32 bytes or more.
-func NewLockTokens(secrets []string) (*LockTokens, error) {
+// NewLockTokenSigner needs at least one secret, each of 32 bytes or more.
+func NewLockTokenSigner(secrets []string) (*LockTokenSigner, error) {
 	if len(secrets) == 0 {
 		return nil, errors.New("lock tokens: no secret")
 	}
-	t := &LockTokens{}
+	t := &LockTokenSigner{}
 	for _, secret := range secrets {
 		signing, err := deriveKey(secret, "gatehouse lock token")
 		if err != nil {
@@ -63,7 +63,7 @@ func deriveKey(secret, purpose string) ([]byte, error) {
 }
 
 // Sign returns the lock token of a grant.
-func (t *LockTokens) Sign(grant ProcessGrant) (string, error) {
+func (t *LockTokenSigner) Sign(grant ProcessGrant) (string, error) {
 	token, err := securecookie.EncodeMulti("lock", grant, t.signed...)
 	if err != nil {
 		return "", fmt.Errorf("sign lock token: %w", err)
@@ -72,14 +72,14 @@ func (t *LockTokens) Sign(grant ProcessGrant) (string, error) {
 }
 
 // Open returns the grant of a rightly signed token that has not ended.
-func (t *LockTokens) Open(token string, now time.Time) (ProcessGrant, bool) {
+func (t *LockTokenSigner) Open(token string, now time.Time) (ProcessGrant, bool) {
 	var grant ProcessGrant
 	err := securecookie.DecodeMulti("lock", token, &grant, t.signed...)
 	return grant, err == nil && now.Before(grant.End)
 }
 
 // Seal encrypts a lock token for Redis.
-func (t *LockTokens) Seal(token string) (string, error) {
+func (t *LockTokenSigner) Seal(token string) (string, error) {
 	sealed, err := securecookie.EncodeMulti("note", []byte(token), t.sealed...)
 	if err != nil {
 		return "", fmt.Errorf("seal lock token: %w", err)
@@ -88,7 +88,7 @@ func (t *LockTokens) Seal(token string) (string, error) {
 }
 
 // Unseal is the lock token that was sealed.
-func (t *LockTokens) Unseal(sealed string) (string, bool) {
+func (t *LockTokenSigner) Unseal(sealed string) (string, bool) {
 	var token []byte
 	err := securecookie.DecodeMulti("note", sealed, &token, t.sealed...)
 	return string(token), err == nil

@@ -3,7 +3,6 @@ package services
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"gatehouse/models"
 )
@@ -20,9 +19,9 @@ type LockLost string
 
 // The ways to lose a lock while working under it.
 const (
-	LockExpired LockLost = "expired" // the longest hold was reached
-	LockRevoked LockLost = "revoked" // forced, or forgotten by the server and taken by somebody else
-	LockBackend LockLost = "backend" // Redis could not be asked in time to extend
+	LostExpired LockLost = "expired" // the longest hold was reached
+	LostRevoked LockLost = "revoked" // forced, or forgotten by the server and taken by somebody else
+	LostBackend LockLost = "backend" // Redis could not be asked in time to extend
 )
 
 func (e *LockLostError) Error() string { return "lock " + e.Resource + " lost: " + string(e.Reason) }
@@ -61,21 +60,4 @@ func (l *Locker) releaseAfter(ctx context.Context, claim LockClaim) {
 	ctx, cancel := context.WithTimeout(WithRedisBudget(context.WithoutCancel(ctx)), cleanUpTime)
 	defer cancel()
 	_, _ = l.Release(ctx, claim) // a release that cannot be sent is owed
-}
-
-func isOneOf(err error, targets ...error) bool {
-	for _, target := range targets {
-		if errors.Is(err, target) {
-			return true
-		}
-	}
-	return false
-}
-
-// fenceText is the fence as the scripts read it, "" if there is none.
-func fenceText(s models.LockStatus) string {
-	if s.Fence == nil {
-		return ""
-	}
-	return fmt.Sprint(*s.Fence)
 }

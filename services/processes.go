@@ -15,9 +15,7 @@ import (
 const (
 	// DefaultProcessTTL is the lease of a process lock whose TTL is not said.
 	DefaultProcessTTL = 300 * time.Second
-	// MaxProcessTTL is the longest lease a client can ask for.
-	MaxProcessTTL  = 3600 * time.Second
-	quickUpdateTTL = 60 * time.Second
+	quickUpdateTTL    = 60 * time.Second
 )
 
 // ProcessStore is the database's side of processes.
@@ -44,13 +42,13 @@ type Processes struct {
 	processReader
 	store  ProcessStore
 	locks  *Locker
-	tokens *LockTokens
+	tokens *LockTokenSigner
 	secret []byte // keys the tokens of idempotent acquires
 }
 
 // NewProcesses joins the store and the locks. The first secret keys idempotent
 // acquires.
-func NewProcesses(store ProcessStore, locks *Locker, tokens *LockTokens, secret string) (*Processes, error) {
+func NewProcesses(store ProcessStore, locks *Locker, tokens *LockTokenSigner, secret string) (*Processes, error) {
 	key, err := deriveKey(secret, "gatehouse idempotent acquire")
 	if err != nil {
 		return nil, err
@@ -66,8 +64,8 @@ func (p *Processes) Create(ctx context.Context, user models.UserRef, fields mode
 	return p.store.CreateProcess(ctx, user.ID, fields)
 }
 
-// LockOptions says how to lock a process.
-type LockOptions struct {
+// ProcessLockOptions says how to lock a process.
+type ProcessLockOptions struct {
 	TTL            time.Duration // zero is 300 s
 	Reason         string
 	Wait           time.Duration // how long to queue; zero answers at once
@@ -83,7 +81,7 @@ type ProcessLock struct {
 }
 
 // Lock locks a process for a user: *models.NotAcquiredError says who has it.
-func (p *Processes) Lock(ctx context.Context, user models.UserRef, id string, opt LockOptions) (ProcessLock, error) {
+func (p *Processes) Lock(ctx context.Context, user models.UserRef, id string, opt ProcessLockOptions) (ProcessLock, error) {
 	if _, err := p.store.Process(ctx, id); err != nil {
 		return ProcessLock{}, err
 	}
@@ -94,7 +92,8 @@ func (p *Processes) Lock(ctx context.Context, user models.UserRef, id string, op
 	if err != nil {
 		return ProcessLock{}, err
 	}
-	granted, err := p.granted(ctx, user, id, lock, opt)
+	// What may end a wait must not cut off what follows it.
+	granted, err := p.granted(context.WithoutCancel(ctx), user, id, lock, opt)
 	if err != nil && !lock.Repeated {
 		p.locks.releaseAfter(ctx, lock.LockClaim)
 	}
@@ -111,7 +110,7 @@ func (p *Processes) acquire(ctx context.Context, wait time.Duration, req LockReq
 }
 
 // granted reads the process after the grant and makes the token.
-func (p *Processes) granted(ctx context.Context, user models.UserRef, id string, lock Lock, opt LockOptions) (ProcessLock, error) {
+func (p *Processes) granted(ctx context.Context, user models.UserRef, id string, lock Lock, opt ProcessLockOptions) (ProcessLock, error) {
 	process, err := p.store.Process(ctx, id)
 	if err != nil {
 		return ProcessLock{}, err
@@ -241,6 +240,7 @@ func (p *Processes) QuickUpdate(ctx context.Context, user models.UserRef, id str
 		return models.Process{}, false, err
 	}
 	defer p.locks.releaseAfter(ctx, lock.LockClaim)
+	ctx = context.WithoutCancel(ctx) // what may end a wait must not cut off a write
 	for {
 		process, err = p.patch(ctx, user, id, lock, match, patch)
 		if !errors.Is(err, models.ErrVersionConflict) || !time.Now().Before(deadline) {

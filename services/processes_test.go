@@ -42,7 +42,7 @@ func newDesk(t *testing.T, redis *services.Redis, db *store.Store, secrets ...st
 	if secrets == nil {
 		secrets = []string{secret}
 	}
-	tokens, err := services.NewLockTokens(secrets)
+	tokens, err := services.NewLockTokenSigner(secrets)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +85,7 @@ func TestProcessLockTokenIsBoundToUserAndProcess(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	lock, err := d.Lock(t.Context(), alice, process.ID, services.LockOptions{})
+	lock, err := d.Lock(t.Context(), alice, process.ID, services.ProcessLockOptions{})
 	if err != nil || lock.Process.Version != process.Version || lock.TTL < 299*time.Second {
 		t.Fatalf("lock: %+v, %v", lock, err)
 	}
@@ -134,7 +134,7 @@ func TestProcessLockTokenIsBoundToUserAndProcess(t *testing.T) {
 
 func TestProcessLockTokenSurvivesKeyRotation(t *testing.T) {
 	d, alice, _, process := office(t)
-	lock, err := d.Lock(t.Context(), alice, process.ID, services.LockOptions{})
+	lock, err := d.Lock(t.Context(), alice, process.ID, services.ProcessLockOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -150,7 +150,7 @@ func TestProcessLockTokenSurvivesKeyRotation(t *testing.T) {
 
 func rotate(t *testing.T, d desk, secrets ...string) *services.Processes {
 	t.Helper()
-	tokens, err := services.NewLockTokens(secrets)
+	tokens, err := services.NewLockTokenSigner(secrets)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -163,7 +163,7 @@ func rotate(t *testing.T, d desk, secrets ...string) *services.Processes {
 
 func TestProcessIdempotencyKey(t *testing.T) {
 	d, alice, bob, process := office(t)
-	opt := services.LockOptions{IdempotencyKey: "try-1"}
+	opt := services.ProcessLockOptions{IdempotencyKey: "try-1"}
 	first, err := d.Lock(t.Context(), alice, process.ID, opt)
 	if err != nil {
 		t.Fatal(err)
@@ -179,7 +179,7 @@ func TestProcessIdempotencyKey(t *testing.T) {
 		user models.UserRef
 		key  string
 	}{"another key": {alice, "try-2"}, "no key": {alice, ""}, "another user": {bob, "try-1"}} {
-		if _, err := d.Lock(t.Context(), try.user, process.ID, services.LockOptions{IdempotencyKey: try.key}); !errors.Is(err, models.ErrNotAcquired) {
+		if _, err := d.Lock(t.Context(), try.user, process.ID, services.ProcessLockOptions{IdempotencyKey: try.key}); !errors.Is(err, models.ErrNotAcquired) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -209,7 +209,7 @@ func TestProcessTokenIsNotInRedis(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	lock, err := d.Lock(t.Context(), alice, process.ID, services.LockOptions{IdempotencyKey: "one"})
+	lock, err := d.Lock(t.Context(), alice, process.ID, services.ProcessLockOptions{IdempotencyKey: "one"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -223,7 +223,7 @@ func TestProcessTokenIsNotInRedis(t *testing.T) {
 func TestProcessIfMatch(t *testing.T) {
 	d, alice, _, process := office(t)
 	stale := &models.IfMatch{Versions: []int64{process.Version + 1}}
-	if _, err := d.Lock(t.Context(), alice, process.ID, services.LockOptions{IfMatch: stale}); !errors.Is(err, models.ErrPreconditionFailed) {
+	if _, err := d.Lock(t.Context(), alice, process.ID, services.ProcessLockOptions{IfMatch: stale}); !errors.Is(err, models.ErrPreconditionFailed) {
 		t.Errorf("lock: %v", err)
 	}
 	if s, err := d.LockStatus(t.Context(), process.ID); err != nil || s.Held {
@@ -232,7 +232,7 @@ func TestProcessIfMatch(t *testing.T) {
 	if _, _, err := d.QuickUpdate(t.Context(), alice, process.ID, 0, stale, models.ProcessPatch{}); !errors.Is(err, models.ErrPreconditionFailed) {
 		t.Errorf("quick update: %v", err)
 	}
-	lock, err := d.Lock(t.Context(), alice, process.ID, services.LockOptions{IfMatch: &models.IfMatch{Any: true}})
+	lock, err := d.Lock(t.Context(), alice, process.ID, services.ProcessLockOptions{IfMatch: &models.IfMatch{Any: true}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -254,11 +254,11 @@ func TestProcessTheDatabaseDecides(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	one, err := a.Lock(t.Context(), alice, process.ID, services.LockOptions{})
+	one, err := a.Lock(t.Context(), alice, process.ID, services.ProcessLockOptions{})
 	if err != nil || !one.Degraded {
 		t.Fatalf("%+v, %v", one, err)
 	}
-	two, err := b.Lock(t.Context(), bob, process.ID, services.LockOptions{})
+	two, err := b.Lock(t.Context(), bob, process.ID, services.ProcessLockOptions{})
 	if err != nil || !two.Degraded {
 		t.Fatalf("%+v, %v", two, err)
 	}
@@ -292,7 +292,7 @@ func TestProcessTheDatabaseDecides(t *testing.T) {
 
 func TestProcessQuickUpdateWaitsForTheLock(t *testing.T) {
 	d, alice, bob, process := office(t)
-	lock, err := d.Lock(t.Context(), alice, process.ID, services.LockOptions{})
+	lock, err := d.Lock(t.Context(), alice, process.ID, services.ProcessLockOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -61,7 +61,7 @@ func (e *EmbeddedRedis) age() {
 	}
 }
 
-// Close ends the server.
+// Close ends the server. Call it once.
 func (e *EmbeddedRedis) Close() {
 	close(e.stop)
 	<-e.stopped

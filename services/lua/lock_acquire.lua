@@ -7,9 +7,10 @@
 -- ARGV[8] -> how many fences to reserve
 -- ARGV[9] -> the instance, to queue when the lock is taken; '' does not queue
 -- ARGV[10] -> arrival as answered before, '' at the first time
--- ARGV[11] -> claim: take a free lock only if the shard's epoch is not this one; '' takes it anyway
+-- ARGV[11] -> of a claim: take a free lock only if the shard's epoch is not this one; '' takes it anyway
 -- ARGV[12] -> when its sender has given up (server's milliseconds), '' if that is not known: an acquire that comes out of
 --   a frozen server or network later than that must not lock for nobody
+-- ARGV[13] -> '1' for a claim: a grant made without Redis, or forgotten by it, unless it was given back elsewhere
 -- returns the reply, with the arrival; code 1: granted, 2: this token had it already, 0: not acquired, 3: too late
 if ARGV[12] ~= '' and now > tonumber(ARGV[12]) then
   return reply(3, nil, nil, 0)
@@ -24,6 +25,9 @@ if lock and lock.token == ARGV[4] then
   end
   leave(ARGV[5])
   return reply(code, lock, redis.call('HGET', KEYS[5], 'epoch'), 0)
+end
+if ARGV[13] == '1' and redis.call('EXISTS', ended(ARGV[5])) == 1 then
+  return reply(0, lock, redis.call('HGET', KEYS[5], 'epoch'), 0)
 end
 if ARGV[11] ~= '' and redis.call('HGET', KEYS[5], 'epoch') == ARGV[11] then
   return reply(0, lock, ARGV[11], 0)

@@ -38,6 +38,11 @@ local function event(name, lock)
   redis.call('PUBLISH', ARGV[3] .. 'locks', table.concat({name, lock.fence, int(now), lock.holder, ARGV[1]}, '\n'))
 end
 
+-- Where a release is remembered whose grant was not there: beside the shard's key.
+local function ended(id)
+  return string.sub(KEYS[5], 1, -6) .. 'ended:' .. id
+end
+
 local function leave(id)
   if redis.call('ZREM', KEYS[2], id) == 1 then
     redis.call('HDEL', KEYS[3], id)
