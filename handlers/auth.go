@@ -78,12 +78,9 @@ func answerSession(s, current models.Session) sessionAnswer {
 //	@Failure	503		{object}	problemDoc
 //	@Router		/auth/login [post]
 func (h *Handlers) login(c *gin.Context) {
-	body, err := decode[loginBody](c, false)
+	body, err := decode[loginBody](c)
 	if err == nil {
 		err = joinInvalid(missing("email", body.Email), missing("password", body.Password))
-	}
-	if err == nil {
-		_, err = query(c)
 	}
 	if err != nil {
 		h.fail(c, err)
@@ -150,6 +147,10 @@ func clientOf(c *gin.Context) services.Client {
 //	@Security	Bearer
 //	@Router		/auth/logout [post]
 func (h *Handlers) logout(c *gin.Context) {
+	if _, err := query(c); err != nil {
+		h.fail(c, err)
+		return
+	}
 	session, _ := middleware.SessionFrom(c)
 	if err := h.Accounts.SignOut(c.Request.Context(), session, clientOf(c)); err != nil {
 		h.fail(c, err)
@@ -173,6 +174,10 @@ func (h *Handlers) logout(c *gin.Context) {
 //	@Security	Bearer
 //	@Router		/auth/session [get]
 func (h *Handlers) currentSession(c *gin.Context) {
+	if _, err := query(c); err != nil {
+		h.fail(c, err)
+		return
+	}
 	session, _ := middleware.SessionFrom(c)
 	c.JSON(http.StatusOK, answerSession(session, session))
 }
@@ -189,6 +194,10 @@ func (h *Handlers) currentSession(c *gin.Context) {
 //	@Security	Bearer
 //	@Router		/auth/refresh [post]
 func (h *Handlers) refreshSession(c *gin.Context) {
+	if _, err := query(c); err != nil {
+		h.fail(c, err)
+		return
+	}
 	session, _ := middleware.SessionFrom(c)
 	fresh, err := h.Sessions.Refresh(c.Request.Context(), session)
 	if err != nil {
@@ -214,7 +223,7 @@ func (h *Handlers) refreshSession(c *gin.Context) {
 //	@Security	Bearer
 //	@Router		/auth/password [post]
 func (h *Handlers) changePassword(c *gin.Context) {
-	body, err := decode[passwordBody](c, false)
+	body, err := decode[passwordBody](c)
 	if err == nil {
 		err = joinInvalid(missing("currentPassword", body.CurrentPassword), missing("newPassword", body.NewPassword))
 	}

@@ -126,7 +126,7 @@ func (h *Handlers) lockProcess(c *gin.Context) {
 }
 
 func lockOptions(c *gin.Context) (services.ProcessLockOptions, error) {
-	body, err := decode[lockBody](c, true)
+	body, err := decodeOptional[lockBody](c)
 	if err != nil {
 		return services.ProcessLockOptions{}, err
 	}
@@ -209,7 +209,7 @@ func (h *Handlers) extendLock(c *gin.Context) {
 		h.fail(c, err)
 		return
 	}
-	body, err := decode[extendBody](c, true)
+	body, err := decodeOptional[extendBody](c)
 	if err != nil {
 		h.fail(c, err)
 		return

@@ -110,7 +110,7 @@ func items[T any](list []T) []T {
 //	@Security	Bearer
 //	@Router		/processes [post]
 func (h *Handlers) createProcess(c *gin.Context) {
-	body, err := decode[createProcessBody](c, false)
+	body, err := decode[createProcessBody](c)
 	if err != nil {
 		h.fail(c, err)
 		return
@@ -204,7 +204,7 @@ func (h *Handlers) replaceProcess(c *gin.Context) {
 		h.fail(c, err)
 		return
 	}
-	body, err := decode[replaceProcessBody](c, false)
+	body, err := decode[replaceProcessBody](c)
 	if err != nil {
 		h.fail(c, err)
 		return
@@ -253,7 +253,7 @@ func (h *Handlers) quickUpdate(c *gin.Context) {
 		h.fail(c, err)
 		return
 	}
-	body, err := decode[patchProcessBody](c, false)
+	body, err := decode[patchProcessBody](c)
 	if err != nil {
 		h.fail(c, err)
 		return

@@ -36,9 +36,17 @@ var (
 )
 
 // decode reads the JSON body into T: one object, with no field that T does not
-// have and none of a wrong type. An empty body is T's zero value if optional.
-func decode[T any](c *gin.Context, optional bool) (T, error) {
+// have and none of a wrong type. No such request has query parameters.
+func decode[T any](c *gin.Context) (T, error) { return decodeBody[T](c, false) }
+
+// decodeOptional is decode, but an empty body is T's zero value.
+func decodeOptional[T any](c *gin.Context) (T, error) { return decodeBody[T](c, true) }
+
+func decodeBody[T any](c *gin.Context, optional bool) (T, error) {
 	var into T
+	if _, err := query(c); err != nil {
+		return into, err
+	}
 	raw, err := readBody(c, optional)
 	if err != nil || raw == nil {
 		return into, err

@@ -61,7 +61,7 @@ func TestDecode(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			c, _ := requestWith(http.MethodPost, row.body)
-			_, err := decode[body](c, row.optional)
+			_, err := decodeBody[body](c, row.optional)
 			if (err == nil) != (row.problem == "") {
 				t.Fatalf("error %v, want problem %q", err, row.problem)
 			}
@@ -80,13 +80,13 @@ func TestDecode(t *testing.T) {
 	for _, kind := range []string{"", "text/plain", "application/x-www-form-urlencoded", "application/"} {
 		c, _ := requestWith(http.MethodPost, `{}`)
 		c.Request.Header.Set("Content-Type", kind)
-		if _, err := decode[body](c, false); err == nil || problemOf(err).Name != "unsupported-media-type" {
+		if _, err := decode[body](c); err == nil || problemOf(err).Name != "unsupported-media-type" {
 			t.Errorf("content type %q: %v", kind, err)
 		}
 	}
 	c, _ := requestWith(http.MethodPost, `{}`)
 	c.Request.Header.Set("Content-Type", "Application/JSON; charset=utf-8")
-	if _, err := decode[body](c, false); err != nil {
+	if _, err := decode[body](c); err != nil {
 		t.Errorf("content type with a parameter: %v", err)
 	}
 }

@@ -201,6 +201,10 @@ func (h *Handlers) endUserSessions(c *gin.Context) {
 //	@Security	Bearer
 //	@Router		/sessions/end-all [post]
 func (h *Handlers) endEverybody(c *gin.Context) {
+	if _, err := query(c); err != nil {
+		h.fail(c, err)
+		return
+	}
 	session, _ := middleware.SessionFrom(c)
 	if err := h.Sessions.DeleteAll(c.Request.Context(), session); err != nil {
 		h.fail(c, err)

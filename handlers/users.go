@@ -88,10 +88,7 @@ func (h *Handlers) listUsers(c *gin.Context) {
 //	@Security	Bearer
 //	@Router		/users [post]
 func (h *Handlers) createUser(c *gin.Context) {
-	body, err := decode[createUserBody](c, false)
-	if err == nil {
-		_, err = query(c)
-	}
+	body, err := decode[createUserBody](c)
 	if err != nil {
 		h.fail(c, err)
 		return
@@ -190,7 +187,7 @@ func (h *Handlers) changeUser(c *gin.Context) {
 		h.fail(c, err)
 		return
 	}
-	body, err := decode[patchUserBody](c, false)
+	body, err := decode[patchUserBody](c)
 	if err == nil {
 		err = checkUserPatch(body)
 	}
