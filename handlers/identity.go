@@ -28,6 +28,7 @@ func (h *Handlers) refuseFlood(c *gin.Context) {
 	if !denied {
 		var err error
 		if decisions, err = h.Limiter.Peek(c.Request.Context(), h.Anonymous.Name, hit); err != nil {
+			middleware.MarkDegraded(c, middleware.DegradedRateLimit)
 			h.fail(c, err)
 			return
 		}

@@ -325,6 +325,10 @@ func (h *Handlers) forceLock(c *gin.Context) {
 		h.fail(c, err)
 		return
 	}
+	if fence, given := params["fence"]; given && fence == "" {
+		h.fail(c, models.Invalid("fence", "must be a positive integer"))
+		return
+	}
 	was, err := h.force(c, c.Param("resource"), params["reason"], params["fence"])
 	markLocks(c, was.Degraded)
 	if err != nil {

@@ -86,7 +86,7 @@ func (h *Handlers) fail(c *gin.Context, err error) {
 		_ = c.Error(err)
 	}
 	var refused *models.NotAcquiredError
-	if errors.As(err, &refused) {
+	if errors.As(err, &refused) && problem.Status == http.StatusLocked {
 		// Rounded down: never after the lock can be free.
 		c.Header("Retry-After", strconv.Itoa(int(refused.Status.TTL/time.Second)))
 		markLocks(c, refused.Status.Degraded)

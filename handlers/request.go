@@ -88,8 +88,9 @@ func readBody(c *gin.Context, optional bool) ([]byte, error) {
 	case len(raw) == 0:
 		return nil, badRequest("The body is empty; send a JSON object.")
 	}
-	if kind, _, err := mime.ParseMediaType(c.GetHeader("Content-Type")); err != nil || kind != "application/json" {
-		return nil, &requestError{problemFor("unsupported-media-type", "Send the body as Content-Type: application/json.")}
+	kind, params, err := mime.ParseMediaType(c.GetHeader("Content-Type"))
+	if charset := params["charset"]; err != nil || kind != "application/json" || (charset != "" && !strings.EqualFold(charset, "utf-8")) {
+		return nil, &requestError{problemFor("unsupported-media-type", "Send the body as Content-Type: application/json, in UTF-8.")}
 	}
 	if !utf8.Valid(raw) {
 		return nil, badRequest("The body is not UTF-8.")
@@ -193,11 +194,11 @@ func page(params map[string]string) (models.Page, error) {
 	if !given {
 		return p, nil
 	}
-	n, err := strconv.Atoi(limit)
+	n, err := strconv.ParseUint(limit, 10, 16)
 	if err != nil || n < 1 || n > 200 {
 		return p, models.Invalid("limit", "must be an integer from 1 to 200")
 	}
-	p.Limit = n
+	p.Limit = int(n)
 	return p, nil
 }
 

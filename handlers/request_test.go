@@ -77,7 +77,7 @@ func TestDecode(t *testing.T) {
 			}
 		})
 	}
-	for _, kind := range []string{"", "text/plain", "application/x-www-form-urlencoded", "application/"} {
+	for _, kind := range []string{"", "text/plain", "application/x-www-form-urlencoded", "application/", "application/json; charset=latin1"} {
 		c, _ := requestWith(http.MethodPost, `{}`)
 		c.Request.Header.Set("Content-Type", kind)
 		if _, err := decode[body](c); err == nil || problemOf(err).Name != "unsupported-media-type" {
@@ -156,7 +156,7 @@ func TestQuery(t *testing.T) {
 			t.Errorf("?%s: %v, want field %q", raw, err, field)
 		}
 	}
-	for limit, ok := range map[string]bool{"1": true, "200": true, "0": false, "201": false, "-1": false, "x": false, "": false, "1.0": false} {
+	for limit, ok := range map[string]bool{"1": true, "200": true, "0": false, "201": false, "-1": false, "x": false, "": false, "1.0": false, "+1": false} {
 		if _, err := page(map[string]string{"limit": limit}); (err == nil) != ok {
 			t.Errorf("limit %q: %v", limit, err)
 		}

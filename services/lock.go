@@ -95,7 +95,8 @@ func NewLocker(redis *Redis, opt *LockerOptions) *Locker {
 	redis.OnRecover(l.reconcile)
 	redis.Subscribe("grants:"+l.instance, l.waiters.wake)
 	redis.Subscribe("locks", func(message string) {
-		if event, ok := readLockEvent(message); ok {
+		if event, grant, ok := readLockEvent(message); ok {
+			l.table.heard(event, grant)
 			l.groups.heard(event)
 			l.events.tell(event)
 		}
@@ -170,7 +171,8 @@ func (l *Locker) Check(ctx context.Context, claim LockClaim) (degraded bool, err
 }
 
 // Release gives the lock back and grants it to the next waiter in the same
-// step. Without Redis (open) it is carried out when Redis returns.
+// step. Without Redis it is carried out when Redis returns; the error says whether
+// that is promised (open: none) or not (closed: models.ErrUnavailable).
 func (l *Locker) Release(ctx context.Context, claim LockClaim) (degraded bool, err error) {
 	got, err := l.runHeld(ctx, "release", claim, func() (lockReply, error) {
 		return l.run(ctx, l.scripts.release, claim.Resource, hashToken(claim.Token), claim.Grant, "")
@@ -180,14 +182,19 @@ func (l *Locker) Release(ctx context.Context, claim LockClaim) (degraded bool, e
 		l.passedOn(got)
 		return false, nil
 	}
-	if errors.Is(err, models.ErrUnavailable) {
-		l.table.oweRelease(claim)
-	}
-	if !l.mayDegrade(err) {
+	if !errors.Is(err, models.ErrUnavailable) {
 		return false, err
 	}
-	if err := l.table.check(time.Now(), claim); err != nil {
-		return true, err
+	// Whom the table refuses has no effect, now or later.
+	if notHeld := l.table.check(time.Now(), claim); notHeld != nil {
+		if l.mayDegrade(err) {
+			return true, notHeld
+		}
+		return false, err
+	}
+	l.table.oweRelease(claim)
+	if !l.mayDegrade(err) {
+		return false, err
 	}
 	if known, ok := l.table.find(claim); ok {
 		l.events.tellOwn(models.LockReleased, known.lock)

@@ -3,6 +3,7 @@ package services_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -200,6 +201,85 @@ func TestLockGivenBackAtAnotherInstance(t *testing.T) {
 			t.Errorf("holder back first %v: locked by nobody: %+v, %v", holderFirst, s, err)
 		}
 	}
+}
+
+// What other instances do to a lock, the one that granted it follows: else it would
+// claim a released lock when the server has forgotten, or refuse its next holder
+// in an outage.
+func TestLockGivenBackElsewhereStaysGivenBack(t *testing.T) {
+	server := servicestest.StartRedis(t)
+	granter, redis := openLocker(t, server)
+	other := lockers(t, server, 1, nil)[0]
+	servicestest.Eventually(t, 3*time.Second, func() bool {
+		return strings.HasSuffix(strings.TrimSpace(server.Do("PUBSUB", "NUMSUB", "test:locks")), "2")
+	}, "not subscribed")
+	events := granter.Events(t.Context())
+	until := func(name string) {
+		t.Helper()
+		for {
+			select {
+			case e := <-events:
+				if e.Name == name {
+					return
+				}
+			case <-time.After(3 * time.Second):
+				t.Fatal("no event " + name)
+			}
+		}
+	}
+	first := mustAcquire(t, granter, request("process:1", alice))
+	if _, err := other.Release(t.Context(), first.LockClaim); err != nil {
+		t.Fatal(err)
+	}
+	until(models.LockReleased)
+	server.Do("FLUSHALL")
+	mustAcquire(t, other, request("process:1", bob)) // nobody claimed it again
+	second, err := other.Status(t.Context(), "process:1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server.Freeze()
+	defer server.Thaw()
+	gone(t, redis)
+	if degraded, err := granter.Check(t.Context(), services.LockClaim{Resource: "process:1", Grant: second.Grant, Token: "verified"}); err != nil || !degraded {
+		t.Errorf("the next holder is refused in an outage: %v, %v", degraded, err)
+	}
+}
+
+func TestLockRefusedReleaseHasNoEffect(t *testing.T) {
+	server := servicestest.StartRedis(t)
+	l, redis := openLocker(t, server)
+	held := mustAcquire(t, l, request("process:1", alice))
+	server.Freeze()
+	gone(t, redis)
+	wrong := held.LockClaim
+	wrong.Token = services.NewLockToken()
+	if _, err := l.Release(t.Context(), wrong); !errors.Is(err, models.ErrNotHeld) {
+		t.Errorf("release with another token: %v", err)
+	}
+	server.Thaw()
+	back(t, redis)
+	if _, err := l.Check(t.Context(), held.LockClaim); err != nil {
+		t.Errorf("the holder: %v", err)
+	}
+}
+
+func TestLockOfADisabledUserEndsWhenRedisReturns(t *testing.T) {
+	server := servicestest.StartRedis(t)
+	l, redis := openLocker(t, server)
+	other := lockers(t, server, 1, nil)[0]
+	mustAcquire(t, other, request("process:1", alice)) // l has not granted it
+	server.Freeze()
+	gone(t, redis)
+	if err := l.ReleaseUser(t.Context(), alice.UserID); err != nil {
+		t.Fatal(err)
+	}
+	server.Thaw()
+	back(t, redis)
+	servicestest.Eventually(t, time.Second, func() bool {
+		s, err := other.Status(t.Context(), "process:1")
+		return err == nil && !s.Held
+	}, "the lock stays")
 }
 
 func TestLockConflictAfterAnOutageIsToldToTheLoser(t *testing.T) {

@@ -62,21 +62,22 @@ func (e *lockEvents) tell(event models.LockEvent) {
 	}
 }
 
-// readLockEvent reads a message of the scripts: name, fence, milliseconds, holder, resource.
-func readLockEvent(message string) (event models.LockEvent, ok bool) {
-	f := strings.SplitN(message, "\n", 5)
-	if len(f) != 5 {
-		return event, false
+// readLockEvent reads a message of the scripts: name, grant, fence, milliseconds,
+// holder, resource.
+func readLockEvent(message string) (event models.LockEvent, grant string, ok bool) {
+	f := strings.SplitN(message, "\n", 6)
+	if len(f) != 6 {
+		return event, "", false
 	}
-	fence, fenceErr := strconv.ParseInt(f[1], 10, 64)
-	at, err := strconv.ParseInt(f[2], 10, 64)
+	fence, fenceErr := strconv.ParseInt(f[2], 10, 64)
+	at, err := strconv.ParseInt(f[3], 10, 64)
 	if err != nil || fenceErr != nil {
-		return event, false
+		return event, "", false
 	}
-	holder := readHolder(f[3], at)
+	holder := readHolder(f[4], at)
 	return models.LockEvent{
-		Name: f[0], Resource: f[4], Holder: models.UserRef{ID: holder.UserID, Email: holder.Email}, Fence: &fence, At: time.UnixMilli(at).UTC(),
-	}, true
+		Name: f[0], Resource: f[5], Holder: models.UserRef{ID: holder.UserID, Email: holder.Email}, Fence: &fence, At: time.UnixMilli(at).UTC(),
+	}, f[1], true
 }
 
 // tellOwn tells an event that no message carries.

@@ -69,11 +69,15 @@ func (l *Locker) List(ctx context.Context, page models.Page) (locks models.List[
 	return locks, false, nil
 }
 
-// ReleaseUser ends every lock that a user holds.
+// ReleaseUser ends every lock that a user holds. Without Redis it ends those that
+// this instance knows; the others end when Redis returns.
 func (l *Locker) ReleaseUser(ctx context.Context, userID string) error {
 	page := models.Page{Limit: 200}
 	for {
-		locks, _, err := l.List(WithRedisBudget(ctx), page)
+		locks, degraded, err := l.List(WithRedisBudget(ctx), page)
+		if degraded || err != nil {
+			l.table.oweUser(userID)
+		}
 		if err != nil {
 			return fmt.Errorf("release the locks of user %s: %w", userID, err)
 		}

@@ -3,6 +3,7 @@ package services
 import (
 	"context"
 	"maps"
+	"slices"
 	"time"
 
 	"gatehouse/models"
@@ -39,6 +40,9 @@ func (l *Locker) settle(ctx context.Context) {
 		if _, err := l.run(ctx, l.scripts.release, claim.Resource, hashToken(claim.Token), claim.Grant, milliseconds(l.opt.MaxHold)); err == nil {
 			l.table.paid(claim.Grant)
 		}
+	}
+	for _, userID := range l.table.owedUsers() {
+		_ = l.ReleaseUser(ctx, userID) // owed again if it fails
 	}
 	for resource, status := range forced {
 		if _, err := l.run(ctx, l.scripts.force, resource, "", status.Grant); err == nil {
@@ -107,6 +111,20 @@ func (t *lockTable) owes() (owed []LockClaim, forced map[string]models.LockStatu
 		owed = append(owed, o.claim)
 	}
 	return owed, maps.Clone(t.forced)
+}
+
+func (t *lockTable) oweUser(userID string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.users[userID] = struct{}{}
+}
+
+func (t *lockTable) owedUsers() []string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	users := slices.Collect(maps.Keys(t.users))
+	clear(t.users)
+	return users
 }
 
 // alive are the grants this instance made that have not ended.

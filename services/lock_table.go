@@ -20,6 +20,7 @@ type lockTable struct {
 	ended  map[string]time.Time   // grants known to be over -> when nobody can ask any more
 	owed   map[string]owedRelease // by grant: releases that Redis has not seen
 	forced map[string]models.LockStatus
+	users  map[string]struct{} // disabled or deleted: Redis may know locks of theirs
 	swept  time.Time
 }
 
@@ -44,7 +45,7 @@ func newLockTable(maxHold time.Duration) *lockTable {
 	return &lockTable{
 		maxHold: maxHold,
 		locks:   map[string]*localLock{}, ended: map[string]time.Time{},
-		owed: map[string]owedRelease{}, forced: map[string]models.LockStatus{},
+		owed: map[string]owedRelease{}, forced: map[string]models.LockStatus{}, users: map[string]struct{}{},
 	}
 }
 
@@ -61,6 +62,27 @@ func (t *lockTable) learn(lock Lock, epoch string) {
 func (t *lockTable) replacing(resource, grant string) {
 	if old := t.locks[resource]; old != nil && old.lock.Grant != "" && old.lock.Grant != grant {
 		t.ended[old.lock.Grant] = time.Now().Add(t.maxHold)
+	}
+}
+
+// heard follows what happens to locks on other instances, so that an outage finds
+// no grant here that has ended elsewhere.
+func (t *lockTable) heard(event models.LockEvent, grant string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	l := t.locks[event.Resource]
+	if l == nil || l.epoch == "" {
+		return
+	}
+	switch event.Name {
+	case models.LockAcquired:
+		if l.lock.Grant != grant && l.lock.Fence != nil && event.Fence != nil && *l.lock.Fence < *event.Fence {
+			t.endLocked(event.Resource, l.lock.Grant)
+		}
+	case models.LockReleased, models.LockForced, models.LockExpired:
+		if l.lock.Grant == grant {
+			t.endLocked(event.Resource, grant)
+		}
 	}
 }
 

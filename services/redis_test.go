@@ -70,7 +70,7 @@ func redisOf(t *testing.T, backend string) *services.Redis {
 		t.Fatal(err)
 	}
 	t.Cleanup(server.Close)
-	redis := startRedisClient(t, services.RedisOptions{Client: server.ClientOption(), Embedded: true, KeyPrefix: "test:"})
+	redis := startRedisClient(t, services.RedisOptions{Client: server.ClientOption(), Embedded: true, KeyPrefix: "test:", Timeout: 5 * time.Second})
 	waitReady(t, redis)
 	return redis
 }

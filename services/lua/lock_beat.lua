@@ -23,8 +23,8 @@ for _, name in ipairs(redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', int(now), 'LI
   resource(name)
   if not current() then
     redis.call('ZREM', KEYS[4], name)
-    local last = redis.call('HMGET', KEYS[1], 'fence', 'holder')
-    event('expired', {fence = last[1] or '0', holder = last[2] or '{}'})
+    local last = redis.call('HMGET', KEYS[1], 'fence', 'holder', 'grant')
+    event('expired', {fence = last[1] or '0', holder = last[2] or '{}', grant = last[3] or ''})
     redis.call('DEL', KEYS[1])
     advance()
   end

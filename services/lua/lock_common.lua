@@ -35,7 +35,7 @@ local function reply(code, lock, epoch, waiting, extra)
 end
 
 local function event(name, lock)
-  redis.call('PUBLISH', ARGV[3] .. 'locks', table.concat({name, lock.fence, int(now), lock.holder, ARGV[1]}, '\n'))
+  redis.call('PUBLISH', ARGV[3] .. 'locks', table.concat({name, lock.grant, lock.fence, int(now), lock.holder, ARGV[1]}, '\n'))
 end
 
 -- Where a release is remembered whose grant was not there: beside the shard's key.
