@@ -10,7 +10,7 @@ SWAG := $(TOOL) swag init --quiet --generalInfo main.go --dir ./ --exclude bench
 
 FUZZTIME ?= 10s
 
-.PHONY: help run dev build test requirements lint fmt docs docs-check bench fuzz tidy clean
+.PHONY: help run dev build test requirements lint fmt docs docs-check bench proof fuzz tidy clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,16 +46,20 @@ docs-check: ## Check that docs/ is up to date
 	$(SWAG) --output "$$fresh/docs"; \
 	diff -ru docs "$$fresh/docs" || { echo "docs/ is out of date: run make docs" >&2; exit 1; }
 
-bench: ## Run the Go benchmarks
-	go test -run '^$$' -bench . -benchmem ./...
+bench: ## Compare with other libraries side by side and print one table; wants a quiet machine
+	cd bench && go test -count=1 -timeout 30m .
+
+proof: ## Run the proofs in full: 10^7 decisions, 10^5 traces, strict deadlines; wants a quiet machine
+	GATEHOUSE_PROOF=1 go test -count=1 -timeout 2h -run 'Proof|NaiveModel|TextbookGCRA' -v ./services
 
 fuzz: ## Run every fuzz test for FUZZTIME (10s) each
 	@grep -rHoE --include='*_test.go' '^func Fuzz[A-Za-z0-9_]+' . | sed -E 's|(.*)/[^/]*:func (.*)|\1 \2|' | \
 	while read -r folder name; do go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$folder" </dev/null; done
 
-tidy: ## Tidy both module files
+tidy: ## Tidy the module files
 	go mod tidy
 	cd tools && go mod tidy
+	cd bench && go mod tidy
 
 clean: ## Remove what was built; the database stays
 	rm -rf bin tmp

@@ -52,10 +52,10 @@ type Config struct {
 	RateLimitWindow      time.Duration      `env:"RATE_LIMIT_WINDOW" envDefault:"1m"`           // whole seconds
 	RateLimitAlgorithm   models.Algorithm   `env:"RATE_LIMIT_ALGORITHM" envDefault:"auto"`      // auto becomes models.AlgorithmAuto
 	RateLimitOnRedisDown models.OnRedisDown `env:"RATE_LIMIT_ON_REDIS_DOWN" envDefault:"local"` // local, open or closed
-	RateLimitLease       int64              `env:"RATE_LIMIT_LEASE" envDefault:"0"`             // refused above 0: not in this version
+	RateLimitLease       int64              `env:"RATE_LIMIT_LEASE" envDefault:"0"`             // most requests taken from Redis in one block; 0 asks for each
 	LoginRateLimitMax    int64              `env:"LOGIN_RATE_LIMIT_MAX" envDefault:"10"`        // sign-ins in any LoginRateLimitWindow
 	LoginRateLimitWindow time.Duration      `env:"LOGIN_RATE_LIMIT_WINDOW" envDefault:"1m"`     // whole seconds
-	RateLimitPolicies    string             `env:"RATE_LIMIT_POLICIES"`                         // refused: not in this version
+	RateLimitPolicies    string             `env:"RATE_LIMIT_POLICIES"`                         // a YAML file; "" for none
 
 	SessionIdleTimeout     time.Duration `env:"SESSION_IDLE_TIMEOUT" envDefault:"30m"`
 	SessionAbsoluteTimeout time.Duration `env:"SESSION_ABSOLUTE_TIMEOUT" envDefault:"12h"`

@@ -76,10 +76,10 @@ func (c Config) rules(given map[string]string) []rule {
 			"auto or gcra when RATE_LIMIT_MAX is above 1000"},
 		{"RATE_LIMIT_ON_REDIS_DOWN", oneOf(c.RateLimitOnRedisDown, models.OnRedisDownLocal, models.OnRedisDownOpen, models.OnRedisDownClosed),
 			"local, open or closed"},
-		{"RATE_LIMIT_LEASE", c.RateLimitLease == 0, "0: this version does not take admissions in blocks"},
+		{"RATE_LIMIT_LEASE", between(c.RateLimitLease, 0, c.RateLimitMax), "a whole number from 0 to RATE_LIMIT_MAX"},
 		{"LOGIN_RATE_LIMIT_MAX", between(c.LoginRateLimitMax, 1, 1_000_000), limit},
 		{"LOGIN_RATE_LIMIT_WINDOW", isWindow(c.LoginRateLimitWindow), window},
-		{"RATE_LIMIT_POLICIES", c.RateLimitPolicies == "", "left unset: this version does not read policies from a file"},
+		{"RATE_LIMIT_POLICIES", true, "the path of a YAML file"}, // read when the limiter is made
 
 		{"SESSION_IDLE_TIMEOUT", c.SessionIdleTimeout > 0, "a duration above 0, such as 30m"},
 		{"SESSION_ABSOLUTE_TIMEOUT", c.SessionAbsoluteTimeout > 0, "a duration above 0, such as 12h"},

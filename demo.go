@@ -67,9 +67,6 @@ func (a *app) printWelcome() {
 		a.log.Info("serving", "addr", a.listener.Addr().String(), "url", url)
 		return
 	}
-	if a.config.Addr != a.listener.Addr().String() && strings.HasSuffix(a.config.Addr, ":0") {
-		url = "http://" + a.listener.Addr().String()
-	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "\ngatehouse is running\n\n  Page       %s/\n  API        %s/api/v1\n  Swagger    %s/swagger/index.html\n  Health     %s/readyz\n", url, url, url, url)
 	if a.config.Demo {

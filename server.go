@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -66,9 +67,12 @@ func (a *app) start(ctx context.Context) error {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 
+	if err := a.listen(ctx); err != nil {
+		return err
+	}
 	db, err := store.Open(ctx, store.Options{URL: a.config.DatabaseURL, Timeout: a.config.DatabaseTimeout, MaxConns: a.config.DatabaseMaxConns})
 	if err != nil {
-		return err
+		return fmt.Errorf("DATABASE_URL: %w", err)
 	}
 	a.closers = append(a.closers, func(context.Context) error { return db.Close() })
 	secrets, err := a.secrets(ctx, db)
@@ -84,9 +88,6 @@ func (a *app) start(ctx context.Context) error {
 		return err
 	}
 	a.handlers = handlers.New(options)
-	if a.listener, err = new(net.ListenConfig).Listen(ctx, "tcp", a.config.Addr); err != nil {
-		return fmt.Errorf("ADDR=%q: %w", a.config.Addr, err)
-	}
 	router, err := a.router(registry)
 	if err != nil {
 		return err
@@ -98,6 +99,25 @@ func (a *app) start(ctx context.Context) error {
 		WriteTimeout:      60 * time.Second, // a lock request may wait 30 s
 		IdleTimeout:       2 * time.Minute,
 		ErrorLog:          slog.NewLogLogger(a.log.Handler(), slog.LevelWarn),
+	}
+	return nil
+}
+
+// listen takes the port first: an address in use is told before anything is
+// started. With port 0 it makes up the public address.
+func (a *app) listen(ctx context.Context) (err error) {
+	if a.listener, err = new(net.ListenConfig).Listen(ctx, "tcp", a.config.Addr); err != nil {
+		return fmt.Errorf("ADDR=%q: %w", a.config.Addr, err)
+	}
+	a.closers = append(a.closers, func(context.Context) error {
+		if err := a.listener.Close(); !errors.Is(err, net.ErrClosed) {
+			return err
+		}
+		return nil
+	})
+	if public, ok := strings.CutSuffix(a.config.PublicURL, ":0"); ok {
+		_, port, _ := net.SplitHostPort(a.listener.Addr().String())
+		a.config.PublicURL = public + ":" + port
 	}
 	return nil
 }
@@ -154,9 +174,14 @@ func (a *app) wire(ctx context.Context, db *store.Store, redis *services.Redis, 
 		return policy(name, models.AlgorithmAuto, c.LoginRateLimitMax, c.LoginRateLimitWindow)
 	}
 	limiter := services.NewRateLimiter(redis, services.RateLimiterOptions{Metrics: registry, Logger: a.log})
+	a.closers = append(a.closers, limiter.Close)
+	if err := a.watchPolicies(limiter); err != nil {
+		return handlers.Options{}, err
+	}
 	locks := services.NewLocker(redis, &services.LockerOptions{OnRedisDown: c.LockOnRedisDown, Logger: a.log, Metrics: registry})
 	sessions := services.NewSessionCache(redis, db, services.SessionOptions{
-		IdleTimeout: c.SessionIdleTimeout, AbsoluteTimeout: c.SessionAbsoluteTimeout, MaxPerUser: c.SessionMaxPerUser, Logger: a.log, Metrics: registry,
+		IdleTimeout: c.SessionIdleTimeout, AbsoluteTimeout: c.SessionAbsoluteTimeout, MaxPerUser: c.SessionMaxPerUser, Secrets: secrets,
+		Logger: a.log, Metrics: registry,
 	})
 	a.closers = append(a.closers, sessions.Close)
 	accounts := services.NewAccounts(db, sessions, locks, limiter, services.AccountsOptions{
@@ -181,8 +206,8 @@ func (a *app) wire(ctx context.Context, db *store.Store, redis *services.Redis, 
 		Processes: processes, Locks: locks, Accounts: accounts, Sessions: sessions, Limiter: limiter, Redis: redis, Database: db,
 		Pages: pages, Cookie: middleware.NewSessionStore(sessions, middleware.SessionStoreOptions{Name: "gatehouse", Secure: c.Secure()}),
 		Metrics: promhttp.HandlerFor(registry, promhttp.HandlerOpts{}), PublicURL: c.PublicURL,
-		API:       policy("api", c.RateLimitAlgorithm, c.RateLimitMax, c.RateLimitWindow),
-		Anonymous: policy("anonymous", c.RateLimitAlgorithm, c.RateLimitMax, c.RateLimitWindow),
+		API:       leased(policy("api", c.RateLimitAlgorithm, c.RateLimitMax, c.RateLimitWindow), c.RateLimitLease),
+		Anonymous: leased(policy("anonymous", c.RateLimitAlgorithm, c.RateLimitMax, c.RateLimitWindow), c.RateLimitLease),
 	}, nil
 }
 
@@ -194,6 +219,7 @@ func (a *app) router(registry prometheus.Registerer) (*gin.Engine, error) {
 	if err := r.SetTrustedProxies(a.config.TrustedProxies); err != nil {
 		return nil, fmt.Errorf("TRUSTED_PROXIES: %w", err)
 	}
+	r.Use(middleware.WarnUntrustedProxy(a.log, a.config.TrustedProxies))
 	r.Use(middleware.RequestID(), middleware.AccessLog(a.log, "/healthz", "/readyz", "/metrics", "/dashboard/locks"), middleware.Metrics(registry),
 		middleware.Recovery(a.log), middleware.SecurityHeaders(a.config.Secure()))
 	a.handlers.Register(r)

@@ -54,6 +54,9 @@ func (h *Handlers) showDashboard(c *gin.Context, session models.Session) {
 	h.addTitles(c.Request.Context(), table.Locks)
 	view := templates.Dashboard{Frame: h.frame(c, "Locks"), Table: table}
 	view.Notices = notices(c)
+	if c.Query("password-changed") != "" {
+		view.Notices = append(view.Notices, templates.Notice{Text: "Your password is changed. Your other sessions have ended."})
+	}
 	view.Reload = link(lockTableRoute, "cursor", c.Query("cursor"))
 	for _, s := range mine {
 		view.Sessions = append(view.Sessions, templates.Session{

@@ -39,6 +39,8 @@ func (h *Handlers) registerPages(r gin.IRouter, identify ...gin.HandlerFunc) {
 	own.GET(lockTableRoute, h.lockTable)
 	own.POST("/sessions/end", h.endSessionForm)
 	own.POST("/sessions/end-others", h.endOthersForm)
+	own.GET(passwordRoute, h.passwordForm)
+	own.POST(passwordRoute, h.changePasswordForm)
 
 	admin := own.Group("", middleware.RequireRole(models.RoleAdmin))
 	admin.GET("/locks/force", h.forceQuestion)
@@ -97,7 +99,7 @@ func (h *Handlers) noRoute(c *gin.Context) { h.refuseRoute(c, "not-found") }
 func (h *Handlers) noMethod(c *gin.Context) { h.refuseRoute(c, "method-not-allowed") }
 
 func (h *Handlers) refuseRoute(c *gin.Context, name string) {
-	if strings.HasPrefix(c.Request.URL.Path, "/api/") {
+	if path := c.Request.URL.Path; path == "/api" || strings.HasPrefix(path, "/api/") {
 		middleware.WriteProblem(c, problemFor(name, problemKinds()[name].Help))
 		return
 	}

@@ -74,3 +74,32 @@ func ExampleRateLimit_skipSuccessful() {
 	// wrong 401
 	// right 429
 }
+
+// Limits by tier, an allow list, and blocks of admissions for a busy key.
+func ExampleRateLimit_tiers() {
+	redis := services.NewRedis(services.RedisOptions{Client: rueidis.ClientOption{}, Disabled: true}) // counts in this process
+	limiter := services.NewRateLimiter(redis, services.RateLimiterOptions{})
+	defer limiter.Close(context.Background()) // gives back what is left of blocks
+
+	app := gin.New()
+	_ = app.SetTrustedProxies(nil)
+	app.GET("/report", middleware.RateLimit(limiter, middleware.Policy{
+		Policy:   models.Policy{Name: "report", Limit: 1, Window: time.Minute, Lease: 1},
+		LimitFor: func(c *gin.Context) int64 { return map[string]int64{"gold": 3}[c.GetHeader("X-Tier")] },
+		Key:      middleware.ByHeader("X-Tier"),
+		Skip:     middleware.InNetworks("10.0.0.0/8"),
+		Headers:  middleware.NoLegacyHeaders,
+	}))
+	for _, tier := range []string{"free", "free", "gold", "gold"} {
+		r := httptest.NewRequest(http.MethodGet, "/report", nil)
+		r.Header.Set("X-Tier", tier)
+		w := httptest.NewRecorder()
+		app.ServeHTTP(w, r)
+		fmt.Println(tier, w.Code, w.Header().Get("RateLimit-Policy"))
+	}
+	// Output:
+	// free 200 "report";q=1;w=60
+	// free 429 "report";q=1;w=60
+	// gold 200 "report";q=3;w=60
+	// gold 200 "report";q=3;w=60
+}

@@ -29,8 +29,21 @@ type Policy struct {
 	Key func(*gin.Context) string
 	// Cost is how many units a request takes; 0 or less takes none. Nil is 1.
 	Cost func(*gin.Context) int64
-	// Skip leaves the requests it reports true for alone. Nil skips none.
+	// LimitFor is the limit of a request, for limits by role or tier; the key
+	// should then tell the tiers apart or be one client's. 0 or less is Limit.
+	// What no policy may have is brought within bounds. Nil is Limit.
+	LimitFor func(*gin.Context) int64
+	// Skip leaves the requests it reports true for alone: an allow list, see
+	// InNetworks. Nil skips none.
 	Skip func(*gin.Context) bool
+	// Deny refuses the requests it reports true for with 403, whatever Skip says:
+	// a deny list. Nil denies none.
+	Deny func(*gin.Context) bool
+	// Handler answers in place of a 429 when this policy is the first that is
+	// exceeded; the headers are set and the chain is aborted. Nil answers a problem.
+	Handler func(c *gin.Context, decisions []models.Decision)
+	// Headers chooses the headers that tell of the policy. Zero is all.
+	Headers Headers
 	// Message is the detail of a refusal. Empty is a sentence with the limit
 	// and when to try again.
 	Message string
@@ -38,6 +51,17 @@ type Policy struct {
 	// answer's status is below 400, or not.
 	SkipSuccessful bool
 	SkipFailed     bool
+}
+
+// InNetworks reports whether the client's address is in one of the networks or
+// addresses, for Skip and Deny. It panics on anything else: that is a mistake in
+// the program.
+func InNetworks(networks ...string) func(*gin.Context) bool {
+	list, err := models.NewClientList(networks...)
+	if err != nil {
+		panic("middleware.InNetworks: " + err.Error())
+	}
+	return func(c *gin.Context) bool { return list.HasAddress(c.ClientIP()) }
 }
 
 // RateLimit refuses a request with 429 when one of the policies is exceeded;
@@ -69,8 +93,14 @@ func RateLimit(limiter Limiter, policies ...Policy) gin.HandlerFunc {
 	slices.Sort(names)
 	group := strings.Join(names, "+")
 
+	plain := slices.IndexFunc(policies, func(p Policy) bool { return p.Headers != 0 }) < 0
+	refunds, texts := refundable(policies), new(policyTexts)
 	return func(c *gin.Context) {
-		hits, skipped := hitsOf(c, policies)
+		hits, skipped, denied := hitsOf(c, policies)
+		if denied {
+			refuseDenied(c)
+			return
+		}
 		if len(skipped) == len(hits) {
 			return
 		}
@@ -80,33 +110,88 @@ func RateLimit(limiter Limiter, policies ...Policy) gin.HandlerFunc {
 			return
 		}
 		told := decisionsWithout(decisions, skipped)
+		chosen := func(int) Headers { return 0 }
+		if !plain {
+			chosen = headersOf(policies, told)
+		}
 		if !allAllowed(told) {
-			refuseQuota(c, told, messageOf(policies, told))
+			refuse(c, policies, told, chosen)
 			return
 		}
-		WriteDecisions(c, told)
-		if refundable(policies) {
+		writeDecisions(c, told, chosen, texts)
+		if refunds {
 			nextAndRefund(c, limiter, policies, decisions)
 		}
 	}
 }
 
+// headersOf says for each decision which headers its policy chose.
+func headersOf(policies []Policy, decisions []models.Decision) func(int) Headers {
+	return func(i int) Headers {
+		for j := range policies {
+			if policies[j].Name == decisions[i].Policy.Name {
+				return policies[j].Headers
+			}
+		}
+		return 0
+	}
+}
+
+// refuse lets the first violated policy answer.
+func refuse(c *gin.Context, policies []Policy, decisions []models.Decision, chosen func(int) Headers) {
+	for i := range decisions {
+		for j := range policies {
+			p := &policies[j]
+			if decisions[i].Allowed || p.Name != decisions[i].Policy.Name || p.Handler == nil {
+				continue
+			}
+			writeDecisions(c, decisions, chosen, nil)
+			writeRetryAfter(c, decisions)
+			c.Abort()
+			p.Handler(c, decisions)
+			return
+		}
+	}
+	refuseQuota(c, decisions, messageOf(policies, decisions), chosen)
+}
+
 // hitsOf asks each policy what c costs, and returns which of the hits are of
 // policies that leave it alone. These go along with no cost, so that the keys
 // are counted in the same place with and without them.
-func hitsOf(c *gin.Context, policies []Policy) (hits []models.Hit, skipped []int) {
-	hits = make([]models.Hit, len(policies))
-	for i, p := range policies {
-		hits[i] = models.Hit{Policy: p.Policy, Key: p.Key(c), Cost: 1}
+func hitsOf(c *gin.Context, policies []Policy) (hits []models.Hit, skipped []int, denied bool) {
+	hits = make([]models.Hit, 0, len(policies))
+	for i := range policies {
+		p := &policies[i]
+		hit := models.Hit{Policy: p.Policy, Key: p.Key(c), Cost: 1}
 		if p.Cost != nil {
-			hits[i].Cost = p.Cost(c)
+			hit.Cost = p.Cost(c)
 		}
-		if hits[i].Cost <= 0 || p.Skip != nil && p.Skip(c) {
-			hits[i].Cost = -1
+		if p.LimitFor != nil {
+			hit.Policy = withLimit(hit.Policy, p.LimitFor(c))
+		}
+		if p.Deny != nil && p.Deny(c) {
+			return nil, nil, true
+		}
+		if hit.Cost <= 0 || p.Skip != nil && p.Skip(c) {
+			hit.Cost = -1
 			skipped = append(skipped, i)
 		}
+		hits = append(hits, hit)
 	}
-	return hits, skipped
+	return hits, skipped, false
+}
+
+// withLimit is the policy with another limit.
+func withLimit(p models.Policy, limit int64) models.Policy {
+	if limit <= 0 {
+		return p
+	}
+	p.Limit = min(limit, models.MaxLimit)
+	if p.Algorithm == models.AlgorithmSlidingLog {
+		p.Limit = min(limit, models.MaxSlidingLogLimit)
+	}
+	p.Lease = min(p.Lease, p.Limit)
+	return p
 }
 
 func decisionsWithout(decisions []models.Decision, skipped []int) []models.Decision {

@@ -3,8 +3,10 @@ package middleware
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -15,8 +17,24 @@ import (
 // unavailableRetry is when to come back after a 503, in seconds.
 const unavailableRetry = "1"
 
-// decisionsKey is where the decisions told so far are kept on a gin.Context.
-type decisionsKey struct{}
+// Headers chooses headers that tell of a policy. The zero value is all of them.
+type Headers uint8
+
+// The headers that can be left out.
+const (
+	NoStandardHeaders Headers = 1 << iota // RateLimit-Policy and RateLimit
+	NoLegacyHeaders                       // X-RateLimit-Limit, -Remaining and -Reset
+	NoHeaders         = NoStandardHeaders | NoLegacyHeaders
+)
+
+// The headers as net/http spells them: they go on the wire like this.
+const (
+	policyHeader          = "Ratelimit-Policy"
+	limitHeader           = "Ratelimit"
+	legacyLimitHeader     = "X-Ratelimit-Limit"
+	legacyRemainingHeader = "X-Ratelimit-Remaining"
+	legacyResetHeader     = "X-Ratelimit-Reset"
+)
 
 // WriteDecisions puts the decisions on the answer's headers, together with those
 // written there before: RateLimit-Policy and RateLimit list every policy,
@@ -24,54 +42,186 @@ type decisionsKey struct{}
 // replaces it. Shadow policies are not told. X-Degraded is set if one was
 // decided without Redis.
 func WriteDecisions(c *gin.Context, decisions []models.Decision) {
-	all := mergeDecisions(c, decisions)
-	if len(all) == 0 {
-		return
-	}
-	policies := make([]string, len(all))
-	limits := make([]string, len(all))
-	tightest := all[0]
-	for i, d := range all {
-		policies[i] = fmt.Sprintf("%q;q=%d;w=%d", d.Policy.Name, d.Policy.Limit, int64(d.Policy.Window/time.Second))
-		limits[i] = fmt.Sprintf("%q;r=%d;t=%d", d.Policy.Name, d.Remaining, wholeSeconds(d.ResetAfter))
-		if tighter(d, tightest) {
-			tightest = d
-		}
-	}
-	c.Header("RateLimit-Policy", strings.Join(policies, ", "))
-	c.Header("RateLimit", strings.Join(limits, ", "))
-	c.Header("X-RateLimit-Limit", strconv.FormatInt(tightest.Policy.Limit, 10))
-	c.Header("X-RateLimit-Remaining", strconv.FormatInt(tightest.Remaining, 10))
-	reset := time.Now().Add(tightest.ResetAfter).Add(time.Second - 1).Unix() // rounded up
-	c.Header("X-RateLimit-Reset", strconv.FormatInt(reset, 10))
+	writeDecisions(c, decisions, func(int) Headers { return 0 }, nil)
 }
 
-// mergeDecisions remembers the decisions on c and returns all that are told.
-func mergeDecisions(c *gin.Context, decisions []models.Decision) []models.Decision {
-	earlier, _ := c.Get(decisionsKey{})
-	all, _ := earlier.([]models.Decision)
-next:
-	for _, d := range decisions {
-		if d.Degraded {
-			MarkDegraded(c, DegradedRateLimit)
+func writeDecisions(c *gin.Context, decisions []models.Decision, chosen func(int) Headers, texts *policyTexts) {
+	header := c.Writer.Header()
+	var room [4]models.Decision
+	listed := readDecisions(header, room[:0])
+	var unlisted, hidden []*models.Decision // of which only, and all but, the legacy headers tell
+	if header[legacyLimitHeader] == nil {
+		for i := range listed {
+			hidden = append(hidden, &models.Decision{Policy: listed[i].Policy})
 		}
+	}
+	degraded := false
+	for i := range decisions {
+		d := &decisions[i]
+		degraded = degraded || d.Degraded
 		if d.Policy.Shadow {
 			continue
 		}
-		for i := range all {
-			if all[i].Policy.Name == d.Policy.Name {
-				all[i] = d
-				continue next
-			}
+		headers := chosen(i)
+		if headers&NoLegacyHeaders != 0 {
+			hidden = append(hidden, d)
 		}
-		all = append(all, d)
+		if headers&NoStandardHeaders != 0 {
+			unlisted = append(unlisted, d)
+			continue
+		}
+		if j := indexOf(listed, d.Policy.Name); j >= 0 {
+			listed[j] = *d
+		} else {
+			listed = append(listed, *d)
+		}
 	}
-	c.Set(decisionsKey{}, all)
-	return all
+	var tightest *models.Decision
+	consider := func(d *models.Decision) {
+		told := !slices.ContainsFunc(hidden, func(h *models.Decision) bool { return h.Policy.Name == d.Policy.Name })
+		if told && (tightest == nil || tighter(d, tightest)) {
+			tightest = d
+		}
+	}
+	for i := range listed {
+		consider(&listed[i])
+	}
+	for _, d := range unlisted {
+		consider(d)
+	}
+	switch {
+	case degraded && header[degradedHeader] == nil: // as always but with several parts
+		header[degradedHeader] = []string{DegradedRateLimit}
+	case degraded:
+		MarkDegraded(c, DegradedRateLimit)
+	}
+	setHeaders(header, listed, tightest, texts)
+}
+
+func indexOf(decisions []models.Decision, policy string) int {
+	for i := range decisions {
+		if decisions[i].Policy.Name == policy {
+			return i
+		}
+	}
+	return -1
+}
+
+// setHeaders makes one string of all and cuts the headers out of it: this runs
+// for every request.
+func setHeaders(header http.Header, listed []models.Decision, tightest *models.Decision, texts *policyTexts) {
+	var room [256]byte
+	text := room[:0]
+	policies := texts.of(listed)
+	for i := range listed {
+		d := &listed[i]
+		text = appendItem(text, i, d.Policy.Name)
+		text = strconv.AppendInt(append(text, ";r="...), d.Remaining, 10)
+		text = strconv.AppendInt(append(text, ";t="...), wholeSeconds(d.ResetAfter), 10)
+	}
+	limits := len(text)
+	var limit, remaining, reset int
+	if tightest != nil {
+		text = strconv.AppendInt(text, tightest.Policy.Limit, 10)
+		limit = len(text)
+		text = strconv.AppendInt(text, tightest.Remaining, 10)
+		remaining = len(text)
+		text = strconv.AppendInt(text, time.Now().Add(tightest.ResetAfter).Add(time.Second-1).Unix(), 10) // rounded up
+		reset = len(text)
+	}
+	all := string(text)
+	values := make([]string, 5)
+	set := func(i int, name, value string) {
+		values[i] = value
+		header[name] = values[i : i+1 : i+1]
+	}
+	if limits > 0 {
+		set(0, policyHeader, policies)
+		set(1, limitHeader, all[:limits])
+	}
+	if tightest != nil {
+		set(2, legacyLimitHeader, all[limits:limit])
+		set(3, legacyRemainingHeader, all[limit:remaining])
+		set(4, legacyResetHeader, all[remaining:reset])
+	}
+}
+
+// policyTexts keeps the latest RateLimit-Policy: it is nearly always the same.
+// Nil keeps nothing.
+type policyTexts struct{ latest atomic.Pointer[policyText] }
+
+type policyText struct {
+	policies []models.Policy
+	text     string
+}
+
+func (t *policyTexts) of(listed []models.Decision) string {
+	if t != nil {
+		if latest := t.latest.Load(); latest != nil && latest.is(listed) {
+			return latest.text
+		}
+	}
+	var text []byte
+	fresh := policyText{}
+	for i := range listed {
+		p := &listed[i].Policy
+		text = appendItem(text, i, p.Name)
+		text = strconv.AppendInt(append(text, ";q="...), p.Limit, 10)
+		text = strconv.AppendInt(append(text, ";w="...), int64(p.Window/time.Second), 10)
+		fresh.policies = append(fresh.policies, *p)
+	}
+	fresh.text = string(text)
+	if t != nil {
+		t.latest.Store(&fresh)
+	}
+	return fresh.text
+}
+
+func (t *policyText) is(listed []models.Decision) bool {
+	if len(listed) != len(t.policies) {
+		return false
+	}
+	for i := range listed {
+		if listed[i].Policy != t.policies[i] {
+			return false
+		}
+	}
+	return true
+}
+
+func appendItem(text []byte, i int, name string) []byte {
+	if i > 0 {
+		text = append(text, ", "...)
+	}
+	return append(append(append(text, '"'), name...), '"') // no name has anything to escape
+}
+
+// readDecisions is what the headers tell already, added to decisions.
+func readDecisions(header http.Header, decisions []models.Decision) []models.Decision {
+	if header[policyHeader] == nil {
+		return decisions
+	}
+	limits := strings.Split(header.Get(limitHeader), ", ")
+	for i, policy := range strings.Split(header.Get(policyHeader), ", ") {
+		d := models.Decision{Allowed: true}
+		var seconds, reset int64
+		name, numbers, _ := strings.Cut(strings.TrimPrefix(policy, `"`), `"`)
+		_, err := fmt.Sscanf(numbers, ";q=%d;w=%d", &d.Policy.Limit, &seconds)
+		if err != nil || i >= len(limits) {
+			continue // not written here
+		}
+		_, numbers, _ = strings.Cut(strings.TrimPrefix(limits[i], `"`), `"`)
+		if _, err := fmt.Sscanf(numbers, ";r=%d;t=%d", &d.Remaining, &reset); err != nil {
+			continue
+		}
+		d.Policy.Name, d.Policy.Window, d.ResetAfter = name, time.Duration(seconds)*time.Second, time.Duration(reset)*time.Second
+		decisions = append(decisions, d)
+	}
+	return decisions
 }
 
 // tighter reports whether a leaves the client less than b.
-func tighter(a, b models.Decision) bool {
+func tighter(a, b *models.Decision) bool {
 	if a.Allowed != b.Allowed {
 		return !a.Allowed
 	}
@@ -84,29 +234,41 @@ func tighter(a, b models.Decision) bool {
 // RefuseQuota answers 429 quota-exceeded with the headers of the decisions, the
 // names of the violated policies, and when to try again: never too early. At
 // least one decision is not allowed.
-func RefuseQuota(c *gin.Context, decisions []models.Decision) { refuseQuota(c, decisions, "") }
+func RefuseQuota(c *gin.Context, decisions []models.Decision) {
+	refuseQuota(c, decisions, "", func(int) Headers { return 0 })
+}
 
-func refuseQuota(c *gin.Context, decisions []models.Decision, message string) {
-	WriteDecisions(c, decisions)
+func refuseQuota(c *gin.Context, decisions []models.Decision, message string, chosen func(int) Headers) {
+	writeDecisions(c, decisions, chosen, nil)
+	retry := writeRetryAfter(c, decisions)
 	violated := []string{}
 	limits := []string{}
-	retry := int64(1)
 	for _, d := range decisions {
 		if d.Allowed {
 			continue
 		}
 		violated = append(violated, d.Policy.Name)
 		limits = append(limits, fmt.Sprintf("%q allows %d in %s", d.Policy.Name, d.Policy.Limit, plural(int64(d.Policy.Window/time.Second), "second")))
-		retry = max(retry, wholeSeconds(d.RetryAfter))
 	}
 	if message == "" {
 		message = "Too many requests: " + strings.Join(limits, ", ") + ". Try again in " + plural(retry, "second") + "."
 	}
-	c.Header("Retry-After", strconv.FormatInt(retry, 10))
 	WriteProblem(c, models.Problem{
 		Name: "quota-exceeded", Title: "Too many requests", Status: http.StatusTooManyRequests, Detail: message,
 		Members: map[string]any{"violated-policies": violated},
 	})
+}
+
+// writeRetryAfter says when all of the decisions can be allowed.
+func writeRetryAfter(c *gin.Context, decisions []models.Decision) int64 {
+	retry := int64(1)
+	for i := range decisions {
+		if !decisions[i].Allowed {
+			retry = max(retry, wholeSeconds(decisions[i].RetryAfter))
+		}
+	}
+	c.Header("Retry-After", strconv.FormatInt(retry, 10))
+	return retry
 }
 
 func refuseUnavailable(c *gin.Context) {
@@ -116,6 +278,10 @@ func refuseUnavailable(c *gin.Context) {
 		Name: "unavailable", Title: "Not available now", Status: http.StatusServiceUnavailable,
 		Detail: "Rate limits cannot be checked at the moment. Try again in a second.",
 	})
+}
+
+func refuseDenied(c *gin.Context) {
+	WriteProblem(c, models.Problem{Name: "forbidden", Title: "Not allowed", Status: http.StatusForbidden, Detail: "Requests from here are not allowed."})
 }
 
 // wholeSeconds is d in whole seconds, rounded up.

@@ -297,3 +297,97 @@ func TestRateLimitByUser(t *testing.T) {
 		t.Errorf("signed in: %q", key)
 	}
 }
+
+func TestRateLimitLimitFor(t *testing.T) {
+	limiter := &fakeLimiter{}
+	policy := perMinute("p", 5)
+	policy.Lease = 4
+	policy.LimitFor = func(c *gin.Context) int64 {
+		return map[string]int64{"gold": 50, "free": 2, "all": 1 << 40}[c.GetHeader("X-Tier")]
+	}
+	app := appWith(middleware.RateLimit(limiter, policy))
+	for tier, want := range map[string][2]int64{"": {5, 4}, "gold": {50, 4}, "free": {2, 2}, "all": {models.MaxLimit, 4}} {
+		w := ask(app, "/", "X-Tier", tier)
+		got := limiter.hits[0].Policy
+		if got.Limit != want[0] || got.Lease != want[1] || !strings.Contains(w.Header().Get("RateLimit-Policy"), fmt.Sprintf("q=%d;", want[0])) {
+			t.Errorf("tier %q: %+v, told %q", tier, got, w.Header().Get("RateLimit-Policy"))
+		}
+	}
+	policy.Algorithm = models.AlgorithmSlidingLog
+	ask(appWith(middleware.RateLimit(limiter, policy)), "/", "X-Tier", "all")
+	if got := limiter.hits[0].Policy.Limit; got != models.MaxSlidingLogLimit {
+		t.Errorf("a log of %d", got)
+	}
+}
+
+func TestRateLimitAllowAndDenyLists(t *testing.T) {
+	limiter := &fakeLimiter{}
+	for _, row := range []struct {
+		name        string
+		allow, deny []string
+		status      int
+		asked       bool
+	}{
+		{"neither", []string{"10.0.0.0/8"}, []string{"203.0.113.0/24"}, http.StatusOK, true},
+		{"allowed", []string{"192.0.2.0/24"}, nil, http.StatusOK, false},
+		{"denied", nil, []string{"192.0.2.1"}, http.StatusForbidden, false},
+		{"both", []string{"192.0.2.0/24"}, []string{"192.0.2.1"}, http.StatusForbidden, false},
+	} {
+		limiter.hits = nil
+		policy := perMinute("p", 5)
+		policy.Skip, policy.Deny = middleware.InNetworks(row.allow...), middleware.InNetworks(row.deny...)
+		w := get(appWith(middleware.RateLimit(limiter, policy)), "/")
+		if w.Code != row.status || (limiter.hits != nil) != row.asked {
+			t.Errorf("%s: %d, asked %v", row.name, w.Code, limiter.hits)
+		}
+		if row.status == http.StatusForbidden && !strings.Contains(w.Body.String(), "/problems/forbidden") {
+			t.Errorf("%s: %s", row.name, w.Body)
+		}
+	}
+	defer func() {
+		if recover() == nil {
+			t.Error("no panic on nonsense")
+		}
+	}()
+	middleware.InNetworks("10.0.0.0/33")
+}
+
+func TestRateLimitHandlerAnswersInPlace(t *testing.T) {
+	limiter := &fakeLimiter{decide: func(hit models.Hit) models.Decision {
+		return models.Decision{Allowed: hit.Policy.Name == "fine", RetryAfter: 7 * time.Second}
+	}}
+	own := perMinute("own", 5)
+	own.Handler = func(c *gin.Context, decisions []models.Decision) {
+		c.String(http.StatusServiceUnavailable, "%s is busy", decisions[1].Policy.Name)
+	}
+	reached := false
+	app := appWith(middleware.RateLimit(limiter, perMinute("fine", 5), own), func(*gin.Context) { reached = true })
+	w := get(app, "/")
+	wantHeaders(t, w, map[string]string{"Retry-After": "7", "RateLimit": `"fine";r=0;t=0, "own";r=0;t=0`})
+	if w.Code != http.StatusServiceUnavailable || w.Body.String() != "own is busy" || reached {
+		t.Errorf("%d %s, reached %v", w.Code, w.Body, reached)
+	}
+}
+
+func TestRateLimitChoosesHeaders(t *testing.T) {
+	limiter := &fakeLimiter{}
+	for _, row := range []struct {
+		headers          middleware.Headers
+		standard, legacy string // with a second policy "b" that has all headers
+	}{
+		{0, `"a";r=1;t=60, "b";r=8;t=60`, "1"},
+		{middleware.NoStandardHeaders, `"b";r=8;t=60`, "1"},
+		{middleware.NoLegacyHeaders, `"a";r=1;t=60, "b";r=8;t=60`, "8"},
+		{middleware.NoHeaders, `"b";r=8;t=60`, "8"},
+	} {
+		a, b := perMinute("a", 2), perMinute("b", 9)
+		a.Headers = row.headers
+		w := get(appWith(middleware.RateLimit(limiter, a, b)), "/")
+		wantHeaders(t, w, map[string]string{"RateLimit": row.standard, "X-RateLimit-Remaining": row.legacy})
+	}
+	alone := perMinute("a", 2)
+	alone.Headers = middleware.NoHeaders
+	if w := get(appWith(middleware.RateLimit(limiter, alone)), "/"); w.Header().Get("RateLimit") != "" || w.Header().Get("X-RateLimit-Limit") != "" {
+		t.Errorf("headers %v", w.Header())
+	}
+}

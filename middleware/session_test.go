@@ -153,3 +153,13 @@ func TestRequireSessionWithoutLookUpRefuses(t *testing.T) {
 		t.Errorf("%d", w.Code)
 	}
 }
+
+func TestSessionTokenInTheURLIsIgnored(t *testing.T) {
+	fake := newFakeSessions()
+	good := fake.signIn(models.RoleViewer)
+	for _, query := range []string{"token=", "access_token=", "gatehouse=", "session=", "Authorization=Bearer%20"} {
+		if w := ask(sessionApp(fake), "/session?"+query+good); w.Code != 401 {
+			t.Errorf("%s: %d", query, w.Code)
+		}
+	}
+}

@@ -18,6 +18,7 @@ type AuditEntry struct {
 const (
 	AuditSignIn          = "sign-in"
 	AuditSignInFailed    = "sign-in-failed"
+	AuditSignInNewPlace  = "sign-in-new-place" // also a sign-in: from where the account has not been lately
 	AuditSignOut         = "sign-out"
 	AuditPasswordChanged = "password-changed"
 	AuditSessionRevoked  = "session-revoked"
@@ -31,7 +32,7 @@ const (
 // AuditActions are the values that the action filter accepts.
 func AuditActions() []string {
 	return []string{
-		AuditSignIn, AuditSignInFailed, AuditSignOut, AuditPasswordChanged, AuditSessionRevoked,
+		AuditSignIn, AuditSignInFailed, AuditSignInNewPlace, AuditSignOut, AuditPasswordChanged, AuditSessionRevoked,
 		AuditSessionsRevoked, AuditLockForced, AuditUserCreated, AuditUserChanged, AuditUserDeleted,
 	}
 }

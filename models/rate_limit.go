@@ -6,8 +6,12 @@ import (
 	"time"
 )
 
-// MaxSlidingLogLimit is the highest limit that a sliding log counts.
-const MaxSlidingLogLimit = 1000
+const (
+	// MaxLimit is the highest limit of a policy.
+	MaxLimit = 1_000_000
+	// MaxSlidingLogLimit is the highest limit that a sliding log counts.
+	MaxSlidingLogLimit = 1000
+)
 
 var policyName = regexp.MustCompile(`^[A-Za-z0-9._/-]{1,64}$`)
 
@@ -40,6 +44,7 @@ type Policy struct {
 	Algorithm   Algorithm
 	OnRedisDown OnRedisDown // zero is local
 	Shadow      bool        // decide and count, but never refuse
+	Lease       int64       // most units that an instance takes from Redis in one block; 0 asks for each hit
 }
 
 // Validate says what is wrong with the policy, nil if nothing is.
@@ -47,12 +52,14 @@ func (p Policy) Validate() error {
 	switch {
 	case !policyName.MatchString(p.Name):
 		return fmt.Errorf("policy %q: the name must be 1 to 64 of A-Z a-z 0-9 . _ / -", p.Name)
-	case p.Limit < 1 || p.Limit > 1_000_000:
+	case p.Limit < 1 || p.Limit > MaxLimit:
 		return fmt.Errorf("policy %q: limit %d is not allowed: must be 1 to 1,000,000", p.Name, p.Limit)
 	case p.Window < time.Second || p.Window > 24*time.Hour || p.Window%time.Second != 0:
 		return fmt.Errorf("policy %q: window %s is not allowed: must be 1s to 24h in whole seconds", p.Name, p.Window)
 	case p.Algorithm == AlgorithmSlidingLog && p.Limit > MaxSlidingLogLimit:
 		return fmt.Errorf("policy %q: limit %d is not allowed: a sliding log counts up to 1,000", p.Name, p.Limit)
+	case p.Lease < 0 || p.Lease > p.Limit:
+		return fmt.Errorf("policy %q: lease %d is not allowed: must be 0 to the limit", p.Name, p.Lease)
 	}
 	switch p.Algorithm {
 	case AlgorithmAuto, AlgorithmSlidingLog, AlgorithmGCRA:

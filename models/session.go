@@ -26,11 +26,19 @@ func (s Session) Live(now time.Time) bool {
 	return now.Before(s.IdleAt) && now.Before(s.ExpiresAt)
 }
 
-// Revocation is one entry of the revocation log: from Seq on, copies made at an
+// Activity is what an instance has seen of a session and writes to its row.
+type Activity struct {
+	Hash     string
+	LastSeen time.Time
+	IdleAt   time.Time
+}
+
+// Revocation is one entry of the revocation log: from it on, copies made at an
 // earlier position of what it names no longer count. Exactly one of SessionHash,
 // UserID and Everybody is set.
 type Revocation struct {
 	Seq         int64
+	Mark        int64 // random: a database restored to an earlier point gives the same Seq another one
 	At          time.Time
 	SessionHash string
 	UserID      string
@@ -42,4 +50,5 @@ type Revocation struct {
 type RevocationTail struct {
 	Entries []Revocation
 	Head    int64
+	Mark    int64 // of the entry at Head, also if that has been cleaned up
 }

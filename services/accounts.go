@@ -119,6 +119,10 @@ func (a *Accounts) SignIn(ctx context.Context, email, password string, client Cl
 	if err != nil {
 		return "", session, fmt.Errorf("sign in: %w: %w", models.ErrUnavailable, err)
 	}
+	usual, err := a.store.KnownNetwork(ctx, email, client.Network, time.Now().Add(-knownNetworkAge)) // asked for everybody alike
+	if err != nil {
+		return "", session, err
+	}
 	if right && !who.Disabled {
 		token, session, err = a.begin(ctx, who, client)
 	} else {
@@ -132,6 +136,9 @@ func (a *Accounts) SignIn(ctx context.Context, email, password string, client Cl
 		return "", session, err
 	}
 	a.record(ctx, models.AuditSignIn, who.Email, who.ID, client, "")
+	if !usual {
+		a.record(ctx, models.AuditSignInNewPlace, who.Email, who.ID, client, "not signed in from there during the last 30 days")
+	}
 	return token, session, nil
 }
 

@@ -193,3 +193,35 @@ func TestPasswords(t *testing.T) {
 		}
 	}
 }
+
+// A sign-in from where the account has not been lately stands out in the audit.
+func TestSignInFromANewPlaceIsTold(t *testing.T) {
+	a := newAccounts(t, 1000)
+	for i, step := range []struct {
+		network string
+		told    int
+	}{{"192.0.2.1", 1}, {"192.0.2.1", 1}, {"203.0.113.9", 2}, {"192.0.2.1", 2}} {
+		if _, _, err := a.SignIn(t.Context(), "alice@example.com", password, from(step.network)); err != nil {
+			t.Fatal(err)
+		}
+		told, err := a.AuditPage(t.Context(), models.AuditSignInNewPlace, models.Page{Limit: 50})
+		if err != nil || len(told.Items) != step.told || told.Items[0].Target != "user:"+who(t, a, "alice@example.com") {
+			t.Errorf("sign-in %d from %s: %+v, %v", i, step.network, told.Items, err)
+		}
+	}
+	if _, _, err := a.SignIn(t.Context(), "alice@example.com", "wrong", from("198.51.100.7")); !errors.Is(err, models.ErrInvalidCredentials) {
+		t.Fatal(err)
+	}
+	if told, _ := a.AuditPage(t.Context(), models.AuditSignInNewPlace, models.Page{Limit: 50}); len(told.Items) != 2 {
+		t.Error("a failed sign-in is told as one from a new place")
+	}
+}
+
+func who(t *testing.T, a accountsDesk, email string) string {
+	t.Helper()
+	c, err := a.db.Credentials(t.Context(), email)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c.ID
+}

@@ -104,11 +104,6 @@ func (l *slidingLog) add(at, id, cost int64) {
 	l.used += cost
 }
 
-// holds reports whether the call with this id was admitted.
-func (l *slidingLog) holds(id int64) bool {
-	return slices.ContainsFunc(l.entries, func(e admission) bool { return e.id == id })
-}
-
 // remove takes back exactly what the call with this id added.
 func (l *slidingLog) remove(id int64) {
 	i := slices.IndexFunc(l.entries, func(e admission) bool { return e.id == id })

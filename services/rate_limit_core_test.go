@@ -157,9 +157,17 @@ func within(all []counted, now, window int64) (sum int64) {
 	return sum
 }
 
+// traces is how many random traces a property is held to.
+func traces() int {
+	if longProof() {
+		return 100_000
+	}
+	return 2000
+}
+
 func TestSlidingLogIsTheNaiveModel(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 2))
-	for trace := range 2000 {
+	for trace := range traces() {
 		r := rule{limit: 1 + rnd.Int64N(20), window: 1 + rnd.Int64N(50)}
 		var l slidingLog
 		var all []counted
@@ -190,7 +198,7 @@ func TestSlidingLogIsTheNaiveModel(t *testing.T) {
 
 func TestBucketIsTextbookGCRA(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(3, 4))
-	for trace := range 1000 {
+	for trace := range traces() {
 		r := rule{limit: 1 + rnd.Int64N(60), window: 1 + rnd.Int64N(100)}
 		r.burst = max(1, r.limit/10)
 		var b bucket
@@ -198,7 +206,7 @@ func TestBucketIsTextbookGCRA(t *testing.T) {
 		interval := big.NewRat(r.window, r.refill())
 		tat := new(big.Rat) // theoretical arrival time
 		now := int64(0)
-		for i := range 100 {
+		for i := range 50 {
 			now += rnd.Int64N(1 + r.window/4)
 			cost := 1 + rnd.Int64N(r.burst)
 			clock := new(big.Rat).SetInt64(now)

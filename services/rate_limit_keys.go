@@ -10,19 +10,30 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/redis/rueidis"
+
 	"gatehouse/models"
 )
 
 //go:embed lua/rate_limit_take.lua
 var rateLimitTake string
 
+//go:embed lua/rate_limit_take_log.lua
+var rateLimitTakeLog string
+
 //go:embed lua/rate_limit_refund.lua
 var rateLimitRefund string
 
+//go:embed lua/rate_limit_account.lua
+var rateLimitAccount string
+
+//go:embed lua/rate_limit_lease.lua
+var rateLimitLease string
+
 const (
-	// maxCallID keeps a member, the id and three digits, within a 64-bit integer,
-	// which a small sorted set stores in 9 bytes.
-	maxCallID = 9_000_000_000_000_000
+	// maxCallID keeps a member, which is an id and three digits for the unit,
+	// within 64 bits: sorted sets hold integers in less memory.
+	maxCallID = 1_000_000_000_000_000 - 1
 	// maxKeyLength is how much of a key is stored as it is.
 	maxKeyLength = 64
 	takeArgs     = 5 // for each hit
@@ -33,10 +44,12 @@ var errNotAnEntry = errors.New("not an id of a decision")
 
 // ask is a hit made ready to decide.
 type ask struct {
-	hit  models.Hit
-	name limitKey
-	rule rule
-	cost int64 // 0 takes nothing
+	hit     models.Hit
+	name    limitKey
+	rule    rule
+	cost    int64 // 0 takes nothing
+	barred  bool  // the key is on the policy's deny list
+	metrics *policyMetrics
 }
 
 func newAsk(hit models.Hit) ask {
@@ -53,20 +66,51 @@ func (a ask) local() bool {
 	return a.hit.Policy.OnRedisDown == "" || a.hit.Policy.OnRedisDown == models.OnRedisDownLocal
 }
 
-func (l *RateLimiter) prepare(hits []models.Hit) ([]ask, error) {
-	asks := make([]ask, len(hits))
-	for i, hit := range hits {
-		if err := l.metrics.check(hit.Policy); err != nil {
-			return nil, fmt.Errorf("rate limit: %w", err)
+// leased reports whether the hit is decided from blocks of admissions.
+func (a *ask) leased() bool { return a.hit.Policy.Lease > 0 }
+
+// refuses reports whether the verdict stops the request.
+func (a *ask) refuses(v verdict) bool { return !v.passes && !a.hit.Policy.Shadow }
+
+// prepare makes the hits ready, in room if it is large enough.
+func (l *RateLimiter) prepare(hits []models.Hit, room []ask) ([]ask, error) {
+	set := l.policies.Load()
+	hits = set.expand(hits)
+	asks := room
+	for i := range hits {
+		a, err := l.ready(set, hits[i])
+		if err != nil {
+			return nil, err
 		}
-		asks[i] = newAsk(hit)
-		for _, earlier := range asks[:i] {
-			if earlier.name == asks[i].name {
-				return nil, fmt.Errorf("rate limit: policy %s is asked twice for one key", hit.Policy.Name)
+		for j := range asks {
+			if asks[j].name == a.name {
+				return nil, fmt.Errorf("rate limit: policy %s is asked twice for one key", a.name.policy)
 			}
 		}
+		asks = append(asks, a)
 	}
 	return asks, nil
+}
+
+// ready makes one hit ready, with what the policy set says about its policy.
+func (l *RateLimiter) ready(set *PolicySet, hit models.Hit) (ask, error) {
+	configured := set.find(hit.Policy.Name)
+	if configured != nil {
+		hit.Policy = configured.Policy
+	}
+	metrics, err := l.metrics.check(&hit.Policy)
+	if err != nil {
+		return ask{}, fmt.Errorf("rate limit: %w", err)
+	}
+	a := newAsk(hit)
+	a.metrics = metrics
+	if configured != nil {
+		a.barred = a.cost > 0 && configured.denied.HasKey(hit.Key)
+		if configured.allowed.HasKey(hit.Key) {
+			a.cost = 0
+		}
+	}
+	return a, nil
 }
 
 // cleanKey is key itself if it is short and harmless inside a Redis key, else
@@ -94,7 +138,7 @@ func tagOf(group string, asks []ask) string {
 }
 
 // redisKey is where the admissions of a are. A bucket's units depend on the window.
-func (l *RateLimiter) redisKey(tag string, a ask) string {
+func (l *RateLimiter) redisKey(tag string, a *ask) string {
 	algorithm := "log"
 	if a.rule.burst > 0 {
 		algorithm = "gcra" + strconv.FormatInt(int64(a.hit.Policy.Window.Seconds()), 10)
@@ -104,12 +148,22 @@ func (l *RateLimiter) redisKey(tag string, a ask) string {
 
 // run asks the script; with id 0 it only looks.
 func (l *RateLimiter) run(ctx context.Context, tag string, asks []ask, id int64) ([]verdict, error) {
+	name := ""
+	if id != 0 {
+		name = strconv.FormatInt(id, 10)
+	}
+	if len(asks) == 1 && asks[0].rule.burst == 0 {
+		a := &asks[0]
+		msg, err := l.redis.Exec(ctx, l.scripts.takeLog, []string{l.redisKey(tag, a)}, []string{
+			name, strconv.FormatInt(a.rule.limit, 10), strconv.FormatInt(a.rule.window, 10), strconv.FormatInt(a.cost, 10),
+		})
+		return l.verdicts(msg, err, 1)
+	}
 	keys := make([]string, len(asks))
 	args := make([]string, 1, 1+takeArgs*len(asks))
-	if id != 0 {
-		args[0] = strconv.FormatInt(id, 10)
-	}
-	for i, a := range asks {
+	args[0] = name
+	for i := range asks {
+		a := &asks[i]
 		keys[i] = l.redisKey(tag, a)
 		shadow := "0"
 		if a.hit.Policy.Shadow {
@@ -118,34 +172,43 @@ func (l *RateLimiter) run(ctx context.Context, tag string, asks []ask, id int64)
 		args = append(args, strconv.FormatInt(a.rule.burst, 10), strconv.FormatInt(a.rule.limit, 10),
 			strconv.FormatInt(a.rule.window, 10), strconv.FormatInt(a.cost, 10), shadow)
 	}
-	msg, err := l.redis.Exec(ctx, l.take, keys, args)
+	msg, err := l.redis.Exec(ctx, l.scripts.take, keys, args)
+	return l.verdicts(msg, err, len(asks))
+}
+
+// verdicts reads the reply of a take script about n hits.
+func (l *RateLimiter) verdicts(msg rueidis.RedisMessage, err error, n int) ([]verdict, error) {
 	if err != nil {
 		return nil, fmt.Errorf("rate limit: %w", err)
 	}
 	reply, err := msg.AsIntSlice()
-	if err != nil || len(reply) != takeReplies*len(asks) {
+	if err != nil || len(reply) != takeReplies*n {
 		l.log.Error("the rate limit script answered something else", "numbers", len(reply), "error", err)
 		return nil, fmt.Errorf("rate limit: %w", models.ErrUnavailable)
 	}
-	verdicts := make([]verdict, len(asks))
-	for i := range asks {
+	verdicts := make([]verdict, n)
+	for i := range verdicts {
 		r := reply[takeReplies*i:]
 		verdicts[i] = verdict{passes: r[0] == 1, remaining: r[1], retry: r[2], more: r[3], at: r[4]}
 	}
 	return verdicts, nil
 }
 
+// leasedEntry in place of a time says that a unit came from a block.
+const leasedEntry = -1
+
 // entry names what an admission added, as a decision's ID.
 type entry struct {
 	id, cost int64
-	at       int64 // the server's clock; 0: made in this instance
+	at       int64 // the server's clock; 0: made in this instance; leasedEntry: from the block id
 	localAt  int64 // this instance's clock
 	tag, key string
 }
 
 func (e entry) String() string {
-	b := make([]byte, 0, 64+len(e.tag)+len(e.key))
-	for _, n := range []int64{e.id, e.cost, e.at, e.localAt} {
+	var room [192]byte
+	b := room[:0]
+	for _, n := range [...]int64{e.id, e.cost, e.at, e.localAt} {
 		b = append(strconv.AppendInt(b, n, 10), ' ')
 	}
 	return string(append(append(append(b, e.tag...), ' '), e.key...))

@@ -12,6 +12,8 @@ const (
 	denialMemory = int64(time.Second / time.Microsecond)
 	// probeGrace is how long a denial goes on being believed while one call asks.
 	probeGrace = int64(100 * time.Millisecond / time.Microsecond)
+	// toldMemory is how long the same refusal is told.
+	toldMemory = int64(time.Millisecond / time.Microsecond)
 	// minKeys keeps the keys of one decision from evicting each other.
 	minKeys = 64
 	// entriesPerKey bounds the memory of the logs together.
@@ -30,6 +32,7 @@ type limitKey struct{ policy, key string }
 // recently used of a few keys is forgotten for a new one.
 type limitTable struct {
 	maxKeys int
+	clock   func() time.Time // nil is the monotonic clock
 	started time.Time
 
 	mu         sync.Mutex
@@ -48,23 +51,24 @@ type keyState struct {
 	used    int64  // when it was last looked at
 }
 
-// denial is a refusal by Redis of cost units or more. Zero is none.
-type denial struct {
-	cost   int64
-	until  int64 // believed so long, at most denialMemory after the question was sent
-	over   int64 // counted from before the question was sent: the hit may pass at Redis
-	passes int64 // counted from the answer: the hit passes, as told to clients
-}
-
-func newLimitTable(maxKeys int) *limitTable {
-	return &limitTable{maxKeys: max(maxKeys, minKeys), started: time.Now(), keys: map[limitKey]*keyState{}}
+func newLimitTable(maxKeys int, clock func() time.Time) *limitTable {
+	t := &limitTable{maxKeys: max(maxKeys, minKeys), clock: clock, started: time.Now(), keys: map[limitKey]*keyState{}}
+	if clock != nil {
+		t.started = clock()
+	}
+	return t
 }
 
 // now is the table's clock.
-func (t *limitTable) now() int64 { return time.Since(t.started).Microseconds() }
+func (t *limitTable) now() int64 {
+	if t.clock == nil {
+		return time.Since(t.started).Microseconds() // cheaper than time.Now
+	}
+	return t.clock().Sub(t.started).Microseconds()
+}
 
 // state is the key's state, a new one if there is none. t.mu is held.
-func (t *limitTable) state(a ask, now int64) *keyState {
+func (t *limitTable) state(a *ask, now int64) *keyState {
 	s := t.keys[a.name]
 	if s == nil {
 		t.makeRoom(now)
@@ -114,33 +118,6 @@ func (t *limitTable) forget(name limitKey, s *keyState) {
 	delete(t.keys, name)
 }
 
-// denied reports a denial still believed. With claim, the caller is about to ask
-// Redis: it is told false once the memory is due for renewal, and the others go
-// on being refused while it asks. It allocates nothing.
-func (t *limitTable) denied(a ask, claim bool) (verdict, bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	s := t.keys[a.name]
-	if s == nil || s.denial.cost == 0 || a.cost < s.denial.cost || s.policy != a.hit.Policy {
-		return verdict{}, false
-	}
-	now := t.now()
-	switch d := &s.denial; {
-	case now >= d.over:
-		*d = denial{}
-		return verdict{}, false
-	case now >= d.until:
-		if claim {
-			d.until = now + probeGrace
-		}
-		return verdict{}, false
-	}
-	s.used = now
-	v := s.known.after(now - s.known.at)
-	v.passes, v.retry = false, s.denial.passes-now
-	return v, true
-}
-
 // after is the verdict some microseconds later.
 func (v verdict) after(elapsed int64) verdict {
 	v.more = max(0, v.more-elapsed)
@@ -155,8 +132,8 @@ func (t *limitTable) learn(asks []ask, verdicts []verdict, counted bool, id, sen
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := t.now()
-	for i, a := range asks {
-		v := verdicts[i]
+	for i := range asks {
+		a, v := &asks[i], verdicts[i]
 		s := t.state(a, now)
 		s.known = v
 		s.known.at = now
@@ -174,8 +151,18 @@ func (t *limitTable) learn(asks []ask, verdicts []verdict, counted bool, id, sen
 	return now
 }
 
+// countUnit records an admission that a block was taken for.
+func (t *limitTable) countUnit(a *ask, id, now int64) {
+	if !a.local() {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.count(t.state(a, now), a, now, id)
+}
+
 // count adds an admission to a state that was not looked at before.
-func (t *limitTable) count(s *keyState, a ask, now, id int64) {
+func (t *limitTable) count(s *keyState, a *ask, now, id int64) {
 	before := len(s.log.entries)
 	if a.rule.burst > 0 {
 		s.bucket.add(now, a.rule, a.cost)
@@ -194,13 +181,19 @@ func (t *limitTable) count(s *keyState, a ask, now, id int64) {
 // decide is rate_limit_take.lua in this instance: all hits count, or none. Hits
 // that do not count locally pass. With id 0 it only looks.
 func (t *limitTable) decide(asks []ask, id int64) (verdicts []verdict, counted bool) {
+	return t.decideAt(t.now(), asks, id, nil)
+}
+
+// decideAt puts the verdicts in room if it is large enough.
+func (t *limitTable) decideAt(now int64, asks []ask, id int64, room []verdict) (verdicts []verdict, counted bool) {
+	var roomForStates [4]*keyState
+	states := append(roomForStates[:0], make([]*keyState, len(asks))...)
+	verdicts = append(room, make([]verdict, len(asks))...)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	now := t.now()
-	verdicts = make([]verdict, len(asks))
-	states := make([]*keyState, len(asks))
 	counted = id != 0
-	for i, a := range asks {
+	for i := range asks {
+		a := &asks[i]
 		verdicts[i] = verdict{passes: true, remaining: a.hit.Policy.Limit, at: now}
 		if !a.local() {
 			continue
@@ -214,8 +207,8 @@ func (t *limitTable) decide(asks []ask, id int64) (verdicts []verdict, counted b
 	if !counted {
 		return verdicts, false
 	}
-	for i, a := range asks {
-		s, v := states[i], &verdicts[i]
+	for i := range asks {
+		a, s, v := &asks[i], states[i], &verdicts[i]
 		if s == nil || !v.passes || a.cost == 0 {
 			continue
 		}
@@ -267,7 +260,7 @@ func (t *limitTable) refund(a ask, id, at int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := t.now()
-	s := t.state(a, now)
+	s := t.state(&a, now)
 	t.settle(s)
 	if a.rule.burst > 0 {
 		s.bucket.remove(now, a.rule, a.cost, at)
@@ -282,7 +275,7 @@ func (t *limitTable) refund(a ask, id, at int64) {
 func (t *limitTable) reset(a ask) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	s := t.state(a, t.now())
+	s := t.state(&a, t.now())
 	t.settle(s)
 	t.entries -= len(s.log.entries)
 	s.log, s.bucket, s.known = slidingLog{}, bucket{}, verdict{}

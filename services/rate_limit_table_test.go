@@ -40,7 +40,7 @@ func TestLimitTableRemembersADenial(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				table := newLimitTable(0)
+				table := newLimitTable(0, nil)
 				tell(table, a, verdict{remaining: 2, retry: retry * 1000, more: 1_000_000})
 				time.Sleep(row.after)
 				v, denied := table.denied(row.ask, false)
@@ -63,7 +63,7 @@ func TestLimitTableRemembersADenial(t *testing.T) {
 // what clients are told counts from the answer.
 func TestLimitTableNeverDeniesTooLong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		table := newLimitTable(0)
+		table := newLimitTable(0, nil)
 		a := askOf(models.Policy{Name: "p", Limit: 1, Window: time.Second}, "k", 1)
 		sent, generation := table.sending()
 		time.Sleep(50 * time.Millisecond) // the way there and back
@@ -85,7 +85,7 @@ func TestLimitTableNeverDeniesTooLong(t *testing.T) {
 // When the second is over one call asks again, the others go on being refused.
 func TestLimitTableOneCallRenewsADenial(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		table := newLimitTable(0)
+		table := newLimitTable(0, nil)
 		a := askOf(models.Policy{Name: "p", Limit: 1, Window: time.Minute}, "k", 1)
 		tell(table, a, verdict{retry: 60_000_000})
 		time.Sleep(time.Second)
@@ -115,7 +115,7 @@ func TestLimitTableDropsADenialThatWasOnItsWay(t *testing.T) {
 		"refund": func(t *limitTable) { t.refund(a, 1, 0) },
 		"reset":  func(t *limitTable) { t.reset(a) },
 	} {
-		table := newLimitTable(0)
+		table := newLimitTable(0, nil)
 		tell(table, a, verdict{retry: 60_000_000})
 		sent, generation := table.sending()
 		settle(table)
@@ -140,7 +140,7 @@ func TestLimitTableGoesOnFromTheRecentPast(t *testing.T) {
 		{Name: "gcra", Limit: 100, Window: time.Minute, Algorithm: models.AlgorithmGCRA},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			table := newLimitTable(0)
+			table := newLimitTable(0, nil)
 			a := askOf(policy, "k", 2)
 			for range 4 {
 				tell(table, a, verdict{passes: true})
@@ -161,7 +161,7 @@ func TestLimitTableGoesOnFromTheRecentPast(t *testing.T) {
 }
 
 func TestLimitTableIsBounded(t *testing.T) {
-	table := newLimitTable(100)
+	table := newLimitTable(100, nil)
 	policy := models.Policy{Name: "p", Limit: 1000, Window: time.Hour}
 	for i := range 5000 {
 		a := askOf(policy, fmt.Sprint(i), 1)
@@ -189,7 +189,7 @@ func TestLimitTableIsBounded(t *testing.T) {
 
 func TestLimitTableForgetsIdleKeys(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		table := newLimitTable(10_000)
+		table := newLimitTable(10_000, nil)
 		policy := models.Policy{Name: "p", Limit: 10, Window: time.Second}
 		for i := range 1000 {
 			table.decide([]ask{askOf(policy, fmt.Sprint("old", i), 1)}, 1)

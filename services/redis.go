@@ -179,7 +179,12 @@ func WithRedisBudget(ctx context.Context) context.Context {
 // is rueidis.Nil. Everything that means "not now" is models.ErrUnavailable; the
 // command may have been executed all the same, so it must be safe to repeat.
 func (r *Redis) Do(ctx context.Context, fn func(context.Context, rueidis.Client) rueidis.RedisResult) (rueidis.RedisMessage, error) {
-	client := r.client.Load()
+	return r.doOn(ctx, r.client.Load(), fn)
+}
+
+// doOn is Do on connections of their own; a nil client is one that is not
+// connected yet.
+func (r *Redis) doOn(ctx context.Context, client *rueidis.Client, fn func(context.Context, rueidis.Client) rueidis.RedisResult) (rueidis.RedisMessage, error) {
 	_, recovering := ctx.Value(recoveryKey{}).(bool)
 	if r.opt.Disabled || client == nil || (!recovering && !r.breaker.IsClosed()) {
 		r.calls.WithLabelValues("skipped").Inc()

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"gatehouse/models"
@@ -22,12 +23,15 @@ const (
 type revocationLog interface {
 	Revocations(ctx context.Context, after int64) (models.RevocationTail, error)
 	RevocationsSince(ctx context.Context, at time.Time) (models.RevocationTail, error)
+	// NoteChange writes an entry that ends nothing; with hash "", for everybody.
+	NoteChange(ctx context.Context, hash string) error
 }
 
 // revocationTail is one instance's view of the revocation log. It says whether a
 // copy of a session, made at an earlier position, still counts. It holds the
-// entries of the last 15 min; a copy older than that, or made while the log was
-// further than it is now (a restored database), does not count.
+// entries of the last 15 min; a copy older than that, or made in another history of
+// the log (a restored database), does not count. Who finds the log restored writes
+// an entry that ends every copy: rows that copies were made from may be gone.
 //
 // It is trusted for 2 s, by the monotonic clock, from the instant before the last
 // answered query was sent. Untrusted, no copy counts, and who asks must read the
@@ -40,15 +44,23 @@ type revocationTail struct {
 
 	mu        sync.RWMutex
 	loaded    bool
-	applied   int64 // position: every entry up to it is known or forgotten
-	heldFrom  int64 // every entry after it is held
-	entries   []heldRevocation
+	applied   logPosition      // every entry up to it is known or forgotten
+	heldFrom  logPosition      // every entry after it is held
+	entries   []heldRevocation // without a gap, from heldFrom to applied
 	bySession map[string]int64 // session hash -> its last entry
 	byUser    map[string]int64
 	everybody int64
 	sentAt    time.Time // before the last answered query
 	notBefore time.Time // queries sent earlier prove nothing
 	failing   bool
+
+	state atomic.Pointer[tailState] // for who must not wait
+}
+
+// tailState changes its version with every change of what counts.
+type tailState struct {
+	version uint64
+	until   time.Time // trusted so long
 }
 
 type heldRevocation struct {
@@ -58,7 +70,8 @@ type heldRevocation struct {
 
 func newRevocationTail(log revocationLog, logger *slog.Logger) *revocationTail {
 	t := &revocationTail{log: log, logger: logger, turn: make(chan struct{}, 1), woken: make(chan struct{}, 1)}
-	t.reset(0)
+	t.state.Store(&tailState{})
+	t.reset(logPosition{})
 	return t
 }
 
@@ -92,19 +105,47 @@ func (t *revocationTail) poke() {
 
 // position is what a copy is stamped with: it must be read before the row is.
 // False until the log was read for the first time.
-func (t *revocationTail) position() (int64, bool) {
+func (t *revocationTail) position() (logPosition, bool) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	return t.applied, t.loaded
 }
 
+// vouches reports whether a copy in memory may be used now. It is quick while
+// nothing has changed since it was asked last.
+func (t *revocationTail) vouches(held *heldCopy, now time.Time) bool {
+	state := t.state.Load()
+	if !now.Before(state.until) {
+		return false
+	}
+	if held.vouched.Load() == state.version {
+		return true
+	}
+	if !t.counts(held.Position, held.Hash, held.User.ID, now) {
+		return false
+	}
+	held.vouched.Store(state.version)
+	return true
+}
+
 // counts reports whether a copy made at position pos of the session with that
 // hash and user ("" is nobody) may be used now.
-func (t *revocationTail) counts(pos int64, hash, userID string, now time.Time) bool {
+func (t *revocationTail) counts(pos logPosition, hash, userID string, now time.Time) bool {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	return t.trusted(now) && pos >= t.heldFrom && pos <= t.applied &&
-		t.everybody <= pos && t.bySession[hash] <= pos && t.byUser[userID] <= pos
+	return t.trusted(now) && t.has(pos) &&
+		t.everybody <= pos.seq && t.bySession[hash] <= pos.seq && t.byUser[userID] <= pos.seq
+}
+
+// has reports whether pos is a position in the part of this log that is held.
+func (t *revocationTail) has(pos logPosition) bool {
+	switch {
+	case pos == t.applied || pos == t.heldFrom:
+		return true
+	case pos.seq <= t.heldFrom.seq || pos.seq >= t.applied.seq:
+		return false
+	}
+	return t.entries[pos.seq-t.heldFrom.seq-1].Mark == pos.mark
 }
 
 func (t *revocationTail) isTrusted(now time.Time) bool {
@@ -148,6 +189,19 @@ func (t *revocationTail) distrust() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.notBefore = time.Now()
+	t.publish(false)
+}
+
+// publish tells who must not wait how things stand. The caller has the lock.
+func (t *revocationTail) publish(changed bool) {
+	next := &tailState{version: t.state.Load().version}
+	if changed {
+		next.version++
+	}
+	if t.loaded && !t.sentAt.Before(t.notBefore) {
+		next.until = t.sentAt.Add(tailTrust)
+	}
+	t.state.Store(next)
 }
 
 // poll reads on in the log. The caller has the turn.
@@ -155,15 +209,22 @@ func (t *revocationTail) poll(ctx context.Context) error {
 	after, loaded := t.position()
 	if loaded {
 		sent := time.Now()
-		tail, err := t.log.Revocations(ctx, after)
+		tail, err := t.log.Revocations(ctx, after.seq-1) // with the entry we know, to see that it is the same
 		if err != nil {
 			return err
 		}
-		if tail.Head >= after {
+		switch follows(tail, after) {
+		case sameLog:
 			t.apply(tail, sent, false)
 			return nil
+		case cleanedLog:
+			t.apply(tail, sent, true)
+			return nil
 		}
-		t.logger.Warn("the revocation log went back: was the database restored?", "from", after, "to", tail.Head)
+		t.logger.Warn("the revocation log is not what it was: was the database restored?", "from", after.seq, "to", tail.Head)
+		if err := t.log.NoteChange(ctx, ""); err != nil {
+			return err
+		}
 	}
 	sent := time.Now()
 	tail, err := t.log.RevocationsSince(ctx, sent.Add(-tailHeld))
@@ -175,7 +236,7 @@ func (t *revocationTail) poll(ctx context.Context) error {
 }
 
 // reset forgets every entry, so that only copies made from position on count.
-func (t *revocationTail) reset(position int64) {
+func (t *revocationTail) reset(position logPosition) {
 	t.applied, t.heldFrom, t.everybody = position, position, 0
 	t.entries, t.bySession, t.byUser = nil, map[string]int64{}, map[string]int64{}
 }
@@ -186,15 +247,17 @@ func (t *revocationTail) apply(tail models.RevocationTail, sent time.Time, anew 
 	news, from := gapless(tail)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if anew || from > t.applied { // or entries are missing in between: only what comes from here on is known
+	changed := false
+	if anew || from.seq > t.applied.seq { // or entries are missing in between: only what comes from here on is known
 		t.reset(from)
+		changed = true
 	}
 	for _, r := range news {
-		if r.Seq <= t.applied {
+		if r.Seq <= t.applied.seq {
 			continue
 		}
 		t.entries = append(t.entries, heldRevocation{r, sent})
-		t.applied = r.Seq
+		t.applied, changed = logPosition{r.Seq, r.Mark}, true
 		switch {
 		case r.SessionHash != "":
 			t.bySession[r.SessionHash] = r.Seq
@@ -205,30 +268,16 @@ func (t *revocationTail) apply(tail models.RevocationTail, sent time.Time, anew 
 		}
 	}
 	t.loaded, t.sentAt = true, sent
-	t.forget(sent)
+	t.publish(t.forget(sent) || changed)
 }
 
-// gapless returns the entries that lead to the head without a gap, and the
-// position before them.
-func gapless(tail models.RevocationTail) (entries []models.Revocation, from int64) {
-	from = tail.Head
-	if n := len(tail.Entries); n > 0 {
-		from = max(from, tail.Entries[n-1].Seq)
-	}
-	first := len(tail.Entries)
-	for first > 0 && tail.Entries[first-1].Seq == from {
-		first--
-		from--
-	}
-	return tail.Entries[first:], from
-}
-
-// forget drops entries older than what is held.
-func (t *revocationTail) forget(now time.Time) {
+// forget drops entries older than what is held and reports whether there were any.
+func (t *revocationTail) forget(now time.Time) (some bool) {
 	for len(t.entries) > 0 && (len(t.entries) > tailMaxHeld || now.Sub(t.entries[0].since) > tailHeld) {
+		some = true
 		old := t.entries[0]
 		t.entries = t.entries[1:]
-		t.heldFrom = old.Seq
+		t.heldFrom = logPosition{old.Seq, old.Mark}
 		if t.bySession[old.SessionHash] == old.Seq {
 			delete(t.bySession, old.SessionHash)
 		}
@@ -236,6 +285,7 @@ func (t *revocationTail) forget(now time.Time) {
 			delete(t.byUser, old.UserID)
 		}
 	}
+	return some
 }
 
 // tell logs one line per change of state.

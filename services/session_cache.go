@@ -2,7 +2,6 @@ package services
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -22,6 +21,8 @@ const (
 	defaultAbsoluteTimeout = 12 * time.Hour
 	defaultMaxPerUser      = 20
 
+	redisSessions = "session:" // before the hash, in the names of keys
+
 	cleanUpInterval = time.Minute
 	cleanUpBatch    = 500
 	revokeTimeout   = 2 * time.Second // to make a committed revoke count here
@@ -36,6 +37,14 @@ type SessionOptions struct {
 	// MaxPerUser bounds the sessions of one user; a new one ends the oldest
 	// beyond it. Zero is 20.
 	MaxPerUser int
+	// MemoryBytes bounds the copies that an instance keeps in memory: about 0.9 KiB
+	// for a session, and its data. Zero is 128 MiB.
+	MemoryBytes int
+	// Secrets encrypt the copies in Redis: the first seals, all open. To change
+	// one, give every instance the new one as a later one, then as the first.
+	// A copy that cannot be opened is read again from the database, so nobody is
+	// signed out. Nil is a random one: instances then cannot share copies.
+	Secrets []string
 	// Logger gets one line per change of state. Nil is slog.Default.
 	Logger *slog.Logger
 	// Metrics registers the collectors. Nil registers none.
@@ -50,6 +59,7 @@ type sessionRows interface {
 	SessionsOf(ctx context.Context, userID string, now time.Time) ([]models.Session, error)
 	CountSessions(ctx context.Context, userID string, now time.Time) (int, error)
 	TouchSession(ctx context.Context, hash string, lastSeen, idleAt time.Time) error
+	TouchSessions(ctx context.Context, seen []models.Activity) (written []string, err error)
 	SaveSessionData(ctx context.Context, hash string, version int64, data []byte) (int64, error)
 	ChangePassword(ctx context.Context, userID string, epoch int64, newHash string, next models.Session) error
 	CleanUp(ctx context.Context, now time.Time, limit int) (int, error)
@@ -69,16 +79,21 @@ type SessionStore interface {
 	sessionRows
 	sessionEnder
 	revocationLog
+	// WatchRevocations calls told soon after the log has grown, until ctx ends. It
+	// may miss some, or all.
+	WatchRevocations(ctx context.Context, told func())
 }
 
 // SessionCache begins, finds and ends sessions. The database decides; copies in
 // memory and in Redis only save it work. A copy may say yes, never no: a missing,
 // expired or doubtful one is read again from the database. A copy counts only
 // while the revocation log vouches for it, so an ended session is refused at once
-// by the instance that ended it, within milliseconds by the others while Redis
-// carries the hint, and within 2 s whatever Redis does.
+// by the instance that ended it, within milliseconds by the others while Redis or
+// PostgreSQL carries the hint, and within 2 s whatever Redis does.
 //
-// Values saved through one instance are seen by the others at most 2 s later.
+// A copy in memory is kept fresh by Redis, which tells of a change, for at most
+// 10 min; without that it is good for 2 s. Values saved through one instance are
+// seen by the others at most 2 s later, also if Redis cannot be reached from there.
 //
 // Without Redis everything works, with one database query per session and
 // instance every 2 s. Without the database, copies count for 2 s more; then every
@@ -93,15 +108,30 @@ type SessionCache struct {
 
 	tail     *revocationTail
 	memory   *sessionMemory
+	tracking *sessionTracking
 	activity *sessionActivity
+	seal     *sessionSeal
 	keep     *rueidis.Lua
-	owed     *owedDeletes
 	flight   singleflight.Group
 	hints    chan struct{}
 
 	stop  context.CancelFunc
 	tasks sync.WaitGroup
-	reads *prometheus.CounterVec
+	reads sessionReads
+}
+
+// sessionReads counts the answers of Get, by where they came from.
+type sessionReads struct{ memory, redis, database, none, unavailable prometheus.Counter }
+
+func newSessionReads(metrics prometheus.Registerer) sessionReads {
+	reads := promauto.With(metrics).NewCounterVec(prometheus.CounterOpts{
+		Name: "gatehouse_session_reads_total",
+		Help: "Sessions looked up, by what answered: memory, redis, database, none (no such session) or unavailable.",
+	}, []string{"source"})
+	return sessionReads{
+		memory: reads.WithLabelValues("memory"), redis: reads.WithLabelValues("redis"), database: reads.WithLabelValues("database"),
+		none: reads.WithLabelValues("none"), unavailable: reads.WithLabelValues("unavailable"),
+	}
 }
 
 // NewSessionCache returns at once and follows the revocation log in the
@@ -110,6 +140,7 @@ func NewSessionCache(redis *Redis, store SessionStore, opt SessionOptions) *Sess
 	opt.IdleTimeout = orDefault(opt.IdleTimeout, defaultIdleTimeout)
 	opt.AbsoluteTimeout = orDefault(opt.AbsoluteTimeout, defaultAbsoluteTimeout)
 	opt.MaxPerUser = orDefault(opt.MaxPerUser, defaultMaxPerUser)
+	opt.MemoryBytes = orDefault(opt.MemoryBytes, defaultMemoryBytes)
 	if opt.Logger == nil {
 		opt.Logger = slog.Default()
 	}
@@ -119,16 +150,21 @@ func NewSessionCache(redis *Redis, store SessionStore, opt SessionOptions) *Sess
 		opt:      opt,
 		log:      opt.Logger,
 		tail:     newRevocationTail(store, opt.Logger),
-		memory:   newSessionMemory(),
+		memory:   newSessionMemory(opt.MemoryBytes),
 		activity: newSessionActivity(opt.IdleTimeout),
+		seal:     newSessionSeal(opt.Secrets),
 		keep:     rueidis.NewLuaScript(luaSource("session_store")),
-		owed:     newOwedDeletes(),
 		hints:    make(chan struct{}, 1),
-		reads: promauto.With(opt.Metrics).NewCounterVec(prometheus.CounterOpts{
-			Name: "gatehouse_session_reads_total",
-			Help: "Sessions looked up, by what answered: memory, redis, database, none (no such session) or unavailable.",
-		}, []string{"source"}),
+		reads:    newSessionReads(opt.Metrics),
 	}
+	c.tracking = newSessionTracking(redis, redis.Key(redisSessions), c.memory)
+	promauto.With(opt.Metrics).NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "gatehouse_session_memory_bytes",
+		Help: "Estimated size of the sessions kept in memory.",
+	}, func() float64 {
+		_, bytes := c.memory.held()
+		return float64(bytes)
+	})
 	promauto.With(opt.Metrics).NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "gatehouse_session_copies_trusted",
 		Help: "1 while the revocation log was read recently enough for copies of sessions to count.",
@@ -144,9 +180,9 @@ func NewSessionCache(redis *Redis, store SessionStore, opt SessionOptions) *Sess
 	c.tasks.Go(func() { c.writeActivity(life) })
 	c.tasks.Go(func() { c.cleanUp(life) })
 	c.tasks.Go(func() { c.sendHints(life) })
-	c.tasks.Go(func() { c.settle(life) })
+	c.tasks.Go(func() { c.tracking.run(life) })
+	c.tasks.Go(func() { store.WatchRevocations(life, c.tail.poke) })
 	redis.Subscribe(revokedChannel, c.hinted)
-	redis.OnRecover(c.payOwed)
 	return c
 }
 
@@ -170,123 +206,6 @@ func (c *SessionCache) Close(ctx context.Context) error {
 
 // Degraded reports whether sessions are read without Redis now.
 func (c *SessionCache) Degraded() bool { return !c.redis.Available() }
-
-// Get returns the live session of a token. models.ErrNotFound means that there is
-// none; models.ErrUnavailable, that nobody can say now. It is no activity: see Seen.
-func (c *SessionCache) Get(ctx context.Context, token string) (models.Session, error) {
-	if !isSessionToken(token) {
-		c.reads.WithLabelValues("none").Inc()
-		return models.Session{}, fmt.Errorf("get session: %w", models.ErrNotFound)
-	}
-	s, source, err := c.find(ctx, hashToken(token))
-	c.reads.WithLabelValues(source).Inc()
-	if err != nil {
-		return models.Session{}, fmt.Errorf("get session: %w", err)
-	}
-	return s, nil
-}
-
-// Warm reports whether a token's session is in memory, so that Get will answer
-// without Redis and database. It does no I/O itself.
-func (c *SessionCache) Warm(token string) bool {
-	if !isSessionToken(token) {
-		return false
-	}
-	_, ok := c.fromMemory(hashToken(token), time.Now())
-	return ok
-}
-
-// Known reports whether this instance has found the session of a token before, so
-// that it is no guess; it may have ended since. It does no I/O.
-func (c *SessionCache) Known(token string) bool {
-	return isSessionToken(token) && c.memory.holds(hashToken(token))
-}
-
-func (c *SessionCache) find(ctx context.Context, hash string) (s models.Session, source string, err error) {
-	if s, ok := c.fromMemory(hash, time.Now()); ok {
-		return s, "memory", nil
-	}
-	if s, ok := c.fromRedis(ctx, hash); ok {
-		return s, "redis", nil
-	}
-	s, err = c.fromRow(ctx, hash)
-	switch {
-	case err == nil:
-		return s, "database", nil
-	case errors.Is(err, models.ErrNotFound):
-		c.forget(hash)
-		return s, "none", err
-	}
-	return s, "unavailable", err
-}
-
-func (c *SessionCache) fromMemory(hash string, now time.Time) (models.Session, bool) {
-	known, ok := c.memory.get(hash, now)
-	if !ok {
-		return models.Session{}, false
-	}
-	return c.accept(known, now)
-}
-
-// accept decides whether a copy may be used: it is live, counting what this
-// instance has seen of it, and the revocation log vouches for it.
-func (c *SessionCache) accept(known sessionCopy, now time.Time) (models.Session, bool) {
-	s := c.activity.applyTo(known.Session)
-	if !s.Live(now) || !c.tail.counts(known.Position, s.Hash, s.User.ID, now) {
-		return models.Session{}, false
-	}
-	return s, true
-}
-
-// rowRead is the answer of one query that several callers may share.
-type rowRead struct {
-	session models.Session
-	sentAt  time.Time
-}
-
-// fromRow reads the database, one query for all who ask for the same session,
-// and renews the copies.
-func (c *SessionCache) fromRow(ctx context.Context, hash string) (models.Session, error) {
-	asked := time.Now()
-	for {
-		result := c.flight.DoChan(hash, func() (any, error) {
-			return c.readRow(context.WithoutCancel(ctx), hash)
-		})
-		select {
-		case <-ctx.Done():
-			return models.Session{}, fmt.Errorf("%w: %w", models.ErrUnavailable, context.Cause(ctx))
-		case got := <-result:
-			read := got.Val.(rowRead)
-			if read.sentAt.Before(asked) && !errors.Is(got.Err, models.ErrUnavailable) {
-				continue // somebody's earlier query: the session may have ended since
-			}
-			return read.session, got.Err
-		}
-	}
-}
-
-func (c *SessionCache) readRow(ctx context.Context, hash string) (rowRead, error) {
-	pos, stamped := c.tail.position()
-	read := rowRead{sentAt: time.Now()}
-	s, err := c.store.Session(ctx, hash, c.activity.asOf(hash, read.sentAt))
-	switch {
-	case errors.Is(err, models.ErrNotFound):
-		c.forget(hash)
-		return read, err
-	case errors.Is(err, models.ErrUnavailable):
-		return read, err
-	case err != nil:
-		return read, fmt.Errorf("%w: %w", models.ErrUnavailable, err)
-	}
-	read.session = c.activity.applyTo(s)
-	if !read.session.Live(time.Now()) {
-		return read, models.ErrNotFound
-	}
-	if stamped {
-		c.remember(ctx, sessionCopy{Session: s, Position: pos, ReadAt: read.sentAt})
-	}
-	return read, nil
-}
 
 // cleanUp removes what has expired from the database, a batch at a time.
 func (c *SessionCache) cleanUp(ctx context.Context) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -13,6 +14,8 @@ import (
 const (
 	maxActivityInterval = time.Minute
 	activityRetry       = time.Second // after a write that the database refused
+	activityBatch       = 500         // sessions in one write
+	activityGather      = 50 * time.Millisecond
 )
 
 // sessionActivity knows when this instance last saw each session, and which of
@@ -50,11 +53,16 @@ func newSessionActivity(idle time.Duration) *sessionActivity {
 // Seen notes that a session, as Get returned it, was used now. It does no I/O and
 // never blocks: the database is told in the background, at most once per
 // max(60 s, idle/10) and session (idle/4 for short idle timeouts). A session that
-// this instance has seen within the idle timeout is not ended by it.
+// this instance has seen within the idle timeout, to 50 ms, is not ended by it.
 func (c *SessionCache) Seen(s models.Session) {
 	now := time.Now()
 	if !s.Live(now) {
 		return
+	}
+	if key, ok := keyOfHash(s.Hash); ok {
+		if held := c.memory.get(key); held != nil && !held.sawAt(now.UnixMicro()) {
+			return
+		}
 	}
 	c.activity.note(s, now)
 }
@@ -101,36 +109,52 @@ func (a *sessionActivity) asOf(hash string, now time.Time) time.Time {
 	return now
 }
 
+// lastSeenAt is when this instance last saw a session, in Unix microseconds; 0 if
+// the row says it all.
+func (a *sessionActivity) lastSeenAt(hash string) int64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if known, ok := a.seen[hash]; ok {
+		return known.last.UnixMicro()
+	}
+	return 0
+}
+
 func (a *sessionActivity) remove(hash string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	delete(a.seen, hash)
 }
 
-// next is the session to be written now, or how long to wait for one.
-func (a *sessionActivity) next(now time.Time) (hash string, wait time.Duration) {
+// next are sessions to be written now, or how long to wait for one.
+func (a *sessionActivity) next(now time.Time) (due []models.Activity, wait time.Duration) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for len(a.urgent) > 0 {
-		hash, a.urgent = a.urgent[0], a.urgent[1:]
-		if _, ok := a.seen[hash]; ok {
-			return hash, 0
+	take := func(hash string, known *seenSession) {
+		due = append(due, models.Activity{Hash: hash, LastSeen: known.last, IdleAt: known.last.Add(a.idle)})
+	}
+	for len(a.urgent) > 0 && len(due) < activityBatch {
+		hash := a.urgent[0]
+		a.urgent = a.urgent[1:]
+		if known, ok := a.seen[hash]; ok {
+			take(hash, known)
 		}
 	}
-	for len(a.waiting) > 0 && !now.Before(a.waiting[0].due) {
-		hash, a.waiting = a.waiting[0].hash, a.waiting[1:]
+	for len(a.waiting) > 0 && len(due) < activityBatch && !now.Before(a.waiting[0].due) {
+		hash := a.waiting[0].hash
+		a.waiting = a.waiting[1:]
 		known, ok := a.seen[hash]
 		switch {
 		case ok && known.last.After(known.written):
-			return hash, 0
+			take(hash, known)
 		case ok: // not used since it was written: the row says it all
 			delete(a.seen, hash)
 		}
 	}
 	if len(a.waiting) > 0 {
-		return "", a.waiting[0].due.Sub(now)
+		return due, max(0, a.waiting[0].due.Sub(now))
 	}
-	return "", a.interval
+	return due, a.interval
 }
 
 // lastSeen is what to write.
@@ -154,10 +178,12 @@ func (a *sessionActivity) wrote(hash string, last, now time.Time) {
 	}
 }
 
-func (a *sessionActivity) again(hash string) {
+func (a *sessionActivity) again(failed []models.Activity) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.urgent = append(a.urgent, hash)
+	for _, seen := range failed {
+		a.urgent = append(a.urgent, seen.Hash)
+	}
 }
 
 // ahead reports whether this instance has seen the session later than its row says.
@@ -169,40 +195,66 @@ func (a *sessionActivity) ahead(hash string) bool {
 }
 
 // unwritten are the sessions whose row is behind.
-func (a *sessionActivity) unwritten() []string {
+func (a *sessionActivity) unwritten() []models.Activity {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	var hashes []string
+	var behind []models.Activity
 	for hash, known := range a.seen {
 		if known.last.After(known.written) {
-			hashes = append(hashes, hash)
+			behind = append(behind, models.Activity{Hash: hash, LastSeen: known.last, IdleAt: known.last.Add(a.idle)})
 		}
 	}
-	return hashes
+	return behind
 }
 
 // writeActivity keeps the rows up to date until ctx ends.
 func (c *SessionCache) writeActivity(ctx context.Context) {
 	for {
-		hash, wait := c.activity.next(time.Now())
-		if hash != "" {
-			if c.touch(ctx, hash) == nil {
+		due, wait := c.activity.next(time.Now())
+		wake := c.activity.wake
+		if len(due) > 0 {
+			failed := c.touchAll(ctx, due)
+			if len(failed) == 0 {
 				continue
 			}
-			c.activity.again(hash)
-			wait = activityRetry
-		}
-		wake := c.activity.wake
-		if hash != "" {
-			wake = nil // new activity does not make the database come back
+			c.activity.again(failed)
+			wait, wake = activityRetry, nil // new activity does not make the database come back
 		}
 		select {
 		case <-wake:
+			wait = activityGather // others come with it
+		case <-time.After(wait):
+			continue
+		case <-ctx.Done():
+			return
+		}
+		select {
 		case <-time.After(wait):
 		case <-ctx.Done():
 			return
 		}
 	}
+}
+
+// touchAll writes activity, all of it in one write, and returns what is to be
+// tried again.
+func (c *SessionCache) touchAll(ctx context.Context, seen []models.Activity) (failed []models.Activity) {
+	written, err := c.store.TouchSessions(ctx, seen)
+	if err != nil {
+		return seen
+	}
+	now, done := time.Now(), make(map[string]bool, len(written))
+	for _, hash := range written {
+		done[hash] = true
+	}
+	for _, one := range seen {
+		if done[one.Hash] {
+			c.activity.wrote(one.Hash, one.LastSeen, now)
+		} else if c.touch(ctx, one.Hash) != nil { // it has ended, or somebody was changing it
+			failed = append(failed, one)
+		}
+	}
+	return failed
 }
 
 // touch writes one session's activity. An error means try again.
@@ -226,16 +278,12 @@ func (c *SessionCache) touch(ctx context.Context, hash string) error {
 
 // flushActivity writes what is unwritten, once.
 func (c *SessionCache) flushActivity(ctx context.Context) error {
-	var failed error
-	for _, hash := range c.activity.unwritten() {
-		if err := c.touch(ctx, hash); err != nil {
-			failed = err
-		}
-		if ctx.Err() != nil {
-			break
+	for batch := range slices.Chunk(c.activity.unwritten(), activityBatch) {
+		if failed := c.touchAll(ctx, batch); failed != nil {
+			return fmt.Errorf("activity of %d sessions or more is not written: %w", len(failed), models.ErrUnavailable)
 		}
 	}
-	return failed
+	return nil
 }
 
 func later(a, b time.Time) time.Time {

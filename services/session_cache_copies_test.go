@@ -1,12 +1,22 @@
 package services
 
 import (
+	"encoding/base64"
 	"reflect"
+	"strconv"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"gatehouse/models"
 )
+
+func keyNamed(name string) sessionKey {
+	var key sessionKey
+	copy(key[1:], name) // all in one shard
+	return key
+}
 
 func TestSessionMemoryKeepsTheNewerCopy(t *testing.T) {
 	start := time.Now()
@@ -23,64 +33,170 @@ func TestSessionMemoryKeepsTheNewerCopy(t *testing.T) {
 		{"read earlier, stored later", copyOf(2, time.Millisecond), copyOf(3, 0), 2},
 		{"older version long after: a restored database", copyOf(2, 0), copyOf(1, memoryFor), 1},
 	} {
-		m := newSessionMemory()
-		m.put(test.first)
-		m.put(test.then)
-		if got := m.copies["h"].Version; got != test.want {
+		m := newSessionMemory(1 << 20)
+		m.put(keyNamed("h"), test.first, 0)
+		m.put(keyNamed("h"), test.then, 0)
+		if got := m.get(keyNamed("h")).Version; got != test.want {
 			t.Errorf("%s: version %d", test.name, got)
 		}
 	}
 }
 
-func TestSessionMemoryIsBoundedInSizeAndTime(t *testing.T) {
-	m := newSessionMemory()
+func TestSessionMemoryIsBounded(t *testing.T) {
+	const most = 1 << 20
+	m := newSessionMemory(most)
 	now := time.Now()
-	for range memoryMax + 100 {
-		_, hash := newSessionToken()
-		m.put(sessionCopy{Session: models.Session{Hash: hash}, ReadAt: now})
+	small := sessionCopy{Session: models.Session{Hash: strings.Repeat("h", 64)}, ReadAt: now}
+	for range 20_000 {
+		key, _ := keyOfToken(newTestToken())
+		m.put(key, small, 0)
 	}
-	if len(m.copies) != memoryMax {
-		t.Errorf("%d copies", len(m.copies))
+	copies, bytes := m.held()
+	if bytes > most || bytes < most*9/10 || copies != bytes/small.size() {
+		t.Errorf("%d copies of %d bytes are %d of %d bytes", copies, small.size(), bytes, most)
 	}
-	m.put(sessionCopy{Session: models.Session{Hash: "h"}, ReadAt: now})
-	if _, ok := m.get("h", now.Add(memoryFor-1)); !ok {
-		t.Error("gone too early")
+	// What is larger than a shard may hold is kept alone.
+	large := small
+	large.Data = make([]byte, most)
+	m.put(keyNamed("large"), large, 0)
+	if m.get(keyNamed("large")) == nil {
+		t.Error("the copy that was just read is not there")
 	}
-	if _, ok := m.get("h", now.Add(memoryFor)); ok {
-		t.Error("used after its time")
+	m.put(keyNamed("next"), small, 0)
+	if _, bytes := m.held(); m.get(keyNamed("large")) != nil || bytes > most {
+		t.Errorf("%d bytes after the next one", bytes)
 	}
+	for i := range m.shards {
+		for key := range m.shards[i].copies {
+			m.remove(key)
+		}
+	}
+	if copies, bytes := m.held(); copies != 0 || bytes != 0 {
+		t.Errorf("emptied, it holds %d copies of %d bytes", copies, bytes)
+	}
+}
+
+func newTestToken() string { token, _ := newSessionToken(); return token }
+
+// A copy read before an invalidation arrived, and stored after it, is not taken
+// for one that is kept fresh.
+func TestSessionMemoryFillRacesInvalidation(t *testing.T) {
+	m := newSessionMemory(1 << 20)
+	key := keyNamed("h")
+	tracked := sessionCopy{Session: models.Session{Hash: "h"}, ReadAt: time.Now(), Tracked: 7}
+	if held := m.put(key, tracked, m.changes(key)); held.Tracked != 7 {
+		t.Error("not tracked")
+	}
+	before := m.changes(key)
+	m.invalidate(key)
+	if !m.get(key).stale.Load() {
+		t.Error("not marked as changed")
+	}
+	tracked.ReadAt = tracked.ReadAt.Add(time.Millisecond)
+	if held := m.put(key, tracked, before); held.Tracked != 0 || held.stale.Load() {
+		t.Error("tracked although an invalidation was missed")
+	}
+}
+
+func TestSessionMemoryConcurrently(t *testing.T) {
+	m := newSessionMemory(64 << 10)
+	var wg sync.WaitGroup
+	for n := range 8 {
+		wg.Go(func() {
+			for i := range 2_000 {
+				key, _ := keyOfToken(strings.Repeat(strconv.Itoa(i%9), tokenLength))
+				m.put(key, sessionCopy{Session: models.Session{Version: int64(n)}, ReadAt: time.Now()}, m.changes(key))
+				if held := m.get(key); held != nil {
+					held.sawAt(int64(i))
+				}
+				m.invalidate(key)
+				if i%7 == 0 {
+					m.remove(key)
+				}
+			}
+		})
+	}
+	wg.Wait()
 }
 
 func TestSessionCopyThroughRedisIsTheSame(t *testing.T) {
 	at := time.UnixMicro(1_800_000_000_123_456).UTC()
-	known := sessionCopy{Position: 7, Session: models.Session{
+	known := sessionCopy{Position: logPosition{7, 99}, Session: models.Session{
 		Hash: "h", ID: "id", User: models.UserRef{ID: "1", Email: "ann@example.com"}, Roles: []string{"viewer"}, Epoch: 3,
 		Data: []byte{0, 255}, Version: 9, CreatedAt: at, UserAgent: "ü", IP: "::1",
 	}}
 	known.LastSeen, known.IdleAt, known.ExpiresAt = at.Add(time.Second), at.Add(time.Minute), at.Add(time.Hour)
-	text, err := known.encode()
+	c := &SessionCache{seal: newSessionSeal(nil)}
+	text, err := c.encode(known)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, err := decodeSessionCopy("h", text); err != nil || !reflect.DeepEqual(got, known) {
+	var got sessionCopy
+	if err := c.decode(&got, "h", text); err != nil || !reflect.DeepEqual(got, known) {
 		t.Errorf("got %+v, %v", got, err)
+	}
+	for _, secret := range []string{"ann@example.com", "viewer", "::1"} {
+		if strings.Contains(text, secret) {
+			t.Errorf("the copy shows %q", secret)
+		}
+	}
+	// It is good for that session and version only, and unchanged.
+	_, sealed, _ := strings.Cut(text, " ")
+	flipped := []byte(text)
+	flipped[len(flipped)-1] ^= 1
+	for name, try := range map[string][2]string{
+		"another session": {"i", text}, "another version": {"h", "10 " + sealed}, "changed": {"h", string(flipped)},
+		"cut": {"h", text[:20]}, "empty": {"h", ""}, "no version": {"h", "x " + sealed}, "plain": {"h", `9 {"id":"x"}`},
+	} {
+		if err := c.decode(&got, try[0], try[1]); err == nil {
+			t.Errorf("%s: opened", name)
+		}
 	}
 }
 
-func BenchmarkSessionMemoryRead(b *testing.B) {
-	c := &SessionCache{
-		tail:     newRevocationTail(nil, nil),
-		memory:   newSessionMemory(),
-		activity: newSessionActivity(time.Hour),
+// Keys are changed in two steps: every instance learns the new one, then seals
+// with it. At each step all instances read what any of them wrote.
+func TestSessionSealRotation(t *testing.T) {
+	a, b := strings.Repeat("a", 32), strings.Repeat("b", 32)
+	steps := [][]string{{a}, {a, b}, {b, a}, {b}}
+	for i := range len(steps) - 1 {
+		for _, pair := range [][2]int{{i, i + 1}, {i + 1, i}} {
+			from, to := newSessionSeal(steps[pair[0]]), newSessionSeal(steps[pair[1]])
+			text, err := to.open(from.seal([]byte("copy"), "h 1"), "h 1")
+			readable := len(steps[pair[0]]) == 2 || len(steps[pair[1]]) == 2 || pair[0] == pair[1]
+			if readable && (err != nil || string(text) != "copy") {
+				t.Errorf("sealed by %v, opened by %v: %q, %v", steps[pair[0]], steps[pair[1]], text, err)
+			}
+		}
 	}
-	now := time.Now()
-	c.tail.apply(models.RevocationTail{}, now.Add(time.Hour), true) // trusted for the whole run
-	token, hash := newSessionToken()
-	c.memory.put(sessionCopy{Session: models.Session{Hash: hash, IdleAt: now.Add(time.Hour), ExpiresAt: now.Add(time.Hour)}, ReadAt: now.Add(time.Hour)})
-	b.ReportAllocs()
-	for b.Loop() {
-		if !c.Warm(token) {
-			b.Fatal("not warm")
+	if _, err := newSessionSeal([]string{b}).open(newSessionSeal([]string{a}).seal([]byte("copy"), ""), ""); err == nil {
+		t.Error("opened with another key")
+	}
+	if newSessionSeal(nil).keys[0].name == nil || reflect.DeepEqual(newSessionSeal(nil).keys[0].name, newSessionSeal(nil).keys[0].name) {
+		t.Error("without secrets the key is not random")
+	}
+}
+
+// Tokens have 256 bits that nothing predicts, no two are alike, and their hash,
+// which is what is stored, does not show them.
+func TestSessionTokensAreRandom(t *testing.T) {
+	const n = 2_000
+	seen := map[string]bool{}
+	var ones [tokenBytes * 8]int
+	for range n {
+		token, hash := newSessionToken()
+		raw, err := base64.RawURLEncoding.DecodeString(token)
+		if err != nil || len(raw) != 32 || seen[token] || len(token) != tokenLength || hash == token || !isSessionToken(token) {
+			t.Fatalf("token of %d bytes, seen before: %v, %v", len(raw), seen[token], err)
+		}
+		seen[token] = true
+		for bit := range ones {
+			ones[bit] += int(raw[bit/8] >> (bit % 8) & 1)
+		}
+	}
+	for bit, count := range ones { // 9 standard deviations: it never happens by chance
+		if count < n/2-9*23 || count > n/2+9*23 {
+			t.Errorf("bit %d is set in %d of %d tokens", bit, count, n)
 		}
 	}
 }

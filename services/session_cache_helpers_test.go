@@ -2,6 +2,7 @@ package services_test
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -22,9 +23,11 @@ const revokeBound = 2*time.Second + 500*time.Millisecond
 // sessionDB is a store that a test can make fail and watch.
 type sessionDB struct {
 	*store.Store
+	path    string
 	gone    atomic.Bool
 	reads   atomic.Int64
 	touches atomic.Int64
+	notes   atomic.Int64
 	// afterRead runs between the read of a row and its return.
 	afterRead atomic.Pointer[func()]
 }
@@ -49,6 +52,22 @@ func (d *sessionDB) TouchSession(ctx context.Context, hash string, lastSeen, idl
 		return errGone
 	}
 	return d.Store.TouchSession(ctx, hash, lastSeen, idleAt)
+}
+
+func (d *sessionDB) TouchSessions(ctx context.Context, seen []models.Activity) ([]string, error) {
+	d.touches.Add(1)
+	if d.gone.Load() {
+		return nil, errGone
+	}
+	return d.Store.TouchSessions(ctx, seen)
+}
+
+func (d *sessionDB) NoteChange(ctx context.Context, hash string) error {
+	d.notes.Add(1)
+	if d.gone.Load() {
+		return errGone
+	}
+	return d.Store.NoteChange(ctx, hash)
 }
 
 func (d *sessionDB) Revocations(ctx context.Context, after int64) (models.RevocationTail, error) {
@@ -76,7 +95,21 @@ func openSessionDB(t *testing.T, path string) *sessionDB {
 			t.Error(err)
 		}
 	})
-	return &sessionDB{Store: db}
+	return &sessionDB{Store: db, path: path}
+}
+
+// exec changes a SQLite file behind the back of everybody.
+func (d *sessionDB) exec(t *testing.T, query string) {
+	t.Helper()
+	raw, err := sql.Open("sqlite", d.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer raw.Close()
+	raw.SetMaxOpenConns(1)
+	if _, err := raw.ExecContext(t.Context(), "PRAGMA busy_timeout = 5000; "+query); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // sessionInstance is one gatehouse process as far as sessions go.
@@ -105,6 +138,9 @@ func startSessionCache(t *testing.T, path string, redis *services.Redis, opt ser
 	t.Helper()
 	db := openSessionDB(t, path)
 	opt.Logger = quiet()
+	if opt.Secrets == nil {
+		opt.Secrets = []string{"a secret of at least thirty-two bytes"}
+	}
 	cache := services.NewSessionCache(redis, db, opt)
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)

@@ -101,9 +101,9 @@ func (c *SessionCache) sendHints(ctx context.Context) {
 		}
 		pos, _ := c.tail.position()
 		if !c.tail.isTrusted(time.Now()) {
-			pos = -1 // we could not read it; they may
+			pos.seq = -1 // we could not read it; they may
 		}
-		_ = c.redis.Publish(ctx, revokedChannel, strconv.FormatInt(pos, 10)) // they poll anyway
+		_ = c.redis.Publish(ctx, revokedChannel, strconv.FormatInt(pos.seq, 10)) // they poll anyway
 	}
 }
 
@@ -111,7 +111,7 @@ func (c *SessionCache) sendHints(ctx context.Context) {
 func (c *SessionCache) hinted(message string) {
 	theirs, err := strconv.ParseInt(message, 10, 64)
 	ours, _ := c.tail.position()
-	if err == nil && theirs >= 0 && theirs <= ours {
+	if err == nil && theirs >= 0 && theirs <= ours.seq {
 		return
 	}
 	c.tail.poke()

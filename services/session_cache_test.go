@@ -225,6 +225,7 @@ func TestSessionTokenIsNotStored(t *testing.T) {
 // A database that hangs is told within its timeout; nobody is signed out by it,
 // and nobody gets in.
 func TestSessionDatabaseFrozen(t *testing.T) {
+	t.Parallel()
 	postgres := servicestest.StartPostgresServer(t)
 	i := startSessionCache(t, postgres.URL, newRedis(t, servicestest.StartRedis(t).Addr), services.SessionOptions{})
 	ann := signUp(t, i.db, "ann@example.com")

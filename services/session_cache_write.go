@@ -54,13 +54,14 @@ func (c *SessionCache) Refresh(ctx context.Context, s models.Session) (models.Se
 	if err != nil {
 		return models.Session{}, fmt.Errorf("refresh session %s: %w", s.ID, err)
 	}
-	return fresh, nil
+	return fresh.session, nil
 }
 
 // SaveData stores data in a session if it still has s.Version, and returns the
 // session as it is then. If somebody else stored in between, nothing is stored and
 // it returns models.ErrStale with the session as it is now. models.ErrNotFound if
-// the session has ended: it is not brought back.
+// the session has ended: it is not brought back. models.ErrUnavailable leaves open
+// whether data was stored.
 func (c *SessionCache) SaveData(ctx context.Context, s models.Session, data []byte) (models.Session, error) {
 	version, err := c.store.SaveSessionData(ctx, s.Hash, s.Version, data)
 	if errors.Is(err, models.ErrNotFound) && c.activity.ahead(s.Hash) { // the row only looks idle
@@ -73,27 +74,46 @@ func (c *SessionCache) SaveData(ctx context.Context, s models.Session, data []by
 	}
 	stale := err
 	now, err := c.renew(ctx, s.Hash)
+	if stale != nil {
+		if err == nil {
+			err = stale
+		}
+		return now.session, fmt.Errorf("save session %s: %w", s.ID, err)
+	}
+	if noteErr := c.noteUnlessInRedis(ctx, s.Hash, now); noteErr != nil {
+		return models.Session{}, fmt.Errorf("save session %s: %w", s.ID, noteErr)
+	}
 	switch {
-	case stale != nil && err != nil:
-		return models.Session{}, fmt.Errorf("save session %s: %w", s.ID, err)
-	case stale != nil:
-		return now, fmt.Errorf("save session %s: %w", s.ID, stale)
-	case err != nil: // saved, but the database went away since
+	case errors.Is(err, models.ErrUnavailable): // saved, but the database went away since
 		s.Data, s.Version = data, version
 		return s, nil
+	case err != nil:
+		return models.Session{}, fmt.Errorf("save session %s: %w", s.ID, err)
 	}
-	return now, nil
+	return now.session, nil
 }
 
 // renew replaces the copies of a session by its row.
-func (c *SessionCache) renew(ctx context.Context, hash string) (models.Session, error) {
+func (c *SessionCache) renew(ctx context.Context, hash string) (rowRead, error) {
 	c.forget(hash)
-	c.owed.add(hash) // until the new copy has replaced the old one
-	s, err := c.fromRow(ctx, hash)
-	if c.owed.has(hash) {
-		c.dropFromRedis(ctx, hash)
+	return c.shareRow(ctx, hash)
+}
+
+// noteUnlessInRedis tells of a changed session by the log if Redis could not be
+// told: older copies, those in Redis too, then do not count any more. Where there
+// is no Redis, no copy lives for longer than 2 s anyway.
+func (c *SessionCache) noteUnlessInRedis(ctx context.Context, hash string, now rowRead) error {
+	if c.redis.opt.Disabled || (now.inRedis && !c.redis.opt.Embedded) {
+		return nil
 	}
-	return s, err
+	// The change is made: a caller that leaves does not unmake it.
+	noting, cancel := context.WithTimeout(context.WithoutCancel(ctx), revokeTimeout)
+	defer cancel()
+	if err := c.store.NoteChange(noting, hash); err != nil {
+		return err
+	}
+	c.CatchUp(ctx)
+	return nil
 }
 
 // ChangePassword stores a user's new password hash and gives session s, which has

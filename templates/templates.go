@@ -80,6 +80,11 @@ func (p *Pages) LockTable(v LockTable) ([]byte, error) {
 	return p.render("page_dashboard.html", "locks", v)
 }
 
+// Password renders the form to change one's own password.
+func (p *Pages) Password(v Password) ([]byte, error) {
+	return p.render("page_password.html", "layout", v)
+}
+
 // Force renders the question whether to end somebody's lock.
 func (p *Pages) Force(v Force) ([]byte, error) { return p.render("page_force.html", "layout", v) }
 

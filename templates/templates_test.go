@@ -59,6 +59,8 @@ func everyPage(t *testing.T) map[string][]byte {
 	keep("dashboard")(pages.Dashboard(Dashboard{Frame: frame, Table: table, Sessions: sessions}))
 	keep("empty dashboard")(pages.Dashboard(Dashboard{Frame: frame, Table: LockTable{Now: now, Poll: "/dashboard/locks", Example: hostile}}))
 	keep("dashboard without locks")(pages.Dashboard(Dashboard{Frame: frame, Table: LockTable{Now: now, Poll: "/dashboard/locks", Missing: true}}))
+	keep("password")(pages.Password(Password{Frame: quiet}))
+	keep("password refused")(pages.Password(Password{Frame: quiet, Error: hostile, Field: "newPassword"}))
 	keep("force")(pages.Force(Force{Frame: quiet, Lock: lock, Reason: hostile, Error: hostile}))
 	keep("force without a fence")(pages.Force(Force{Frame: quiet, Lock: Lock{Resource: "process:7", Since: now, ExpiresAt: now}}))
 	keep("problems")(pages.Problems(Problems{Frame: plain, Items: []Problem{{Name: "locked", Title: hostile, Status: 423}}}))

@@ -89,6 +89,13 @@ type Session struct {
 	Current  bool
 }
 
+// Password is the form to change one's own password.
+type Password struct {
+	Frame
+	Error string // "" if there is none
+	Field string // that it is about: currentPassword or newPassword, "" for neither
+}
+
 // Force asks an administrator whether to end a lock.
 type Force struct {
 	Frame

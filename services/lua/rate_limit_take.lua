@@ -1,7 +1,7 @@
 -- Decides several hits together: all of them count, or none does.
 --
 -- KEYS[i] -> the admissions of hit i: a sorted set (sliding log) or a string (GCRA). One hash tag.
--- ARGV[1] -> the call's id, 1 to 16 digits: repeating a call repeats its members. Empty: look, count nothing.
+-- ARGV[1] -> the call's id, 1 to 15 digits: repeating a call repeats its members. Empty: look, count nothing.
 -- ARGV[2 + 5(i - 1)] and on, for hit i ->
 --   burst (0: sliding log), limit, window in microseconds, cost, 1 if a shadow hit (it never refuses)
 --
@@ -11,27 +11,28 @@
 --
 -- services/rate_limit_core.go is the same in Go, step by step.
 
+local call, floor, ceil, max = redis.call, math.floor, math.ceil, math.max
 local id = ARGV[1]
-local clock = redis.call('TIME')
-local time = tonumber(clock[1]) * 1000000 + tonumber(clock[2])
-
-local function score(key, index)
-  return tonumber(redis.call('ZRANGE', key, index, index, 'WITHSCORES')[2])
-end
+local clock = call('TIME')
+local time = clock[1] * 1000000 + clock[2]
 
 -- A sliding log: one member for each unit, its score the time of admission.
 -- Denied hits add nothing.
+local function score(key, index)
+  return tonumber(call('ZRANGE', key, index, index, 'WITHSCORES')[2])
+end
+
 local function look_log(key, hit)
-  local newest = redis.call('ZRANGE', key, -1, -1, 'WITHSCORES')[2]
+  local newest = call('ZRANGE', key, -1, -1, 'WITHSCORES')[2]
   if newest then
-    hit.now = math.max(time, tonumber(newest))
-    redis.call('ZREMRANGEBYSCORE', key, '-inf', hit.now - hit.window)
-    hit.used = redis.call('ZCARD', key)
+    hit.now = max(time, tonumber(newest))
+    call('ZREMRANGEBYSCORE', key, '-inf', hit.now - hit.window)
+    hit.used = call('ZCARD', key)
   end
   local over = hit.used + hit.cost - hit.limit
   if over <= 0 or hit.cost == 0 then
     hit.passes = true
-  elseif id ~= '' and redis.call('ZSCORE', key, id .. '000') then
+  elseif id ~= '' and call('ZSCORE', key, id .. '000') then
     hit.passes = true -- this call was admitted before, its reply got lost
   elseif hit.cost > hit.limit then
     hit.retry = hit.window
@@ -41,21 +42,17 @@ local function look_log(key, hit)
 end
 
 local function add_to_log(key, hit)
-  if hit.cost == 1 then
-    hit.used = hit.used + redis.call('ZADD', key, 'NX', hit.now, id .. '000')
-  else
-    local members = {}
-    for unit = 1, hit.cost do
-      members[2 * unit - 1] = hit.now
-      members[2 * unit] = string.format('%s%03d', id, unit - 1)
-    end
-    hit.used = hit.used + redis.call('ZADD', key, 'NX', unpack(members))
+  local members = {}
+  for unit = 1, hit.cost do
+    members[2 * unit - 1] = hit.now
+    members[2 * unit] = string.format('%s%03d', id, unit - 1)
   end
-  redis.call('PEXPIREAT', key, math.ceil((hit.now + hit.window) / 1000))
+  hit.used = hit.used + call('ZADD', key, 'NX', unpack(members))
+  call('PEXPIREAT', key, ceil((hit.now + hit.window) / 1000))
 end
 
 local function sum_up_log(key, hit)
-  hit.remaining = math.max(0, hit.limit - hit.used)
+  hit.remaining = max(0, hit.limit - hit.used)
   if hit.used > 0 then
     hit.more = score(key, 0) + hit.window - hit.now
   end
@@ -65,12 +62,12 @@ end
 -- microsecond refill leaks out, so burst units pass at once and refill units in
 -- each further window. All numbers stay below 2^53.
 local function look_bucket(key, hit)
-  hit.refill = math.max(1, hit.limit - hit.burst)
-  local level, last = string.match(redis.call('GET', key) or '', '^(%d+) (%d+)$')
+  hit.refill = max(1, hit.limit - hit.burst)
+  local level, last = string.match(call('GET', key) or '', '^(%d+) (%d+)$')
   if level then
     level, last = tonumber(level), tonumber(last)
-    hit.now = math.max(time, last)
-    if hit.now - last < math.ceil(level / hit.refill) then
+    hit.now = max(time, last)
+    if hit.now - last < ceil(level / hit.refill) then
       hit.level = level - (hit.now - last) * hit.refill
     end
   end
@@ -80,47 +77,47 @@ local function look_bucket(key, hit)
   elseif hit.cost > hit.burst then
     hit.retry = hit.window
   else
-    hit.retry = math.ceil(over / hit.refill)
+    hit.retry = ceil(over / hit.refill)
   end
 end
 
 local function add_to_bucket(key, hit)
   hit.level = hit.level + hit.cost * hit.window
-  redis.call('SET', key, string.format('%.0f %.0f', hit.level, hit.now),
-    'PX', math.ceil((hit.level / hit.refill + hit.now - time) / 1000))
+  call('SET', key, string.format('%.0f %.0f', hit.level, hit.now),
+    'PX', ceil((hit.level / hit.refill + hit.now - time) / 1000))
 end
 
 local function sum_up_bucket(hit)
-  hit.remaining = math.max(0, hit.burst - math.ceil(hit.level / hit.window))
+  hit.remaining = max(0, hit.burst - ceil(hit.level / hit.window))
   if hit.level > 0 then
-    hit.more = math.ceil((hit.level - (hit.burst - hit.remaining - 1) * hit.window) / hit.refill)
+    hit.more = ceil((hit.level - (hit.burst - hit.remaining - 1) * hit.window) / hit.refill)
   end
 end
 
 local hits, refused = {}, false
-for i, key in ipairs(KEYS) do
-  local a = 2 + 5 * (i - 1)
+for i = 1, #KEYS do
+  local a = 5 * i - 3
   local hit = {
     burst = tonumber(ARGV[a]), limit = tonumber(ARGV[a + 1]), window = tonumber(ARGV[a + 2]), cost = tonumber(ARGV[a + 3]),
-    now = time, used = 0, level = 0, passes = false, retry = 0, more = 0,
+    now = time, used = 0, level = 0, passes = false, retry = 0, remaining = 0, more = 0,
   }
-  if hit.burst == 0 then look_log(key, hit) else look_bucket(key, hit) end
+  if hit.burst == 0 then look_log(KEYS[i], hit) else look_bucket(KEYS[i], hit) end
   refused = refused or (not hit.passes and ARGV[a + 4] ~= '1')
   hits[i] = hit
 end
 
 local reply = {}
-for i, key in ipairs(KEYS) do
+for i = 1, #KEYS do
   local hit = hits[i]
   local counts = id ~= '' and not refused and hit.passes and hit.cost > 0
   if hit.burst == 0 then
-    if counts then add_to_log(key, hit) end
-    sum_up_log(key, hit)
+    if counts then add_to_log(KEYS[i], hit) end
+    sum_up_log(KEYS[i], hit)
   else
-    if counts then add_to_bucket(key, hit) end
+    if counts then add_to_bucket(KEYS[i], hit) end
     sum_up_bucket(hit)
   end
-  local r = 5 * (i - 1)
+  local r = 5 * i - 5
   reply[r + 1] = hit.passes and 1 or 0
   reply[r + 2] = hit.remaining
   reply[r + 3] = hit.retry

@@ -37,6 +37,10 @@ func openPostgres(ctx context.Context, opts Options) (*Store, error) {
 		tail:    postgresPool(*config, 1, stdlib.OptionAfterConnect(limitSession(opts.Timeout))),
 		timeout: opts.Timeout, now: opts.Now,
 		skipLocked: " FOR UPDATE SKIP LOCKED",
+		notify:     `NOTIFY ` + revocationChannel,
+		listen: func(ctx context.Context, told func()) error {
+			return listenPostgres(ctx, config.Copy(), opts.Timeout, told)
+		},
 	}
 	if err := s.startPostgres(ctx, *config); err != nil {
 		return nil, errors.Join(oneLine(fmt.Sprintf("open database %s on %s", config.Database, config.Host), err), s.Close())

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"math/rand/v2"
 	"time"
 
 	"gatehouse/models"
@@ -17,20 +18,34 @@ func (s *Store) log(ctx context.Context, tx querier, entries ...models.Revocatio
 		return nil
 	}
 	var head int64
-	err := tx.QueryRowContext(ctx, `UPDATE revocation_head SET seq = seq + $1 RETURNING seq`, len(entries)).Scan(&head)
+	mark := rand.Int64()
+	err := tx.QueryRowContext(ctx, `UPDATE revocation_head SET seq = seq + $1, mark = $2 RETURNING seq`, len(entries), mark).Scan(&head)
 	if err != nil {
 		return err
 	}
 	first := head - int64(len(entries)) + 1
 	for i, entry := range entries {
-		_, err := tx.ExecContext(ctx, `INSERT INTO revocations (seq, at, session_hash, user_id) VALUES ($1, $2, $3, $4)`,
-			first+int64(i), s.now().UnixMicro(),
+		_, err := tx.ExecContext(ctx, `INSERT INTO revocations (seq, mark, at, session_hash, user_id) VALUES ($1, $2, $3, $4, $5)`,
+			first+int64(i), mark, s.now().UnixMicro(),
 			sql.NullString{String: entry.SessionHash, Valid: entry.SessionHash != ""}, nullID(entry.UserID))
 		if err != nil {
 			return err
 		}
 	}
-	return nil
+	if s.notify == "" {
+		return nil
+	}
+	_, err = tx.ExecContext(ctx, s.notify) // delivered when the transaction commits
+	return err
+}
+
+// NoteChange writes to the revocation log that a session is no longer what copies
+// say, or, with hash "", that no copy of any session counts. It ends nothing.
+func (s *Store) NoteChange(ctx context.Context, hash string) error {
+	ctx, cancel := s.bound(ctx)
+	defer cancel()
+	entry := models.Revocation{SessionHash: clean(hash)}
+	return failed("note change of a session", s.transact(ctx, func(tx *sql.Tx) error { return s.log(ctx, tx, entry) }))
 }
 
 // Revocations returns the entries of the log after a position, in commit order,
@@ -52,22 +67,24 @@ func (s *Store) readTail(ctx context.Context, which string, arg int64) (models.R
 	defer cancel()
 	tail := models.RevocationTail{}
 	rows, err := s.tail.QueryContext(ctx, `
-		SELECT head.seq, r.seq, r.at, r.session_hash, r.user_id
+		SELECT head.seq, head.mark, r.seq, r.mark, r.at, r.session_hash, r.user_id
 		  FROM revocation_head AS head LEFT JOIN revocations AS r ON `+which+` ORDER BY r.seq`, arg)
 	if err != nil {
 		return tail, failed("read revocation log", err)
 	}
 	defer rows.Close()
 	for rows.Next() {
-		var seq, at, user sql.NullInt64
+		var seq, mark, at, user sql.NullInt64
 		var hash sql.NullString
-		if err := rows.Scan(&tail.Head, &seq, &at, &hash, &user); err != nil {
+		if err := rows.Scan(&tail.Head, &tail.Mark, &seq, &mark, &at, &hash, &user); err != nil {
 			return models.RevocationTail{}, failed("read revocation log", err)
 		}
 		if !seq.Valid { // no entries, only the head
 			break
 		}
-		entry := models.Revocation{Seq: seq.Int64, At: micros(at.Int64), SessionHash: hash.String, Everybody: !hash.Valid && !user.Valid}
+		entry := models.Revocation{
+			Seq: seq.Int64, Mark: mark.Int64, At: micros(at.Int64), SessionHash: hash.String, Everybody: !hash.Valid && !user.Valid,
+		}
 		if user.Valid {
 			entry.UserID = formatID(user.Int64)
 		}

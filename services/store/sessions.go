@@ -4,6 +4,8 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
+	"strings"
 	"time"
 
 	"gatehouse/models"
@@ -150,6 +152,34 @@ func (s *Store) TouchSession(ctx context.Context, hash string, lastSeen, idleAt 
 		 WHERE hash = $1 AND idle_at > $2 AND expires_at > $2 AND`+unrevoked,
 		clean(hash), lastSeen.UnixMicro(), idleAt.UnixMicro())
 	return failed("touch session", affected(result, err, models.ErrNotFound))
+}
+
+// TouchSessions is TouchSession for many at once, in one write. It returns the
+// hashes that it wrote; the others are not live, or somebody is changing them now.
+func (s *Store) TouchSessions(ctx context.Context, seen []models.Activity) (written []string, err error) {
+	if len(seen) == 0 {
+		return nil, nil
+	}
+	ctx, cancel := s.bound(ctx)
+	defer cancel()
+	rows := make([]string, len(seen))
+	var args []any
+	for i, a := range seen {
+		rows[i] = fmt.Sprintf("(CAST($%d AS TEXT), CAST($%d AS BIGINT), CAST($%d AS BIGINT))", 3*i+1, 3*i+2, 3*i+3)
+		args = append(args, clean(a.Hash), a.LastSeen.UnixMicro(), a.IdleAt.UnixMicro())
+	}
+	written, err = collect(ctx, s.write, func(row scanner) (hash string, err error) {
+		return hash, row.Scan(&hash)
+	}, `WITH used (hash, at, idle) AS (VALUES `+strings.Join(rows, ", ")+`),
+		   free AS (SELECT hash FROM sessions WHERE hash IN (SELECT hash FROM used)`+s.skipLocked+`)
+		UPDATE sessions
+		   SET last_seen = CASE WHEN last_seen < used.at THEN used.at ELSE last_seen END,
+		       idle_at = CASE WHEN idle_at < used.idle THEN used.idle ELSE idle_at END
+		  FROM used
+		 WHERE sessions.hash = used.hash AND sessions.hash IN (SELECT hash FROM free)
+		   AND idle_at > used.at AND expires_at > used.at AND`+unrevoked+`
+		RETURNING sessions.hash`, args...)
+	return written, failed("touch sessions", err)
 }
 
 // SaveSessionData replaces the data of a live session, if its version is still

@@ -47,6 +47,11 @@ type Store struct {
 	// skipLocked leaves rows that somebody else is changing; SQLite, with one
 	// writer, has neither the need nor the syntax.
 	skipLocked string
+
+	// notify tells listeners of a new entry in the log; SQLite has no such thing.
+	notify string
+	// listen waits for that. It is nil for SQLite.
+	listen func(ctx context.Context, told func()) error
 }
 
 // Open connects, brings the tables up to date under a database lock and returns

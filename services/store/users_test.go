@@ -145,10 +145,10 @@ func wantLog(t *testing.T, s *store.Store, head int64, want ...models.Revocation
 		t.Fatalf("log after %d is %+v, want %d entries", head, tail, len(want))
 	}
 	for i, entry := range tail.Entries {
-		if entry.Seq != head+int64(i)+1 || time.Since(entry.At).Abs() > time.Minute {
+		if entry.Seq != head+int64(i)+1 || time.Since(entry.At).Abs() > 10*time.Minute { // of a slow machine
 			t.Errorf("entry %d is %+v", i, entry)
 		}
-		entry.Seq, entry.At = 0, time.Time{}
+		entry.Seq, entry.Mark, entry.At = 0, 0, time.Time{}
 		if entry != want[i] {
 			t.Errorf("entry %d is %+v, want %+v", i, entry, want[i])
 		}

@@ -1,0 +1,39 @@
+package middleware_test
+
+import (
+	"bytes"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"gatehouse/middleware"
+)
+
+func TestWarnUntrustedProxy(t *testing.T) {
+	for _, row := range []struct {
+		name    string
+		header  string
+		trusted []string
+		want    int
+	}{
+		{"no header", "", nil, 0},
+		{"nobody is trusted", "X-Forwarded-For", nil, 1},
+		{"another is trusted", "Forwarded", []string{"198.51.100.0/24"}, 1},
+		{"trusted", "X-Real-IP", []string{"192.0.2.0/24"}, 0},
+	} {
+		var log bytes.Buffer
+		app := appWith(middleware.WarnUntrustedProxy(slog.New(slog.NewTextHandler(&log, nil)), row.trusted))
+		for range 3 {
+			r := httptest.NewRequest(http.MethodGet, "/", nil) // from 192.0.2.1
+			if row.header != "" {
+				r.Header.Set(row.header, "203.0.113.5")
+			}
+			app.ServeHTTP(httptest.NewRecorder(), r)
+		}
+		if got := strings.Count(log.String(), "TRUSTED_PROXIES"); got != row.want {
+			t.Errorf("%s: %d warnings, want %d: %s", row.name, got, row.want, log.String())
+		}
+	}
+}

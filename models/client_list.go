@@ -1,0 +1,81 @@
+package models
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+)
+
+// ClientList names clients: by network, by address, or by rate limit key. The
+// zero value is empty. It is not changed once made.
+type ClientList struct {
+	networks []netip.Prefix
+	keys     map[string]bool
+}
+
+// NewClientList reads entries such as "192.0.2.7", "10.0.0.0/8" and "user:42". An
+// entry that has a slash must be a network.
+func NewClientList(entries ...string) (ClientList, error) {
+	l := ClientList{keys: map[string]bool{}}
+	for _, entry := range entries {
+		if ip, err := netip.ParseAddr(entry); err == nil {
+			ip = ip.Unmap().WithZone("")
+			l.networks = append(l.networks, netip.PrefixFrom(ip, ip.BitLen()))
+			continue
+		}
+		network, err := netip.ParsePrefix(entry)
+		switch {
+		case err == nil:
+			l.networks = append(l.networks, network.Masked())
+		case entry == "" || strings.ContainsAny(entry, "/ \t\r\n"):
+			return ClientList{}, fmt.Errorf("%q is not allowed: must be an address, a network such as 10.0.0.0/8, or a key such as user:42", entry)
+		default:
+			l.keys[entry] = true
+		}
+	}
+	return l, nil
+}
+
+// HasAddress reports whether the address is in one of the networks.
+func (l ClientList) HasAddress(address string) bool {
+	ip, err := netip.ParseAddr(address)
+	if err != nil {
+		return false
+	}
+	ip = ip.Unmap().WithZone("")
+	for _, network := range l.networks {
+		if network.Contains(ip) {
+			return true
+		}
+	}
+	return false
+}
+
+// HasKey reports whether a rate limit key is listed: itself, or the address or
+// network that it ends in, as in "ip:192.0.2.7". A network is listed if all of
+// it is, so an IPv6 client, who counts as a /56, needs an entry that wide.
+func (l ClientList) HasKey(key string) bool {
+	if l.keys[key] {
+		return true
+	}
+	if len(l.networks) == 0 {
+		return false
+	}
+	_, address, found := strings.Cut(key, ":")
+	if !found {
+		address = key
+	}
+	if l.HasAddress(address) || l.HasAddress(key) {
+		return true
+	}
+	network, err := netip.ParsePrefix(address)
+	if err != nil {
+		return false
+	}
+	for _, listed := range l.networks {
+		if listed.Bits() <= network.Bits() && listed.Contains(network.Addr()) {
+			return true
+		}
+	}
+	return false
+}

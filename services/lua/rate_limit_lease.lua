@@ -1,0 +1,88 @@
+-- Takes a block of admissions for one instance, and gives back what is left of
+-- its previous one.
+--
+-- A block counts whole from the moment it is taken until its lease has ended and
+-- a window has passed: whatever the instance admits from it, and whenever within
+-- the lease, no window holds more than the limit.
+--
+-- KEYS[1] -> the blocks: a sorted set, id -> when it leaves (microseconds). KEYS[2] -> their units: a hash, id -> units.
+-- ARGV[1] -> the new block's id; ARGV[2] -> limit; ARGV[3] -> window, ARGV[4] -> length of the lease, in microseconds
+-- ARGV[5] -> units wanted, 0 takes none; ARGV[6] -> units that make it worth while
+-- then any number of -> the id of a block whose lease is over, the units used of it (negative: units not used after all)
+--
+-- Returns units taken (0: refused); units remaining; microseconds until a refused
+-- block can be taken; microseconds until more quota; the server's time.
+
+local blocks, sizes, id = KEYS[1], KEYS[2], ARGV[1]
+local limit, window, length = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local wanted, least = tonumber(ARGV[5]), tonumber(ARGV[6])
+local clock = redis.call('TIME')
+local now = clock[1] * 1000000 + clock[2]
+
+-- Time never goes back for a key.
+now = math.max(now, tonumber(redis.call('HGET', sizes, 'now') or 0))
+
+for a = 7, #ARGV, 2 do
+  local size = redis.call('HGET', sizes, ARGV[a])
+  if size then
+    size = tonumber(size)
+    local used = tonumber(ARGV[a + 1])
+    if used < 0 then used = size + used end
+    used = math.max(0, math.min(size, used))
+    redis.call('HINCRBY', sizes, 'used', used - size)
+    if used == 0 then
+      redis.call('ZREM', blocks, ARGV[a])
+      redis.call('HDEL', sizes, ARGV[a])
+    else -- what was used was used until now
+      redis.call('HSET', sizes, ARGV[a], used)
+      if now + window < tonumber(redis.call('ZSCORE', blocks, ARGV[a])) then
+        redis.call('ZADD', blocks, now + window, ARGV[a])
+      end
+    end
+  end
+end
+
+local left = redis.call('ZRANGEBYSCORE', blocks, '-inf', now)
+for i = 1, #left do
+  redis.call('HINCRBY', sizes, 'used', -(redis.call('HGET', sizes, left[i]) or 0))
+  redis.call('HDEL', sizes, left[i])
+  redis.call('ZREM', blocks, left[i])
+end
+
+local used = tonumber(redis.call('HGET', sizes, 'used') or 0)
+local taken, retry, more = 0, 0, 0
+if redis.call('ZSCORE', blocks, id) then
+  taken = tonumber(redis.call('HGET', sizes, id)) -- asked before, the reply got lost
+elseif wanted > 0 and used + least <= limit then
+  taken = math.min(wanted, limit - used)
+  used = used + taken
+  redis.call('ZADD', blocks, now + length + window, id)
+  redis.call('HSET', sizes, id, taken)
+  redis.call('HINCRBY', sizes, 'used', taken)
+end
+if wanted > 0 and taken == 0 then
+  retry = window
+  local over = used + least - limit
+  if least <= limit then
+    local all = redis.call('ZRANGE', blocks, 0, -1, 'WITHSCORES')
+    for i = 1, #all, 2 do
+      over = over - redis.call('HGET', sizes, all[i])
+      if over <= 0 then
+        retry = tonumber(all[i + 1]) - now
+        break
+      end
+    end
+  end
+end
+local first = redis.call('ZRANGE', blocks, 0, 0, 'WITHSCORES')[2]
+if first then
+  more = tonumber(first) - now
+  redis.call('HSET', sizes, 'now', now)
+  local last = tonumber(redis.call('ZRANGE', blocks, -1, -1, 'WITHSCORES')[2])
+  local expires = math.max(1, math.ceil((last - now) / 1000))
+  redis.call('PEXPIRE', blocks, expires)
+  redis.call('PEXPIRE', sizes, expires)
+else
+  redis.call('DEL', blocks, sizes)
+end
+return {taken, math.max(0, limit - used), retry, more, now}

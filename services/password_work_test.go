@@ -1,0 +1,72 @@
+package services
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// An unknown user costs the same work as a wrong password and as the right one:
+// one derivation with the same parameters. Work is counted, not timed: a clock on
+// a busy machine proves nothing.
+func TestSignInWorkIsTheSameForUnknownUsers(t *testing.T) {
+	p := NewPasswords()
+	hash, err := p.Hash(t.Context(), "correct horse battery")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var work []string
+	derive := p.derive
+	p.derive = func(password, salt []byte, passes, memory uint32, threads uint8, keyLen uint32) []byte {
+		work = append(work, fmt.Sprint(len(salt), passes, memory, threads, keyLen))
+		return derive(password, salt, passes, memory, threads, keyLen)
+	}
+	for _, try := range []struct{ name, password, hash string }{
+		{"right", "correct horse battery", hash}, {"wrong", "wrong", hash}, {"unknown", "wrong", ""}, {"unknown, the decoy's key", "", ""},
+	} {
+		work = nil
+		if _, err := p.Matches(t.Context(), try.password, try.hash); err != nil {
+			t.Fatal(err)
+		}
+		if want := fmt.Sprint(argonSalt, argonTime, argonMemory, argonThreads, argonKey); len(work) != 1 || work[0] != want {
+			t.Errorf("%s: work %v, want %s once", try.name, work, want)
+		}
+	}
+}
+
+// A flood of sign-ins computes no more than half of the cores' worth at once, and
+// who gives up waiting costs nothing.
+func TestPasswordWorkIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := NewPasswords()
+		var now, most, total atomic.Int64
+		p.derive = func(_, _ []byte, _, _ uint32, _ uint8, keyLen uint32) []byte {
+			n := now.Add(1)
+			for {
+				seen := most.Load()
+				if n <= seen || most.CompareAndSwap(seen, n) {
+					break
+				}
+			}
+			time.Sleep(50 * time.Millisecond)
+			now.Add(-1)
+			total.Add(1)
+			return make([]byte, keyLen)
+		}
+		var wg sync.WaitGroup
+		for range 40 {
+			wg.Go(func() {
+				if _, err := p.Matches(t.Context(), "x", ""); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if most.Load() != passwordSlots() || total.Load() != 40 {
+			t.Errorf("%d at once, of %d allowed; %d in all", most.Load(), passwordSlots(), total.Load())
+		}
+	})
+}

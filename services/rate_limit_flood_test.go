@@ -1,0 +1,202 @@
+package services
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"gatehouse/models"
+	"gatehouse/services/servicestest"
+)
+
+// commandsRun is how many commands the server got from clients: scripts count
+// once, what they call does not.
+func commandsRun(t *testing.T, server *servicestest.RedisServer) int { return scriptsRun(t, server) }
+
+// A flood of refused requests on one key (a million in full): Redis hears of a thousandth at most and
+// keeps no more for it, and the key passes again when promised.
+func TestProofRateLimitFlood(t *testing.T) {
+	server := servicestest.StartRedis(t)
+	l := limiterAt(t, server.Addr, false)
+	policy := models.Policy{Name: "p", Limit: 5, Window: 3 * time.Second, OnRedisDown: models.OnRedisDownClosed}
+	hit := models.Hit{Policy: policy, Key: "flooded"}
+	for range 5 {
+		takeAs(t, l, hit)
+	}
+	d := takeAs(t, l, hit)[0]
+	promised := time.Now().Add(d.RetryAfter)
+	key := "{flooded}rate:log:p:flooded"
+	memory, before := server.Do("MEMORY", "USAGE", key), commandsRun(t, server)
+	flood := 200_000
+	if longProof() {
+		flood = 1_000_000
+	}
+	var refused atomic.Int64
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range flood / 8 {
+				decisions, err := l.Take(context.Background(), "group", hit)
+				if err != nil || decisions[0].Allowed && time.Now().Before(promised.Add(-2*time.Millisecond)) {
+					t.Errorf("%+v, %v", decisions, err)
+					return
+				}
+				if !decisions[0].Allowed {
+					refused.Add(1)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if n := commandsRun(t, server) - before; n > flood/1000 {
+		t.Errorf("%d commands for %d requests", n, flood)
+	}
+	if time.Now().After(promised) {
+		t.Skipf("too slow a machine for the rest: %d were refused", refused.Load())
+	}
+	if after := server.Do("MEMORY", "USAGE", key); after != memory {
+		t.Errorf("%s bytes before, %s after", memory, after)
+	}
+	servicestest.Eventually(t, 5*time.Second, func() bool { return takeAs(t, l, hit)[0].Allowed }, "never passed again")
+	if late := time.Since(promised); late < -2*time.Millisecond || late > time.Second {
+		t.Errorf("passed %v after the promised moment", late)
+	}
+}
+
+// Redis freezes under load: the first calls cost one deadline, the next nothing,
+// and all is normal within a second of its return.
+func TestProofRateLimitFrozenUnderLoad(t *testing.T) {
+	const deadline = 100 * time.Millisecond
+	firstBound, thenBound := deadline+500*time.Millisecond, 50*time.Millisecond // on any machine
+	if longProof() {                                                            // a machine with nothing else to do
+		firstBound, thenBound = deadline+5*time.Millisecond, 100*time.Microsecond
+	}
+	server := servicestest.StartRedis(t)
+	logger := slog.New(slog.NewTextHandler(io.Discard, nil))
+	redis := NewRedis(RedisOptions{Client: rueidis.ClientOption{InitAddress: []string{server.Addr}}, Timeout: deadline, Logger: logger})
+	t.Cleanup(func() { _ = redis.Close(context.Background()) })
+	servicestest.Eventually(t, 5*time.Second, redis.Available, "Redis did not become available")
+	l := NewRateLimiter(redis, RateLimiterOptions{Logger: logger})
+	policy := models.Policy{Name: "p", Limit: models.MaxLimit, Window: time.Second}
+	before := runtime.NumGoroutine()
+	const load = 32
+	var stop, frozen atomic.Bool
+	var mu sync.Mutex
+	var first, then []time.Duration // that began before, and after, Redis counted as away
+	var wg sync.WaitGroup
+	for i := range load {
+		wg.Go(func() {
+			hit := models.Hit{Policy: policy, Key: strings.Repeat("k", i+1)}
+			for !stop.Load() {
+				wasOpen, start := !redis.Available(), time.Now()
+				decisions, err := l.Take(context.Background(), "group", hit)
+				took := time.Since(start)
+				if err != nil || !decisions[0].Allowed {
+					t.Errorf("%+v, %v", decisions, err)
+					return
+				}
+				if frozen.Load() && decisions[0].Degraded {
+					mu.Lock()
+					if wasOpen {
+						then = append(then, took)
+					} else {
+						first = append(first, took)
+					}
+					mu.Unlock()
+				}
+				<-time.After(200 * time.Microsecond)
+			}
+		})
+	}
+	<-time.After(100 * time.Millisecond)
+	server.Freeze()
+	frozen.Store(true)
+	servicestest.Eventually(t, 2*time.Second, func() bool { return !redis.Available() }, "the breaker did not open")
+	<-time.After(300 * time.Millisecond)
+	if n := runtime.NumGoroutine(); n > before+3*load+defaultInFlight {
+		t.Errorf("%d goroutines, %d before", n, before)
+	}
+	frozen.Store(false)
+	server.Thaw()
+	thawed := time.Now()
+	servicestest.Eventually(t, 2*time.Second, func() bool {
+		return !takeAs(t, l, models.Hit{Policy: policy, Key: "probe"})[0].Degraded
+	}, "still degraded")
+	if took := time.Since(thawed); took > time.Second {
+		t.Errorf("normal %v after Redis", took)
+	}
+	stop.Store(true)
+	wg.Wait()
+	if p := percentile(first, 99); len(first) == 0 || p > firstBound {
+		t.Errorf("the first %d calls took %v (p99), want at most %v", len(first), p, firstBound)
+	}
+	if p := percentile(then, 99); len(then) == 0 || p > thenBound {
+		t.Errorf("%d calls with the breaker open took %v (p99), want at most %v", len(then), p, thenBound)
+	}
+	t.Logf("p99 of the first %d calls %v, of %d later ones %v", len(first), percentile(first, 99), len(then), percentile(then, 99))
+}
+
+func percentile(all []time.Duration, p int) time.Duration {
+	if len(all) == 0 {
+		return 0
+	}
+	slices.Sort(all)
+	return all[(len(all)-1)*p/100]
+}
+
+// The scripts and the pure functions decide alike on whatever steps.
+func FuzzRateLimitScripts(f *testing.F) {
+	f.Add([]byte{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16})
+	f.Add([]byte{255, 0, 255, 0, 128, 1, 1, 1, 0, 0, 0, 0, 250, 3, 250, 3})
+	f.Fuzz(func(t *testing.T, steps []byte) {
+		l, server := limiterWithClock(t)
+		clock := time.UnixMicro(1_700_000_000_000_000)
+		policies := []models.Policy{
+			{Name: "log", Limit: 7, Window: time.Second},
+			{Name: "gcra", Limit: 40, Window: time.Second, Algorithm: models.AlgorithmGCRA},
+		}
+		var log slidingLog
+		var b bucket
+		for i := 0; i+2 < min(len(steps), 150); i += 3 {
+			clock = clock.Add(time.Duration(steps[i])*3*time.Millisecond - 30*time.Millisecond)
+			server.SetTime(clock)
+			policy := policies[steps[i+1]%2]
+			asks, err := l.prepare([]models.Hit{{Policy: policy, Key: "k", Cost: int64(steps[i+2]%5) + 1}}, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			a, id := asks[0], int64(i+1)
+			got, err := l.run(t.Context(), "k", asks, id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			look := func(now, cost int64) verdict {
+				if a.rule.burst > 0 {
+					return b.look(now, a.rule, cost)
+				}
+				return log.look(now, a.rule, cost)
+			}
+			want := look(clock.UnixMicro(), a.cost)
+			if want.passes {
+				if a.rule.burst > 0 {
+					b.add(want.at, a.rule, a.cost)
+				} else {
+					log.add(want.at, id, a.cost)
+				}
+				want = look(want.at, 0)
+			}
+			if got[0] != want {
+				t.Fatalf("step %d, %s cost %d: the script says %+v, the function %+v", i, policy.Name, a.cost, got[0], want)
+			}
+		}
+	})
+}

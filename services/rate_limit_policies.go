@@ -1,0 +1,174 @@
+package services
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/goccy/go-yaml"
+	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/parser"
+
+	"gatehouse/models"
+)
+
+// PolicySet replaces and completes the policies of the program, so that they can
+// be changed without it. Nil is an empty set. It is not changed once made.
+type PolicySet struct {
+	byName map[string]*configuredPolicy
+	with   map[string][]models.Policy // decided together with the policy of that name
+}
+
+type configuredPolicy struct {
+	models.Policy
+	allowed, denied models.ClientList
+}
+
+// policyFile is a policy file as YAML.
+type policyFile struct {
+	Policies []struct {
+		Name        string             `yaml:"name"`
+		Limit       int64              `yaml:"limit"`
+		Window      string             `yaml:"window"`
+		Algorithm   models.Algorithm   `yaml:"algorithm"`
+		OnRedisDown models.OnRedisDown `yaml:"on_redis_down"`
+		Shadow      bool               `yaml:"shadow"`
+		Lease       int64              `yaml:"lease"`
+		With        string             `yaml:"with"`
+		Allow       []string           `yaml:"allow"`
+		Deny        []string           `yaml:"deny"`
+	} `yaml:"policies"`
+}
+
+// ParsePolicies reads a policy file:
+//
+//	policies:
+//	  - name: api             # in place of the program's policy of that name
+//	    limit: 300
+//	    window: 1m
+//	    allow: [10.0.0.0/8]   # never limited: networks, addresses or keys such as user:42
+//	    deny: [192.0.2.7]     # always refused
+//	  - name: api-burst       # one more, decided together with api, for the same key
+//	    with: api
+//	    limit: 20
+//	    window: 1s
+//
+// and further algorithm (sliding-log, gcra), on_redis_down (local, open, closed),
+// shadow and lease, as in models.Policy. known are the names that the program
+// asks for: any other policy needs a with. An error is one line that begins with
+// name and the number of the line that is wrong.
+func ParsePolicies(name string, source []byte, known ...string) (*PolicySet, error) {
+	var file policyFile
+	if err := yaml.UnmarshalWithOptions(source, &file, yaml.Strict()); err != nil {
+		var at yaml.Error
+		if errors.As(err, &at) && at.GetToken() != nil && at.GetToken().Position != nil {
+			return nil, fmt.Errorf("%s:%d: %s", name, at.GetToken().Position.Line, firstLine(at.GetMessage()))
+		}
+		return nil, fmt.Errorf("%s: %s", name, firstLine(err.Error()))
+	}
+	tree, err := parser.ParseBytes(source, 0)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %s", name, firstLine(err.Error()))
+	}
+	set := &PolicySet{byName: map[string]*configuredPolicy{}, with: map[string][]models.Policy{}}
+	for i, p := range file.Policies {
+		wrong := func(field string, err error) error {
+			return fmt.Errorf("%s:%d: %w", name, lineOf(tree, i, field), err)
+		}
+		window, err := time.ParseDuration(p.Window)
+		if err != nil && p.Window != "" {
+			return nil, wrong("window", fmt.Errorf("policy %q: window %q is not allowed: must be a duration such as 1m", p.Name, p.Window))
+		}
+		// Field by field, so that the first that does not fit is the one named.
+		c := &configuredPolicy{Policy: models.Policy{Name: "name", Limit: 1, Window: time.Second}}
+		for _, set := range []struct {
+			field string
+			to    func()
+		}{
+			{"name", func() { c.Name = p.Name }},
+			{"limit", func() { c.Limit = p.Limit }},
+			{"window", func() { c.Window = window }},
+			{"algorithm", func() { c.Algorithm = p.Algorithm }},
+			{"on_redis_down", func() { c.OnRedisDown = p.OnRedisDown }},
+			{"lease", func() { c.Lease = p.Lease }},
+		} {
+			set.to()
+			if err := c.Validate(); err != nil {
+				return nil, wrong(set.field, err)
+			}
+		}
+		c.Shadow = p.Shadow
+		if c.allowed, err = models.NewClientList(p.Allow...); err != nil {
+			return nil, wrong("allow", fmt.Errorf("policy %q: allow: %w", p.Name, err))
+		}
+		if c.denied, err = models.NewClientList(p.Deny...); err != nil {
+			return nil, wrong("deny", fmt.Errorf("policy %q: deny: %w", p.Name, err))
+		}
+		switch {
+		case set.byName[p.Name] != nil:
+			return nil, wrong("name", fmt.Errorf("policy %q is given twice", p.Name))
+		case p.With == "" && !slices.Contains(known, p.Name):
+			return nil, wrong("name", fmt.Errorf("policy %q is not known: it must be one of %s, or say with which of them", p.Name, strings.Join(known, ", ")))
+		case p.With != "" && (!slices.Contains(known, p.With) || slices.Contains(known, p.Name)):
+			return nil, wrong("with", fmt.Errorf("policy %q cannot go with %q: must be a policy of its own with one of %s", p.Name, p.With, strings.Join(known, ", ")))
+		case p.With != "":
+			set.with[p.With] = append(set.with[p.With], c.Policy)
+		}
+		set.byName[p.Name] = c
+	}
+	return set, nil
+}
+
+// lineOf is where a field of the i-th policy is, or else the policy.
+func lineOf(tree *ast.File, i int, field string) int {
+	for _, path := range []string{fmt.Sprintf("$.policies[%d].%s", i, field), fmt.Sprintf("$.policies[%d].name", i), fmt.Sprintf("$.policies[%d]", i)} {
+		p, err := yaml.PathString(path)
+		if err != nil {
+			continue
+		}
+		if node, err := p.FilterFile(tree); err == nil && node != nil {
+			return node.GetToken().Position.Line
+		}
+	}
+	return 1
+}
+
+func firstLine(text string) string {
+	line, _, _ := strings.Cut(strings.TrimSpace(text), "\n")
+	return line
+}
+
+// Configure puts a policy set to use from the next decision on; nil ends that.
+// What was counted stays counted.
+func (l *RateLimiter) Configure(set *PolicySet) { l.policies.Store(set) }
+
+// Effective is the policy as the set has it: what Take decides by.
+func (l *RateLimiter) Effective(p models.Policy) models.Policy {
+	if c := l.policies.Load().find(p.Name); c != nil {
+		return c.Policy
+	}
+	return p
+}
+
+func (s *PolicySet) find(name string) *configuredPolicy {
+	if s == nil {
+		return nil
+	}
+	return s.byName[name]
+}
+
+// expand adds the policies that go along, for the same key and cost.
+func (s *PolicySet) expand(hits []models.Hit) []models.Hit {
+	if s == nil || len(s.with) == 0 {
+		return hits
+	}
+	all := slices.Clone(hits)
+	for _, hit := range hits {
+		for _, p := range s.with[hit.Policy.Name] {
+			all = append(all, models.Hit{Policy: p, Key: hit.Key, Cost: hit.Cost})
+		}
+	}
+	return all
+}

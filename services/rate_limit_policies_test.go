@@ -1,0 +1,95 @@
+package services
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"gatehouse/models"
+)
+
+const samplePolicies = `# the front door
+policies:
+  - name: api
+    limit: 3
+    window: 1m
+    allow: [10.0.0.0/8, "user:1"]
+    deny: [192.0.2.7]
+  - name: api-burst
+    with: api
+    limit: 2
+    window: 1s
+    algorithm: sliding-log
+    on_redis_down: closed
+    lease: 1
+`
+
+func TestParsePoliciesNamesTheLine(t *testing.T) {
+	if _, err := ParsePolicies("p.yaml", []byte(samplePolicies), "api", "login"); err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []struct{ name, old, new, want string }{
+		{"no limit", "limit: 3", "limit: 0", "p.yaml:4: "},
+		{"a large limit", "limit: 3", "limit: 9999999", "p.yaml:4: "},
+		{"not a number", "limit: 3", "limit: three", "p.yaml:4: "},
+		{"a window too short", "window: 1s", "window: 10ms", "p.yaml:11: "},
+		{"not a duration", "window: 1s", "window: often", "p.yaml:11: "},
+		{"an unknown algorithm", "sliding-log", "leaky", "p.yaml:12: "},
+		{"an unknown failure policy", "closed", "panic", "p.yaml:13: "},
+		{"a lease above the limit", "lease: 1", "lease: 7", "p.yaml:14: "},
+		{"an unknown field", "lease: 1", "leash: 1", "p.yaml:14: "},
+		{"a bad network", "10.0.0.0/8", "10.0.0.0/99", "p.yaml:6: "},
+		{"a bad address", "192.0.2.7", "192.0.2/7", "p.yaml:7: "},
+		{"an unknown policy", "name: api\n", "name: ape\n", "p.yaml:3: "},
+		{"an unknown companion", "with: api", "with: ape", "p.yaml:9: "},
+		{"twice", "name: api-burst\n    with: api", "name: api", "p.yaml:8: "},
+		{"a companion that is known", "name: api-burst", "name: login", "p.yaml:9: "},
+		{"no limit given", "    limit: 3\n", "", "p.yaml:3: "},
+		{"not YAML", "policies:", "policies: [", "p.yaml:"},
+	} {
+		_, err := ParsePolicies("p.yaml", []byte(strings.Replace(samplePolicies, row.old, row.new, 1)), "api", "login")
+		if err == nil || !strings.HasPrefix(err.Error(), row.want) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: %v, want %s...", row.name, err, row.want)
+		}
+	}
+	for _, empty := range []string{"", "policies:\n", "# nothing\n"} {
+		if set, err := ParsePolicies("p.yaml", []byte(empty), "api"); err != nil || len(set.byName) != 0 {
+			t.Errorf("%q: %v, %v", empty, set, err)
+		}
+	}
+}
+
+func TestConfiguredPolicies(t *testing.T) {
+	l := limiterOn(t, false)
+	set, err := ParsePolicies("p.yaml", []byte(strings.Replace(samplePolicies, "lease: 1", "lease: 0", 1)), "api")
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := models.Policy{Name: "api", Limit: 100, Window: time.Minute}
+	hit := func(key string) models.Hit { return models.Hit{Policy: own, Key: key} }
+	if d := takeAs(t, l, hit("k"))[0]; d.Policy.Limit != 100 {
+		t.Fatalf("before: %+v", d)
+	}
+	l.Configure(set)
+	for i, want := range []bool{true, true, false, false} { // the companion allows 2 a second
+		ds := takeAs(t, l, hit("user:9"))
+		if len(ds) != 2 || ds[0].Policy.Limit != 3 || ds[1].Policy.Name != "api-burst" || ds[0].Allowed && ds[1].Allowed != want {
+			t.Fatalf("hit %d: %+v", i, ds)
+		}
+	}
+	for range 5 {
+		if ds := takeAs(t, l, hit("ip:10.1.2.3")); !ds[0].Allowed || ds[0].ID != "" {
+			t.Fatalf("allowed: %+v", ds)
+		}
+	}
+	if ds := takeAs(t, l, hit("ip:192.0.2.7")); ds[0].Allowed || ds[0].RetryAfter != time.Minute {
+		t.Fatalf("denied: %+v", ds)
+	}
+	if p := l.Effective(own); p.Limit != 3 {
+		t.Errorf("effective %+v", p)
+	}
+	l.Configure(nil)
+	if ds := takeAs(t, l, hit("user:9")); len(ds) != 1 || ds[0].Policy.Limit != 100 || !ds[0].Allowed {
+		t.Fatalf("after: %+v", ds)
+	}
+}

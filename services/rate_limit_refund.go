@@ -1,0 +1,90 @@
+package services
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/redis/rueidis"
+
+	"gatehouse/models"
+)
+
+// Refund takes back exactly what the decisions counted; those that counted
+// nothing are skipped. Without Redis an admission made there stays until it
+// leaves its window, and the error is models.ErrUnavailable. Of a GCRA admission
+// it takes back what has not leaked out since.
+func (l *RateLimiter) Refund(ctx context.Context, decisions ...models.Decision) error {
+	var errs []error
+	for _, d := range decisions {
+		if d.ID == "" {
+			continue
+		}
+		e, err := parseEntry(d.ID)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("refund %s: %w", d.Policy.Name, err))
+			continue
+		}
+		a := newAsk(models.Hit{Policy: d.Policy, Cost: e.cost})
+		a.name.key = e.key
+		if err := l.refund(ctx, &a, e); err != nil {
+			errs = append(errs, fmt.Errorf("refund %s: %w", d.Policy.Name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (l *RateLimiter) refund(ctx context.Context, a *ask, e entry) (err error) {
+	key := placedKey{e.tag, a.name}
+	defer func() { l.table.refund(*a, e.id, e.localAt) }()
+	switch {
+	case e.at == leasedEntry:
+		if l.leases.unuse(key, e.id, e.cost) {
+			return nil
+		}
+		return l.askForBlock(ctx, key, a.hit.Policy, 0, 0, 0, []block{{id: e.id, used: -e.cost}}).err
+	case e.at > 0:
+		_, err = l.redis.Exec(ctx, l.scripts.refund, []string{l.redisKey(e.tag, a)}, e.refundArgs(a.rule))
+		return err
+	}
+	l.owed.remove(e.tag, a, e.id, e.localAt, l.table.now())
+	// An admission made here may be at Redis too, when only the reply got lost or
+	// it was accounted since: a log knows it by its id, a bucket cannot tell.
+	if a.rule.burst == 0 && !a.leased() && l.redis.Available() {
+		_, _ = l.redis.Exec(ctx, l.scripts.refund, []string{l.redisKey(e.tag, a)}, e.refundArgs(a.rule))
+	}
+	return nil
+}
+
+// Reset gives the keys of the hits, asked in this group, their whole quota back.
+// Blocks of a leased policy that other instances have at hand are still used.
+// Without Redis only this instance forgets, and the error is models.ErrUnavailable.
+func (l *RateLimiter) Reset(ctx context.Context, group string, hits ...models.Hit) error {
+	asks, err := l.prepare(hits, nil)
+	if err != nil || len(asks) == 0 {
+		return err
+	}
+	tag := tagOf(group, asks)
+	var keys []string
+	for i := range asks {
+		a := &asks[i]
+		if a.leased() {
+			keys = append(keys, l.leaseKeys(placedKey{tag, a.name})...)
+			continue
+		}
+		keys = append(keys, l.redisKey(tag, a))
+	}
+	_, err = l.redis.Do(ctx, func(ctx context.Context, c rueidis.Client) rueidis.RedisResult {
+		return c.Do(ctx, c.B().Del().Key(keys...).Build())
+	})
+	for _, a := range asks {
+		key := placedKey{tag, a.name}
+		l.leases.drop(key)
+		l.owed.forget(key)
+		l.table.reset(a)
+	}
+	if err != nil {
+		return fmt.Errorf("reset rate limits: %w", err)
+	}
+	return nil
+}

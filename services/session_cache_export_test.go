@@ -1,0 +1,11 @@
+package services
+
+import "time"
+
+// Tracks reports whether a token's session is in memory and Redis tells of its
+// changes, so that it is good for longer than 2 s.
+func (c *SessionCache) Tracks(token string) bool {
+	key, _ := keyOfToken(token)
+	held := c.memory.get(key)
+	return held != nil && !held.stale.Load() && c.tracking.covers(held.Tracked, time.Now())
+}

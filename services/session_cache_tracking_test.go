@@ -1,0 +1,120 @@
+package services_test
+
+import (
+	"fmt"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"gatehouse/services"
+	"gatehouse/services/servicestest"
+)
+
+// warmForLong returns when an instance keeps a session in memory beyond the 2 s
+// that it may without being told of changes.
+func warmForLong(t *testing.T, i sessionInstance, token string) {
+	t.Helper()
+	servicestest.Eventually(t, 5*time.Second, func() bool { mustGet(t, i, token); return i.Tracks(token) }, "Redis does not tell of changes")
+}
+
+// commands is how many commands that read or write the server has served.
+func commands(t *testing.T, server *servicestest.RedisServer) int {
+	t.Helper()
+	total := 0
+	for line := range strings.Lines(server.Do("INFO", "commandstats")) {
+		for _, name := range []string{"get", "set", "eval", "evalsha", "del", "multi", "exec", "pttl"} {
+			if rest, ok := strings.CutPrefix(line, "cmdstat_"+name+":calls="); ok {
+				count, _, _ := strings.Cut(rest, ",")
+				n, err := strconv.Atoi(count)
+				if err != nil {
+					t.Fatal(err)
+				}
+				total += n
+			}
+		}
+	}
+	return total
+}
+
+// A session that Redis watches over is read for long without asking anybody.
+func TestSessionTrackedReadsAskNobody(t *testing.T) {
+	t.Parallel()
+	server := servicestest.StartRedis(t)
+	i := startSessions(t, 1, server, services.SessionOptions{})[0]
+	token, _ := signIn(t, i, signUp(t, i.db, "ann@example.com"))
+	warmForLong(t, i, token)
+	reads, before := i.db.reads.Load(), commands(t, server)
+	const long = 2500 * time.Millisecond
+	began := time.Now()
+	for time.Since(began) < long {
+		mustGet(t, i, token)
+	}
+	probes := int(time.Since(began)/(250*time.Millisecond)) + 2 // of the Redis service
+	if sent := commands(t, server) - before; sent > probes || i.db.reads.Load() != reads {
+		t.Errorf("%d commands and %d queries", sent, i.db.reads.Load()-reads)
+	}
+}
+
+// Values saved at one instance reach another, which has the session in memory for
+// long, in milliseconds.
+func TestSessionTrackedValuesAreFresh(t *testing.T) {
+	all := startSessions(t, 2, servicestest.StartRedis(t), services.SessionOptions{})
+	a, b := all[0], all[1]
+	token, s := signIn(t, a, signUp(t, a.db, "ann@example.com"))
+	warmForLong(t, b, token)
+	for n := range 5 {
+		saved, err := a.SaveData(t.Context(), s, fmt.Append(nil, n))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s = saved
+		servicestest.Eventually(t, 500*time.Millisecond, func() bool { return string(mustGet(t, b, token).Data) == fmt.Sprint(n) }, "old values")
+	}
+}
+
+// When the connection that tells of changes is gone, or hangs, a copy is good for
+// 2 s more, and rueidis's own copy is not taken for a fresh one.
+func TestSessionTrackingLost(t *testing.T) {
+	for name, lose := range map[string]func(*servicestest.RedisServer, *servicestest.Proxy){
+		"redis frozen": func(server *servicestest.RedisServer, _ *servicestest.Proxy) { server.Freeze() },
+		"cut off":      func(_ *servicestest.RedisServer, proxy *servicestest.Proxy) { proxy.Cut() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := servicestest.StartRedis(t)
+			proxy := servicestest.NewProxy(t, server.Addr)
+			path := filepath.Join(t.TempDir(), "sessions.db")
+			a := startSessionCache(t, path, startRedisClient(t, services.RedisOptions{Disabled: true}), services.SessionOptions{})
+			b := startSessionCache(t, path, newRedis(t, proxy.Addr), services.SessionOptions{})
+			token, s := signIn(t, a, signUp(t, a.db, "ann@example.com"))
+			warmForLong(t, b, token)
+			lose(server, proxy)
+			// Behind the back of everybody, so that only its age tells that the copy is old.
+			if _, err := a.db.SaveSessionData(t.Context(), s.Hash, s.Version, []byte("new")); err != nil {
+				t.Fatal(err)
+			}
+			servicestest.Eventually(t, revokeBound, func() bool { return string(mustGet(t, b, token).Data) == "new" }, "an old copy is used")
+			if name == "redis frozen" {
+				server.Thaw()
+			} else {
+				proxy.Restore()
+			}
+			servicestest.Eventually(t, 5*time.Second, b.redis.Available, "Redis is not used again")
+			warmForLong(t, b, token)
+		})
+	}
+}
+
+// Redis emptied: what it would have told is lost with it.
+func TestSessionTrackingAfterFlush(t *testing.T) {
+	t.Parallel()
+	server := servicestest.StartRedis(t)
+	i := startSessions(t, 1, server, services.SessionOptions{})[0]
+	token, _ := signIn(t, i, signUp(t, i.db, "ann@example.com"))
+	warmForLong(t, i, token)
+	server.Do("FLUSHALL")
+	servicestest.Eventually(t, revokeBound, func() bool { return !i.Warm(token) }, "still warm")
+	warmForLong(t, i, token)
+}

@@ -1,0 +1,99 @@
+package services_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"gatehouse/models"
+	"gatehouse/services"
+	"gatehouse/services/servicestest"
+)
+
+// Values saved by an instance that is cut off from Redis are seen by the others in
+// time, although Redis, which they reach, still has the old ones; and afterwards.
+func TestSessionValuesSavedWithoutRedis(t *testing.T) {
+	t.Parallel()
+	server := servicestest.StartRedis(t)
+	proxy := servicestest.NewProxy(t, server.Addr)
+	path := filepath.Join(t.TempDir(), "sessions.db")
+	a := startSessionCache(t, path, newRedis(t, proxy.Addr), services.SessionOptions{})
+	b := startSessionCache(t, path, newRedis(t, server.Addr), services.SessionOptions{})
+	token, s := signIn(t, a, signUp(t, a.db, "ann@example.com"))
+	warmForLong(t, b, token)
+	proxy.Cut()
+	for n := range 3 {
+		text := fmt.Sprint("new ", n)
+		saved, err := a.SaveData(t.Context(), s, []byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s = saved
+		if got := mustGet(t, a, token); string(got.Data) != text {
+			t.Errorf("a reads %q", got.Data)
+		}
+		servicestest.Eventually(t, revokeBound, func() bool { return string(mustGet(t, b, token).Data) == text }, "b reads old values")
+	}
+	proxy.Restore()
+	servicestest.Eventually(t, 3*time.Second, func() bool { return a.redis.Available() }, "Redis is not used again")
+	for name, i := range map[string]sessionInstance{"a": a, "b": b} {
+		if got := mustGet(t, i, token); string(got.Data) != "new 2" {
+			t.Errorf("%s reads %q", name, got.Data)
+		}
+	}
+}
+
+// With Redis there, the log is spared: it carries what ends sessions, not values.
+func TestSessionValuesDoNotFillTheLog(t *testing.T) {
+	i := startSessions(t, 1, servicestest.StartRedis(t), services.SessionOptions{})[0]
+	_, s := signIn(t, i, signUp(t, i.db, "ann@example.com"))
+	for range 10 {
+		saved, err := i.SaveData(t.Context(), s, []byte("x"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s = saved
+	}
+	if n := i.db.notes.Load(); n != 0 {
+		t.Errorf("%d entries", n)
+	}
+}
+
+// Many writers of one session: each is kept, or told.
+func TestSessionConcurrentWriters(t *testing.T) {
+	all := startSessions(t, 2, servicestest.StartRedis(t), services.SessionOptions{})
+	token, s := signIn(t, all[0], signUp(t, all[0].db, "ann@example.com"))
+	const writers, tries = 100, 3
+	var kept atomic.Int64
+	var wg sync.WaitGroup
+	for n := range writers {
+		wg.Go(func() {
+			i, mine := all[n%2], s
+			for range tries {
+				now, err := i.SaveData(t.Context(), mine, append(bytes.Clone(mine.Data), byte(n)))
+				switch {
+				case err == nil:
+					kept.Add(1)
+					return
+				case !errors.Is(err, models.ErrStale):
+					t.Logf("writer %d is told that nobody knows: %v", n, err)
+					return
+				}
+				mine = now
+			}
+		})
+	}
+	wg.Wait()
+	row, err := all[0].db.Store.Session(t.Context(), s.Hash, time.Now())
+	if err != nil || len(row.Data) < int(kept.Load()) || int(row.Version-s.Version) != len(row.Data) || kept.Load() == 0 {
+		t.Errorf("%d kept of %d; the row has %d, version %d, %v", kept.Load(), writers, len(row.Data), row.Version, err)
+	}
+	for _, i := range all {
+		servicestest.Eventually(t, revokeBound, func() bool { return bytes.Equal(mustGet(t, i, token).Data, row.Data) }, "an instance reads old values")
+	}
+}

@@ -1,0 +1,222 @@
+package services_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"gatehouse/models"
+	"gatehouse/services"
+	"gatehouse/services/store"
+)
+
+// proofVariable makes the test binary, run again, one instance of the proof.
+const proofVariable = "GATEHOUSE_PROOF_INSTANCE"
+
+// proofInstance says what an instance works with.
+type proofInstance struct{ Database, Redis string }
+
+// proofCall is one line to an instance, proofReply one from it.
+type proofCall struct {
+	ID                     int
+	Op, Token, User, Email string
+	Role                   string
+}
+
+type proofReply struct {
+	ID     int
+	Result string // "ok", "none", "stale", "unavailable" or what went wrong
+	Token  string
+	Role   string
+}
+
+// TestSessionProofInstance is not a test: it serves one instance of the proof.
+func TestSessionProofInstance(t *testing.T) {
+	text := os.Getenv(proofVariable)
+	if text == "" {
+		t.Skip("serves TestSessionProof")
+	}
+	var with proofInstance
+	if err := json.Unmarshal([]byte(text), &with); err != nil {
+		t.Fatal(err)
+	}
+	db, err := store.Open(t.Context(), store.Options{URL: with.Database, Timeout: 10 * time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	redis := services.NewRedis(services.RedisOptions{Client: rueidis.ClientOption{InitAddress: []string{with.Redis}}, KeyPrefix: "test:", Logger: quiet()})
+	cache := services.NewSessionCache(redis, db, services.SessionOptions{MaxPerUser: 1_000_000, Secrets: []string{"the secret of the proof, all instances have it"}, Logger: quiet()})
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+	redis.WaitReady(ctx)
+	cancel()
+
+	var out sync.Mutex
+	reply := func(r proofReply) {
+		line, _ := json.Marshal(r)
+		out.Lock()
+		defer out.Unlock()
+		fmt.Printf("@%s\n", line)
+	}
+	reply(proofReply{Result: "ready"})
+	lines := bufio.NewScanner(os.Stdin)
+	for lines.Scan() {
+		var call proofCall
+		if err := json.Unmarshal(lines.Bytes(), &call); err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			r, err := serveProof(context.Background(), cache, db, call)
+			r.ID, r.Result = call.ID, "ok"
+			switch {
+			case errors.Is(err, models.ErrNotFound):
+				r.Result = "none"
+			case errors.Is(err, models.ErrStale):
+				r.Result = "stale"
+			case errors.Is(err, models.ErrUnavailable):
+				r.Result = "unavailable"
+			case err != nil:
+				r.Result = err.Error()
+			}
+			reply(r)
+		}()
+	}
+}
+
+func serveProof(ctx context.Context, cache *services.SessionCache, db *store.Store, call proofCall) (proofReply, error) {
+	switch call.Op {
+	case "sign in":
+		who, err := db.Credentials(ctx, call.Email)
+		if err != nil {
+			return proofReply{}, err
+		}
+		token, _, err := cache.Set(ctx, of(who))
+		return proofReply{Token: token}, err
+	case "read":
+		s, err := cache.Get(services.WithRedisBudget(ctx), call.Token)
+		if err != nil {
+			return proofReply{}, err
+		}
+		cache.Seen(s)
+		return proofReply{Role: s.Roles[0]}, nil
+	case "end":
+		return proofReply{}, cache.Delete(ctx, call.Token)
+	case "end all":
+		return proofReply{}, cache.DeleteUser(ctx, call.User)
+	case "role":
+		_, err := db.UpdateUser(ctx, call.User, models.UserPatch{Roles: []string{call.Role}})
+		cache.CatchUp(ctx)
+		return proofReply{}, err
+	case "password":
+		s, err := cache.Get(ctx, call.Token)
+		if err != nil {
+			return proofReply{}, err
+		}
+		who, err := db.CredentialsByID(ctx, s.User.ID)
+		if err != nil {
+			return proofReply{}, err
+		}
+		token, _, err := cache.ChangePassword(ctx, s, who.Epoch, "another hash")
+		return proofReply{Token: token}, err
+	}
+	return proofReply{}, fmt.Errorf("unknown %q", call.Op)
+}
+
+// remote is an instance in a process of its own.
+type remote struct {
+	t  *testing.T
+	in io.Writer
+
+	mu      sync.Mutex
+	next    int
+	waiting map[int]chan proofReply
+}
+
+func startRemote(t *testing.T, with proofInstance) *remote {
+	t.Helper()
+	text, err := json.Marshal(with)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(os.Args[0], "-test.run=^TestSessionProofInstance$", "-test.timeout=0")
+	cmd.Env = append(os.Environ(), proofVariable+"="+string(text))
+	cmd.Stderr = os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	r := &remote{t: t, in: in, waiting: map[int]chan proofReply{}}
+	ready := make(chan struct{})
+	go r.read(out, ready)
+	select {
+	case <-ready:
+	case <-time.After(30 * time.Second):
+		t.Fatal("an instance does not start")
+	}
+	return r
+}
+
+func (r *remote) read(out io.Reader, ready chan struct{}) {
+	lines := bufio.NewScanner(out)
+	for lines.Scan() {
+		line := lines.Bytes()
+		if len(line) == 0 || line[0] != '@' {
+			continue
+		}
+		var reply proofReply
+		if json.Unmarshal(line[1:], &reply) != nil {
+			continue
+		}
+		if reply.Result == "ready" {
+			close(ready)
+			continue
+		}
+		r.mu.Lock()
+		answer := r.waiting[reply.ID]
+		delete(r.waiting, reply.ID)
+		r.mu.Unlock()
+		answer <- reply
+	}
+}
+
+func (r *remote) call(call proofCall) proofReply {
+	answer := make(chan proofReply, 1)
+	r.mu.Lock()
+	r.next++
+	call.ID = r.next
+	r.waiting[call.ID] = answer
+	line, _ := json.Marshal(call)
+	_, err := r.in.Write(append(line, '\n'))
+	r.mu.Unlock()
+	if err != nil {
+		return proofReply{Result: err.Error()}
+	}
+	select {
+	case reply := <-answer:
+		return reply
+	case <-time.After(60 * time.Second):
+		return proofReply{Result: "no answer"}
+	}
+}

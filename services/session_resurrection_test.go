@@ -1,0 +1,269 @@
+package services_test
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"gatehouse/models"
+	"gatehouse/services"
+	"gatehouse/services/servicestest"
+)
+
+// TestSessionResurrectionProof ends sessions in every way while something keeps an
+// old copy of them: a read that is paused for longer than copies live, a Redis that
+// gets its old bytes back or is emptied, another Redis that is told nothing, a
+// sign-in that races a change of password. None comes back.
+func TestSessionResurrectionProof(t *testing.T) {
+	rounds := 60
+	if proving() {
+		rounds = 100_000
+	}
+	shared, other := servicestest.StartRedis(t), servicestest.StartRedis(t)
+	path := filepath.Join(t.TempDir(), "sessions.db")
+	opt := services.SessionOptions{MaxPerUser: 1_000_000}
+	var all []sessionInstance
+	for _, server := range []*servicestest.RedisServer{shared, shared, other} { // two share a Redis, one has its own
+		all = append(all, startSessionCache(t, path, newRedis(t, server.Addr), opt))
+	}
+	servers := []*servicestest.RedisServer{shared, other}
+	signUp(t, all[0].db, "ann@example.com")
+	var ended []string
+	for round := range rounds {
+		ended = append(ended, resurrect(t, all, servers)...)
+		if t.Failed() {
+			t.Fatalf("in round %d", round)
+		}
+		ended = ended[max(0, len(ended)-100):]
+	}
+	for _, i := range all { // later, when nobody has just caught up
+		for _, token := range ended {
+			refused(t, i, token)
+		}
+	}
+}
+
+// resurrect begins a session, ends it, brings its copies back, and returns the
+// tokens that nobody may accept any more.
+func resurrect(t *testing.T, all []sessionInstance, servers []*servicestest.RedisServer) (ended []string) {
+	t.Helper()
+	ann, err := all[0].db.Credentials(t.Context(), "ann@example.com")
+	if err != nil {
+		t.Fatal(err)
+	}
+	order := rand.Perm(len(all))
+	at, late := all[order[0]], all[order[1]]
+	token, s := signIn(t, at, ann)
+	for _, i := range all {
+		mustGet(t, i, token)
+	}
+	key := "test:session:" + s.Hash
+	var old []string
+	for _, server := range servers {
+		old = append(old, server.Do("GET", key))
+	}
+	if rand.IntN(4) == 0 {
+		servers[0].Do("FLUSHALL")
+	}
+
+	// A read of the row that is overtaken by the end.
+	read, goOn := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	pause := func() { once.Do(func() { close(read); <-goOn }) }
+	late.db.afterRead.Store(&pause)
+	filled := make(chan struct{})
+	go func() {
+		defer close(filled)
+		_, _ = late.Refresh(t.Context(), s) // reads the row, whatever copies there are
+	}()
+	<-read
+	ended = append(ended, token)
+	var racing sync.WaitGroup
+	switch rand.IntN(5) {
+	case 0:
+		err = at.DeleteByHash(t.Context(), s.Hash)
+	case 1:
+		err = at.DeleteByID(t.Context(), ann.ID, s.ID)
+	case 2:
+		err = at.DeleteUser(t.Context(), ann.ID)
+	case 3:
+		_, kept, setErr := at.Set(t.Context(), of(ann))
+		err = errors.Join(setErr, at.DeleteOthers(t.Context(), kept))
+	case 4:
+		signedIn := make(chan string, 1)
+		racing.Go(func() {
+			raced, _, err := all[order[2]].Set(t.Context(), of(ann))
+			if err != nil && !errors.Is(err, models.ErrStale) {
+				t.Error(err)
+			}
+			signedIn <- raced
+		})
+		_, _, err = at.ChangePassword(t.Context(), s, ann.Epoch, "new hash")
+		racing.Wait()
+		if raced := <-signedIn; raced != "" {
+			ended = append(ended, raced)
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, token := range ended {
+		refused(t, at, token)
+	}
+	for _, i := range all {
+		i.CatchUp(t.Context())
+	}
+	close(goOn)
+	<-filled
+	for n, server := range servers {
+		if old[n] != "" {
+			server.Do("SET", key, old[n])
+		}
+	}
+	for _, i := range all {
+		for _, token := range ended {
+			refused(t, i, token)
+		}
+	}
+	return ended
+}
+
+// Redis comes back from a dump older than the end, and an instance starts then.
+func TestSessionResurrectionFromADump(t *testing.T) {
+	t.Parallel()
+	server := servicestest.StartRedis(t, "--dir", t.TempDir(), "--dbfilename", "old.rdb")
+	all := startSessions(t, 2, server, services.SessionOptions{})
+	ann := signUp(t, all[0].db, "ann@example.com")
+	token, s := signIn(t, all[0], ann)
+	valid, _ := signIn(t, all[0], ann)
+	for _, i := range all {
+		warmForLong(t, i, token)
+		warmForLong(t, i, valid)
+	}
+	server.Do("SAVE")
+	if err := all[0].DeleteByHash(t.Context(), s.Hash); err != nil {
+		t.Fatal(err)
+	}
+	server.Restart()
+	if server.Do("EXISTS", "test:session:"+s.Hash) != "1" {
+		t.Fatal("the old copy is not back")
+	}
+	refused(t, all[0], token)
+	servicestest.Eventually(t, revokeBound, func() bool {
+		_, err := all[1].Get(t.Context(), token)
+		return errors.Is(err, models.ErrNotFound)
+	}, "the old copy lives")
+	for _, i := range all {
+		servicestest.Eventually(t, 5*time.Second, i.redis.Available, "Redis is not used again")
+		refused(t, i, token)
+		mustGet(t, i, valid)
+	}
+}
+
+// The database comes back from a backup: a session that began after it is not
+// brought back by its copies, whether or not the log has grown since as far as it
+// was; one from before the backup goes on.
+func TestSessionDatabaseRestored(t *testing.T) {
+	for _, grown := range []int{0, 1, 5} {
+		t.Run(fmt.Sprint(grown), func(t *testing.T) {
+			t.Parallel()
+			i := startSessions(t, 1, servicestest.StartRedis(t), services.SessionOptions{})[0]
+			ann := signUp(t, i.db, "ann@example.com")
+			before, _ := signIn(t, i, ann)
+			backup := filepath.Join(t.TempDir(), "backup.db")
+			i.db.exec(t, "VACUUM INTO '"+backup+"'")
+			after, s := signIn(t, i, ann)
+			warmForLong(t, i, after)
+			if err := i.DeleteByHash(t.Context(), s.Hash); err != nil {
+				t.Fatal(err)
+			}
+			i.db.exec(t, "ATTACH '"+backup+"' AS backup; BEGIN IMMEDIATE; DELETE FROM sessions; INSERT INTO sessions SELECT * FROM backup.sessions;"+
+				"DELETE FROM revocations; INSERT INTO revocations SELECT * FROM backup.revocations;"+
+				"DELETE FROM revocation_head; INSERT INTO revocation_head SELECT * FROM backup.revocation_head; COMMIT; DETACH backup")
+			for range grown {
+				if err := i.db.Store.NoteChange(t.Context(), "somebody else's"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			servicestest.Eventually(t, revokeBound, func() bool {
+				_, err := i.Get(t.Context(), after)
+				return errors.Is(err, models.ErrNotFound)
+			}, "a copy of a session without a row lives")
+			for range 100 {
+				refused(t, i, after)
+				mustGet(t, i, before)
+			}
+		})
+	}
+}
+
+// TestSessionFrozenRedisProof: a steady load goes on while Redis is frozen;
+// nobody is signed out, nobody is told to come back later, and after the first
+// calls it is as quick as before.
+func TestSessionFrozenRedisProof(t *testing.T) {
+	frozenFor := 3 * time.Second
+	if proving() {
+		frozenFor = 10 * time.Second
+	}
+	server := servicestest.StartRedis(t)
+	i := startSessions(t, 1, server, services.SessionOptions{MaxPerUser: 100})[0]
+	ann := signUp(t, i.db, "ann@example.com")
+	var tokens []string
+	for range 20 {
+		token, _ := signIn(t, i, ann)
+		tokens = append(tokens, token)
+	}
+	for _, token := range tokens {
+		warmForLong(t, i, token)
+	}
+	load := func(d time.Duration) (took []time.Duration) {
+		t.Helper()
+		var mu sync.Mutex
+		var workers sync.WaitGroup
+		until := time.Now().Add(d)
+		for range 8 {
+			workers.Go(func() {
+				var mine []time.Duration
+				ticker := time.NewTicker(time.Millisecond)
+				defer ticker.Stop()
+				for time.Now().Before(until) {
+					<-ticker.C
+					began := time.Now()
+					s, err := i.Get(services.WithRedisBudget(t.Context()), tokens[rand.IntN(len(tokens))])
+					if err != nil {
+						t.Errorf("refused or told to wait: %v", err)
+						return
+					}
+					i.Seen(s)
+					mine = append(mine, time.Since(began))
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				took = append(took, mine...)
+			})
+		}
+		workers.Wait()
+		slices.Sort(took)
+		return took
+	}
+	p99 := func(took []time.Duration) time.Duration { return took[len(took)*99/100] }
+	healthy := load(2 * time.Second)
+	server.Freeze()
+	first := load(time.Second)
+	then := load(frozenFor - time.Second)
+	server.Thaw()
+	t.Logf("p99 healthy %v, first second %v (worst %v), then %v, of %d reads", p99(healthy), p99(first), first[len(first)-1], p99(then), len(healthy)+len(first)+len(then))
+	if proving() {
+		if p99(first) > 100*time.Millisecond {
+			t.Errorf("p99 of the first second is %v, more than the deadline", p99(first))
+		}
+		if p99(then) > p99(healthy)*3/2+50*time.Microsecond {
+			t.Errorf("p99 %v with Redis frozen, %v before", p99(then), p99(healthy))
+		}
+	}
+}

@@ -1,0 +1,77 @@
+package store_test
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"gatehouse/models"
+	"gatehouse/services/store"
+)
+
+// Many sessions are brought up to date in one write, and only live ones.
+func TestTouchSessions(t *testing.T) {
+	onBoth(t, func(t *testing.T, url string) {
+		s := open(t, url)
+		user, other := newUser(t, s, "ann@example.com"), newUser(t, s, "bob@example.com")
+		used, fresh, idle, ended := session(user, "used"), session(user, "fresh"), session(user, "idle"), session(other, "ended")
+		fresh.LastSeen, fresh.IdleAt = start.Add(10*time.Minute), start.Add(40*time.Minute)
+		idle.IdleAt = start
+		insert(t, s, used, fresh, idle, ended)
+		check(t, s.EndUserSessions(t.Context(), other.ID))
+
+		at := start.Add(time.Minute)
+		var seen []models.Activity
+		for _, hash := range []string{used.Hash, fresh.Hash, idle.Hash, ended.Hash, "none"} {
+			seen = append(seen, models.Activity{Hash: hash, LastSeen: at, IdleAt: at.Add(30 * time.Minute)})
+		}
+		written := must(s.TouchSessions(t.Context(), seen))
+		slices.Sort(written)
+		if want := []string{fresh.Hash, used.Hash}; !slices.Equal(written, want) {
+			t.Errorf("written %q, want %q", written, want)
+		}
+		if x := must(s.Session(t.Context(), used.Hash, at)); !x.LastSeen.Equal(at) || !x.IdleAt.Equal(at.Add(30*time.Minute)) {
+			t.Errorf("used is %+v", x)
+		}
+		if x := must(s.Session(t.Context(), fresh.Hash, at)); !x.LastSeen.Equal(fresh.LastSeen) || !x.IdleAt.Equal(fresh.IdleAt) {
+			t.Errorf("times went back: %+v", x)
+		}
+	})
+}
+
+// Instances that write the same sessions at once, in different order, while some
+// of these end, never wait for each other in a circle.
+func TestTouchSessionsAtTheSameTime(t *testing.T) {
+	onBoth(t, func(t *testing.T, url string) {
+		instances := []*store.Store{open(t, url), open(t, url)}
+		user := newUser(t, instances[0], "ann@example.com")
+		var seen []models.Activity
+		for i := range 100 {
+			x := session(user, fmt.Sprint(i))
+			insert(t, instances[0], x)
+			seen = append(seen, models.Activity{Hash: x.Hash, LastSeen: start, IdleAt: x.IdleAt})
+		}
+		var wg sync.WaitGroup
+		for _, s := range instances {
+			mine := slices.Clone(seen)
+			slices.Reverse(seen)
+			wg.Go(func() {
+				for range 20 {
+					if _, err := s.TouchSessions(t.Context(), mine); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		wg.Go(func() {
+			for _, hash := range []string{"hash-7", "hash-50", "hash-3"} {
+				if err := instances[0].EndSession(t.Context(), hash); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+		wg.Wait()
+	})
+}
