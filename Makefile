@@ -6,11 +6,11 @@ SHELL := /bin/bash
 
 # The tools have a module file of their own, so that go.mod holds only what the application needs.
 TOOL := go tool -modfile=tools/go.mod
-SWAG := $(TOOL) swag init --quiet --generalInfo main.go --dir ./ --exclude bench,e2e,tmp --parseInternal --outputTypes go,json,yaml
+SWAG := $(TOOL) swag init --quiet --generalInfo main.go --dir ./ --exclude bench,e2e,proof,tmp --parseInternal --outputTypes go,json,yaml
 
 FUZZTIME ?= 10s
 
-.PHONY: help run dev build test requirements lint fmt docs docs-check bench fuzz tidy clean
+.PHONY: help run dev build test requirements lint fmt docs docs-check bench proof fuzz tidy clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ docs-check: ## Check that docs/ is up to date
 
 bench: ## Run the Go benchmarks
 	go test -run '^$$' -bench . -benchmem ./...
+
+proof: ## Run the long proofs: linearizability, faults, topologies, no lost update
+	GATEHOUSE_PROOF=1 go test -race -timeout 60m -run Proof ./...
 
 fuzz: ## Run every fuzz test for FUZZTIME (10s) each
 	@grep -rHoE --include='*_test.go' '^func Fuzz[A-Za-z0-9_]+' . | sed -E 's|(.*)/[^/]*:func (.*)|\1 \2|' | \
