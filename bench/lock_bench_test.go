@@ -263,7 +263,7 @@ func TestLockWithinTheProcess(t *testing.T) {
 			return ours.WithLock(ctx, services.LockRequest{Resource: "one", TTL: lockTTL}, func(context.Context, services.Lock) error { return nil })
 		}},
 		contender{"rueidislock", func(int64) error {
-			// It can lose a waiter's wake-up, who then waits for ever.
+			// One of its waiters was seen to wait for minutes when all others had left.
 			ctx, cancel := context.WithTimeout(ctx, time.Second)
 			defer cancel()
 			_, release, err := theirs.WithContext(ctx, "one")
