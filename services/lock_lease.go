@@ -40,7 +40,7 @@ type lockLease struct {
 	key   leaseKey
 	req   LockRequest
 	lock  Lock
-	alive context.Context // ends, with the cause, when the lease is lost
+	alive context.Context //nolint:containedctx // the lease is what it tells of; ends, with the cause, when the lease is lost
 	lose  context.CancelCauseFunc
 	stop  context.CancelFunc
 	done  chan struct{} // closed when nobody extends the lease any more

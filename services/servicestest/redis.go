@@ -23,6 +23,8 @@ type RedisServer struct {
 	port string
 	args []string
 	cmd  *exec.Cmd
+
+	config string // of a sentinel
 }
 
 // StartRedis starts redis-server on a free port, without persistence unless args
@@ -55,6 +57,9 @@ func FreeAddr(t testing.TB) string {
 func (s *RedisServer) Start() {
 	s.t.Helper()
 	args := append([]string{"--port", s.port, "--bind", "127.0.0.1", "--save", "", "--dir", s.t.TempDir()}, s.args...)
+	if s.config != "" {
+		args = []string{s.config, "--sentinel", "--port", s.port, "--bind", "127.0.0.1"}
+	}
 	s.cmd = exec.Command("redis-server", args...)
 	// The server must not outlive a test binary that is killed.
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

@@ -1,0 +1,320 @@
+package bench
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/bsm/redislock"
+	"github.com/go-redsync/redsync/v4"
+	redsyncgoredis "github.com/go-redsync/redsync/v4/redis/goredis/v9"
+	redsyncrueidis "github.com/go-redsync/redsync/v4/redis/rueidis"
+	goredis "github.com/redis/go-redis/v9"
+	"github.com/redis/rueidis"
+	"github.com/redis/rueidis/rueidiscompat"
+	"github.com/redis/rueidis/rueidislock"
+
+	"gatehouse/models"
+	"gatehouse/services"
+	"gatehouse/services/servicestest"
+)
+
+const lockTTL = 10 * time.Second
+
+// newBenchLocker is one instance of ours.
+func newBenchLocker(t *testing.T, addr string) *services.Locker {
+	t.Helper()
+	log := slog.New(slog.NewTextHandler(io.Discard, nil))
+	redis := services.NewRedis(services.RedisOptions{
+		Client: rueidis.ClientOption{InitAddress: []string{addr}}, KeyPrefix: "gatehouse:", Timeout: 5 * time.Second, Logger: log,
+	})
+	t.Cleanup(func() { _ = redis.Close(context.Background()) })
+	redis.WaitReady(t.Context())
+	return services.NewLocker(redis, &services.LockerOptions{Logger: log})
+}
+
+func newRueidis(t *testing.T, addr string) rueidis.Client {
+	t.Helper()
+	client, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{addr}, AlwaysPipelining: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(client.Close)
+	return client
+}
+
+func newRueidisLock(t *testing.T, addr string) rueidislock.Locker {
+	t.Helper()
+	locker, err := rueidislock.NewLocker(rueidislock.LockerOption{
+		ClientOption: rueidis.ClientOption{InitAddress: []string{addr}}, KeyMajority: 1, NoLoopTracking: true,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(locker.Close)
+	return locker
+}
+
+func newGoRedis(t *testing.T, addr string) *goredis.Client {
+	t.Helper()
+	client := goredis.NewClient(&goredis.Options{Addr: addr, PoolSize: workers})
+	t.Cleanup(func() { _ = client.Close() })
+	return client
+}
+
+// cycles are acquire and release by each contender, of locks nobody else wants.
+func cycles(t *testing.T, addr string) []contender {
+	ctx := t.Context()
+	key := func(i int64) string { return fmt.Sprintf("k%d", i%keyNumber) }
+	client := newRueidis(t, addr)
+	compareAndDelete := rueidis.NewLuaScript(`if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0`)
+	ours, theirs := newBenchLocker(t, addr), newRueidisLock(t, addr)
+	bsm := redislock.New(newGoRedis(t, addr))
+	onGoRedis := redsync.New(redsyncgoredis.NewPool(newGoRedis(t, addr)))
+	onRueidis := redsync.New(redsyncrueidis.NewPool(rueidiscompat.NewAdapter(client)))
+	sync := func(rs *redsync.Redsync, prefix string) func(i int64) error {
+		return func(i int64) error {
+			m := rs.NewMutex(prefix+key(i), redsync.WithExpiry(lockTTL))
+			if err := m.TryLockContext(ctx); err != nil {
+				return err
+			}
+			_, err := m.UnlockContext(ctx)
+			return err
+		}
+	}
+	return []contender{
+		{"floor", func(i int64) error {
+			name, token := "floor:"+key(i), rand.Text()
+			if err := client.Do(ctx, client.B().Set().Key(name).Value(token).Nx().Px(lockTTL).Build()).Error(); err != nil {
+				return err
+			}
+			return compareAndDelete.Exec(ctx, client, []string{name}, []string{token}).Error()
+		}},
+		{"gatehouse", func(i int64) error {
+			lock, err := ours.TryAcquire(ctx, services.LockRequest{Resource: key(i), TTL: lockTTL, Holder: models.Holder{UserID: "1"}})
+			if err != nil {
+				return err
+			}
+			_, err = ours.Release(ctx, lock.LockClaim)
+			return err
+		}},
+		{"rueidislock", func(i int64) error {
+			_, release, err := theirs.TryWithContext(ctx, key(i))
+			if err == nil {
+				release()
+			}
+			if isOneOf(err, rueidislock.ErrNotLocked, context.DeadlineExceeded) {
+				return nil // it gives its keys back in the background, and its own deadline is short
+			}
+			return err
+		}},
+		{"bsm/redislock", func(i int64) error {
+			lock, err := bsm.Obtain(ctx, "bsm:"+key(i), lockTTL, nil)
+			if err != nil {
+				return err
+			}
+			return lock.Release(ctx)
+		}},
+		{"redsync on go-redis", sync(onGoRedis, "redsync:")},
+		{"redsync on rueidis", sync(onRueidis, "redsync-rueidis:")},
+	}
+}
+
+func isOneOf(err error, targets ...error) bool {
+	return slices.ContainsFunc(targets, func(target error) bool { return errors.Is(err, target) })
+}
+
+func TestLockCycle(t *testing.T) {
+	server := servicestest.StartRedis(t)
+	all := cycles(t, server.Addr)
+	speed := race(t, workers, all...)
+	for _, goal := range []struct {
+		peer    string
+		atLeast float64
+	}{{"floor", 0.65}, {"rueidislock", 1}, {"bsm/redislock", 1.1}, {"redsync on go-redis", 1.1}, {"redsync on rueidis", 0}} {
+		tellRatio("lock cycle, 64 at a time, / "+goal.peer, speed, "gatehouse", goal.peer, goal.atLeast)
+	}
+	speed = race(t, 1, all...)
+	tellRatio("lock cycle, 1 at a time, / bsm/redislock", speed, "gatehouse", "bsm/redislock", 0.9)
+	tellRatio("lock cycle, 1 at a time, / floor", speed, "gatehouse", "floor", 0)
+}
+
+// hold has one lock for a millisecond; it waits for it as long as need be.
+type hold func(ctx context.Context, instance int, held func()) error
+
+// hot lets 4 instances with 8 waiters each compete for one lock.
+func hot(t *testing.T, name string, take hold) (lost time.Duration, unfair float64) {
+	t.Helper()
+	const instances, waiters, held = 4, 8, time.Millisecond
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+	defer cancel()
+	var grants [instances * waiters]atomic.Int64
+	var wg sync.WaitGroup
+	start := time.Now()
+	for w := range grants {
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				if err := take(ctx, w%instances, func() { time.Sleep(held) }); err == nil {
+					grants[w].Add(1)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	took := time.Since(start)
+	var all []int64
+	var sum int64
+	for w := range grants {
+		n := grants[w].Load()
+		all, sum = append(all, n), sum+n
+	}
+	lost = took/time.Duration(max(1, sum)) - held
+	unfair = float64(slices.Max(all)) / float64(max(1, slices.Min(all)))
+	t.Logf("%s: %d grants, %v lost per grant, luckiest %d, unluckiest %d", name, sum, lost, slices.Max(all), slices.Min(all))
+	return lost, unfair
+}
+
+func TestLockHot(t *testing.T) {
+	server := servicestest.StartRedis(t)
+	var ours []*services.Locker
+	var theirs []rueidislock.Locker
+	var syncs []*redsync.Redsync
+	for range 4 {
+		ours = append(ours, newBenchLocker(t, server.Addr))
+		theirs = append(theirs, newRueidisLock(t, server.Addr))
+		syncs = append(syncs, redsync.New(redsyncgoredis.NewPool(newGoRedis(t, server.Addr))))
+	}
+	req := services.LockRequest{Resource: "hot", TTL: lockTTL, Holder: models.Holder{UserID: "1"}}
+	contenders := []struct {
+		name string
+		take hold
+	}{
+		{"gatehouse Acquire", func(ctx context.Context, i int, held func()) error {
+			lock, err := ours[i].Acquire(ctx, req)
+			if err != nil {
+				return err
+			}
+			held()
+			_, err = ours[i].Release(context.WithoutCancel(ctx), lock.LockClaim)
+			return err
+		}},
+		{"gatehouse WithLock", func(ctx context.Context, i int, held func()) error {
+			return ours[i].WithLock(ctx, req, func(context.Context, services.Lock) error { held(); return nil })
+		}},
+		{"rueidislock", func(ctx context.Context, i int, held func()) error {
+			_, release, err := theirs[i].WithContext(ctx, "hot")
+			if err != nil {
+				return err
+			}
+			held()
+			release()
+			return nil
+		}},
+		{"redsync on go-redis", func(ctx context.Context, i int, held func()) error {
+			m := syncs[i].NewMutex("redsync-hot", redsync.WithExpiry(lockTTL), redsync.WithTries(1000))
+			if err := m.LockContext(ctx); err != nil {
+				return err
+			}
+			held()
+			_, err := m.UnlockContext(context.WithoutCancel(ctx))
+			return err
+		}},
+	}
+	lost, unfair := map[string][]time.Duration{}, map[string][]float64{}
+	for range 3 {
+		for _, c := range contenders {
+			l, u := hot(t, c.name, c.take)
+			lost[c.name], unfair[c.name] = append(lost[c.name], l), append(unfair[c.name], u)
+		}
+	}
+	for name := range lost {
+		slices.Sort(lost[name])
+		slices.Sort(unfair[name])
+	}
+	for _, name := range []string{"gatehouse Acquire", "gatehouse WithLock"} {
+		ratio := float64(lost[name][1]) / float64(lost["rueidislock"][1])
+		tell("hot lock, lost per grant, "+name+" / rueidislock",
+			fmt.Sprintf("%.2f x (%v / %v)", ratio, lost[name][1], lost["rueidislock"][1]), "<= 0.60 x", ratio <= 0.6)
+	}
+	for _, c := range contenders {
+		goal := ""
+		if c.name == "gatehouse Acquire" {
+			goal = "<= 1.2"
+		}
+		tell("hot lock, luckiest / unluckiest waiter, "+c.name, fmt.Sprintf("%.1f, lost %v", unfair[c.name][1], lost[c.name][1]), goal, unfair[c.name][1] <= 1.2)
+	}
+}
+
+// TestLockWithinTheProcess is the benchmark of rueidislock's README.
+func TestLockWithinTheProcess(t *testing.T) {
+	server := servicestest.StartRedis(t)
+	ours, theirs := newBenchLocker(t, server.Addr), newRueidisLock(t, server.Addr)
+	ctx := t.Context()
+	speed := race(t, workers,
+		contender{"gatehouse", func(int64) error {
+			return ours.WithLock(ctx, services.LockRequest{Resource: "one", TTL: lockTTL}, func(context.Context, services.Lock) error { return nil })
+		}},
+		contender{"rueidislock", func(int64) error {
+			// One of its waiters was seen to wait for minutes when all others had left.
+			ctx, cancel := context.WithTimeout(ctx, time.Second)
+			defer cancel()
+			_, release, err := theirs.WithContext(ctx, "one")
+			if err == nil {
+				release()
+			}
+			if isOneOf(err, context.DeadlineExceeded) {
+				return nil
+			}
+			return err
+		}})
+	tellRatio("64 goroutines, one key, / rueidislock", speed, "gatehouse", "rueidislock", 20)
+}
+
+// TestLockManyHeld holds 100,000 locks and looks at the others.
+func TestLockManyHeld(t *testing.T) {
+	server := servicestest.StartRedis(t)
+	holder, user := newBenchLocker(t, server.Addr), newBenchLocker(t, server.Addr)
+	ctx := t.Context()
+	cycle := contender{"cycle", func(i int64) error {
+		lock, err := user.TryAcquire(ctx, services.LockRequest{Resource: fmt.Sprintf("k%d", i%keyNumber), TTL: lockTTL})
+		if err != nil {
+			return err
+		}
+		_, err = user.Release(ctx, lock.LockClaim)
+		return err
+	}}
+	before := race(t, workers, cycle)["cycle"]
+	var wg sync.WaitGroup
+	const held = 100_000
+	for w := range workers {
+		wg.Go(func() {
+			for i := w; i < held; i += workers {
+				if _, err := holder.TryAcquire(ctx, services.LockRequest{Resource: fmt.Sprintf("held%d", i), TTL: time.Hour}); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	after := race(t, workers, cycle)["cycle"]
+	tell("cycle time, 100,000 locks held / none", fmt.Sprintf("%.2f x", before/after), "< 1.30 x", before/after < 1.3)
+	var pages []time.Duration
+	for range 51 {
+		start := time.Now()
+		if page, _, err := user.List(ctx, models.Page{Limit: 100}); err != nil || len(page.Items) != 100 {
+			t.Fatalf("list: %d, %v", len(page.Items), err)
+		}
+		pages = append(pages, time.Since(start))
+	}
+	slices.Sort(pages)
+	tell("list page of 100 among 100,000, median", pages[25].Round(10*time.Microsecond).String(), "< 5ms", pages[25] < 5*time.Millisecond)
+}

@@ -1,0 +1,184 @@
+package proof
+
+import (
+	"context"
+	"math/rand/v2"
+	"net/http"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"gatehouse/services/servicestest"
+)
+
+const editors = 16
+
+// TestProofNoLostUpdate: several instances on one database, editors who count up
+// numbers at any of them under locks, and every fault at random. What was
+// acknowledged is stored, and nothing else but what was never answered.
+func TestProofNoLostUpdate(t *testing.T) {
+	t.Run("4 instances on PostgreSQL", func(t *testing.T) {
+		proveNoLostUpdate(t, 4, servicestest.StartPostgres(t), 400, 8000)
+	})
+	t.Run("2 instances on SQLite", func(t *testing.T) {
+		proveNoLostUpdate(t, 2, filepath.Join(t.TempDir(), "proof.db"), 100, 2000)
+	})
+}
+
+func proveNoLostUpdate(t *testing.T, instances int, database string, short, long int64) {
+	wanted, within := short, 60*time.Second
+	if longProof() {
+		wanted, within = long, 25*time.Minute
+	}
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	f := &field{t: t, random: rand.New(rand.NewPCG(seed, 0)), struck: map[string]int{}}
+	f.redis = servicestest.StartRedis(t, "--appendonly", "yes", "--appendfsync", "always", "--dir", t.TempDir())
+	for range instances {
+		f.instances = append(f.instances, start(t, database, f.redis))
+	}
+	client := &http.Client{Timeout: 4 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: editors}}
+	defer client.CloseIdleConnections()
+	chief := &editor{instances: f.instances, http: client, random: rand.New(rand.NewPCG(seed, 1))}
+	chief.token = signIn(t, chief)
+	counters := makeCounters(t, chief, 12)
+
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	var wg sync.WaitGroup
+	var signedOut atomic.Int64
+	for i := range editors {
+		e := &editor{
+			instances: f.instances, counters: counters, http: client, signedOut: &signedOut,
+			random: rand.New(rand.NewPCG(seed, uint64(2+i))),
+		}
+		e.token = chief.token
+		if i < 4 { // hashing passwords would take most of the time
+			e.token = signIn(t, &editor{instances: f.instances, http: client, random: e.random})
+		}
+		wg.Go(func() { e.edit(ctx) })
+	}
+	deadline := time.Now().Add(within)
+	for {
+		acknowledged, _ := sum(counters)
+		if acknowledged >= wanted {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("only %d of %d writes acknowledged within %v", acknowledged, wanted, within)
+		}
+		f.strike()
+	}
+	stop()
+	wg.Wait()
+	if n := signedOut.Load(); n > 0 {
+		t.Errorf("editors were signed out %d times", n)
+	}
+	var stored int64
+	for _, c := range counters {
+		n := readCounter(t, chief, c)
+		stored += n
+		least, most := c.acknowledged.Load(), c.acknowledged.Load()+c.unanswered.Load()
+		if n < least || n > most {
+			t.Errorf("counter %s is %d; %d acknowledged, %d unanswered", c.id, n, least, most-least)
+		}
+	}
+	acknowledged, unanswered := sum(counters)
+	t.Logf("acknowledged %d <= stored %d <= acknowledged + unanswered %d; faults: %v", acknowledged, stored, acknowledged+unanswered, f.struck)
+}
+
+func sum(counters []*counter) (acknowledged, unanswered int64) {
+	for _, c := range counters {
+		acknowledged += c.acknowledged.Load()
+		unanswered += c.unanswered.Load()
+	}
+	return acknowledged, unanswered
+}
+
+func signIn(t *testing.T, e *editor) string {
+	t.Helper()
+	var got struct {
+		Token string `json:"token"`
+	}
+	servicestest.Eventually(t, 10*time.Second, func() bool {
+		return e.send(t.Context(), "POST", "/auth/login", map[string]string{"email": "alice@example.com", "password": "gatehouse-demo"}, &got) == http.StatusOK
+	}, "the editor cannot sign in")
+	return got.Token
+}
+
+func makeCounters(t *testing.T, e *editor, n int) []*counter {
+	t.Helper()
+	var all []*counter
+	for range n {
+		var made process
+		if status := e.send(t.Context(), "POST", "/processes", map[string]string{"title": "counter", "description": "0"}, &made); status != http.StatusCreated {
+			t.Fatalf("create a counter: %d", status)
+		}
+		all = append(all, &counter{id: made.ID})
+	}
+	return all
+}
+
+func readCounter(t *testing.T, e *editor, c *counter) int64 {
+	t.Helper()
+	var read process
+	servicestest.Eventually(t, 10*time.Second, func() bool {
+		return e.send(t.Context(), "GET", "/processes/"+c.id, nil, &read) == http.StatusOK
+	}, "the counter cannot be read")
+	n, err := strconv.ParseInt(read.Description, 10, 64)
+	if err != nil {
+		t.Fatalf("counter %s: %v", c.id, err)
+	}
+	return n
+}
+
+// field is where faults strike.
+type field struct {
+	t         *testing.T
+	redis     *servicestest.RedisServer
+	instances []*instance
+	random    *rand.Rand
+	struck    map[string]int
+}
+
+// strike is one fault, for up to half a second, and a while without.
+func (f *field) strike() {
+	one := f.instances[f.random.IntN(len(f.instances))]
+	all := func(do func(*servicestest.Proxy)) {
+		for _, i := range f.instances {
+			do(i.redis)
+		}
+	}
+	nothing := func() {}
+	faults := []struct {
+		name         string
+		strike, heal func()
+	}{
+		{"Redis frozen", f.redis.Freeze, f.redis.Thaw},
+		{"Redis killed", f.redis.Kill, f.redis.Start},
+		{"Redis emptied", func() { f.redis.Do("FLUSHALL") }, nothing},
+		{"scripts flushed", func() { f.redis.Do("SCRIPT", "FLUSH") }, nothing},
+		{"connections reset", func() { all((*servicestest.Proxy).Reset) }, nothing},
+		{"replies lost", func() { all(func(p *servicestest.Proxy) { p.LoseReplies(1 + f.random.IntN(4)) }) },
+			func() { all(func(p *servicestest.Proxy) { p.LoseReplies(0) }) }},
+		{"latency", func() { all(func(p *servicestest.Proxy) { p.SetLatency(100 * time.Millisecond) }) },
+			func() { all(func(p *servicestest.Proxy) { p.SetLatency(0) }) }},
+		{"one cut off", one.redis.Cut, one.redis.Restore},
+		{"one cut off, half open", one.redis.Stall, one.redis.Resume},
+		{"one stopped", func() { one.signal(f.t, syscall.SIGSTOP) }, func() { one.signal(f.t, syscall.SIGCONT) }},
+	}
+	fault := faults[f.random.IntN(len(faults))]
+	f.struck[fault.name]++
+	fault.strike()
+	f.wait(500)
+	fault.heal()
+	f.wait(400)
+}
+
+func (f *field) wait(most int) {
+	time.Sleep(time.Duration(f.random.IntN(most)) * time.Millisecond)
+}
