@@ -96,7 +96,7 @@ func NewLocker(redis *Redis, opt *LockerOptions) *Locker {
 	redis.Subscribe("grants:"+l.instance, l.waiters.wake)
 	redis.Subscribe("locks", func(message string) {
 		if event, grant, ok := readLockEvent(message); ok {
-			l.table.heard(event, grant)
+			l.groups.revoke(l.table.heard(event, grant))
 			l.groups.heard(event)
 			l.events.tell(event)
 		}

@@ -126,7 +126,7 @@ func (a *attempt) once(ctx context.Context, queue bool) (Lock, error) {
 		return Lock{}, fmt.Errorf("acquire %s: %w", a.req.Resource, err)
 	case l.opt.OnRedisDown != models.OnRedisDownOpen:
 		// It may have been executed: give it back when Redis returns.
-		l.table.oweRelease(a.claim())
+		l.table.oweAttempt(a.claim())
 		l.count("acquire", "unavailable")
 		return Lock{}, fmt.Errorf("acquire %s: %w", a.req.Resource, err)
 	}
@@ -134,7 +134,7 @@ func (a *attempt) once(ctx context.Context, queue bool) (Lock, error) {
 	l.count("acquire", "degraded")
 	if status != nil {
 		if !queue { // Redis may have granted it, and only the reply was lost
-			l.table.oweRelease(a.claim())
+			l.table.oweAttempt(a.claim())
 		}
 		return Lock{}, &models.NotAcquiredError{Status: *status}
 	}
@@ -149,7 +149,7 @@ func (l *Locker) giveUp(ctx context.Context, a *attempt) {
 	l.table.release(a.claim())
 	got, err := l.run(ctx, l.scripts.release, a.req.Resource, hashToken(a.req.Token), a.grant, "")
 	if err != nil {
-		l.table.oweRelease(a.claim())
+		l.table.oweAttempt(a.claim())
 		return
 	}
 	l.passedOn(got)

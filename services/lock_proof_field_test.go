@@ -85,7 +85,7 @@ func proofRedis(t *testing.T, addr string, timeout time.Duration) *services.Redi
 // after it.
 func believe(ctx context.Context, lock services.Lock, hold time.Duration) belief {
 	b := belief{Resource: lock.Resource, From: time.Now(), Fence: -1}
-	b.Until = b.From
+	b.Until = b.From.Add(-1) // no belief at all, if the context has ended already
 	if lock.Fence != nil {
 		b.Fence = *lock.Fence
 	}

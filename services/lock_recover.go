@@ -36,8 +36,12 @@ func (l *Locker) catchUp(ctx context.Context) {
 // settle sends what is owed: the releases and forces that Redis has not seen.
 func (l *Locker) settle(ctx context.Context) {
 	owed, forced := l.table.owes()
-	for _, claim := range owed {
-		if _, err := l.run(ctx, l.scripts.release, claim.Resource, hashToken(claim.Token), claim.Grant, milliseconds(l.opt.MaxHold)); err == nil {
+	for _, owed := range owed {
+		claim, remember := owed.claim, ""
+		if owed.foreign {
+			remember = milliseconds(time.Until(owed.until))
+		}
+		if _, err := l.run(ctx, l.scripts.release, claim.Resource, hashToken(claim.Token), claim.Grant, remember); err == nil {
 			l.table.paid(claim.Grant)
 		}
 	}
@@ -104,11 +108,11 @@ func (l *Locker) claimAgain(ctx context.Context, claim LockClaim, got lockReply)
 }
 
 // owes is what Redis has to hear: releases, and locks that were forced.
-func (t *lockTable) owes() (owed []LockClaim, forced map[string]models.LockStatus) {
+func (t *lockTable) owes() (owed []owedRelease, forced map[string]models.LockStatus) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, o := range t.owed {
-		owed = append(owed, o.claim)
+		owed = append(owed, o)
 	}
 	return owed, maps.Clone(t.forced)
 }

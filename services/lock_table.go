@@ -39,6 +39,9 @@ type localWaiter struct {
 type owedRelease struct {
 	claim LockClaim
 	until time.Time
+	// foreign: another instance made the grant without Redis, perhaps, and would
+	// claim it when Redis returns.
+	foreign bool
 }
 
 func newLockTable(maxHold time.Duration) *lockTable {
@@ -66,24 +69,29 @@ func (t *lockTable) replacing(resource, grant string) {
 }
 
 // heard follows what happens to locks on other instances, so that an outage finds
-// no grant here that has ended elsewhere.
-func (t *lockTable) heard(event models.LockEvent, grant string) {
+// no grant here that has ended elsewhere. It answers the grant that is over, "" if
+// none is.
+func (t *lockTable) heard(event models.LockEvent, grant string) (over string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	l := t.locks[event.Resource]
 	if l == nil || l.epoch == "" {
-		return
+		return ""
 	}
+	over = l.lock.Grant
 	switch event.Name {
 	case models.LockAcquired:
-		if l.lock.Grant != grant && l.lock.Fence != nil && event.Fence != nil && *l.lock.Fence < *event.Fence {
-			t.endLocked(event.Resource, l.lock.Grant)
+		if over != grant && l.lock.Fence != nil && event.Fence != nil && *l.lock.Fence < *event.Fence {
+			t.endLocked(event.Resource, over)
+			return over
 		}
 	case models.LockReleased, models.LockForced, models.LockExpired:
-		if l.lock.Grant == grant {
+		if over == grant {
 			t.endLocked(event.Resource, grant)
+			return over
 		}
 	}
+	return ""
 }
 
 // live is the lock of a resource if it has not ended, nil otherwise.
@@ -223,6 +231,16 @@ func (t *lockTable) endLocked(resource, grant string) {
 
 // oweRelease keeps a release for when Redis returns.
 func (t *lockTable) oweRelease(claim LockClaim) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.sweep(time.Now())
+	_, own := t.locks[claim.Resource]
+	t.owed[claim.Grant] = owedRelease{claim: claim, until: time.Now().Add(t.maxHold), foreign: !own}
+}
+
+// oweAttempt keeps the end of an attempt that Redis may have granted, although it
+// was never told here.
+func (t *lockTable) oweAttempt(claim LockClaim) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.sweep(time.Now())
