@@ -107,6 +107,7 @@ func (h *Handlers) signIn(c *gin.Context, email, password string) (string, model
 	}
 	if old, ok := middleware.SessionFrom(c); ok {
 		if err := h.Accounts.SignOut(ctx, old, client); err != nil {
+			_ = h.Sessions.DeleteByHash(ctx, session.Hash) // nobody has its token
 			return "", models.Session{}, err
 		}
 	}

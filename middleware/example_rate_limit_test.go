@@ -18,7 +18,7 @@ import (
 // Rate limits in another Gin application: two policies on one route, decided
 // together. It never fails because Redis is away; then this instance counts.
 func ExampleRateLimit() {
-	server, err := services.StartEmbeddedRedis() // yours: rueidis.ClientOption{InitAddress: []string{"redis:6379"}}
+	server, err := services.StartEmbeddedRedis() // for yours leave out Embedded: Client: rueidis.ClientOption{InitAddress: []string{"redis:6379"}}
 	if err != nil {
 		panic(err)
 	}

@@ -152,7 +152,10 @@ func (a *Accounts) begin(ctx context.Context, who models.Credentials, client Cli
 	if err != nil {
 		return "", session, err
 	}
-	return token, session, a.store.RememberNetwork(ctx, who.ID, client.Network, time.Now())
+	if err := a.store.RememberNetwork(ctx, who.ID, client.Network, time.Now()); err != nil {
+		a.log.Warn("sign-in address not remembered", "user", who.ID, "error", err) // a courtesy: the session stands
+	}
+	return token, session, nil
 }
 
 // SignOut ends a session.
