@@ -4,11 +4,10 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
-	"encoding/hex"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"strconv"
 	"time"
 
@@ -58,6 +57,8 @@ type Locker struct {
 	redis    *Redis
 	opt      LockerOptions
 	instance string // names this Locker among those that wait
+	keys     *lockKeys
+	channel  string // of events
 	table    *lockTable
 	waiters  *lockWaiters
 	groups   *lockGroups
@@ -77,7 +78,7 @@ func NewLocker(redis *Redis, opt *LockerOptions) *Locker {
 	}
 	l := &Locker{
 		redis: redis, opt: *opt, instance: rand.Text(), waiters: newLockWaiters(), groups: newLockGroups(),
-		events: newLockEvents(), scripts: loadLockScripts(),
+		events: newLockEvents(), scripts: loadLockScripts(), keys: newLockKeys(redis), channel: redis.Key("locks"),
 	}
 	l.opt.MaxHold = orDefault(opt.MaxHold, DefaultMaxHold)
 	l.table = newLockTable(l.opt.MaxHold)
@@ -94,13 +95,7 @@ func NewLocker(redis *Redis, opt *LockerOptions) *Locker {
 	})
 	redis.OnRecover(l.reconcile)
 	redis.Subscribe("grants:"+l.instance, l.waiters.wake)
-	redis.Subscribe("locks", func(message string) {
-		if event, grant, ok := readLockEvent(message); ok {
-			l.groups.revoke(l.table.heard(event, grant))
-			l.groups.heard(event)
-			l.events.tell(event)
-		}
-	})
+	redis.Subscribe("locks", l.heard)
 	redis.spawn(l.beats)
 	return l
 }
@@ -111,6 +106,9 @@ type LockClaim struct {
 	Grant    string
 	Token    string
 }
+
+// proof is what the scripts compare: the grant's id and the hash of its token.
+func (c LockClaim) proof() string { return c.Grant + hashToken(c.Token) }
 
 // Lock is one grant, as it was answered. It is a value: it does not follow what
 // happens to the grant later.
@@ -135,7 +133,7 @@ func (l *Locker) Extend(ctx context.Context, claim LockClaim, ttl time.Duration)
 	ttl = orDefault(ttl, DefaultLockTTL)
 	sent := time.Now()
 	got, err := l.runHeld(ctx, "extend", claim, func() (lockReply, error) {
-		return l.run(ctx, l.scripts.extend, claim.Resource, hashToken(claim.Token), claim.Grant,
+		return l.run(ctx, l.scripts.extend, claim.Resource, claim.proof(),
 			milliseconds(ttl), milliseconds(l.opt.MaxHold), "0")
 	})
 	if err == nil {
@@ -175,7 +173,7 @@ func (l *Locker) Check(ctx context.Context, claim LockClaim) (degraded bool, err
 // that is promised (open: none) or not (closed: models.ErrUnavailable).
 func (l *Locker) Release(ctx context.Context, claim LockClaim) (degraded bool, err error) {
 	got, err := l.runHeld(ctx, "release", claim, func() (lockReply, error) {
-		return l.run(ctx, l.scripts.release, claim.Resource, hashToken(claim.Token), claim.Grant, "")
+		return l.run(ctx, l.scripts.release, claim.Resource, claim.proof(), l.channel, "")
 	})
 	if err == nil {
 		l.table.release(claim)
@@ -307,12 +305,12 @@ func (l *Locker) count(operation, outcome string) {
 
 // run executes one of the scripts on the keys of a resource.
 func (l *Locker) run(ctx context.Context, script *rueidis.Lua, resource string, args ...string) (lockReply, error) {
-	msg, err := l.redis.Exec(ctx, script, l.keys(resource), append([]string{resource, milliseconds(waiterAlive), l.redis.Key("")}, args...))
+	msg, err := l.redis.Exec(ctx, script, l.keys.of(resource), args)
 	if err != nil {
 		return lockReply{}, err
 	}
 	got, err := readLockReply(msg)
-	if err == nil {
+	if err == nil && got.now != 0 {
 		l.clock.heard(time.Now(), got.now)
 	}
 	return got, err
@@ -320,9 +318,9 @@ func (l *Locker) run(ctx context.Context, script *rueidis.Lua, resource string, 
 
 func hashToken(token string) string {
 	sum := sha256.Sum256([]byte(token))
-	return hex.EncodeToString(sum[:])
+	return base64.RawURLEncoding.EncodeToString(sum[:])
 }
 
 func milliseconds(d time.Duration) string {
-	return strconv.FormatInt(int64(math.Ceil(float64(d)/float64(time.Millisecond))), 10)
+	return strconv.FormatInt(int64((d+time.Millisecond-1)/time.Millisecond), 10)
 }

@@ -99,6 +99,9 @@ func (l *Locker) newAttempt(req LockRequest) *attempt {
 	return &attempt{l: l, req: req, grant: hex.EncodeToString(id[:]), block: 1}
 }
 
+// proof is what the scripts compare: the grant's id and the hash of its token.
+func (a *attempt) proof() string { return a.claim().proof() }
+
 func (a *attempt) claim() LockClaim {
 	return LockClaim{Resource: a.req.Resource, Grant: a.grant, Token: a.req.Token}
 }
@@ -147,7 +150,7 @@ func (l *Locker) giveUp(ctx context.Context, a *attempt) {
 	ctx, cancel := context.WithTimeout(WithRedisBudget(context.WithoutCancel(ctx)), cleanUpTime)
 	defer cancel()
 	l.table.release(a.claim())
-	got, err := l.run(ctx, l.scripts.release, a.req.Resource, hashToken(a.req.Token), a.grant, "")
+	got, err := l.run(ctx, l.scripts.release, a.req.Resource, a.proof(), l.channel, "")
 	if err != nil {
 		l.table.oweAttempt(a.claim())
 		return

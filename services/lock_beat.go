@@ -185,12 +185,7 @@ func (l *Locker) beat(ctx context.Context, shard int, awaited []string) (epoch, 
 	if len(awaited) > 0 {
 		waits = "1"
 	}
-	keys := []string{
-		l.shardKey(shard, "lock:"), l.shardKey(shard, "queue:"), l.shardKey(shard, "waiters:"),
-		l.shardKey(shard, "locks"), l.shardKey(shard, "shard"), l.shardKey(shard, "instances"),
-	}
-	args := append([]string{"", milliseconds(waiterAlive), l.redis.Key(""), l.instance, waits, l.shardKey(shard, "")}, awaited...)
-	msg, err := l.redis.Exec(ctx, l.scripts.beat, keys, args)
+	msg, err := l.redis.Exec(ctx, l.scripts.beat, l.keys.in(shard, ""), append([]string{l.instance, waits}, awaited...))
 	if err != nil {
 		return "", "", err
 	}

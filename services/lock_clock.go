@@ -45,3 +45,15 @@ func (c *serverClock) after(local time.Time, d time.Duration) string {
 	}
 	return strconv.FormatInt((c.ahead+local.Sub(c.base)+d).Milliseconds()+1, 10)
 }
+
+// now is the server's time as it is estimated here, this instance's own while
+// nothing is known.
+func (c *serverClock) now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	local := time.Now()
+	if c.known.IsZero() {
+		return local.UTC().Truncate(time.Millisecond)
+	}
+	return time.UnixMilli((c.ahead + local.Sub(c.base)).Milliseconds()).UTC()
+}

@@ -2,7 +2,6 @@ package services
 
 import (
 	"context"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -62,22 +61,30 @@ func (e *lockEvents) tell(event models.LockEvent) {
 	}
 }
 
-// readLockEvent reads a message of the scripts: name, grant, fence, milliseconds,
-// holder, resource.
-func readLockEvent(message string) (event models.LockEvent, grant string, ok bool) {
-	f := strings.SplitN(message, "\n", 6)
-	if len(f) != 6 {
-		return event, "", false
+// heard is told what a script did to a lock, on whatever instance: the event's name
+// and the grant.
+func (l *Locker) heard(message string) {
+	name, text, _ := strings.Cut(message, "\n")
+	g, ok := readGrant(text)
+	if !ok {
+		return
 	}
-	fence, fenceErr := strconv.ParseInt(f[2], 10, 64)
-	at, err := strconv.ParseInt(f[3], 10, 64)
-	if err != nil || fenceErr != nil {
-		return event, "", false
+	l.groups.revoke(l.table.heard(name, &g))
+	if name == models.LockForced {
+		l.groups.revoke(g.id)
 	}
-	holder := readHolder(f[4], at)
-	return models.LockEvent{
-		Name: f[0], Resource: f[5], Holder: models.UserRef{ID: holder.UserID, Email: holder.Email}, Fence: &fence, At: time.UnixMilli(at).UTC(),
-	}, f[1], true
+	if !l.events.listening() {
+		return
+	}
+	l.events.tell(models.LockEvent{
+		Name: name, Resource: g.resource, Holder: models.UserRef{ID: g.userID, Email: g.email}, Fence: &g.fence, At: l.clock.now(),
+	})
+}
+
+func (e *lockEvents) listening() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return len(e.listeners) > 0
 }
 
 // tellOwn tells an event that no message carries.

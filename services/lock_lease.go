@@ -80,7 +80,7 @@ func (e *lockLease) mayPass() bool {
 func (l *Locker) takeLease(ctx context.Context, req LockRequest) (*lockLease, error) {
 	req.TTL = min(orDefault(req.TTL, DefaultLockTTL), l.opt.MaxHold)
 	req.Token = NewLockToken()
-	key := leaseKey{req.Resource, writeHolder(req.Holder), req.TTL}
+	key := leaseKey{req.Resource, writeGrant("", req.Holder), req.TTL}
 	g := l.groups
 	g.mu.Lock()
 	queue, shared := g.waiting[key]
@@ -192,7 +192,7 @@ func (l *Locker) renewLease(ctx context.Context, lease *lockLease) bool {
 	ctx, cancel := context.WithTimeout(WithRedisBudget(context.WithoutCancel(ctx)), cleanUpTime)
 	defer cancel()
 	lock := lease.lock
-	got, err := l.run(ctx, l.scripts.extend, lock.Resource, hashToken(lock.Token), lock.Grant,
+	got, err := l.run(ctx, l.scripts.extend, lock.Resource, lock.proof(),
 		milliseconds(lease.req.TTL), milliseconds(l.opt.MaxHold), strconv.Itoa(handOversInARow))
 	fence, parseErr := strconv.ParseInt(got.extra, 10, 64)
 	if err != nil || parseErr != nil || got.code != lockDone || got.waiting > 0 {

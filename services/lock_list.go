@@ -18,11 +18,11 @@ import (
 )
 
 // lockCursor is the last lock of a page: its shard, the end of its lease, and
-// its resource.
+// its fence.
 type lockCursor struct {
-	Shard    int    `json:"s"`
-	End      int64  `json:"e"`
-	Resource string `json:"r"`
+	Shard int   `json:"s"`
+	End   int64 `json:"e"`
+	Fence int64 `json:"f"`
 }
 
 // List answers the locks held now, at most page.Limit of them, in an order that
@@ -34,21 +34,20 @@ func (l *Locker) List(ctx context.Context, page models.Page) (locks models.List[
 	if err != nil {
 		return locks, false, err
 	}
-	// All shards are asked at once: a page is one round trip.
 	shards := make([][]listedLock, lockShards)
+	shards[after.Shard], err = l.listShard(ctx, after, page.Limit+1)
 	group, groupCtx := errgroup.WithContext(ctx)
-	for shard := after.Shard; shard < lockShards; shard++ {
-		group.Go(func() error {
-			from := lockCursor{Shard: shard}
-			if shard == after.Shard {
-				from = after
-			}
-			var err error
-			shards[shard], err = l.listShard(groupCtx, from, page.Limit+1)
-			return err
-		})
+	if missing := page.Limit + 1 - len(shards[after.Shard]); err == nil && missing > 0 {
+		// The others are asked at once: a page is at most two round trips.
+		for shard := after.Shard + 1; shard < lockShards; shard++ {
+			group.Go(func() error {
+				var err error
+				shards[shard], err = l.listShard(groupCtx, lockCursor{Shard: shard}, missing)
+				return err
+			})
+		}
 	}
-	if err := group.Wait(); err != nil {
+	if err := errors.Join(err, group.Wait()); err != nil {
 		if !l.mayDegrade(err) {
 			return locks, false, fmt.Errorf("list locks: %w", err)
 		}
@@ -63,7 +62,7 @@ func (l *Locker) List(ctx context.Context, page models.Page) (locks models.List[
 				return locks, false, nil
 			}
 			locks.Items = append(locks.Items, item.LockStatus)
-			after = lockCursor{Shard: shard, End: item.end, Resource: item.Resource}
+			after = lockCursor{Shard: shard, End: item.end, Fence: *item.Fence}
 		}
 	}
 	return locks, false, nil
@@ -111,24 +110,30 @@ type listedLock struct {
 }
 
 func (l *Locker) listShard(ctx context.Context, after lockCursor, limit int) ([]listedLock, error) {
-	msg, err := l.redis.Exec(ctx, l.scripts.list, []string{l.shardKey(after.Shard, "locks")}, []string{
-		strconv.Itoa(limit), strconv.FormatInt(after.End, 10), after.Resource,
-		l.shardKey(after.Shard, "lock:"), l.shardKey(after.Shard, "queue:"),
+	msg, err := l.redis.Exec(ctx, l.scripts.list, l.keys.in(after.Shard, ""), []string{
+		strconv.Itoa(limit), strconv.FormatInt(after.End, 10), strconv.FormatInt(after.Fence, 10),
 	})
 	if err != nil {
 		return nil, err
 	}
-	fields, err := msg.AsStrSlice()
+	fields, err := msg.ToArray()
 	if err != nil && !rueidis.IsRedisNil(err) {
 		return nil, fmt.Errorf("%w: %w", models.ErrUnavailable, err)
 	}
-	var found []listedLock
-	for f := range slices.Chunk(fields, 8) {
-		number := func(i int) int64 { n, _ := strconv.ParseInt(f[i], 10, 64); return n }
-		fence, left := number(2), time.Duration(number(4))*time.Millisecond
-		found = append(found, listedLock{end: number(1), LockStatus: models.LockStatus{
-			Resource: f[0], Held: true, Grant: f[7], Fence: &fence, TTL: left, ExpiresAt: time.Now().Add(left).UTC(),
-			Holder: readHolder(f[5], number(3)), Waiting: int(number(6)),
+	found := make([]listedLock, 0, len(fields)/4)
+	for f := range slices.Chunk(fields, 4) {
+		text, _ := f[0].ToString()
+		end, _ := f[1].AsInt64()
+		remaining, _ := f[2].AsInt64()
+		waiting, _ := f[3].AsInt64()
+		g, ok := readGrant(text)
+		if !ok {
+			continue
+		}
+		left := time.Duration(remaining) * time.Millisecond
+		found = append(found, listedLock{end: end, LockStatus: models.LockStatus{
+			Resource: g.resource, Held: true, Grant: g.id, Fence: &g.fence, TTL: left, ExpiresAt: time.Now().Add(left).UTC(),
+			Holder: g.holder(), Waiting: int(waiting),
 		}})
 	}
 	return found, nil
@@ -146,7 +151,7 @@ func readLockCursor(text string) (lockCursor, error) {
 		return c, nil
 	}
 	doc, err := base64.RawURLEncoding.DecodeString(text)
-	if err != nil || json.Unmarshal(doc, &c) != nil || c.Shard < 0 || c.Shard >= lockShards || c.Resource == "" || c.End <= 0 {
+	if err != nil || json.Unmarshal(doc, &c) != nil || c.Shard < 0 || c.Shard >= lockShards || c.Fence <= 0 || c.End <= 0 {
 		return c, fmt.Errorf("locks: %w", models.ErrBadCursor)
 	}
 	return c, nil

@@ -4,8 +4,6 @@ import (
 	"context"
 	"strconv"
 	"time"
-
-	"gatehouse/models"
 )
 
 // leaseContext is what work under a lease gets. Its Err asks the clock, so that
@@ -66,7 +64,8 @@ func (g *lockGroups) end(lease *lockLease) {
 	delete(g.leases, lease.lock.Grant)
 }
 
-// revoke tells the holder of a grant that it is over.
+// revoke tells the holder of a grant that it is over. What it hears of by a message
+// is a hint; the shard's count of forces makes up for one that was lost.
 func (g *lockGroups) revoke(grant string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -84,21 +83,6 @@ func (g *lockGroups) reclaimed(grant string) {
 		lease.mu.Lock()
 		defer lease.mu.Unlock()
 		lease.turns = handOversInARow
-	}
-}
-
-// heard tells a holder whose lock was forced; the message is a hint, and the
-// shard's count of forces makes up for one that was lost.
-func (g *lockGroups) heard(event models.LockEvent) {
-	if event.Name != models.LockForced || event.Fence == nil {
-		return
-	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	for _, lease := range g.leases {
-		if lease.lock.Resource == event.Resource && lease.lock.Fence != nil && *lease.lock.Fence == *event.Fence {
-			lease.revoke()
-		}
 	}
 }
 

@@ -182,7 +182,7 @@ func checkClean(t *testing.T, server *servicestest.RedisServer) {
 	for {
 		left = nil
 		for key := range strings.SplitSeq(server.Do("KEYS", "*"), "\n") {
-			if key != "" && key != "test:probe" && !strings.HasSuffix(key, "}shard") && !strings.HasSuffix(key, "}instances") {
+			if key != "" && key != "test:probe" && !strings.HasSuffix(key, "}fence") && !strings.HasSuffix(key, "}forced") && !strings.HasSuffix(key, "}instances") {
 				left = append(left, key)
 			}
 		}

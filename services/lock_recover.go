@@ -41,7 +41,7 @@ func (l *Locker) settle(ctx context.Context) {
 		if owed.foreign {
 			remember = milliseconds(time.Until(owed.until))
 		}
-		if _, err := l.run(ctx, l.scripts.release, claim.Resource, hashToken(claim.Token), claim.Grant, remember); err == nil {
+		if _, err := l.run(ctx, l.scripts.release, claim.Resource, claim.proof(), l.channel, remember); err == nil {
 			l.table.paid(claim.Grant)
 		}
 	}
@@ -83,7 +83,7 @@ func (l *Locker) claim(ctx context.Context, known localLock) bool {
 	lock := got.lock(known.lock.LockClaim, sent)
 	lock.Note = orDefault(lock.Note, known.lock.Note)
 	if !l.table.confirm(lock, got.epoch) { // given back while it was claimed
-		_, _ = l.run(ctx, l.scripts.release, lock.Resource, hashToken(lock.Token), lock.Grant, "")
+		_, _ = l.run(ctx, l.scripts.release, lock.Resource, lock.proof(), l.channel, "")
 		return false
 	}
 	if got.code == lockRepeated && left-got.remaining > time.Second { // extended while Redis was away

@@ -4,10 +4,10 @@ import (
 	"context"
 	"crypto/subtle"
 	"embed"
-	"encoding/json"
 	"fmt"
 	"hash/fnv"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -27,12 +27,14 @@ type lockScripts struct {
 }
 
 func loadLockScripts() lockScripts {
-	common := luaSource("lock_common")
-	load := func(name string) *rueidis.Lua { return rueidis.NewLuaScript(common + luaSource(name)) }
+	common := strings.ReplaceAll(luaSource("lock_common"), "ALIVE", milliseconds(waiterAlive))
+	load := func(name string, before ...string) *rueidis.Lua {
+		return rueidis.NewLuaScript(strings.Join(before, "") + common + luaSource(name))
+	}
 	return lockScripts{
-		acquire: load("lock_acquire"), release: load("lock_release"), extend: load("lock_extend"),
-		status: load("lock_status"), force: load("lock_force"), note: load("lock_note"), beat: load("lock_beat"),
-		list: rueidis.NewLuaScript(luaSource("lock_list")),
+		acquire: load("lock_acquire", luaSource("lock_acquire_shortcut")), release: load("lock_release", luaSource("lock_release_shortcut")),
+		extend: load("lock_extend"), status: load("lock_status"), force: load("lock_force"), note: load("lock_note"),
+		beat: load("lock_beat"), list: load("lock_list"),
 	}
 }
 
@@ -51,16 +53,23 @@ func shardOf(resource string) int {
 	return int(h.Sum32() % lockShards)
 }
 
-func (l *Locker) shardKey(shard int, name string) string {
-	return l.redis.Key("{" + strconv.Itoa(shard) + "}" + name)
+// lockKeys are what the keys of locks start with or, of a shard, what they are.
+type lockKeys [lockShards]struct{ lock, queue, index, fence string }
+
+func newLockKeys(redis *Redis) *lockKeys {
+	var keys lockKeys
+	for shard := range keys {
+		prefix := redis.Key("{" + strconv.Itoa(shard) + "}")
+		keys[shard].lock, keys[shard].queue, keys[shard].index, keys[shard].fence = prefix+"lock:", prefix+"queue:", prefix+"locks", prefix+"fence"
+	}
+	return &keys
 }
 
-func (l *Locker) keys(resource string) []string {
-	shard := shardOf(resource)
-	return []string{
-		l.shardKey(shard, "lock:"+resource), l.shardKey(shard, "queue:"+resource), l.shardKey(shard, "waiters:"+resource),
-		l.shardKey(shard, "locks"), l.shardKey(shard, "shard"), l.shardKey(shard, "instances"),
-	}
+func (k *lockKeys) of(resource string) []string { return k.in(shardOf(resource), resource) }
+
+func (k *lockKeys) in(shard int, resource string) []string {
+	s := &k[shard]
+	return []string{s.lock + resource, s.queue + resource, s.index, s.fence}
 }
 
 // runAcquire sends an attempt. A claim takes a free lock only if the shard's
@@ -74,36 +83,78 @@ func (l *Locker) runAcquire(ctx context.Context, a *attempt, queue bool, knownEp
 	if a.claims {
 		claim = "1"
 	}
-	send := func() (lockReply, error) {
-		return l.run(ctx, l.scripts.acquire, a.req.Resource, hashToken(a.req.Token), a.grant, milliseconds(a.req.TTL),
-			writeHolder(a.req.Holder), strconv.Itoa(a.block), instance, a.arrival, knownEpoch, l.clock.after(time.Now(), l.redis.opt.Timeout), claim)
+	args := []string{
+		a.proof() + writeGrant(a.req.Resource, a.req.Holder), milliseconds(a.req.TTL), l.channel, l.clock.after(time.Now(), l.redis.opt.Timeout),
+		strconv.Itoa(a.block), instance, a.arrival, claim, knownEpoch,
 	}
-	got, err := send()
+	got, err := l.run(ctx, l.scripts.acquire, a.req.Resource, args...)
 	if err == nil && got.code == lockTooLate { // or the server's clock was put forward: the reply told it
-		got, err = send()
+		args[3] = l.clock.after(time.Now(), l.redis.opt.Timeout)
+		got, err = l.run(ctx, l.scripts.acquire, a.req.Resource, args...)
 	}
-	if err == nil && got.code == lockTooLate {
+	switch {
+	case err == nil && got.code == lockTooLate:
 		return got, fmt.Errorf("acquire %s: too late: %w", a.req.Resource, models.ErrUnavailable)
+	case err == nil && got.code == lockDone: // the shortcut's reply leaves out what is known here
+		got.grant, got.holder, got.remaining = a.grant, a.req.Holder, a.req.TTL
+		got.holder.Since = got.since
 	}
 	return got, err
 }
 
-// storedHolder is a holder as the scripts keep it; since is the grant's.
-type storedHolder struct {
-	UserID string `json:"userId"`
-	Email  string `json:"email"`
-	Reason string `json:"reason"`
+// Where the parts of a grant's text are, as the scripts keep it.
+const (
+	grantSince = 16
+	grantID    = grantSince + 13
+	grantToken = grantID + 32
+	grantRest  = grantToken + 43
+)
+
+// writeGrant is the end of a grant's text, after fence, since, id and hash of token:
+// the resource and its holder, each part with its length before it.
+func writeGrant(resource string, h models.Holder) string {
+	text := make([]byte, 0, len(resource)+len(h.UserID)+len(h.Email)+len(h.Reason)+16)
+	for _, part := range [...]string{resource, h.UserID, h.Email, h.Reason} {
+		text = strconv.AppendInt(text, int64(len(part)), 10)
+		text = append(append(text, ':'), part...)
+	}
+	return string(text)
 }
 
-func writeHolder(h models.Holder) string {
-	doc, _ := json.Marshal(storedHolder{h.UserID, h.Email, h.Reason}) // strings only
-	return string(doc)
+// storedGrant is a grant's text, taken apart.
+type storedGrant struct {
+	fence                 int64
+	since                 time.Time
+	id, tokenHash         string
+	resource              string
+	userID, email, reason string
 }
 
-func readHolder(doc string, sinceMilli int64) models.Holder {
-	var h storedHolder
-	_ = json.Unmarshal([]byte(doc), &h) // "" when the lock is free
-	return models.Holder{UserID: h.UserID, Email: h.Email, Reason: h.Reason, Since: time.UnixMilli(sinceMilli).UTC()}
+func readGrant(text string) (g storedGrant, ok bool) {
+	if len(text) < grantRest {
+		return g, false
+	}
+	fence, err := strconv.ParseInt(text[:grantSince], 10, 64)
+	since, sinceErr := strconv.ParseInt(text[grantSince:grantID], 10, 64)
+	if err != nil || sinceErr != nil {
+		return g, false
+	}
+	g.fence, g.since = fence, time.UnixMilli(since).UTC()
+	g.id, g.tokenHash = text[grantID:grantToken], text[grantToken:grantRest]
+	text = text[grantRest:]
+	for _, part := range [...]*string{&g.resource, &g.userID, &g.email, &g.reason} {
+		size, rest, _ := strings.Cut(text, ":")
+		n, err := strconv.Atoi(size)
+		if err != nil || n < 0 || n > len(rest) {
+			return g, false
+		}
+		*part, text = rest[:n], rest[n:]
+	}
+	return g, true
+}
+
+func (g *storedGrant) holder() models.Holder {
+	return models.Holder{UserID: g.userID, Email: g.email, Reason: g.reason, Since: g.since}
 }
 
 // The codes of a lock script's reply.
@@ -133,17 +184,32 @@ type lockReply struct {
 }
 
 func readLockReply(msg rueidis.RedisMessage) (lockReply, error) {
+	if msg.IsInt64() { // the shortcut of release
+		code, _ := msg.AsInt64()
+		return lockReply{code: code}, nil
+	}
 	fields, err := msg.ToArray()
-	if err != nil || len(fields) != 12 {
+	if err != nil || (len(fields) != 3 && len(fields) != 8) {
 		return lockReply{}, fmt.Errorf("read lock reply of %d fields: %w: %w", len(fields), models.ErrUnavailable, err)
 	}
 	text := func(i int) string { s, _ := fields[i].ToString(); return s }
 	number := func(i int) int64 { n, _ := fields[i].AsInt64(); return n }
-	return lockReply{
-		code: number(0), tokenHash: text(1), grant: text(2), fence: number(3),
-		since: time.UnixMilli(number(4)).UTC(), remaining: time.Duration(number(5)) * time.Millisecond,
-		holder: readHolder(text(6), number(4)), note: text(7), waiting: int(number(8)), epoch: text(9), extra: text(10), now: number(11),
-	}, nil
+	if len(fields) == 3 { // the shortcut of acquire: the fence is the server's time
+		fence, _ := strconv.ParseInt(text(1), 10, 64)
+		return lockReply{code: number(0), fence: fence, since: time.UnixMilli(fence / 1000).UTC(), epoch: text(2), now: fence / 1000}, nil
+	}
+	r := lockReply{
+		code: number(0), remaining: time.Duration(number(2)) * time.Millisecond, waiting: int(number(3)),
+		epoch: text(4), extra: text(5), note: text(6), now: number(7),
+	}
+	if grant := text(1); grant != "" {
+		g, ok := readGrant(grant)
+		if !ok {
+			return lockReply{}, fmt.Errorf("read a grant of %d characters: %w", len(grant), models.ErrUnavailable)
+		}
+		r.tokenHash, r.grant, r.fence, r.since, r.holder = g.tokenHash, g.id, g.fence, g.since, g.holder()
+	}
+	return r, nil
 }
 
 func (r lockReply) heldBy(claim LockClaim) bool {

@@ -71,23 +71,23 @@ func (t *lockTable) replacing(resource, grant string) {
 // heard follows what happens to locks on other instances, so that an outage finds
 // no grant here that has ended elsewhere. It answers the grant that is over, "" if
 // none is.
-func (t *lockTable) heard(event models.LockEvent, grant string) (over string) {
+func (t *lockTable) heard(name string, g *storedGrant) (over string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	l := t.locks[event.Resource]
+	l := t.locks[g.resource]
 	if l == nil || l.epoch == "" {
 		return ""
 	}
 	over = l.lock.Grant
-	switch event.Name {
+	switch name {
 	case models.LockAcquired:
-		if over != grant && l.lock.Fence != nil && event.Fence != nil && *l.lock.Fence < *event.Fence {
-			t.endLocked(event.Resource, over)
+		if over != g.id && l.lock.Fence != nil && *l.lock.Fence < g.fence {
+			t.endLocked(g.resource, over)
 			return over
 		}
 	case models.LockReleased, models.LockForced, models.LockExpired:
-		if over == grant {
-			t.endLocked(event.Resource, grant)
+		if over == g.id {
+			t.endLocked(g.resource, over)
 			return over
 		}
 	}

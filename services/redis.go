@@ -64,6 +64,7 @@ type Redis struct {
 	log      *slog.Logger
 	breaker  circuitbreaker.CircuitBreaker[any]
 	client   atomic.Pointer[rueidis.Client]
+	live     liveness
 	inFlight chan struct{}
 
 	mu        sync.Mutex
@@ -75,7 +76,8 @@ type Redis struct {
 	spawn  func(task func(context.Context)) // runs task in the background until Close
 	ready  chan struct{}                    // closed at the first successful probe
 
-	calls *prometheus.CounterVec
+	failing atomic.Bool // the breaker has counted a failure since the last success
+	calls   struct{ ok, failed, timeout, skipped prometheus.Counter }
 }
 
 // NewRedis returns at once and connects in the background, trying again until
@@ -91,6 +93,7 @@ func NewRedis(opt RedisOptions) *Redis {
 	opt.Client.CacheSizeEachConn = clientCacheBytes
 	opt.Client.AlwaysPipelining = true // a deadline then abandons the reply, not the connection
 	opt.Client.DisableRetry = true
+	opt.Client.PipelineMultiplex = -1 // one connection to a server: calls at the same time share their writes
 	if opt.Embedded {
 		opt.Client.ForceSingleClient = true
 		opt.Client.DisableCache = true
@@ -100,11 +103,14 @@ func NewRedis(opt RedisOptions) *Redis {
 		log:      opt.Logger,
 		inFlight: make(chan struct{}, opt.MaxInFlight),
 		ready:    make(chan struct{}),
-		calls: promauto.With(opt.Metrics).NewCounterVec(prometheus.CounterOpts{
-			Name: "gatehouse_redis_calls_total",
-			Help: "Redis calls by result: ok, failed, timeout, or skipped because Redis was known to be away.",
-		}, []string{"result"}),
 	}
+	r.live.watch(&r.opt.Client)
+	calls := promauto.With(opt.Metrics).NewCounterVec(prometheus.CounterOpts{
+		Name: "gatehouse_redis_calls_total",
+		Help: "Redis calls by result: ok, failed, timeout, or skipped because Redis was known to be away.",
+	}, []string{"result"})
+	r.calls.ok, r.calls.failed = calls.WithLabelValues("ok"), calls.WithLabelValues("failed")
+	r.calls.timeout, r.calls.skipped = calls.WithLabelValues("timeout"), calls.WithLabelValues("skipped")
 	// The delay never passes: only the probe closes the breaker.
 	r.breaker = circuitbreaker.NewBuilder[any]().
 		WithFailureThreshold(failuresToOpen).
@@ -185,9 +191,8 @@ func (r *Redis) Do(ctx context.Context, fn func(context.Context, rueidis.Client)
 // doOn is Do on connections of their own; a nil client is one that is not
 // connected yet.
 func (r *Redis) doOn(ctx context.Context, client *rueidis.Client, fn func(context.Context, rueidis.Client) rueidis.RedisResult) (rueidis.RedisMessage, error) {
-	_, recovering := ctx.Value(recoveryKey{}).(bool)
-	if r.opt.Disabled || client == nil || (!recovering && !r.breaker.IsClosed()) {
-		r.calls.WithLabelValues("skipped").Inc()
+	if r.opt.Disabled || client == nil || (!r.breaker.IsClosed() && !recovering(ctx)) {
+		r.calls.skipped.Inc()
 		return rueidis.RedisMessage{}, fmt.Errorf("redis: %w", models.ErrUnavailable)
 	}
 	allowed := r.opt.Timeout
@@ -195,12 +200,12 @@ func (r *Redis) doOn(ctx context.Context, client *rueidis.Client, fn func(contex
 	if limited {
 		allowed -= time.Duration(spending.spent.Load())
 		if allowed <= 0 {
-			r.calls.WithLabelValues("skipped").Inc()
+			r.calls.skipped.Inc()
 			return rueidis.RedisMessage{}, fmt.Errorf("redis: the request's budget is spent: %w", models.ErrUnavailable)
 		}
 	}
 	start := time.Now()
-	msg, err := r.race(ctx, *client, allowed, fn)
+	msg, err := r.send(ctx, client, allowed, fn)
 	if limited {
 		spending.spent.Add(int64(time.Since(start)))
 	}
@@ -216,7 +221,34 @@ func (r *Redis) Exec(ctx context.Context, script *rueidis.Lua, keys, args []stri
 
 var errInFlight = errors.New("too many calls in flight")
 
-// race runs fn against the deadline: rueidis does not honour ctx while it dials.
+// send runs fn within allowed. While the connection is up, rueidis keeps to ctx by
+// itself; else the call may have to be left behind while it dials.
+func (r *Redis) send(ctx context.Context, client *rueidis.Client, allowed time.Duration,
+	fn func(context.Context, rueidis.Client) rueidis.RedisResult,
+) (rueidis.RedisMessage, error) {
+	if client != r.client.Load() {
+		return r.race(ctx, *client, allowed, fn)
+	}
+	lost := r.live.lost.Load()
+	if !r.live.now() {
+		msg, err := r.race(ctx, *client, allowed, fn)
+		if _, replied := rueidis.IsRedisErr(err); (err == nil || replied) && (*client).Mode() != rueidis.ClientModeCluster {
+			r.live.served(lost)
+		}
+		return msg, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, allowed)
+	defer cancel()
+	select {
+	case r.inFlight <- struct{}{}:
+	case <-ctx.Done():
+		return rueidis.RedisMessage{}, fmt.Errorf("%w: %w", errInFlight, ctx.Err())
+	}
+	defer func() { <-r.inFlight }()
+	return fn(ctx, *client).ToMessage()
+}
+
+// race runs fn against the deadline, and leaves it behind when that passes.
 func (r *Redis) race(ctx context.Context, client rueidis.Client, allowed time.Duration,
 	fn func(context.Context, rueidis.Client) rueidis.RedisResult,
 ) (rueidis.RedisMessage, error) {
@@ -250,28 +282,35 @@ func (r *Redis) judge(ctx context.Context, err error, allowed time.Duration) err
 	redisErr, replied := rueidis.IsRedisErr(err)
 	switch {
 	case err == nil || rueidis.IsRedisNil(err):
-		r.calls.WithLabelValues("ok").Inc()
-		r.breaker.RecordSuccess()
+		r.calls.ok.Inc()
+		r.recordSuccess()
 		return err
 	case ctx.Err() != nil: // the caller went away: says nothing about Redis
 		return fmt.Errorf("redis: %w: %w", models.ErrUnavailable, context.Cause(ctx))
 	case replied && !notNow(redisErr.Error()):
-		r.calls.WithLabelValues("failed").Inc()
-		r.breaker.RecordSuccess()
+		r.calls.failed.Inc()
+		r.recordSuccess()
 		r.log.Error("Redis refused a command", "error", redisErr.Error())
 	case errors.Is(err, context.DeadlineExceeded):
-		r.calls.WithLabelValues("timeout").Inc()
+		r.calls.timeout.Inc()
 		if allowed >= r.opt.Timeout/2 { // a rest of a budget proves nothing
 			r.recordFailure()
 		}
 	default:
-		r.calls.WithLabelValues("failed").Inc()
+		r.calls.failed.Inc()
 		r.recordFailure()
 	}
 	return fmt.Errorf("redis: %w: %w", models.ErrUnavailable, err)
 }
 
+func (r *Redis) recordSuccess() {
+	if r.failing.Load() && r.failing.Swap(false) {
+		r.breaker.RecordSuccess()
+	}
+}
+
 func (r *Redis) recordFailure() {
+	r.failing.Store(true)
 	if r.breaker.IsClosed() {
 		r.breaker.RecordFailure()
 	}

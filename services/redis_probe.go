@@ -20,6 +20,12 @@ func (r *Redis) OnRecover(fn func(context.Context)) {
 
 type recoveryKey struct{}
 
+// recovering reports whether ctx is one of OnRecover's.
+func recovering(ctx context.Context) bool {
+	_, is := ctx.Value(recoveryKey{}).(bool)
+	return is
+}
+
 // probeLoop connects and then asks Redis every 250 ms whether it serves.
 func (r *Redis) probeLoop(ctx context.Context) {
 	ticker := time.NewTicker(probeInterval)
@@ -51,7 +57,7 @@ func (r *Redis) probe(ctx context.Context) error {
 		client = &connected
 	}
 	// A write, so that a full or read-only server counts as away.
-	_, err := r.race(ctx, *client, r.opt.Timeout, func(ctx context.Context, c rueidis.Client) rueidis.RedisResult {
+	_, err := r.send(ctx, client, r.opt.Timeout, func(ctx context.Context, c rueidis.Client) rueidis.RedisResult {
 		return c.Do(ctx, c.B().Set().Key(r.Key("probe")).Value("1").Px(time.Minute).Build())
 	})
 	if err != nil {

@@ -1,73 +1,103 @@
--- What the lock scripts share; put before each of them.
--- KEYS[1] -> the lock: hash of token (hash), grant, fence, since, until, holder (JSON), pending, note
+-- What the lock scripts share; put before each of them, and behind the shortcuts of acquire and release.
+-- KEYS[1] -> the lock: '+' (confirmed), '*' (confirmed, with a note) or '?' and the instance (26) that is to confirm,
+--   and then the grant; it ends with its lease
 -- KEYS[2] -> its queue: sorted set, grant id -> arrival (microseconds)
--- KEYS[3] -> its waiters: hash, grant id -> request (JSON of token, ttl, block, holder, instance)
--- KEYS[4] -> the shard's index: sorted set, resource -> end of its lease (milliseconds)
--- KEYS[5] -> the shard: hash of epoch, fence (highest so far), forced (how many locks were)
--- KEYS[6] -> the shard's instances: sorted set, instance -> its last beat (milliseconds)
--- ARGV[1] -> the resource
--- ARGV[2] -> how long an instance counts as alive without a beat, and an unconfirmed grant lasts (milliseconds)
--- ARGV[3] -> what channels start with: events are published on it .. 'locks', grants on it .. 'grants:' .. instance
+-- KEYS[3] -> the shard's index: sorted set, grant -> end of its lease (milliseconds)
+-- KEYS[4] -> the shard's highest fence (16 digits) and its epoch
+-- A grant is text: fence (16 digits), since (13, milliseconds), id (32) and hash of token (43), resource and holder.
+-- Beside them, named by the prefix of the shard:
+--   waiters:<resource>: hash, grant id -> request (JSON); forced: how many locks were;
+--   instances: sorted set, instance -> its last beat (milliseconds); note:<id>; ended:<id>
+-- Set by services: ALIVE, how long an instance counts as alive without a beat, and an unconfirmed grant lasts (milliseconds)
 local clock = redis.call('TIME')
-local micros = tonumber(clock[1]) * 1000000 + tonumber(clock[2])
+local micros = clock[1] * 1000000 + clock[2]
 local now = math.floor(micros / 1000)
+local prefix = string.sub(KEYS[3], 1, -6) -- 'locks'
+local channels = string.match(prefix, '^(.*){')
 
--- Lua's own conversion loses digits past 14.
-local function int(n)
-  return string.format('%.0f', n)
+local function id_of(grant)
+  return string.sub(grant, 30, 61)
+end
+
+local function resource_of(grant)
+  local length, rest = string.match(string.sub(grant, 105), '^(%d+):(.*)$')
+  return string.sub(rest, 1, length)
+end
+
+local function waiters()
+  return prefix .. 'waiters:' .. string.sub(KEYS[2], #prefix + 7) -- 'queue:'
 end
 
 local function current()
-  local v = redis.call('HMGET', KEYS[1], 'token', 'grant', 'fence', 'since', 'until', 'holder', 'pending', 'note')
-  if not v[1] or tonumber(v[5]) <= now then
+  local text = redis.call('GET', KEYS[1])
+  if not text then
     return nil
   end
-  return {token = v[1], grant = v[2], fence = v[3], since = v[4], till = tonumber(v[5]), holder = v[6], pending = v[7], note = v[8]}
+  local lock = {flag = string.sub(text, 1, 1), grant = string.sub(text, 2)}
+  if lock.flag == '?' then
+    lock.pending = string.sub(text, 2, 27)
+    lock.grant = string.sub(text, 28)
+  end
+  lock.proof = string.sub(lock.grant, 30, 104) -- id and hash of token
+  return lock
+end
+
+local function epoch()
+  return string.sub(redis.call('GET', KEYS[4]) or '', 17)
 end
 
 -- Every reply has this shape, so that one function reads them all.
-local function reply(code, lock, epoch, waiting, extra)
-  if not lock then
-    return {code, '', '', '0', '0', '0', '', '', waiting, epoch or '', extra or '', int(now)}
+local function reply(code, lock, waiting, extra)
+  local left = 0
+  local note = ''
+  if lock then
+    left = lock.left or redis.call('PTTL', KEYS[1])
+    note = lock.flag == '*' and redis.call('GET', prefix .. 'note:' .. id_of(lock.grant)) or ''
   end
-  return {code, lock.token, lock.grant, lock.fence, lock.since, int(lock.till - now), lock.holder, lock.note or '',
-    waiting, epoch or '', extra or '', int(now)}
+  return {code, lock and lock.grant or '', left, waiting, epoch(), extra or '', note, now}
 end
 
-local function event(name, lock)
-  redis.call('PUBLISH', ARGV[3] .. 'locks', table.concat({name, lock.grant, lock.fence, int(now), lock.holder, ARGV[1]}, '\n'))
+local function event(name, grant)
+  redis.call('PUBLISH', channels .. 'locks', name .. '\n' .. grant)
 end
 
--- Where a release is remembered whose grant was not there: beside the shard's key.
+-- Where a release is remembered whose grant was not there.
 local function ended(id)
-  return string.sub(KEYS[5], 1, -6) .. 'ended:' .. id
+  return prefix .. 'ended:' .. id
 end
 
 local function leave(id)
   if redis.call('ZREM', KEYS[2], id) == 1 then
-    redis.call('HDEL', KEYS[3], id)
+    redis.call('HDEL', waiters(), id)
   end
 end
 
+-- Makes the time left ttl and the lock confirmed.
 local function lease(lock, ttl)
-  lock.till = now + ttl
-  -- The key outlives its lease a little, so that a beat can still tell whose it was.
-  redis.call('PEXPIRE', KEYS[1], int(ttl + 10000))
-  redis.call('ZADD', KEYS[4], int(lock.till), ARGV[1])
+  if lock.flag == '?' then
+    lock.flag = '+'
+    redis.call('SET', KEYS[1], '+' .. lock.grant, 'PX', ttl)
+  else
+    redis.call('PEXPIRE', KEYS[1], ttl)
+    if lock.flag == '*' then
+      redis.call('PEXPIRE', prefix .. 'note:' .. id_of(lock.grant), ttl)
+    end
+  end
+  redis.call('ZADD', KEYS[3], now + ttl, lock.grant)
+  lock.left = ttl
 end
 
--- Grants a free lock. A block reserves so many fences for hand-over within the instance.
-local function grant(id, token, holder, ttl, block, pending)
-  local shard = redis.call('HMGET', KEYS[5], 'fence', 'epoch')
-  local fence = math.max(tonumber(shard[1] or '0') + 1, micros)
-  local epoch = shard[2] or id
-  redis.call('HSET', KEYS[5], 'fence', int(fence + block - 1), 'epoch', epoch)
-  local lock = {token = token, grant = id, fence = int(fence), since = int(now), holder = holder, pending = pending}
-  redis.call('HSET', KEYS[1], 'token', token, 'grant', id, 'fence', lock.fence, 'since', lock.since, 'until', int(now + ttl),
-    'holder', holder, 'pending', pending)
-  lease(lock, ttl)
-  event('acquired', lock)
-  return lock, epoch
+-- Grants a free lock; request is the grant's text without fence and since. A block reserves so many fences for
+-- hand-over within the instance. pending names the instance that is to confirm; nil: none.
+local function grant(request, ttl, block, pending)
+  local shard = redis.call('GET', KEYS[4])
+  local fence = math.max(tonumber(string.sub(shard or '0', 1, 16)) + 1, micros)
+  redis.call('SET', KEYS[4], string.format('%016d', fence + block - 1) .. (shard and string.sub(shard, 17) or string.sub(request, 1, 32)))
+  local lock = {flag = pending and '?' or '+', grant = string.format('%016d%013d', fence, now) .. request, left = ttl}
+  redis.call('SET', KEYS[1], lock.flag .. (pending or '') .. lock.grant, 'PX', ttl)
+  redis.call('ZADD', KEYS[3], now + ttl, lock.grant)
+  event('acquired', lock.grant)
+  return lock
 end
 
 -- The first waiter whose instance is alive. One that only looked dead keeps its
@@ -79,11 +109,11 @@ local function head()
     if not id then
       return nil
     end
-    local request = redis.call('HGET', KEYS[3], id)
+    local request = redis.call('HGET', waiters(), id)
     if request then
       request = cjson.decode(request)
-      local silent = now - tonumber(redis.call('ZSCORE', KEYS[6], request.instance) or '0')
-      if silent <= tonumber(ARGV[2]) then
+      local silent = now - tonumber(redis.call('ZSCORE', prefix .. 'instances', request.instance) or '0')
+      if silent <= ALIVE then
         return id, request
       end
       if silent > 10000 then
@@ -104,16 +134,16 @@ local function advance()
   if not id then
     return ''
   end
-  grant(id, request.token, request.holder, math.min(tonumber(ARGV[2]), request.ttl), request.block, request.instance)
+  grant(request.grant, math.min(ALIVE, request.ttl), request.block, request.instance)
   leave(id)
-  redis.call('PUBLISH', ARGV[3] .. 'grants:' .. request.instance, id)
+  redis.call('PUBLISH', channels .. 'grants:' .. request.instance, id)
   return request.instance .. ' ' .. id
 end
 
 -- Ends a lock and passes it on.
 local function free(lock, name)
-  redis.call('DEL', KEYS[1])
-  redis.call('ZREM', KEYS[4], ARGV[1])
-  event(name, lock)
+  redis.call('DEL', KEYS[1], prefix .. 'note:' .. id_of(lock.grant))
+  redis.call('ZREM', KEYS[3], lock.grant)
+  event(name, lock.grant)
   return advance()
 end

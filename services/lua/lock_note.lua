@@ -1,10 +1,15 @@
 -- Keeps a note with the grant; the first one stays.
--- ARGV[4] -> grant id
--- ARGV[5] -> the note
+-- ARGV[1] -> grant id
+-- ARGV[2] -> the note
 -- returns the reply, with the note that stands; code 1: held by this grant, 0: not
 local lock = current()
-if not lock or lock.grant ~= ARGV[4] then
-  return reply(0, lock, '', 0)
+if not lock or id_of(lock.grant) ~= ARGV[1] then
+  return reply(0, lock, 0)
 end
-redis.call('HSETNX', KEYS[1], 'note', ARGV[5])
-return reply(1, current(), '', 0)
+if lock.flag ~= '*' then
+  local left = redis.call('PTTL', KEYS[1])
+  lock.flag = '*'
+  redis.call('SET', prefix .. 'note:' .. ARGV[1], ARGV[2], 'PX', left)
+  redis.call('SET', KEYS[1], '*' .. lock.grant, 'PX', left)
+end
+return reply(1, lock, 0)

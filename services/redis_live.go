@@ -1,0 +1,76 @@
+package services
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"sync"
+	"sync/atomic"
+
+	"github.com/redis/rueidis"
+)
+
+// liveness knows whether the connection to the one server is up, so that a call
+// cannot have to wait for dialling: rueidis dials within the call that finds the
+// connection gone, and does not honour the call's ctx while it does.
+type liveness struct {
+	lost atomic.Uint64 // how many connections have been lost
+	up   atomic.Uint64 // 1 + lost, as it was before the last call that succeeded
+}
+
+// now reports whether the connection that served last is still there.
+func (l *liveness) now() bool { return l.up.Load() == l.lost.Load()+1 }
+
+// served tells that a call that began when lost was so many has succeeded.
+func (l *liveness) served(lost uint64) { l.up.Store(lost + 1) }
+
+// watch lets connections tell when they are lost.
+func (l *liveness) watch(opt *rueidis.ClientOption) {
+	dial := opt.DialCtxFn
+	if dial == nil {
+		dial = dialTCP
+	}
+	opt.DialCtxFn = func(ctx context.Context, addr string, dialer *net.Dialer, config *tls.Config) (net.Conn, error) {
+		conn, err := dial(ctx, addr, dialer, config)
+		if err != nil {
+			return nil, err
+		}
+		return &watchedConn{Conn: conn, lose: sync.OnceFunc(func() { l.lost.Add(1) })}, nil
+	}
+}
+
+func dialTCP(ctx context.Context, addr string, dialer *net.Dialer, config *tls.Config) (net.Conn, error) {
+	if config == nil {
+		return dialer.DialContext(ctx, "tcp", addr)
+	}
+	secure := tls.Dialer{NetDialer: dialer, Config: config}
+	return secure.DialContext(ctx, "tcp", addr)
+}
+
+// watchedConn is lost when reading or writing fails, or when it is closed: rueidis
+// learns it after us.
+type watchedConn struct {
+	net.Conn
+	lose func()
+}
+
+func (c *watchedConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if err != nil {
+		c.lose()
+	}
+	return n, err
+}
+
+func (c *watchedConn) Write(b []byte) (int, error) {
+	n, err := c.Conn.Write(b)
+	if err != nil {
+		c.lose()
+	}
+	return n, err
+}
+
+func (c *watchedConn) Close() error {
+	c.lose()
+	return c.Conn.Close()
+}
