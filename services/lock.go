@@ -58,7 +58,6 @@ type Locker struct {
 	opt      LockerOptions
 	instance string // names this Locker among those that wait
 	keys     *lockKeys
-	channel  string // of events
 	table    *lockTable
 	waiters  *lockWaiters
 	groups   *lockGroups
@@ -78,7 +77,7 @@ func NewLocker(redis *Redis, opt *LockerOptions) *Locker {
 	}
 	l := &Locker{
 		redis: redis, opt: *opt, instance: rand.Text(), waiters: newLockWaiters(), groups: newLockGroups(),
-		events: newLockEvents(), scripts: loadLockScripts(), keys: newLockKeys(redis), channel: redis.Key("locks"),
+		events: newLockEvents(), scripts: loadLockScripts(redis.Key("locks")), keys: newLockKeys(redis),
 	}
 	l.opt.MaxHold = orDefault(opt.MaxHold, DefaultMaxHold)
 	l.table = newLockTable(l.opt.MaxHold)
@@ -173,7 +172,7 @@ func (l *Locker) Check(ctx context.Context, claim LockClaim) (degraded bool, err
 // that is promised (open: none) or not (closed: models.ErrUnavailable).
 func (l *Locker) Release(ctx context.Context, claim LockClaim) (degraded bool, err error) {
 	got, err := l.runHeld(ctx, "release", claim, func() (lockReply, error) {
-		return l.run(ctx, l.scripts.release, claim.Resource, claim.proof(), l.channel, "")
+		return l.run(ctx, l.scripts.release, claim.Resource, claim.proof())
 	})
 	if err == nil {
 		l.table.release(claim)
@@ -305,7 +304,11 @@ func (l *Locker) count(operation, outcome string) {
 
 // run executes one of the scripts on the keys of a resource.
 func (l *Locker) run(ctx context.Context, script *rueidis.Lua, resource string, args ...string) (lockReply, error) {
-	msg, err := l.redis.Exec(ctx, script, l.keys.of(resource), args)
+	return l.exec(ctx, script, l.keys.of(resource)[:3], args)
+}
+
+func (l *Locker) exec(ctx context.Context, script *rueidis.Lua, keys, args []string) (lockReply, error) {
+	msg, err := l.redis.Exec(ctx, script, keys, args)
 	if err != nil {
 		return lockReply{}, err
 	}

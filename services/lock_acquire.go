@@ -150,7 +150,7 @@ func (l *Locker) giveUp(ctx context.Context, a *attempt) {
 	ctx, cancel := context.WithTimeout(WithRedisBudget(context.WithoutCancel(ctx)), cleanUpTime)
 	defer cancel()
 	l.table.release(a.claim())
-	got, err := l.run(ctx, l.scripts.release, a.req.Resource, a.proof(), l.channel, "")
+	got, err := l.run(ctx, l.scripts.release, a.req.Resource, a.proof())
 	if err != nil {
 		l.table.oweAttempt(a.claim())
 		return

@@ -185,7 +185,7 @@ func (l *Locker) beat(ctx context.Context, shard int, awaited []string) (epoch, 
 	if len(awaited) > 0 {
 		waits = "1"
 	}
-	msg, err := l.redis.Exec(ctx, l.scripts.beat, l.keys.in(shard, ""), append([]string{l.instance, waits}, awaited...))
+	msg, err := l.redis.Exec(ctx, l.scripts.beat, l.keys.in(shard, "")[:3], append([]string{l.instance, waits}, awaited...))
 	if err != nil {
 		return "", "", err
 	}

@@ -36,12 +36,12 @@ func (c *serverClock) heard(local time.Time, server int64) {
 }
 
 // after is the server's time in milliseconds when d has passed since local, as the
-// scripts read it; "" while nothing is known.
+// scripts compare it; "9", later than any, while nothing is known.
 func (c *serverClock) after(local time.Time, d time.Duration) string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.known.IsZero() {
-		return ""
+		return "9"
 	}
 	return strconv.FormatInt((c.ahead+local.Sub(c.base)+d).Milliseconds()+1, 10)
 }

@@ -110,7 +110,7 @@ type listedLock struct {
 }
 
 func (l *Locker) listShard(ctx context.Context, after lockCursor, limit int) ([]listedLock, error) {
-	msg, err := l.redis.Exec(ctx, l.scripts.list, l.keys.in(after.Shard, ""), []string{
+	msg, err := l.redis.Exec(ctx, l.scripts.list, l.keys.in(after.Shard, "")[:3], []string{
 		strconv.Itoa(limit), strconv.FormatInt(after.End, 10), strconv.FormatInt(after.Fence, 10),
 	})
 	if err != nil {

@@ -37,12 +37,12 @@ func (l *Locker) catchUp(ctx context.Context) {
 func (l *Locker) settle(ctx context.Context) {
 	owed, forced := l.table.owes()
 	for _, owed := range owed {
-		claim, remember := owed.claim, ""
+		args := []string{owed.claim.proof()}
 		if owed.foreign {
-			remember = milliseconds(time.Until(owed.until))
+			args = append(args, milliseconds(time.Until(owed.until)))
 		}
-		if _, err := l.run(ctx, l.scripts.release, claim.Resource, claim.proof(), l.channel, remember); err == nil {
-			l.table.paid(claim.Grant)
+		if _, err := l.run(ctx, l.scripts.release, owed.claim.Resource, args...); err == nil {
+			l.table.paid(owed.claim.Grant)
 		}
 	}
 	for _, userID := range l.table.owedUsers() {
@@ -83,7 +83,7 @@ func (l *Locker) claim(ctx context.Context, known localLock) bool {
 	lock := got.lock(known.lock.LockClaim, sent)
 	lock.Note = orDefault(lock.Note, known.lock.Note)
 	if !l.table.confirm(lock, got.epoch) { // given back while it was claimed
-		_, _ = l.run(ctx, l.scripts.release, lock.Resource, lock.proof(), l.channel, "")
+		_, _ = l.run(ctx, l.scripts.release, lock.Resource, lock.proof())
 		return false
 	}
 	if got.code == lockRepeated && left-got.remaining > time.Second { // extended while Redis was away

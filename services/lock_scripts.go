@@ -26,13 +26,18 @@ type lockScripts struct {
 	acquire, release, extend, status, force, note, beat, list *rueidis.Lua
 }
 
-func loadLockScripts() lockScripts {
-	common := strings.ReplaceAll(luaSource("lock_common"), "ALIVE", milliseconds(waiterAlive))
+// loadLockScripts puts what is the same at every call into the scripts.
+func loadLockScripts(events string) lockScripts {
+	constants := strings.NewReplacer("ALIVE", milliseconds(waiterAlive), "EVENTS", strconv.Quote(events))
 	load := func(name string, before ...string) *rueidis.Lua {
-		return rueidis.NewLuaScript(strings.Join(before, "") + common + luaSource(name))
+		text := ""
+		for _, part := range append(before, "lock_common", name) {
+			text += luaSource(part)
+		}
+		return rueidis.NewLuaScript(constants.Replace(text))
 	}
 	return lockScripts{
-		acquire: load("lock_acquire", luaSource("lock_acquire_shortcut")), release: load("lock_release", luaSource("lock_release_shortcut")),
+		acquire: load("lock_acquire", "lock_acquire_shortcut"), release: load("lock_release", "lock_release_shortcut"),
 		extend: load("lock_extend"), status: load("lock_status"), force: load("lock_force"), note: load("lock_note"),
 		beat: load("lock_beat"), list: load("lock_list"),
 	}
@@ -65,6 +70,8 @@ func newLockKeys(redis *Redis) *lockKeys {
 	return &keys
 }
 
+// of are the keys of a resource's lock, its queue, its shard's index and highest
+// fence; only acquire needs the last.
 func (k *lockKeys) of(resource string) []string { return k.in(shardOf(resource), resource) }
 
 func (k *lockKeys) in(shard int, resource string) []string {
@@ -75,22 +82,21 @@ func (k *lockKeys) in(shard int, resource string) []string {
 // runAcquire sends an attempt. A claim takes a free lock only if the shard's
 // epoch is no longer knownEpoch, that is, if the server has forgotten it.
 func (l *Locker) runAcquire(ctx context.Context, a *attempt, queue bool, knownEpoch string) (lockReply, error) {
-	instance := ""
-	if queue {
-		instance = l.instance
-	}
-	claim := ""
-	if a.claims {
-		claim = "1"
-	}
 	args := []string{
-		a.proof() + writeGrant(a.req.Resource, a.req.Holder), milliseconds(a.req.TTL), l.channel, l.clock.after(time.Now(), l.redis.opt.Timeout),
-		strconv.Itoa(a.block), instance, a.arrival, claim, knownEpoch,
+		a.proof() + writeGrant(a.req.Resource, a.req.Holder), milliseconds(a.req.TTL), l.clock.after(time.Now(), l.redis.opt.Timeout),
+		strconv.Itoa(a.block),
 	}
-	got, err := l.run(ctx, l.scripts.acquire, a.req.Resource, args...)
+	switch {
+	case a.claims:
+		args = append(args, "", "", "1", knownEpoch)
+	case queue:
+		args = append(args, l.instance, a.arrival)
+	}
+	keys := l.keys.of(a.req.Resource)
+	got, err := l.exec(ctx, l.scripts.acquire, keys, args)
 	if err == nil && got.code == lockTooLate { // or the server's clock was put forward: the reply told it
-		args[3] = l.clock.after(time.Now(), l.redis.opt.Timeout)
-		got, err = l.run(ctx, l.scripts.acquire, a.req.Resource, args...)
+		args[2] = l.clock.after(time.Now(), l.redis.opt.Timeout)
+		got, err = l.exec(ctx, l.scripts.acquire, keys, args)
 	}
 	switch {
 	case err == nil && got.code == lockTooLate:
@@ -188,16 +194,15 @@ func readLockReply(msg rueidis.RedisMessage) (lockReply, error) {
 		code, _ := msg.AsInt64()
 		return lockReply{code: code}, nil
 	}
+	if msg.IsString() { // the shortcut of acquire: the fence, which is the server's time, and the shard as it was
+		return readShortcut(msg)
+	}
 	fields, err := msg.ToArray()
-	if err != nil || (len(fields) != 3 && len(fields) != 8) {
+	if err != nil || len(fields) != 8 {
 		return lockReply{}, fmt.Errorf("read lock reply of %d fields: %w: %w", len(fields), models.ErrUnavailable, err)
 	}
 	text := func(i int) string { s, _ := fields[i].ToString(); return s }
 	number := func(i int) int64 { n, _ := fields[i].AsInt64(); return n }
-	if len(fields) == 3 { // the shortcut of acquire: the fence is the server's time
-		fence, _ := strconv.ParseInt(text(1), 10, 64)
-		return lockReply{code: number(0), fence: fence, since: time.UnixMilli(fence / 1000).UTC(), epoch: text(2), now: fence / 1000}, nil
-	}
 	r := lockReply{
 		code: number(0), remaining: time.Duration(number(2)) * time.Millisecond, waiting: int(number(3)),
 		epoch: text(4), extra: text(5), note: text(6), now: number(7),
@@ -210,6 +215,19 @@ func readLockReply(msg rueidis.RedisMessage) (lockReply, error) {
 		r.tokenHash, r.grant, r.fence, r.since, r.holder = g.tokenHash, g.id, g.fence, g.since, g.holder()
 	}
 	return r, nil
+}
+
+func readShortcut(msg rueidis.RedisMessage) (lockReply, error) {
+	const digits = grantSince
+	text, _ := msg.ToString()
+	if len(text) < 2*digits {
+		return lockReply{}, fmt.Errorf("read lock reply of %d characters: %w", len(text), models.ErrUnavailable)
+	}
+	micros, err := strconv.ParseInt(text[:digits], 10, 64)
+	if err != nil {
+		return lockReply{}, fmt.Errorf("read lock reply: %w: %w", models.ErrUnavailable, err)
+	}
+	return lockReply{code: lockDone, fence: micros, since: time.UnixMilli(micros / 1000).UTC(), epoch: text[2*digits:], now: micros / 1000}, nil
 }
 
 func (r lockReply) heldBy(claim LockClaim) bool {

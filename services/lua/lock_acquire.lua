@@ -1,17 +1,17 @@
 -- Takes the lock, or a place in its queue, or tells who has it. Safe to repeat:
 -- the same token gets the same grant.
+-- KEYS[4] -> the shard's highest fence and its epoch
 -- ARGV[1] -> the grant's text without fence and since
 -- ARGV[2] -> ttl (milliseconds)
--- ARGV[3] -> the channel of events
--- ARGV[4] -> when its sender has given up (server's milliseconds), '' if that is not known: an acquire that comes out of
---   a frozen server or network later than that must not lock for nobody
--- ARGV[5] -> how many fences to reserve
--- ARGV[6] -> the instance, to queue when the lock is taken; '' does not queue
--- ARGV[7] -> arrival as answered before, '' at the first time
--- ARGV[8] -> '1' for a claim: a grant made without Redis, or forgotten by it, unless it was given back elsewhere
--- ARGV[9] -> of a claim: take a free lock only if the shard's epoch is not this one; '' takes it anyway
+-- ARGV[3] -> when its sender has given up (server's milliseconds, 13 digits), '9' if that is not known: an acquire that
+--   comes out of a frozen server or network later than that must not lock for nobody
+-- ARGV[4] -> how many fences to reserve
+-- ARGV[5] -> the instance, to queue when the lock is taken; none or '' does not queue
+-- ARGV[6] -> arrival as answered before, none or '' at the first time
+-- ARGV[7] -> '1' for a claim: a grant made without Redis, or forgotten by it, unless it was given back elsewhere
+-- ARGV[8] -> of a claim: take a free lock only if the shard's epoch is not this one; '' takes it anyway
 -- returns the reply, with the arrival; code 1: granted, 2: this token had it already, 0: not acquired, 3: too late
-if ARGV[4] ~= '' and now > tonumber(ARGV[4]) then
+if string.format('%013d', now) > ARGV[3] then
   return reply(3, nil, 0)
 end
 local id = string.sub(ARGV[1], 1, 32)
@@ -26,31 +26,36 @@ if lock and string.sub(lock.proof, 33) == string.sub(ARGV[1], 33, 75) then
   leave(id)
   return reply(code, lock, 0)
 end
-if ARGV[8] == '1' and (redis.call('EXISTS', ended(id)) == 1 or (ARGV[9] ~= '' and ARGV[9] == epoch())) then
+if ARGV[7] == '1' and (redis.call('EXISTS', ended(id)) == 1 or (ARGV[8] ~= '' and ARGV[8] == epoch())) then
   return reply(0, lock, 0)
 end
 if not lock then
   local first = redis.call('EXISTS', KEYS[2]) == 1 and head()
   if not first or first == id then
-    local granted = grant(ARGV[1], ttl, tonumber(ARGV[5]))
+    local granted = grant(ARGV[1], ttl, tonumber(ARGV[4]))
     if first then
       leave(id)
     end
     return reply(1, granted, 0)
   end
   advance()
+  lock = current()
 end
-local arrival = ARGV[7]
-if ARGV[6] ~= '' then
+local instance, arrival = ARGV[5] or '', ARGV[6] or ''
+if instance ~= '' then
   if arrival == '' then
     local last = redis.call('ZRANGE', KEYS[2], -1, -1, 'WITHSCORES')[2]
     arrival = string.format('%d', math.max(micros, tonumber(last or '0') + 1))
   end
   redis.call('ZADD', KEYS[2], 'NX', arrival, id)
-  redis.call('HSET', waiters(), id, cjson.encode({grant = ARGV[1], ttl = ttl, block = tonumber(ARGV[5]), instance = ARGV[6]}))
-  redis.call('ZADD', prefix .. 'instances', now, ARGV[6])
+  redis.call('HSET', waiters(), id, cjson.encode({grant = ARGV[1], ttl = ttl, block = tonumber(ARGV[4]), instance = instance}))
+  redis.call('ZADD', prefix .. 'instances', now, instance)
+  if lock and lock.flag == '' then -- its release has to look for us
+    lock.flag = '+'
+    redis.call('SET', KEYS[1], '+' .. lock.grant, 'KEEPTTL')
+  end
   redis.call('PEXPIRE', KEYS[2], 60000)
   redis.call('PEXPIRE', waiters(), 60000)
   redis.call('PEXPIRE', prefix .. 'instances', 60000)
 end
-return reply(0, current(), redis.call('ZCARD', KEYS[2]), arrival)
+return reply(0, lock, redis.call('ZCARD', KEYS[2]), arrival)

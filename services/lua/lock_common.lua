@@ -1,19 +1,20 @@
 -- What the lock scripts share; put before each of them, and behind the shortcuts of acquire and release.
--- KEYS[1] -> the lock: '+' (confirmed), '*' (confirmed, with a note) or '?' and the instance (26) that is to confirm,
---   and then the grant; it ends with its lease
+-- KEYS[1] -> the lock: the grant; before it '+' if somebody may wait, '*' if there is a note, '?' and the instance (26)
+--   if that is to confirm. It ends with its lease
 -- KEYS[2] -> its queue: sorted set, grant id -> arrival (microseconds)
 -- KEYS[3] -> the shard's index: sorted set, grant -> end of its lease (milliseconds)
--- KEYS[4] -> the shard's highest fence (16 digits) and its epoch
 -- A grant is text: fence (16 digits), since (13, milliseconds), id (32) and hash of token (43), resource and holder.
 -- Beside them, named by the prefix of the shard:
---   waiters:<resource>: hash, grant id -> request (JSON); forced: how many locks were;
---   instances: sorted set, instance -> its last beat (milliseconds); note:<id>; ended:<id>
--- Set by services: ALIVE, how long an instance counts as alive without a beat, and an unconfirmed grant lasts (milliseconds)
+--   fence: the highest fence (16 digits) and the shard's epoch; forced: how many locks were;
+--   waiters:<resource>: hash, grant id -> request (JSON); instances: sorted set, instance -> its last beat (milliseconds);
+--   note:<id>; ended:<id>
+-- Set by services: EVENTS, the channel of events; ALIVE, how long an instance counts as alive without a beat, and an
+--   unconfirmed grant lasts (milliseconds)
 local clock = redis.call('TIME')
 local micros = clock[1] * 1000000 + clock[2]
 local now = math.floor(micros / 1000)
 local prefix = string.sub(KEYS[3], 1, -6) -- 'locks'
-local channels = string.match(prefix, '^(.*){')
+local highest = prefix .. 'fence'
 
 local function id_of(grant)
   return string.sub(grant, 30, 61)
@@ -33,17 +34,22 @@ local function current()
   if not text then
     return nil
   end
-  local lock = {flag = string.sub(text, 1, 1), grant = string.sub(text, 2)}
+  local lock = {flag = string.sub(text, 1, 1)}
   if lock.flag == '?' then
     lock.pending = string.sub(text, 2, 27)
     lock.grant = string.sub(text, 28)
+  elseif lock.flag == '+' or lock.flag == '*' then
+    lock.grant = string.sub(text, 2)
+  else
+    lock.flag = ''
+    lock.grant = text
   end
   lock.proof = string.sub(lock.grant, 30, 104) -- id and hash of token
   return lock
 end
 
 local function epoch()
-  return string.sub(redis.call('GET', KEYS[4]) or '', 17)
+  return string.sub(redis.call('GET', highest) or '', 17)
 end
 
 -- Every reply has this shape, so that one function reads them all.
@@ -58,7 +64,7 @@ local function reply(code, lock, waiting, extra)
 end
 
 local function event(name, grant)
-  redis.call('PUBLISH', channels .. 'locks', name .. '\n' .. grant)
+  redis.call('PUBLISH', EVENTS, name .. '\n' .. grant)
 end
 
 -- Where a release is remembered whose grant was not there.
@@ -90,9 +96,9 @@ end
 -- Grants a free lock; request is the grant's text without fence and since. A block reserves so many fences for
 -- hand-over within the instance. pending names the instance that is to confirm; nil: none.
 local function grant(request, ttl, block, pending)
-  local shard = redis.call('GET', KEYS[4])
+  local shard = redis.call('GET', highest)
   local fence = math.max(tonumber(string.sub(shard or '0', 1, 16)) + 1, micros)
-  redis.call('SET', KEYS[4], string.format('%016d', fence + block - 1) .. (shard and string.sub(shard, 17) or string.sub(request, 1, 32)))
+  redis.call('SET', highest, string.format('%016d', fence + block - 1) .. (shard and string.sub(shard, 17) or string.sub(request, 1, 32)))
   local lock = {flag = pending and '?' or '+', grant = string.format('%016d%013d', fence, now) .. request, left = ttl}
   redis.call('SET', KEYS[1], lock.flag .. (pending or '') .. lock.grant, 'PX', ttl)
   redis.call('ZADD', KEYS[3], now + ttl, lock.grant)
@@ -136,7 +142,7 @@ local function advance()
   end
   grant(request.grant, math.min(ALIVE, request.ttl), request.block, request.instance)
   leave(id)
-  redis.call('PUBLISH', channels .. 'grants:' .. request.instance, id)
+  redis.call('PUBLISH', string.sub(EVENTS, 1, -6) .. 'grants:' .. request.instance, id)
   return request.instance .. ' ' .. id
 end
 

@@ -16,9 +16,9 @@ end
 lease(lock, ttl)
 local first = ''
 if tonumber(ARGV[4]) > 0 then
-  local highest = math.max(tonumber(string.sub(redis.call('GET', KEYS[4]) or '0', 1, 16)) + 1, micros)
-  redis.call('SETRANGE', KEYS[4], 0, string.format('%016d', highest + ARGV[4] - 1))
-  first = string.format('%d', highest)
+  local from = math.max(tonumber(string.sub(redis.call('GET', highest) or '0', 1, 16)) + 1, micros)
+  redis.call('SETRANGE', highest, 0, string.format('%016d', from + ARGV[4] - 1))
+  first = string.format('%d', from)
 end
 event('extended', lock.grant)
 return reply(1, lock, redis.call('ZCARD', KEYS[2]), first)

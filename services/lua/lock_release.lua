@@ -1,8 +1,7 @@
 -- Gives the lock back, or leaves its queue, and grants to the next waiter.
 -- ARGV[1] -> grant id and hash of token
--- ARGV[2] -> the channel of events
--- ARGV[3] -> the release was owed: how long to remember it (milliseconds) if the grant is not there, since another
---   instance may know of it and claim it; '' otherwise
+-- ARGV[2] -> the release was owed: how long to remember it (milliseconds) if the grant is not there, since another
+--   instance may know of it and claim it; none otherwise
 -- returns the reply, with "instance id" of the waiter it was granted to; code 1: released, 0: not held by this grant
 local lock = current()
 if lock and lock.proof == ARGV[1] then
@@ -10,7 +9,7 @@ if lock and lock.proof == ARGV[1] then
 end
 local id = string.sub(ARGV[1], 1, 32)
 leave(id)
-if ARGV[3] ~= '' then
-  redis.call('SET', ended(id), '1', 'PX', ARGV[3])
+if ARGV[2] then
+  redis.call('SET', ended(id), '1', 'PX', ARGV[2])
 end
 return reply(0, lock, 0)
