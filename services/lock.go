@@ -77,7 +77,7 @@ func NewLocker(redis *Redis, opt *LockerOptions) *Locker {
 	}
 	l := &Locker{
 		redis: redis, opt: *opt, instance: rand.Text(), waiters: newLockWaiters(), groups: newLockGroups(),
-		events: newLockEvents(), scripts: loadLockScripts(redis.Key("locks")), keys: newLockKeys(redis),
+		events: &lockEvents{listeners: map[chan models.LockEvent]struct{}{}}, scripts: loadLockScripts(redis.Key("locks"), redis.Key("ends")), keys: newLockKeys(redis),
 	}
 	l.opt.MaxHold = orDefault(opt.MaxHold, DefaultMaxHold)
 	l.table = newLockTable(l.opt.MaxHold)
@@ -94,7 +94,8 @@ func NewLocker(redis *Redis, opt *LockerOptions) *Locker {
 	})
 	redis.OnRecover(l.reconcile)
 	redis.Subscribe("grants:"+l.instance, l.waiters.wake)
-	redis.Subscribe("locks", l.heard)
+	redis.Subscribe("ends", l.heardEnd)
+	l.events.subscribe = func(ctx context.Context) <-chan struct{} { return redis.Listen(ctx, "locks", l.heard) }
 	redis.spawn(l.beats)
 	return l
 }
@@ -131,9 +132,13 @@ type Lock struct {
 func (l *Locker) Extend(ctx context.Context, claim LockClaim, ttl time.Duration) (Lock, error) {
 	ttl = orDefault(ttl, DefaultLockTTL)
 	sent := time.Now()
+	share := ""
+	if !l.table.knows(claim) {
+		share = "1"
+	}
 	got, err := l.runHeld(ctx, "extend", claim, func() (lockReply, error) {
 		return l.run(ctx, l.scripts.extend, claim.Resource, claim.proof(),
-			milliseconds(ttl), milliseconds(l.opt.MaxHold), "0")
+			milliseconds(ttl), milliseconds(l.opt.MaxHold), "0", share)
 	})
 	if err == nil {
 		lock := got.lock(claim, sent)
@@ -171,8 +176,12 @@ func (l *Locker) Check(ctx context.Context, claim LockClaim) (degraded bool, err
 // step. Without Redis it is carried out when Redis returns; the error says whether
 // that is promised (open: none) or not (closed: models.ErrUnavailable).
 func (l *Locker) Release(ctx context.Context, claim LockClaim) (degraded bool, err error) {
+	args := []string{claim.proof()}
+	if !l.table.knows(claim) {
+		args = append(args, "") // others do, perhaps
+	}
 	got, err := l.runHeld(ctx, "release", claim, func() (lockReply, error) {
-		return l.run(ctx, l.scripts.release, claim.Resource, claim.proof())
+		return l.run(ctx, l.scripts.release, claim.Resource, args...)
 	})
 	if err == nil {
 		l.table.release(claim)

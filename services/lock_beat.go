@@ -128,7 +128,7 @@ func (l *Locker) beats(ctx context.Context) {
 	beat := time.NewTicker(waitingBeat)
 	defer beat.Stop()
 	var last time.Time
-	var forced forces
+	var seen signs
 	for round := 0; ; {
 		awaited := l.waiters.awaited()
 		var held map[int]string
@@ -140,7 +140,7 @@ func (l *Locker) beats(ctx context.Context) {
 			round++
 		}
 		all := held != nil && round%sweepBeat == 0
-		l.beatShards(ctx, awaited, held, all, &forced)
+		l.beatShards(ctx, awaited, held, all, &seen)
 		select {
 		case <-beat.C:
 		case <-ctx.Done():
@@ -157,21 +157,22 @@ func (l *Locker) tellExpired(now time.Time) {
 	}
 }
 
-func (l *Locker) beatShards(ctx context.Context, awaited map[int][]string, held map[int]string, all bool, forced *forces) {
+func (l *Locker) beatShards(ctx context.Context, awaited map[int][]string, held map[int]string, all bool, seen *signs) {
 	var group errgroup.Group
 	for shard := range lockShards {
 		if len(awaited[shard]) == 0 && held[shard] == "" && !all {
 			continue
 		}
 		group.Go(func() error {
-			epoch, forces, err := l.beat(ctx, shard, awaited[shard])
+			lost := l.redis.live.lost.Load()
+			epoch, forced, err := l.beat(ctx, shard, awaited[shard])
 			switch {
 			case err != nil: // the waiters fall back to the instance's own table, or fail
 				l.waiters.wakeAll(shard)
 			case held[shard] != "" && held[shard] != epoch, len(awaited[shard]) > 0 && l.waiters.newEpoch(shard, epoch):
 				l.forgotten(ctx, shard)
 			}
-			if err == nil && held[shard] != "" && forced.changed(shard, forces) {
+			if err == nil && held[shard] != "" && seen.changed(shard, forced, lost) {
 				l.lookAfter(ctx, shard)
 			}
 			return nil
@@ -180,7 +181,7 @@ func (l *Locker) beatShards(ctx context.Context, awaited map[int][]string, held 
 	_ = group.Wait()
 }
 
-func (l *Locker) beat(ctx context.Context, shard int, awaited []string) (epoch, forces string, err error) {
+func (l *Locker) beat(ctx context.Context, shard int, awaited []string) (epoch, forced string, err error) {
 	waits := "0"
 	if len(awaited) > 0 {
 		waits = "1"

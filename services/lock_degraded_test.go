@@ -211,7 +211,7 @@ func TestLockGivenBackElsewhereStaysGivenBack(t *testing.T) {
 	granter, redis := openLocker(t, server)
 	other := lockers(t, server, 1, nil)[0]
 	servicestest.Eventually(t, 3*time.Second, func() bool {
-		return strings.HasSuffix(strings.TrimSpace(server.Do("PUBSUB", "NUMSUB", "test:locks")), "2")
+		return strings.HasSuffix(strings.TrimSpace(server.Do("PUBSUB", "NUMSUB", "test:ends")), "2")
 	}, "not subscribed")
 	events := granter.Events(t.Context())
 	until := func(name string) {

@@ -2,7 +2,6 @@ package services
 
 import (
 	"context"
-	"strconv"
 	"time"
 )
 
@@ -98,7 +97,7 @@ func (g *lockGroups) in(shard int) []*lockLease {
 	return found
 }
 
-// lookAfter asks, because locks of the shard were forced, which leases stand.
+// lookAfter asks which leases of the shard stand.
 func (l *Locker) lookAfter(ctx context.Context, shard int) {
 	for _, lease := range l.groups.in(shard) {
 		got, err := l.run(WithRedisBudget(ctx), l.scripts.status, lease.lock.Resource)
@@ -112,13 +111,15 @@ func (l *Locker) lookAfter(ctx context.Context, shard int) {
 	}
 }
 
-// forces counts the forced locks of each shard, as beats have answered.
-type forces [lockShards]int64
+// signs are what was last seen of each shard that calls for a look at the leases.
+type signs [lockShards]struct {
+	forced string // how many locks were, as beats have answered
+	lost   uint64 // how many connections were: behind a new one may be a replica that missed a write
+}
 
-// changed reports whether there may be forces that beats have not told of yet.
-func (f *forces) changed(shard int, count string) bool {
-	n, _ := strconv.ParseInt(count, 10, 64) // "" before the first
-	before := f[shard]
-	f[shard] = n
-	return before != n
+// changed reports whether a look is due.
+func (s *signs) changed(shard int, forced string, lost uint64) bool {
+	before := s[shard]
+	s[shard].forced, s[shard].lost = forced, lost
+	return before != s[shard]
 }

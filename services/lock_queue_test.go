@@ -193,7 +193,7 @@ func TestLockEventsReachAllInstances(t *testing.T) {
 	}
 	// Subscribing takes a moment; what was sent before is not missed.
 	servicestest.Eventually(t, 3*time.Second, func() bool {
-		return strings.HasSuffix(strings.TrimSpace(server.Do("PUBSUB", "NUMSUB", "test:locks")), "2")
+		return strings.HasSuffix(strings.TrimSpace(server.Do("PUBSUB", "NUMSUB", "test:ends")), "2")
 	}, "not subscribed")
 	want := func(name string, lock services.Lock, who models.Holder) {
 		t.Helper()

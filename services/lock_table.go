@@ -68,30 +68,24 @@ func (t *lockTable) replacing(resource, grant string) {
 	}
 }
 
-// heard follows what happens to locks on other instances, so that an outage finds
-// no grant here that has ended elsewhere. It answers the grant that is over, "" if
-// none is.
-func (t *lockTable) heard(name string, g *storedGrant) (over string) {
+// heardEnd follows what ends on other instances, so that an outage finds no grant
+// here that has ended elsewhere. It answers the grant that is over, "" if none is.
+func (t *lockTable) heardEnd(g *storedGrant) (over string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	l := t.locks[g.resource]
-	if l == nil || l.epoch == "" {
+	if l := t.locks[g.resource]; l == nil || l.epoch == "" || l.lock.Grant != g.id {
 		return ""
 	}
-	over = l.lock.Grant
-	switch name {
-	case models.LockAcquired:
-		if over != g.id && l.lock.Fence != nil && *l.lock.Fence < g.fence {
-			t.endLocked(g.resource, over)
-			return over
-		}
-	case models.LockReleased, models.LockForced, models.LockExpired:
-		if over == g.id {
-			t.endLocked(g.resource, over)
-			return over
-		}
-	}
-	return ""
+	t.endLocked(g.resource, g.id)
+	return g.id
+}
+
+// knows reports whether Redis made or extended a grant through this instance.
+func (t *lockTable) knows(claim LockClaim) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	l := t.locks[claim.Resource]
+	return l != nil && l.epoch != "" && l.lock.Grant == claim.Grant
 }
 
 // live is the lock of a resource if it has not ended, nil otherwise.

@@ -60,12 +60,13 @@ type RedisOptions struct {
 // models.ErrUnavailable at once. Only a background probe closes the breaker
 // again, never a user's request.
 type Redis struct {
-	opt      RedisOptions
-	log      *slog.Logger
-	breaker  circuitbreaker.CircuitBreaker[any]
-	client   atomic.Pointer[rueidis.Client]
-	live     liveness
-	inFlight chan struct{}
+	opt       RedisOptions
+	log       *slog.Logger
+	breaker   circuitbreaker.CircuitBreaker[any]
+	client    atomic.Pointer[rueidis.Client]
+	live      liveness
+	deadlines *deadlines
+	inFlight  chan struct{}
 
 	mu        sync.Mutex
 	onRecover []func(context.Context)
@@ -99,10 +100,11 @@ func NewRedis(opt RedisOptions) *Redis {
 		opt.Client.DisableCache = true
 	}
 	r := &Redis{
-		opt:      opt,
-		log:      opt.Logger,
-		inFlight: make(chan struct{}, opt.MaxInFlight),
-		ready:    make(chan struct{}),
+		opt:       opt,
+		log:       opt.Logger,
+		inFlight:  make(chan struct{}, opt.MaxInFlight),
+		ready:     make(chan struct{}),
+		deadlines: newDeadlines(opt.Timeout),
 	}
 	r.live.watch(&r.opt.Client)
 	calls := promauto.With(opt.Metrics).NewCounterVec(prometheus.CounterOpts{
@@ -183,7 +185,8 @@ func WithRedisBudget(ctx context.Context) context.Context {
 
 // Do runs fn, which sends one command or script, through the door. A nil reply
 // is rueidis.Nil. Everything that means "not now" is models.ErrUnavailable; the
-// command may have been executed all the same, so it must be safe to repeat.
+// command may have been executed all the same, so it must be safe to repeat. A ctx
+// without a deadline that is cancelled meanwhile ends the call not before Timeout.
 func (r *Redis) Do(ctx context.Context, fn func(context.Context, rueidis.Client) rueidis.RedisResult) (rueidis.RedisMessage, error) {
 	return r.doOn(ctx, r.client.Load(), fn)
 }
@@ -237,15 +240,21 @@ func (r *Redis) send(ctx context.Context, client *rueidis.Client, allowed time.D
 		}
 		return msg, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, allowed)
-	defer cancel()
+	var call context.Context
+	if _, limited := ctx.Deadline(); limited || allowed < r.opt.Timeout-r.deadlines.grain {
+		var cancel context.CancelFunc
+		call, cancel = context.WithTimeout(ctx, allowed)
+		defer cancel()
+	} else {
+		call = r.deadlines.under(ctx, time.Now())
+	}
 	select {
 	case r.inFlight <- struct{}{}:
-	case <-ctx.Done():
-		return rueidis.RedisMessage{}, fmt.Errorf("%w: %w", errInFlight, ctx.Err())
+	case <-call.Done():
+		return rueidis.RedisMessage{}, fmt.Errorf("%w: %w", errInFlight, call.Err())
 	}
 	defer func() { <-r.inFlight }()
-	return fn(ctx, *client).ToMessage()
+	return fn(call, *client).ToMessage()
 }
 
 // race runs fn against the deadline, and leaves it behind when that passes.

@@ -2,6 +2,7 @@ package services
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -11,39 +12,70 @@ import (
 // subscribing again by itself. Messages sent while Redis was away are lost: use
 // them as hints only. Disabled Redis carries none.
 func (r *Redis) Subscribe(channel string, fn func(message string)) {
+	r.spawn(func(ctx context.Context) { r.receive(ctx, channel, fn, r.shared) })
+}
+
+// Listen is Subscribe until ctx ends, on a connection of its own; ready is closed
+// at the first confirmation.
+func (r *Redis) Listen(ctx context.Context, channel string, fn func(message string)) (ready <-chan struct{}) {
+	confirmed := make(chan struct{})
+	confirm := sync.OnceFunc(func() { close(confirmed) })
+	r.spawn(func(life context.Context) {
+		ctx, cancel := context.WithCancel(rueidis.WithOnSubscriptionHook(ctx, func(rueidis.PubSubSubscription) { confirm() }))
+		defer cancel()
+		defer context.AfterFunc(life, cancel)()
+		r.receive(ctx, channel, fn, r.dedicated)
+	})
+	return confirmed
+}
+
+// receiver is what one subscription is made on.
+type receiver interface {
+	B() rueidis.Builder
+	Receive(ctx context.Context, subscribe rueidis.Completed, fn func(msg rueidis.PubSubMessage)) error
+}
+
+// receive subscribes on what lease answers, again and again until ctx ends.
+func (r *Redis) receive(ctx context.Context, channel string, fn func(message string), lease func() (c receiver, done func())) {
 	if r.opt.Disabled {
 		return
 	}
-	r.spawn(func(ctx context.Context) {
-		client, done := r.subscriber()
-		defer done()
-		for ctx.Err() == nil {
-			if c := client(); c != nil {
-				_ = c.Receive(ctx, c.B().Subscribe().Channel(r.Key(channel)).Build(),
-					func(msg rueidis.PubSubMessage) { fn(msg.Message) }) // whatever ended it, we subscribe again
-			}
-			select {
-			case <-time.After(probeInterval):
-			case <-ctx.Done():
-			}
+	for ctx.Err() == nil {
+		if c, done := lease(); c != nil {
+			_ = c.Receive(ctx, c.B().Subscribe().Channel(r.Key(channel)).Build(),
+				func(msg rueidis.PubSubMessage) { fn(msg.Message) }) // whatever ended it, we subscribe again
+			done()
 		}
-	})
-}
-
-// subscriber is the client to subscribe with: the shared one, but the embedded
-// server allows no commands on a subscribed connection, so there it is an own one.
-func (r *Redis) subscriber() (client func() rueidis.Client, done func()) {
-	if r.opt.Embedded {
-		if own, err := rueidis.NewClient(r.opt.Client); err == nil {
-			return func() rueidis.Client { return own }, own.Close
+		select {
+		case <-time.After(probeInterval):
+		case <-ctx.Done():
 		}
 	}
-	return func() rueidis.Client {
-		if shared := r.client.Load(); shared != nil {
-			return *shared
+}
+
+func (r *Redis) shared() (receiver, func()) {
+	if r.opt.Embedded {
+		return r.dedicated()
+	}
+	if client := r.client.Load(); client != nil {
+		return *client, func() {}
+	}
+	return nil, nil
+}
+
+// dedicated is a connection for one subscription. The embedded server allows no
+// commands on it, not even the end of the subscription: it is closed instead.
+func (r *Redis) dedicated() (receiver, func()) {
+	if r.opt.Embedded {
+		if own, err := rueidis.NewClient(r.opt.Client); err == nil {
+			return own, own.Close
 		}
-		return nil
-	}, func() {}
+		return nil, nil
+	}
+	if client := r.client.Load(); client != nil {
+		return (*client).Dedicate()
+	}
+	return nil, nil
 }
 
 // Publish sends a hint to every instance's Subscribe.

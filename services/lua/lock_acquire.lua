@@ -23,6 +23,7 @@ if lock and string.sub(lock.proof, 33) == string.sub(ARGV[1], 33, 75) then
     lease(lock, ttl)
     code = 1
   end
+  mark(lock)
   leave(id)
   return reply(code, lock, 0)
 end
@@ -50,9 +51,8 @@ if instance ~= '' then
   redis.call('ZADD', KEYS[2], 'NX', arrival, id)
   redis.call('HSET', waiters(), id, cjson.encode({grant = ARGV[1], ttl = ttl, block = tonumber(ARGV[4]), instance = instance}))
   redis.call('ZADD', prefix .. 'instances', now, instance)
-  if lock and lock.flag == '' then -- its release has to look for us
-    lock.flag = '+'
-    redis.call('SET', KEYS[1], '+' .. lock.grant, 'KEEPTTL')
+  if lock then
+    mark(lock)
   end
   redis.call('PEXPIRE', KEYS[2], 60000)
   redis.call('PEXPIRE', waiters(), 60000)

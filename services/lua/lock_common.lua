@@ -1,5 +1,6 @@
 -- What the lock scripts share; put before each of them, and behind the shortcuts of acquire and release.
--- KEYS[1] -> the lock: the grant; before it '+' if somebody may wait, '*' if there is a note, '?' and the instance (26)
+-- KEYS[1] -> the lock: the grant; before it '+' if somebody may wait or another
+--   instance know of it, '*' if there is a note, '?' and the instance (26)
 --   if that is to confirm. It ends with its lease
 -- KEYS[2] -> its queue: sorted set, grant id -> arrival (microseconds)
 -- KEYS[3] -> the shard's index: sorted set, grant -> end of its lease (milliseconds)
@@ -8,7 +9,7 @@
 --   fence: the highest fence (16 digits) and the shard's epoch; forced: how many locks were;
 --   waiters:<resource>: hash, grant id -> request (JSON); instances: sorted set, instance -> its last beat (milliseconds);
 --   note:<id>; ended:<id>
--- Set by services: EVENTS, the channel of events; ALIVE, how long an instance counts as alive without a beat, and an
+-- Set by services: EVENTS and ENDS, channels; ALIVE, how long an instance counts as alive without a beat, and an
 --   unconfirmed grant lasts (milliseconds)
 local clock = redis.call('TIME')
 local micros = clock[1] * 1000000 + clock[2]
@@ -75,6 +76,14 @@ end
 local function leave(id)
   if redis.call('ZREM', KEYS[2], id) == 1 then
     redis.call('HDEL', waiters(), id)
+  end
+end
+
+-- Lets the release of a lock look around: for those who wait, and other instances that know of the grant.
+local function mark(lock)
+  if lock.flag == '' then
+    lock.flag = '+'
+    redis.call('SET', KEYS[1], '+' .. lock.grant, 'KEEPTTL')
   end
 end
 
@@ -151,5 +160,6 @@ local function free(lock, name)
   redis.call('DEL', KEYS[1], prefix .. 'note:' .. id_of(lock.grant))
   redis.call('ZREM', KEYS[3], lock.grant)
   event(name, lock.grant)
+  redis.call('PUBLISH', ENDS, lock.grant)
   return advance()
 end

@@ -3,6 +3,7 @@
 -- ARGV[2] -> ttl (milliseconds)
 -- ARGV[3] -> longest hold since the grant (milliseconds)
 -- ARGV[4] -> how many more fences to reserve, 0 for none
+-- ARGV[5] -> '1' if the extending instance did not make the grant: it knows of it from now on
 -- returns the reply, with the first fence reserved; code 1: extended, 0: not held by this grant
 local lock = current()
 if not lock or lock.proof ~= ARGV[1] then
@@ -12,6 +13,9 @@ local ttl = math.min(tonumber(ARGV[2]), tonumber(string.sub(lock.grant, 17, 29))
 if ttl <= 0 then
   free(lock, 'expired')
   return reply(0, current(), 0)
+end
+if ARGV[5] == '1' then
+  mark(lock)
 end
 lease(lock, ttl)
 local first = ''

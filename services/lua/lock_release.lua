@@ -1,7 +1,7 @@
 -- Gives the lock back, or leaves its queue, and grants to the next waiter.
 -- ARGV[1] -> grant id and hash of token
--- ARGV[2] -> the release was owed: how long to remember it (milliseconds) if the grant is not there, since another
---   instance may know of it and claim it; none otherwise
+-- ARGV[2] -> none if the releasing instance made the grant; else other instances may know of it. If the release was owed:
+--   how long to remember it (milliseconds) if the grant is not there, since one of them may claim it; '' otherwise
 -- returns the reply, with "instance id" of the waiter it was granted to; code 1: released, 0: not held by this grant
 local lock = current()
 if lock and lock.proof == ARGV[1] then
@@ -9,7 +9,7 @@ if lock and lock.proof == ARGV[1] then
 end
 local id = string.sub(ARGV[1], 1, 32)
 leave(id)
-if ARGV[2] then
+if (ARGV[2] or '') ~= '' then
   redis.call('SET', ended(id), '1', 'PX', ARGV[2])
 end
 return reply(0, lock, 0)

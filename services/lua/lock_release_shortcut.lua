@@ -1,7 +1,7 @@
--- Gives a lock back for which nobody waits: lock_release.lua for the most frequent case.
+-- Gives a lock back that only one instance knows and for which nobody waits: lock_release.lua for the most frequent case.
 -- returns 1
 local grant = redis.call('GET', KEYS[1])
-if grant and string.sub(grant, 30, 104) == ARGV[1] then
+if grant and not ARGV[2] and string.sub(grant, 30, 104) == ARGV[1] then
   redis.call('DEL', KEYS[1])
   redis.call('ZREM', KEYS[3], grant)
   redis.call('PUBLISH', EVENTS, 'released\n' .. grant)
