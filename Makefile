@@ -51,7 +51,7 @@ bench: ## Compare with other libraries side by side and print one table; wants a
 
 proof: ## Run the proofs in full: histories, faults, topologies, no lost update, 10^7 decisions; takes hours, wants a quiet machine
 	GATEHOUSE_PROOF=1 go test -race -count=1 -timeout 2h -run Proof -skip RateLimit ./services ./proof
-	GATEHOUSE_PROOF=1 go test -count=1 -timeout 2h -run 'ProofRateLimit|NaiveModel|TextbookGCRA' ./services
+	GATEHOUSE_PROOF=1 go test -v -count=1 -timeout 2h -run 'ProofRateLimit|NaiveModel|TextbookGCRA' ./services
 
 fuzz: ## Run every fuzz test for FUZZTIME (10s) each
 	@grep -rHoE --include='*_test.go' '^func Fuzz[A-Za-z0-9_]+' . | sed -E 's|(.*)/[^/]*:func (.*)|\1 \2|' | \

@@ -5,33 +5,52 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"gatehouse/models"
 	"gatehouse/services"
 )
 
-// policyNames are the rate limits that gatehouse asks for.
-func policyNames() []string { return []string{"api", "anonymous", "login-ip", "login-account"} }
+// policyTiers are the rate limits that gatehouse asks for, and the tiers that each
+// tells apart, lowest first: only of users it knows the role.
+func policyTiers() map[string][]string {
+	return map[string][]string{
+		"api":       {models.RoleViewer, models.RoleEditor, models.RoleAdmin},
+		"anonymous": nil, "login-ip": nil, "login-account": nil,
+	}
+}
 
-// leased is the policy with admissions taken in blocks of at most units.
-func leased(p models.Policy, units int64) models.Policy {
-	p.Lease = units
-	return p
+// policies are gatehouse's rate limits as the environment has them.
+type policies struct{ api, anonymous, loginByIP, loginByAccount models.Policy }
+
+func newPolicies(c Config) policies {
+	policy := func(name string) models.Policy {
+		return models.Policy{
+			Name: name, Limit: c.RateLimitMax, Window: c.RateLimitWindow, Algorithm: c.RateLimitAlgorithm, OnRedisDown: c.RateLimitOnRedisDown, Lease: c.RateLimitLease,
+		}
+	}
+	login := func(name string) models.Policy {
+		return models.Policy{Name: name, Limit: c.LoginRateLimitMax, Window: c.LoginRateLimitWindow, OnRedisDown: c.RateLimitOnRedisDown}
+	}
+	return policies{api: policy("api"), anonymous: policy("anonymous"), loginByIP: login("login-ip"), loginByAccount: login("login-account")}
 }
 
 // watchPolicies reads RATE_LIMIT_POLICIES now, which must succeed, and again on
 // every SIGHUP: a file that is wrong then is told, and the policies stay.
-func (a *app) watchPolicies(limiter *services.RateLimiter) error {
+func (a *app) watchPolicies(limiter *services.RateLimiter, own policies) error {
 	path := a.config.RateLimitPolicies
 	if path == "" {
-		return nil
+		return a.tellPlacement(limiter, own)
 	}
 	set, err := readPolicies(path)
 	if err != nil {
 		return fmt.Errorf("RATE_LIMIT_POLICIES=%q: %w", path, err)
 	}
 	limiter.Configure(set)
+	if err := a.tellPlacement(limiter, own); err != nil {
+		return err
+	}
 	hangUps := make(chan os.Signal, 1)
 	signal.Notify(hangUps, syscall.SIGHUP)
 	done := make(chan struct{})
@@ -45,6 +64,9 @@ func (a *app) watchPolicies(limiter *services.RateLimiter) error {
 			}
 			limiter.Configure(set)
 			a.log.Info("rate limit policies read again", "file", path)
+			if err := a.tellPlacement(limiter, own); err != nil {
+				a.log.Error("rate limit policies do not fit together", "error", err)
+			}
 		}
 	}()
 	a.closers = append(a.closers, func(context.Context) error {
@@ -56,10 +78,38 @@ func (a *app) watchPolicies(limiter *services.RateLimiter) error {
 	return nil
 }
 
+// tellPlacement says which policies are decided together, in one script and so in
+// one Cluster slot, and by which hash tag.
+func (a *app) tellPlacement(limiter *services.RateLimiter, own policies) error {
+	const key, other = "key", "other"
+	var byKey, byGroup []string
+	for _, group := range []struct {
+		name string
+		hits []models.Hit
+	}{
+		{"api", []models.Hit{{Policy: own.api, Key: key}}},
+		{"anonymous", []models.Hit{{Policy: own.anonymous, Key: key}}},
+		{"login", []models.Hit{{Policy: own.loginByIP, Key: key}, {Policy: own.loginByAccount, Key: other}}},
+	} {
+		names, tag, err := limiter.Placement(group.name, group.hits...)
+		if err != nil {
+			return err
+		}
+		if tag == key {
+			byKey = append(byKey, strings.Join(names, "+"))
+		} else {
+			byGroup = append(byGroup, strings.Join(names, "+")+" {"+tag+"}")
+		}
+	}
+	a.log.Info("rate limits that are decided together are placed in one cluster slot",
+		"by_common_key", strings.Join(byKey, ", "), "by_group_name", strings.Join(byGroup, ", "))
+	return nil
+}
+
 func readPolicies(path string) (*services.PolicySet, error) {
 	source, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}
-	return services.ParsePolicies(path, source, policyNames()...)
+	return services.ParsePolicies(path, source, policyTiers())
 }

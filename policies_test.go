@@ -2,9 +2,13 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"log/slog"
+	"maps"
+	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"syscall"
@@ -34,26 +38,39 @@ func (s *syncBuffer) String() string {
 	return s.b.String()
 }
 
+func writePolicies(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func hangUp(t *testing.T) {
+	t.Helper()
+	if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestPoliciesAreReadAgainOnHangUp(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "policies.yaml")
 	write := func(limit string) {
-		if err := os.WriteFile(path, []byte("policies:\n  - name: api\n    limit: "+limit+"\n    window: 1m\n"), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		writePolicies(t, path, "policies:\n  - name: api\n    limit: "+limit+"\n    window: 1m\n")
 	}
 	var log syncBuffer
 	a := &app{config: Config{RateLimitPolicies: path}, log: slog.New(slog.NewTextHandler(&log, nil))}
+	own := newPolicies(Config{RateLimitMax: 300, RateLimitWindow: time.Minute, LoginRateLimitMax: 1, LoginRateLimitWindow: time.Minute})
 	limiter := services.NewRateLimiter(services.NewRedis(services.RedisOptions{Disabled: true}), services.RateLimiterOptions{})
 	limit := func() int64 {
-		return limiter.Effective(models.Policy{Name: "api", Limit: 300, Window: time.Minute}).Limit
+		return limiter.Effective(models.Hit{Policy: own.api}).Limit
 	}
 
 	write("none")
-	if err := a.watchPolicies(limiter); err == nil || !strings.HasPrefix(err.Error(), "RATE_LIMIT_POLICIES=") || !strings.Contains(err.Error(), "policies.yaml:3: ") {
+	if err := a.watchPolicies(limiter, own); err == nil || !strings.HasPrefix(err.Error(), "RATE_LIMIT_POLICIES=") || !strings.Contains(err.Error(), "policies.yaml:3: ") {
 		t.Fatalf("a wrong file at the start: %v", err)
 	}
 	write("7")
-	if err := a.watchPolicies(limiter); err != nil {
+	if err := a.watchPolicies(limiter, own); err != nil {
 		t.Fatal(err)
 	}
 	defer func() {
@@ -64,18 +81,100 @@ func TestPoliciesAreReadAgainOnHangUp(t *testing.T) {
 	if limit() != 7 {
 		t.Fatalf("limit %d at the start", limit())
 	}
-	hangUp := func() {
-		if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
-			t.Fatal(err)
-		}
-	}
 	write("8")
-	hangUp()
+	hangUp(t)
 	servicestest.Eventually(t, 5*time.Second, func() bool { return limit() == 8 }, "the new limit does not count")
 	write("0")
-	hangUp()
+	hangUp(t)
 	servicestest.Eventually(t, 5*time.Second, func() bool { return strings.Contains(log.String(), "policies.yaml:3: ") }, "the mistake is not told")
 	if limit() != 8 {
 		t.Errorf("limit %d after a wrong file", limit())
 	}
+}
+
+// documentedPolicies is the policy file that RATE_LIMITS.md shows.
+func documentedPolicies(t *testing.T) string {
+	t.Helper()
+	doc, err := os.ReadFile("RATE_LIMITS.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(doc), "```yaml\n")
+	example, _, found := strings.Cut(rest, "```")
+	if !found {
+		t.Fatal("RATE_LIMITS.md shows no policy file")
+	}
+	return example
+}
+
+// Each role has the limit that the documented file gives it, from the request
+// after it is read again on.
+func TestTiersOfThePolicyFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "policies.yaml")
+	writePolicies(t, path, documentedPolicies(t))
+	a := startApp(t, map[string]string{"RATE_LIMIT_POLICIES": path})
+	wants := func(token, policy, limit, remaining string) {
+		t.Helper()
+		w := a.do(http.MethodGet, "/api/v1/auth/session", "", "Authorization", "Bearer "+token)
+		for name, want := range map[string]string{"RateLimit-Policy": policy, "X-RateLimit-Limit": limit, "X-RateLimit-Remaining": remaining} {
+			if got := w.Header().Get(name); got != want {
+				t.Errorf("%s is %q, want %q", name, got, want)
+			}
+		}
+	}
+	viewer, editor, admin := a.signIn(t, "viewer@example.com"), a.signIn(t, "alice@example.com"), a.signIn(t, "admin@example.com")
+	wants(viewer, `"api";q=600;w=60, "api-burst";q=20;w=1`, "20", "19")
+	wants(editor, `"api";q=900;w=60, "api-burst";q=20;w=1`, "20", "19")
+	wants(admin, `"api";q=3000;w=60, "api-burst";q=100;w=1`, "100", "99")
+
+	writePolicies(t, path, "policies: [{name: api, limit: 2, window: 1h, tiers: {admin: 3}}]")
+	hangUp(t)
+	anybody := models.Hit{Policy: models.Policy{Name: "api"}}
+	servicestest.Eventually(t, 5*time.Second, func() bool { return a.handlers.Limiter.Effective(anybody).Limit == 2 }, "the file was not read again")
+	tokens := map[string]string{"viewer": viewer, "editor": editor, "admin": admin}
+	for role, limit := range map[string]int{"viewer": 2, "editor": 2, "admin": 3} {
+		for i := range limit {
+			w := a.do(http.MethodGet, "/api/v1/auth/session", "", "Authorization", "Bearer "+tokens[role])
+			if want := fmt.Sprint(limit - 1 - i); w.Code != http.StatusOK || w.Header().Get("X-RateLimit-Remaining") != want {
+				t.Errorf("%s, request %d: %d with %s remaining, want %s", role, i, w.Code, w.Header().Get("X-RateLimit-Remaining"), want)
+			}
+		}
+		w := a.do(http.MethodGet, "/api/v1/auth/session", "", "Authorization", "Bearer "+tokens[role])
+		if said := fmt.Sprintf(`\"api\" allows %d in 3600 seconds`, limit); w.Code != http.StatusTooManyRequests || !strings.Contains(w.Body.String(), said) {
+			t.Errorf("%s is over the limit: %d %s, want %s", role, w.Code, w.Body, said)
+		}
+	}
+}
+
+// What the start says about hash tags is how the keys are at Redis.
+func TestPlacementIsToldAtTheStart(t *testing.T) {
+	server := servicestest.StartRedis(t)
+	path := filepath.Join(t.TempDir(), "policies.yaml")
+	writePolicies(t, path, "policies: [{name: api-burst, with: api, limit: 9, window: 1s}]")
+	var log syncBuffer
+	a := startAppOn(t, &log, map[string]string{
+		"RATE_LIMIT_POLICIES": path, "REDIS_URL": "redis://" + server.Addr, "LOG_LEVEL": "info", "RATE_LIMIT_MAX": "100", "LOGIN_RATE_LIMIT_MAX": "100",
+	})
+	told := `by_common_key="api+api-burst, anonymous" by_group_name="login-ip+login-account {login}"`
+	if n := strings.Count(log.String(), told); n != 1 {
+		t.Errorf("told %d times in %s", n, log.String())
+	}
+	token := a.signIn(t, "alice@example.com")
+	a.do(http.MethodGet, "/api/v1/auth/session", "", "Authorization", "Bearer "+token)
+	placed := regexp.MustCompile(`(\{.*\})rate:[a-z0-9]+:([a-z-]+):(.*)`)
+	tags := map[string]string{}
+	for _, key := range strings.Fields(server.Do("KEYS", "*rate:*")) {
+		part := placed.FindStringSubmatch(key)
+		if part == nil {
+			t.Fatalf("a key like %s", key)
+		}
+		tags[part[2]] = strings.Replace(part[1], part[3], "key", 1)
+	}
+	if want := map[string]string{"api": "{key}", "api-burst": "{key}", "anonymous": "{key}", "login-ip": "{login}", "login-account": "{login}"}; !maps.Equal(tags, want) {
+		t.Errorf("placed by %v, want %v", tags, want)
+	}
+
+	writePolicies(t, path, "policies: []")
+	hangUp(t)
+	servicestest.Eventually(t, 5*time.Second, func() bool { return strings.Contains(log.String(), `by_common_key="api, anonymous"`) }, "not told again")
 }

@@ -22,7 +22,6 @@ import (
 	_ "gatehouse/docs" // the generated API description
 	"gatehouse/handlers"
 	"gatehouse/middleware"
-	"gatehouse/models"
 	"gatehouse/services"
 	"gatehouse/services/store"
 	"gatehouse/templates"
@@ -167,15 +166,10 @@ func (a *app) connectRedis(ctx context.Context, registry prometheus.Registerer) 
 // wire joins the services.
 func (a *app) wire(ctx context.Context, db *store.Store, redis *services.Redis, secrets []string, registry *prometheus.Registry) (handlers.Options, error) {
 	c := a.config
-	policy := func(name string, algorithm models.Algorithm, limit int64, window time.Duration) models.Policy {
-		return models.Policy{Name: name, Limit: limit, Window: window, Algorithm: algorithm, OnRedisDown: c.RateLimitOnRedisDown}
-	}
-	login := func(name string) models.Policy {
-		return policy(name, models.AlgorithmAuto, c.LoginRateLimitMax, c.LoginRateLimitWindow)
-	}
+	limits := newPolicies(c)
 	limiter := services.NewRateLimiter(redis, services.RateLimiterOptions{Metrics: registry, Logger: a.log})
 	a.closers = append(a.closers, limiter.Close)
-	if err := a.watchPolicies(limiter); err != nil {
+	if err := a.watchPolicies(limiter, limits); err != nil {
 		return handlers.Options{}, err
 	}
 	locks := services.NewLocker(redis, &services.LockerOptions{OnRedisDown: c.LockOnRedisDown, Logger: a.log, Metrics: registry})
@@ -185,7 +179,7 @@ func (a *app) wire(ctx context.Context, db *store.Store, redis *services.Redis, 
 	})
 	a.closers = append(a.closers, sessions.Close)
 	accounts := services.NewAccounts(db, sessions, locks, limiter, services.AccountsOptions{
-		LoginByIP: login("login-ip"), LoginByAccount: login("login-account"), Logger: a.log,
+		LoginByIP: limits.loginByIP, LoginByAccount: limits.loginByAccount, Logger: a.log,
 	})
 	tokens, err := services.NewLockTokenSigner(secrets)
 	if err != nil {
@@ -206,8 +200,8 @@ func (a *app) wire(ctx context.Context, db *store.Store, redis *services.Redis, 
 		Processes: processes, Locks: locks, Accounts: accounts, Sessions: sessions, Limiter: limiter, Redis: redis, Database: db,
 		Pages: pages, Cookie: middleware.NewSessionStore(sessions, middleware.SessionStoreOptions{Name: "gatehouse", Secure: c.Secure()}),
 		Metrics: promhttp.HandlerFor(registry, promhttp.HandlerOpts{}), PublicURL: c.PublicURL,
-		API:       leased(policy("api", c.RateLimitAlgorithm, c.RateLimitMax, c.RateLimitWindow), c.RateLimitLease),
-		Anonymous: leased(policy("anonymous", c.RateLimitAlgorithm, c.RateLimitMax, c.RateLimitWindow), c.RateLimitLease),
+		API:       limits.api,
+		Anonymous: limits.anonymous,
 	}, nil
 }
 

@@ -20,6 +20,12 @@ import (
 // requests go straight to its handler. env changes the configuration.
 func startApp(t testing.TB, env map[string]string) *app {
 	t.Helper()
+	return startAppOn(t, io.Discard, env)
+}
+
+// startAppOn is startApp with the application's log and greeting.
+func startAppOn(t testing.TB, stdout io.Writer, env map[string]string) *app {
+	t.Helper()
 	all := map[string]string{
 		"ADDR": "127.0.0.1:0", "DATABASE_URL": filepath.Join(t.TempDir(), "test.db"), "LOG_LEVEL": "error",
 		"RATE_LIMIT_MAX": "1000000", "LOGIN_RATE_LIMIT_MAX": "1000000",
@@ -31,7 +37,7 @@ func startApp(t testing.TB, env map[string]string) *app {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a, err := newApp(t.Context(), config, io.Discard)
+	a, err := newApp(t.Context(), config, stdout)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -41,7 +41,7 @@ func (h *Handlers) refuseFlood(c *gin.Context) {
 // limitRate counts a request against its user, or against its address if it has
 // no valid session. When nobody can say which, it is refused anyway.
 func (h *Handlers) limitRate() gin.HandlerFunc {
-	byUser := middleware.RateLimit(h.Limiter, middleware.Policy{Policy: h.API, Key: middleware.ByUser})
+	byUser := middleware.RateLimit(h.Limiter, middleware.Policy{Policy: h.API, Key: middleware.ByUser, Tier: middleware.Role})
 	byAddress := middleware.RateLimit(h.Limiter, middleware.Policy{Policy: h.Anonymous, Key: middleware.ByClientIP})
 	return func(c *gin.Context) {
 		_, signedIn := middleware.SessionFrom(c)

@@ -103,3 +103,39 @@ func ExampleRateLimit_tiers() {
 	// gold 200 "report";q=3;w=60
 	// gold 200 "report";q=3;w=60
 }
+
+// Limits by tier from a policy file, which may be changed while the app runs.
+func ExampleRateLimit_policyFile() {
+	redis := services.NewRedis(services.RedisOptions{Client: rueidis.ClientOption{}, Disabled: true}) // counts in this process
+	limiter := services.NewRateLimiter(redis, services.RateLimiterOptions{})
+	set, err := services.ParsePolicies("limits.yaml", []byte(`
+policies:
+  - name: report
+    limit: 1
+    window: 1m
+    tiers: {gold: 30}
+`), map[string][]string{"report": {"free", "gold"}})
+	if err != nil {
+		panic(err)
+	}
+	limiter.Configure(set)
+
+	app := gin.New()
+	_ = app.SetTrustedProxies(nil)
+	app.GET("/report", middleware.RateLimit(limiter, middleware.Policy{
+		Policy: models.Policy{Name: "report", Limit: 5, Window: time.Minute}, // without a file
+		Tier:   func(c *gin.Context) string { return c.GetHeader("X-Tier") }, // in earnest: what the account says
+		Key:    middleware.ByHeader("X-Tier"),
+	}))
+	for _, tier := range []string{"free", "free", "gold"} {
+		r := httptest.NewRequest(http.MethodGet, "/report", nil)
+		r.Header.Set("X-Tier", tier)
+		w := httptest.NewRecorder()
+		app.ServeHTTP(w, r)
+		fmt.Println(tier, w.Code, w.Header().Get("RateLimit-Policy"))
+	}
+	// Output:
+	// free 200 "report";q=1;w=60
+	// free 429 "report";q=1;w=60
+	// gold 200 "report";q=30;w=60
+}

@@ -33,6 +33,9 @@ type Policy struct {
 	// should then tell the tiers apart or be one client's. 0 or less is Limit.
 	// What no policy may have is brought within bounds. Nil is Limit.
 	LimitFor func(*gin.Context) int64
+	// Tier names what kind of client asks, such as Role, for a policy file that
+	// limits tiers apart; the file's limits count in place of LimitFor. Nil is none.
+	Tier func(*gin.Context) string
 	// Skip leaves the requests it reports true for alone: an allow list, see
 	// InNetworks. Nil skips none.
 	Skip func(*gin.Context) bool
@@ -165,6 +168,9 @@ func hitsOf(c *gin.Context, policies []Policy) (hits []models.Hit, skipped []int
 		hit := models.Hit{Policy: p.Policy, Key: p.Key(c), Cost: 1}
 		if p.Cost != nil {
 			hit.Cost = p.Cost(c)
+		}
+		if p.Tier != nil {
+			hit.Tier = p.Tier(c)
 		}
 		if p.LimitFor != nil {
 			hit.Policy = withLimit(hit.Policy, p.LimitFor(c))

@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/gin-gonic/gin"
+
+	"gatehouse/models"
 )
 
 // ByUser counts each signed-in user, and each client address of those who are
@@ -35,3 +37,10 @@ func ByHeader(name string) func(*gin.Context) string {
 
 // ByRoute counts each route, whoever asks; all paths without a route are one.
 func ByRoute(c *gin.Context) string { return "route:" + c.Request.Method + ":" + c.FullPath() }
+
+// Role is the highest role of the user who is signed in, empty if nobody is: a
+// Tier. It needs the session middleware before it.
+func Role(c *gin.Context) string {
+	session, _ := SessionFrom(c)
+	return models.HighestRole(session.Roles)
+}

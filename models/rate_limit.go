@@ -74,11 +74,13 @@ func (p Policy) Validate() error {
 }
 
 // Hit asks a policy for Cost units of Key. Cost 0 counts as 1; a negative Cost
-// takes nothing and always passes: it only tells how things stand.
+// takes nothing and always passes: it only tells how things stand. Tier names
+// what kind of client asks, such as a role, where a policy set limits tiers apart.
 type Hit struct {
 	Policy Policy
 	Key    string
 	Cost   int64
+	Tier   string
 }
 
 // Decision is what a limiter answers for one hit. Hits decided together count

@@ -57,6 +57,16 @@ func HasRole(roles []string, role string) bool {
 	return false
 }
 
+// HighestRole is the one of roles that includes the others, "" if there is none.
+func HighestRole(roles []string) string {
+	for _, role := range [...]string{RoleAdmin, RoleEditor, RoleViewer} {
+		if slices.Contains(roles, role) {
+			return role
+		}
+	}
+	return ""
+}
+
 // ValidateRoles says what is wrong with a list of roles, nil if nothing is.
 func ValidateRoles(roles []string) error {
 	if len(roles) == 0 {

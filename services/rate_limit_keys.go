@@ -96,7 +96,7 @@ func (l *RateLimiter) prepare(hits []models.Hit, room []ask) ([]ask, error) {
 func (l *RateLimiter) ready(set *PolicySet, hit models.Hit) (ask, error) {
 	configured := set.find(hit.Policy.Name)
 	if configured != nil {
-		hit.Policy = configured.Policy
+		hit.Policy = configured.forTier(hit.Tier)
 	}
 	metrics, err := l.metrics.check(&hit.Policy)
 	if err != nil {

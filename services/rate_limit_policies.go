@@ -1,8 +1,10 @@
 package services
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -23,7 +25,16 @@ type PolicySet struct {
 
 type configuredPolicy struct {
 	models.Policy
+	tiers           map[string]models.Policy // the same with the limit of a tier
 	allowed, denied models.ClientList
+}
+
+// forTier is the policy for a hit's tier.
+func (c *configuredPolicy) forTier(tier string) models.Policy {
+	if p, ok := c.tiers[tier]; ok {
+		return p
+	}
+	return c.Policy
 }
 
 // policyFile is a policy file as YAML.
@@ -36,6 +47,7 @@ type policyFile struct {
 		OnRedisDown models.OnRedisDown `yaml:"on_redis_down"`
 		Shadow      bool               `yaml:"shadow"`
 		Lease       int64              `yaml:"lease"`
+		Tiers       map[string]int64   `yaml:"tiers"`
 		With        string             `yaml:"with"`
 		Allow       []string           `yaml:"allow"`
 		Deny        []string           `yaml:"deny"`
@@ -48,6 +60,7 @@ type policyFile struct {
 //	  - name: api             # in place of the program's policy of that name
 //	    limit: 300
 //	    window: 1m
+//	    tiers: {editor: 600}  # limits of those tiers, see models.Hit
 //	    allow: [10.0.0.0/8]   # never limited: networks, addresses or keys such as user:42
 //	    deny: [192.0.2.7]     # always refused
 //	  - name: api-burst       # one more, decided together with api, for the same key
@@ -56,10 +69,12 @@ type policyFile struct {
 //	    window: 1s
 //
 // and further algorithm (sliding-log, gcra), on_redis_down (local, open, closed),
-// shadow and lease, as in models.Policy. known are the names that the program
-// asks for: any other policy needs a with. An error is one line that begins with
-// name and the number of the line that is wrong.
-func ParsePolicies(name string, source []byte, known ...string) (*PolicySet, error) {
+// shadow and lease, as in models.Policy. known are the policies that the program
+// asks for, with the tiers it tells apart, lowest first: any other policy needs a
+// with, and has the tiers of that one. A tier that a policy does not list has the
+// limit of the next lower one that it lists, else the policy's. An error is one
+// line that begins with name and the number of the line that is wrong.
+func ParsePolicies(name string, source []byte, known map[string][]string) (*PolicySet, error) {
 	var file policyFile
 	if err := yaml.UnmarshalWithOptions(source, &file, yaml.Strict()); err != nil {
 		var at yaml.Error
@@ -72,6 +87,7 @@ func ParsePolicies(name string, source []byte, known ...string) (*PolicySet, err
 	if err != nil {
 		return nil, fmt.Errorf("%s: %s", name, firstLine(err.Error()))
 	}
+	names := slices.Sorted(maps.Keys(known))
 	set := &PolicySet{byName: map[string]*configuredPolicy{}, with: map[string][]models.Policy{}}
 	for i, p := range file.Policies {
 		wrong := func(field string, err error) error {
@@ -109,21 +125,53 @@ func ParsePolicies(name string, source []byte, known ...string) (*PolicySet, err
 		switch {
 		case set.byName[p.Name] != nil:
 			return nil, wrong("name", fmt.Errorf("policy %q is given twice", p.Name))
-		case p.With == "" && !slices.Contains(known, p.Name):
-			return nil, wrong("name", fmt.Errorf("policy %q is not known: it must be one of %s, or say with which of them", p.Name, strings.Join(known, ", ")))
-		case p.With != "" && (!slices.Contains(known, p.With) || slices.Contains(known, p.Name)):
-			return nil, wrong("with", fmt.Errorf("policy %q cannot go with %q: must be a policy of its own with one of %s", p.Name, p.With, strings.Join(known, ", ")))
+		case p.With == "" && !slices.Contains(names, p.Name):
+			return nil, wrong("name", fmt.Errorf("policy %q is not known: it must be one of %s, or say with which of them", p.Name, strings.Join(names, ", ")))
+		case p.With != "" && (!slices.Contains(names, p.With) || slices.Contains(names, p.Name)):
+			return nil, wrong("with", fmt.Errorf("policy %q cannot go with %q: must be a policy of its own with one of %s", p.Name, p.With, strings.Join(names, ", ")))
 		case p.With != "":
 			set.with[p.With] = append(set.with[p.With], c.Policy)
+		}
+		if tier, err := c.addTiers(p.Tiers, known[cmp.Or(p.With, p.Name)]); err != nil {
+			return nil, wrong("tiers."+tier, err)
 		}
 		set.byName[p.Name] = c
 	}
 	return set, nil
 }
 
+// addTiers gives each of the known tiers, lowest first, its limit. It returns the
+// tier that is wrong.
+func (c *configuredPolicy) addTiers(limits map[string]int64, known []string) (string, error) {
+	for _, tier := range slices.Sorted(maps.Keys(limits)) {
+		p := c.Policy
+		p.Limit = limits[tier]
+		p.Lease = min(p.Lease, p.Limit)
+		switch err := p.Validate(); {
+		case len(known) == 0:
+			return tier, fmt.Errorf("policy %q: tier %q is not known: nobody whom it limits has one", c.Name, tier)
+		case !slices.Contains(known, tier):
+			return tier, fmt.Errorf("policy %q: tier %q is not known: must be one of %s", c.Name, tier, strings.Join(known, ", "))
+		case err != nil:
+			return tier, fmt.Errorf("tier %q: %w", tier, err)
+		}
+	}
+	c.tiers = map[string]models.Policy{}
+	p := c.Policy
+	for _, tier := range known {
+		if limit, ok := limits[tier]; ok {
+			p.Limit = limit
+			p.Lease = min(c.Lease, limit)
+		}
+		c.tiers[tier] = p
+	}
+	return "", nil
+}
+
 // lineOf is where a field of the i-th policy is, or else the policy.
 func lineOf(tree *ast.File, i int, field string) int {
-	for _, path := range []string{fmt.Sprintf("$.policies[%d].%s", i, field), fmt.Sprintf("$.policies[%d].name", i), fmt.Sprintf("$.policies[%d]", i)} {
+	whole, _, _ := strings.Cut(field, ".")
+	for _, path := range []string{fmt.Sprintf("$.policies[%d].%s", i, field), fmt.Sprintf("$.policies[%d].%s", i, whole), fmt.Sprintf("$.policies[%d].name", i), fmt.Sprintf("$.policies[%d]", i)} {
 		p, err := yaml.PathString(path)
 		if err != nil {
 			continue
@@ -144,12 +192,27 @@ func firstLine(text string) string {
 // What was counted stays counted.
 func (l *RateLimiter) Configure(set *PolicySet) { l.policies.Store(set) }
 
-// Effective is the policy as the set has it: what Take decides by.
-func (l *RateLimiter) Effective(p models.Policy) models.Policy {
-	if c := l.policies.Load().find(p.Name); c != nil {
-		return c.Policy
+// Effective is the hit's policy as the set has it: what Take decides by.
+func (l *RateLimiter) Effective(hit models.Hit) models.Policy {
+	if c := l.policies.Load().find(hit.Policy.Name); c != nil {
+		return c.forTier(hit.Tier)
 	}
-	return p
+	return hit.Policy
+}
+
+// Placement tells where hits that are asked together are counted: the names of
+// their policies, with those that the PolicySet adds, and the hash tag by which
+// their keys are in one Cluster slot: the hits' common key or else the group. The
+// errors are those of Take. It asks nobody.
+func (l *RateLimiter) Placement(group string, hits ...models.Hit) (policies []string, tag string, err error) {
+	asks, err := l.prepare(hits, nil)
+	if err != nil || len(asks) == 0 {
+		return nil, "", err
+	}
+	for i := range asks {
+		policies = append(policies, asks[i].name.policy)
+	}
+	return policies, tagOf(group, asks), nil
 }
 
 func (s *PolicySet) find(name string) *configuredPolicy {
@@ -167,7 +230,7 @@ func (s *PolicySet) expand(hits []models.Hit) []models.Hit {
 	all := slices.Clone(hits)
 	for _, hit := range hits {
 		for _, p := range s.with[hit.Policy.Name] {
-			all = append(all, models.Hit{Policy: p, Key: hit.Key, Cost: hit.Cost})
+			all = append(all, models.Hit{Policy: p, Key: hit.Key, Cost: hit.Cost, Tier: hit.Tier})
 		}
 	}
 	return all

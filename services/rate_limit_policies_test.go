@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"gatehouse/models"
+	"gatehouse/services/servicestest"
 )
 
 const samplePolicies = `# the front door
@@ -22,10 +23,17 @@ policies:
     algorithm: sliding-log
     on_redis_down: closed
     lease: 1
+    tiers:
+      silver: 3
+      gold: 4
 `
 
+func knownPolicies() map[string][]string {
+	return map[string][]string{"api": {"bronze", "silver", "gold", "platinum"}, "login": nil}
+}
+
 func TestParsePoliciesNamesTheLine(t *testing.T) {
-	if _, err := ParsePolicies("p.yaml", []byte(samplePolicies), "api", "login"); err != nil {
+	if _, err := ParsePolicies("p.yaml", []byte(samplePolicies), knownPolicies()); err != nil {
 		t.Fatal(err)
 	}
 	for _, row := range []struct{ name, old, new, want string }{
@@ -44,16 +52,22 @@ func TestParsePoliciesNamesTheLine(t *testing.T) {
 		{"an unknown companion", "with: api", "with: ape", "p.yaml:9: "},
 		{"twice", "name: api-burst\n    with: api", "name: api", "p.yaml:8: "},
 		{"a companion that is known", "name: api-burst", "name: login", "p.yaml:9: "},
+		{"a tier nobody has", "gold: 4", "lead: 4", "p.yaml:17: "},
+		{"a tier's limit", "silver: 3", "silver: 0", "p.yaml:16: "},
+		{"a tier's limit that the log cannot count", "gold: 4", "gold: 1001", "p.yaml:17: "},
+		{"a tier's limit that is no number", "gold: 4", "gold: {limit: 4}", "p.yaml:17: "},
+		{"a tier twice", "gold: 4", "silver: 4", "p.yaml:17: "},
+		{"tiers where nobody has one", "  - name: api-burst\n    with: api", "  - name: login\n    shadow: false", "p.yaml:17: "},
 		{"no limit given", "    limit: 3\n", "", "p.yaml:3: "},
 		{"not YAML", "policies:", "policies: [", "p.yaml:"},
 	} {
-		_, err := ParsePolicies("p.yaml", []byte(strings.Replace(samplePolicies, row.old, row.new, 1)), "api", "login")
+		_, err := ParsePolicies("p.yaml", []byte(strings.Replace(samplePolicies, row.old, row.new, 1)), knownPolicies())
 		if err == nil || !strings.HasPrefix(err.Error(), row.want) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%s: %v, want %s...", row.name, err, row.want)
 		}
 	}
 	for _, empty := range []string{"", "policies:\n", "# nothing\n"} {
-		if set, err := ParsePolicies("p.yaml", []byte(empty), "api"); err != nil || len(set.byName) != 0 {
+		if set, err := ParsePolicies("p.yaml", []byte(empty), knownPolicies()); err != nil || len(set.byName) != 0 {
 			t.Errorf("%q: %v, %v", empty, set, err)
 		}
 	}
@@ -61,7 +75,7 @@ func TestParsePoliciesNamesTheLine(t *testing.T) {
 
 func TestConfiguredPolicies(t *testing.T) {
 	l := limiterOn(t, false)
-	set, err := ParsePolicies("p.yaml", []byte(strings.Replace(samplePolicies, "lease: 1", "lease: 0", 1)), "api")
+	set, err := ParsePolicies("p.yaml", []byte(strings.Replace(samplePolicies, "lease: 1", "lease: 0", 1)), knownPolicies())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,11 +99,72 @@ func TestConfiguredPolicies(t *testing.T) {
 	if ds := takeAs(t, l, hit("ip:192.0.2.7")); ds[0].Allowed || ds[0].RetryAfter != time.Minute {
 		t.Fatalf("denied: %+v", ds)
 	}
-	if p := l.Effective(own); p.Limit != 3 {
-		t.Errorf("effective %+v", p)
-	}
 	l.Configure(nil)
 	if ds := takeAs(t, l, hit("user:9")); len(ds) != 1 || ds[0].Policy.Limit != 100 || !ds[0].Allowed {
 		t.Fatalf("after: %+v", ds)
+	}
+}
+
+// A tier has its own limit, or that of the next lower one that has one.
+func TestConfiguredTiers(t *testing.T) {
+	l := limiterOn(t, false)
+	set, err := ParsePolicies("p.yaml", []byte(samplePolicies), knownPolicies())
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Configure(set)
+	own := models.Policy{Name: "api", Limit: 100, Window: time.Minute}
+	for tier, want := range map[string]int64{"": 2, "unheard-of": 2, "bronze": 2, "silver": 3, "gold": 4, "platinum": 4} {
+		hit := models.Hit{Policy: models.Policy{Name: "api-burst", Limit: 100, Window: time.Minute}, Key: "user:" + tier, Tier: tier}
+		if p := l.Effective(hit); p.Limit != want || p.Lease != 1 {
+			t.Errorf("tier %q: effective %+v, want limit %d", tier, p, want)
+		}
+		ds := takeAs(t, l, models.Hit{Policy: own, Key: "user:" + tier, Tier: tier})
+		if ds[0].Policy.Limit != 3 || ds[1].Policy.Limit != want || ds[1].Remaining != want-1 {
+			t.Errorf("tier %q: %+v, want limits 3 and %d", tier, ds, want)
+		}
+	}
+	if p := l.Effective(models.Hit{Policy: models.Policy{Name: "other", Limit: 5}, Tier: "gold"}); p.Limit != 5 {
+		t.Errorf("a policy that the file does not have: %+v", p)
+	}
+}
+
+func TestPlacementIsWhereHitsAreCounted(t *testing.T) {
+	server := servicestest.StartRedis(t)
+	l := limiterAt(t, server.Addr, false)
+	set, err := ParsePolicies("p.yaml", []byte(strings.Replace(samplePolicies, "lease: 1", "lease: 0", 1)), knownPolicies())
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Configure(set)
+	api, other := models.Policy{Name: "api", Limit: 9, Window: time.Minute}, models.Policy{Name: "other", Limit: 9, Window: time.Minute}
+	for _, row := range []struct {
+		hits     []models.Hit
+		policies string
+		tag      string
+	}{
+		{[]models.Hit{{Policy: other, Key: "alone"}}, "other", "alone"},
+		{[]models.Hit{{Policy: api, Key: "k"}}, "api api-burst", "k"},
+		{[]models.Hit{{Policy: api, Key: "both"}, {Policy: other, Key: "both"}}, "api other api-burst", "both"},
+		{[]models.Hit{{Policy: api, Key: "one"}, {Policy: other, Key: "two"}}, "api other api-burst", "group"},
+	} {
+		policies, tag, err := l.Placement("group", row.hits...)
+		if err != nil || strings.Join(policies, " ") != row.policies || tag != row.tag {
+			t.Errorf("%q by %q, %v, want %q by %q", policies, tag, err, row.policies, row.tag)
+		}
+		if keys := server.Do("KEYS", "*rate:*"); keys != "" {
+			t.Errorf("placement left %q", keys)
+		}
+		takeAs(t, l, row.hits...)
+		keys := strings.Fields(server.Do("KEYS", "*rate:*"))
+		for _, key := range keys {
+			if !strings.HasPrefix(key, "{"+row.tag+"}") {
+				t.Errorf("%q is counted at %s", row.policies, key)
+			}
+		}
+		if len(keys) != len(policies) {
+			t.Errorf("%q have the keys %q", policies, keys)
+		}
+		server.Do("FLUSHALL")
 	}
 }

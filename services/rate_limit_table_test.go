@@ -33,6 +33,7 @@ func TestLimitTableRemembersADenial(t *testing.T) {
 		{"a dearer hit", 0, askOf(policy, "k", 4), true},
 		{"a cheaper hit", 0, askOf(policy, "k", 2), false},
 		{"another key", 0, askOf(policy, "other", 3), false},
+		{"another policy", 0, askOf(models.Policy{Name: "q", Limit: 10, Window: time.Minute}, "k", 3), false},
 		{"a raised limit", 0, askOf(models.Policy{Name: "p", Limit: 11, Window: time.Minute}, "k", 3), false},
 		{"just before the second is over", 999 * time.Millisecond, a, true},
 		{"after a second", time.Second, a, false},
@@ -56,6 +57,24 @@ func TestLimitTableRemembersADenial(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// Of several denials the one of the smallest cost counts: it covers the others.
+func TestLimitTableKeepsTheSmallestDenial(t *testing.T) {
+	table := newLimitTable(0, nil)
+	policy := models.Policy{Name: "p", Limit: 10, Window: time.Minute}
+	for _, row := range []struct{ told, smallest int64 }{{5, 5}, {3, 3}, {8, 3}, {2, 2}} {
+		tell(table, askOf(policy, "k", row.told), verdict{remaining: 1, retry: 60_000_000})
+		for cost := int64(1); cost <= 9; cost++ {
+			if _, denied := table.denied(askOf(policy, "k", cost), false); denied != (cost >= row.smallest) {
+				t.Errorf("after a denial of %d: cost %d is denied: %v", row.told, cost, denied)
+			}
+		}
+	}
+	tell(table, askOf(policy, "k", 4), verdict{passes: true})
+	if _, denied := table.denied(askOf(policy, "k", 9), false); denied {
+		t.Error("denied although a cost above the denied one passed")
 	}
 }
 
@@ -181,7 +200,23 @@ func TestLimitTableIsBounded(t *testing.T) {
 			t.Fatalf("%d keys, %d entries", len(table.keys), table.entries)
 		}
 	}
-	// The most recent keys are the ones kept, more or less.
+	for i := range 5000 {
+		tell(table, askOf(policy, fmt.Sprint("denied", i), 1), verdict{retry: 60_000_000})
+		if len(table.keys) > 100 {
+			t.Fatalf("%d keys with denials", len(table.keys))
+		}
+	}
+	if _, denied := table.denied(askOf(policy, "denied4999", 1), false); !denied {
+		t.Error("the latest denial is forgotten")
+	}
+}
+
+// The most recent keys are the ones kept, more or less.
+func TestLimitTableKeepsTheLatest(t *testing.T) {
+	table := newLimitTable(100, nil)
+	for i := range 5000 {
+		table.decide([]ask{askOf(models.Policy{Name: "p", Limit: 1000, Window: time.Hour}, fmt.Sprint(i), 1)}, 1)
+	}
 	if table.keys[limitKey{"p", "4999"}] == nil {
 		t.Error("the latest key is forgotten")
 	}

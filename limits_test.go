@@ -1,0 +1,68 @@
+package main
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"gatehouse/models"
+	"gatehouse/services"
+	"gatehouse/services/servicestest"
+)
+
+// Only a trusted proxy says which client is counted; that of anybody else is
+// told, once, and counted as one client.
+func TestProxyThatIsTrustedOrNot(t *testing.T) {
+	for _, row := range []struct {
+		name, trusted string
+		warnings      int
+		remaining     []string // of three clients behind the proxy
+	}{
+		{"not trusted", "", 1, []string{"9", "8", "7"}},
+		{"another is trusted", "198.51.100.0/24", 1, []string{"9", "8", "7"}},
+		{"trusted", "192.0.2.0/24", 0, []string{"9", "9", "8"}}, // the last two in one /56
+	} {
+		var log syncBuffer
+		a := startAppOn(t, &log, map[string]string{"TRUSTED_PROXIES": row.trusted, "RATE_LIMIT_MAX": "10", "LOG_LEVEL": "warn"})
+		for i, client := range []string{"203.0.113.5", "2001:db8:0:1::1", "2001:db8:0:2::1"} {
+			w := a.do(http.MethodGet, "/api/v1/auth/session", "", "X-Forwarded-For", client) // from 192.0.2.1
+			if got := w.Header().Get("X-RateLimit-Remaining"); got != row.remaining[i] {
+				t.Errorf("%s: %s remaining for %s, want %s", row.name, got, client, row.remaining[i])
+			}
+		}
+		if n := strings.Count(log.String(), "TRUSTED_PROXIES"); n != row.warnings {
+			t.Errorf("%s: %d warnings: %s", row.name, n, log.String())
+		}
+	}
+}
+
+// What an instance has at hand of a lease is there for the others once it has
+// shut down.
+func TestLeasesAreReturnedOnShutdown(t *testing.T) {
+	server := servicestest.StartRedis(t)
+	a := startApp(t, map[string]string{
+		"REDIS_URL": "redis://" + server.Addr, "RATE_LIMIT_MAX": "100", "RATE_LIMIT_WINDOW": "1h", "RATE_LIMIT_LEASE": "64",
+	})
+	address := models.Hit{Policy: newPolicies(a.config).anonymous, Key: "ip:192.0.2.1"}
+	for range 40 { // blocks of 1, 2, 4, 8, 16 and 32: 23 units are left of the last
+		a.do(http.MethodGet, "/api/v1/auth/session", "")
+	}
+	redis := services.NewRedis(services.RedisOptions{Client: rueidis.ClientOption{InitAddress: []string{server.Addr}}, KeyPrefix: a.config.RedisKeyPrefix, Timeout: 5 * time.Second})
+	defer func() { _ = redis.Close(t.Context()) }()
+	redis.WaitReady(t.Context())
+	other := services.NewRateLimiter(redis, services.RateLimiterOptions{})
+	wants := func(remaining int64) {
+		t.Helper()
+		if ds, err := other.Peek(t.Context(), "anonymous", address); err != nil || ds[0].Degraded || ds[0].Remaining != remaining {
+			t.Errorf("%+v, %v, want %d remaining", ds, err, remaining)
+		}
+	}
+	wants(37)
+	if err := a.close(); err != nil {
+		t.Error(err)
+	}
+	wants(60)
+}

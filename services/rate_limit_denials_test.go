@@ -1,0 +1,114 @@
+package services_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"gatehouse/models"
+	"gatehouse/services/servicestest"
+)
+
+// evals is how many scripts the server has run.
+func evals(t *testing.T, server *servicestest.RedisServer) (n int) {
+	t.Helper()
+	for _, command := range []string{"cmdstat_evalsha:calls=", "cmdstat_eval:calls="} {
+		if _, rest, found := strings.Cut(server.Do("INFO", "commandstats"), command); found {
+			calls := 0
+			if _, err := fmt.Sscanf(rest, "%d", &calls); err != nil {
+				t.Fatal(err)
+			}
+			n += calls
+		}
+	}
+	return n
+}
+
+func TestRateLimitFloodStaysHere(t *testing.T) {
+	server := servicestest.StartRedis(t)
+	l := newLimiter(patientRedis(t, server.Addr))
+	policy := perMinute("p", 2)
+	hit := hitOf(policy, "k")
+	if _, denied := l.Denied(hit); denied {
+		t.Fatal("denied before it was asked")
+	}
+	for range 3 {
+		takeOne(t, l, policy, "k")
+	}
+	before, start := evals(t, server), time.Now()
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 5_000 {
+				if ds, err := l.Take(context.Background(), "group", hit); err != nil || ds[0].Allowed || ds[0].Degraded {
+					t.Errorf("%+v, %v", ds, err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	seconds := 1 + int(time.Since(start)/time.Second)
+	if asked := evals(t, server) - before; asked > seconds {
+		t.Errorf("40,000 denied hits in %d s asked Redis %d times", seconds, asked)
+	}
+	if d, denied := l.Denied(hit); !denied || d.Allowed || d.RetryAfter < 30*time.Second {
+		t.Errorf("Denied: %v, %+v", denied, d)
+	}
+	if _, denied := l.Denied(hitOf(perMinute("p", 3), "k")); denied {
+		t.Error("a raised limit is still denied")
+	}
+	if _, denied := l.Denied(hitOf(policy, "other")); denied {
+		t.Error("another key is denied")
+	}
+	if allocs := testing.AllocsPerRun(1000, func() { l.Denied(hit) }); allocs != 0 {
+		t.Errorf("Denied allocates %v times", allocs)
+	}
+	hits := []models.Hit{hit}
+	if allocs := testing.AllocsPerRun(1000, func() { _, _ = l.Take(context.Background(), "group", hits...) }); allocs != 0 {
+		t.Errorf("Take allocates %v times for a denied hit", allocs)
+	}
+}
+
+// Asking about a flooded key is cheap too.
+func TestRateLimitPeekRemembersARefusal(t *testing.T) {
+	server := servicestest.StartRedis(t)
+	l, other := newLimiter(patientRedis(t, server.Addr)), newLimiter(patientRedis(t, server.Addr))
+	hit := hitOf(perMinute("p", 1), "k")
+	if ds, err := l.Peek(t.Context(), "group", hit); err != nil || !ds[0].Allowed || ds[0].ID != "" {
+		t.Fatalf("%+v, %v", ds, err)
+	}
+	take(t, other, hit)
+	before := evals(t, server)
+	for range 1000 {
+		if ds, err := l.Peek(t.Context(), "group", hit); err != nil || ds[0].Allowed || ds[0].RetryAfter == 0 {
+			t.Fatalf("%+v, %v", ds, err)
+		}
+	}
+	if asked := evals(t, server) - before; asked > 2 {
+		t.Errorf("1,000 looks at a denied key asked Redis %d times", asked)
+	}
+	if _, denied := l.Denied(hit); !denied {
+		t.Error("the refusal is not remembered")
+	}
+}
+
+// What another instance gave back shows within a second.
+func TestRateLimitDenialIsNotBelievedLong(t *testing.T) {
+	server := servicestest.StartRedis(t)
+	l, other := newLimiter(patientRedis(t, server.Addr)), newLimiter(patientRedis(t, server.Addr))
+	policy := perMinute("p", 1)
+	takeOne(t, l, policy, "k")
+	takeOne(t, l, policy, "k")
+	if err := other.Reset(t.Context(), "group", hitOf(policy, "k")); err != nil {
+		t.Fatal(err)
+	}
+	if d := takeOne(t, l, policy, "k"); d.Allowed {
+		t.Fatal("the denial was not remembered")
+	}
+	servicestest.Eventually(t, 1200*time.Millisecond, func() bool { return takeOne(t, l, policy, "k").Allowed },
+		"the reset by another instance did not show")
+}

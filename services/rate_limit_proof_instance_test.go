@@ -1,0 +1,210 @@
+package services
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"gatehouse/models"
+	"gatehouse/services/servicestest"
+)
+
+const (
+	proofKeys    = 64
+	proofWorkers = 8
+	// clockSlack is how far apart two processes may read the clock of one machine.
+	clockSlack = int64(2 * time.Millisecond / time.Microsecond)
+)
+
+// proofSetup tells a test binary that runs again which instance it is.
+type proofSetup struct {
+	Addr      string
+	Skew      time.Duration // of its clock
+	Seed      uint64
+	Decisions int
+	Leased    bool
+	File      string // where it writes what it saw
+}
+
+// proofRecord is what an instance saw of one hit, times in microseconds of the
+// server's clock.
+type proofRecord struct {
+	// At is when it was admitted, or not before it was refused.
+	At int64
+	// From is not after it was refused.
+	From int64
+	// Until is not before an admission was taken back; 0: it was not.
+	Until       int64
+	Policy, Key int16
+	Cost        int16
+	What        proofOutcome
+	_           uint8
+}
+
+type proofOutcome uint8
+
+const (
+	proofAdmitted proofOutcome = iota
+	proofRefused               // by Take, perhaps from memory
+	proofLooked                // the script would have refused it
+)
+
+// refundable reports whether hits on a key are taken back. Those on the others
+// never are, so that it is plain what counts.
+func refundable(key int) bool { return key%2 == 1 }
+
+func proofKey(key int) string { return "k" + fmt.Sprint(key) }
+
+// TestProofRateLimitInstance is one of the processes of the oracle.
+func TestProofRateLimitInstance(t *testing.T) {
+	text := os.Getenv("GATEHOUSE_PROOF_RATE_LIMIT")
+	if text == "" {
+		t.Skip("runs as a process of its own")
+	}
+	var me proofSetup
+	if err := json.Unmarshal([]byte(text), &me); err != nil {
+		t.Fatal(err)
+	}
+	logger := slog.New(slog.NewTextHandler(io.Discard, nil))
+	redis := NewRedis(RedisOptions{Client: rueidis.ClientOption{InitAddress: []string{me.Addr}}, Logger: logger, Timeout: 5 * time.Second})
+	l := NewRateLimiter(redis, RateLimiterOptions{Logger: logger, Clock: func() time.Time { return time.Now().Add(me.Skew) }})
+	servicestest.Eventually(t, 10*time.Second, redis.Available, "Redis did not become available")
+	file, err := os.Create(me.File)
+	if err != nil {
+		t.Fatal(err)
+	}
+	history := &proofHistory{w: bufio.NewWriter(file)}
+	var made atomic.Int64
+	percent := int64(max(1, me.Decisions/100))
+	for _, healthy := range []bool{true, false} {
+		var wg sync.WaitGroup
+		for i := range uint64(proofWorkers) {
+			w := proofWorker{t: t, l: l, me: me, policies: proofPolicies(me.Leased), rnd: rand.New(rand.NewPCG(me.Seed, i)), healthy: healthy, history: history}
+			wg.Go(func() {
+				for range me.Decisions / 2 / proofWorkers {
+					w.step()
+					if made.Add(1)%percent == 0 {
+						fmt.Println("percent")
+					}
+				}
+			})
+		}
+		wg.Wait()
+		if healthy {
+			fmt.Println("half")
+		}
+	}
+	if err := errors.Join(l.Close(t.Context()), redis.Close(t.Context()), history.err, history.w.Flush(), file.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// proofHistory is written as it happens: a long one does not fit in memory.
+type proofHistory struct {
+	mu  sync.Mutex
+	w   *bufio.Writer
+	err error
+}
+
+func (h *proofHistory) write(r proofRecord) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.err = errors.Join(h.err, binary.Write(h.w, binary.LittleEndian, r))
+}
+
+type proofWorker struct {
+	t        *testing.T
+	l        *RateLimiter
+	me       proofSetup
+	policies []models.Policy
+	rnd      *rand.Rand
+	healthy  bool // nothing is cut yet: refusals are recorded
+	history  *proofHistory
+}
+
+// step makes one decision and writes down what came of it.
+func (w *proofWorker) step() {
+	policy, key, cost := w.rnd.IntN(len(w.policies)), w.rnd.IntN(1+w.rnd.IntN(proofKeys)), 1+w.rnd.Int64N(3)
+	hit := models.Hit{Policy: w.policies[policy], Key: proofKey(key), Cost: cost}
+	record := proofRecord{Policy: int16(policy), Key: int16(key), Cost: int16(cost)}
+	judged := w.healthy && !w.me.Leased && w.rnd.IntN(8) == 0
+	if judged {
+		w.look(hit, record)
+	}
+	record.From = time.Now().UnixMicro() - clockSlack
+	decisions, err := w.l.Take(context.Background(), "group", hit)
+	if err != nil {
+		if !errors.Is(err, models.ErrUnavailable) || w.healthy {
+			w.t.Error(err)
+		}
+		<-time.After(time.Millisecond)
+		return
+	}
+	if !decisions[0].Allowed {
+		if record.At = time.Now().UnixMicro() + clockSlack; judged {
+			record.What = proofRefused
+			w.history.write(record)
+		}
+		if w.rnd.IntN(5) == 0 { // else most decisions would be refusals from memory
+			<-time.After(time.Duration(w.rnd.IntN(10)) * time.Millisecond)
+		}
+		return
+	}
+	w.admitted(decisions[0], record)
+}
+
+// admitted writes down an admission, some of them taken back at once.
+func (w *proofWorker) admitted(d models.Decision, record proofRecord) {
+	e, err := parseEntry(d.ID)
+	if err != nil {
+		w.t.Error(err)
+		return
+	}
+	record.From, record.At = 0, e.at
+	if e.at == leasedEntry { // by this machine's clock, which is the server's too
+		record.At = w.l.table.started.Add(-w.me.Skew).Add(time.Duration(e.localAt) * time.Microsecond).UnixMicro()
+	}
+	if refundable(int(record.Key)) && w.rnd.IntN(5) == 0 {
+		switch err := w.l.Refund(context.Background(), d); {
+		case err == nil:
+			record.Until = time.Now().UnixMicro() + clockSlack
+		case w.healthy:
+			w.t.Error(err)
+		default:
+			return // nobody can say whether it counts
+		}
+	}
+	w.history.write(record)
+}
+
+// look asks Redis, past what this instance remembers, and writes down a refusal
+// with the server's time.
+func (w *proofWorker) look(hit models.Hit, record proofRecord) {
+	asks, err := w.l.prepare([]models.Hit{hit}, nil)
+	if err != nil {
+		w.t.Error(err)
+		return
+	}
+	verdicts, err := w.l.run(context.Background(), tagOf("group", asks), asks, 0)
+	if err != nil {
+		w.t.Error(err)
+		return
+	}
+	if v := verdicts[0]; !v.passes {
+		record.What, record.From, record.At = proofLooked, v.at, v.at
+		w.history.write(record)
+	}
+}
