@@ -106,11 +106,7 @@ func NewLocker(redis *Redis, opt *LockerOptions) *Locker {
 }
 
 // LockClaim names a grant and proves it. Only the holder has the Token.
-type LockClaim struct {
-	Resource string
-	Grant    string
-	Token    string
-}
+type LockClaim = models.LockClaim
 
 // Lock is one grant, as it was answered. It is a value: it does not follow what
 // happens to the grant later.

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/gorilla/securecookie"
+
+	"gatehouse/models"
 )
 
 // LockTokenSigner signs the lock tokens that leave the server and seals what has to
@@ -16,16 +18,6 @@ import (
 type LockTokenSigner struct {
 	signed []securecookie.Codec
 	sealed []securecookie.Codec
-}
-
-// ProcessGrant is what a lock token carries, authenticated: the grant and its
-// token, whom and what it was given for, when it ends at the latest, and the
-// process's version read after the grant.
-type ProcessGrant struct {
-	LockClaim
-	UserID  string
-	Version int64
-	End     time.Time
 }
 
 // NewLockTokenSigner needs at least one secret, each of 32 bytes or more.
@@ -63,7 +55,7 @@ func deriveKey(secret, purpose string) ([]byte, error) {
 }
 
 // Sign returns the lock token of a grant.
-func (t *LockTokenSigner) Sign(grant ProcessGrant) (string, error) {
+func (t *LockTokenSigner) Sign(grant models.LockGrant) (string, error) {
 	token, err := securecookie.EncodeMulti("lock", grant, t.signed...)
 	if err != nil {
 		return "", fmt.Errorf("sign lock token: %w", err)
@@ -72,8 +64,8 @@ func (t *LockTokenSigner) Sign(grant ProcessGrant) (string, error) {
 }
 
 // Open returns the grant of a rightly signed token that has not ended.
-func (t *LockTokenSigner) Open(token string, now time.Time) (ProcessGrant, bool) {
-	var grant ProcessGrant
+func (t *LockTokenSigner) Open(token string, now time.Time) (models.LockGrant, bool) {
+	var grant models.LockGrant
 	err := securecookie.DecodeMulti("lock", token, &grant, t.signed...)
 	return grant, err == nil && now.Before(grant.End)
 }

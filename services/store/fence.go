@@ -50,12 +50,16 @@ func (g FenceGuard) Schema() string {
 }
 
 // Admit lets a transaction write to what resource names, under the fence of its
-// lock: services.Lock.Fence, as granted. Call it before the transaction's other
-// statements, and commit only if it answers nil. Writers of one resource then
-// take turns until they commit, and what was refused or rolled back leaves no
-// trace; called outside a transaction it protects nothing. Who writes to several
-// resources admits them in one order everywhere, or two transactions may wait for
-// each other.
+// lock. Call it before the transaction's other statements, and commit only if it
+// answers nil. Writers of one resource then take turns until they commit, and
+// what was refused or rolled back leaves no trace; called outside a transaction it
+// protects nothing. Who writes to several resources admits them in one order
+// everywhere, or two transactions may wait for each other.
+//
+// The fence is services.Lock.Fence, or that of middleware.LockFrom, as granted. Not
+// the one that a later Extend answers: where the server forgot the lock, its holder
+// has claimed it again under a new fence, and somebody else may have written in
+// between.
 //
 // The error matches models.ErrNotHeld when a higher fence has written: the lock is
 // lost, nothing was changed. It matches models.ErrUnavailable when the database could
