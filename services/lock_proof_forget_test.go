@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -42,7 +43,8 @@ func proveTold(t *testing.T, take func(*field, *testing.T)) {
 	}
 	g := openGuarded(t)
 	holding, written, first := make(chan struct{}), make(chan struct{}), make(chan belief, 1)
-	go func() {
+	var wg sync.WaitGroup
+	wg.Go(func() {
 		err := f.lockers[0].WithLock(t.Context(), request("r", alice), func(ctx context.Context, lock services.Lock) error {
 			if err := g.write("r", lock.Fence); err != nil {
 				t.Error(err)
@@ -58,7 +60,7 @@ func proveTold(t *testing.T, take func(*field, *testing.T)) {
 		if !errors.Is(err, models.ErrNotHeld) {
 			t.Errorf("the first holder was told %v", err)
 		}
-	}()
+	})
 	<-holding
 	take(f, t)
 	var second services.Lock
@@ -74,6 +76,7 @@ func proveTold(t *testing.T, take func(*field, *testing.T)) {
 	}
 	close(written)
 	b := <-first
+	wg.Wait()
 	t.Logf("both believed for %v (%s)", max(0, b.Until.Sub(granted)).Round(time.Millisecond), b.Cause)
 	if late := b.Until.Sub(granted); late > time.Second {
 		t.Errorf("the first holder was told after %v", late)
