@@ -15,8 +15,6 @@ import (
 	"gatehouse/services"
 )
 
-const lockTokenHeader = "X-Lock-Token"
-
 type lockBody struct {
 	TTL    *int64  `json:"ttl" minimum:"1" maximum:"3600" default:"300" example:"300"`
 	Reason *string `json:"reason" example:"quarterly review"`
@@ -220,7 +218,7 @@ func (h *Handlers) extendLock(c *gin.Context) {
 		return
 	}
 	session, _ := middleware.SessionFrom(c)
-	lock, err := h.Processes.Extend(c.Request.Context(), session.User, id, c.GetHeader(lockTokenHeader), ttl)
+	lock, err := h.Processes.Extend(c.Request.Context(), session.User, id, c.GetHeader(middleware.LockTokenHeader), ttl)
 	if err != nil {
 		h.fail(c, err)
 		return
@@ -252,7 +250,7 @@ func (h *Handlers) unlockProcess(c *gin.Context) {
 		return
 	}
 	session, _ := middleware.SessionFrom(c)
-	degraded, err := h.Processes.Unlock(c.Request.Context(), session.User, id, c.GetHeader(lockTokenHeader))
+	degraded, err := h.Processes.Unlock(c.Request.Context(), session.User, id, c.GetHeader(middleware.LockTokenHeader))
 	markLocks(c, degraded)
 	if err != nil {
 		h.fail(c, err)

@@ -215,7 +215,7 @@ func (h *Handlers) replaceProcess(c *gin.Context) {
 		return
 	}
 	session, _ := middleware.SessionFrom(c)
-	process, degraded, err := h.Processes.Replace(c.Request.Context(), session.User, id, c.GetHeader(lockTokenHeader), ifMatch(c), patch.Apply(models.Process{}))
+	process, degraded, err := h.Processes.Replace(c.Request.Context(), session.User, id, c.GetHeader(middleware.LockTokenHeader), ifMatch(c), patch.Apply(models.Process{}))
 	markLocks(c, degraded)
 	if err != nil {
 		h.fail(c, err)
@@ -305,7 +305,7 @@ func (h *Handlers) deleteProcess(c *gin.Context) {
 		return
 	}
 	session, _ := middleware.SessionFrom(c)
-	degraded, err := h.Processes.Delete(c.Request.Context(), session.User, id, c.GetHeader(lockTokenHeader), ifMatch(c))
+	degraded, err := h.Processes.Delete(c.Request.Context(), session.User, id, c.GetHeader(middleware.LockTokenHeader), ifMatch(c))
 	markLocks(c, degraded)
 	if err != nil {
 		h.fail(c, err)

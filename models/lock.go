@@ -23,6 +23,26 @@ type LockStatus struct {
 	Degraded  bool          // answered without Redis
 }
 
+// LockClaim names a grant and proves it. Only the holder has the Token.
+type LockClaim struct {
+	Resource string
+	Grant    string
+	Token    string
+}
+
+// LockGrant is what a signed lock token carries: the grant, whom it was given to
+// and what came with it.
+type LockGrant struct {
+	LockClaim
+	UserID string
+	// Fence is that of the grant when the token was made, nil if it was made
+	// without Redis. It stays so if the server forgets the grant and the holder
+	// claims it again: somebody else may have written meanwhile.
+	Fence   *int64
+	Version int64     // of what the holder read after the grant
+	End     time.Time // at the latest
+}
+
 // The names of lock events.
 const (
 	LockAcquired = "acquired"

@@ -101,11 +101,7 @@ func NewLocker(redis *Redis, opt *LockerOptions) *Locker {
 }
 
 // LockClaim names a grant and proves it. Only the holder has the Token.
-type LockClaim struct {
-	Resource string
-	Grant    string
-	Token    string
-}
+type LockClaim = models.LockClaim
 
 // proof is what the scripts compare: the grant's id and the hash of its token.
 func (c LockClaim) proof() string { return c.Grant + hashToken(c.Token) }

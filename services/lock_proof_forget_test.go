@@ -13,22 +13,6 @@ import (
 	"gatehouse/services/servicestest"
 )
 
-// fencedStore accepts a write only with the highest fence it has seen.
-type fencedStore struct {
-	mu      sync.Mutex
-	highest int64
-}
-
-func (s *fencedStore) write(fence int64) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if fence < s.highest {
-		return false
-	}
-	s.highest = fence
-	return true
-}
-
 // TestProofLockTakenFromItsHolder: where the server forgets a lock, or an
 // administrator forces it, a second holder cannot be kept out. The first is told
 // within 1 s, although its lease would last, and its guarded write is refused.
@@ -57,23 +41,26 @@ func proveTold(t *testing.T, take func(*field, *testing.T)) {
 		redis := proofRedis(t, f.server.Addr, 0)
 		f.lockers = append(f.lockers, services.NewLocker(redis, &services.LockerOptions{Logger: quiet()}))
 	}
-	var store fencedStore
+	g := openGuarded(t)
 	holding, written, first := make(chan struct{}), make(chan struct{}), make(chan belief, 1)
-	go func() {
+	var wg sync.WaitGroup
+	wg.Go(func() {
 		err := f.lockers[0].WithLock(t.Context(), request("r", alice), func(ctx context.Context, lock services.Lock) error {
-			store.write(*lock.Fence)
+			if err := g.write("r", lock.Fence); err != nil {
+				t.Error(err)
+			}
 			close(holding)
 			first <- believe(ctx, lock, 20*time.Second)
 			<-written
-			if store.write(*lock.Fence) {
-				t.Error("the write of the first holder was accepted after the second's")
+			if err := g.write("r", lock.Fence); !errors.Is(err, models.ErrNotHeld) {
+				t.Errorf("the first holder's write after the second's: %v", err)
 			}
 			return nil
 		})
 		if !errors.Is(err, models.ErrNotHeld) {
 			t.Errorf("the first holder was told %v", err)
 		}
-	}()
+	})
 	<-holding
 	take(f, t)
 	var second services.Lock
@@ -84,9 +71,12 @@ func proveTold(t *testing.T, take func(*field, *testing.T)) {
 		return err == nil
 	}, "the second holder was not granted the lock")
 	granted := time.Now()
-	store.write(*second.Fence)
+	if err := g.write("r", second.Fence); err != nil {
+		t.Error(err)
+	}
 	close(written)
 	b := <-first
+	wg.Wait()
 	t.Logf("both believed for %v (%s)", max(0, b.Until.Sub(granted)).Round(time.Millisecond), b.Cause)
 	if late := b.Until.Sub(granted); late > time.Second {
 		t.Errorf("the first holder was told after %v", late)

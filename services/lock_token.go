@@ -1,6 +1,7 @@
 package services
 
 import (
+	"context"
 	"crypto/hkdf"
 	"crypto/sha256"
 	"errors"
@@ -8,6 +9,8 @@ import (
 	"time"
 
 	"github.com/gorilla/securecookie"
+
+	"gatehouse/models"
 )
 
 // LockTokenSigner signs the lock tokens that leave the server and seals what has to
@@ -16,16 +19,6 @@ import (
 type LockTokenSigner struct {
 	signed []securecookie.Codec
 	sealed []securecookie.Codec
-}
-
-// ProcessGrant is what a lock token carries, authenticated: the grant and its
-// token, whom and what it was given for, when it ends at the latest, and the
-// process's version read after the grant.
-type ProcessGrant struct {
-	LockClaim
-	UserID  string
-	Version int64
-	End     time.Time
 }
 
 // NewLockTokenSigner needs at least one secret, each of 32 bytes or more.
@@ -63,7 +56,7 @@ func deriveKey(secret, purpose string) ([]byte, error) {
 }
 
 // Sign returns the lock token of a grant.
-func (t *LockTokenSigner) Sign(grant ProcessGrant) (string, error) {
+func (t *LockTokenSigner) Sign(grant models.LockGrant) (string, error) {
 	token, err := securecookie.EncodeMulti("lock", grant, t.signed...)
 	if err != nil {
 		return "", fmt.Errorf("sign lock token: %w", err)
@@ -72,8 +65,8 @@ func (t *LockTokenSigner) Sign(grant ProcessGrant) (string, error) {
 }
 
 // Open returns the grant of a rightly signed token that has not ended.
-func (t *LockTokenSigner) Open(token string, now time.Time) (ProcessGrant, bool) {
-	var grant ProcessGrant
+func (t *LockTokenSigner) Open(token string, now time.Time) (models.LockGrant, bool) {
+	var grant models.LockGrant
 	err := securecookie.DecodeMulti("lock", token, &grant, t.signed...)
 	return grant, err == nil && now.Before(grant.End)
 }
@@ -92,4 +85,56 @@ func (t *LockTokenSigner) Unseal(sealed string) (string, bool) {
 	var token []byte
 	err := securecookie.DecodeMulti("note", sealed, &token, t.sealed...)
 	return string(token), err == nil
+}
+
+// LockTokens are the signed tokens under which locks leave the server, for holders
+// that are clients: LockTokenSigner signs, Locker knows whether they still hold.
+// middleware.RequireLock asks it.
+type LockTokens struct {
+	locks  *Locker
+	signer *LockTokenSigner
+}
+
+// NewLockTokens joins the two.
+func NewLockTokens(locks *Locker, signer *LockTokenSigner) *LockTokens {
+	return &LockTokens{locks: locks, signer: signer}
+}
+
+// Sign makes the token of a lock just granted, for one user; "" is whoever has the
+// token. version is that of what the user read after the grant, 0 if there is no
+// such thing. The token ends with the longest hold of the lock.
+func (t *LockTokens) Sign(lock Lock, userID string, version int64) (string, error) {
+	return t.signer.Sign(models.LockGrant{
+		LockClaim: lock.LockClaim, UserID: userID, Fence: lock.Fence, Version: version, End: lock.Holder.Since.Add(t.locks.opt.MaxHold),
+	})
+}
+
+// Verify answers what the token was signed for while it holds the resource's lock
+// for that user. An empty token is models.ErrLockTokenRequired; one that is forged,
+// another user's or resource's, ended or no longer the holder's is a
+// *models.NotHeldError. Without Redis (open) a token that ought to hold passes
+// unless this instance knows better, and degraded says so; closed, it is
+// models.ErrUnavailable.
+func (t *LockTokens) Verify(ctx context.Context, resource, userID, token string) (grant models.LockGrant, degraded bool, err error) {
+	if grant, err = t.open(ctx, resource, userID, token); err != nil {
+		return grant, false, err
+	}
+	degraded, err = t.locks.Check(ctx, grant.LockClaim)
+	return grant, degraded, err
+}
+
+// open is Verify without asking whether the lock is still held.
+func (t *LockTokens) open(ctx context.Context, resource, userID, token string) (models.LockGrant, error) {
+	if token == "" {
+		return models.LockGrant{}, fmt.Errorf("lock %s: %w", resource, models.ErrLockTokenRequired)
+	}
+	grant, ok := t.signer.Open(token, time.Now())
+	if ok && grant.UserID == userID && grant.Resource == resource {
+		return grant, nil
+	}
+	status, err := t.locks.Status(ctx, resource)
+	if err != nil {
+		return models.LockGrant{}, err
+	}
+	return models.LockGrant{}, &models.NotHeldError{Status: status}
 }

@@ -42,18 +42,18 @@ type Processes struct {
 	processReader
 	store  ProcessStore
 	locks  *Locker
-	tokens *LockTokenSigner
+	tokens *LockTokens
 	secret []byte // keys the tokens of idempotent acquires
 }
 
 // NewProcesses joins the store and the locks. The first secret keys idempotent
 // acquires.
-func NewProcesses(store ProcessStore, locks *Locker, tokens *LockTokenSigner, secret string) (*Processes, error) {
+func NewProcesses(store ProcessStore, locks *Locker, signer *LockTokenSigner, secret string) (*Processes, error) {
 	key, err := deriveKey(secret, "gatehouse idempotent acquire")
 	if err != nil {
 		return nil, err
 	}
-	return &Processes{processReader: store, store: store, locks: locks, tokens: tokens, secret: key}, nil
+	return &Processes{processReader: store, store: store, locks: locks, tokens: NewLockTokens(locks, signer), secret: key}, nil
 }
 
 // Resource is the lock's name for a process.
@@ -118,12 +118,10 @@ func (p *Processes) granted(ctx context.Context, user models.UserRef, id string,
 	if !opt.IfMatch.Matches(process.Version) {
 		return ProcessLock{}, &models.ConflictError{Reason: models.ErrPreconditionFailed, Current: process}
 	}
-	if token, ok := p.tokens.Unseal(lock.Note); ok && lock.Note != "" {
+	if token, ok := p.tokens.signer.Unseal(lock.Note); ok && lock.Note != "" {
 		return ProcessLock{Lock: lock, Token: token, Process: process}, nil
 	}
-	token, err := p.tokens.Sign(ProcessGrant{
-		LockClaim: lock.LockClaim, UserID: user.ID, Version: process.Version, End: lock.Holder.Since.Add(p.locks.opt.MaxHold),
-	})
+	token, err := p.tokens.Sign(lock, user.ID, process.Version)
 	if err != nil {
 		return ProcessLock{}, err
 	}
@@ -138,7 +136,7 @@ func (p *Processes) granted(ctx context.Context, user models.UserRef, id string,
 // keepToken seals the token beside its grant, so that a repeated acquire answers
 // the very same one; of two at once the first stays.
 func (p *Processes) keepToken(ctx context.Context, lock Lock, token string) (string, error) {
-	sealed, err := p.tokens.Seal(token)
+	sealed, err := p.tokens.signer.Seal(token)
 	if err != nil {
 		return "", err
 	}
@@ -146,7 +144,7 @@ func (p *Processes) keepToken(ctx context.Context, lock Lock, token string) (str
 	if err != nil {
 		return "", err
 	}
-	if kept, ok := p.tokens.Unseal(stands); ok {
+	if kept, ok := p.tokens.signer.Unseal(stands); ok {
 		return kept, nil
 	}
 	return token, nil
@@ -163,32 +161,13 @@ func (p *Processes) idempotentToken(user models.UserRef, id, key string) string 
 	return hex.EncodeToString(mac.Sum(nil))
 }
 
-// verify opens a lock token for a user and a process.
-func (p *Processes) verify(ctx context.Context, user models.UserRef, id, token string) (ProcessGrant, error) {
-	if token == "" {
-		return ProcessGrant{}, fmt.Errorf("process %s: %w", id, models.ErrLockTokenRequired)
-	}
-	grant, ok := p.tokens.Open(token, time.Now())
-	if ok && grant.UserID == user.ID && grant.Resource == Resource(id) {
-		return grant, nil
-	}
-	status, err := p.locks.Status(ctx, Resource(id))
-	if err != nil {
-		return ProcessGrant{}, err
-	}
-	return ProcessGrant{}, &models.NotHeldError{Status: status}
-}
-
 // guard verifies the token of a write and makes the database rule's condition.
-func (p *Processes) guard(ctx context.Context, user models.UserRef, id, token string, match *models.IfMatch) (guard models.WriteGuard, grant ProcessGrant, degraded bool, err error) {
+func (p *Processes) guard(ctx context.Context, user models.UserRef, id, token string, match *models.IfMatch) (guard models.WriteGuard, grant models.LockGrant, degraded bool, err error) {
 	process, err := p.store.Process(ctx, id)
 	if err != nil {
 		return guard, grant, false, err
 	}
-	if grant, err = p.verify(ctx, user, id, token); err != nil {
-		return guard, grant, false, err
-	}
-	if degraded, err = p.locks.Check(ctx, grant.LockClaim); err != nil {
+	if grant, degraded, err = p.tokens.Verify(ctx, Resource(id), user.ID, token); err != nil {
 		return guard, grant, degraded, err
 	}
 	guard = models.WriteGuard{Grant: grant.Grant, GrantedVersion: grant.Version}
@@ -287,9 +266,9 @@ func (p *Processes) LockStatus(ctx context.Context, id string) (models.LockStatu
 	return p.locks.Status(ctx, Resource(id))
 }
 
-func (p *Processes) held(ctx context.Context, user models.UserRef, id, token string) (ProcessGrant, error) {
+func (p *Processes) held(ctx context.Context, user models.UserRef, id, token string) (models.LockGrant, error) {
 	if _, err := p.store.Process(ctx, id); err != nil {
-		return ProcessGrant{}, err
+		return models.LockGrant{}, err
 	}
-	return p.verify(ctx, user, id, token)
+	return p.tokens.open(ctx, Resource(id), user.ID, token)
 }

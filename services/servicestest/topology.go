@@ -46,11 +46,20 @@ sentinel failover-timeout %[1]s 3000
 	return &Sentinel{Addr: sentinel.Addr, Master: master, Replica: replica}
 }
 
+// CutReplica lets the replica hear nothing more of the master, which goes on
+// alone. The sentinel would mend that within seconds: kill the master before.
+func (s *Sentinel) CutReplica(t testing.TB) {
+	t.Helper()
+	host, port, _ := net.SplitHostPort(FreeAddr(t))
+	s.Replica.Do("REPLICAOF", host, port)
+}
+
 // WaitFailedOver waits until the replica is the master.
 func (s *Sentinel) WaitFailedOver(t testing.TB) {
 	t.Helper()
 	Eventually(t, 15*time.Second, func() bool {
-		return strings.Contains(s.Replica.Do("INFO", "replication"), "role:master")
+		info, err := s.Replica.try("INFO", "replication") // the sentinel ends its connections then
+		return err == nil && strings.Contains(info, "role:master")
 	}, "the replica was not made the master")
 }
 

@@ -1,0 +1,86 @@
+package middleware_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+
+	"github.com/gin-gonic/gin"
+
+	"gatehouse/middleware"
+	"gatehouse/models"
+	"gatehouse/services"
+)
+
+// An editor takes a lock with one request and writes with another: only the token
+// that the first answered opens the second.
+func ExampleRequireLock() {
+	locks, tokens, done := exampleLocks()
+	defer done()
+	user := func(c *gin.Context) string { return c.GetHeader("User") } // yours is signed in; with LoadSession leave it out
+	order := func(c *gin.Context) string { return "order:" + c.Param("id") }
+
+	gin.SetMode(gin.ReleaseMode)
+	router := gin.New()
+	router.POST("/orders/:id/lock", func(c *gin.Context) {
+		lock, err := locks.TryAcquire(c.Request.Context(), services.LockRequest{Resource: order(c), Holder: models.Holder{UserID: user(c)}})
+		if errors.Is(err, models.ErrNotAcquired) {
+			c.Status(http.StatusLocked)
+			return
+		}
+		token, signErr := tokens.Sign(lock, user(c), 0)
+		if err := errors.Join(err, signErr); err != nil {
+			c.Status(http.StatusServiceUnavailable)
+			return
+		}
+		c.String(http.StatusCreated, token)
+	})
+	router.PUT("/orders/:id", middleware.RequireLock(tokens, middleware.LockOptions{Resource: order, User: user}), func(c *gin.Context) {
+		lock, _ := middleware.LockFrom(c)
+		// Write in a transaction that store.FenceGuard admits under lock.Fence: the
+		// lock may have ended since it was looked at.
+		c.String(http.StatusOK, "%s writes %s, fence: %t", lock.UserID, lock.Resource, lock.Fence != nil)
+	})
+
+	ask := func(method, path, user, token string) *httptest.ResponseRecorder {
+		r := httptest.NewRequest(method, path, nil)
+		r.Header.Set("User", user)
+		r.Header.Set(middleware.LockTokenHeader, token)
+		w := httptest.NewRecorder()
+		router.ServeHTTP(w, r)
+		return w
+	}
+	token := ask("POST", "/orders/7/lock", "alice", "").Body.String()
+	fmt.Println("bob:", ask("POST", "/orders/7/lock", "bob", "").Code)
+	fmt.Println("alice:", ask("PUT", "/orders/7", "alice", token).Body)
+	fmt.Println("without it:", ask("PUT", "/orders/7", "alice", "").Code)
+	fmt.Println("another order:", ask("PUT", "/orders/8", "alice", token).Code)
+	// Output:
+	// bob: 423
+	// alice: alice writes order:7, fence: true
+	// without it: 428
+	// another order: 409
+}
+
+// exampleLocks are on a Redis inside the process.
+func exampleLocks() (*services.Locker, *services.LockTokens, func()) {
+	server, err := services.StartEmbeddedRedis()
+	if err != nil {
+		panic(err)
+	}
+	redis := services.NewRedis(services.RedisOptions{Client: server.ClientOption(), Embedded: true, Logger: slog.New(slog.DiscardHandler)})
+	redis.WaitReady(context.Background())
+	signer, err := services.NewLockTokenSigner([]string{strings.Repeat("k", 32)}) // at least 32 secret bytes
+	if err != nil {
+		panic(err)
+	}
+	locks := services.NewLocker(redis, nil)
+	return locks, services.NewLockTokens(locks, signer), func() {
+		_ = redis.Close(context.Background())
+		server.Close()
+	}
+}

@@ -1,0 +1,179 @@
+package services_test
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"gatehouse/models"
+	"gatehouse/services"
+	"gatehouse/services/servicestest"
+)
+
+// TestProofLockFailoverLosesTheLease: a lease that the replica never heard of is
+// gone when the replica becomes the master, and a second holder cannot be kept
+// out. The first one claims again under its own token, or is told at the latest by
+// its next extend. How long both believed is printed; the loser's guarded write is
+// refused.
+func TestProofLockFailoverLosesTheLease(t *testing.T) {
+	rounds := 1
+	if longProof() {
+		rounds = 10
+	}
+	for _, row := range []struct {
+		name string
+		lostLease
+		long bool
+	}{
+		{"the second comes first", lostLease{knew: true, eager: true}, false},
+		{"the first is cut off meanwhile", lostLease{eager: true, apart: true}, false},
+		{"claimed again", lostLease{}, false},
+		{"both at once", lostLease{eager: true}, true},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			if row.long && !longProof() {
+				t.Skip("in make proof")
+			}
+			for range rounds {
+				row.prove(t)
+			}
+		})
+	}
+}
+
+type lostLease struct {
+	// knew: the replica has seen locks of the shard, and its epoch, so nothing but
+	// the lease is missing, and a holder may not take a lock that was there and is not.
+	knew  bool
+	eager bool // the second tries all the time; else only when the first has claimed again
+	apart bool // the first reaches no server until the second has written
+}
+
+type held struct {
+	belief
+	wrote error // under the first fence, in the end
+	told  error // by WithLock
+}
+
+func (row lostLease) prove(t *testing.T) {
+	sentinel := servicestest.StartSentinel(t)
+	proxies := map[string]*servicestest.Proxy{} // of the first instance, by server
+	for _, addr := range []string{sentinel.Addr, sentinel.Master.Addr, sentinel.Replica.Addr} {
+		proxies[addr] = servicestest.NewProxy(t, addr)
+	}
+	instances := 0
+	f := topologyField(t, func() rueidis.ClientOption {
+		option := sentinelOption(sentinel)
+		if instances++; instances == 1 {
+			option.DialCtxFn = func(ctx context.Context, addr string, d *net.Dialer, _ *tls.Config) (net.Conn, error) {
+				return d.DialContext(ctx, "tcp", proxies[addr].Addr)
+			}
+		}
+		return option
+	}, 2)
+	if row.knew {
+		lock := mustAcquire(t, f.lockers[0], request("r", alice))
+		if _, err := f.lockers[0].Release(t.Context(), lock.LockClaim); err != nil {
+			t.Fatal(err)
+		}
+		servicestest.Eventually(t, 5*time.Second, func() bool {
+			return sentinel.Replica.Do("KEYS", "*}shard") != "" && sentinel.Replica.Do("KEYS", "*lock:r") == ""
+		}, "the replica does not follow")
+	}
+	sentinel.CutReplica(t)
+
+	g := openGuarded(t)
+	const ttl = 9 * time.Second // longer than the failover
+	work, stop := context.WithCancel(t.Context())
+	defer stop()
+	holding, end, ended := make(chan services.Lock, 1), make(chan struct{}), make(chan held, 1)
+	go func() {
+		var first held
+		first.told = f.lockers[0].WithLock(work, services.LockRequest{Resource: "r", Holder: alice, TTL: ttl}, func(ctx context.Context, lock services.Lock) error {
+			holding <- lock
+			first.belief = believe(ctx, lock, time.Minute)
+			<-end
+			first.wrote = g.write("r", lock.Fence)
+			return nil
+		})
+		ended <- first
+	}()
+	lock := <-holding
+	if err := g.write("r", lock.Fence); err != nil {
+		t.Fatal(err)
+	}
+	if there, missed := sentinel.Master.Do("KEYS", "*lock:r"), sentinel.Replica.Do("KEYS", "*lock:r"); there == "" || missed != "" {
+		t.Fatalf("the master has %q, the replica %q", there, missed)
+	}
+	if row.apart {
+		for _, proxy := range proxies {
+			proxy.Stall()
+		}
+	}
+	sentinel.Master.Kill()
+	sentinel.WaitFailedOver(t)
+	over := time.Now()
+
+	second, taken := row.second(t, f, lock)
+	granted := time.Now()
+	if !taken { // the first has claimed again
+		stop()
+		close(end)
+		if first := <-ended; first.wrote != nil || first.Until.Before(over) {
+			t.Errorf("it claimed again, and wrote: %v; believed until %v after the failover: %s", first.wrote, first.Until.Sub(over), first.Cause)
+		}
+		t.Logf("claimed again %v after the failover", granted.Sub(over).Round(time.Millisecond))
+		return
+	}
+	if err := g.write("r", second.Fence); err != nil {
+		t.Errorf("the second holder's write: %v", err)
+	}
+	wrote := time.Now()
+	for _, proxy := range proxies {
+		proxy.Resume()
+	}
+	close(end)
+	first := <-ended
+	t.Logf("the second was granted the lock %v after the failover; both believed for %v (%s)",
+		granted.Sub(over).Round(time.Millisecond), max(0, first.Until.Sub(granted)).Round(time.Millisecond), first.Cause)
+	if late := first.Until.Sub(wrote); late > ttl/3 {
+		t.Errorf("the first believed for %v, longer than to its next extend", late)
+	}
+	if row.apart && first.Until.Before(wrote) {
+		t.Error("the first was told before it could be: nothing is proven")
+	}
+	if !errors.Is(first.told, models.ErrNotHeld) {
+		t.Errorf("the first was told %v", first.told)
+	}
+	if !errors.Is(first.wrote, models.ErrNotHeld) || g.writtenBy(t) != *second.Fence {
+		t.Errorf("the first wrote after the second: %v", first.wrote)
+	}
+}
+
+// second tries to take the lock that was lost; not taken means that the first
+// holder has it again.
+func (row lostLease) second(t *testing.T, f *field, first services.Lock) (lock services.Lock, taken bool) {
+	t.Helper()
+	l := f.lockers[1]
+	if !row.eager {
+		servicestest.Eventually(t, 10*time.Second, func() bool {
+			s, err := l.Status(t.Context(), "r")
+			return err == nil && s.Grant == first.Grant
+		}, "the first holder does not claim again")
+	}
+	servicestest.Eventually(t, 10*time.Second, func() bool {
+		var err error
+		lock, err = l.TryAcquire(t.Context(), request("r", bob))
+		taken = err == nil
+		return taken || errors.Is(err, models.ErrNotAcquired)
+	}, "nobody has the lock, and nobody gets it")
+	if !taken && (row.knew || row.apart) {
+		t.Fatal("the second is refused a lock that nobody has")
+	}
+	return lock, taken
+}

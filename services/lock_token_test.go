@@ -1,0 +1,41 @@
+package services_test
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"gatehouse/models"
+	"gatehouse/services"
+	"gatehouse/services/servicestest"
+)
+
+// TestLockTokensKeepTheFenceOfTheGrant: where the server forgot a lock and its
+// holder claims it again, somebody else may have written in between. The token
+// still holds, and carries the fence that a guard refuses then.
+func TestLockTokensKeepTheFenceOfTheGrant(t *testing.T) {
+	server := servicestest.StartRedis(t)
+	l := lockers(t, server, 1, nil)[0]
+	signer, err := services.NewLockTokenSigner([]string{secret})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tokens := services.NewLockTokens(l, signer)
+	lock := mustAcquire(t, l, request("r", alice))
+	token, err := tokens.Sign(lock, "1", 7)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server.Do("FLUSHALL")
+	servicestest.Eventually(t, 2*time.Second, func() bool {
+		s, err := l.Status(t.Context(), "r")
+		return err == nil && s.Grant == lock.Grant && *s.Fence > *lock.Fence
+	}, "the holder does not claim again")
+	grant, degraded, err := tokens.Verify(t.Context(), "r", "1", token)
+	if err != nil || degraded || grant.LockClaim != lock.LockClaim || grant.Version != 7 || grant.Fence == nil || *grant.Fence != *lock.Fence {
+		t.Errorf("%+v, %t, %v", grant, degraded, err)
+	}
+	if _, _, err := tokens.Verify(t.Context(), "r", "1", ""); !errors.Is(err, models.ErrLockTokenRequired) {
+		t.Errorf("no token: %v", err)
+	}
+}

@@ -1,0 +1,75 @@
+package store_test
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"gatehouse/models"
+	"gatehouse/services"
+	"gatehouse/services/store"
+)
+
+// A holder that was too late: its lock ended while it slept, the next one wrote,
+// and then it wakes up and writes.
+func ExampleFenceGuard() {
+	locks, db, done := exampleFence()
+	defer done()
+	ctx := context.Background()
+
+	var guard store.FenceGuard
+	if _, err := db.ExecContext(ctx, guard.Schema()); err != nil { // in your migrations
+		panic(err)
+	}
+	write := func(lock services.Lock, text string) error {
+		tx, err := db.BeginTx(ctx, nil)
+		if err != nil {
+			return err
+		}
+		defer tx.Rollback()
+		if err := guard.Admit(ctx, tx, lock.Resource, lock.Fence); err != nil {
+			return err
+		}
+		if _, err := tx.ExecContext(ctx, `UPDATE reports SET text = $1`, text); err != nil {
+			return err
+		}
+		return tx.Commit()
+	}
+
+	sleeper, _ := locks.TryAcquire(ctx, services.LockRequest{Resource: "report:2026", Holder: models.Holder{UserID: "sleeper"}})
+	fmt.Println("the first:", write(sleeper, "a draft"))
+	_, _ = locks.ForceRelease(ctx, "report:2026", nil) // or its lease ended, or Redis lost it
+	next, _ := locks.TryAcquire(ctx, services.LockRequest{Resource: "report:2026", Holder: models.Holder{UserID: "next"}})
+	fmt.Println("the next:", write(next, "the report"))
+	err := write(sleeper, "another draft")
+	fmt.Println("too late:", errors.Is(err, models.ErrNotHeld))
+
+	var text string
+	_ = db.QueryRowContext(ctx, `SELECT text FROM reports`).Scan(&text)
+	fmt.Println("it says:", text)
+	// Output:
+	// the first: <nil>
+	// the next: <nil>
+	// too late: true
+	// it says: the report
+}
+
+// exampleFence is a Redis inside the process, and a database with one report.
+func exampleFence() (*services.Locker, *sql.DB, func()) {
+	server := must(services.StartEmbeddedRedis())
+	redis := services.NewRedis(services.RedisOptions{Client: server.ClientOption(), Embedded: true, Logger: slog.New(slog.DiscardHandler)})
+	redis.WaitReady(context.Background())
+	folder := must(os.MkdirTemp("", "reports"))
+	db := must(sql.Open("sqlite", "file:"+filepath.Join(folder, "reports.db")+"?_txlock=immediate"))
+	must(db.ExecContext(context.Background(), `CREATE TABLE reports (text TEXT); INSERT INTO reports VALUES ('')`))
+	return services.NewLocker(redis, nil), db, func() {
+		_ = redis.Close(context.Background())
+		server.Close()
+		_ = db.Close()
+		_ = os.RemoveAll(folder)
+	}
+}
