@@ -103,8 +103,8 @@ func NewLocker(redis *Redis, opt *LockerOptions) *Locker {
 // LockClaim names a grant and proves it. Only the holder has the Token.
 type LockClaim = models.LockClaim
 
-// proof is what the scripts compare: the grant's id and the hash of its token.
-func (c LockClaim) proof() string { return c.Grant + hashToken(c.Token) }
+// proofOf is what the scripts compare: the grant's id and the hash of its token.
+func proofOf(c LockClaim) string { return c.Grant + hashLockToken(c.Token) }
 
 // Lock is one grant, as it was answered. It is a value: it does not follow what
 // happens to the grant later.
@@ -133,7 +133,7 @@ func (l *Locker) Extend(ctx context.Context, claim LockClaim, ttl time.Duration)
 		share = "1"
 	}
 	got, err := l.runHeld(ctx, "extend", claim, func() (lockReply, error) {
-		return l.run(ctx, l.scripts.extend, claim.Resource, claim.proof(),
+		return l.run(ctx, l.scripts.extend, claim.Resource, proofOf(claim),
 			milliseconds(ttl), milliseconds(l.opt.MaxHold), "0", share)
 	})
 	if err == nil {
@@ -172,7 +172,7 @@ func (l *Locker) Check(ctx context.Context, claim LockClaim) (degraded bool, err
 // step. Without Redis it is carried out when Redis returns; the error says whether
 // that is promised (open: none) or not (closed: models.ErrUnavailable).
 func (l *Locker) Release(ctx context.Context, claim LockClaim) (degraded bool, err error) {
-	args := []string{claim.proof()}
+	args := []string{proofOf(claim)}
 	if !l.table.knows(claim) {
 		args = append(args, "") // others do, perhaps
 	}
@@ -324,7 +324,7 @@ func (l *Locker) exec(ctx context.Context, script *rueidis.Lua, keys, args []str
 	return got, err
 }
 
-func hashToken(token string) string {
+func hashLockToken(token string) string {
 	sum := sha256.Sum256([]byte(token))
 	return base64.RawURLEncoding.EncodeToString(sum[:])
 }

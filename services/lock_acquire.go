@@ -100,7 +100,7 @@ func (l *Locker) newAttempt(req LockRequest) *attempt {
 }
 
 // proof is what the scripts compare: the grant's id and the hash of its token.
-func (a *attempt) proof() string { return a.claim().proof() }
+func (a *attempt) proof() string { return proofOf(a.claim()) }
 
 func (a *attempt) claim() LockClaim {
 	return LockClaim{Resource: a.req.Resource, Grant: a.grant, Token: a.req.Token}

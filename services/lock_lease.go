@@ -192,7 +192,7 @@ func (l *Locker) renewLease(ctx context.Context, lease *lockLease) bool {
 	ctx, cancel := context.WithTimeout(WithRedisBudget(context.WithoutCancel(ctx)), cleanUpTime)
 	defer cancel()
 	lock := lease.lock
-	got, err := l.run(ctx, l.scripts.extend, lock.Resource, lock.proof(),
+	got, err := l.run(ctx, l.scripts.extend, lock.Resource, proofOf(lock.LockClaim),
 		milliseconds(lease.req.TTL), milliseconds(l.opt.MaxHold), strconv.Itoa(handOversInARow), "")
 	fence, parseErr := strconv.ParseInt(got.extra, 10, 64)
 	if err != nil || parseErr != nil || got.code != lockDone || got.waiting > 0 {

@@ -82,7 +82,7 @@ func (row lostLease) prove(t *testing.T) {
 			t.Fatal(err)
 		}
 		servicestest.Eventually(t, 5*time.Second, func() bool {
-			return sentinel.Replica.Do("KEYS", "*}shard") != "" && sentinel.Replica.Do("KEYS", "*lock:r") == ""
+			return sentinel.Replica.Do("KEYS", "*}fence") != "" && sentinel.Replica.Do("KEYS", "*lock:r") == ""
 		}, "the replica does not follow")
 	}
 	sentinel.CutReplica(t)

@@ -37,7 +37,7 @@ func (l *Locker) catchUp(ctx context.Context) {
 func (l *Locker) settle(ctx context.Context) {
 	owed, forced := l.table.owes()
 	for _, owed := range owed {
-		args := []string{owed.claim.proof()}
+		args := []string{proofOf(owed.claim)}
 		if owed.foreign {
 			args = append(args, milliseconds(time.Until(owed.until)))
 		}
@@ -83,7 +83,7 @@ func (l *Locker) claim(ctx context.Context, known localLock) bool {
 	lock := got.lock(known.lock.LockClaim, sent)
 	lock.Note = orDefault(lock.Note, known.lock.Note)
 	if !l.table.confirm(lock, got.epoch) { // given back while it was claimed
-		_, _ = l.run(ctx, l.scripts.release, lock.Resource, lock.proof())
+		_, _ = l.run(ctx, l.scripts.release, lock.Resource, proofOf(lock.LockClaim))
 		return false
 	}
 	if got.code == lockRepeated && left-got.remaining > time.Second { // extended while Redis was away

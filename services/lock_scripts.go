@@ -232,7 +232,7 @@ func readShortcut(msg rueidis.RedisMessage) (lockReply, error) {
 
 func (r lockReply) heldBy(claim LockClaim) bool {
 	return r.code == lockDone && r.grant == claim.Grant &&
-		subtle.ConstantTimeCompare([]byte(r.tokenHash), []byte(hashToken(claim.Token))) == 1
+		subtle.ConstantTimeCompare([]byte(r.tokenHash), []byte(hashLockToken(claim.Token))) == 1
 }
 
 func (r lockReply) status(resource string) models.LockStatus {

@@ -16,8 +16,8 @@ type lockTable struct {
 	maxHold time.Duration // how long anybody can ask about a grant
 
 	mu     sync.Mutex
-	locks  map[string]*localLock  // by resource
-	ended  map[string]time.Time   // grants known to be over -> when nobody can ask any more
+	locks  map[string]*localLock // by resource
+	ended  *endedGrants
 	owed   map[string]owedRelease // by grant: releases that Redis has not seen
 	forced map[string]models.LockStatus
 	users  map[string]struct{} // disabled or deleted: Redis may know locks of theirs
@@ -47,7 +47,7 @@ type owedRelease struct {
 func newLockTable(maxHold time.Duration) *lockTable {
 	return &lockTable{
 		maxHold: maxHold,
-		locks:   map[string]*localLock{}, ended: map[string]time.Time{},
+		locks:   map[string]*localLock{}, ended: newEndedGrants(maxHold),
 		owed: map[string]owedRelease{}, forced: map[string]models.LockStatus{}, users: map[string]struct{}{},
 	}
 }
@@ -58,13 +58,13 @@ func (t *lockTable) learn(lock Lock, epoch string) {
 	defer t.mu.Unlock()
 	t.sweep(time.Now())
 	t.replacing(lock.Resource, lock.Grant)
-	t.locks[lock.Resource] = &localLock{lock: lock, tokenHash: hashToken(lock.Token), epoch: epoch}
+	t.locks[lock.Resource] = &localLock{lock: lock, tokenHash: hashLockToken(lock.Token), epoch: epoch}
 }
 
 // replacing remembers that whatever grant was there before is over.
 func (t *lockTable) replacing(resource, grant string) {
 	if old := t.locks[resource]; old != nil && old.lock.Grant != "" && old.lock.Grant != grant {
-		t.ended[old.lock.Grant] = time.Now().Add(t.maxHold)
+		t.ended.add(time.Now(), old.lock.Grant)
 	}
 }
 
@@ -106,7 +106,7 @@ func (l *localLock) status(now time.Time) models.LockStatus {
 }
 
 func (l *localLock) heldBy(claim LockClaim) bool {
-	return l.lock.Grant == claim.Grant && l.tokenHash == hashToken(claim.Token)
+	return l.lock.Grant == claim.Grant && l.tokenHash == hashLockToken(claim.Token)
 }
 
 // acquire grants without Redis, or answers who is in the way.
@@ -115,7 +115,7 @@ func (t *lockTable) acquire(now time.Time, claim LockClaim, holder models.Holder
 	defer t.mu.Unlock()
 	t.sweep(now)
 	l := t.live(now, claim.Resource)
-	if l != nil && l.tokenHash == hashToken(claim.Token) {
+	if l != nil && l.tokenHash == hashLockToken(claim.Token) {
 		lock := l.lock
 		lock.TTL, lock.Repeated, lock.Degraded = l.lock.ends.Sub(now), true, true
 		return lock, nil
@@ -140,7 +140,7 @@ func (t *lockTable) acquire(now time.Time, claim LockClaim, holder models.Holder
 	t.replacing(claim.Resource, claim.Grant)
 	holder.Since = time.Now().UTC()
 	place.queue = slices.DeleteFunc(place.queue, func(w localWaiter) bool { return w.grant == claim.Grant })
-	place.tokenHash, place.epoch = hashToken(claim.Token), ""
+	place.tokenHash, place.epoch = hashLockToken(claim.Token), ""
 	place.lock = Lock{
 		LockClaim: claim, Holder: holder, TTL: ttl, ExpiresAt: holder.Since.Add(ttl), Degraded: true, ends: now.Add(ttl),
 	}
@@ -172,7 +172,7 @@ func (t *lockTable) checkLocked(now time.Time, claim LockClaim) error {
 		return &models.NotHeldError{Status: l.status(now)}
 	}
 	own := t.locks[claim.Resource]
-	if _, over := t.ended[claim.Grant]; over || (own != nil && own.lock.Grant == claim.Grant) {
+	if t.ended.has(claim.Grant) || (own != nil && own.lock.Grant == claim.Grant) {
 		return &models.NotHeldError{Status: models.LockStatus{Resource: claim.Resource, Degraded: true}}
 	}
 	return nil
@@ -187,7 +187,7 @@ func (t *lockTable) extend(now time.Time, claim LockClaim, ttl time.Duration) (L
 	}
 	l := t.live(now, claim.Resource)
 	if l == nil {
-		l = &localLock{tokenHash: hashToken(claim.Token), lock: Lock{LockClaim: claim, Holder: models.Holder{Since: time.Now().UTC()}}}
+		l = &localLock{tokenHash: hashLockToken(claim.Token), lock: Lock{LockClaim: claim, Holder: models.Holder{Since: time.Now().UTC()}}}
 		t.locks[claim.Resource] = l
 	}
 	ttl = min(ttl, t.maxHold-time.Since(l.lock.Holder.Since))
@@ -209,7 +209,7 @@ func (t *lockTable) end(resource, grant string) {
 }
 
 func (t *lockTable) endLocked(resource, grant string) {
-	t.ended[grant] = time.Now().Add(t.maxHold)
+	t.ended.add(time.Now(), grant)
 	l := t.locks[resource]
 	if l == nil {
 		return
@@ -327,13 +327,8 @@ func (t *lockTable) sweep(now time.Time) {
 	t.swept = now
 	for resource, l := range t.locks {
 		if l.lock.Grant != "" && now.After(l.lock.ends) && len(l.queue) == 0 {
-			t.ended[l.lock.Grant] = now.Add(t.maxHold)
+			t.ended.add(now, l.lock.Grant)
 			delete(t.locks, resource)
-		}
-	}
-	for grant, until := range t.ended {
-		if now.After(until) {
-			delete(t.ended, grant)
 		}
 	}
 	for grant, owed := range t.owed {

@@ -240,6 +240,9 @@ func (r *Redis) send(ctx context.Context, client *rueidis.Client, allowed time.D
 		}
 		return msg, err
 	}
+	if err := ctx.Err(); err != nil {
+		return rueidis.RedisMessage{}, err
+	}
 	var call context.Context
 	if _, limited := ctx.Deadline(); limited || allowed < r.opt.Timeout-r.deadlines.grain {
 		var cancel context.CancelFunc
