@@ -154,9 +154,12 @@ func (l *RateLimiter) run(ctx context.Context, tag string, asks []ask, id int64)
 	}
 	if len(asks) == 1 && asks[0].rule.burst == 0 {
 		a := &asks[0]
-		msg, err := l.redis.Exec(ctx, l.scripts.takeLog, []string{l.redisKey(tag, a)}, []string{
-			name, strconv.FormatInt(a.rule.limit, 10), strconv.FormatInt(a.rule.window, 10), strconv.FormatInt(a.cost, 10),
-		})
+		args := make([]string, 3, 4)
+		args[0], args[1], args[2] = name, strconv.FormatInt(a.rule.limit, 10), strconv.FormatInt(a.rule.window, 10)
+		if a.cost != 1 {
+			args = append(args, strconv.FormatInt(a.cost, 10))
+		}
+		msg, err := l.redis.Exec(ctx, l.scripts.takeLog, []string{l.redisKey(tag, a)}, args)
 		return l.verdicts(msg, err, 1)
 	}
 	keys := make([]string, len(asks))

@@ -1,25 +1,31 @@
 -- Decides one hit of one sliding log: rate_limit_take.lua for the most frequent
 -- case, without what only several hits need. The keys and answers are the same.
 --
--- KEYS[1] -> the admissions: a sorted set with a member for each unit, its score the time of admission
+-- KEYS[1] -> the admissions: a sorted set with a member for each unit, its score the time of admission. It lives until a
+--   window after the newest
 -- ARGV[1] -> the call's id, 1 to 15 digits: repeating a call repeats its members. Empty: look, count nothing.
--- ARGV[2] -> limit, ARGV[3] -> window in microseconds, ARGV[4] -> cost
+-- ARGV[2] -> limit, ARGV[3] -> window in microseconds, ARGV[4] -> cost; none is 1
 --
 -- Returns 1 if it passes; units remaining; microseconds until it passes;
 -- microseconds until more quota; the server's time in microseconds.
 
-local call = redis.call
-local key, id, limit, window, cost = KEYS[1], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local call, format = redis.call, string.format
+local key, id, limit, window, cost = KEYS[1], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4] or '1')
 local clock = call('TIME')
 local now = clock[1] * 1000000 + clock[2]
-local used, passes, retry = 0, 1, 0
+local used, passes, retry, more = 0, 1, 0, 0
 
--- Time never goes back for a key.
-local newest = call('ZRANGE', key, -1, -1, 'WITHSCORES')[2]
-if newest then
-  now = math.max(now, tonumber(newest))
-  call('ZREMRANGEBYSCORE', key, '-inf', now - window)
+local left = call('PTTL', key)
+if left ~= -2 then
+  -- Time never goes back for a key. Only one that lives for more than a window, or nearly, can be ahead of the clock.
+  if left == -1 or left * 1000 > window - 2000 then
+    now = math.max(now, tonumber(call('ZRANGE', key, '-1', '-1', 'WITHSCORES')[2]))
+  end
+  call('ZREMRANGEBYSCORE', key, '-inf', format('%d', now - window))
   used = call('ZCARD', key)
+  if used > 0 then
+    more = call('ZRANGE', key, '0', '0', 'WITHSCORES')[2] + window - now
+  end
 end
 
 local over = used + cost - limit
@@ -28,21 +34,19 @@ if over > 0 and cost > 0 then
   if id == '' or not call('ZSCORE', key, id .. '000') then
     passes, retry = 0, window
     if cost <= limit then
-      retry = tonumber(call('ZRANGE', key, over - 1, over - 1, 'WITHSCORES')[2]) + window - now
+      retry = call('ZRANGE', key, over - 1, over - 1, 'WITHSCORES')[2] + window - now
     end
   end
 elseif cost > 0 and id ~= '' then
-  local members = {now, id .. '000'}
+  if used == 0 then
+    more = window
+  end
+  local members = {format('%d', now), id .. '000'}
   for unit = 2, cost do
-    members[2 * unit - 1] = now
-    members[2 * unit] = string.format('%s%03d', id, unit - 1)
+    members[2 * unit - 1] = members[1]
+    members[2 * unit] = format('%s%03d', id, unit - 1)
   end
   used = used + call('ZADD', key, 'NX', unpack(members))
-  call('PEXPIREAT', key, math.ceil((now + window) / 1000))
+  call('PEXPIREAT', key, format('%d', math.ceil((now + window) / 1000)))
 end
-
-local remaining, more = math.max(0, limit - used), 0
-if used > 0 then
-  more = tonumber(call('ZRANGE', key, 0, 0, 'WITHSCORES')[2]) + window - now
-end
-return {passes, remaining, retry, more, now}
+return {passes, math.max(0, limit - used), retry, more, now}
