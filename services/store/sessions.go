@@ -116,7 +116,7 @@ func (s *Store) endOldest(ctx context.Context, tx querier, user int64, keep stri
 func (s *Store) Session(ctx context.Context, hash string, now time.Time) (models.Session, error) {
 	ctx, cancel := s.bound(ctx)
 	defer cancel()
-	x, err := scanSession(s.read.QueryRowContext(ctx, oneSession, clean(hash), now.UnixMicro()))
+	x, err := scanSession(s.oneSession.row(ctx, clean(hash), now.UnixMicro()))
 	return x, failed("read session", orAnswer(err, models.ErrNotFound))
 }
 
