@@ -4,6 +4,8 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -53,8 +55,8 @@ func (r *provenRedis) failOver() {
 	r.replica.Follow(r.master)
 }
 
-// breakUntil brings one fault after the other until stop. healthy is false from
-// before a fault until a second after it.
+// breakUntil brings one fault after the other until stop. healthy is true from when
+// all instances hear each other again, a second after a fault, until the next.
 func (r *provenRedis) breakUntil(stop chan struct{}, healthy *atomic.Bool) {
 	pause := func(most time.Duration) {
 		select {
@@ -63,6 +65,15 @@ func (r *provenRedis) breakUntil(stop chan struct{}, healthy *atomic.Bool) {
 		}
 	}
 	for {
+		select {
+		case <-time.After(time.Second): // until who lost a connection has noticed
+		case <-stop:
+			return
+		}
+		for healed := time.Now(); !r.heard() && time.Since(healed) < 5*time.Second; {
+			pause(20 * time.Millisecond)
+		}
+		healthy.Store(r.heard())
 		pause(1500 * time.Millisecond)
 		select {
 		case <-stop:
@@ -98,10 +109,11 @@ func (r *provenRedis) breakUntil(stop chan struct{}, healthy *atomic.Bool) {
 			pause(1500 * time.Millisecond)
 			r.failOver()
 		}
-		select {
-		case <-time.After(time.Second): // until all are back
-		case <-stop:
-		}
-		healthy.Store(true)
 	}
+}
+
+// heard reports whether every instance listens to hints.
+func (r *provenRedis) heard() bool {
+	_, listeners, _ := strings.Cut(r.master.Do("PUBSUB", "NUMSUB", "test:revoked"), "\n")
+	return listeners == strconv.Itoa(len(r.proxies))
 }

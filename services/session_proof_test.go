@@ -213,9 +213,8 @@ func proveSessions(t *testing.T, database string, operations int) {
 	}
 	anyOf := func() *remote { return instances[rand.IntN(len(instances))] }
 
-	var healthy atomic.Bool // no fault for a second, before and after
+	var healthy atomic.Bool // no fault, before and after
 	var spread []time.Duration
-	healthy.Store(true)
 	stop, faultsEnded := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(faultsEnded)
