@@ -36,23 +36,14 @@ func TestSessionQueriesUseAnIndex(t *testing.T) {
 			}
 		}
 		for what, query := range queries {
-			rows, err := s.read.QueryContext(t.Context(), database.explain+query.text, query.first, time.Now().UnixMicro())
+			plan, err := collect(t.Context(), s.read, func(row scanner) (line string, err error) {
+				if name == "postgres" {
+					return line, row.Scan(&line)
+				}
+				var ignored any
+				return line, row.Scan(&ignored, &ignored, &ignored, &line)
+			}, database.explain+query.text, query.first, time.Now().UnixMicro())
 			if err != nil {
-				t.Fatal(err)
-			}
-			var plan []string
-			for rows.Next() {
-				var line, ignored any
-				into := []any{&line}
-				if name == "sqlite" {
-					into = []any{&ignored, &ignored, &ignored, &line}
-				}
-				if err := rows.Scan(into...); err != nil {
-					t.Fatal(err)
-				}
-				plan = append(plan, line.(string))
-			}
-			if err := rows.Err(); err != nil {
 				t.Fatal(err)
 			}
 			text := strings.Join(plan, "\n")
