@@ -185,7 +185,7 @@ func (a *app) wire(ctx context.Context, db *store.Store, redis *services.Redis, 
 	if err != nil {
 		return handlers.Options{}, err
 	}
-	processes, err := services.NewProcesses(db, locks, tokens, secrets[0])
+	processes, err := services.NewProcesses(db, locks, tokens, secrets)
 	if err != nil {
 		return handlers.Options{}, err
 	}

@@ -62,7 +62,7 @@ func newSite(t *testing.T, redis services.RedisOptions) *site {
 	secret := strings.Repeat("s", 32)
 	tokens, err := services.NewLockTokenSigner([]string{secret})
 	fatal(t, err)
-	processes, err := services.NewProcesses(db, locks, tokens, secret)
+	processes, err := services.NewProcesses(db, locks, tokens, []string{secret})
 	fatal(t, err)
 	pages, err := templates.New()
 	fatal(t, err)

@@ -40,20 +40,24 @@ type processWriter interface {
 // it when somebody else wrote in between, whatever Redis believes.
 type Processes struct {
 	processReader
-	store  ProcessStore
-	locks  *Locker
-	tokens *LockTokens
-	secret []byte // keys the tokens of idempotent acquires
+	store   ProcessStore
+	locks   *Locker
+	tokens  *LockTokens
+	secrets [][]byte // key the tokens of idempotent acquires
 }
 
 // NewProcesses joins the store and the locks. The first secret keys idempotent
-// acquires.
-func NewProcesses(store ProcessStore, locks *Locker, signer *LockTokenSigner, secret string) (*Processes, error) {
-	key, err := deriveKey(secret, "gatehouse idempotent acquire")
-	if err != nil {
-		return nil, err
+// acquires; a repeated one also finds the grant made under another.
+func NewProcesses(store ProcessStore, locks *Locker, signer *LockTokenSigner, secrets []string) (*Processes, error) {
+	p := &Processes{processReader: store, store: store, locks: locks, tokens: NewLockTokens(locks, signer)}
+	for _, secret := range secrets {
+		key, err := deriveKey(secret, "gatehouse idempotent acquire")
+		if err != nil {
+			return nil, err
+		}
+		p.secrets = append(p.secrets, key)
 	}
-	return &Processes{processReader: store, store: store, locks: locks, tokens: NewLockTokens(locks, signer), secret: key}, nil
+	return p, nil
 }
 
 // Resource is the lock's name for a process.
@@ -85,10 +89,11 @@ func (p *Processes) Lock(ctx context.Context, user models.UserRef, id string, op
 	if _, err := p.store.Process(ctx, id); err != nil {
 		return ProcessLock{}, err
 	}
+	token, others := p.idempotentTokens(user, id, opt.IdempotencyKey)
 	lock, err := p.acquire(ctx, opt.Wait, LockRequest{
-		Resource: Resource(id), TTL: orDefault(opt.TTL, DefaultProcessTTL), Token: p.idempotentToken(user, id, opt.IdempotencyKey),
+		Resource: Resource(id), TTL: orDefault(opt.TTL, DefaultProcessTTL), Token: token,
 		Holder: models.Holder{UserID: user.ID, Email: user.Email, Reason: opt.Reason},
-	})
+	}, others)
 	if err != nil {
 		return ProcessLock{}, err
 	}
@@ -100,9 +105,20 @@ func (p *Processes) Lock(ctx context.Context, user models.UserRef, id string, op
 	return granted, err
 }
 
-func (p *Processes) acquire(ctx context.Context, wait time.Duration, req LockRequest) (Lock, error) {
-	if wait <= 0 {
-		return p.locks.TryAcquire(ctx, req)
+// acquire looks for a grant under the other tokens before it waits.
+func (p *Processes) acquire(ctx context.Context, wait time.Duration, req LockRequest, others []string) (Lock, error) {
+	if wait <= 0 || len(others) > 0 {
+		lock, err := p.locks.TryAcquire(ctx, req)
+		for _, token := range others {
+			if errors.Is(err, models.ErrNotAcquired) {
+				repeat := req
+				repeat.Token = token
+				lock, err = p.locks.TryAcquire(ctx, repeat)
+			}
+		}
+		if wait <= 0 || !errors.Is(err, models.ErrNotAcquired) {
+			return lock, err
+		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
@@ -150,15 +166,20 @@ func (p *Processes) keepToken(ctx context.Context, lock Lock, token string) (str
 	return token, nil
 }
 
-// idempotentToken is the grant's token for a key: the same for the same user,
-// process and key, and unguessable without the secret. No key: a new one.
-func (p *Processes) idempotentToken(user models.UserRef, id, key string) string {
+// idempotentTokens are the grant's token for a key, the same for the same user,
+// process and key and unguessable without the secret, and those it may have had
+// before the secrets were changed. No key: a new one, and none.
+func (p *Processes) idempotentTokens(user models.UserRef, id, key string) (token string, others []string) {
 	if key == "" {
-		return ""
+		return "", nil
 	}
-	mac := hmac.New(sha256.New, p.secret)
-	fmt.Fprintf(mac, "%q %q %q", user.ID, id, key)
-	return hex.EncodeToString(mac.Sum(nil))
+	var tokens []string
+	for _, secret := range p.secrets {
+		mac := hmac.New(sha256.New, secret)
+		fmt.Fprintf(mac, "%q %q %q", user.ID, id, key)
+		tokens = append(tokens, hex.EncodeToString(mac.Sum(nil)))
+	}
+	return tokens[0], tokens[1:]
 }
 
 // guard verifies the token of a write and makes the database rule's condition.
@@ -214,7 +235,7 @@ func (p *Processes) QuickUpdate(ctx context.Context, user models.UserRef, id str
 	lock, err := p.acquire(ctx, wait, LockRequest{
 		Resource: Resource(id), TTL: quickUpdateTTL,
 		Holder: models.Holder{UserID: user.ID, Email: user.Email, Reason: "quick update"},
-	})
+	}, nil)
 	if err != nil {
 		return models.Process{}, false, err
 	}

@@ -47,7 +47,7 @@ func newDesk(t *testing.T, redis *services.Redis, db *store.Store, secrets ...st
 		t.Fatal(err)
 	}
 	locks := services.NewLocker(redis, &services.LockerOptions{OnRedisDown: models.OnRedisDownOpen, Logger: quiet()})
-	processes, err := services.NewProcesses(db, locks, tokens, secrets[0])
+	processes, err := services.NewProcesses(db, locks, tokens, secrets)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -154,11 +154,40 @@ func rotate(t *testing.T, d desk, secrets ...string) *services.Processes {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := services.NewProcesses(d.store, d.locks, tokens, secrets[0])
+	p, err := services.NewProcesses(d.store, d.locks, tokens, secrets)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return p
+}
+
+// While secrets are changed, a repeated acquire finds its grant whichever of them
+// was the first when it was made, and does not wait for itself.
+func TestProcessIdempotencyKeySurvivesRotation(t *testing.T) {
+	d, alice, bob, process := office(t)
+	const next = "fedcba9876543210fedcba9876543210"
+	oldFirst, newFirst := desk{Processes: rotate(t, d, secret, next)}, desk{Processes: rotate(t, d, next, secret)}
+	for name, at := range map[string][]desk{"made before": {d, oldFirst, newFirst}, "made after": {newFirst, oldFirst}} {
+		opt := services.ProcessLockOptions{IdempotencyKey: name}
+		first, err := at[0].Lock(t.Context(), alice, process.ID, opt)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for n, other := range at {
+			for _, wait := range []time.Duration{0, time.Minute} {
+				opt.Wait = wait
+				if again, err := other.Lock(t.Context(), alice, process.ID, opt); err != nil || again.Grant != first.Grant || again.Token != first.Token {
+					t.Errorf("%s, repeated at %d with wait %v: %+v, %v", name, n, wait, again, err)
+				}
+			}
+			if _, err := other.Lock(t.Context(), bob, process.ID, services.ProcessLockOptions{IdempotencyKey: name}); !errors.Is(err, models.ErrNotAcquired) {
+				t.Errorf("%s: another user got %v", name, err)
+			}
+		}
+		if _, err := newFirst.Unlock(t.Context(), alice, process.ID, first.Token); err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 func TestProcessIdempotencyKey(t *testing.T) {

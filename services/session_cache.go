@@ -2,9 +2,10 @@ package services
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
+	mathrand "math/rand/v2"
 	"sync"
 	"time"
 
@@ -114,6 +115,7 @@ type SessionCache struct {
 	keep     *rueidis.Lua
 	flight   singleflight.Group
 	hints    chan struct{}
+	name     string // of this instance, in hints
 
 	stop  context.CancelFunc
 	tasks sync.WaitGroup
@@ -155,6 +157,7 @@ func NewSessionCache(redis *Redis, store SessionStore, opt SessionOptions) *Sess
 		seal:     newSessionSeal(opt.Secrets),
 		keep:     rueidis.NewLuaScript(luaSource("session_store")),
 		hints:    make(chan struct{}, 1),
+		name:     rand.Text(),
 		reads:    newSessionReads(opt.Metrics),
 	}
 	c.tracking = newSessionTracking(redis, redis.Key(redisSessions), c.memory)
@@ -211,7 +214,7 @@ func (c *SessionCache) Degraded() bool { return !c.redis.Available() }
 func (c *SessionCache) cleanUp(ctx context.Context) {
 	for {
 		select {
-		case <-time.After(cleanUpInterval/2 + rand.N(cleanUpInterval)): // instances take turns by chance
+		case <-time.After(cleanUpInterval/2 + mathrand.N(cleanUpInterval)): // instances take turns by chance
 		case <-ctx.Done():
 			return
 		}

@@ -86,7 +86,11 @@ func (d *sessionDB) RevocationsSince(ctx context.Context, at time.Time) (models.
 
 func openSessionDB(t *testing.T, path string) *sessionDB {
 	t.Helper()
-	db, err := store.Open(t.Context(), store.Options{URL: path})
+	opt := store.Options{URL: path}
+	if proving() {
+		opt.Timeout = 10 * time.Second // the race detector makes long writes forty times as long
+	}
+	db, err := store.Open(t.Context(), opt)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -143,7 +147,7 @@ func startSessionCache(t *testing.T, path string, redis *services.Redis, opt ser
 	}
 	cache := services.NewSessionCache(redis, db, opt)
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		defer cancel()
 		if err := cache.Close(ctx); err != nil && !db.gone.Load() {
 			t.Error(err)

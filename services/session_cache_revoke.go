@@ -3,13 +3,11 @@ package services
 import (
 	"context"
 	"fmt"
-	"strconv"
-	"time"
 
 	"gatehouse/models"
 )
 
-// revokedChannel carries the position that the log has reached, as a hint.
+// revokedChannel carries the name of the instance that wrote to the log, as a hint.
 const revokedChannel = "revoked"
 
 // Each of the methods that end sessions returns when that is committed and
@@ -78,19 +76,19 @@ func (c *SessionCache) DeleteAll(ctx context.Context, keep models.Session) error
 // or deleted a user. It cannot fail: if the log cannot be read, this instance asks
 // the database for every session until it can.
 func (c *SessionCache) CatchUp(ctx context.Context) {
+	select {
+	case c.hints <- struct{}{}: // first, so that they read while we do
+	default: // the one waiting will say it
+	}
 	// The change is made: a caller that leaves does not unmake it.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), revokeTimeout)
 	defer cancel()
 	if err := c.tail.catchUp(ctx); err != nil {
 		c.log.Warn("sessions are read from the database until the revocation log is", "error", err)
 	}
-	select {
-	case c.hints <- struct{}{}:
-	default: // the one waiting will say it
-	}
 }
 
-// sendHints tells the other instances how far the log has come, so that they need
+// sendHints tells the other instances that the log has grown, so that they need
 // not wait for their next poll. It is best effort.
 func (c *SessionCache) sendHints(ctx context.Context) {
 	for {
@@ -99,20 +97,13 @@ func (c *SessionCache) sendHints(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		pos, _ := c.tail.position()
-		if !c.tail.isTrusted(time.Now()) {
-			pos.seq = -1 // we could not read it; they may
-		}
-		_ = c.redis.Publish(ctx, revokedChannel, strconv.FormatInt(pos.seq, 10)) // they poll anyway
+		_ = c.redis.Publish(ctx, revokedChannel, c.name) // they poll anyway
 	}
 }
 
-// hinted polls if another instance knows more of the log.
-func (c *SessionCache) hinted(message string) {
-	theirs, err := strconv.ParseInt(message, 10, 64)
-	ours, _ := c.tail.position()
-	if err == nil && theirs >= 0 && theirs <= ours.seq {
-		return
+// hinted polls if it was another instance that hinted.
+func (c *SessionCache) hinted(from string) {
+	if from != c.name {
+		c.tail.poke()
 	}
-	c.tail.poke()
 }

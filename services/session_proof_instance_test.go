@@ -109,6 +109,11 @@ func serveProof(ctx context.Context, cache *services.SessionCache, db *store.Sto
 		}
 		cache.Seen(s)
 		return proofReply{Role: s.Roles[0]}, nil
+	case "warm":
+		if !cache.Warm(call.Token) {
+			return proofReply{}, models.ErrNotFound
+		}
+		return proofReply{}, nil
 	case "end":
 		return proofReply{}, cache.Delete(ctx, call.Token)
 	case "end all":
@@ -134,8 +139,9 @@ func serveProof(ctx context.Context, cache *services.SessionCache, db *store.Sto
 
 // remote is an instance in a process of its own.
 type remote struct {
-	t  *testing.T
-	in io.Writer
+	t       *testing.T
+	in      io.Writer
+	process *os.Process
 
 	mu      sync.Mutex
 	next    int
@@ -167,7 +173,7 @@ func startRemote(t *testing.T, with proofInstance) *remote {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})
-	r := &remote{t: t, in: in, waiting: map[int]chan proofReply{}}
+	r := &remote{t: t, in: in, process: cmd.Process, waiting: map[int]chan proofReply{}}
 	ready := make(chan struct{})
 	go r.read(out, ready)
 	select {
@@ -198,6 +204,18 @@ func (r *remote) read(out io.Reader, ready chan struct{}) {
 		delete(r.waiting, reply.ID)
 		r.mu.Unlock()
 		answer <- reply
+	}
+}
+
+// freeze stops the process where it is (SIGSTOP); calls wait until thaw.
+func (r *remote) freeze() { r.signal(syscall.SIGSTOP) }
+
+func (r *remote) thaw() { r.signal(syscall.SIGCONT) }
+
+func (r *remote) signal(sig syscall.Signal) {
+	r.t.Helper()
+	if err := r.process.Signal(sig); err != nil {
+		r.t.Fatal(err)
 	}
 }
 

@@ -3,7 +3,6 @@ package services_test
 import (
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -14,9 +13,6 @@ import (
 	"gatehouse/models"
 	"gatehouse/services/servicestest"
 )
-
-// proving reports whether the long proofs are asked for.
-func proving() bool { return os.Getenv("GATEHOUSE_PROOF") == "1" }
 
 // trust is how long after an acknowledged revoke a session may be accepted
 // elsewhere, by this test's clock: no margin, because a read that begins later
@@ -190,21 +186,21 @@ func (o *oracle) changeRole(at *remote, user *provenUser) {
 
 // TestSessionProof: three processes on one database, with random sign-ins, reads,
 // ends, changes of roles and passwords, while Redis freezes, dies, is emptied, is
-// cut off from one of them, and comes back with old data. No read that begins
+// cut off from one of them, comes back with old data, and fails over to a replica
+// that missed the last writes. No read that begins
 // later than 2 s after an acknowledged end is accepted, and nobody valid is
 // refused, ever.
 func TestSessionProof(t *testing.T) {
 	operations := 2_000
 	if proving() {
-		operations = 100_000
+		operations = inFull(100_000)
 		t.Run("postgres", func(t *testing.T) { proveSessions(t, servicestest.StartPostgres(t), operations) })
 	}
 	t.Run("sqlite", func(t *testing.T) { proveSessions(t, filepath.Join(t.TempDir(), "proof.db"), operations) })
 }
 
 func proveSessions(t *testing.T, database string, operations int) {
-	folder := t.TempDir()
-	server := servicestest.StartRedis(t, "--dir", folder, "--dbfilename", "old.rdb")
+	redis := startProvenRedis(t)
 	db := openSessionDB(t, database)
 	o := &oracle{t: t}
 	for i := range 12 {
@@ -212,37 +208,33 @@ func proveSessions(t *testing.T, database string, operations int) {
 		o.users = append(o.users, &provenUser{id: c.ID, email: c.Email})
 	}
 	var instances []*remote
-	var proxies []*servicestest.Proxy
 	for range 3 {
-		proxy := servicestest.NewProxy(t, server.Addr)
-		proxies = append(proxies, proxy)
-		instances = append(instances, startRemote(t, proofInstance{Database: database, Redis: proxy.Addr}))
+		instances = append(instances, startRemote(t, proofInstance{Database: database, Redis: redis.proxy()}))
 	}
 	anyOf := func() *remote { return instances[rand.IntN(len(instances))] }
 
-	var healthy atomic.Bool // no fault for a second, before and after
+	var healthy atomic.Bool // no fault, before and after
 	var spread []time.Duration
-	healthy.Store(true)
 	stop, faultsEnded := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(faultsEnded)
-		breakRedis(server, proxies, folder, &healthy, stop)
+		redis.breakUntil(stop, &healthy)
 	}()
 
-	var left atomic.Int64
-	left.Store(int64(operations))
+	left := newCountdown(t, operations)
 	var workers sync.WaitGroup
 	for range 8 {
 		workers.Go(func() {
-			for left.Add(-1) >= 0 && !t.Failed() {
+			for left.next() {
 				s := o.session()
 				switch dice := rand.IntN(100); {
 				case s == nil || dice < 15:
 					o.signIn(anyOf())
 				case dice < 24:
-					well := healthy.Load()
+					well, there := healthy.Load(), anyOf()
+					o.read(there, s) // so that it has a copy
 					if o.end(anyOf(), s) && well {
-						took := o.untilRefused(anyOf(), s)
+						took := o.untilRefused(there, s)
 						o.mu.Lock()
 						if healthy.Load() {
 							spread = append(spread, took)
@@ -285,62 +277,15 @@ func proveSessions(t *testing.T, database string, operations int) {
 	}
 }
 
-// untilRefused measures how long an ended session is still accepted.
+// untilRefused reads an ended session until it is refused, and returns how long
+// after the acknowledgement that read began: none that begins later is accepted.
 func (o *oracle) untilRefused(at *remote, s *provenSession) time.Duration {
-	began := time.Now()
-	for time.Since(began) < 2*trust {
-		if o.read(at, s).Result == "none" {
-			break
+	acknowledged := time.Now()
+	for {
+		after := time.Since(acknowledged)
+		if o.read(at, s).Result == "none" || after > 2*trust {
+			return after
 		}
 		time.Sleep(time.Millisecond)
-	}
-	return time.Since(began)
-}
-
-// breakRedis brings one fault after the other until stop.
-func breakRedis(server *servicestest.RedisServer, proxies []*servicestest.Proxy, folder string, healthy *atomic.Bool, stop chan struct{}) {
-	pause := func(most time.Duration) {
-		select {
-		case <-time.After(most/4 + rand.N(most)):
-		case <-stop:
-		}
-	}
-	for {
-		pause(1500 * time.Millisecond)
-		select {
-		case <-stop:
-			return
-		default:
-		}
-		healthy.Store(false)
-		switch rand.IntN(5) {
-		case 0:
-			server.Freeze()
-			pause(1200 * time.Millisecond)
-			server.Thaw()
-		case 1: // dies, comes back empty
-			_ = os.Remove(filepath.Join(folder, "old.rdb"))
-			server.Kill()
-			pause(500 * time.Millisecond)
-			server.Start()
-		case 2:
-			server.Do("FLUSHALL")
-		case 3:
-			proxy := proxies[rand.IntN(len(proxies))]
-			proxy.Cut()
-			pause(1500 * time.Millisecond)
-			proxy.Restore()
-		case 4: // comes back with what it had a while ago
-			server.Do("SAVE")
-			pause(1500 * time.Millisecond)
-			server.Kill()
-			pause(300 * time.Millisecond)
-			server.Start()
-		}
-		select {
-		case <-time.After(time.Second): // until all are back
-		case <-stop:
-		}
-		healthy.Store(true)
 	}
 }

@@ -12,10 +12,10 @@ import (
 type Proxy struct {
 	Addr string
 
-	t      testing.TB
-	target string
+	t testing.TB
 
 	mu       sync.Mutex
+	target   string
 	changed  *sync.Cond // of stalled
 	stalled  bool       // also what will be connected
 	stuck    map[net.Conn]bool
@@ -81,6 +81,14 @@ func (p *Proxy) Restore() {
 	go p.accept(l)
 }
 
+// Retarget closes every connection and passes new ones on to another server.
+func (p *Proxy) Retarget(target string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.target = target
+	p.resetLocked()
+}
+
 // Stall lets nothing pass in either direction. Nothing is closed and new
 // connections are accepted, as when the network drops every packet.
 func (p *Proxy) Stall() {
@@ -128,13 +136,16 @@ func (p *Proxy) accept(l net.Listener) {
 		if err != nil {
 			return
 		}
-		server, err := net.Dial("tcp", p.target)
+		p.mu.Lock()
+		target := p.target
+		p.mu.Unlock()
+		server, err := net.Dial("tcp", target)
 		if err != nil {
 			_ = client.Close()
 			continue
 		}
 		p.mu.Lock()
-		if p.listener != l {
+		if p.listener != l || p.target != target {
 			_, _ = client.Close(), server.Close()
 		} else {
 			p.conns[client], p.conns[server] = struct{}{}, struct{}{}

@@ -89,6 +89,25 @@ func (s *RedisServer) Restart() {
 	s.Start()
 }
 
+// Follow makes the server a replica of master.
+func (s *RedisServer) Follow(master *RedisServer) {
+	s.t.Helper()
+	s.Do("REPLICAOF", "127.0.0.1", master.port)
+}
+
+// LoseMaster makes a replica keep what it has and hear nothing any more, as when
+// the network between it and its master fails.
+func (s *RedisServer) LoseMaster() {
+	s.t.Helper()
+	s.Do("REPLICAOF", "127.0.0.1", "1") // where nobody listens
+}
+
+// Promote makes a replica the master, with what it has.
+func (s *RedisServer) Promote() {
+	s.t.Helper()
+	s.Do("REPLICAOF", "NO", "ONE")
+}
+
 // Freeze stops the process without closing anything (SIGSTOP): connections stay
 // open and nothing answers.
 func (s *RedisServer) Freeze() { s.signal(syscall.SIGSTOP) }

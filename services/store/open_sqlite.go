@@ -36,12 +36,19 @@ func openSQLite(ctx context.Context, opts Options) (*Store, error) {
 	if conns <= 0 {
 		conns = 4
 	}
-	return &Store{
+	s := &Store{
 		write:   sqlitePool(path, 1),
 		read:    sqlitePool(path, conns, "_query_only=1"),
 		tail:    sqlitePool(path, 1, "_query_only=1"),
 		timeout: opts.Timeout, now: opts.Now,
-	}, nil
+	}
+	s.nameQueries()
+	for _, q := range []*hotQuery{&s.oneSession, &s.newInLog} {
+		if err := q.prepare(ctx); err != nil {
+			return nil, errors.Join(oneLine("open database "+path, err), s.Close())
+		}
+	}
+	return s, nil
 }
 
 // createFile makes the file readable by its owner only: it holds password

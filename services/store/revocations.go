@@ -48,27 +48,32 @@ func (s *Store) NoteChange(ctx context.Context, hash string) error {
 	return failed("note change of a session", s.transact(ctx, func(tx *sql.Tx) error { return s.log(ctx, tx, entry) }))
 }
 
+const (
+	selectLog = `SELECT head.seq, head.mark, r.seq, r.mark, r.at, r.session_hash, r.user_id
+		  FROM revocation_head AS head LEFT JOIN revocations AS r ON `
+	newInLog = selectLog + `r.seq > $1 ORDER BY r.seq`
+	logSince = selectLog + `r.seq >= (SELECT MIN(seq) FROM revocations WHERE at >= $1) ORDER BY r.seq`
+)
+
 // Revocations returns the entries of the log after a position, in commit order,
 // and the log's head, both from one snapshot. Sequence numbers have no gaps: if
 // fewer than Head - after entries come back, the older ones have been cleaned
 // up. It has a connection of its own and never waits for other calls.
 func (s *Store) Revocations(ctx context.Context, after int64) (models.RevocationTail, error) {
-	return s.readTail(ctx, `r.seq > $1`, after)
+	return s.readTail(ctx, s.newInLog, after)
 }
 
 // RevocationsSince returns the part of the log that begins with the first entry
 // not before at, and the log's head, as Revocations does.
 func (s *Store) RevocationsSince(ctx context.Context, at time.Time) (models.RevocationTail, error) {
-	return s.readTail(ctx, `r.seq >= (SELECT MIN(seq) FROM revocations WHERE at >= $1)`, at.UnixMicro())
+	return s.readTail(ctx, hotQuery{db: s.tail, text: logSince}, at.UnixMicro())
 }
 
-func (s *Store) readTail(ctx context.Context, which string, arg int64) (models.RevocationTail, error) {
+func (s *Store) readTail(ctx context.Context, query hotQuery, arg int64) (models.RevocationTail, error) {
 	ctx, cancel := s.bound(ctx)
 	defer cancel()
 	tail := models.RevocationTail{}
-	rows, err := s.tail.QueryContext(ctx, `
-		SELECT head.seq, head.mark, r.seq, r.mark, r.at, r.session_hash, r.user_id
-		  FROM revocation_head AS head LEFT JOIN revocations AS r ON `+which+` ORDER BY r.seq`, arg)
+	rows, err := query.rows(ctx, arg)
 	if err != nil {
 		return tail, failed("read revocation log", err)
 	}

@@ -21,6 +21,15 @@ const selectSession = `SELECT sessions.hash, sessions.id, COALESCE(sessions.user
 	sessions.user_agent, sessions.ip
 	FROM sessions LEFT JOIN users ON users.id = sessions.user_id`
 
+// What is asked of one session or one user is answered by an index, however many
+// sessions there are: sessions_plan_test.go holds these to it.
+const (
+	oneSession     = selectSession + ` WHERE sessions.hash = $1 AND sessions.idle_at > $2 AND sessions.expires_at > $2 AND` + unrevoked
+	sessionsOfUser = selectSession + ` WHERE sessions.user_id = $1 AND sessions.idle_at > $2 AND sessions.expires_at > $2 AND` + unrevoked + `
+		ORDER BY sessions.created_at DESC, sessions.hash`
+	countOfUser = `SELECT COUNT(*) FROM sessions WHERE user_id = $1 AND idle_at > $2 AND expires_at > $2 AND` + unrevoked
+)
+
 func scanSession(row scanner) (models.Session, error) {
 	var x models.Session
 	var user, created, seen, idle, expires int64
@@ -107,9 +116,7 @@ func (s *Store) endOldest(ctx context.Context, tx querier, user int64, keep stri
 func (s *Store) Session(ctx context.Context, hash string, now time.Time) (models.Session, error) {
 	ctx, cancel := s.bound(ctx)
 	defer cancel()
-	x, err := scanSession(s.read.QueryRowContext(ctx,
-		selectSession+` WHERE sessions.hash = $1 AND sessions.idle_at > $2 AND sessions.expires_at > $2 AND`+unrevoked,
-		clean(hash), now.UnixMicro()))
+	x, err := scanSession(s.oneSession.row(ctx, clean(hash), now.UnixMicro()))
 	return x, failed("read session", orAnswer(err, models.ErrNotFound))
 }
 
@@ -121,9 +128,7 @@ func (s *Store) SessionsOf(ctx context.Context, userID string, now time.Time) ([
 	if err != nil {
 		return []models.Session{}, nil
 	}
-	list, err := collect(ctx, s.read, scanSession, selectSession+`
-		WHERE sessions.user_id = $1 AND sessions.idle_at > $2 AND sessions.expires_at > $2 AND`+unrevoked+`
-		ORDER BY sessions.created_at DESC, sessions.hash`, user, now.UnixMicro())
+	list, err := collect(ctx, s.read, scanSession, sessionsOfUser, user, now.UnixMicro())
 	return list, failed("list sessions of user "+userID, err)
 }
 
@@ -136,8 +141,7 @@ func (s *Store) CountSessions(ctx context.Context, userID string, now time.Time)
 		return 0, nil
 	}
 	var n int
-	err = s.read.QueryRowContext(ctx, `SELECT COUNT(*) FROM sessions
-		WHERE user_id = $1 AND idle_at > $2 AND expires_at > $2 AND`+unrevoked, user, now.UnixMicro()).Scan(&n)
+	err = s.read.QueryRowContext(ctx, countOfUser, user, now.UnixMicro()).Scan(&n)
 	return n, failed("count sessions of user "+userID, err)
 }
 

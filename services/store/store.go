@@ -41,6 +41,9 @@ type Store struct {
 	read  *sql.DB // PostgreSQL: the same as write
 	tail  *sql.DB // one connection, for the revocation log only
 
+	oneSession hotQuery
+	newInLog   hotQuery
+
 	timeout time.Duration
 	now     func() time.Time
 
