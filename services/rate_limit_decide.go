@@ -145,7 +145,9 @@ func (l *RateLimiter) takeLocally(group string, asks []ask, id, now int64) ([]mo
 		decisions[i] = a.decision(v)
 		decisions[i].Degraded = true
 		if counted && v.passes && a.cost > 0 && a.local() {
-			l.owed.add(tag, a, id, v.at)
+			if !l.redis.opt.Disabled { // else nobody will ever ask for it
+				l.owed.add(tag, a, id, v.at)
+			}
 			decisions[i].ID = entry{id: id, cost: a.cost, localAt: v.at, tag: tag, key: a.name.key}.String()
 		}
 		a.count(v, counted, true)
