@@ -46,19 +46,22 @@ func identityOf(c *gin.Context) *identity {
 // when it is bad; other schemes are ignored. It refuses nothing and looks nothing
 // up: LookUp does.
 func FindToken(cookieName string) gin.HandlerFunc {
-	return func(c *gin.Context) {
-		found := &identity{}
-		if token, ok := bearerToken(c.Request.Header); ok {
-			found.token, found.given = token, true
-		} else if cookie, err := c.Request.Cookie(cookieName); err == nil {
-			found.token, found.given, found.byCookie = cookie.Value, true, true
-		}
-		c.Set(identityKey{}, found)
+	return func(c *gin.Context) { findToken(c, cookieName) }
+}
+
+func findToken(c *gin.Context, cookieName string) *identity {
+	found := &identity{}
+	if token, ok := bearerToken(c.Request.Header); ok {
+		found.token, found.given = token, true
+	} else if cookie, err := c.Request.Cookie(cookieName); err == nil {
+		found.token, found.given, found.byCookie = cookie.Value, true, true
 	}
+	c.Set(identityKey{}, found)
+	return found
 }
 
 func bearerToken(h http.Header) (token string, ok bool) {
-	for _, value := range h.Values("Authorization") {
+	for _, value := range h["Authorization"] {
 		scheme, rest, _ := strings.Cut(strings.TrimSpace(value), " ")
 		if strings.EqualFold(scheme, "Bearer") {
 			return strings.TrimSpace(rest), true
@@ -70,7 +73,10 @@ func bearerToken(h http.Header) (token string, ok bool) {
 // LookUpOption changes what LookUp does.
 type LookUpOption func(*lookUp)
 
-type lookUp struct{ passive func(*gin.Context) bool }
+type lookUp struct {
+	sessions SessionReader
+	passive  func(*gin.Context) bool
+}
 
 // IgnoreActivity leaves the idle time of a session as it is for the requests that
 // passive reports true for, such as a page that refreshes itself: it would keep
@@ -85,40 +91,44 @@ func IgnoreActivity(passive func(*gin.Context) bool) LookUpOption {
 // not count as found. The answer carries X-Degraded: sessions when a session was
 // looked for without Redis.
 func LookUp(sessions SessionReader, options ...LookUpOption) gin.HandlerFunc {
-	opt := lookUp{passive: func(*gin.Context) bool { return false }}
+	look := newLookUp(sessions, options)
+	return func(c *gin.Context) { look.up(c, identityOf(c)) }
+}
+
+func newLookUp(sessions SessionReader, options []LookUpOption) *lookUp {
+	look := &lookUp{sessions: sessions, passive: func(*gin.Context) bool { return false }}
 	for _, set := range options {
-		set(&opt)
+		set(look)
 	}
-	return func(c *gin.Context) {
-		found := identityOf(c)
-		if !found.given || found.token == "" {
-			return
+	return look
+}
+
+func (l *lookUp) up(c *gin.Context, found *identity) {
+	if !found.given || found.token == "" {
+		return
+	}
+	if l.sessions.Degraded() {
+		MarkDegraded(c, DegradedSessions)
+	}
+	var err error
+	found.session, err = l.sessions.Get(c.Request.Context(), found.token)
+	switch {
+	case err == nil && found.session.User.ID != "":
+		found.signedIn = true
+		if !l.passive(c) {
+			l.sessions.Seen(found.session)
 		}
-		if sessions.Degraded() {
-			MarkDegraded(c, DegradedSessions)
-		}
-		s, err := sessions.Get(c.Request.Context(), found.token)
-		switch {
-		case err == nil && s.User.ID != "":
-			found.session, found.signedIn = s, true
-			if !opt.passive(c) {
-				sessions.Seen(s)
-			}
-		case err != nil && !errors.Is(err, models.ErrNotFound):
-			found.err = err
-			_ = c.Error(err)
-		}
+	case err != nil && !errors.Is(err, models.ErrNotFound):
+		found.err = err
+		_ = c.Error(err)
 	}
 }
 
 // LoadSession is FindToken and LookUp in one, for applications that put nothing
 // between them.
 func LoadSession(sessions SessionReader, cookieName string, options ...LookUpOption) gin.HandlerFunc {
-	find, look := FindToken(cookieName), LookUp(sessions, options...)
-	return func(c *gin.Context) {
-		find(c)
-		look(c)
-	}
+	look := newLookUp(sessions, options)
+	return func(c *gin.Context) { look.up(c, findToken(c, cookieName)) }
 }
 
 // RequireSession answers 401 unless LookUp found the session of a user, and 503
@@ -154,7 +164,10 @@ func RequireRole(role string) gin.HandlerFunc {
 // SessionFrom returns the session of the signed-in user who sent the request.
 func SessionFrom(c *gin.Context) (models.Session, bool) {
 	found := identityOf(c)
-	return found.session, found.signedIn
+	if !found.signedIn {
+		return models.Session{}, false
+	}
+	return found.session, true
 }
 
 // SessionError is why LookUp could not say whether there is a session; nil if it could.
