@@ -65,7 +65,7 @@ type Locker struct {
 	clock    serverClock
 	scripts  lockScripts
 
-	operations *prometheus.CounterVec
+	operations map[[2]string]prometheus.Counter // by operation and outcome
 	conflicts  prometheus.Counter
 }
 
@@ -84,10 +84,16 @@ func NewLocker(redis *Redis, opt *LockerOptions) *Locker {
 	if l.opt.Logger == nil {
 		l.opt.Logger = slog.Default()
 	}
-	l.operations = promauto.With(opt.Metrics).NewCounterVec(prometheus.CounterOpts{
+	operations := promauto.With(opt.Metrics).NewCounterVec(prometheus.CounterOpts{
 		Name: "gatehouse_lock_operations_total",
 		Help: "Lock operations by outcome: done, refused, degraded or unavailable.",
 	}, []string{"operation", "outcome"})
+	l.operations = map[[2]string]prometheus.Counter{}
+	for _, operation := range []string{"acquire", "extend", "check", "release", "force"} {
+		for _, outcome := range []string{"done", "refused", "degraded", "unavailable"} {
+			l.operations[[2]string{operation, outcome}] = operations.WithLabelValues(operation, outcome)
+		}
+	}
 	l.conflicts = promauto.With(opt.Metrics).NewCounter(prometheus.CounterOpts{
 		Name: "gatehouse_lock_conflicts_total",
 		Help: "Locks granted without Redis that somebody else had when Redis returned.",
@@ -304,7 +310,7 @@ func (l *Locker) mayDegrade(err error) bool {
 }
 
 func (l *Locker) count(operation, outcome string) {
-	l.operations.WithLabelValues(operation, outcome).Inc()
+	l.operations[[2]string{operation, outcome}].Inc()
 }
 
 // run executes one of the scripts on the keys of a resource.

@@ -3,6 +3,7 @@ package services
 import (
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -15,45 +16,53 @@ const clockMemory = 10 * time.Second
 // by more than the server's own clock was put back, and behind by the quickest
 // reply of late.
 type serverClock struct {
-	mu    sync.Mutex
-	base  time.Time     // where the local side counts from, monotonic
-	ahead time.Duration // the server's milliseconds since 1970, less the local time since base
-	known time.Time     // when the estimate was taken
+	mu       sync.Mutex // of those who take an estimate
+	estimate atomic.Pointer[clockEstimate]
 }
+
+type clockEstimate struct {
+	known time.Time     // when it was taken; the local side counts from here, monotonic
+	ahead time.Duration // the server's time since 1970 at known
+}
+
+func (e *clockEstimate) at(local time.Time) time.Duration { return e.ahead + local.Sub(e.known) }
 
 // heard learns from a reply that arrived at local and said server, in milliseconds.
 // The quickest reply is the best estimate: the reply's way only makes it smaller.
 func (c *serverClock) heard(local time.Time, server int64) {
+	said := time.Duration(server) * time.Millisecond
+	if c.worse(local, said) {
+		return
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.base.IsZero() {
-		c.base = local
+	if !c.worse(local, said) {
+		c.estimate.Store(&clockEstimate{local, said})
 	}
-	ahead := time.Duration(server)*time.Millisecond - local.Sub(c.base)
-	if c.known.IsZero() || ahead > c.ahead || local.Sub(c.known) > clockMemory {
-		c.ahead, c.known = ahead, local
-	}
+}
+
+func (c *serverClock) worse(local time.Time, said time.Duration) bool {
+	best := c.estimate.Load()
+	return best != nil && said <= best.at(local) && local.Sub(best.known) <= clockMemory
 }
 
 // after is the server's time in milliseconds when d has passed since local, as the
 // scripts compare it; "9", later than any, while nothing is known.
 func (c *serverClock) after(local time.Time, d time.Duration) string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.known.IsZero() {
+	best := c.estimate.Load()
+	if best == nil {
 		return "9"
 	}
-	return strconv.FormatInt((c.ahead+local.Sub(c.base)+d).Milliseconds()+1, 10)
+	return strconv.FormatInt((best.at(local)+d).Milliseconds()+1, 10)
 }
 
 // now is the server's time as it is estimated here, this instance's own while
 // nothing is known.
 func (c *serverClock) now() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	local := time.Now()
-	if c.known.IsZero() {
+	best := c.estimate.Load()
+	if best == nil {
 		return local.UTC().Truncate(time.Millisecond)
 	}
-	return time.UnixMilli((c.ahead + local.Sub(c.base)).Milliseconds()).UTC()
+	return time.UnixMilli(best.at(local).Milliseconds()).UTC()
 }

@@ -1,6 +1,7 @@
 package services
 
 import (
+	"crypto/subtle"
 	"fmt"
 	"slices"
 	"sync"
@@ -25,10 +26,9 @@ type lockTable struct {
 }
 
 type localLock struct {
-	lock      Lock
-	tokenHash string
-	epoch     string // the shard's when Redis granted it; "" when it did not
-	queue     []localWaiter
+	lock  Lock
+	epoch string // the shard's when Redis granted it; "" when it did not
+	queue []localWaiter
 }
 
 type localWaiter struct {
@@ -58,7 +58,7 @@ func (t *lockTable) learn(lock Lock, epoch string) {
 	defer t.mu.Unlock()
 	t.sweep(time.Now())
 	t.replacing(lock.Resource, lock.Grant)
-	t.locks[lock.Resource] = &localLock{lock: lock, tokenHash: hashLockToken(lock.Token), epoch: epoch}
+	t.locks[lock.Resource] = &localLock{lock: lock, epoch: epoch}
 }
 
 // replacing remembers that whatever grant was there before is over.
@@ -106,7 +106,11 @@ func (l *localLock) status(now time.Time) models.LockStatus {
 }
 
 func (l *localLock) heldBy(claim LockClaim) bool {
-	return l.lock.Grant == claim.Grant && l.tokenHash == hashLockToken(claim.Token)
+	return l.lock.Grant == claim.Grant && l.hasToken(claim.Token)
+}
+
+func (l *localLock) hasToken(token string) bool {
+	return subtle.ConstantTimeCompare([]byte(l.lock.Token), []byte(token)) == 1
 }
 
 // acquire grants without Redis, or answers who is in the way.
@@ -115,7 +119,7 @@ func (t *lockTable) acquire(now time.Time, claim LockClaim, holder models.Holder
 	defer t.mu.Unlock()
 	t.sweep(now)
 	l := t.live(now, claim.Resource)
-	if l != nil && l.tokenHash == hashLockToken(claim.Token) {
+	if l != nil && l.hasToken(claim.Token) {
 		lock := l.lock
 		lock.TTL, lock.Repeated, lock.Degraded = l.lock.ends.Sub(now), true, true
 		return lock, nil
@@ -140,7 +144,7 @@ func (t *lockTable) acquire(now time.Time, claim LockClaim, holder models.Holder
 	t.replacing(claim.Resource, claim.Grant)
 	holder.Since = time.Now().UTC()
 	place.queue = slices.DeleteFunc(place.queue, func(w localWaiter) bool { return w.grant == claim.Grant })
-	place.tokenHash, place.epoch = hashLockToken(claim.Token), ""
+	place.epoch = ""
 	place.lock = Lock{
 		LockClaim: claim, Holder: holder, TTL: ttl, ExpiresAt: holder.Since.Add(ttl), Degraded: true, ends: now.Add(ttl),
 	}
@@ -187,7 +191,7 @@ func (t *lockTable) extend(now time.Time, claim LockClaim, ttl time.Duration) (L
 	}
 	l := t.live(now, claim.Resource)
 	if l == nil {
-		l = &localLock{tokenHash: hashLockToken(claim.Token), lock: Lock{LockClaim: claim, Holder: models.Holder{Since: time.Now().UTC()}}}
+		l = &localLock{lock: Lock{LockClaim: claim, Holder: models.Holder{Since: time.Now().UTC()}}}
 		t.locks[claim.Resource] = l
 	}
 	ttl = min(ttl, t.maxHold-time.Since(l.lock.Holder.Since))

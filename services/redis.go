@@ -253,13 +253,26 @@ func (r *Redis) send(ctx context.Context, client *rueidis.Client, allowed time.D
 	} else {
 		call = r.deadlines.under(ctx, time.Now())
 	}
-	select {
-	case r.inFlight <- struct{}{}:
-	case <-call.Done():
-		return rueidis.RedisMessage{}, fmt.Errorf("%w: %w", errInFlight, call.Err())
+	if err := r.place(call); err != nil {
+		return rueidis.RedisMessage{}, err
 	}
 	defer func() { <-r.inFlight }()
 	return fn(call, *client).ToMessage()
+}
+
+// place takes a place among the calls in flight, in time.
+func (r *Redis) place(ctx context.Context) error {
+	select {
+	case r.inFlight <- struct{}{}:
+		return nil
+	default:
+	}
+	select {
+	case r.inFlight <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("%w: %w", errInFlight, ctx.Err())
+	}
 }
 
 // race runs fn against the deadline, and leaves it behind when that passes.
@@ -268,10 +281,8 @@ func (r *Redis) race(ctx context.Context, client rueidis.Client, allowed time.Du
 ) (rueidis.RedisMessage, error) {
 	ctx, cancel := context.WithTimeout(ctx, allowed)
 	defer cancel()
-	select {
-	case r.inFlight <- struct{}{}:
-	case <-ctx.Done():
-		return rueidis.RedisMessage{}, fmt.Errorf("%w: %w", errInFlight, ctx.Err())
+	if err := r.place(ctx); err != nil {
+		return rueidis.RedisMessage{}, err
 	}
 	type reply struct {
 		msg rueidis.RedisMessage
