@@ -55,10 +55,14 @@ func tell(what, measured, goal string, met bool) {
 	table.rows = append(table.rows, row{what, measured, goal, verdict})
 }
 
-// tellRatio compares two of the contenders that ran together.
+// tellRatio compares two of the contenders that ran together; atLeast 0 is no goal.
 func tellRatio(what string, speed map[string]float64, ours, theirs string, atLeast float64) {
 	ratio := speed[ours] / speed[theirs]
-	tell(what, fmt.Sprintf("%.2f x (%.0f / %.0f per s)", ratio, speed[ours], speed[theirs]), fmt.Sprintf(">= %.2f x", atLeast), ratio >= atLeast)
+	goal := ""
+	if atLeast > 0 {
+		goal = fmt.Sprintf(">= %.2f x", atLeast)
+	}
+	tell(what, fmt.Sprintf("%.2f x (%.0f / %.0f per s)", ratio, speed[ours], speed[theirs]), goal, ratio >= atLeast)
 }
 
 // contender does one piece of work, the i-th of all.
