@@ -42,7 +42,7 @@ func (f *fakeLimiter) Take(_ context.Context, group string, hits ...models.Hit) 
 			decisions[i] = f.decide(hit)
 		}
 		decisions[i].Policy = hit.Policy
-		decisions[i].ID = hit.Policy.Name
+		decisions[i].Admission.Key = hit.Policy.Name
 	}
 	return decisions, nil
 }
@@ -50,7 +50,7 @@ func (f *fakeLimiter) Take(_ context.Context, group string, hits ...models.Hit) 
 func (f *fakeLimiter) Refund(ctx context.Context, decisions ...models.Decision) error {
 	f.live = ctx.Err() == nil
 	for _, d := range decisions {
-		f.refunded = append(f.refunded, d.ID)
+		f.refunded = append(f.refunded, d.Admission.Key)
 	}
 	return nil
 }

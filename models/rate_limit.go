@@ -92,5 +92,14 @@ type Decision struct {
 	RetryAfter time.Duration // until this hit can pass; 0 when allowed
 	ResetAfter time.Duration // until more quota is there; 0 when full
 	Degraded   bool          // decided without Redis
-	ID         string        // names the entry added, for a refund; "" if none
+	Admission  Admission     // what was counted, for a refund; zero if nothing was
+}
+
+// Admission names what a decision counted. It means something to the limiter that
+// made it; the zero value is nothing.
+type Admission struct {
+	ID, Cost int64
+	At       int64 // the server's clock in microseconds, or how else it was admitted
+	LocalAt  int64 // the instance's clock in microseconds
+	Tag, Key string
 }

@@ -45,7 +45,7 @@ func (l *RateLimiter) takeFromRedis(ctx context.Context, group string, asks []as
 		a, v := &asks[i], verdicts[i]
 		decisions[i] = a.decision(v)
 		if counted && v.passes && a.cost > 0 {
-			decisions[i].ID = entry{id: id, cost: a.cost, at: v.at, localAt: now, tag: tag, key: a.name.key}.String()
+			decisions[i].Admission = models.Admission{ID: id, Cost: a.cost, At: v.at, LocalAt: now, Tag: tag, Key: a.name.key}
 		}
 		a.count(v, counted, false)
 	}
@@ -123,9 +123,9 @@ func (l *RateLimiter) takeFromBlocks(ctx context.Context, tag string, asks []ask
 		case !counted || !v.passes || a.cost == 0:
 		case a.leased():
 			l.table.countUnit(a, blocks[i], now)
-			decisions[i].ID = entry{id: blocks[i], cost: a.cost, at: leasedEntry, localAt: now, tag: tag, key: a.name.key}.String()
+			decisions[i].Admission = models.Admission{ID: blocks[i], Cost: a.cost, At: leasedAdmission, LocalAt: now, Tag: tag, Key: a.name.key}
 		default:
-			decisions[i].ID = entry{id: id, cost: a.cost, at: v.at, localAt: now, tag: tag, key: a.name.key}.String()
+			decisions[i].Admission = models.Admission{ID: id, Cost: a.cost, At: v.at, LocalAt: now, Tag: tag, Key: a.name.key}
 		}
 	}
 	return decisions, nil
@@ -148,7 +148,7 @@ func (l *RateLimiter) takeLocally(group string, asks []ask, id, now int64) ([]mo
 			if !l.redis.opt.Disabled { // else nobody will ever ask for it
 				l.owed.add(tag, a, id, v.at)
 			}
-			decisions[i].ID = entry{id: id, cost: a.cost, localAt: v.at, tag: tag, key: a.name.key}.String()
+			decisions[i].Admission = models.Admission{ID: id, Cost: a.cost, LocalAt: v.at, Tag: tag, Key: a.name.key}
 		}
 		a.count(v, counted, true)
 	}

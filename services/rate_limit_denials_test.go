@@ -78,7 +78,7 @@ func TestRateLimitPeekRemembersARefusal(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	l, other := newLimiter(patientRedis(t, server.Addr)), newLimiter(patientRedis(t, server.Addr))
 	hit := hitOf(perMinute("p", 1), "k")
-	if ds, err := l.Peek(t.Context(), "group", hit); err != nil || !ds[0].Allowed || ds[0].ID != "" {
+	if ds, err := l.Peek(t.Context(), "group", hit); err != nil || !ds[0].Allowed || ds[0].Admission != (models.Admission{}) {
 		t.Fatalf("%+v, %v", ds, err)
 	}
 	take(t, other, hit)

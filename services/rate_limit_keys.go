@@ -5,10 +5,8 @@ import (
 	"crypto/sha256"
 	_ "embed"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"strconv"
-	"strings"
 
 	"github.com/redis/rueidis"
 
@@ -39,8 +37,6 @@ const (
 	takeArgs     = 5 // for each hit
 	takeReplies  = 5 // for each hit
 )
-
-var errNotAnEntry = errors.New("not an id of a decision")
 
 // ask is a hit made ready to decide.
 type ask struct {
@@ -197,45 +193,13 @@ func (l *RateLimiter) verdicts(msg rueidis.RedisMessage, err error, n int) ([]ve
 	return verdicts, nil
 }
 
-// leasedEntry in place of a time says that a unit came from a block.
-const leasedEntry = -1
+// leasedAdmission in place of the server's time says that a unit came from the
+// block with the admission's ID; 0 that it was admitted in this instance.
+const leasedAdmission = -1
 
-// entry names what an admission added, as a decision's ID.
-type entry struct {
-	id, cost int64
-	at       int64 // the server's clock; 0: made in this instance; leasedEntry: from the block id
-	localAt  int64 // this instance's clock
-	tag, key string
-}
-
-func (e entry) String() string {
-	var room [192]byte
-	b := room[:0]
-	for _, n := range [...]int64{e.id, e.cost, e.at, e.localAt} {
-		b = append(strconv.AppendInt(b, n, 10), ' ')
-	}
-	return string(append(append(append(b, e.tag...), ' '), e.key...))
-}
-
-func parseEntry(s string) (entry, error) {
-	fields := strings.Split(s, " ")
-	if len(fields) != 6 {
-		return entry{}, errNotAnEntry
-	}
-	var numbers [4]int64
-	for i := range numbers {
-		n, err := strconv.ParseInt(fields[i], 10, 64)
-		if err != nil {
-			return entry{}, errNotAnEntry
-		}
-		numbers[i] = n
-	}
-	return entry{id: numbers[0], cost: numbers[1], at: numbers[2], localAt: numbers[3], tag: fields[4], key: fields[5]}, nil
-}
-
-func (e entry) refundArgs(r rule) []string {
-	args := []string{strconv.FormatInt(e.id, 10)}
-	for _, n := range []int64{r.burst, r.limit, r.window, e.cost, e.at} {
+func refundArgs(e models.Admission, r rule) []string {
+	args := []string{strconv.FormatInt(e.ID, 10)}
+	for _, n := range []int64{r.burst, r.limit, r.window, e.Cost, e.At} {
 		args = append(args, strconv.FormatInt(n, 10))
 	}
 	return args

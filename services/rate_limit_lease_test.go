@@ -89,7 +89,7 @@ func TestRateLimitLeaseOnBothBackends(t *testing.T) {
 			}
 			for range 2 {
 				d := takeAs(t, l, hit)[0]
-				if d.Allowed || d.ID != "" || d.RetryAfter < time.Minute-time.Second || d.RetryAfter > time.Minute+3*time.Second {
+				if d.Allowed || d.Admission != (models.Admission{}) || d.RetryAfter < time.Minute-time.Second || d.RetryAfter > time.Minute+3*time.Second {
 					t.Fatalf("over the limit: %+v", d)
 				}
 			}
@@ -156,7 +156,7 @@ func TestRateLimitLeaseAllOrNothing(t *testing.T) {
 	hits := []models.Hit{{Policy: narrow, Key: "k"}, {Policy: leased, Key: "k"}}
 	for i := range int64(4) {
 		ds := takeAs(t, l, hits...)
-		if ds[0].Allowed != (i < 2) || !ds[1].Allowed || (ds[1].ID != "") != (i < 2) {
+		if ds[0].Allowed != (i < 2) || !ds[1].Allowed || (ds[1].Admission != (models.Admission{})) != (i < 2) {
 			t.Fatalf("hit %d: %+v", i, ds)
 		}
 	}

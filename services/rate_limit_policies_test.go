@@ -92,7 +92,7 @@ func TestConfiguredPolicies(t *testing.T) {
 		}
 	}
 	for range 5 {
-		if ds := takeAs(t, l, hit("ip:10.1.2.3")); !ds[0].Allowed || ds[0].ID != "" {
+		if ds := takeAs(t, l, hit("ip:10.1.2.3")); !ds[0].Allowed || ds[0].Admission != (models.Admission{}) {
 			t.Fatalf("allowed: %+v", ds)
 		}
 	}

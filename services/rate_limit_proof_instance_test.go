@@ -168,14 +168,9 @@ func (w *proofWorker) step() {
 
 // admitted writes down an admission, some of them taken back at once.
 func (w *proofWorker) admitted(d models.Decision, record proofRecord) {
-	e, err := parseEntry(d.ID)
-	if err != nil {
-		w.t.Error(err)
-		return
-	}
-	record.From, record.At = 0, e.at
-	if e.at == leasedEntry { // by this machine's clock, which is the server's too
-		record.At = w.l.table.started.Add(-w.me.Skew).Add(time.Duration(e.localAt) * time.Microsecond).UnixMicro()
+	record.From, record.At = 0, d.Admission.At
+	if d.Admission.At == leasedAdmission { // by this machine's clock, which is the server's too
+		record.At = w.l.table.started.Add(-w.me.Skew).Add(time.Duration(d.Admission.LocalAt) * time.Microsecond).UnixMicro()
 	}
 	if refundable(int(record.Key)) && w.rnd.IntN(5) == 0 {
 		switch err := w.l.Refund(context.Background(), d); {

@@ -17,41 +17,36 @@ import (
 func (l *RateLimiter) Refund(ctx context.Context, decisions ...models.Decision) error {
 	var errs []error
 	for _, d := range decisions {
-		if d.ID == "" {
+		if d.Admission == (models.Admission{}) {
 			continue
 		}
-		e, err := parseEntry(d.ID)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("refund %s: %w", d.Policy.Name, err))
-			continue
-		}
-		a := newAsk(models.Hit{Policy: d.Policy, Cost: e.cost})
-		a.name.key = e.key
-		if err := l.refund(ctx, &a, e); err != nil {
+		a := newAsk(models.Hit{Policy: d.Policy, Cost: d.Admission.Cost})
+		a.name.key = d.Admission.Key
+		if err := l.refund(ctx, &a, d.Admission); err != nil {
 			errs = append(errs, fmt.Errorf("refund %s: %w", d.Policy.Name, err))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-func (l *RateLimiter) refund(ctx context.Context, a *ask, e entry) (err error) {
-	key := placedKey{e.tag, a.name}
-	defer func() { l.table.refund(*a, e.id, e.localAt) }()
+func (l *RateLimiter) refund(ctx context.Context, a *ask, e models.Admission) (err error) {
+	key := placedKey{e.Tag, a.name}
+	defer func() { l.table.refund(*a, e.ID, e.LocalAt) }()
 	switch {
-	case e.at == leasedEntry:
-		if l.leases.unuse(key, e.id, e.cost) {
+	case e.At == leasedAdmission:
+		if l.leases.unuse(key, e.ID, e.Cost) {
 			return nil
 		}
-		return l.askForBlock(ctx, key, a.hit.Policy, 0, 0, 0, []block{{id: e.id, used: -e.cost}}).err
-	case e.at > 0:
-		_, err = l.redis.Exec(ctx, l.scripts.refund, []string{l.redisKey(e.tag, a)}, e.refundArgs(a.rule))
+		return l.askForBlock(ctx, key, a.hit.Policy, 0, 0, 0, []block{{id: e.ID, used: -e.Cost}}).err
+	case e.At > 0:
+		_, err = l.redis.Exec(ctx, l.scripts.refund, []string{l.redisKey(e.Tag, a)}, refundArgs(e, a.rule))
 		return err
 	}
-	l.owed.remove(e.tag, a, e.id, e.localAt, l.table.now())
+	l.owed.remove(e.Tag, a, e.ID, e.LocalAt, l.table.now())
 	// An admission made here may be at Redis too, when only the reply got lost or
 	// it was accounted since: a log knows it by its id, a bucket cannot tell.
 	if a.rule.burst == 0 && !a.leased() && l.redis.Available() {
-		_, _ = l.redis.Exec(ctx, l.scripts.refund, []string{l.redisKey(e.tag, a)}, e.refundArgs(a.rule))
+		_, _ = l.redis.Exec(ctx, l.scripts.refund, []string{l.redisKey(e.Tag, a)}, refundArgs(e, a.rule))
 	}
 	return nil
 }

@@ -153,8 +153,8 @@ func refund(t *testing.T, l *RateLimiter, a ask, id int64, v verdict) {
 	if !v.passes || a.cost == 0 {
 		return
 	}
-	e := entry{id: id, cost: a.cost, at: v.at}
-	if _, err := l.redis.Exec(t.Context(), l.scripts.refund, []string{l.redisKey("group", &a)}, e.refundArgs(a.rule)); err != nil {
+	e := models.Admission{ID: id, Cost: a.cost, At: v.at}
+	if _, err := l.redis.Exec(t.Context(), l.scripts.refund, []string{l.redisKey("group", &a)}, refundArgs(e, a.rule)); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -68,13 +68,13 @@ func TestRateLimitAdmitsTheLimit(t *testing.T) {
 	eachBackend(t, func(t *testing.T, l *services.RateLimiter) {
 		policy := perMinute("p", 3)
 		for i := range int64(3) {
-			if d := takeOne(t, l, policy, "k"); !d.Allowed || d.Remaining != 2-i || d.RetryAfter != 0 || d.ID == "" || d.Policy != policy {
+			if d := takeOne(t, l, policy, "k"); !d.Allowed || d.Remaining != 2-i || d.RetryAfter != 0 || d.Admission == (models.Admission{}) || d.Policy != policy {
 				t.Fatalf("hit %d: %+v", i, d)
 			}
 		}
 		for range 3 { // by Redis, then from memory
 			d := takeOne(t, l, policy, "k")
-			if d.Allowed || d.Remaining != 0 || d.ID != "" || d.RetryAfter < 55*time.Second || d.RetryAfter > time.Minute ||
+			if d.Allowed || d.Remaining != 0 || d.Admission != (models.Admission{}) || d.RetryAfter < 55*time.Second || d.RetryAfter > time.Minute ||
 				d.ResetAfter < 55*time.Second || d.ResetAfter > time.Minute {
 				t.Fatalf("over the limit: %+v", d)
 			}
@@ -116,7 +116,7 @@ func TestRateLimitCosts(t *testing.T) {
 		if d := hit(3); !d.Allowed || d.Remaining != 0 {
 			t.Fatalf("cost 3, although 4 was refused: %+v", d)
 		}
-		if d := hit(-1); !d.Allowed || d.ID != "" {
+		if d := hit(-1); !d.Allowed || d.Admission != (models.Admission{}) {
 			t.Fatalf("a hit that takes nothing: %+v", d)
 		}
 		if d := take(t, l, models.Hit{Policy: policy, Key: "new", Cost: 1 << 60})[0]; d.Allowed || d.Remaining != 10 {
@@ -135,7 +135,7 @@ func TestRateLimitAllOrNothing(t *testing.T) {
 			}
 			for range 3 {
 				ds := take(t, l, hits...)
-				if !ds[0].Allowed || ds[1].Allowed || ds[0].Remaining != 9 || ds[0].ID != "" {
+				if !ds[0].Allowed || ds[1].Allowed || ds[0].Remaining != 9 || ds[0].Admission != (models.Admission{}) {
 					t.Fatalf("refused together, nothing is counted: %+v", ds)
 				}
 			}
