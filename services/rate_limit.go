@@ -85,11 +85,11 @@ func NewRateLimiter(redis *Redis, opt RateLimiterOptions) *RateLimiter {
 		owed:    newOwedBook(maxKeys),
 		metrics: newLimitMetrics(opt.Metrics),
 		scripts: limitScripts{
-			take:    rueidis.NewLuaScript(rateLimitTake),
-			takeLog: rueidis.NewLuaScript(rateLimitTakeLog),
-			refund:  rueidis.NewLuaScript(rateLimitRefund),
-			account: rueidis.NewLuaScript(rateLimitAccount),
-			lease:   rueidis.NewLuaScript(rateLimitLease),
+			take:    rueidis.NewLuaScript(luaSource("rate_limit_take")),
+			takeLog: rueidis.NewLuaScript(luaSource("rate_limit_take_log")),
+			refund:  rueidis.NewLuaScript(luaSource("rate_limit_refund")),
+			account: rueidis.NewLuaScript(luaSource("rate_limit_account")),
+			lease:   rueidis.NewLuaScript(luaSource("rate_limit_lease")),
 		},
 	}
 	redis.OnRecover(l.recovered)

@@ -3,7 +3,6 @@ package services
 import (
 	"context"
 	"crypto/sha256"
-	_ "embed"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -14,21 +13,6 @@ import (
 
 	"gatehouse/models"
 )
-
-//go:embed lua/rate_limit_take.lua
-var rateLimitTake string
-
-//go:embed lua/rate_limit_take_log.lua
-var rateLimitTakeLog string
-
-//go:embed lua/rate_limit_refund.lua
-var rateLimitRefund string
-
-//go:embed lua/rate_limit_account.lua
-var rateLimitAccount string
-
-//go:embed lua/rate_limit_lease.lua
-var rateLimitLease string
 
 const (
 	// maxCallID keeps a member, which is an id and three digits for the unit,
