@@ -91,6 +91,7 @@ type Decision struct {
 	Remaining  int64
 	RetryAfter time.Duration // until this hit can pass; 0 when allowed
 	ResetAfter time.Duration // until more quota is there; 0 when full
+	Barred     bool          // the key is on the policy's deny list: waiting does not help
 	Degraded   bool          // decided without Redis
 	ID         string        // names the entry added, for a refund; "" if none
 }

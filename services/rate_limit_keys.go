@@ -32,7 +32,7 @@ type ask struct {
 	name    limitKey
 	rule    rule
 	cost    int64 // 0 takes nothing
-	barred  bool  // the key is on the policy's deny list
+	barred  bool  // the key is on the deny list of a policy that refuses
 	metrics *policyMetrics
 }
 
@@ -89,7 +89,7 @@ func (l *RateLimiter) ready(set *PolicySet, hit models.Hit) (ask, error) {
 	a := newAsk(hit)
 	a.metrics = metrics
 	if configured != nil {
-		a.barred = a.cost > 0 && configured.denied.HasKey(hit.Key)
+		a.barred = a.cost > 0 && !hit.Policy.Shadow && configured.denied.HasKey(hit.Key)
 		if configured.allowed.HasKey(hit.Key) {
 			a.cost = 0
 		}

@@ -62,7 +62,7 @@ type policyFile struct {
 //	    window: 1m
 //	    tiers: {editor: 600}  # limits of those tiers, see models.Hit
 //	    allow: [10.0.0.0/8]   # never limited: networks, addresses or keys such as user:42
-//	    deny: [192.0.2.7]     # always refused
+//	    deny: [192.0.2.7]     # always refused: the decision is Barred
 //	  - name: api-burst       # one more, decided together with api, for the same key
 //	    with: api
 //	    limit: 20
