@@ -38,8 +38,8 @@ type lockKey struct{}
 // lock on its resource, and hands the lock to the handler by LockFrom. Otherwise it
 // answers a problem: 428 lock-token-required without a token; 409 lock-not-held,
 // with isLocked and holder, for one that is not, or no longer, the holder's; 503
-// unavailable with Retry-After when nobody can say. What passed without Redis, because the locker
-// may (open), carries X-Degraded: locks.
+// unavailable with Retry-After when nobody can say. What passed without Redis,
+// because the locker may (open), carries X-Degraded: locks.
 //
 // It looks once, before the handler: the lease may end while that works. Let the
 // database refuse what comes too late: hand the lock's fence to store.FenceGuard in
