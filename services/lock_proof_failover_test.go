@@ -85,7 +85,7 @@ func (row lostLease) prove(t *testing.T) {
 			return sentinel.Replica.Do("KEYS", "*}fence") != "" && sentinel.Replica.Do("KEYS", "*lock:r") == ""
 		}, "the replica does not follow")
 	}
-	sentinel.CutReplica(t)
+	sentinel.Replica.LoseMaster()
 
 	g := openGuarded(t)
 	const ttl = 9 * time.Second // longer than the failover

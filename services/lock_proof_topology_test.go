@@ -144,7 +144,7 @@ func proveFailover(t *testing.T, lose bool) {
 	f.run(ctx, &wg, 2)
 	pause(ctx, 300*time.Millisecond)
 	if lose {
-		sentinel.CutReplica(t)
+		sentinel.Replica.LoseMaster()
 		pause(ctx, 200*time.Millisecond)
 	}
 	sentinel.Master.Kill()
