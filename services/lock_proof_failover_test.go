@@ -22,7 +22,7 @@ import (
 // refused.
 func TestProofLockFailoverLosesTheLease(t *testing.T) {
 	rounds := 1
-	if longProof() {
+	if servicestest.LongProof() {
 		rounds = 10
 	}
 	for _, row := range []struct {
@@ -36,7 +36,7 @@ func TestProofLockFailoverLosesTheLease(t *testing.T) {
 		{"both at once", lostLease{eager: true}, true},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			if row.long && !longProof() {
+			if row.long && !servicestest.LongProof() {
 				t.Skip("in make proof")
 			}
 			for range rounds {

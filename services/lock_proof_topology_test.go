@@ -66,7 +66,7 @@ func TestProofLockOnCluster(t *testing.T) {
 	var wg sync.WaitGroup
 	f.run(ctx, &wg, 12)
 	pause(ctx, time.Second)
-	if longProof() {
+	if servicestest.LongProof() {
 		for range 10 {
 			node := nodes[rand.IntN(len(nodes))]
 			node.Freeze()

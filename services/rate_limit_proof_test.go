@@ -15,9 +15,6 @@ import (
 	"gatehouse/services/servicestest"
 )
 
-// longProof reports whether the proofs run in full: make proof.
-func longProof() bool { return os.Getenv("GATEHOUSE_PROOF") != "" }
-
 // oracleDecisions is how many decisions a history has. GATEHOUSE_PROOF_DECISIONS
 // says another number.
 func oracleDecisions(t *testing.T) int {
@@ -29,7 +26,7 @@ func oracleDecisions(t *testing.T) int {
 		}
 		return n
 	}
-	if longProof() {
+	if servicestest.LongProof() {
 		return 10_000_000
 	}
 	return 100_000
