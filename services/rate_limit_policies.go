@@ -61,7 +61,7 @@ type policyFile struct {
 //	    limit: 300
 //	    window: 1m
 //	    tiers: {editor: 600}  # limits of those tiers, see models.Hit
-//	    allow: [10.0.0.0/8]   # never limited: networks, addresses or keys such as user:42
+//	    allow: [10.0.0.0/8]   # never limited: keys such as user:42, or that end in such an address
 //	    deny: [192.0.2.7]     # always refused: the decision is Barred
 //	  - name: api-burst       # one more, decided together with api, for the same key
 //	    with: api
