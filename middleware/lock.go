@@ -15,8 +15,8 @@ const LockTokenHeader = "X-Lock-Token"
 
 // LockVerifier tells whether a lock token holds its lock; *services.LockTokens does.
 type LockVerifier interface {
-	// Verify answers what the token was signed for, and whether it had to without
-	// Redis; models.ErrLockTokenRequired for an empty token, a
+	// Verify answers what the token was signed for; degraded says that Redis could
+	// not be asked. models.ErrLockTokenRequired for an empty token, a
 	// *models.NotHeldError for one that does not hold the lock, any other error
 	// if nobody can say now.
 	Verify(ctx context.Context, resource, userID, token string) (grant models.LockGrant, degraded bool, err error)
@@ -45,9 +45,14 @@ type lockKey struct{}
 // database refuse what comes too late: hand the lock's fence to store.FenceGuard in
 // the transaction that writes.
 //
+// It panics without a Resource: that is a mistake in the program.
+//
 // gatehouse's own routes ask in their handlers, because they refuse a wrong body
 // and a process that is not there before they look at the token.
 func RequireLock(locks LockVerifier, opt LockOptions) gin.HandlerFunc {
+	if opt.Resource == nil {
+		panic("middleware.RequireLock: no Resource")
+	}
 	user := opt.User
 	if user == nil {
 		user = func(c *gin.Context) string { return identityOf(c).session.User.ID }
