@@ -77,7 +77,7 @@ func proveWindows(t *testing.T, leased bool) {
 	disturb(t, server, proxies, instances)
 	for i, p := range instances {
 		if len(p.Lines("PASS")) != 1 {
-			said := p.Lines("")
+			said := slices.DeleteFunc(p.Lines(""), func(line string) bool { return line == "percent" })
 			t.Errorf("instance %d: %q", i, said[:min(len(said), 20)])
 		}
 	}
