@@ -161,14 +161,6 @@ func (c Config) Production() bool { return c.AppEnv == production }
 // Secure reports whether browsers reach gatehouse over https.
 func (c Config) Secure() bool { return strings.HasPrefix(c.PublicURL, "https://") }
 
-// CookieName is the name of the page's session cookie.
-func (c Config) CookieName() string {
-	if c.Secure() {
-		return "__Host-gatehouse"
-	}
-	return "gatehouse"
-}
-
 // EmbeddedRedis reports whether Redis runs inside this process.
 func (c Config) EmbeddedRedis() bool {
 	return c.RedisEnabled && c.RedisURL == "" && c.RedisHost == ""

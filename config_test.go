@@ -78,7 +78,7 @@ func TestConfigDefaults(t *testing.T) {
 func TestConfigInProduction(t *testing.T) {
 	base := vars{"APP_ENV": "production", "SECRET_KEY": key, "REDIS_URL": "redis://localhost", "PUBLIC_URL": "https://gate.example/"}
 	c := load(t, base)
-	if c.Demo || c.LogFormat != "json" || !c.Secure() || c.CookieName() != "__Host-gatehouse" || c.PublicURL != "https://gate.example" || c.EmbeddedRedis() {
+	if c.Demo || c.LogFormat != "json" || !c.Secure() || c.PublicURL != "https://gate.example" || c.EmbeddedRedis() {
 		t.Errorf("production: %v", c)
 	}
 	if c := load(t, base.and("DEMO", "true").and("LOG_FORMAT", "text")); !c.Demo || c.LogFormat != "text" {
@@ -204,7 +204,7 @@ func TestConfigThatNeedsAnotherVariable(t *testing.T) {
 
 func TestConfigConveniences(t *testing.T) {
 	c := load(t, vars{"ADDR": ":9000", "ADMIN_EMAIL": " Root@Example.com ", "ADMIN_PASSWORD": "twelve-chars", "SECRET_KEY": key + " , " + key, "TRUSTED_PROXIES": "10.0.0.0/8, ::1"})
-	if c.PublicURL != "http://localhost:9000" || c.Secure() || c.CookieName() != "gatehouse" || !c.EmbeddedRedis() {
+	if c.PublicURL != "http://localhost:9000" || c.Secure() || !c.EmbeddedRedis() {
 		t.Errorf("conveniences of %v", c)
 	}
 	if c.AdminEmail != "root@example.com" || !slices.Equal(c.SecretKeys, []string{key, key}) || !slices.Equal(c.TrustedProxies, []string{"10.0.0.0/8", "::1"}) {

@@ -13,7 +13,7 @@ import (
 )
 
 // policyTiers are the rate limits that gatehouse asks for, and the tiers that each
-// tells apart, lowest first: only of users it knows the role.
+// tells apart, lowest first. Only users have a role, and so a tier.
 func policyTiers() map[string][]string {
 	return map[string][]string{
 		"api":       {models.RoleViewer, models.RoleEditor, models.RoleAdmin},

@@ -2,10 +2,12 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"maps"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -144,6 +146,44 @@ func TestTiersOfThePolicyFile(t *testing.T) {
 			t.Errorf("%s is over the limit: %d %s, want %s", role, w.Code, w.Body, said)
 		}
 	}
+}
+
+// Who is on a deny list of the file is refused with 403: an address before its
+// token is looked up, a user whatever the address.
+func TestDenyListsOfThePolicyFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "policies.yaml")
+	writePolicies(t, path, "policies: []")
+	a := startApp(t, map[string]string{"RATE_LIMIT_POLICIES": path})
+	alice, bearer := a.signIn(t, "alice@example.com"), func(token string) []string { return []string{"Authorization", "Bearer " + token} }
+	session := func(headers ...string) *httptest.ResponseRecorder {
+		return a.do(http.MethodGet, "/api/v1/auth/session", "", headers...)
+	}
+	var mine struct{ User models.UserRef }
+	if err := json.Unmarshal(session(bearer(alice)...).Body.Bytes(), &mine); err != nil || mine.User.ID == "" {
+		t.Fatalf("%+v, %v", mine, err)
+	}
+	denied := func(w *httptest.ResponseRecorder) bool {
+		return w.Code == http.StatusForbidden && strings.Contains(w.Body.String(), "/problems/forbidden") && w.Header().Get("Retry-After") == ""
+	}
+
+	writePolicies(t, path, "policies: [{name: anonymous, limit: 9, window: 1m, deny: [192.0.2.1]}]") // where requests come from
+	hangUp(t)
+	servicestest.Eventually(t, 5*time.Second, func() bool { return denied(session()) }, "the address is not denied")
+	for name, w := range map[string]*httptest.ResponseRecorder{
+		"an unknown token": session(bearer("nobody's")...),
+		"a sign-in":        a.do(http.MethodPost, "/api/v1/auth/login", `{"email": "alice@example.com", "password": "gatehouse-demo"}`),
+	} {
+		if !denied(w) {
+			t.Errorf("%s: %d %s", name, w.Code, w.Body)
+		}
+	}
+	if w := session(bearer(alice)...); w.Code != http.StatusOK {
+		t.Errorf("who is signed in: %d %s", w.Code, w.Body)
+	}
+
+	writePolicies(t, path, `policies: [{name: api, limit: 9, window: 1m, deny: ["user:`+mine.User.ID+`"]}]`)
+	hangUp(t)
+	servicestest.Eventually(t, 5*time.Second, func() bool { return denied(session(bearer(alice)...)) }, "the user is not denied")
 }
 
 // What the start says about hash tags is how the keys are at Redis.

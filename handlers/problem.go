@@ -28,7 +28,7 @@ func problemKinds() map[string]problemKind {
 		"bad-request":            {http.StatusBadRequest, "Bad request", "The body is not one JSON document in UTF-8, or it is empty where one is required."},
 		"unauthenticated":        {http.StatusUnauthorized, "Sign in first", "Send Authorization: Bearer with a token from POST /api/v1/auth/login, or sign in on the page. A token ends when it is unused for a while, after its longest life, at sign-out, and when somebody ends the session."},
 		"invalid-credentials":    {http.StatusUnauthorized, "Wrong e-mail or password", "The address is unknown, the password is wrong, or the account is disabled. An administrator can set a new password."},
-		"forbidden":              {http.StatusForbidden, "Not allowed", "Your roles do not include this. Viewers read; editors also lock, create and edit; administrators also force locks and manage users."},
+		"forbidden":              {http.StatusForbidden, "Not allowed", "Your roles do not include this. Viewers read; editors also lock, create and edit; administrators also force locks and manage users. Or requests from your address are refused altogether."},
 		"cross-origin":           {http.StatusForbidden, "Request from another site", "A browser sent this from a page of another origin. Use the page of this server, or a Bearer token."},
 		"not-found":              {http.StatusNotFound, "Not found", "There is nothing at this address, or no longer."},
 		"method-not-allowed":     {http.StatusMethodNotAllowed, "Method not allowed", "The Allow header lists the methods of this address."},

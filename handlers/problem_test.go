@@ -20,6 +20,10 @@ func TestMiddlewareRefusesWithProblemsOfTheTable(t *testing.T) {
 		"quota-exceeded": func(c *gin.Context) {
 			middleware.RefuseQuota(c, []models.Decision{{Policy: models.Policy{Name: "api", Limit: 1}}})
 		},
+		"forbidden":           func(c *gin.Context) { middleware.RefuseQuota(c, []models.Decision{{Barred: true}}) },
+		"lock-token-required": func(c *gin.Context) { middleware.RefuseLock(c, models.ErrLockTokenRequired) },
+		"lock-not-held":       func(c *gin.Context) { middleware.RefuseLock(c, &models.NotHeldError{}) },
+		"unavailable":         func(c *gin.Context) { middleware.RefuseLock(c, models.ErrUnavailable) },
 	} {
 		c, w := requestWith(http.MethodPost, "")
 		c.Request.Header.Set("Sec-Fetch-Site", "cross-site")

@@ -15,8 +15,8 @@ const LockTokenHeader = "X-Lock-Token"
 
 // LockVerifier tells whether a lock token holds its lock; *services.LockTokens does.
 type LockVerifier interface {
-	// Verify answers what the token was signed for, and whether it had to without
-	// Redis; models.ErrLockTokenRequired for an empty token, a
+	// Verify answers what the token was signed for; degraded says that Redis could
+	// not be asked. models.ErrLockTokenRequired for an empty token, a
 	// *models.NotHeldError for one that does not hold the lock, any other error
 	// if nobody can say now.
 	Verify(ctx context.Context, resource, userID, token string) (grant models.LockGrant, degraded bool, err error)
@@ -38,16 +38,21 @@ type lockKey struct{}
 // lock on its resource, and hands the lock to the handler by LockFrom. Otherwise it
 // answers a problem: 428 lock-token-required without a token; 409 lock-not-held,
 // with isLocked and holder, for one that is not, or no longer, the holder's; 503
-// unavailable with Retry-After when nobody can say. What passed without Redis, because the locker
-// may (open), carries X-Degraded: locks.
+// unavailable with Retry-After when nobody can say. What passed without Redis,
+// because the locker may (open), carries X-Degraded: locks.
 //
 // It looks once, before the handler: the lease may end while that works. Let the
 // database refuse what comes too late: hand the lock's fence to store.FenceGuard in
 // the transaction that writes.
 //
+// It panics without a Resource: that is a mistake in the program.
+//
 // gatehouse's own routes ask in their handlers, because they refuse a wrong body
 // and a process that is not there before they look at the token.
 func RequireLock(locks LockVerifier, opt LockOptions) gin.HandlerFunc {
+	if opt.Resource == nil {
+		panic("middleware.RequireLock: no Resource")
+	}
 	user := opt.User
 	if user == nil {
 		user = func(c *gin.Context) string { return identityOf(c).session.User.ID }

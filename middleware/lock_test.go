@@ -192,6 +192,15 @@ func TestRequireLockOfTheSession(t *testing.T) {
 	wantProblem(t, ask(other, "/", "X-Lock-Token", token), http.StatusConflict, "lock-not-held")
 }
 
+func TestRequireLockWantsAResource(t *testing.T) {
+	defer func() {
+		if recover() == nil {
+			t.Error("mounted without a resource")
+		}
+	}()
+	middleware.RequireLock(nil, middleware.LockOptions{})
+}
+
 func TestRefuseLock(t *testing.T) {
 	for _, row := range []struct {
 		err    error

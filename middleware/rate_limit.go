@@ -40,7 +40,7 @@ type Policy struct {
 	// InNetworks. Nil skips none.
 	Skip func(*gin.Context) bool
 	// Deny refuses the requests it reports true for with 403, whatever Skip says:
-	// a deny list. Nil denies none.
+	// a deny list, as deny is in a policy file. Nil denies none.
 	Deny func(*gin.Context) bool
 	// Handler answers in place of a 429 when this policy is the first that is
 	// exceeded; the headers are set and the chain is aborted. Nil answers a problem.
@@ -145,7 +145,7 @@ func refuse(c *gin.Context, policies []Policy, decisions []models.Decision, chos
 	for i := range decisions {
 		for j := range policies {
 			p := &policies[j]
-			if decisions[i].Allowed || p.Name != decisions[i].Policy.Name || p.Handler == nil {
+			if decisions[i].Allowed || decisions[i].Barred || p.Name != decisions[i].Policy.Name || p.Handler == nil {
 				continue
 			}
 			writeDecisions(c, decisions, chosen, nil)

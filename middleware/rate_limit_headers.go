@@ -232,13 +232,18 @@ func tighter(a, b *models.Decision) bool {
 }
 
 // RefuseQuota answers 429 quota-exceeded with the headers of the decisions, the
-// names of the violated policies, and when to try again: never too early. At
-// least one decision is not allowed.
+// names of the violated policies, and when to try again: never too early. If one
+// of them is Barred it answers 403 forbidden: trying again is of no use. At least
+// one decision is not allowed.
 func RefuseQuota(c *gin.Context, decisions []models.Decision) {
 	refuseQuota(c, decisions, "", func(int) Headers { return 0 })
 }
 
 func refuseQuota(c *gin.Context, decisions []models.Decision, message string, chosen func(int) Headers) {
+	if slices.ContainsFunc(decisions, func(d models.Decision) bool { return d.Barred }) {
+		refuseDenied(c)
+		return
+	}
 	writeDecisions(c, decisions, chosen, nil)
 	retry := writeRetryAfter(c, decisions)
 	violated := []string{}

@@ -289,6 +289,14 @@ func TestRateLimitAllowAndDenyLists(t *testing.T) {
 			t.Errorf("%s: %s", row.name, w.Body)
 		}
 	}
+	// A deny list in a policy file answers the same, also where a Handler answers who is over the limit.
+	limiter.decide = func(models.Hit) models.Decision { return models.Decision{Barred: true, RetryAfter: time.Minute} }
+	policy := perMinute("p", 5)
+	policy.Handler = func(c *gin.Context, _ []models.Decision) { c.Status(http.StatusTooManyRequests) }
+	w := get(appWith(middleware.RateLimit(limiter, policy)), "/")
+	if w.Code != http.StatusForbidden || !strings.Contains(w.Body.String(), "/problems/forbidden") || w.Header().Get("Retry-After") != "" {
+		t.Errorf("denied by a policy file: %d %s %v", w.Code, w.Body, w.Header())
+	}
 	defer func() {
 		if recover() == nil {
 			t.Error("no panic on nonsense")

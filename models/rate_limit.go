@@ -87,10 +87,11 @@ type Hit struct {
 // together: if one of them is not allowed, none was counted.
 type Decision struct {
 	Policy     Policy
-	Allowed    bool // always true for a shadow policy; RetryAfter tells whether it would have refused
-	Remaining  int64
+	Allowed    bool          // always true for a shadow policy; RetryAfter tells whether it would have refused
+	Remaining  int64         // units that another hit could take now
 	RetryAfter time.Duration // until this hit can pass; 0 when allowed
 	ResetAfter time.Duration // until more quota is there; 0 when full
+	Barred     bool          // the key is on the policy's deny list: waiting does not help
 	Degraded   bool          // decided without Redis
 	Admission  Admission     // what was counted, for a refund; zero if nothing was
 }

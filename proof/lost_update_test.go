@@ -31,7 +31,7 @@ func TestProofNoLostUpdate(t *testing.T) {
 
 func proveNoLostUpdate(t *testing.T, instances int, database string, short, long int64) {
 	wanted, within := short, 60*time.Second
-	if longProof() {
+	if servicestest.LongProof() {
 		wanted, within = long, 25*time.Minute
 	}
 	seed := uint64(time.Now().UnixNano())

@@ -42,9 +42,6 @@ func buildAndRun(m *testing.M) int {
 	return m.Run()
 }
 
-// longProof asks for the long version.
-func longProof() bool { return os.Getenv("GATEHOUSE_PROOF") == "1" }
-
 // instance is one gatehouse process behind a proxy to Redis of its own.
 type instance struct {
 	URL   string

@@ -9,8 +9,10 @@ import (
 	"gatehouse/models"
 )
 
-// eventBuffer is how far a listener may fall behind before it is cut off.
-const eventBuffer = 256
+const (
+	eventBuffer       = 256         // how far a listener may fall behind before it is cut off
+	subscribePatience = time.Second // for the first listener of an instance
+)
 
 // lockEvents hands the events of all instances to the listeners of this one. While
 // there are none, it is not subscribed: events cost an instance nothing then.
@@ -35,7 +37,7 @@ func (l *Locker) Events(ctx context.Context) <-chan models.LockEvent {
 	if !l.redis.Available() {
 		return events
 	}
-	patience := time.NewTimer(cleanUpTime)
+	patience := time.NewTimer(subscribePatience)
 	defer patience.Stop()
 	select {
 	case <-ready:

@@ -63,8 +63,8 @@ func (g *lockGroups) end(lease *lockLease) {
 	delete(g.leases, lease.lock.Grant)
 }
 
-// revoke tells the holder of a grant that it is over. What it hears of by a message
-// is a hint; the shard's count of forces makes up for one that was lost.
+// revoke tells the holder of a grant that it is over. A message that brings this may
+// be lost: the shard's count of forces makes up for it.
 func (g *lockGroups) revoke(grant string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

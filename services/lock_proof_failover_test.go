@@ -22,7 +22,7 @@ import (
 // refused.
 func TestProofLockFailoverLosesTheLease(t *testing.T) {
 	rounds := 1
-	if longProof() {
+	if servicestest.LongProof() {
 		rounds = 10
 	}
 	for _, row := range []struct {
@@ -36,7 +36,7 @@ func TestProofLockFailoverLosesTheLease(t *testing.T) {
 		{"both at once", lostLease{eager: true}, true},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			if row.long && !longProof() {
+			if row.long && !servicestest.LongProof() {
 				t.Skip("in make proof")
 			}
 			for range rounds {
@@ -85,7 +85,7 @@ func (row lostLease) prove(t *testing.T) {
 			return sentinel.Replica.Do("KEYS", "*}fence") != "" && sentinel.Replica.Do("KEYS", "*lock:r") == ""
 		}, "the replica does not follow")
 	}
-	sentinel.CutReplica(t)
+	sentinel.Replica.LoseMaster()
 
 	g := openGuarded(t)
 	const ttl = 9 * time.Second // longer than the failover

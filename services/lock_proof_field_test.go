@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"runtime"
 	"slices"
 	"strings"
@@ -20,9 +19,6 @@ import (
 	"gatehouse/services"
 	"gatehouse/services/servicestest"
 )
-
-// longProof asks for the long version of the proofs.
-func longProof() bool { return os.Getenv("GATEHOUSE_PROOF") == "1" }
 
 // proofTTL is the lease under proof: faults last longer than it.
 const proofTTL = 500 * time.Millisecond

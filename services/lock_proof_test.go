@@ -60,7 +60,7 @@ func slow(each time.Duration) func(*field) {
 // every waiter ends, and nothing is left.
 func TestProofLockExcludesUnderFaults(t *testing.T) {
 	rounds := 1
-	if longProof() {
+	if servicestest.LongProof() {
 		rounds = 10
 	}
 	for _, fault := range proofFaults() {
@@ -115,12 +115,13 @@ func allEnd(t *testing.T, wg *sync.WaitGroup) {
 	}
 }
 
-const instanceOf = "GATEHOUSE_PROOF_INSTANCE"
+// lockProcess makes the test binary, run again, an instance: at which Redis.
+const lockProcess = "GATEHOUSE_PROOF_LOCK"
 
 // TestProofLockProcess is an instance for TestProofLockInstancePaused, in a
 // process of its own. It prints what its holders believed.
 func TestProofLockProcess(t *testing.T) {
-	addr := os.Getenv(instanceOf)
+	addr := os.Getenv(lockProcess)
 	if addr == "" {
 		t.Skip("only as a process of another test")
 	}
@@ -145,7 +146,7 @@ func TestProofLockProcess(t *testing.T) {
 func TestProofLockInstancePaused(t *testing.T) {
 	f := newField(t, 0)
 	f.server.Do("PING")
-	process := servicestest.RunAgain(t, "TestProofLockProcess", instanceOf+"="+f.server.Addr)
+	process := servicestest.RunAgain(t, "TestProofLockProcess", lockProcess+"="+f.server.Addr)
 	servicestest.Eventually(t, 20*time.Second, func() bool { return len(process.Lines("ready")) == 1 }, "the instance did not start")
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
@@ -154,7 +155,7 @@ func TestProofLockInstancePaused(t *testing.T) {
 		wg.Go(func() { f.work(ctx, l, fmt.Sprint(i), "r:0", rand.New(rand.NewPCG(uint64(i), 4))) })
 	}
 	rounds := 4
-	if longProof() {
+	if servicestest.LongProof() {
 		rounds = 40
 	}
 	for range rounds {

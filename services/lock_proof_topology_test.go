@@ -66,7 +66,7 @@ func TestProofLockOnCluster(t *testing.T) {
 	var wg sync.WaitGroup
 	f.run(ctx, &wg, 12)
 	pause(ctx, time.Second)
-	if longProof() {
+	if servicestest.LongProof() {
 		for range 10 {
 			node := nodes[rand.IntN(len(nodes))]
 			node.Freeze()
@@ -144,7 +144,7 @@ func proveFailover(t *testing.T, lose bool) {
 	f.run(ctx, &wg, 2)
 	pause(ctx, 300*time.Millisecond)
 	if lose {
-		sentinel.CutReplica(t)
+		sentinel.Replica.LoseMaster()
 		pause(ctx, 200*time.Millisecond)
 	}
 	sentinel.Master.Kill()

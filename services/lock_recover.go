@@ -111,7 +111,11 @@ func (l *Locker) claimAgain(ctx context.Context, claim LockClaim, got lockReply)
 func (t *lockTable) owes() (owed []owedRelease, forced map[string]models.LockStatus) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for _, o := range t.owed {
+	for grant, o := range t.owed {
+		if time.Until(o.until) <= 0 { // nobody can ask about it any more
+			delete(t.owed, grant)
+			continue
+		}
 		owed = append(owed, o)
 	}
 	return owed, maps.Clone(t.forced)

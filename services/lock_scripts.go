@@ -172,8 +172,8 @@ const (
 	lockTooLate    = 3 // acquire: executed after its sender had given up
 )
 
-// lockReply is what every lock script returns; the lock's fields are empty when
-// it is free.
+// lockReply is what a script about one lock answers; the lock's fields are empty
+// when it is free. Beat and list answer otherwise.
 type lockReply struct {
 	code      int64
 	tokenHash string

@@ -14,8 +14,9 @@ import (
 )
 
 // LockTokenSigner signs the lock tokens that leave the server and seals what has to
-// be kept of them in Redis. The first secret signs, all verify: put a new one in
-// front to rotate without breaking the tokens in use.
+// be kept of them in Redis. The first secret signs, all verify. To change it without
+// breaking the tokens in use, give every instance the new one as a later one, then as
+// the first, and drop the old one when MaxHold has passed.
 type LockTokenSigner struct {
 	signed []securecookie.Codec
 	sealed []securecookie.Codec

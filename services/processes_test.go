@@ -3,6 +3,7 @@ package services_test
 import (
 	"errors"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -242,10 +243,23 @@ func TestProcessTokenIsNotInRedis(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for key := range strings.SplitSeq(server.Do("KEYS", "*}[ln]o*:*"), "\n") {
-		if dump := server.Do("GET", key); strings.Contains(dump, lock.Token) || strings.Contains(dump, lock.LockClaim.Token) {
+	read := map[string][]string{"string": {"GET", "KEY"}, "zset": {"ZRANGE", "KEY", "0", "-1"}, "hash": {"HGETALL", "KEY"}}
+	kinds := map[string]bool{}
+	for key := range strings.SplitSeq(server.Do("KEYS", "*"), "\n") {
+		command := slices.Clone(read[server.Do("TYPE", key)])
+		if command == nil {
+			t.Fatalf("%s is nothing this test can read", key)
+		}
+		command[1] = key
+		if dump := server.Do(command...); strings.Contains(dump, lock.Token) || strings.Contains(dump, lock.LockClaim.Token) {
 			t.Errorf("%s shows a token:\n%s", key, dump)
 		}
+		_, name, _ := strings.Cut(key, "}")
+		kind, _, _ := strings.Cut(name, ":")
+		kinds[kind] = true
+	}
+	if !kinds["lock"] || !kinds["note"] || !kinds["locks"] {
+		t.Errorf("looked at %v only", kinds)
 	}
 }
 

@@ -85,11 +85,11 @@ func NewRateLimiter(redis *Redis, opt RateLimiterOptions) *RateLimiter {
 		owed:    newOwedBook(maxKeys),
 		metrics: newLimitMetrics(opt.Metrics),
 		scripts: limitScripts{
-			take:    rueidis.NewLuaScript(rateLimitTake),
-			takeLog: rueidis.NewLuaScript(rateLimitTakeLog),
-			refund:  rueidis.NewLuaScript(rateLimitRefund),
-			account: rueidis.NewLuaScript(rateLimitAccount),
-			lease:   rueidis.NewLuaScript(rateLimitLease),
+			take:    rueidis.NewLuaScript(luaSource("rate_limit_take")),
+			takeLog: rueidis.NewLuaScript(luaSource("rate_limit_take_log")),
+			refund:  rueidis.NewLuaScript(luaSource("rate_limit_refund")),
+			account: rueidis.NewLuaScript(luaSource("rate_limit_account")),
+			lease:   rueidis.NewLuaScript(luaSource("rate_limit_lease")),
 		},
 	}
 	redis.OnRecover(l.recovered)
@@ -165,25 +165,32 @@ func (l *RateLimiter) refusedBefore(a *ask, now int64) []models.Decision {
 	return decisions
 }
 
+func someBarred(asks []ask) bool {
+	for i := range asks {
+		if asks[i].barred {
+			return true
+		}
+	}
+	return false
+}
+
 // refuseBarred refuses the hits if one has a key on its policy's deny list.
 func refuseBarred(asks []ask) []models.Decision {
-	for i := range asks {
-		if !asks[i].barred || asks[i].hit.Policy.Shadow {
-			continue
-		}
-		decisions := make([]models.Decision, len(asks))
-		for j := range asks {
-			a := &asks[j]
-			v := verdict{passes: !a.barred, remaining: a.rule.limit}
-			if a.barred {
-				v.remaining, v.retry = 0, a.rule.window
-				a.metrics.denied.Inc()
-			}
-			decisions[j] = a.decision(v)
-		}
-		return decisions
+	if !someBarred(asks) {
+		return nil
 	}
-	return nil
+	decisions := make([]models.Decision, len(asks))
+	for i := range asks {
+		a := &asks[i]
+		v := verdict{passes: !a.barred, remaining: a.rule.limit}
+		if a.barred {
+			v.remaining, v.retry = 0, a.rule.window
+			a.metrics.denied.Inc()
+		}
+		decisions[i] = a.decision(v)
+		decisions[i].Barred = a.barred
+	}
+	return decisions
 }
 
 // remembered refuses the hits if one is known to be refused. With counting the

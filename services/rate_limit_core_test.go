@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"gatehouse/models"
+	"gatehouse/services/servicestest"
 )
 
 const second = int64(1_000_000)
@@ -159,7 +160,7 @@ func within(all []counted, now, window int64) (sum int64) {
 
 // traces is how many random traces a property is held to.
 func traces() int {
-	if longProof() {
+	if servicestest.LongProof() {
 		return 100_000
 	}
 	return 2000

@@ -28,7 +28,7 @@ func TestProofRateLimitFlood(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	l := limiterAt(t, server.Addr, false)
 	flood, window := 200_000, 3*time.Second
-	if longProof() {
+	if servicestest.LongProof() {
 		flood, window = 1_000_000, 15*time.Second
 	}
 	policy := models.Policy{Name: "p", Limit: 5, Window: window, OnRedisDown: models.OnRedisDownClosed}
@@ -61,7 +61,7 @@ func TestProofRateLimitFlood(t *testing.T) {
 		t.Errorf("%d commands for %d requests", n, flood)
 	}
 	if time.Now().After(promised) {
-		if longProof() {
+		if servicestest.LongProof() {
 			t.Fatalf("only %d were refused before the promised moment", refused.Load())
 		}
 		t.Skipf("too slow a machine for the rest: %d were refused", refused.Load())
@@ -80,7 +80,7 @@ func TestProofRateLimitFlood(t *testing.T) {
 func TestProofRateLimitFrozenUnderLoad(t *testing.T) {
 	const deadline = 100 * time.Millisecond
 	firstBound, thenBound := deadline+500*time.Millisecond, 50*time.Millisecond // on any machine
-	if longProof() {                                                            // a machine with nothing else to do
+	if servicestest.LongProof() {                                               // a machine with nothing else to do
 		firstBound, thenBound = deadline+5*time.Millisecond, 100*time.Microsecond
 	}
 	server := servicestest.StartRedis(t)

@@ -3,7 +3,6 @@ package services
 import (
 	"context"
 	"crypto/sha256"
-	_ "embed"
 	"encoding/hex"
 	"fmt"
 	"strconv"
@@ -12,21 +11,6 @@ import (
 
 	"gatehouse/models"
 )
-
-//go:embed lua/rate_limit_take.lua
-var rateLimitTake string
-
-//go:embed lua/rate_limit_take_log.lua
-var rateLimitTakeLog string
-
-//go:embed lua/rate_limit_refund.lua
-var rateLimitRefund string
-
-//go:embed lua/rate_limit_account.lua
-var rateLimitAccount string
-
-//go:embed lua/rate_limit_lease.lua
-var rateLimitLease string
 
 const (
 	// maxCallID keeps a member, which is an id and three digits for the unit,
@@ -44,7 +28,7 @@ type ask struct {
 	name    limitKey
 	rule    rule
 	cost    int64 // 0 takes nothing
-	barred  bool  // the key is on the policy's deny list
+	barred  bool  // the key is on the deny list of a policy that refuses
 	metrics *policyMetrics
 }
 
@@ -101,7 +85,7 @@ func (l *RateLimiter) ready(set *PolicySet, hit models.Hit) (ask, error) {
 	a := newAsk(hit)
 	a.metrics = metrics
 	if configured != nil {
-		a.barred = a.cost > 0 && configured.denied.HasKey(hit.Key)
+		a.barred = a.cost > 0 && !hit.Policy.Shadow && configured.denied.HasKey(hit.Key)
 		if configured.allowed.HasKey(hit.Key) {
 			a.cost = 0
 		}

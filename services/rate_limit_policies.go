@@ -39,19 +39,21 @@ func (c *configuredPolicy) forTier(tier string) models.Policy {
 
 // policyFile is a policy file as YAML.
 type policyFile struct {
-	Policies []struct {
-		Name        string             `yaml:"name"`
-		Limit       int64              `yaml:"limit"`
-		Window      string             `yaml:"window"`
-		Algorithm   models.Algorithm   `yaml:"algorithm"`
-		OnRedisDown models.OnRedisDown `yaml:"on_redis_down"`
-		Shadow      bool               `yaml:"shadow"`
-		Lease       int64              `yaml:"lease"`
-		Tiers       map[string]int64   `yaml:"tiers"`
-		With        string             `yaml:"with"`
-		Allow       []string           `yaml:"allow"`
-		Deny        []string           `yaml:"deny"`
-	} `yaml:"policies"`
+	Policies []filePolicy `yaml:"policies"`
+}
+
+type filePolicy struct {
+	Name        string             `yaml:"name"`
+	Limit       int64              `yaml:"limit"`
+	Window      string             `yaml:"window"`
+	Algorithm   models.Algorithm   `yaml:"algorithm"`
+	OnRedisDown models.OnRedisDown `yaml:"on_redis_down"`
+	Shadow      bool               `yaml:"shadow"`
+	Lease       int64              `yaml:"lease"`
+	Tiers       map[string]int64   `yaml:"tiers"`
+	With        string             `yaml:"with"`
+	Allow       []string           `yaml:"allow"`
+	Deny        []string           `yaml:"deny"`
 }
 
 // ParsePolicies reads a policy file:
@@ -61,8 +63,8 @@ type policyFile struct {
 //	    limit: 300
 //	    window: 1m
 //	    tiers: {editor: 600}  # limits of those tiers, see models.Hit
-//	    allow: [10.0.0.0/8]   # never limited: networks, addresses or keys such as user:42
-//	    deny: [192.0.2.7]     # always refused
+//	    allow: [10.0.0.0/8]   # never limited: keys such as user:42, or that end in such an address
+//	    deny: [192.0.2.7]     # always refused: the decision is Barred
 //	  - name: api-burst       # one more, decided together with api, for the same key
 //	    with: api
 //	    limit: 20
@@ -87,57 +89,72 @@ func ParsePolicies(name string, source []byte, known map[string][]string) (*Poli
 	if err != nil {
 		return nil, fmt.Errorf("%s: %s", name, firstLine(err.Error()))
 	}
-	names := slices.Sorted(maps.Keys(known))
 	set := &PolicySet{byName: map[string]*configuredPolicy{}, with: map[string][]models.Policy{}}
-	for i, p := range file.Policies {
-		wrong := func(field string, err error) error {
-			return fmt.Errorf("%s:%d: %w", name, lineOf(tree, i, field), err)
+	for i := range file.Policies {
+		if field, err := set.add(&file.Policies[i], known); err != nil {
+			return nil, fmt.Errorf("%s:%d: %w", name, lineOf(tree, i, field), err)
 		}
-		window, err := time.ParseDuration(p.Window)
-		if err != nil && p.Window != "" {
-			return nil, wrong("window", fmt.Errorf("policy %q: window %q is not allowed: must be a duration such as 1m", p.Name, p.Window))
-		}
-		// Field by field, so that the first that does not fit is the one named.
-		c := &configuredPolicy{Policy: models.Policy{Name: "name", Limit: 1, Window: time.Second}}
-		for _, set := range []struct {
-			field string
-			to    func()
-		}{
-			{"name", func() { c.Name = p.Name }},
-			{"limit", func() { c.Limit = p.Limit }},
-			{"window", func() { c.Window = window }},
-			{"algorithm", func() { c.Algorithm = p.Algorithm }},
-			{"on_redis_down", func() { c.OnRedisDown = p.OnRedisDown }},
-			{"lease", func() { c.Lease = p.Lease }},
-		} {
-			set.to()
-			if err := c.Validate(); err != nil {
-				return nil, wrong(set.field, err)
-			}
-		}
-		c.Shadow = p.Shadow
-		if c.allowed, err = models.NewClientList(p.Allow...); err != nil {
-			return nil, wrong("allow", fmt.Errorf("policy %q: allow: %w", p.Name, err))
-		}
-		if c.denied, err = models.NewClientList(p.Deny...); err != nil {
-			return nil, wrong("deny", fmt.Errorf("policy %q: deny: %w", p.Name, err))
-		}
-		switch {
-		case set.byName[p.Name] != nil:
-			return nil, wrong("name", fmt.Errorf("policy %q is given twice", p.Name))
-		case p.With == "" && !slices.Contains(names, p.Name):
-			return nil, wrong("name", fmt.Errorf("policy %q is not known: it must be one of %s, or say with which of them", p.Name, strings.Join(names, ", ")))
-		case p.With != "" && (!slices.Contains(names, p.With) || slices.Contains(names, p.Name)):
-			return nil, wrong("with", fmt.Errorf("policy %q cannot go with %q: must be a policy of its own with one of %s", p.Name, p.With, strings.Join(names, ", ")))
-		case p.With != "":
-			set.with[p.With] = append(set.with[p.With], c.Policy)
-		}
-		if tier, err := c.addTiers(p.Tiers, known[cmp.Or(p.With, p.Name)]); err != nil {
-			return nil, wrong("tiers."+tier, err)
-		}
-		set.byName[p.Name] = c
 	}
 	return set, nil
+}
+
+// add takes in a policy of the file. It returns the field that is wrong.
+func (s *PolicySet) add(p *filePolicy, known map[string][]string) (field string, err error) {
+	c, field, err := p.configured()
+	if err != nil {
+		return field, err
+	}
+	names := slices.Sorted(maps.Keys(known))
+	switch {
+	case s.byName[p.Name] != nil:
+		return "name", fmt.Errorf("policy %q is given twice", p.Name)
+	case p.With == "" && !slices.Contains(names, p.Name):
+		return "name", fmt.Errorf("policy %q is not known: it must be one of %s, or say with which of them", p.Name, strings.Join(names, ", "))
+	case p.With != "" && (!slices.Contains(names, p.With) || slices.Contains(names, p.Name)):
+		return "with", fmt.Errorf("policy %q cannot go with %q: must be a policy of its own with one of %s", p.Name, p.With, strings.Join(names, ", "))
+	case p.With != "":
+		s.with[p.With] = append(s.with[p.With], c.Policy)
+	}
+	if tier, err := c.addTiers(p.Tiers, known[cmp.Or(p.With, p.Name)]); err != nil {
+		return "tiers." + tier, err
+	}
+	s.byName[p.Name] = c
+	return "", nil
+}
+
+// configured is the policy by itself, without its tiers. It returns the field that
+// is wrong.
+func (p *filePolicy) configured() (c *configuredPolicy, field string, err error) {
+	window, err := time.ParseDuration(p.Window)
+	if err != nil && p.Window != "" {
+		return nil, "window", fmt.Errorf("policy %q: window %q is not allowed: must be a duration such as 1m", p.Name, p.Window)
+	}
+	// Field by field, so that the first that does not fit is the one named.
+	c = &configuredPolicy{Policy: models.Policy{Name: "name", Limit: 1, Window: time.Second}}
+	for _, set := range []struct {
+		field string
+		to    func()
+	}{
+		{"name", func() { c.Name = p.Name }},
+		{"limit", func() { c.Limit = p.Limit }},
+		{"window", func() { c.Window = window }},
+		{"algorithm", func() { c.Algorithm = p.Algorithm }},
+		{"on_redis_down", func() { c.OnRedisDown = p.OnRedisDown }},
+		{"lease", func() { c.Lease = p.Lease }},
+	} {
+		set.to()
+		if err := c.Validate(); err != nil {
+			return nil, set.field, err
+		}
+	}
+	c.Shadow = p.Shadow
+	if c.allowed, err = models.NewClientList(p.Allow...); err != nil {
+		return nil, "allow", fmt.Errorf("policy %q: allow: %w", p.Name, err)
+	}
+	if c.denied, err = models.NewClientList(p.Deny...); err != nil {
+		return nil, "deny", fmt.Errorf("policy %q: deny: %w", p.Name, err)
+	}
+	return c, "", nil
 }
 
 // addTiers gives each of the known tiers, lowest first, its limit. It returns the

@@ -87,7 +87,7 @@ func TestConfiguredPolicies(t *testing.T) {
 	l.Configure(set)
 	for i, want := range []bool{true, true, false, false} { // the companion allows 2 a second
 		ds := takeAs(t, l, hit("user:9"))
-		if len(ds) != 2 || ds[0].Policy.Limit != 3 || ds[1].Policy.Name != "api-burst" || ds[0].Allowed && ds[1].Allowed != want {
+		if len(ds) != 2 || ds[0].Policy.Limit != 3 || ds[1].Policy.Name != "api-burst" || (ds[0].Allowed && ds[1].Allowed) != want {
 			t.Fatalf("hit %d: %+v", i, ds)
 		}
 	}
@@ -96,8 +96,11 @@ func TestConfiguredPolicies(t *testing.T) {
 			t.Fatalf("allowed: %+v", ds)
 		}
 	}
-	if ds := takeAs(t, l, hit("ip:192.0.2.7")); ds[0].Allowed || ds[0].RetryAfter != time.Minute {
+	if ds := takeAs(t, l, hit("ip:192.0.2.7")); ds[0].Allowed || !ds[0].Barred || ds[0].RetryAfter != time.Minute || !ds[1].Allowed || ds[1].Barred {
 		t.Fatalf("denied: %+v", ds)
+	}
+	if ds, err := l.Peek(t.Context(), "group", hit("ip:192.0.2.7")); err != nil || !ds[0].Barred {
+		t.Fatalf("a look at who is denied: %+v, %v", ds, err)
 	}
 	l.Configure(nil)
 	if ds := takeAs(t, l, hit("user:9")); len(ds) != 1 || ds[0].Policy.Limit != 100 || !ds[0].Allowed {

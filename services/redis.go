@@ -28,7 +28,7 @@ const (
 	defaultInFlight  = 512 // below rueidis's ring of 1,024, so a full ring never blocks
 	dialTimeout      = 250 * time.Millisecond
 	connWriteTimeout = time.Second
-	flushDelay       = 20 * time.Microsecond // ... for which they wait so long; a call that is alone does not
+	flushDelay       = 20 * time.Microsecond // how long a write waits for others to share it; a call that is alone does not
 	clientCacheBytes = 16 << 20              // per connection
 )
 
@@ -95,7 +95,7 @@ func NewRedis(opt RedisOptions) *Redis {
 	opt.Client.CacheSizeEachConn = clientCacheBytes
 	opt.Client.AlwaysPipelining = true // a deadline then abandons the reply, not the connection
 	opt.Client.DisableRetry = true
-	opt.Client.PipelineMultiplex = -1 // one connection to a server: calls at the same time share their writes ...
+	opt.Client.PipelineMultiplex = -1 // one connection to a server: calls at the same time share their writes
 	opt.Client.MaxFlushDelay = flushDelay
 	if opt.Embedded {
 		opt.Client.ForceSingleClient = true

@@ -12,7 +12,8 @@ import (
 
 // liveness knows whether the connection to the one server is up, so that a call
 // cannot have to wait for dialling: rueidis dials within the call that finds the
-// connection gone, and does not honour the call's ctx while it does.
+// connection gone, and does not honour the call's ctx while it does. A connection
+// of another purpose that is lost counts as well: the next call is then raced, no more.
 type liveness struct {
 	lost atomic.Uint64 // how many connections have been lost
 	up   atomic.Uint64 // 1 + lost, as it was before the last call that succeeded

@@ -52,9 +52,9 @@ type revocationTail struct {
 	everybody int64
 	sentAt    time.Time // before the last answered query
 	notBefore time.Time // queries sent earlier prove nothing
-	failing   bool
 
-	state atomic.Pointer[tailState] // for who must not wait
+	state   atomic.Pointer[tailState] // of the above, for vouches: it takes no lock
+	failing bool                      // as told last; only run uses it
 }
 
 // tailState changes its version with every change of what counts.
@@ -192,7 +192,7 @@ func (t *revocationTail) distrust() {
 	t.publish(false)
 }
 
-// publish tells who must not wait how things stand. The caller has the lock.
+// publish renews the state that vouches reads. t.mu is held.
 func (t *revocationTail) publish(changed bool) {
 	next := &tailState{version: t.state.Load().version}
 	if changed {

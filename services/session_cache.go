@@ -100,6 +100,10 @@ type SessionStore interface {
 // instance every 2 s. Without the database, copies count for 2 s more; then every
 // answer is models.ErrUnavailable: never models.ErrNotFound, never a session.
 //
+// The methods that end sessions (Delete and those that begin with it) return when
+// that is committed and counts in this instance. models.ErrUnavailable leaves open
+// whether it was committed; ending again is harmless.
+//
 // All methods may be called concurrently.
 type SessionCache struct {
 	redis *Redis

@@ -87,7 +87,7 @@ func (d *sessionDB) RevocationsSince(ctx context.Context, at time.Time) (models.
 func openSessionDB(t *testing.T, path string) *sessionDB {
 	t.Helper()
 	opt := store.Options{URL: path}
-	if proving() {
+	if servicestest.LongProof() {
 		opt.Timeout = 10 * time.Second // the race detector makes long writes forty times as long
 	}
 	db, err := store.Open(t.Context(), opt)

@@ -10,10 +10,6 @@ import (
 // revokedChannel carries the name of the instance that wrote to the log, as a hint.
 const revokedChannel = "revoked"
 
-// Each of the methods that end sessions returns when that is committed and
-// counts in this instance. models.ErrUnavailable leaves open whether it was
-// committed; ending again is harmless.
-
 // Delete ends a token's session. models.ErrNotFound if there is none.
 func (c *SessionCache) Delete(ctx context.Context, token string) error {
 	if !isSessionToken(token) {

@@ -20,7 +20,7 @@ func TestSessionProofPause(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			rounds := 1
-			if proving() {
+			if servicestest.LongProof() {
 				rounds = inFull(100)
 			}
 			database := filepath.Join(t.TempDir(), "pause.db")

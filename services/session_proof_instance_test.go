@@ -22,7 +22,7 @@ import (
 )
 
 // proofVariable makes the test binary, run again, one instance of the proof.
-const proofVariable = "GATEHOUSE_PROOF_INSTANCE"
+const proofVariable = "GATEHOUSE_PROOF_SESSION"
 
 // proofInstance says what an instance works with.
 type proofInstance struct{ Database, Redis string }

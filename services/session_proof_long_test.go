@@ -8,9 +8,6 @@ import (
 	"time"
 )
 
-// proving reports whether the long proofs are asked for.
-func proving() bool { return os.Getenv("GATEHOUSE_PROOF") == "1" }
-
 // inFull is what a long proof does: n, or n / GATEHOUSE_PROOF_PART to see first
 // how long it would take.
 func inFull(n int) int {

@@ -192,7 +192,7 @@ func (o *oracle) changeRole(at *remote, user *provenUser) {
 // refused, ever.
 func TestSessionProof(t *testing.T) {
 	operations := 2_000
-	if proving() {
+	if servicestest.LongProof() {
 		operations = inFull(100_000)
 		t.Run("postgres", func(t *testing.T) { proveSessions(t, servicestest.StartPostgres(t), operations) })
 	}
@@ -267,7 +267,7 @@ func proveSessions(t *testing.T, database string, operations int) {
 	if len(spread) > 0 {
 		p99 := spread[len(spread)*99/100]
 		t.Logf("an end reached another process, Redis up: p50 %v, p99 %v of %d", spread[len(spread)/2], p99, len(spread))
-		if proving() && p99 > 50*time.Millisecond {
+		if servicestest.LongProof() && p99 > 50*time.Millisecond {
 			t.Errorf("p99 is %v, want 50 ms", p99)
 		}
 	}

@@ -21,7 +21,7 @@ import (
 // sign-in that races a change of password. None comes back.
 func TestSessionResurrectionProof(t *testing.T) {
 	rounds, worlds := 60, 2
-	if proving() {
+	if servicestest.LongProof() {
 		rounds, worlds = inFull(100_000), 8 // as many at once as go test -parallel lets
 	}
 	left := newCountdown(t, rounds)
@@ -218,7 +218,7 @@ func TestSessionDatabaseRestored(t *testing.T) {
 // calls it is as quick as before.
 func TestSessionFrozenRedisProof(t *testing.T) {
 	frozenFor := 3 * time.Second
-	if proving() {
+	if servicestest.LongProof() {
 		frozenFor = 10 * time.Second
 	}
 	server := servicestest.StartRedis(t)
@@ -269,7 +269,7 @@ func TestSessionFrozenRedisProof(t *testing.T) {
 	then := load(frozenFor - time.Second)
 	server.Thaw()
 	t.Logf("p99 healthy %v, first second %v (worst %v), then %v, of %d reads", p99(healthy), p99(first), first[len(first)-1], p99(then), len(healthy)+len(first)+len(then))
-	if proving() {
+	if servicestest.LongProof() {
 		if p99(first) > 100*time.Millisecond {
 			t.Errorf("p99 of the first second is %v, more than the deadline", p99(first))
 		}

@@ -68,7 +68,7 @@ local function event(name, grant)
   redis.call('PUBLISH', EVENTS, name .. '\n' .. grant)
 end
 
--- Where a release is remembered whose grant was not there.
+-- Where a release is remembered whose grant was not there, so that no instance claims it.
 local function ended(id)
   return prefix .. 'ended:' .. id
 end

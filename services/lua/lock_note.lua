@@ -7,9 +7,8 @@ if not lock or id_of(lock.grant) ~= ARGV[1] then
   return reply(0, lock, 0)
 end
 if lock.flag ~= '*' then
-  local left = redis.call('PTTL', KEYS[1])
   lock.flag = '*'
-  redis.call('SET', prefix .. 'note:' .. ARGV[1], ARGV[2], 'PX', left)
-  redis.call('SET', KEYS[1], '*' .. lock.grant, 'PX', left)
+  redis.call('SET', prefix .. 'note:' .. ARGV[1], ARGV[2], 'PX', math.max(1, redis.call('PTTL', KEYS[1])))
+  redis.call('SET', KEYS[1], '*' .. lock.grant, 'KEEPTTL')
 end
 return reply(1, lock, 0)

@@ -96,7 +96,8 @@ func (s *RedisServer) Follow(master *RedisServer) {
 }
 
 // LoseMaster makes a replica keep what it has and hear nothing any more, as when
-// the network between it and its master fails.
+// the network between it and its master fails. A sentinel mends that within
+// seconds: kill the master before.
 func (s *RedisServer) LoseMaster() {
 	s.t.Helper()
 	s.Do("REPLICAOF", "127.0.0.1", "1") // where nobody listens

@@ -46,14 +46,6 @@ sentinel failover-timeout %[1]s 3000
 	return &Sentinel{Addr: sentinel.Addr, Master: master, Replica: replica}
 }
 
-// CutReplica lets the replica hear nothing more of the master, which goes on
-// alone. The sentinel would mend that within seconds: kill the master before.
-func (s *Sentinel) CutReplica(t testing.TB) {
-	t.Helper()
-	host, port, _ := net.SplitHostPort(FreeAddr(t))
-	s.Replica.Do("REPLICAOF", host, port)
-}
-
 // WaitFailedOver waits until the replica is the master.
 func (s *Sentinel) WaitFailedOver(t testing.TB) {
 	t.Helper()
