@@ -52,11 +52,15 @@ func newLockTable(maxHold time.Duration) *lockTable {
 	}
 }
 
-// learn remembers a grant that Redis made or extended.
+// learn remembers a grant that Redis made or extended, unless its end was heard of
+// before that reply.
 func (t *lockTable) learn(lock Lock, epoch string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.sweep(time.Now())
+	if t.ended.has(lock.Grant) {
+		return
+	}
 	t.replacing(lock.Resource, lock.Grant)
 	t.locks[lock.Resource] = &localLock{lock: lock, tokenHash: hashLockToken(lock.Token), epoch: epoch}
 }
@@ -69,16 +73,9 @@ func (t *lockTable) replacing(resource, grant string) {
 }
 
 // heardEnd follows what ends on other instances, so that an outage finds no grant
-// here that has ended elsewhere. It answers the grant that is over, "" if none is.
-func (t *lockTable) heardEnd(g *storedGrant) (over string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if l := t.locks[g.resource]; l == nil || l.epoch == "" || l.lock.Grant != g.id {
-		return ""
-	}
-	t.endLocked(g.resource, g.id)
-	return g.id
-}
+// here that has ended elsewhere. A grant that is not known here may be one whose
+// reply is on its way.
+func (t *lockTable) heardEnd(g *storedGrant) { t.end(g.resource, g.id) }
 
 // knows reports whether Redis made or extended a grant through this instance.
 func (t *lockTable) knows(claim LockClaim) bool {
