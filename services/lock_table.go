@@ -27,7 +27,8 @@ type lockTable struct {
 type localLock struct {
 	lock      Lock
 	tokenHash string
-	epoch     string // the shard's when Redis granted it; "" when it did not
+	epoch     string    // the shard's when Redis granted it; "" when it did not
+	inRedis   time.Time // the end that Redis knows, if it granted it
 	queue     []localWaiter
 }
 
@@ -62,7 +63,7 @@ func (t *lockTable) learn(lock Lock, epoch string) {
 		return
 	}
 	t.replacing(lock.Resource, lock.Grant)
-	t.locks[lock.Resource] = &localLock{lock: lock, tokenHash: hashLockToken(lock.Token), epoch: epoch}
+	t.locks[lock.Resource] = &localLock{lock: lock, tokenHash: hashLockToken(lock.Token), epoch: epoch, inRedis: lock.ends}
 }
 
 // replacing remembers that whatever grant was there before is over.
