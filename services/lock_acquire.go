@@ -87,6 +87,7 @@ type attempt struct {
 	arrival string // in the queue, as Redis answered
 	block   int    // fences to reserve
 	claims  bool   // a grant that this instance knows, not a new one
+	sent    bool   // Redis may have executed it
 }
 
 func (l *Locker) newAttempt(req LockRequest) *attempt {
@@ -112,6 +113,7 @@ func (a *attempt) once(ctx context.Context, queue bool) (Lock, error) {
 	l := a.l
 	sent := time.Now()
 	got, err := l.runAcquire(ctx, a, queue, "")
+	a.sent = a.sent || !errors.Is(err, errNotSent)
 	switch {
 	case err == nil && got.code == lockRefused:
 		a.arrival = got.extra
@@ -128,16 +130,15 @@ func (a *attempt) once(ctx context.Context, queue bool) (Lock, error) {
 	case ctx.Err() != nil:
 		return Lock{}, fmt.Errorf("acquire %s: %w", a.req.Resource, err)
 	case l.opt.OnRedisDown != models.OnRedisDownOpen:
-		// It may have been executed: give it back when Redis returns.
-		l.table.oweAttempt(a.claim())
+		l.oweAttempt(a)
 		l.count("acquire", "unavailable")
 		return Lock{}, fmt.Errorf("acquire %s: %w", a.req.Resource, err)
 	}
 	lock, status := l.table.acquire(sent, a.claim(), a.req.Holder, a.req.TTL, queue)
 	l.count("acquire", "degraded")
 	if status != nil {
-		if !queue { // Redis may have granted it, and only the reply was lost
-			l.table.oweAttempt(a.claim())
+		if !queue {
+			l.oweAttempt(a)
 		}
 		return Lock{}, &models.NotAcquiredError{Status: *status}
 	}
@@ -152,8 +153,16 @@ func (l *Locker) giveUp(ctx context.Context, a *attempt) {
 	l.table.release(a.claim())
 	got, err := l.run(ctx, l.scripts.release, a.req.Resource, a.proof())
 	if err != nil {
-		l.table.oweAttempt(a.claim())
+		l.oweAttempt(a)
 		return
 	}
 	l.passedOn(got)
+}
+
+// oweAttempt gives an attempt back when Redis returns, if Redis may have granted
+// it and only the reply was lost.
+func (l *Locker) oweAttempt(a *attempt) {
+	if a.sent {
+		l.table.oweAttempt(a.claim())
+	}
 }

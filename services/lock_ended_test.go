@@ -31,3 +31,25 @@ func TestEndedGrantsAreBounded(t *testing.T) {
 		t.Error("kept for hours")
 	}
 }
+
+// The end of a grant can be heard of before the reply that tells of the grant: a
+// release beside an extend, a force on another instance.
+func TestEndedGrantIsNotLearnt(t *testing.T) {
+	for name, end := range map[string]func(*lockTable, Lock){
+		"released": func(table *lockTable, lock Lock) { table.release(lock.LockClaim) },
+		"ended elsewhere": func(table *lockTable, lock Lock) {
+			table.heardEnd(&storedGrant{resource: lock.Resource, id: lock.Grant})
+		},
+	} {
+		table := newLockTable(time.Hour)
+		lock := Lock{LockClaim: LockClaim{Resource: "process:1", Grant: "grant", Token: "token"}, ends: time.Now().Add(time.Minute)}
+		end(table, lock)
+		table.learn(lock, "epoch")
+		if known := table.alive(); len(known) != 0 {
+			t.Errorf("%s: would be claimed again: %+v", name, known)
+		}
+		if table.check(time.Now(), lock.LockClaim) == nil {
+			t.Errorf("%s: passes without Redis", name)
+		}
+	}
+}

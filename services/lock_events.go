@@ -102,7 +102,8 @@ func (l *Locker) heard(message string) {
 // which somebody waited. It is a hint: what is missed, the next use finds out.
 func (l *Locker) heardEnd(text string) {
 	if g, ok := readGrant(text); ok {
-		l.groups.revoke(l.table.heardEnd(&g))
+		l.table.heardEnd(&g)
+		l.groups.revoke(g.id)
 	}
 }
 

@@ -66,7 +66,7 @@ func (l *Locker) claim(ctx context.Context, known localLock) bool {
 	a := &attempt{l: l, grant: known.lock.Grant, block: 1, claims: true, req: LockRequest{
 		Resource: known.lock.Resource, TTL: left, Token: known.lock.Token, Holder: known.lock.Holder,
 	}}
-	got, err := l.runAcquire(ctx, a, false, known.epoch)
+	got, err := l.runAcquire(ctx, a, false, known.endedUnless(sent))
 	if err != nil {
 		return false
 	}
@@ -97,11 +97,22 @@ func (l *Locker) claim(ctx context.Context, known localLock) bool {
 	return true
 }
 
+// endedUnless is the epoch in which the grant was given back if Redis does not know
+// it. "" if that says nothing: Redis never knew it, or has let it go by itself,
+// because what was extended without Redis did not reach it.
+func (l *localLock) endedUnless(now time.Time) (epoch string) {
+	if now.After(l.inRedis) {
+		return ""
+	}
+	return l.epoch
+}
+
 // claimAgain claims a grant that Redis does not know although this instance made
-// it: made without Redis, or forgotten by the server, whose epoch is new then.
+// it: made or extended without Redis, or forgotten by the server, whose epoch is new
+// then.
 func (l *Locker) claimAgain(ctx context.Context, claim LockClaim, got lockReply) bool {
 	known, ok := l.table.find(claim)
-	if !ok || got.grant != "" || (known.epoch != "" && known.epoch == got.epoch) {
+	if epoch := known.endedUnless(time.Now()); !ok || got.grant != "" || (epoch != "" && epoch == got.epoch) {
 		return false
 	}
 	return l.claim(ctx, known)
@@ -157,7 +168,7 @@ func (t *lockTable) confirm(lock Lock, epoch string) bool {
 	if l == nil || l.lock.Grant != lock.Grant {
 		return false
 	}
-	l.lock, l.epoch = lock, epoch
+	l.lock, l.epoch, l.inRedis = lock, epoch, lock.ends
 	return true
 }
 

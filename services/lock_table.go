@@ -26,9 +26,10 @@ type lockTable struct {
 }
 
 type localLock struct {
-	lock  Lock
-	epoch string // the shard's when Redis granted it; "" when it did not
-	queue []localWaiter
+	lock    Lock
+	epoch   string    // the shard's when Redis granted it; "" when it did not
+	inRedis time.Time // the end that Redis knows, if it granted it
+	queue   []localWaiter
 }
 
 type localWaiter struct {
@@ -52,13 +53,17 @@ func newLockTable(maxHold time.Duration) *lockTable {
 	}
 }
 
-// learn remembers a grant that Redis made or extended.
+// learn remembers a grant that Redis made or extended, unless its end was heard of
+// before that reply.
 func (t *lockTable) learn(lock Lock, epoch string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.sweep(time.Now())
+	if t.ended.has(lock.Grant) {
+		return
+	}
 	t.replacing(lock.Resource, lock.Grant)
-	t.locks[lock.Resource] = &localLock{lock: lock, epoch: epoch}
+	t.locks[lock.Resource] = &localLock{lock: lock, epoch: epoch, inRedis: lock.ends}
 }
 
 // replacing remembers that whatever grant was there before is over.
@@ -69,16 +74,9 @@ func (t *lockTable) replacing(resource, grant string) {
 }
 
 // heardEnd follows what ends on other instances, so that an outage finds no grant
-// here that has ended elsewhere. It answers the grant that is over, "" if none is.
-func (t *lockTable) heardEnd(g *storedGrant) (over string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if l := t.locks[g.resource]; l == nil || l.epoch == "" || l.lock.Grant != g.id {
-		return ""
-	}
-	t.endLocked(g.resource, g.id)
-	return g.id
-}
+// here that has ended elsewhere. A grant that is not known here may be one whose
+// reply is on its way.
+func (t *lockTable) heardEnd(g *storedGrant) { t.end(g.resource, g.id) }
 
 // knows reports whether Redis made or extended a grant through this instance.
 func (t *lockTable) knows(claim LockClaim) bool {

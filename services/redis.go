@@ -185,6 +185,9 @@ func WithRedisBudget(ctx context.Context) context.Context {
 	return context.WithValue(ctx, budgetKey{}, new(budget))
 }
 
+// errNotSent is the end of a call that cannot have reached Redis.
+var errNotSent = fmt.Errorf("redis: %w", models.ErrUnavailable)
+
 // Do runs fn, which sends one command or script, through the door. A nil reply
 // is rueidis.Nil. Everything that means "not now" is models.ErrUnavailable; the
 // command may have been executed all the same, so it must be safe to repeat. A ctx
@@ -198,7 +201,7 @@ func (r *Redis) Do(ctx context.Context, fn func(context.Context, rueidis.Client)
 func (r *Redis) doOn(ctx context.Context, client *rueidis.Client, fn func(context.Context, rueidis.Client) rueidis.RedisResult) (rueidis.RedisMessage, error) {
 	if r.opt.Disabled || client == nil || (!r.breaker.IsClosed() && !recovering(ctx)) {
 		r.calls.skipped.Inc()
-		return rueidis.RedisMessage{}, fmt.Errorf("redis: %w", models.ErrUnavailable)
+		return rueidis.RedisMessage{}, errNotSent
 	}
 	allowed := r.opt.Timeout
 	spending, limited := ctx.Value(budgetKey{}).(*budget)
@@ -206,7 +209,7 @@ func (r *Redis) doOn(ctx context.Context, client *rueidis.Client, fn func(contex
 		allowed -= time.Duration(spending.spent.Load())
 		if allowed <= 0 {
 			r.calls.skipped.Inc()
-			return rueidis.RedisMessage{}, fmt.Errorf("redis: the request's budget is spent: %w", models.ErrUnavailable)
+			return rueidis.RedisMessage{}, fmt.Errorf("the request's budget is spent: %w", errNotSent)
 		}
 	}
 	start := time.Now()

@@ -23,7 +23,7 @@ end
 
 local function resource_of(grant)
   local length, rest = string.match(string.sub(grant, 105), '^(%d+):(.*)$')
-  return string.sub(rest, 1, length)
+  return string.sub(rest, 1, tonumber(length))
 end
 
 local function waiters()
