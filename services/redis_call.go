@@ -1,0 +1,198 @@
+package services
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"gatehouse/models"
+)
+
+type budgetKey struct{}
+
+// budget is what the calls of one request have spent in Redis together.
+type budget struct{ spent atomic.Int64 }
+
+// WithRedisBudget makes all Redis calls under the returned context share one
+// Timeout: after one that timed out, the rest answer ErrUnavailable at once. A
+// second call starts a new budget.
+func WithRedisBudget(ctx context.Context) context.Context {
+	return context.WithValue(ctx, budgetKey{}, new(budget))
+}
+
+// errNotSent is the end of a call that cannot have reached Redis.
+var errNotSent = fmt.Errorf("redis: %w", models.ErrUnavailable)
+
+// Do runs fn, which sends one command or script, through the door. A nil reply
+// is rueidis.Nil. Everything that means "not now" is models.ErrUnavailable; the
+// command may have been executed all the same, so it must be safe to repeat. A ctx
+// without a deadline that is cancelled meanwhile ends the call not before Timeout.
+func (r *Redis) Do(ctx context.Context, fn func(context.Context, rueidis.Client) rueidis.RedisResult) (rueidis.RedisMessage, error) {
+	return r.doOn(ctx, r.client.Load(), fn)
+}
+
+// doOn is Do on connections of their own; a nil client is one that is not
+// connected yet.
+func (r *Redis) doOn(ctx context.Context, client *rueidis.Client, fn func(context.Context, rueidis.Client) rueidis.RedisResult) (rueidis.RedisMessage, error) {
+	if r.opt.Disabled || client == nil || (!r.breaker.IsClosed() && !recovering(ctx)) {
+		r.calls.skipped.Inc()
+		return rueidis.RedisMessage{}, errNotSent
+	}
+	allowed := r.opt.Timeout
+	spending, limited := ctx.Value(budgetKey{}).(*budget)
+	if limited {
+		allowed -= time.Duration(spending.spent.Load())
+		if allowed <= 0 {
+			r.calls.skipped.Inc()
+			return rueidis.RedisMessage{}, fmt.Errorf("the request's budget is spent: %w", errNotSent)
+		}
+	}
+	start := time.Now()
+	msg, err := r.send(ctx, client, allowed, fn)
+	if limited {
+		spending.spent.Add(int64(time.Since(start)))
+	}
+	return msg, r.judge(ctx, err, allowed)
+}
+
+// Exec runs a script through the door. All keys share one hash tag.
+func (r *Redis) Exec(ctx context.Context, script *rueidis.Lua, keys, args []string) (rueidis.RedisMessage, error) {
+	return r.Do(ctx, func(ctx context.Context, c rueidis.Client) rueidis.RedisResult {
+		return script.Exec(ctx, c, keys, args)
+	})
+}
+
+var errInFlight = errors.New("too many calls in flight")
+
+// send runs fn within allowed. While the connection is up, rueidis keeps to ctx by
+// itself; else the call may have to be left behind while it dials.
+func (r *Redis) send(ctx context.Context, client *rueidis.Client, allowed time.Duration,
+	fn func(context.Context, rueidis.Client) rueidis.RedisResult,
+) (rueidis.RedisMessage, error) {
+	if client != r.client.Load() {
+		return r.race(ctx, *client, allowed, fn)
+	}
+	lost := r.live.lost.Load()
+	if !r.live.now() {
+		msg, err := r.race(ctx, *client, allowed, fn)
+		if _, replied := rueidis.IsRedisErr(err); (err == nil || replied) && (*client).Mode() != rueidis.ClientModeCluster {
+			r.live.served(lost)
+		}
+		return msg, err
+	}
+	if err := ctx.Err(); err != nil {
+		return rueidis.RedisMessage{}, err
+	}
+	var call context.Context
+	if _, limited := ctx.Deadline(); limited || allowed < r.opt.Timeout-r.deadlines.grain {
+		var cancel context.CancelFunc
+		call, cancel = context.WithTimeout(ctx, allowed)
+		defer cancel()
+	} else {
+		call = r.deadlines.under(ctx, time.Now())
+	}
+	if err := r.place(call); err != nil {
+		return rueidis.RedisMessage{}, err
+	}
+	defer func() { <-r.inFlight }()
+	return fn(call, *client).ToMessage()
+}
+
+// place takes a place among the calls in flight, in time.
+func (r *Redis) place(ctx context.Context) error {
+	select {
+	case r.inFlight <- struct{}{}:
+		return nil
+	default:
+	}
+	select {
+	case r.inFlight <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("%w: %w", errInFlight, ctx.Err())
+	}
+}
+
+// race runs fn against the deadline, and leaves it behind when that passes.
+func (r *Redis) race(ctx context.Context, client rueidis.Client, allowed time.Duration,
+	fn func(context.Context, rueidis.Client) rueidis.RedisResult,
+) (rueidis.RedisMessage, error) {
+	ctx, cancel := context.WithTimeout(ctx, allowed)
+	defer cancel()
+	if err := r.place(ctx); err != nil {
+		return rueidis.RedisMessage{}, err
+	}
+	type reply struct {
+		msg rueidis.RedisMessage
+		err error
+	}
+	done := make(chan reply, 1)
+	go func() {
+		defer func() { <-r.inFlight }()
+		msg, err := fn(ctx, client).ToMessage()
+		done <- reply{msg, err}
+	}()
+	select {
+	case got := <-done:
+		return got.msg, got.err
+	case <-ctx.Done():
+		return rueidis.RedisMessage{}, ctx.Err()
+	}
+}
+
+// judge turns an error of a call into its meaning and tells the breaker.
+func (r *Redis) judge(ctx context.Context, err error, allowed time.Duration) error {
+	redisErr, replied := rueidis.IsRedisErr(err)
+	switch {
+	case err == nil || rueidis.IsRedisNil(err):
+		r.calls.ok.Inc()
+		r.recordSuccess()
+		return err
+	case ctx.Err() != nil: // the caller went away: says nothing about Redis
+		return fmt.Errorf("redis: %w: %w", models.ErrUnavailable, context.Cause(ctx))
+	case replied && !notNow(redisErr.Error()):
+		r.calls.failed.Inc()
+		r.recordSuccess()
+		r.log.Error("Redis refused a command", "error", redisErr.Error())
+	case errors.Is(err, context.DeadlineExceeded):
+		r.calls.timeout.Inc()
+		if allowed >= r.opt.Timeout/2 { // a rest of a budget proves nothing
+			r.recordFailure()
+		}
+	default:
+		r.calls.failed.Inc()
+		r.recordFailure()
+	}
+	return fmt.Errorf("redis: %w: %w", models.ErrUnavailable, err)
+}
+
+func (r *Redis) recordSuccess() {
+	if r.failing.Load() && r.failing.Swap(false) {
+		r.breaker.RecordSuccess()
+	}
+}
+
+func (r *Redis) recordFailure() {
+	r.failing.Store(true)
+	if r.breaker.IsClosed() {
+		r.breaker.RecordFailure()
+	}
+}
+
+// notNow reports whether an error reply means that Redis cannot serve now.
+func notNow(reply string) bool {
+	for _, prefix := range []string{
+		"LOADING", "OOM", "READONLY", "BUSY", "CLUSTERDOWN", "MASTERDOWN", "NOAUTH", "WRONGPASS", "NOPERM",
+		"TRYAGAIN", "MISCONF", "NOREPLICAS", "MOVED", "ASK", "ERR max number of clients",
+	} {
+		if strings.HasPrefix(reply, prefix) {
+			return true
+		}
+	}
+	return false
+}
