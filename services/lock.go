@@ -129,10 +129,11 @@ type Lock struct {
 	ends time.Time
 }
 
-// Extend makes the time left ttl from now, but ends the grant at MaxHold. Only
+// Extend makes the time left ttl from now, 30 s if that is zero or less, but ends the
+// grant at MaxHold. Only
 // the holder can: else the error is a *models.NotHeldError.
 func (l *Locker) Extend(ctx context.Context, claim LockClaim, ttl time.Duration) (Lock, error) {
-	ttl = orDefault(ttl, DefaultLockTTL)
+	ttl = leaseOf(ttl)
 	sent := time.Now()
 	share := ""
 	if !l.table.knows(claim) {

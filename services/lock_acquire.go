@@ -15,12 +15,21 @@ import (
 // LockRequest asks for a lock.
 type LockRequest struct {
 	Resource string
-	// TTL is the lease, in whole milliseconds and at most MaxHold. Zero is 30 s.
+	// TTL is the lease, rounded up to milliseconds and at most MaxHold. Zero or
+	// less is 30 s.
 	TTL    time.Duration
 	Holder models.Holder // UserID, Email and Reason are kept
 	// Token makes the request safe to repeat: the same token gets the same
 	// grant while that lives. It must be unguessable. Empty takes a new one.
 	Token string
+}
+
+// leaseOf is ttl, or the default where it says nothing.
+func leaseOf(ttl time.Duration) time.Duration {
+	if ttl <= 0 {
+		return DefaultLockTTL
+	}
+	return ttl
 }
 
 // NewLockToken is a new unguessable token of 128 random bits or more.
@@ -91,7 +100,7 @@ type attempt struct {
 }
 
 func (l *Locker) newAttempt(req LockRequest) *attempt {
-	req.TTL = min(orDefault(req.TTL, DefaultLockTTL), l.opt.MaxHold)
+	req.TTL = min(leaseOf(req.TTL), l.opt.MaxHold)
 	if req.Token == "" {
 		req.Token = NewLockToken()
 	}

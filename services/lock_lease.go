@@ -78,7 +78,7 @@ func (e *lockLease) mayPass() bool {
 // takeLease waits for a lease of another call in this instance, or takes one from
 // Redis if there is none.
 func (l *Locker) takeLease(ctx context.Context, req LockRequest) (*lockLease, error) {
-	req.TTL = min(orDefault(req.TTL, DefaultLockTTL), l.opt.MaxHold)
+	req.TTL = min(leaseOf(req.TTL), l.opt.MaxHold)
 	req.Token = NewLockToken()
 	key := leaseKey{req.Resource, writeGrant("", req.Holder), req.TTL}
 	g := l.groups

@@ -165,6 +165,26 @@ func TestLockExpiresAndIsCapped(t *testing.T) {
 	}
 }
 
+// A TTL of nothing or less is the default: it is no lock for nobody, and no error
+// of a script.
+func TestLockTTLOfNothing(t *testing.T) {
+	l := lockers(t, servicestest.StartRedis(t), 1, nil)[0]
+	for _, ttl := range []time.Duration{0, -time.Second} {
+		req := request("r", alice)
+		req.TTL = ttl
+		lock := mustAcquire(t, l, req)
+		if lock.TTL != services.DefaultLockTTL {
+			t.Errorf("%v: locked for %v", ttl, lock.TTL)
+		}
+		if extended, err := l.Extend(t.Context(), lock.LockClaim, ttl); err != nil || extended.TTL != services.DefaultLockTTL {
+			t.Errorf("%v: extended for %v, %v", ttl, extended.TTL, err)
+		}
+		if _, err := l.Release(t.Context(), lock.LockClaim); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func TestLockList(t *testing.T) {
 	all := lockers(t, servicestest.StartRedis(t), 2, nil)
 	var want []string
