@@ -47,7 +47,7 @@ docs-check: ## Check that docs/ is up to date
 	diff -ru docs "$$fresh/docs" || { echo "docs/ is out of date: run make docs" >&2; exit 1; }
 
 bench: ## Compare with other libraries side by side and print one table; wants a quiet machine
-	cd bench && go test -count=1 -timeout 30m .
+	cd bench && go test -count=1 -timeout 30m # no package named, or it would print nothing but ok
 
 proof: ## Run the proofs in full: histories, faults, topologies, no lost update, 10^7 decisions; takes hours, wants a quiet machine
 	GATEHOUSE_PROOF=1 go test -race -count=1 -timeout 2h -run Proof -skip 'RateLimit|Session' ./services ./proof

@@ -172,6 +172,9 @@ func (l *Locker) beatShards(ctx context.Context, awaited map[int][]string, held 
 			case held[shard] != "" && held[shard] != epoch, len(awaited[shard]) > 0 && l.waiters.newEpoch(shard, epoch):
 				l.forgotten(ctx, shard)
 			}
+			if err == nil {
+				l.table.heardEpoch(shard, epoch)
+			}
 			if err == nil && held[shard] != "" && seen.changed(shard, forced, lost) {
 				l.lookAfter(ctx, shard)
 			}

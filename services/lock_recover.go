@@ -99,8 +99,12 @@ func (l *Locker) claim(ctx context.Context, known localLock) bool {
 
 // endedUnless is the epoch in which the grant was given back if Redis does not know
 // it. "" if that says nothing: Redis never knew it, or has let it go by itself,
-// because what was extended without Redis did not reach it.
+// because what was extended without Redis did not reach it. A grant of another
+// instance ended there, for all we know, unless the server has forgotten it.
 func (l *localLock) endedUnless(now time.Time) (epoch string) {
+	if l.adopted != "" {
+		return l.adopted
+	}
 	if now.After(l.inRedis) {
 		return ""
 	}
@@ -168,7 +172,7 @@ func (t *lockTable) confirm(lock Lock, epoch string) bool {
 	if l == nil || l.lock.Grant != lock.Grant {
 		return false
 	}
-	l.lock, l.epoch, l.inRedis = lock, epoch, lock.ends
+	l.lock, l.epoch, l.inRedis, l.adopted = lock, epoch, lock.ends, ""
 	return true
 }
 

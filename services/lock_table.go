@@ -22,6 +22,7 @@ type lockTable struct {
 	owed   map[string]owedRelease // by grant: releases that Redis has not seen
 	forced map[string]models.LockStatus
 	users  map[string]struct{} // disabled or deleted: Redis may know locks of theirs
+	epochs [lockShards]string  // as beats have answered last
 	swept  time.Time
 }
 
@@ -29,6 +30,7 @@ type localLock struct {
 	lock    Lock
 	epoch   string    // the shard's when Redis granted it; "" when it did not
 	inRedis time.Time // the end that Redis knows, if it granted it
+	adopted string    // the shard's epoch when a grant of another instance was taken over without Redis
 	queue   []localWaiter
 }
 
@@ -189,7 +191,7 @@ func (t *lockTable) extend(now time.Time, claim LockClaim, ttl time.Duration) (L
 	}
 	l := t.live(now, claim.Resource)
 	if l == nil {
-		l = &localLock{lock: Lock{LockClaim: claim, Holder: models.Holder{Since: time.Now().UTC()}}}
+		l = &localLock{adopted: t.epochs[shardOf(claim.Resource)], lock: Lock{LockClaim: claim, Holder: models.Holder{Since: time.Now().UTC()}}}
 		t.locks[claim.Resource] = l
 	}
 	ttl = min(ttl, t.maxHold-time.Since(l.lock.Holder.Since))
@@ -199,6 +201,12 @@ func (t *lockTable) extend(now time.Time, claim LockClaim, ttl time.Duration) (L
 	}
 	l.lock.TTL, l.lock.ends, l.lock.ExpiresAt, l.lock.Degraded = ttl, now.Add(ttl), time.Now().Add(ttl).UTC(), true
 	return l.lock, nil
+}
+
+func (t *lockTable) heardEpoch(shard int, epoch string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.epochs[shard] = epoch
 }
 
 // release forgets a grant and remembers that it is over.

@@ -32,6 +32,7 @@ func oracleDecisions(t *testing.T) int {
 	return 100_000
 }
 
+// proofPolicies are low enough to be reached on a busy machine.
 func proofPolicies(leased bool) []models.Policy {
 	if leased {
 		return []models.Policy{
@@ -40,8 +41,8 @@ func proofPolicies(leased bool) []models.Policy {
 		}
 	}
 	return []models.Policy{
-		{Name: "log", Limit: 100, Window: time.Second, OnRedisDown: models.OnRedisDownClosed},
-		{Name: "gcra", Limit: 300, Window: time.Second, Algorithm: models.AlgorithmGCRA, OnRedisDown: models.OnRedisDownClosed},
+		{Name: "log", Limit: 50, Window: time.Second, OnRedisDown: models.OnRedisDownClosed},
+		{Name: "gcra", Limit: 60, Window: time.Second, Algorithm: models.AlgorithmGCRA, OnRedisDown: models.OnRedisDownClosed},
 	}
 }
 
