@@ -83,7 +83,7 @@ func (k *lockKeys) in(shard int, resource string) []string {
 // epoch is no longer knownEpoch, that is, if the server has forgotten it.
 func (l *Locker) runAcquire(ctx context.Context, a *attempt, queue bool, knownEpoch string) (lockReply, error) {
 	args := []string{
-		a.proof() + writeGrant(a.req.Resource, a.req.Holder), milliseconds(a.req.TTL), l.clock.after(time.Now(), l.redis.opt.Timeout),
+		a.proof() + writeGrant(a.req.Resource, a.req.Holder), milliseconds(a.req.TTL), l.givenUp(ctx),
 		strconv.Itoa(a.block),
 	}
 	switch {
@@ -95,7 +95,7 @@ func (l *Locker) runAcquire(ctx context.Context, a *attempt, queue bool, knownEp
 	keys := l.keys.of(a.req.Resource)
 	got, err := l.exec(ctx, l.scripts.acquire, keys, args)
 	if err == nil && got.code == lockTooLate { // or the server's clock was put forward: the reply told it
-		args[2] = l.clock.after(time.Now(), l.redis.opt.Timeout)
+		args[2] = l.givenUp(ctx)
 		got, err = l.exec(ctx, l.scripts.acquire, keys, args)
 	}
 	switch {
@@ -106,6 +106,16 @@ func (l *Locker) runAcquire(ctx context.Context, a *attempt, queue bool, knownEp
 		got.holder.Since = got.since
 	}
 	return got, err
+}
+
+// givenUp is when the caller stops to wait for a call that begins now, in the
+// server's time. What it sends after that finds the call executed, or never to be.
+func (l *Locker) givenUp(ctx context.Context) string {
+	now, patience := time.Now(), l.redis.opt.Timeout
+	if deadline, ok := ctx.Deadline(); ok {
+		patience = min(patience, deadline.Sub(now))
+	}
+	return l.clock.after(now, patience)
 }
 
 // Where the parts of a grant's text are, as the scripts keep it.

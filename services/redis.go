@@ -62,6 +62,7 @@ type Redis struct {
 	breaker   circuitbreaker.CircuitBreaker[any]
 	client    atomic.Pointer[rueidis.Client]
 	live      liveness
+	lane      *lane
 	deadlines *deadlines
 	inFlight  chan struct{}
 
@@ -104,6 +105,7 @@ func NewRedis(opt RedisOptions) *Redis {
 		ready:     make(chan struct{}),
 		deadlines: newDeadlines(opt.Timeout),
 	}
+	r.lane = newLane(r.opt.Client)
 	r.live.watch(&r.opt.Client)
 	calls := promauto.With(opt.Metrics).NewCounterVec(prometheus.CounterOpts{
 		Name: "gatehouse_redis_calls_total",
@@ -181,6 +183,7 @@ func (r *Redis) Close(ctx context.Context) error {
 		if client := r.client.Load(); client != nil {
 			(*client).Close()
 		}
+		r.lane.close()
 	}()
 	select {
 	case <-done:

@@ -70,7 +70,8 @@ func (r *Redis) Exec(ctx context.Context, script *rueidis.Lua, keys, args []stri
 var errInFlight = errors.New("too many calls in flight")
 
 // send runs fn within allowed. While the connection is up, rueidis keeps to ctx by
-// itself; else the call may have to be left behind while it dials.
+// itself; else the call may have to be left behind while it dials. A call that is
+// alone takes the lane, and the shared connection if it is lost there.
 func (r *Redis) send(ctx context.Context, client *rueidis.Client, allowed time.Duration,
 	fn func(context.Context, rueidis.Client) rueidis.RedisResult,
 ) (rueidis.RedisMessage, error) {
@@ -79,7 +80,9 @@ func (r *Redis) send(ctx context.Context, client *rueidis.Client, allowed time.D
 	}
 	lost := r.live.lost.Load()
 	if !r.live.now() {
-		msg, err := r.race(ctx, *client, allowed, fn)
+		msg, err := r.race(ctx, *client, allowed, func(ctx context.Context, c rueidis.Client) rueidis.RedisResult {
+			return r.onShared(ctx, c, fn)
+		})
 		if _, replied := rueidis.IsRedisErr(err); (err == nil || replied) && (*client).Mode() != rueidis.ClientModeCluster {
 			r.live.served(lost)
 		}
@@ -100,7 +103,24 @@ func (r *Redis) send(ctx context.Context, client *rueidis.Client, allowed time.D
 		return rueidis.RedisMessage{}, err
 	}
 	defer func() { <-r.inFlight }()
-	return fn(call, *client).ToMessage()
+	if len(r.inFlight) == 1 {
+		if alone := r.lane.take(); alone != nil {
+			result := fn(call, alone)
+			r.lane.free()
+			if result.NonRedisError() == nil || call.Err() != nil {
+				return result.ToMessage()
+			}
+		}
+	}
+	return r.onShared(call, *client, fn).ToMessage()
+}
+
+// onShared runs fn on the connection that all calls share.
+func (r *Redis) onShared(ctx context.Context, client rueidis.Client, fn func(context.Context, rueidis.Client) rueidis.RedisResult) rueidis.RedisResult {
+	before := r.lane.left.Load()
+	result := fn(ctx, client)
+	r.lane.followed(before, result.NonRedisError())
+	return result
 }
 
 // place takes a place among the calls in flight, in time.

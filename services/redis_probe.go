@@ -63,6 +63,13 @@ func (r *Redis) probe(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if (*client).Mode() == rueidis.ClientModeStandalone {
+		r.spawn(func(ctx context.Context) {
+			ctx, cancel := context.WithTimeout(ctx, r.opt.Timeout)
+			defer cancel()
+			r.lane.keep(ctx)
+		})
+	}
 	if r.breaker.IsClosed() {
 		return nil
 	}

@@ -1,0 +1,91 @@
+package services
+
+import (
+	"context"
+	"sync/atomic"
+
+	"github.com/redis/rueidis"
+)
+
+// lane is a second connection to the one server, for a call that is alone: there it
+// writes and reads by itself, where on the shared connection it would wake two
+// goroutines that have nothing to bundle. It is never needed: calls that cannot
+// have it go on the shared one.
+type lane struct {
+	opt    rueidis.ClientOption
+	client atomic.Pointer[rueidis.Client]
+	live   liveness
+	busy   atomic.Bool // with two calls at a time rueidis would give up writing in the caller
+	used   atomic.Bool // since the last probe
+
+	// Calls on the shared connection are answered in order. One whose caller left
+	// may still be on its way there, and what follows on the lane would overtake it:
+	// a release the acquire that it is to undo.
+	left     atomic.Uint64 // how many callers have left theirs
+	answered atomic.Uint64 // as it was before the last call that was answered
+}
+
+func newLane(opt rueidis.ClientOption) *lane {
+	l := &lane{opt: opt}
+	l.opt.AlwaysPipelining = false
+	l.opt.DisableCache = true // tracking needs a goroutine that reads
+	l.opt.ForceSingleClient = true
+	l.opt.MaxFlushDelay = 0
+	l.opt.Dialer.KeepAlive = -1 // rueidis would ping at such an interval, beside calls; the probe does it instead
+	l.live.watch(&l.opt)
+	return l
+}
+
+// take is the lane's client, for a caller who calls free afterwards; nil if the lane
+// cannot be had now.
+func (l *lane) take() rueidis.Client {
+	if !l.live.now() || l.answered.Load() != l.left.Load() || !l.busy.CompareAndSwap(false, true) {
+		return nil
+	}
+	l.used.Store(true)
+	return *l.client.Load()
+}
+
+func (l *lane) free() { l.busy.Store(false) }
+
+// followed is told how a call on the shared connection ended, and what left was
+// before it.
+func (l *lane) followed(before uint64, err error) {
+	if err != nil {
+		l.left.Add(1)
+	} else if l.answered.Load() != before {
+		l.answered.Store(before)
+	}
+}
+
+// keep connects the lane anew if it is not connected, and notices when it no longer
+// is. It returns when that has come to an end, and not much after ctx.
+func (l *lane) keep(ctx context.Context) {
+	if (l.live.now() && l.used.Swap(false)) || !l.busy.CompareAndSwap(false, true) {
+		return
+	}
+	defer l.free()
+	lost := l.live.lost.Load()
+	client := l.client.Load()
+	if client == nil {
+		connected, err := rueidis.NewClient(l.opt)
+		if connected == nil || err != nil {
+			if connected != nil {
+				connected.Close()
+			}
+			return
+		}
+		client = &connected
+		l.client.Store(client)
+	}
+	if (*client).Do(ctx, (*client).B().Ping().Build()).Error() == nil {
+		l.live.served(lost)
+	}
+}
+
+// close ends the connection; no call is under way any more.
+func (l *lane) close() {
+	if client := l.client.Load(); client != nil {
+		(*client).Close()
+	}
+}
