@@ -20,9 +20,15 @@ const degradedHeader = "X-Degraded"
 // Redis. Each part is named once, in the order above; other parts are ignored.
 // It has no effect once the answer was begun.
 func MarkDegraded(c *gin.Context, part string) {
-	named := append(strings.Split(c.Writer.Header().Get(degradedHeader), ", "), part)
+	known := []string{DegradedLocks, DegradedSessions, DegradedRateLimit}
+	before := c.Writer.Header()[degradedHeader]
+	if before == nil && slices.Contains(known, part) { // as always but with several parts
+		c.Writer.Header()[degradedHeader] = []string{part}
+		return
+	}
+	named := append(strings.Split(strings.Join(before, ", "), ", "), part)
 	var parts []string
-	for _, known := range []string{DegradedLocks, DegradedSessions, DegradedRateLimit} {
+	for _, known := range known {
 		if slices.Contains(named, known) {
 			parts = append(parts, known)
 		}

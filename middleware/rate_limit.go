@@ -8,13 +8,15 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/gin-gonic/gin"
 
 	"gatehouse/models"
 )
 
-// Limiter decides about hits; services.RateLimiter is one.
+// Limiter decides about hits; services.RateLimiter is one. It does not keep the
+// slice of hits.
 type Limiter interface {
 	Take(ctx context.Context, group string, hits ...models.Hit) ([]models.Decision, error)
 	Refund(ctx context.Context, decisions ...models.Decision) error
@@ -98,8 +100,12 @@ func RateLimit(limiter Limiter, policies ...Policy) gin.HandlerFunc {
 
 	plain := slices.IndexFunc(policies, func(p Policy) bool { return p.Headers != 0 }) < 0
 	refunds, texts := refundable(policies), new(policyTexts)
+	pool := sync.Pool{New: func() any { return &[]models.Hit{} }}
 	return func(c *gin.Context) {
-		hits, skipped, denied := hitsOf(c, policies)
+		room := pool.Get().(*[]models.Hit)
+		defer pool.Put(room)
+		hits, skipped, denied := hitsOf(c, policies, (*room)[:0])
+		*room = hits
 		if denied {
 			refuseDenied(c)
 			return
@@ -113,7 +119,7 @@ func RateLimit(limiter Limiter, policies ...Policy) gin.HandlerFunc {
 			return
 		}
 		told := decisionsWithout(decisions, skipped)
-		chosen := func(int) Headers { return 0 }
+		var chosen func(int) Headers // nil: all headers of each
 		if !plain {
 			chosen = headersOf(policies, told)
 		}
@@ -160,9 +166,9 @@ func refuse(c *gin.Context, policies []Policy, decisions []models.Decision, chos
 
 // hitsOf asks each policy what c costs, and returns which of the hits are of
 // policies that leave it alone. These go along with no cost, so that the keys
-// are counted in the same place with and without them.
-func hitsOf(c *gin.Context, policies []Policy) (hits []models.Hit, skipped []int, denied bool) {
-	hits = make([]models.Hit, 0, len(policies))
+// are counted in the same place with and without them. The hits are put in room.
+func hitsOf(c *gin.Context, policies []Policy, room []models.Hit) (hits []models.Hit, skipped []int, denied bool) {
+	hits = room
 	for i := range policies {
 		p := &policies[i]
 		hit := models.Hit{Policy: p.Policy, Key: p.Key(c), Cost: 1}
@@ -176,7 +182,7 @@ func hitsOf(c *gin.Context, policies []Policy) (hits []models.Hit, skipped []int
 			hit.Policy = withLimit(hit.Policy, p.LimitFor(c))
 		}
 		if p.Deny != nil && p.Deny(c) {
-			return nil, nil, true
+			return hits, nil, true
 		}
 		if hit.Cost <= 0 || p.Skip != nil && p.Skip(c) {
 			hit.Cost = -1

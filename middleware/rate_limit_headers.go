@@ -42,27 +42,46 @@ const (
 // replaces it. Shadow policies are not told. X-Degraded is set if one was
 // decided without Redis.
 func WriteDecisions(c *gin.Context, decisions []models.Decision) {
-	writeDecisions(c, decisions, func(int) Headers { return 0 }, nil)
+	writeDecisions(c, decisions, nil, nil)
 }
 
 func writeDecisions(c *gin.Context, decisions []models.Decision, chosen func(int) Headers, texts *policyTexts) {
 	header := c.Writer.Header()
-	var room [4]models.Decision
-	listed := readDecisions(header, room[:0])
+	degraded := false
+	alike := chosen == nil && header[policyHeader] == nil
+	for i := range decisions {
+		degraded = degraded || decisions[i].Degraded
+		alike = alike && !decisions[i].Policy.Shadow
+	}
+	if degraded {
+		MarkDegraded(c, DegradedRateLimit)
+	}
+	if alike { // as nearly always
+		setHeaders(header, decisions, tightestOf(decisions), texts)
+		return
+	}
+	writeMixed(header, decisions, chosen, texts)
+}
+
+// writeMixed writes decisions of which some are not told, or not with all headers,
+// or together with those written before.
+func writeMixed(header http.Header, decisions []models.Decision, chosen func(int) Headers, texts *policyTexts) {
+	listed := readDecisions(header, nil)
 	var unlisted, hidden []*models.Decision // of which only, and all but, the legacy headers tell
 	if header[legacyLimitHeader] == nil {
 		for i := range listed {
 			hidden = append(hidden, &models.Decision{Policy: listed[i].Policy})
 		}
 	}
-	degraded := false
 	for i := range decisions {
 		d := &decisions[i]
-		degraded = degraded || d.Degraded
 		if d.Policy.Shadow {
 			continue
 		}
-		headers := chosen(i)
+		headers := Headers(0)
+		if chosen != nil {
+			headers = chosen(i)
+		}
 		if headers&NoLegacyHeaders != 0 {
 			hidden = append(hidden, d)
 		}
@@ -89,13 +108,18 @@ func writeDecisions(c *gin.Context, decisions []models.Decision, chosen func(int
 	for _, d := range unlisted {
 		consider(d)
 	}
-	switch {
-	case degraded && header[degradedHeader] == nil: // as always but with several parts
-		header[degradedHeader] = []string{DegradedRateLimit}
-	case degraded:
-		MarkDegraded(c, DegradedRateLimit)
-	}
 	setHeaders(header, listed, tightest, texts)
+}
+
+// tightestOf is the decision that leaves the client least, nil if there is none.
+func tightestOf(decisions []models.Decision) *models.Decision {
+	var tightest *models.Decision
+	for i := range decisions {
+		if d := &decisions[i]; tightest == nil || tighter(d, tightest) {
+			tightest = d
+		}
+	}
+	return tightest
 }
 
 func indexOf(decisions []models.Decision, policy string) int {
@@ -236,7 +260,7 @@ func tighter(a, b *models.Decision) bool {
 // of them is Barred it answers 403 forbidden: trying again is of no use. At least
 // one decision is not allowed.
 func RefuseQuota(c *gin.Context, decisions []models.Decision) {
-	refuseQuota(c, decisions, "", func(int) Headers { return 0 })
+	refuseQuota(c, decisions, "", nil)
 }
 
 func refuseQuota(c *gin.Context, decisions []models.Decision, message string, chosen func(int) Headers) {
