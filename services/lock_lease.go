@@ -45,6 +45,8 @@ type lockLease struct {
 	stop  context.CancelFunc
 	done  chan struct{} // closed when nobody extends the lease any more
 
+	givenBack bool // whoever has the turn sets it
+
 	mu     sync.Mutex
 	fence  *int64 // of the next turn
 	turns  int
@@ -176,11 +178,13 @@ func (l *Locker) passLease(ctx context.Context, lease *lockLease) {
 func (l *Locker) endLease(ctx context.Context, lease *lockLease) {
 	lease.stop()
 	<-lease.done
-	l.releaseAfter(ctx, lease.lock.LockClaim)
+	if !lease.givenBack {
+		l.releaseAfter(ctx, lease.lock.LockClaim)
+	}
 }
 
-// renewLease reserves fences for another row, unless another instance waits or
-// the lease is old: then others get their turn.
+// renewLease reserves fences for another row. If another instance waits it gives
+// the lock back in the same step; an old lease is not renewed either.
 func (l *Locker) renewLease(ctx context.Context, lease *lockLease) bool {
 	g := l.groups
 	g.mu.Lock()
@@ -193,9 +197,15 @@ func (l *Locker) renewLease(ctx context.Context, lease *lockLease) bool {
 	defer cancel()
 	lock := lease.lock
 	got, err := l.run(ctx, l.scripts.extend, lock.Resource, proofOf(lock.LockClaim),
-		milliseconds(lease.req.TTL), milliseconds(l.opt.MaxHold), strconv.Itoa(handOversInARow), "")
+		milliseconds(lease.req.TTL), milliseconds(l.opt.MaxHold), strconv.Itoa(handOversInARow), "", "1")
+	if err == nil && got.code == lockGivenBack {
+		lease.givenBack = true
+		l.table.release(lock.LockClaim)
+		l.passedOn(got)
+		return false
+	}
 	fence, parseErr := strconv.ParseInt(got.extra, 10, 64)
-	if err != nil || parseErr != nil || got.code != lockDone || got.waiting > 0 {
+	if err != nil || parseErr != nil || got.code != lockDone {
 		return false
 	}
 	lease.mu.Lock()

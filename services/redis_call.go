@@ -71,7 +71,7 @@ var errInFlight = errors.New("too many calls in flight")
 
 // send runs fn within allowed. While the connection is up, rueidis keeps to ctx by
 // itself; else the call may have to be left behind while it dials. A call that is
-// alone takes the lane, and the shared connection if it is lost there.
+// alone takes the lane.
 func (r *Redis) send(ctx context.Context, client *rueidis.Client, allowed time.Duration,
 	fn func(context.Context, rueidis.Client) rueidis.RedisResult,
 ) (rueidis.RedisMessage, error) {
@@ -105,11 +105,8 @@ func (r *Redis) send(ctx context.Context, client *rueidis.Client, allowed time.D
 	defer func() { <-r.inFlight }()
 	if len(r.inFlight) == 1 {
 		if alone := r.lane.take(); alone != nil {
-			result := fn(call, alone)
-			r.lane.free()
-			if result.NonRedisError() == nil || call.Err() != nil {
-				return result.ToMessage()
-			}
+			defer r.lane.free()
+			return fn(call, alone).ToMessage()
 		}
 	}
 	return r.onShared(call, *client, fn).ToMessage()

@@ -4,10 +4,15 @@
 -- ARGV[3] -> longest hold since the grant (milliseconds)
 -- ARGV[4] -> how many more fences to reserve, 0 for none
 -- ARGV[5] -> '1' if the extending instance did not make the grant: it knows of it from now on
--- returns the reply, with the first fence reserved; code 1: extended, 0: not held by this grant
+-- ARGV[6] -> '1' to give the lock back instead if somebody waits for it
+-- returns the reply, with the first fence reserved or "instance id" of the waiter it was granted to; code 1: extended,
+--   2: given back, 0: not held by this grant
 local lock = current()
 if not lock or lock.proof ~= ARGV[1] then
   return reply(0, lock, 0)
+end
+if ARGV[6] == '1' and redis.call('EXISTS', KEYS[2]) == 1 then
+  return reply(2, nil, 0, free(lock, 'released'))
 end
 local ttl = math.min(tonumber(ARGV[2]), tonumber(string.sub(lock.grant, 17, 29)) + tonumber(ARGV[3]) - now)
 if ttl <= 0 then
