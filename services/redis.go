@@ -24,8 +24,8 @@ const (
 	defaultInFlight  = 512 // below rueidis's ring of 1,024, so a full ring never blocks
 	dialTimeout      = 250 * time.Millisecond
 	connWriteTimeout = time.Second
-	flushDelay       = 20 * time.Microsecond // how long a write waits for others to share it; a call that is alone does not
-	clientCacheBytes = 16 << 20              // per connection
+	crowd            = 8        // so many calls at once share their writes
+	clientCacheBytes = 16 << 20 // per connection
 )
 
 // RedisOptions configures a Redis.
@@ -93,7 +93,6 @@ func NewRedis(opt RedisOptions) *Redis {
 	opt.Client.AlwaysPipelining = true // a deadline then abandons the reply, not the connection
 	opt.Client.DisableRetry = true
 	opt.Client.PipelineMultiplex = -1 // one connection to a server: calls at the same time share their writes
-	opt.Client.MaxFlushDelay = flushDelay
 	if opt.Embedded {
 		opt.Client.ForceSingleClient = true
 		opt.Client.DisableCache = true
@@ -106,7 +105,7 @@ func NewRedis(opt RedisOptions) *Redis {
 		deadlines: newDeadlines(opt.Timeout),
 	}
 	r.lane = newLane(r.opt.Client)
-	r.live.watch(&r.opt.Client)
+	r.live.watch(&r.opt.Client, r.letOthersWrite)
 	calls := promauto.With(opt.Metrics).NewCounterVec(prometheus.CounterOpts{
 		Name: "gatehouse_redis_calls_total",
 		Help: "Redis calls by result: ok, failed, timeout, or skipped because Redis was known to be away.",

@@ -30,9 +30,8 @@ func newLane(opt rueidis.ClientOption) *lane {
 	l.opt.AlwaysPipelining = false
 	l.opt.DisableCache = true // tracking needs a goroutine that reads
 	l.opt.ForceSingleClient = true
-	l.opt.MaxFlushDelay = 0
 	l.opt.Dialer.KeepAlive = -1 // rueidis would ping at such an interval, beside calls; the probe does it instead
-	l.live.watch(&l.opt)
+	l.live.watch(&l.opt, func() {})
 	return l
 }
 

@@ -25,8 +25,8 @@ func (l *liveness) now() bool { return l.up.Load() == l.lost.Load()+1 }
 // served tells that a call that began when lost was so many has succeeded.
 func (l *liveness) served(lost uint64) { l.up.Store(lost + 1) }
 
-// watch lets connections tell when they are lost.
-func (l *liveness) watch(opt *rueidis.ClientOption) {
+// watch lets connections tell when they are lost. Before each write they call yield.
+func (l *liveness) watch(opt *rueidis.ClientOption, yield func()) {
 	dial := opt.DialCtxFn
 	if dial == nil {
 		dial = dialTCP
@@ -36,7 +36,7 @@ func (l *liveness) watch(opt *rueidis.ClientOption) {
 		if err != nil {
 			return nil, err
 		}
-		return &watchedConn{Conn: conn, lose: sync.OnceFunc(func() { l.lost.Add(1) })}, nil
+		return &watchedConn{Conn: conn, yield: yield, lose: sync.OnceFunc(func() { l.lost.Add(1) })}, nil
 	}
 }
 
@@ -52,7 +52,8 @@ func dialTCP(ctx context.Context, addr string, dialer *net.Dialer, config *tls.C
 // learns it after us.
 type watchedConn struct {
 	net.Conn
-	lose func()
+	yield func()
+	lose  func()
 }
 
 func (c *watchedConn) Read(b []byte) (int, error) {
@@ -64,6 +65,7 @@ func (c *watchedConn) Read(b []byte) (int, error) {
 }
 
 func (c *watchedConn) Write(b []byte) (int, error) {
+	c.yield()
 	n, err := c.Conn.Write(b)
 	if err != nil {
 		c.lose()
