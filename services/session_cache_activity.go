@@ -56,7 +56,7 @@ func newSessionActivity(idle time.Duration) *sessionActivity {
 // this instance has seen within the idle timeout, to 50 ms, is not ended by it.
 func (c *SessionCache) Seen(s models.Session) {
 	now := time.Now()
-	if !s.Live(now) {
+	if now.Sub(s.LastSeen) < seenPrecision || !s.Live(now) {
 		return
 	}
 	if key, ok := keyOfHash(s.Hash); ok {
