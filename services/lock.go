@@ -39,6 +39,10 @@ type LockerOptions struct {
 	OnRedisDown models.OnRedisDown
 	// MaxHold caps extending. Zero is 1 hour.
 	MaxHold time.Duration
+	// Clock is read in place of time.Now for the times that are told or compared
+	// with those of others: Since, ExpiresAt, the end of tokens. Leases do not ask
+	// it: they are counted on the monotonic clock. Nil is time.Now.
+	Clock func() time.Time
 	// Logger is told of conflicts after an outage. Nil is slog.Default.
 	Logger *slog.Logger
 	// Metrics registers the collectors. Nil registers none.
@@ -80,7 +84,11 @@ func NewLocker(redis *Redis, opt *LockerOptions) *Locker {
 		events: &lockEvents{listeners: map[chan models.LockEvent]struct{}{}}, scripts: loadLockScripts(redis.Key("locks"), redis.Key("ends")), keys: newLockKeys(redis),
 	}
 	l.opt.MaxHold = orDefault(opt.MaxHold, DefaultMaxHold)
-	l.table = newLockTable(l.opt.MaxHold)
+	if l.opt.Clock == nil {
+		l.opt.Clock = time.Now
+	}
+	l.clock.wall, l.events.wall = l.opt.Clock, l.opt.Clock
+	l.table = newLockTable(l.opt.MaxHold, l.opt.Clock)
 	if l.opt.Logger == nil {
 		l.opt.Logger = slog.Default()
 	}
@@ -325,6 +333,7 @@ func (l *Locker) exec(ctx context.Context, script *rueidis.Lua, keys, args []str
 		return lockReply{}, err
 	}
 	got, err := readLockReply(msg)
+	got.heard = l.opt.Clock()
 	if err == nil && got.now != 0 {
 		l.clock.heard(time.Now(), got.now)
 	}

@@ -195,8 +195,9 @@ type lockReply struct {
 	note      string
 	waiting   int
 	epoch     string
-	extra     string // acquire: arrival; release and force: who has it next; extend: the first fence reserved
-	now       int64  // the server's, in milliseconds
+	extra     string    // acquire: arrival; release and force: who has it next; extend: the first fence reserved
+	now       int64     // the server's, in milliseconds
+	heard     time.Time // by this instance's wall clock
 }
 
 func readLockReply(msg rueidis.RedisMessage) (lockReply, error) {
@@ -249,7 +250,7 @@ func (r lockReply) status(resource string) models.LockStatus {
 	s := models.LockStatus{Resource: resource, Held: r.grant != "", Waiting: r.waiting}
 	if s.Held {
 		s.Holder, s.Grant, s.Fence, s.TTL = r.holder, r.grant, &r.fence, r.remaining
-		s.ExpiresAt = time.Now().Add(r.remaining).UTC()
+		s.ExpiresAt = r.heard.Add(r.remaining).UTC()
 	}
 	return s
 }
@@ -258,7 +259,7 @@ func (r lockReply) status(resource string) models.LockStatus {
 func (r lockReply) lock(claim LockClaim, sent time.Time) Lock {
 	claim.Grant = r.grant // a repeated token has its first grant
 	return Lock{
-		LockClaim: claim, Holder: r.holder, Fence: &r.fence, TTL: r.remaining, ExpiresAt: time.Now().Add(r.remaining).UTC(),
+		LockClaim: claim, Holder: r.holder, Fence: &r.fence, TTL: r.remaining, ExpiresAt: r.heard.Add(r.remaining).UTC(),
 		Note: r.note, Repeated: r.code == lockRepeated, ends: sent.Add(r.remaining - drift(r.remaining)),
 	}
 }
