@@ -24,10 +24,11 @@ const (
 	// DefaultMaxHold is how long a grant can last, however often it is extended.
 	DefaultMaxHold = time.Hour
 
-	waiterPoll  = 50 * time.Millisecond  // how often a waiter asks the instance's own table
-	waiterAsk   = 3 * time.Second        // how often it asks Redis although nobody woke it
-	waiterAlive = 250 * time.Millisecond // waiters of a silent instance are skipped after this
-	cleanUpTime = time.Second            // for giving back what a caller who left had asked for
+	waiterPoll    = 50 * time.Millisecond  // how often a waiter asks the instance's own table
+	waiterAsk     = 3 * time.Second        // how often it asks Redis although nobody woke it
+	waiterAlive   = 240 * time.Millisecond // waiters of a silent instance are skipped after this, and a round trip
+	waiterConfirm = 100 * time.Millisecond // the least a waiter has to take what it was granted
+	cleanUpTime   = time.Second            // for giving back what a caller who left had asked for
 )
 
 // LockerOptions configures a Locker.

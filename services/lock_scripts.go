@@ -28,7 +28,7 @@ type lockScripts struct {
 
 // loadLockScripts puts what is the same at every call into the scripts.
 func loadLockScripts(events, ends string) lockScripts {
-	constants := strings.NewReplacer("ALIVE", milliseconds(waiterAlive), "EVENTS", strconv.Quote(events), "ENDS", strconv.Quote(ends))
+	constants := strings.NewReplacer("ALIVE", milliseconds(waiterAlive), "CONFIRM", milliseconds(waiterConfirm), "EVENTS", strconv.Quote(events), "ENDS", strconv.Quote(ends))
 	load := func(name string, before ...string) *rueidis.Lua {
 		text := ""
 		for _, part := range append(before, "lock_common", name) {
