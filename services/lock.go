@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promauto"
 	"github.com/redis/rueidis"
 
 	"gatehouse/models"
@@ -70,8 +69,7 @@ type Locker struct {
 	clock    serverClock
 	scripts  lockScripts
 
-	operations map[[2]string]prometheus.Counter // by operation and outcome
-	conflicts  prometheus.Counter
+	metrics *lockMetrics
 }
 
 // NewLocker returns a Locker; nil options mean the defaults. Its background work
@@ -93,20 +91,7 @@ func NewLocker(redis *Redis, opt *LockerOptions) *Locker {
 	if l.opt.Logger == nil {
 		l.opt.Logger = slog.Default()
 	}
-	operations := promauto.With(opt.Metrics).NewCounterVec(prometheus.CounterOpts{
-		Name: "gatehouse_lock_operations_total",
-		Help: "Lock operations by outcome: done, refused, degraded or unavailable.",
-	}, []string{"operation", "outcome"})
-	l.operations = map[[2]string]prometheus.Counter{}
-	for _, operation := range []string{"acquire", "extend", "check", "release", "force"} {
-		for _, outcome := range []string{"done", "refused", "degraded", "unavailable"} {
-			l.operations[[2]string{operation, outcome}] = operations.WithLabelValues(operation, outcome)
-		}
-	}
-	l.conflicts = promauto.With(opt.Metrics).NewCounter(prometheus.CounterOpts{
-		Name: "gatehouse_lock_conflicts_total",
-		Help: "Locks granted without Redis that somebody else had when Redis returned.",
-	})
+	l.metrics = newLockMetrics(opt.Metrics)
 	redis.OnRecover(l.reconcile)
 	redis.Subscribe("grants:"+l.instance, l.waiters.wake)
 	redis.Subscribe("ends", l.heardEnd)
@@ -317,10 +302,6 @@ func (l *Locker) Note(ctx context.Context, lock Lock, note string) (string, erro
 
 func (l *Locker) mayDegrade(err error) bool {
 	return errors.Is(err, models.ErrUnavailable) && l.opt.OnRedisDown == models.OnRedisDownOpen
-}
-
-func (l *Locker) count(operation, outcome string) {
-	l.operations[[2]string{operation, outcome}].Inc()
 }
 
 // run executes one of the scripts on the keys of a resource.

@@ -147,6 +147,7 @@ func (l *Locker) newLease(ctx context.Context, key leaseKey, req LockRequest) (*
 		defer close(lease.done)
 		defer l.groups.end(lease)
 		l.keepExtending(extending, lease)
+		l.metrics.lease(context.Cause(alive))
 	}()
 	return lease, nil
 }
@@ -164,6 +165,7 @@ func (l *Locker) passLease(ctx context.Context, lease *lockLease) {
 	if queue := g.waiting[lease.key]; len(queue) > 0 {
 		g.waiting[lease.key] = queue[1:]
 		g.mu.Unlock()
+		l.metrics.handOvers.Inc()
 		queue[0] <- lease
 		return
 	}
