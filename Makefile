@@ -50,7 +50,7 @@ bench: ## Compare with other libraries side by side and print one table; wants a
 	cd bench && go test -count=1 -timeout 30m # no package named, or it would print nothing but ok
 
 proof: ## Run the proofs in full: histories, faults, topologies, no lost update, 10^7 decisions; takes hours, wants a quiet machine
-	GATEHOUSE_PROOF=1 go test -race -count=1 -timeout 2h -run Proof -skip 'RateLimit|Session' ./services ./proof
+	GATEHOUSE_PROOF=1 go test -v -race -count=1 -timeout 2h -run Proof -skip 'RateLimit|Session' ./services ./proof
 	GATEHOUSE_PROOF=1 go test -race -count=1 -timeout 4h -parallel 4 -v -run '^TestSession.*Proof' ./services
 	GATEHOUSE_PROOF=1 go test -v -count=1 -timeout 2h -run 'ProofRateLimit|NaiveModel|TextbookGCRA' ./services
 

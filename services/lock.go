@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promauto"
 	"github.com/redis/rueidis"
 
 	"gatehouse/models"
@@ -24,10 +23,11 @@ const (
 	// DefaultMaxHold is how long a grant can last, however often it is extended.
 	DefaultMaxHold = time.Hour
 
-	waiterPoll  = 50 * time.Millisecond  // how often a waiter asks the instance's own table
-	waiterAsk   = 3 * time.Second        // how often it asks Redis although nobody woke it
-	waiterAlive = 250 * time.Millisecond // waiters of a silent instance are skipped after this
-	cleanUpTime = time.Second            // for giving back what a caller who left had asked for
+	waiterPoll    = 50 * time.Millisecond  // how often a waiter asks the instance's own table
+	waiterAsk     = 3 * time.Second        // how often it asks Redis although nobody woke it
+	waiterAlive   = 240 * time.Millisecond // waiters of a silent instance are skipped after this, and a round trip
+	waiterConfirm = 100 * time.Millisecond // the least a waiter has to take what it was granted
+	cleanUpTime   = time.Second            // for giving back what a caller who left had asked for
 )
 
 // LockerOptions configures a Locker.
@@ -39,6 +39,10 @@ type LockerOptions struct {
 	OnRedisDown models.OnRedisDown
 	// MaxHold caps extending. Zero is 1 hour.
 	MaxHold time.Duration
+	// Clock is read in place of time.Now for the times that are told or compared
+	// with those of others: Since, ExpiresAt, the end of tokens. Leases do not ask
+	// it: they are counted on the monotonic clock. Nil is time.Now.
+	Clock func() time.Time
 	// Logger is told of conflicts after an outage. Nil is slog.Default.
 	Logger *slog.Logger
 	// Metrics registers the collectors. Nil registers none.
@@ -65,8 +69,7 @@ type Locker struct {
 	clock    serverClock
 	scripts  lockScripts
 
-	operations map[[2]string]prometheus.Counter // by operation and outcome
-	conflicts  prometheus.Counter
+	metrics *lockMetrics
 }
 
 // NewLocker returns a Locker; nil options mean the defaults. Its background work
@@ -80,24 +83,15 @@ func NewLocker(redis *Redis, opt *LockerOptions) *Locker {
 		events: &lockEvents{listeners: map[chan models.LockEvent]struct{}{}}, scripts: loadLockScripts(redis.Key("locks"), redis.Key("ends")), keys: newLockKeys(redis),
 	}
 	l.opt.MaxHold = orDefault(opt.MaxHold, DefaultMaxHold)
-	l.table = newLockTable(l.opt.MaxHold)
+	if l.opt.Clock == nil {
+		l.opt.Clock = time.Now
+	}
+	l.clock.wall, l.events.wall = l.opt.Clock, l.opt.Clock
+	l.table = newLockTable(l.opt.MaxHold, l.opt.Clock)
 	if l.opt.Logger == nil {
 		l.opt.Logger = slog.Default()
 	}
-	operations := promauto.With(opt.Metrics).NewCounterVec(prometheus.CounterOpts{
-		Name: "gatehouse_lock_operations_total",
-		Help: "Lock operations by outcome: done, refused, degraded or unavailable.",
-	}, []string{"operation", "outcome"})
-	l.operations = map[[2]string]prometheus.Counter{}
-	for _, operation := range []string{"acquire", "extend", "check", "release", "force"} {
-		for _, outcome := range []string{"done", "refused", "degraded", "unavailable"} {
-			l.operations[[2]string{operation, outcome}] = operations.WithLabelValues(operation, outcome)
-		}
-	}
-	l.conflicts = promauto.With(opt.Metrics).NewCounter(prometheus.CounterOpts{
-		Name: "gatehouse_lock_conflicts_total",
-		Help: "Locks granted without Redis that somebody else had when Redis returned.",
-	})
+	l.metrics = newLockMetrics(opt.Metrics)
 	redis.OnRecover(l.reconcile)
 	redis.Subscribe("grants:"+l.instance, l.waiters.wake)
 	redis.Subscribe("ends", l.heardEnd)
@@ -263,7 +257,7 @@ func (l *Locker) force(ctx context.Context, resource string, fence *int64, grant
 	if fence != nil {
 		wanted = strconv.FormatInt(*fence, 10)
 	}
-	got, err := l.run(ctx, l.scripts.force, resource, wanted, grant)
+	got, err := l.run(ctx, l.scripts.force, resource, wanted, grant, rand.Text())
 	switch {
 	case err == nil && got.code == lockRefused:
 		return models.LockStatus{}, fmt.Errorf("force %s: %w", resource, models.ErrNotFound)
@@ -310,10 +304,6 @@ func (l *Locker) mayDegrade(err error) bool {
 	return errors.Is(err, models.ErrUnavailable) && l.opt.OnRedisDown == models.OnRedisDownOpen
 }
 
-func (l *Locker) count(operation, outcome string) {
-	l.operations[[2]string{operation, outcome}].Inc()
-}
-
 // run executes one of the scripts on the keys of a resource.
 func (l *Locker) run(ctx context.Context, script *rueidis.Lua, resource string, args ...string) (lockReply, error) {
 	return l.exec(ctx, script, l.keys.of(resource)[:3], args)
@@ -325,6 +315,7 @@ func (l *Locker) exec(ctx context.Context, script *rueidis.Lua, keys, args []str
 		return lockReply{}, err
 	}
 	got, err := readLockReply(msg)
+	got.heard = l.opt.Clock()
 	if err == nil && got.now != 0 {
 		l.clock.heard(time.Now(), got.now)
 	}

@@ -52,7 +52,10 @@ func (l *Locker) TryAcquire(ctx context.Context, req LockRequest) (Lock, error) 
 // the grant was already under way. Waiting costs Redis one command every 80 ms per
 // instance and shard, however many wait, and one every 3 s per waiter.
 func (l *Locker) Acquire(ctx context.Context, req LockRequest) (Lock, error) {
-	return l.acquire(ctx, l.newAttempt(req))
+	done := l.metrics.wait()
+	lock, err := l.acquire(ctx, l.newAttempt(req))
+	done(err)
+	return lock, err
 }
 
 func (l *Locker) acquire(ctx context.Context, try *attempt) (Lock, error) {

@@ -3,6 +3,7 @@ package services
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -15,6 +16,7 @@ import (
 
 const (
 	waitingBeat = 80 * time.Millisecond  // for shards in which this instance waits
+	soonestBeat = 5 * time.Millisecond   // after another, when a lock ends
 	holdingBeat = 500 * time.Millisecond // for shards in which it only holds locks
 	sweepBeat   = 4                      // every so many of these go to all shards: somebody may have crashed
 )
@@ -123,13 +125,15 @@ func (l *Locker) passedOn(got lockReply) {
 }
 
 // beats says in each shard where this instance waits that it is alive, every
-// 80 ms, and looks every 500 ms whether the server still knows the locks it holds.
+// 80 ms and when a lock that it waits for can end, and looks every 500 ms whether
+// the server still knows the locks it holds.
 func (l *Locker) beats(ctx context.Context) {
-	beat := time.NewTicker(waitingBeat)
+	beat := time.NewTimer(0)
 	defer beat.Stop()
 	var last time.Time
 	var seen signs
 	for round := 0; ; {
+		start := time.Now()
 		awaited := l.waiters.awaited()
 		var held map[int]string
 		if now := time.Now(); now.Sub(last) >= holdingBeat {
@@ -140,7 +144,8 @@ func (l *Locker) beats(ctx context.Context) {
 			round++
 		}
 		all := held != nil && round%sweepBeat == 0
-		l.beatShards(ctx, awaited, held, all, &seen)
+		soonest := l.beatShards(ctx, awaited, held, all, &seen)
+		beat.Reset(min(waitingBeat-time.Since(start), soonest))
 		select {
 		case <-beat.C:
 		case <-ctx.Done():
@@ -157,15 +162,20 @@ func (l *Locker) tellExpired(now time.Time) {
 	}
 }
 
-func (l *Locker) beatShards(ctx context.Context, awaited map[int][]string, held map[int]string, all bool, seen *signs) {
+func (l *Locker) beatShards(ctx context.Context, awaited map[int][]string, held map[int]string, all bool, seen *signs) (soonest time.Duration) {
 	var group errgroup.Group
+	var ends [lockShards]time.Duration
 	for shard := range lockShards {
+		ends[shard] = waitingBeat
 		if len(awaited[shard]) == 0 && held[shard] == "" && !all {
 			continue
 		}
 		group.Go(func() error {
 			lost := l.redis.live.lost.Load()
-			epoch, forced, err := l.beat(ctx, shard, awaited[shard])
+			epoch, forced, end, err := l.beat(ctx, shard, awaited[shard])
+			if err == nil {
+				ends[shard] = end
+			}
 			switch {
 			case err != nil: // the waiters fall back to the instance's own table, or fail
 				l.waiters.wakeAll(shard)
@@ -182,28 +192,35 @@ func (l *Locker) beatShards(ctx context.Context, awaited map[int][]string, held 
 		})
 	}
 	_ = group.Wait()
+	return slices.Min(ends[:])
 }
 
-func (l *Locker) beat(ctx context.Context, shard int, awaited []string) (epoch, forced string, err error) {
+// beat is one word about a shard. soonest is when to look again for a lock that
+// ends before the next.
+func (l *Locker) beat(ctx context.Context, shard int, awaited []string) (epoch, forced string, soonest time.Duration, err error) {
 	waits := "0"
 	if len(awaited) > 0 {
 		waits = "1"
 	}
 	msg, err := l.redis.Exec(ctx, l.scripts.beat, l.keys.in(shard, "")[:3], append([]string{l.instance, waits}, awaited...))
 	if err != nil {
-		return "", "", err
+		return "", "", 0, err
 	}
 	answer, err := msg.AsStrSlice()
-	if err != nil || len(answer) < 3 {
-		return "", "", fmt.Errorf("read beat of %d fields: %w: %w", len(answer), models.ErrUnavailable, err)
+	if err != nil || len(answer) < 4 {
+		return "", "", 0, fmt.Errorf("read beat of %d fields: %w: %w", len(answer), models.ErrUnavailable, err)
 	}
 	if now, err := strconv.ParseInt(answer[2], 10, 64); err == nil {
 		l.clock.heard(time.Now(), now)
 	}
-	for _, grant := range answer[3:] {
+	soonest = waitingBeat
+	if left, err := strconv.Atoi(answer[3]); err == nil {
+		soonest = max(time.Duration(left+1)*time.Millisecond, soonestBeat)
+	}
+	for _, grant := range answer[4:] {
 		l.waiters.wake(grant)
 	}
-	return answer[0], answer[1], nil
+	return answer[0], answer[1], soonest, nil
 }
 
 // forgotten claims the locks of a shard again after the server lost it, and lets

@@ -16,7 +16,8 @@ const clockMemory = 10 * time.Second
 // by more than the server's own clock was put back, and behind by the quickest
 // reply of late.
 type serverClock struct {
-	mu       sync.Mutex // of those who take an estimate
+	wall     func() time.Time // this instance's
+	mu       sync.Mutex       // of those who take an estimate
 	estimate atomic.Pointer[clockEstimate]
 }
 
@@ -59,10 +60,9 @@ func (c *serverClock) after(local time.Time, d time.Duration) string {
 // now is the server's time as it is estimated here, this instance's own while
 // nothing is known.
 func (c *serverClock) now() time.Time {
-	local := time.Now()
 	best := c.estimate.Load()
 	if best == nil {
-		return local.UTC().Truncate(time.Millisecond)
+		return c.wall().UTC().Truncate(time.Millisecond)
 	}
-	return time.UnixMilli(best.at(local).Milliseconds()).UTC()
+	return time.UnixMilli(best.at(time.Now()).Milliseconds()).UTC()
 }

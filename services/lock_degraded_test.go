@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/rueidis"
 
 	"gatehouse/models"
@@ -287,7 +288,8 @@ func TestLockConflictAfterAnOutageIsToldToTheLoser(t *testing.T) {
 	proxy := servicestest.NewProxy(t, server.Addr)
 	cutOff := startRedisClient(t, services.RedisOptions{Client: rueidis.ClientOption{InitAddress: []string{proxy.Addr}}, KeyPrefix: "test:"})
 	waitReady(t, cutOff)
-	l := services.NewLocker(cutOff, &services.LockerOptions{OnRedisDown: models.OnRedisDownOpen, Logger: quiet()})
+	registry := prometheus.NewRegistry()
+	l := services.NewLocker(cutOff, &services.LockerOptions{OnRedisDown: models.OnRedisDownOpen, Logger: quiet(), Metrics: registry})
 	proxy.Cut()
 	gone(t, cutOff)
 	loser := mustAcquire(t, l, request("process:1", alice))
@@ -301,6 +303,7 @@ func TestLockConflictAfterAnOutageIsToldToTheLoser(t *testing.T) {
 	if _, err := l.Check(t.Context(), winner.LockClaim); err != nil {
 		t.Errorf("the winner: %v", err)
 	}
+	wantCounters(t, registry, map[string]float64{"conflicts": 1, "operations acquire degraded": 1, "operations check refused": 1})
 }
 
 func TestWithLockExtendsAndReleases(t *testing.T) {

@@ -41,7 +41,7 @@ func TestEndedGrantIsNotLearnt(t *testing.T) {
 			table.heardEnd(&storedGrant{resource: lock.Resource, id: lock.Grant})
 		},
 	} {
-		table := newLockTable(time.Hour)
+		table := newLockTable(time.Hour, time.Now)
 		lock := Lock{LockClaim: LockClaim{Resource: "process:1", Grant: "grant", Token: "token"}, ends: time.Now().Add(time.Minute)}
 		end(table, lock)
 		table.learn(lock, "epoch")

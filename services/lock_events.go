@@ -18,6 +18,7 @@ const (
 // there are none, it is not subscribed: events cost an instance nothing then.
 type lockEvents struct {
 	subscribe func(ctx context.Context) (ready <-chan struct{})
+	wall      func() time.Time
 
 	mu        sync.Mutex
 	listeners map[chan models.LockEvent]struct{}
@@ -110,6 +111,6 @@ func (l *Locker) heardEnd(text string) {
 // tellOwn tells an event that no message carries.
 func (e *lockEvents) tellOwn(name string, lock Lock) {
 	e.tell(models.LockEvent{
-		Name: name, Resource: lock.Resource, Holder: models.UserRef{ID: lock.Holder.UserID, Email: lock.Holder.Email}, Fence: lock.Fence, At: time.Now().UTC(),
+		Name: name, Resource: lock.Resource, Holder: models.UserRef{ID: lock.Holder.UserID, Email: lock.Holder.Email}, Fence: lock.Fence, At: e.wall().UTC(),
 	})
 }

@@ -149,6 +149,7 @@ func (l *Locker) newLease(ctx context.Context, key leaseKey, req LockRequest) (*
 		defer close(lease.done)
 		defer l.groups.end(lease)
 		l.keepExtending(extending, lease)
+		l.metrics.lease(context.Cause(alive))
 	}()
 	return lease, nil
 }
@@ -166,6 +167,7 @@ func (l *Locker) passLease(ctx context.Context, lease *lockLease) {
 	if queue := g.waiting[lease.key]; len(queue) > 0 {
 		g.waiting[lease.key] = queue[1:]
 		g.mu.Unlock()
+		l.metrics.handOvers.Inc()
 		queue[0] <- lease
 		return
 	}
@@ -190,7 +192,7 @@ func (l *Locker) renewLease(ctx context.Context, lease *lockLease) bool {
 	g.mu.Lock()
 	nobody := len(g.waiting[lease.key]) == 0
 	g.mu.Unlock()
-	if nobody || lease.alive.Err() != nil || time.Since(lease.lock.Holder.Since) > l.opt.MaxHold/2 {
+	if nobody || lease.alive.Err() != nil || l.opt.Clock().Sub(lease.lock.Holder.Since) > l.opt.MaxHold/2 {
 		return false
 	}
 	ctx, cancel := context.WithTimeout(WithRedisBudget(context.WithoutCancel(ctx)), cleanUpTime)

@@ -133,7 +133,7 @@ func (l *Locker) listShard(ctx context.Context, after lockCursor, limit int) ([]
 		}
 		left := time.Duration(remaining) * time.Millisecond
 		found = append(found, listedLock{end: end, LockStatus: models.LockStatus{
-			Resource: g.resource, Held: true, Grant: g.id, Fence: &g.fence, TTL: left, ExpiresAt: time.Now().Add(left).UTC(),
+			Resource: g.resource, Held: true, Grant: g.id, Fence: &g.fence, TTL: left, ExpiresAt: l.opt.Clock().Add(left).UTC(),
 			Holder: g.holder(), Waiting: int(waiting),
 		}})
 	}

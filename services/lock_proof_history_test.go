@@ -2,6 +2,7 @@ package services_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -14,91 +15,48 @@ import (
 
 	"gatehouse/models"
 	"gatehouse/services"
+	"gatehouse/services/servicestest"
+)
+
+const (
+	// historyTurn is how often the clients turn to another lock: a history that
+	// faults leave many open ends in must stay short to be checked.
+	historyTurn = 350 * time.Millisecond
+	// offered is how long after a waiter gave up its lock may still count as held: it
+	// is given back when Redis hears, or ends with its lease.
+	offered = 2*proofTTL + time.Second
 )
 
 // lockHistory is what clients asked of locks and what they were answered, to be
 // held against lockModel.
 type lockHistory struct {
-	start time.Time
+	start time.Time // without a monotonic part if other processes take part
+	first int       // grants of one instance are named from here
 
 	mu      sync.Mutex
 	ops     map[string][]porcupine.Operation // by resource
 	grants  int                              // names the acquires
 	unknown int
+	kinds   map[string]int // how many were answered ok
 }
 
-func newLockHistory(t *testing.T) *lockHistory {
-	t.Helper()
-	return &lockHistory{start: time.Now(), ops: map[string][]porcupine.Operation{}}
+// historyLine is an operation as a process tells it.
+type historyLine struct {
+	Resource       string
+	Op             lockOp
+	Call, Returned int64
+	Got            lockAnswer
 }
 
-type lockOp struct {
-	kind  string // acquire, extend, check, release, or end: what may happen by itself
-	grant int    // the acquire meant
-}
-
-type lockAnswer struct {
-	result string // ok, refused, unknown
-	fence  int64
-}
-
-type lockState struct {
-	holder int // the acquire that has the lock, 0 when free
-	fence  int64
-}
-
-// lockModel is a lock as its clients may see it. What was answered "unavailable"
-// may have been done or not; a lease may end by itself once its time has passed.
-func lockModel() porcupine.Model {
-	model := porcupine.NondeterministicModel{
-		Init: func() []any { return []any{lockState{}} },
-		Step: func(from, input, output any) []any {
-			var next []any
-			for _, state := range stepLock(from.(lockState), input.(lockOp), output.(lockAnswer)) {
-				next = append(next, state)
-			}
-			return next
-		},
-		DescribeOperation: func(input, output any) string { return fmt.Sprintf("%v -> %v", input, output) },
-	}
-	return model.ToModel()
-}
-
-func stepLock(s lockState, op lockOp, got lockAnswer) []lockState {
-	free := lockState{fence: s.fence}
-	mine := s.holder == op.grant
-	switch {
-	case op.kind == "end" && mine:
-		return []lockState{free}
-	case op.kind == "end":
-		return []lockState{s}
-	case op.kind == "acquire" && got.result == "refused" && s.holder != 0:
-		return []lockState{s}
-	case op.kind == "acquire" && got.result == "ok" && s.holder == 0 && got.fence > s.fence:
-		return []lockState{{holder: op.grant, fence: got.fence}}
-	case op.kind == "acquire" && got.result == "unknown" && s.holder == 0:
-		return []lockState{s, {holder: op.grant, fence: s.fence}}
-	case op.kind == "acquire" && got.result == "unknown":
-		return []lockState{s}
-	case op.kind == "acquire":
-		return nil
-	case got.result == "unknown" && mine && op.kind == "release":
-		return []lockState{s, free}
-	case got.result == "unknown":
-		return []lockState{s}
-	case (got.result == "ok") != mine:
-		return nil
-	case op.kind == "release" && mine:
-		return []lockState{free}
-	}
-	return []lockState{s}
+func newLockHistory() *lockHistory {
+	return &lockHistory{start: time.Now(), ops: map[string][]porcupine.Operation{}, kinds: map[string]int{}}
 }
 
 func (h *lockHistory) now() int64 { return int64(time.Since(h.start)) }
 
 func (h *lockHistory) add(resource string, op lockOp, called int64, got lockAnswer) {
 	returned := h.now()
-	if got.result == "unknown" {
+	if got.Result == "unknown" {
 		returned = math.MaxInt64 // it may still be done
 	}
 	h.addUntil(resource, op, called, got, returned)
@@ -107,10 +65,45 @@ func (h *lockHistory) add(resource string, op lockOp, called int64, got lockAnsw
 func (h *lockHistory) addUntil(resource string, op lockOp, called int64, got lockAnswer, returned int64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if got.result == "unknown" && op.kind != "end" {
+	if got.Result == "unknown" && op.Kind != "end" {
 		h.unknown++
 	}
-	h.ops[resource] = append(h.ops[resource], porcupine.Operation{ClientId: op.grant, Input: op, Call: called, Output: got, Return: returned})
+	if got.Result == "ok" {
+		h.kinds[op.Kind]++
+	}
+	h.ops[resource] = append(h.ops[resource], porcupine.Operation{ClientId: op.Grant, Input: op, Call: called, Output: got, Return: returned})
+}
+
+// print tells the history to the test that has run this process.
+func (h *lockHistory) print(t *testing.T) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for resource, ops := range h.ops {
+		for _, op := range ops {
+			printLine(t, "op ", historyLine{resource, op.Input.(lockOp), op.Call, op.Return, op.Output.(lockAnswer)})
+		}
+	}
+}
+
+func printLine(t *testing.T, prefix string, v any) {
+	t.Helper()
+	doc, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fmt.Println(prefix + string(doc))
+}
+
+// take adds what a process has told.
+func (h *lockHistory) take(t *testing.T, process *servicestest.Process) {
+	t.Helper()
+	for _, line := range process.Lines("op ") {
+		var op historyLine
+		if err := json.Unmarshal([]byte(line), &op); err != nil {
+			t.Fatal(err)
+		}
+		h.addUntil(op.Resource, op.Op, op.Call, op.Got, op.Returned)
+	}
 }
 
 func answer(err error, fence *int64) lockAnswer {
@@ -118,35 +111,68 @@ func answer(err error, fence *int64) lockAnswer {
 	case err == nil && fence != nil:
 		return lockAnswer{"ok", *fence}
 	case err == nil:
-		return lockAnswer{result: "ok"}
-	case errors.Is(err, models.ErrNotAcquired), errors.Is(err, models.ErrNotHeld):
-		return lockAnswer{result: "refused"}
+		return lockAnswer{Result: "ok"}
+	case errors.Is(err, models.ErrUnavailable):
+		return lockAnswer{Result: "unknown"}
+	case isOneOfErrors(err, models.ErrNotAcquired, models.ErrNotHeld, models.ErrNotFound):
+		return lockAnswer{Result: "refused"}
 	}
-	return lockAnswer{result: "unknown"}
+	return lockAnswer{Result: "unknown"}
 }
 
-// work acquires, extends, checks and releases by hand until ctx ends.
+// work asks for locks, waits for them, extends, checks, releases and forces them by
+// hand until ctx ends.
 func (h *lockHistory) work(ctx context.Context, l *services.Locker, random *rand.Rand) {
-	for n := 0; ctx.Err() == nil; n++ {
-		h.round(context.WithoutCancel(ctx), l, random, fmt.Sprintf("h:%d", (n/8)%20))
+	for ctx.Err() == nil {
+		turn := time.Duration(h.now()) / historyTurn
+		resource := fmt.Sprintf("h:%d", max(0, int(turn)-random.IntN(3)))
+		if random.IntN(30) == 0 {
+			h.force(context.WithoutCancel(ctx), l, resource)
+		} else {
+			h.round(context.WithoutCancel(ctx), l, random, resource)
+		}
 		pause(ctx, time.Duration(1+random.IntN(4))*time.Millisecond)
 	}
+}
+
+func (h *lockHistory) force(ctx context.Context, l *services.Locker, resource string) {
+	called := h.now()
+	was, err := l.ForceRelease(ctx, resource, nil)
+	h.add(resource, lockOp{Kind: "force"}, called, answer(err, was.Fence))
+}
+
+// mayWait: in some of the histories only, because a waiter that Redis offers the
+// lock to makes it taken, whether the waiter ever knows or not.
+func mayWait(resource string) bool { return resource[len(resource)-1]%3 == 0 }
+
+func (h *lockHistory) acquire(ctx context.Context, l *services.Locker, random *rand.Rand, resource string, grant int) (lock services.Lock, leased int64, got lockAnswer) {
+	req := services.LockRequest{Resource: resource, TTL: proofTTL, Holder: alice}
+	leased = h.now() // no lease can end before this and its TTL
+	if mayWait(resource) && random.IntN(2) == 0 {
+		ctx, cancel := context.WithTimeout(ctx, time.Duration(20+random.IntN(200))*time.Millisecond)
+		defer cancel()
+		lock, err := l.Acquire(ctx, req)
+		got = answer(err, lock.Fence)
+		h.add(resource, lockOp{Kind: "wait", Grant: grant}, leased, got)
+		return lock, leased, got
+	}
+	lock, err := l.TryAcquire(ctx, req)
+	got = answer(err, lock.Fence)
+	h.add(resource, lockOp{Kind: "acquire", Grant: grant}, leased, got)
+	return lock, leased, got
 }
 
 func (h *lockHistory) round(ctx context.Context, l *services.Locker, random *rand.Rand, resource string) {
 	h.mu.Lock()
 	h.grants++
-	grant := h.grants
+	grant := h.first + h.grants
 	h.mu.Unlock()
-	leased := h.now() // no lease can end before this and its TTL
-	lock, err := l.TryAcquire(ctx, services.LockRequest{Resource: resource, TTL: proofTTL, Holder: alice})
-	got := answer(err, lock.Fence)
-	h.add(resource, lockOp{"acquire", grant}, leased, got)
-	if got.result == "unknown" { // given back by the Locker, some time
-		h.addUntil(resource, lockOp{"end", grant}, leased, got, math.MaxInt64)
-		pause(ctx, 25*time.Millisecond)
+	lock, leased, got := h.acquire(ctx, l, random, resource, grant)
+	if got.Result == "unknown" { // given back by the Locker, some time
+		h.addUntil(resource, lockOp{Kind: "end", Grant: grant}, leased, got, math.MaxInt64)
+		pause(ctx, 50*time.Millisecond)
 	}
-	if got.result != "ok" {
+	if got.Result != "ok" {
 		return
 	}
 	for range random.IntN(3) {
@@ -155,42 +181,60 @@ func (h *lockHistory) round(ctx context.Context, l *services.Locker, random *ran
 		if random.IntN(2) == 0 {
 			_, err := l.Extend(ctx, lock.LockClaim, proofTTL)
 			got = answer(err, nil)
-			if got.result == "ok" {
+			if got.Result == "ok" {
 				leased = called
 			}
-			h.add(resource, lockOp{"extend", grant}, called, got)
+			h.add(resource, lockOp{Kind: "extend", Grant: grant}, called, got)
 			continue
 		}
 		_, err := l.Check(ctx, lock.LockClaim)
-		h.add(resource, lockOp{"check", grant}, called, answer(err, nil))
+		h.add(resource, lockOp{Kind: "check", Grant: grant}, called, answer(err, nil))
 	}
 	if random.IntN(20) > 0 { // else it is left to its TTL
 		called := h.now()
 		_, err := l.Release(ctx, lock.LockClaim)
 		got = answer(err, nil)
-		h.add(resource, lockOp{"release", grant}, called, got)
-		if got.result == "ok" {
+		h.add(resource, lockOp{Kind: "release", Grant: grant}, called, got)
+		if got.Result == "ok" {
 			return
 		}
 	}
 	// Redis counts in whole milliseconds.
-	h.addUntil(resource, lockOp{"end", grant}, leased+int64(proofTTL-time.Millisecond), lockAnswer{}, math.MaxInt64)
+	h.addUntil(resource, lockOp{Kind: "end", Grant: grant}, leased+int64(proofTTL-time.Millisecond), lockAnswer{}, math.MaxInt64)
 }
 
 // check wants a linearization of what happened to each resource.
 func (h *lockHistory) check(t *testing.T) {
 	t.Helper()
 	for resource, ops := range h.ops {
-		switch porcupine.CheckOperationsTimeout(lockModel(), ops, 20*time.Second) {
-		case porcupine.Illegal:
-			t.Errorf("the history of %s is not that of a lock:", resource)
-			for _, op := range ops {
-				t.Logf("%v .. %v %v -> %v", time.Duration(op.Call), time.Duration(op.Return), op.Input, op.Output)
+		wantLockHistory(t, resource, markBusy(ops))
+	}
+}
+
+// markBusy finds the operations beside which somebody waited. A waiter that gave up
+// has changed nothing of its own.
+func markBusy(ops []porcupine.Operation) []porcupine.Operation {
+	var waits, marked []porcupine.Operation
+	for _, op := range ops {
+		if op.Input.(lockOp).Kind == "wait" {
+			if op.Output.(lockAnswer).Result != "ok" {
+				op.Return = min(op.Return, math.MaxInt64-int64(offered)) + int64(offered)
 			}
-		case porcupine.Unknown:
-			t.Errorf("no answer about the history of %s, of %d operations", resource, len(ops))
+			waits = append(waits, op)
 		}
 	}
+	for _, op := range ops {
+		in, out := op.Input.(lockOp), op.Output.(lockAnswer)
+		if in.Kind == "wait" && out.Result == "refused" {
+			continue
+		}
+		for _, w := range waits {
+			in.Busy = in.Busy || (w.Call <= op.Return && op.Call <= w.Return)
+		}
+		op.Input = in
+		marked = append(marked, op)
+	}
+	return marked
 }
 
 func (h *lockHistory) String() string {
@@ -198,5 +242,5 @@ func (h *lockHistory) String() string {
 	for _, ops := range h.ops {
 		count += len(ops)
 	}
-	return fmt.Sprintf("%d operations on %d locks linearizable, %d of them unanswered", count, len(h.ops), h.unknown)
+	return fmt.Sprintf("%d operations on %d locks linearizable, %d of them unanswered; done: %v", count, len(h.ops), h.unknown, h.kinds)
 }

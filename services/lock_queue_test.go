@@ -4,13 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
-
-	"github.com/redis/rueidis"
 
 	"gatehouse/models"
 	"gatehouse/services"
@@ -24,114 +21,6 @@ func waitFor(t *testing.T, l *services.Locker, waiting int) {
 		s, err := l.Status(t.Context(), "process:1")
 		return err == nil && s.Waiting == waiting
 	}, fmt.Sprintf("not %d waiting", waiting))
-}
-
-func TestLockDeadWaiterIsSkipped(t *testing.T) {
-	server := servicestest.StartRedis(t)
-	proxy := servicestest.NewProxy(t, server.Addr)
-	cutOff := startRedisClient(t, services.RedisOptions{Client: rueidis.ClientOption{InitAddress: []string{proxy.Addr}}, KeyPrefix: "test:"})
-	waitReady(t, cutOff)
-	dead := services.NewLocker(cutOff, nil)
-	all := lockers(t, server, 2, nil)
-	held := mustAcquire(t, all[0], request("process:1", alice))
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	wg.Go(func() { _, _ = dead.Acquire(ctx, request("process:1", alice)) })
-	waitFor(t, all[0], 1)
-	granted := make(chan error, 1)
-	wg.Go(func() {
-		_, err := all[1].Acquire(t.Context(), request("process:1", bob))
-		granted <- err
-	})
-	waitFor(t, all[0], 2)
-	proxy.Cut() // the instance that waits first is gone
-	start := time.Now()
-	if _, err := all[0].Release(t.Context(), held.LockClaim); err != nil {
-		t.Fatal(err)
-	}
-	if err := <-granted; err != nil {
-		t.Fatal(err)
-	}
-	// 250 ms without a beat, as much for the grant it cannot confirm, and a beat.
-	if took := time.Since(start); took > time.Second {
-		t.Errorf("the next waiter had the lock after %v", took)
-	}
-	cancel()
-}
-
-func TestLockCrashedHolderIsFollowedByTheNextWaiter(t *testing.T) {
-	for _, backend := range []string{"redis-server", "embedded"} {
-		t.Run(backend, func(t *testing.T) {
-			l := services.NewLocker(redisOf(t, backend), nil)
-			req := request("process:1", alice)
-			req.TTL = 300 * time.Millisecond
-			held := mustAcquire(t, l, req) // and nobody ever extends or releases it
-			if _, err := l.Acquire(t.Context(), request("process:1", bob)); err != nil {
-				t.Fatal(err)
-			}
-			if late := time.Since(held.ExpiresAt); late > 500*time.Millisecond {
-				t.Errorf("granted %v after the lease ended", late)
-			}
-		})
-	}
-}
-
-func TestLockHandOverCostsTheSameForManyWaiters(t *testing.T) {
-	server := servicestest.StartRedis(t)
-	commands := func() int {
-		for line := range strings.SplitSeq(server.Do("INFO", "stats"), "\n") {
-			if n, ok := strings.CutPrefix(strings.TrimSpace(line), "total_commands_processed:"); ok {
-				count, err := strconv.Atoi(n)
-				if err != nil {
-					t.Fatal(err)
-				}
-				return count
-			}
-		}
-		t.Fatal("no count of commands")
-		return 0
-	}
-	l := lockers(t, server, 1, nil)[0]
-	perHandOver := func(waiters int) int {
-		held := mustAcquire(t, l, request("process:1", alice))
-		ctx, cancel := context.WithCancel(t.Context())
-		defer cancel()
-		var wg sync.WaitGroup
-		defer wg.Wait()
-		locks := make(chan services.Lock)
-		for range waiters {
-			wg.Go(func() {
-				if lock, err := l.Acquire(ctx, request("process:1", bob)); err == nil {
-					select {
-					case locks <- lock:
-					case <-ctx.Done():
-					}
-				}
-			})
-		}
-		waitFor(t, l, waiters)
-		const rounds = 15
-		before := commands()
-		for range rounds {
-			if _, err := l.Release(t.Context(), held.LockClaim); err != nil {
-				t.Fatal(err)
-			}
-			held = <-locks
-		}
-		used := commands() - before
-		cancel()
-		wg.Wait()
-		if _, err := l.Release(t.Context(), held.LockClaim); err != nil {
-			t.Fatal(err)
-		}
-		return used / rounds
-	}
-	few, many := perHandOver(20), perHandOver(400)
-	if many > 2*few+10 {
-		t.Errorf("a hand-over costs %d commands with 20 waiters, %d with 400", few, many)
-	}
 }
 
 func TestLockServerThatForgot(t *testing.T) {

@@ -71,7 +71,7 @@ func (l *Locker) claim(ctx context.Context, known localLock) bool {
 		return false
 	}
 	if got.code == lockRefused {
-		l.conflicts.Inc()
+		l.metrics.conflicts.Inc()
 		l.opt.Logger.Warn("a lock did not survive the outage: somebody else has it or ended it", "resource", known.lock.Resource, "holder", known.lock.Holder.UserID)
 		l.table.end(known.lock.Resource, known.lock.Grant)
 		l.groups.revoke(known.lock.Grant)

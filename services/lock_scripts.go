@@ -28,7 +28,7 @@ type lockScripts struct {
 
 // loadLockScripts puts what is the same at every call into the scripts.
 func loadLockScripts(events, ends string) lockScripts {
-	constants := strings.NewReplacer("ALIVE", milliseconds(waiterAlive), "EVENTS", strconv.Quote(events), "ENDS", strconv.Quote(ends))
+	constants := strings.NewReplacer("ALIVE", milliseconds(waiterAlive), "CONFIRM", milliseconds(waiterConfirm), "EVENTS", strconv.Quote(events), "ENDS", strconv.Quote(ends))
 	load := func(name string, before ...string) *rueidis.Lua {
 		text := ""
 		for _, part := range append(before, "lock_common", name) {
@@ -196,8 +196,9 @@ type lockReply struct {
 	note      string
 	waiting   int
 	epoch     string
-	extra     string // acquire: arrival; release and force: who has it next; extend: the first fence reserved
-	now       int64  // the server's, in milliseconds
+	extra     string    // acquire: arrival; release and force: who has it next; extend: the first fence reserved
+	now       int64     // the server's, in milliseconds
+	heard     time.Time // by this instance's wall clock
 }
 
 func readLockReply(msg rueidis.RedisMessage) (lockReply, error) {
@@ -250,7 +251,7 @@ func (r lockReply) status(resource string) models.LockStatus {
 	s := models.LockStatus{Resource: resource, Held: r.grant != "", Waiting: r.waiting}
 	if s.Held {
 		s.Holder, s.Grant, s.Fence, s.TTL = r.holder, r.grant, &r.fence, r.remaining
-		s.ExpiresAt = time.Now().Add(r.remaining).UTC()
+		s.ExpiresAt = r.heard.Add(r.remaining).UTC()
 	}
 	return s
 }
@@ -259,7 +260,7 @@ func (r lockReply) status(resource string) models.LockStatus {
 func (r lockReply) lock(claim LockClaim, sent time.Time) Lock {
 	claim.Grant = r.grant // a repeated token has its first grant
 	return Lock{
-		LockClaim: claim, Holder: r.holder, Fence: &r.fence, TTL: r.remaining, ExpiresAt: time.Now().Add(r.remaining).UTC(),
+		LockClaim: claim, Holder: r.holder, Fence: &r.fence, TTL: r.remaining, ExpiresAt: r.heard.Add(r.remaining).UTC(),
 		Note: r.note, Repeated: r.code == lockRepeated, ends: sent.Add(r.remaining - drift(r.remaining)),
 	}
 }

@@ -14,7 +14,8 @@ import (
 // Redis or without it. While Redis is away it excludes within the instance; what
 // could not be sent waits here until Redis returns. Times are monotonic.
 type lockTable struct {
-	maxHold time.Duration // how long anybody can ask about a grant
+	maxHold time.Duration    // how long anybody can ask about a grant
+	wall    func() time.Time // for what is told; all else is monotonic
 
 	mu     sync.Mutex
 	locks  map[string]*localLock // by resource
@@ -47,10 +48,10 @@ type owedRelease struct {
 	foreign bool
 }
 
-func newLockTable(maxHold time.Duration) *lockTable {
+func newLockTable(maxHold time.Duration, wall func() time.Time) *lockTable {
 	return &lockTable{
-		maxHold: maxHold,
-		locks:   map[string]*localLock{}, ended: newEndedGrants(maxHold),
+		maxHold: maxHold, wall: wall,
+		locks: map[string]*localLock{}, ended: newEndedGrants(maxHold),
 		owed: map[string]owedRelease{}, forced: map[string]models.LockStatus{}, users: map[string]struct{}{},
 	}
 }
@@ -101,7 +102,7 @@ func (l *localLock) status(now time.Time) models.LockStatus {
 	left := l.lock.ends.Sub(now)
 	return models.LockStatus{
 		Resource: l.lock.Resource, Held: true, Holder: l.lock.Holder, Grant: l.lock.Grant, Fence: l.lock.Fence,
-		TTL: left, ExpiresAt: time.Now().Add(left).UTC(), Waiting: len(l.queue), Degraded: true,
+		TTL: left, ExpiresAt: l.lock.ExpiresAt.UTC(), Waiting: len(l.queue), Degraded: true,
 	}
 }
 
@@ -134,7 +135,7 @@ func (t *lockTable) acquire(now time.Time, claim LockClaim, holder models.Holder
 		if queue {
 			place.join(claim.Grant, now)
 		}
-		status := models.LockStatus{Resource: claim.Resource, Held: true, TTL: waiterAlive, ExpiresAt: time.Now().Add(waiterAlive).UTC(), Degraded: true}
+		status := models.LockStatus{Resource: claim.Resource, Held: true, TTL: waiterAlive, ExpiresAt: t.wall().Add(waiterAlive).UTC(), Degraded: true}
 		if l != nil {
 			status = l.status(now)
 		}
@@ -142,7 +143,7 @@ func (t *lockTable) acquire(now time.Time, claim LockClaim, holder models.Holder
 		return Lock{}, &status
 	}
 	t.replacing(claim.Resource, claim.Grant)
-	holder.Since = time.Now().UTC()
+	holder.Since = t.wall().UTC()
 	place.queue = slices.DeleteFunc(place.queue, func(w localWaiter) bool { return w.grant == claim.Grant })
 	place.epoch = ""
 	place.lock = Lock{
@@ -191,15 +192,15 @@ func (t *lockTable) extend(now time.Time, claim LockClaim, ttl time.Duration) (L
 	}
 	l := t.live(now, claim.Resource)
 	if l == nil {
-		l = &localLock{adopted: t.epochs[shardOf(claim.Resource)], lock: Lock{LockClaim: claim, Holder: models.Holder{Since: time.Now().UTC()}}}
+		l = &localLock{adopted: t.epochs[shardOf(claim.Resource)], lock: Lock{LockClaim: claim, Holder: models.Holder{Since: t.wall().UTC()}}}
 		t.locks[claim.Resource] = l
 	}
-	ttl = min(ttl, t.maxHold-time.Since(l.lock.Holder.Since))
+	ttl = min(ttl, t.maxHold-t.wall().Sub(l.lock.Holder.Since))
 	if ttl <= 0 {
 		t.endLocked(claim.Resource, claim.Grant)
 		return Lock{}, &models.NotHeldError{Status: models.LockStatus{Resource: claim.Resource, Degraded: true}}
 	}
-	l.lock.TTL, l.lock.ends, l.lock.ExpiresAt, l.lock.Degraded = ttl, now.Add(ttl), time.Now().Add(ttl).UTC(), true
+	l.lock.TTL, l.lock.ends, l.lock.ExpiresAt, l.lock.Degraded = ttl, now.Add(ttl), t.wall().Add(ttl).UTC(), true
 	return l.lock, nil
 }
 
@@ -347,7 +348,7 @@ func (t *lockTable) sweep(now time.Time) {
 		}
 	}
 	for resource, status := range t.forced {
-		if time.Since(status.ExpiresAt) > 0 { // Redis has let it go by itself
+		if t.wall().Sub(status.ExpiresAt) > 0 { // Redis has let it go by itself
 			delete(t.forced, resource)
 		}
 	}

@@ -129,7 +129,7 @@ func (t *LockTokens) open(ctx context.Context, resource, userID, token string) (
 	if token == "" {
 		return models.LockGrant{}, fmt.Errorf("lock %s: %w", resource, models.ErrLockTokenRequired)
 	}
-	grant, ok := t.signer.Open(token, time.Now())
+	grant, ok := t.signer.Open(token, t.locks.opt.Clock())
 	if ok && grant.UserID == userID && grant.Resource == resource {
 		return grant, nil
 	}

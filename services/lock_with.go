@@ -39,7 +39,9 @@ func (e *LockLostError) Unwrap() error { return models.ErrNotHeld }
 // 5 ms while another instance waits. The Lock that fn gets has no Token: it cannot
 // release what the next one runs under.
 func (l *Locker) WithLock(ctx context.Context, req LockRequest, fn func(ctx context.Context, lock Lock) error) error {
+	waited := l.metrics.wait()
 	lease, err := l.takeLease(ctx, req)
+	waited(err)
 	if err != nil {
 		return err
 	}

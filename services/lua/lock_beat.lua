@@ -4,8 +4,8 @@
 -- ARGV[1] -> the instance
 -- ARGV[2] -> '1' if it has waiters here
 -- ARGV[3] ... -> resources that it waits for
--- returns the epoch, how many locks were forced, the time (milliseconds), then the grant id of each waiter of this
---   instance that is to confirm
+-- returns the epoch, how many locks were forced, the time (milliseconds), how long until the first of the locks waited
+--   for can end ('' if there is none), then the grant id of each waiter of this instance that is to confirm
 if ARGV[2] == '1' then
   redis.call('ZADD', prefix .. 'instances', now, ARGV[1])
   redis.call('PEXPIRE', prefix .. 'instances', 60000)
@@ -25,7 +25,8 @@ for _, grant in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now, 'LIMIT'
     end
   end
 end
-local answer = {epoch(), redis.call('GET', prefix .. 'forced') or '0', string.format('%d', now)}
+local answer = {epoch(), redis.call('GET', prefix .. 'forced') or '0', string.format('%d', now), ''}
+local soonest
 for i = 3, #ARGV do
   look_at(ARGV[i])
   local lock = current()
@@ -35,6 +36,10 @@ for i = 3, #ARGV do
   end
   if redis.call('PEXPIRE', KEYS[2], 60000) == 1 then
     redis.call('PEXPIRE', waiters(), 60000)
+  end
+  if lock then
+    soonest = math.min(soonest or 60000, redis.call('PTTL', KEYS[1]))
+    answer[4] = string.format('%d', soonest)
   end
   if lock and lock.pending == ARGV[1] then
     table.insert(answer, id_of(lock.grant))

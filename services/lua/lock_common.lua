@@ -8,9 +8,9 @@
 -- Beside them, named by the prefix of the shard:
 --   fence: the highest fence (16 digits) and the shard's epoch; forced: how many locks were;
 --   waiters:<resource>: hash, grant id -> request (JSON); instances: sorted set, instance -> its last beat (milliseconds);
---   note:<id>; ended:<id>
+--   note:<id>; ended:<id>; done:<force> -> the grant it ended
 -- Set by services: EVENTS and ENDS, channels; ALIVE, how long an instance counts as alive without a beat, and an
---   unconfirmed grant lasts (milliseconds)
+--   unconfirmed grant lasts from its last one; CONFIRM, how long that lasts at least (milliseconds)
 local clock = redis.call('TIME')
 local micros = clock[1] * 1000000 + clock[2]
 local now = math.floor(micros / 1000)
@@ -129,7 +129,7 @@ local function head()
       request = cjson.decode(request)
       local silent = now - tonumber(redis.call('ZSCORE', prefix .. 'instances', request.instance) or '0')
       if silent <= ALIVE then
-        return id, request
+        return id, request, silent
       end
       if silent > 10000 then
         leave(id)
@@ -143,13 +143,14 @@ local function head()
 end
 
 -- Gives a free lock to the head of the queue, for a short lease that its next
--- word makes a whole one, and tells the head's instance. Returns "instance id".
+-- word makes a whole one, and tells the head's instance. That lease is shorter the
+-- longer the instance is silent: a dead one costs ALIVE from its last word. Returns "instance id".
 local function advance()
-  local id, request = head()
+  local id, request, silent = head()
   if not id then
     return ''
   end
-  grant(request.grant, math.min(ALIVE, request.ttl), request.block, request.instance)
+  grant(request.grant, math.min(math.max(ALIVE - silent, CONFIRM), request.ttl), request.block, request.instance)
   leave(id)
   redis.call('PUBLISH', string.sub(EVENTS, 1, -6) .. 'grants:' .. request.instance, id)
   return request.instance .. ' ' .. id

@@ -1,0 +1,104 @@
+package services_test
+
+import (
+	"context"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"gatehouse/models"
+	"gatehouse/services"
+	"gatehouse/services/servicestest"
+)
+
+// The wall clock of an instance says what it tells, and nothing else: a lease is
+// neither shorter nor longer when that clock is put forward or back.
+func TestLockWallClockOnlyTellsTheTime(t *testing.T) {
+	server := servicestest.StartRedis(t)
+	var off atomic.Int64
+	clock := func() time.Time { return time.Now().Add(time.Duration(off.Load())) }
+	l := services.NewLocker(patientRedis(t, server.Addr), &services.LockerOptions{Clock: clock, Logger: quiet()})
+	near := func(what string, got time.Time) {
+		t.Helper()
+		if d := got.Sub(clock()); d < -5*time.Second || d > 15*time.Second {
+			t.Errorf("%s is %v, %v from the instance's clock", what, got, d)
+		}
+	}
+	for _, set := range []time.Duration{time.Hour, -time.Hour} {
+		off.Store(int64(set))
+		lock := mustAcquire(t, l, request("process:1", alice))
+		near("ExpiresAt", lock.ExpiresAt)
+		status, err := l.Status(t.Context(), lock.Resource)
+		if err != nil {
+			t.Fatal(err)
+		}
+		near("the status's ExpiresAt", status.ExpiresAt)
+		page, _, err := l.List(t.Context(), models.Page{Limit: 1})
+		if err != nil || len(page.Items) != 1 {
+			t.Fatal(page, err)
+		}
+		near("the list's ExpiresAt", page.Items[0].ExpiresAt)
+		if _, err := l.Release(t.Context(), lock.LockClaim); err != nil {
+			t.Fatal(err)
+		}
+		req := request("process:1", alice)
+		req.TTL = 300 * time.Millisecond
+		err = l.WithLock(t.Context(), req, func(ctx context.Context, _ services.Lock) error {
+			off.Store(-int64(set)) // two hours off, in the middle of the lease
+			over := time.After(2 * req.TTL)
+			select {
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			case <-over:
+				return nil
+			}
+		})
+		if err != nil {
+			t.Errorf("put from %v to %v: %v", set, -set, err)
+		}
+	}
+}
+
+func TestLockTokenEndsByTheInstancesClock(t *testing.T) {
+	var off atomic.Int64
+	l := services.NewLocker(patientRedis(t, servicestest.StartRedis(t).Addr), &services.LockerOptions{
+		MaxHold: time.Minute, Clock: func() time.Time { return time.Now().Add(time.Duration(off.Load())) },
+	})
+	signer, err := services.NewLockTokenSigner([]string{strings.Repeat("s", 32)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tokens := services.NewLockTokens(l, signer)
+	token, err := tokens.Sign(mustAcquire(t, l, request("process:1", alice)), "1", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []struct {
+		off   time.Duration
+		opens bool
+	}{{0, true}, {-time.Hour, true}, {50 * time.Second, true}, {70 * time.Second, false}} {
+		off.Store(int64(row.off))
+		if _, _, err := tokens.Verify(t.Context(), "process:1", "1", token); (err == nil) != row.opens {
+			t.Errorf("clock %v off: %v", row.off, err)
+		}
+	}
+}
+
+// A grant made without Redis says when it began by the instance's own clock.
+func TestLockSinceWithoutRedisIsTheInstancesClock(t *testing.T) {
+	then := time.Date(2001, 2, 3, 4, 5, 6, 0, time.UTC)
+	l := services.NewLocker(startRedisClient(t, services.RedisOptions{Disabled: true}), &services.LockerOptions{
+		OnRedisDown: models.OnRedisDownOpen, Clock: func() time.Time { return then },
+	})
+	lock := mustAcquire(t, l, request("process:1", alice))
+	if !lock.Holder.Since.Equal(then) || !lock.ExpiresAt.Equal(then.Add(10*time.Second)) {
+		t.Errorf("since %v, expires %v", lock.Holder.Since, lock.ExpiresAt)
+	}
+	if extended, err := l.Extend(t.Context(), lock.LockClaim, time.Minute); err != nil || !extended.ExpiresAt.Equal(then.Add(time.Minute)) {
+		t.Errorf("extended to %v, %v", extended.ExpiresAt, err)
+	}
+	if s, err := l.Status(t.Context(), "process:1"); err != nil || !s.ExpiresAt.Equal(then.Add(time.Minute)) {
+		t.Errorf("status %+v, %v", s, err)
+	}
+}
