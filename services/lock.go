@@ -201,14 +201,15 @@ func (l *Locker) Release(ctx context.Context, claim LockClaim) (degraded bool, e
 		}
 		return false, err
 	}
+	known, own := l.table.find(claim)
 	l.table.oweRelease(claim)
+	l.table.release(claim) // closed, too: else it would be claimed when Redis returns
 	if !l.mayDegrade(err) {
 		return false, err
 	}
-	if known, ok := l.table.find(claim); ok {
+	if own {
 		l.events.tellOwn(models.LockReleased, known.lock)
 	}
-	l.table.release(claim)
 	return true, nil
 }
 
