@@ -131,15 +131,16 @@ func (l *Locker) beats(ctx context.Context) {
 	var seen signs
 	for round := 0; ; {
 		awaited := l.waiters.awaited()
-		var held map[int]string
+		var held [lockShards]bool
+		all := false
 		if now := time.Now(); now.Sub(last) >= holdingBeat {
 			last = now
 			l.tellExpired(now)
 			l.catchUp(ctx)
 			held = l.table.shards(now)
 			round++
+			all = round%sweepBeat == 0
 		}
-		all := held != nil && round%sweepBeat == 0
 		l.beatShards(ctx, awaited, held, all, &seen)
 		select {
 		case <-beat.C:
@@ -157,25 +158,27 @@ func (l *Locker) tellExpired(now time.Time) {
 	}
 }
 
-func (l *Locker) beatShards(ctx context.Context, awaited map[int][]string, held map[int]string, all bool, seen *signs) {
+func (l *Locker) beatShards(ctx context.Context, awaited map[int][]string, held [lockShards]bool, all bool, seen *signs) {
 	var group errgroup.Group
 	for shard := range lockShards {
-		if len(awaited[shard]) == 0 && held[shard] == "" && !all {
+		if len(awaited[shard]) == 0 && !held[shard] && !all {
 			continue
 		}
 		group.Go(func() error {
 			lost := l.redis.live.lost.Load()
 			epoch, forced, err := l.beat(ctx, shard, awaited[shard])
-			switch {
-			case err != nil: // the waiters fall back to the instance's own table, or fail
+			if err != nil { // the waiters fall back to the instance's own table, or fail
 				l.waiters.wakeAll(shard)
-			case held[shard] != "" && held[shard] != epoch, len(awaited[shard]) > 0 && l.waiters.newEpoch(shard, epoch):
-				l.forgotten(ctx, shard)
+				return nil
 			}
-			if err == nil {
-				l.table.heardEpoch(shard, epoch)
+			l.table.heardEpoch(shard, epoch)
+			for _, known := range l.table.forgotten(time.Now(), shard, epoch) {
+				l.claim(WithRedisBudget(ctx), known)
 			}
-			if err == nil && held[shard] != "" && seen.changed(shard, forced, lost) {
+			if len(awaited[shard]) > 0 && l.waiters.newEpoch(shard, epoch) {
+				l.waiters.wakeAll(shard) // they queue anew, behind the holders
+			}
+			if held[shard] && seen.changed(shard, forced, lost) {
 				l.lookAfter(ctx, shard)
 			}
 			return nil
@@ -204,15 +207,4 @@ func (l *Locker) beat(ctx context.Context, shard int, awaited []string) (epoch, 
 		l.waiters.wake(grant)
 	}
 	return answer[0], answer[1], nil
-}
-
-// forgotten claims the locks of a shard again after the server lost it, and lets
-// the waiters queue anew.
-func (l *Locker) forgotten(ctx context.Context, shard int) {
-	for _, known := range l.table.alive() {
-		if shardOf(known.lock.Resource) == shard {
-			l.claim(WithRedisBudget(ctx), known)
-		}
-	}
-	l.waiters.wakeAll(shard)
 }

@@ -302,17 +302,31 @@ func (t *lockTable) note(resource, grant, note string) string {
 }
 
 // shards are those in which this instance holds locks that Redis granted, or held
-// them until just now, with the epochs they were granted in.
-func (t *lockTable) shards(now time.Time) map[int]string {
+// them until just now.
+func (t *lockTable) shards(now time.Time) (held [lockShards]bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	held := map[int]string{}
 	for resource, l := range t.locks {
 		if l.epoch != "" && now.Sub(l.lock.ends) < 2*holdingBeat {
-			held[shardOf(resource)] = l.epoch
+			held[shardOf(resource)] = true
 		}
 	}
 	return held
+}
+
+// forgotten are the locks of a shard that Redis granted in another epoch than the
+// one it is in now. After a server has forgotten, those taken since are of the new
+// epoch, those from before of the old one.
+func (t *lockTable) forgotten(now time.Time, shard int, epoch string) (lost []localLock) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for resource := range t.locks {
+		l := t.live(now, resource)
+		if l != nil && l.epoch != "" && l.epoch != epoch && shardOf(resource) == shard {
+			lost = append(lost, *l)
+		}
+	}
+	return lost
 }
 
 // expire ends the grants made without Redis whose lease has passed.
