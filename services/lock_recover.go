@@ -102,8 +102,8 @@ func (l *Locker) claim(ctx context.Context, known localLock) bool {
 // because what was extended without Redis did not reach it. A grant of another
 // instance ended there, for all we know, unless the server has forgotten it.
 func (l *localLock) endedUnless(now time.Time) (epoch string) {
-	if l.adopted != "" {
-		return l.adopted
+	if l.adopted {
+		return l.epoch
 	}
 	if now.After(l.inRedis) {
 		return ""
@@ -176,7 +176,7 @@ func (t *lockTable) confirm(known localLock, lock Lock, epoch string) bool {
 	if l.lock.Degraded && l.lock.ends.After(known.lock.ends) {
 		lock.ends, lock.ExpiresAt, lock.Degraded = l.lock.ends, l.lock.ExpiresAt, true
 	}
-	l.lock, l.epoch, l.inRedis, l.adopted = lock, epoch, lock.ends, ""
+	l.lock, l.epoch, l.inRedis = lock, epoch, lock.ends
 	return true
 }
 

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/rueidis"
 
 	"gatehouse/models"
 	"gatehouse/services"
@@ -50,6 +51,46 @@ func TestLockReleasedInAnOutageStaysReleased(t *testing.T) {
 				t.Errorf("%v conflicts", n)
 			}
 		})
+	}
+}
+
+// A degraded grant of one instance, given back at another: whichever hears first
+// that Redis is back, the lock is free.
+func TestLockGivenBackAtAnotherInstance(t *testing.T) {
+	server := servicestest.StartRedis(t)
+	for _, row := range []struct{ extended, holderFirst bool }{{false, true}, {false, false}, {true, true}, {true, false}} {
+		proxies := []*servicestest.Proxy{servicestest.NewProxy(t, server.Addr), servicestest.NewProxy(t, server.Addr)}
+		var locks []*services.Locker
+		var clients []*services.Redis
+		for _, proxy := range proxies {
+			client := startRedisClient(t, services.RedisOptions{Client: rueidis.ClientOption{InitAddress: []string{proxy.Addr}}, KeyPrefix: "test:"})
+			waitReady(t, client)
+			clients = append(clients, client)
+			locks = append(locks, services.NewLocker(client, &services.LockerOptions{OnRedisDown: models.OnRedisDownOpen, Logger: quiet()}))
+			proxy.Cut()
+			gone(t, client)
+		}
+		lock := mustAcquire(t, locks[0], request("process:1", alice))
+		if row.extended { // at the other instance, which takes it over
+			if _, err := locks[1].Extend(t.Context(), lock.LockClaim, time.Minute); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if degraded, err := locks[1].Release(t.Context(), lock.LockClaim); err != nil || !degraded {
+			t.Fatal(degraded, err)
+		}
+		order := []int{1, 0}
+		if row.holderFirst {
+			order = []int{0, 1}
+		}
+		for _, i := range order {
+			proxies[i].Restore()
+			back(t, clients[i])
+		}
+		s, err := lockers(t, server, 1, nil)[0].Status(t.Context(), "process:1")
+		if err != nil || s.Held {
+			t.Errorf("%+v: locked by nobody: %+v, %v", row, s, err)
+		}
 	}
 }
 

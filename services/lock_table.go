@@ -26,11 +26,15 @@ type lockTable struct {
 	swept  time.Time
 }
 
+// epochUnknown stands for the epoch of a shard that was never heard of.
+const epochUnknown = "unknown"
+
 type localLock struct {
 	lock    Lock
 	epoch   string    // the shard's when Redis granted it; "" when it did not
 	inRedis time.Time // the end that Redis knows, if it granted it
-	adopted string    // the shard's epoch when a grant of another instance was taken over without Redis
+	made    bool      // by this instance, through Redis or without it
+	adopted bool      // made by another instance, perhaps without Redis, and taken over here without it: epoch is the last one heard of
 	queue   []localWaiter
 }
 
@@ -42,7 +46,7 @@ type localWaiter struct {
 type owedRelease struct {
 	claim LockClaim
 	until time.Time
-	// foreign: another instance made the grant without Redis, perhaps, and would
+	// foreign: another instance made the grant, without Redis, perhaps, and would
 	// claim it when Redis returns.
 	foreign bool
 }
@@ -55,9 +59,9 @@ func newLockTable(maxHold time.Duration) *lockTable {
 	}
 }
 
-// learn remembers a grant that Redis made or extended, unless its end was heard of
-// before that reply.
-func (t *lockTable) learn(lock Lock, epoch string) {
+// learn remembers a grant that Redis extended or, for this instance, made, unless its
+// end was heard of before that reply.
+func (t *lockTable) learn(lock Lock, epoch string, made bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.sweep(time.Now())
@@ -65,7 +69,11 @@ func (t *lockTable) learn(lock Lock, epoch string) {
 		return
 	}
 	t.replacing(lock.Resource, lock.Grant)
-	t.locks[lock.Resource] = &localLock{lock: lock, epoch: epoch, inRedis: lock.ends}
+	learnt := &localLock{lock: lock, epoch: epoch, inRedis: lock.ends, made: made}
+	if old := t.locks[lock.Resource]; old != nil && old.lock.Grant == lock.Grant {
+		learnt.made, learnt.adopted = made || old.made, old.adopted
+	}
+	t.locks[lock.Resource] = learnt
 }
 
 // replacing remembers that whatever grant was there before is over.
@@ -80,12 +88,31 @@ func (t *lockTable) replacing(resource, grant string) {
 // reply is on its way.
 func (t *lockTable) heardEnd(g *storedGrant) { t.end(g.resource, g.id) }
 
-// knows reports whether Redis made or extended a grant through this instance.
-func (t *lockTable) knows(claim LockClaim) bool {
+// made reports whether this instance made the grant, so that nobody else knows of it
+// unless Redis says so.
+func (t *lockTable) made(claim LockClaim) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	l := t.locks[claim.Resource]
-	return l != nil && l.epoch != "" && l.lock.Grant == claim.Grant
+	return l != nil && l.lock.Grant == claim.Grant && l.made
+}
+
+// others is what a release has to say of the instances that may know of the grant:
+// nothing if this one made it. One that may have made it without Redis must not claim
+// it later.
+func (t *lockTable) others(claim LockClaim) []string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	l := t.locks[claim.Resource]
+	switch {
+	case l == nil || !l.heldBy(claim):
+		return []string{""}
+	case l.made:
+		return nil
+	case l.adopted:
+		return []string{milliseconds(t.maxHold)}
+	}
+	return []string{""}
 }
 
 // live is the lock of a resource if it has not ended, nil otherwise.
@@ -144,7 +171,7 @@ func (t *lockTable) acquire(now time.Time, claim LockClaim, holder models.Holder
 	t.replacing(claim.Resource, claim.Grant)
 	holder.Since = time.Now().UTC()
 	place.queue = slices.DeleteFunc(place.queue, func(w localWaiter) bool { return w.grant == claim.Grant })
-	place.epoch = ""
+	place.epoch, place.made, place.adopted = "", true, false
 	place.lock = Lock{
 		LockClaim: claim, Holder: holder, TTL: ttl, ExpiresAt: holder.Since.Add(ttl), Degraded: true, ends: now.Add(ttl),
 	}
@@ -191,7 +218,7 @@ func (t *lockTable) extend(now time.Time, claim LockClaim, ttl time.Duration) (L
 	}
 	l := t.live(now, claim.Resource)
 	if l == nil {
-		l = &localLock{adopted: t.epochs[shardOf(claim.Resource)], lock: Lock{LockClaim: claim, Holder: models.Holder{Since: time.Now().UTC()}}}
+		l = &localLock{adopted: true, epoch: orDefault(t.epochs[shardOf(claim.Resource)], epochUnknown), lock: Lock{LockClaim: claim, Holder: models.Holder{Since: time.Now().UTC()}}}
 		t.locks[claim.Resource] = l
 	}
 	ttl = min(ttl, t.maxHold-time.Since(l.lock.Holder.Since))
@@ -238,8 +265,9 @@ func (t *lockTable) oweRelease(claim LockClaim) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.sweep(time.Now())
-	_, own := t.locks[claim.Resource]
-	t.owed[claim.Grant] = owedRelease{claim: claim, until: time.Now().Add(t.maxHold), foreign: !own}
+	l := t.locks[claim.Resource]
+	made := l != nil && l.lock.Grant == claim.Grant && l.made
+	t.owed[claim.Grant] = owedRelease{claim: claim, until: time.Now().Add(t.maxHold), foreign: !made}
 }
 
 // oweAttempt keeps the end of an attempt that Redis may have granted, although it

@@ -68,7 +68,7 @@ local function event(name, grant)
   redis.call('PUBLISH', EVENTS, name .. '\n' .. grant)
 end
 
--- Where a release is remembered whose grant was not there, so that no instance claims it.
+-- Where the end of a grant is remembered that an instance may have made without Redis, so that it does not claim it.
 local function ended(id)
   return prefix .. 'ended:' .. id
 end
