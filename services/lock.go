@@ -130,7 +130,7 @@ func (l *Locker) Extend(ctx context.Context, claim LockClaim, ttl time.Duration)
 	ttl = leaseOf(ttl)
 	sent := time.Now()
 	share := ""
-	if !l.table.knows(claim) {
+	if !l.table.made(claim) {
 		share = "1"
 	}
 	got, err := l.runHeld(ctx, "extend", claim, func() (lockReply, error) {
@@ -139,7 +139,7 @@ func (l *Locker) Extend(ctx context.Context, claim LockClaim, ttl time.Duration)
 	})
 	if err == nil {
 		lock := got.lock(claim, sent)
-		l.table.learn(lock, got.epoch)
+		l.table.learn(lock, got.epoch, false)
 		return lock, nil
 	}
 	if !l.mayDegrade(err) {
@@ -173,10 +173,7 @@ func (l *Locker) Check(ctx context.Context, claim LockClaim) (degraded bool, err
 // step. Without Redis it is carried out when Redis returns; the error says whether
 // that is promised (open: none) or not (closed: models.ErrUnavailable).
 func (l *Locker) Release(ctx context.Context, claim LockClaim) (degraded bool, err error) {
-	args := []string{proofOf(claim)}
-	if !l.table.knows(claim) {
-		args = append(args, "") // others do, perhaps
-	}
+	args := append([]string{proofOf(claim)}, l.table.others(claim)...)
 	got, err := l.runHeld(ctx, "release", claim, func() (lockReply, error) {
 		return l.run(ctx, l.scripts.release, claim.Resource, args...)
 	})
@@ -195,14 +192,15 @@ func (l *Locker) Release(ctx context.Context, claim LockClaim) (degraded bool, e
 		}
 		return false, err
 	}
+	known, own := l.table.find(claim)
 	l.table.oweRelease(claim)
+	l.table.release(claim) // closed, too: else it would be claimed when Redis returns
 	if !l.mayDegrade(err) {
 		return false, err
 	}
-	if known, ok := l.table.find(claim); ok {
+	if own {
 		l.events.tellOwn(models.LockReleased, known.lock)
 	}
-	l.table.release(claim)
 	return true, nil
 }
 

@@ -136,7 +136,7 @@ func (a *attempt) once(ctx context.Context, queue bool) (Lock, error) {
 		return Lock{}, &models.NotAcquiredError{Status: got.status(a.req.Resource)}
 	case err == nil:
 		lock := got.lock(a.claim(), sent)
-		l.table.learn(lock, got.epoch)
+		l.table.learn(lock, got.epoch, lock.Grant == a.grant)
 		l.count("acquire", "done")
 		return lock, nil
 	case ctx.Err() != nil:

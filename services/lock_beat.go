@@ -135,15 +135,16 @@ func (l *Locker) beats(ctx context.Context) {
 	for round := 0; ; {
 		start := time.Now()
 		awaited := l.waiters.awaited()
-		var held map[int]string
+		var held [lockShards]bool
+		all := false
 		if now := time.Now(); now.Sub(last) >= holdingBeat {
 			last = now
 			l.tellExpired(now)
 			l.catchUp(ctx)
 			held = l.table.shards(now)
 			round++
+			all = round%sweepBeat == 0
 		}
-		all := held != nil && round%sweepBeat == 0
 		soonest := l.beatShards(ctx, awaited, held, all, &seen)
 		beat.Reset(min(waitingBeat-time.Since(start), soonest))
 		select {
@@ -162,30 +163,30 @@ func (l *Locker) tellExpired(now time.Time) {
 	}
 }
 
-func (l *Locker) beatShards(ctx context.Context, awaited map[int][]string, held map[int]string, all bool, seen *signs) (soonest time.Duration) {
+func (l *Locker) beatShards(ctx context.Context, awaited map[int][]string, held [lockShards]bool, all bool, seen *signs) (soonest time.Duration) {
 	var group errgroup.Group
 	var ends [lockShards]time.Duration
 	for shard := range lockShards {
 		ends[shard] = waitingBeat
-		if len(awaited[shard]) == 0 && held[shard] == "" && !all {
+		if len(awaited[shard]) == 0 && !held[shard] && !all {
 			continue
 		}
 		group.Go(func() error {
 			lost := l.redis.live.lost.Load()
 			epoch, forced, end, err := l.beat(ctx, shard, awaited[shard])
-			if err == nil {
-				ends[shard] = end
-			}
-			switch {
-			case err != nil: // the waiters fall back to the instance's own table, or fail
+			if err != nil { // the waiters fall back to the instance's own table, or fail
 				l.waiters.wakeAll(shard)
-			case held[shard] != "" && held[shard] != epoch, len(awaited[shard]) > 0 && l.waiters.newEpoch(shard, epoch):
-				l.forgotten(ctx, shard)
+				return nil
 			}
-			if err == nil {
-				l.table.heardEpoch(shard, epoch)
+			ends[shard] = end
+			l.table.heardEpoch(shard, epoch)
+			for _, known := range l.table.forgotten(time.Now(), shard, epoch) {
+				l.claim(WithRedisBudget(ctx), known)
 			}
-			if err == nil && held[shard] != "" && seen.changed(shard, forced, lost) {
+			if len(awaited[shard]) > 0 && l.waiters.newEpoch(shard, epoch) {
+				l.waiters.wakeAll(shard) // they queue anew, behind the holders
+			}
+			if held[shard] && seen.changed(shard, forced, lost) {
 				l.lookAfter(ctx, shard)
 			}
 			return nil
@@ -221,15 +222,4 @@ func (l *Locker) beat(ctx context.Context, shard int, awaited []string) (epoch, 
 		l.waiters.wake(grant)
 	}
 	return answer[0], answer[1], soonest, nil
-}
-
-// forgotten claims the locks of a shard again after the server lost it, and lets
-// the waiters queue anew.
-func (l *Locker) forgotten(ctx context.Context, shard int) {
-	for _, known := range l.table.alive() {
-		if shardOf(known.lock.Resource) == shard {
-			l.claim(WithRedisBudget(ctx), known)
-		}
-	}
-	l.waiters.wakeAll(shard)
 }

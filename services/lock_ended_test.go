@@ -44,7 +44,7 @@ func TestEndedGrantIsNotLearnt(t *testing.T) {
 		table := newLockTable(time.Hour, time.Now)
 		lock := Lock{LockClaim: LockClaim{Resource: "process:1", Grant: "grant", Token: "token"}, ends: time.Now().Add(time.Minute)}
 		end(table, lock)
-		table.learn(lock, "epoch")
+		table.learn(lock, "epoch", true)
 		if known := table.alive(); len(known) != 0 {
 			t.Errorf("%s: would be claimed again: %+v", name, known)
 		}

@@ -27,7 +27,7 @@ func (l *Locker) catchUp(ctx context.Context) {
 	}
 	l.settle(WithRedisBudget(ctx))
 	for _, known := range l.table.alive() {
-		if known.epoch == "" {
+		if known.lock.Degraded { // granted or extended without Redis
 			l.claim(WithRedisBudget(ctx), known)
 		}
 	}
@@ -82,7 +82,7 @@ func (l *Locker) claim(ctx context.Context, known localLock) bool {
 	}
 	lock := got.lock(known.lock.LockClaim, sent)
 	lock.Note = orDefault(lock.Note, known.lock.Note)
-	if !l.table.confirm(lock, got.epoch) { // given back while it was claimed
+	if !l.table.confirm(known, lock, got.epoch) { // given back while it was claimed
 		_, _ = l.run(ctx, l.scripts.release, lock.Resource, proofOf(lock.LockClaim))
 		return false
 	}
@@ -102,8 +102,8 @@ func (l *Locker) claim(ctx context.Context, known localLock) bool {
 // because what was extended without Redis did not reach it. A grant of another
 // instance ended there, for all we know, unless the server has forgotten it.
 func (l *localLock) endedUnless(now time.Time) (epoch string) {
-	if l.adopted != "" {
-		return l.adopted
+	if l.adopted {
+		return l.epoch
 	}
 	if now.After(l.inRedis) {
 		return ""
@@ -164,15 +164,19 @@ func (t *lockTable) alive() []localLock {
 	return live
 }
 
-// confirm notes that a grant stands in Redis; false if it has ended here meanwhile.
-func (t *lockTable) confirm(lock Lock, epoch string) bool {
+// confirm notes that a known grant stands in Redis; false if it has ended here
+// meanwhile. If it was extended here meanwhile, Redis has to hear of that yet.
+func (t *lockTable) confirm(known localLock, lock Lock, epoch string) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	l := t.live(time.Now(), lock.Resource)
 	if l == nil || l.lock.Grant != lock.Grant {
 		return false
 	}
-	l.lock, l.epoch, l.inRedis, l.adopted = lock, epoch, lock.ends, ""
+	if l.lock.Degraded && l.lock.ends.After(known.lock.ends) {
+		lock.ends, lock.ExpiresAt, lock.Degraded = l.lock.ends, l.lock.ExpiresAt, true
+	}
+	l.lock, l.epoch, l.inRedis = lock, epoch, lock.ends
 	return true
 }
 

@@ -27,11 +27,15 @@ type lockTable struct {
 	swept  time.Time
 }
 
+// epochUnknown stands for the epoch of a shard that was never heard of.
+const epochUnknown = "unknown"
+
 type localLock struct {
 	lock    Lock
 	epoch   string    // the shard's when Redis granted it; "" when it did not
 	inRedis time.Time // the end that Redis knows, if it granted it
-	adopted string    // the shard's epoch when a grant of another instance was taken over without Redis
+	made    bool      // by this instance, through Redis or without it
+	adopted bool      // made by another instance, perhaps without Redis, and taken over here without it: epoch is the last one heard of
 	queue   []localWaiter
 }
 
@@ -43,7 +47,7 @@ type localWaiter struct {
 type owedRelease struct {
 	claim LockClaim
 	until time.Time
-	// foreign: another instance made the grant without Redis, perhaps, and would
+	// foreign: another instance made the grant, without Redis, perhaps, and would
 	// claim it when Redis returns.
 	foreign bool
 }
@@ -56,9 +60,9 @@ func newLockTable(maxHold time.Duration, wall func() time.Time) *lockTable {
 	}
 }
 
-// learn remembers a grant that Redis made or extended, unless its end was heard of
-// before that reply.
-func (t *lockTable) learn(lock Lock, epoch string) {
+// learn remembers a grant that Redis extended or, for this instance, made, unless its
+// end was heard of before that reply.
+func (t *lockTable) learn(lock Lock, epoch string, made bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.sweep(time.Now())
@@ -66,7 +70,11 @@ func (t *lockTable) learn(lock Lock, epoch string) {
 		return
 	}
 	t.replacing(lock.Resource, lock.Grant)
-	t.locks[lock.Resource] = &localLock{lock: lock, epoch: epoch, inRedis: lock.ends}
+	learnt := &localLock{lock: lock, epoch: epoch, inRedis: lock.ends, made: made}
+	if old := t.locks[lock.Resource]; old != nil && old.lock.Grant == lock.Grant {
+		learnt.made, learnt.adopted = made || old.made, old.adopted
+	}
+	t.locks[lock.Resource] = learnt
 }
 
 // replacing remembers that whatever grant was there before is over.
@@ -81,12 +89,31 @@ func (t *lockTable) replacing(resource, grant string) {
 // reply is on its way.
 func (t *lockTable) heardEnd(g *storedGrant) { t.end(g.resource, g.id) }
 
-// knows reports whether Redis made or extended a grant through this instance.
-func (t *lockTable) knows(claim LockClaim) bool {
+// made reports whether this instance made the grant, so that nobody else knows of it
+// unless Redis says so.
+func (t *lockTable) made(claim LockClaim) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	l := t.locks[claim.Resource]
-	return l != nil && l.epoch != "" && l.lock.Grant == claim.Grant
+	return l != nil && l.lock.Grant == claim.Grant && l.made
+}
+
+// others is what a release has to say of the instances that may know of the grant:
+// nothing if this one made it. One that may have made it without Redis must not claim
+// it later.
+func (t *lockTable) others(claim LockClaim) []string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	l := t.locks[claim.Resource]
+	switch {
+	case l == nil || !l.heldBy(claim):
+		return []string{""}
+	case l.made:
+		return nil
+	case l.adopted:
+		return []string{milliseconds(t.maxHold)}
+	}
+	return []string{""}
 }
 
 // live is the lock of a resource if it has not ended, nil otherwise.
@@ -145,7 +172,7 @@ func (t *lockTable) acquire(now time.Time, claim LockClaim, holder models.Holder
 	t.replacing(claim.Resource, claim.Grant)
 	holder.Since = t.wall().UTC()
 	place.queue = slices.DeleteFunc(place.queue, func(w localWaiter) bool { return w.grant == claim.Grant })
-	place.epoch = ""
+	place.epoch, place.made, place.adopted = "", true, false
 	place.lock = Lock{
 		LockClaim: claim, Holder: holder, TTL: ttl, ExpiresAt: holder.Since.Add(ttl), Degraded: true, ends: now.Add(ttl),
 	}
@@ -192,7 +219,7 @@ func (t *lockTable) extend(now time.Time, claim LockClaim, ttl time.Duration) (L
 	}
 	l := t.live(now, claim.Resource)
 	if l == nil {
-		l = &localLock{adopted: t.epochs[shardOf(claim.Resource)], lock: Lock{LockClaim: claim, Holder: models.Holder{Since: t.wall().UTC()}}}
+		l = &localLock{adopted: true, epoch: orDefault(t.epochs[shardOf(claim.Resource)], epochUnknown), lock: Lock{LockClaim: claim, Holder: models.Holder{Since: t.wall().UTC()}}}
 		t.locks[claim.Resource] = l
 	}
 	ttl = min(ttl, t.maxHold-t.wall().Sub(l.lock.Holder.Since))
@@ -239,8 +266,9 @@ func (t *lockTable) oweRelease(claim LockClaim) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.sweep(time.Now())
-	_, own := t.locks[claim.Resource]
-	t.owed[claim.Grant] = owedRelease{claim: claim, until: time.Now().Add(t.maxHold), foreign: !own}
+	l := t.locks[claim.Resource]
+	made := l != nil && l.lock.Grant == claim.Grant && l.made
+	t.owed[claim.Grant] = owedRelease{claim: claim, until: time.Now().Add(t.maxHold), foreign: !made}
 }
 
 // oweAttempt keeps the end of an attempt that Redis may have granted, although it
@@ -303,17 +331,31 @@ func (t *lockTable) note(resource, grant, note string) string {
 }
 
 // shards are those in which this instance holds locks that Redis granted, or held
-// them until just now, with the epochs they were granted in.
-func (t *lockTable) shards(now time.Time) map[int]string {
+// them until just now.
+func (t *lockTable) shards(now time.Time) (held [lockShards]bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	held := map[int]string{}
 	for resource, l := range t.locks {
 		if l.epoch != "" && now.Sub(l.lock.ends) < 2*holdingBeat {
-			held[shardOf(resource)] = l.epoch
+			held[shardOf(resource)] = true
 		}
 	}
 	return held
+}
+
+// forgotten are the locks of a shard that Redis granted in another epoch than the
+// one it is in now. After a server has forgotten, those taken since are of the new
+// epoch, those from before of the old one.
+func (t *lockTable) forgotten(now time.Time, shard int, epoch string) (lost []localLock) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for resource := range t.locks {
+		l := t.live(now, resource)
+		if l != nil && l.epoch != "" && l.epoch != epoch && shardOf(resource) == shard {
+			lost = append(lost, *l)
+		}
+	}
+	return lost
 }
 
 // expire ends the grants made without Redis whose lease has passed.

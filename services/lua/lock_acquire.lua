@@ -9,7 +9,7 @@
 -- ARGV[5] -> the instance, to queue when the lock is taken; none or '' does not queue
 -- ARGV[6] -> arrival as answered before, none or '' at the first time
 -- ARGV[7] -> '1' for a claim: a grant made without Redis, or forgotten by it, unless it was given back elsewhere
--- ARGV[8] -> of a claim: take a free lock only if the shard's epoch is not this one; '' takes it anyway
+-- ARGV[8] -> of a claim: take a free lock only if the shard's epoch is not this one; 'unknown' never, '' anyway
 -- returns the reply, with the arrival; code 1: granted, 2: this token had it already, 0: not acquired, 3: too late
 if string.format('%013d', now) > ARGV[3] then
   return reply(3, nil, 0)
@@ -27,7 +27,7 @@ if lock and string.sub(lock.proof, 33) == string.sub(ARGV[1], 33, 75) then
   leave(id)
   return reply(code, lock, 0)
 end
-if ARGV[7] == '1' and (redis.call('EXISTS', ended(id)) == 1 or (ARGV[8] ~= '' and ARGV[8] == epoch())) then
+if ARGV[7] == '1' and (redis.call('EXISTS', ended(id)) == 1 or ARGV[8] == 'unknown' or (ARGV[8] ~= '' and ARGV[8] == epoch())) then
   return reply(0, lock, 0)
 end
 if not lock then

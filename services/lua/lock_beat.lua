@@ -10,21 +10,7 @@ if ARGV[2] == '1' then
   redis.call('ZADD', prefix .. 'instances', now, ARGV[1])
   redis.call('PEXPIRE', prefix .. 'instances', 60000)
 end
-local function look_at(resource)
-  KEYS[1] = prefix .. 'lock:' .. resource
-  KEYS[2] = prefix .. 'queue:' .. resource
-end
-for _, grant in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now, 'LIMIT', 0, 100)) do
-  look_at(resource_of(grant))
-  local lock = current()
-  if not (lock and lock.grant == grant) then
-    redis.call('ZREM', KEYS[3], grant)
-    if not lock then -- else somebody has it already
-      event('expired', grant)
-      advance()
-    end
-  end
-end
+lapse()
 local answer = {epoch(), redis.call('GET', prefix .. 'forced') or '0', string.format('%d', now), ''}
 local soonest
 for i = 3, #ARGV do

@@ -68,7 +68,7 @@ local function event(name, grant)
   redis.call('PUBLISH', EVENTS, name .. '\n' .. grant)
 end
 
--- Where a release is remembered whose grant was not there, so that no instance claims it.
+-- Where the end of a grant is remembered that an instance may have made without Redis, so that it does not claim it.
 local function ended(id)
   return prefix .. 'ended:' .. id
 end
@@ -163,4 +163,25 @@ local function free(lock, name)
   event(name, lock.grant)
   redis.call('PUBLISH', ENDS, lock.grant)
   return advance()
+end
+
+local function look_at(resource)
+  KEYS[1] = prefix .. 'lock:' .. resource
+  KEYS[2] = prefix .. 'queue:' .. resource
+end
+
+-- Passes on the locks of the shard whose lease has ended by itself. They alone are in the index then: what ends a
+-- lock takes it out. Somebody may have taken one already. Leaves KEYS at another resource.
+local function lapse()
+  for _, grant in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now, 'LIMIT', 0, 100)) do
+    look_at(resource_of(grant))
+    local lock = current()
+    if not (lock and lock.grant == grant) then
+      redis.call('ZREM', KEYS[3], grant)
+      event('expired', grant)
+      if not lock then
+        advance()
+      end
+    end
+  end
 end

@@ -1,15 +1,15 @@
 -- Gives the lock back, or leaves its queue, and grants to the next waiter.
 -- ARGV[1] -> grant id and hash of token
--- ARGV[2] -> none if the releasing instance made the grant; else other instances may know of it. If the release was owed:
---   how long to remember it (milliseconds) if the grant is not there, since one of them may claim it; '' otherwise
+-- ARGV[2] -> none if the releasing instance made the grant; else other instances may know of it. If one of them may have
+--   made it without Redis, and would claim it: how long to remember the release (milliseconds); '' otherwise
 -- returns the reply, with "instance id" of the waiter it was granted to; code 1: released, 0: not held by this grant
 local lock = current()
-if lock and lock.proof == ARGV[1] then
-  return reply(1, nil, 0, free(lock, 'released'))
-end
 local id = string.sub(ARGV[1], 1, 32)
-leave(id)
 if (ARGV[2] or '') ~= '' then
   redis.call('SET', ended(id), '1', 'PX', ARGV[2])
 end
+if lock and lock.proof == ARGV[1] then
+  return reply(1, nil, 0, free(lock, 'released'))
+end
+leave(id)
 return reply(0, lock, 0)
