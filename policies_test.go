@@ -186,6 +186,22 @@ func TestDenyListsOfThePolicyFile(t *testing.T) {
 	servicestest.Eventually(t, 5*time.Second, func() bool { return denied(session(bearer(alice)...)) }, "the user is not denied")
 }
 
+// Sign-ins are denied by address too, IPv6 by its /56.
+func TestDenyListOfSignIns(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "policies.yaml")
+	writePolicies(t, path, `policies: [{name: login-ip, limit: 9, window: 1m, deny: ["2001:db8:7::/48", 198.51.100.7]}, {name: login-account, limit: 9, window: 1m, deny: ["::/0", "0.0.0.0/0"]}]`)
+	a := startApp(t, map[string]string{"RATE_LIMIT_POLICIES": path, "TRUSTED_PROXIES": "192.0.2.1"})
+	for client, want := range map[string]int{"2001:db8:7:2f00::1": 403, "2001:db8:8:2f00::1": 200, "198.51.100.7": 403, "198.51.100.8": 200} {
+		for range 2 { // the second time from where she has signed in before
+			w := a.do(http.MethodPost, "/api/v1/auth/login", `{"email": "alice@example.com", "password": "gatehouse-demo"}`,
+				"Content-Type", "application/json", "X-Forwarded-For", client)
+			if w.Code != want {
+				t.Errorf("from %s: %d %s, want %d", client, w.Code, w.Body, want)
+			}
+		}
+	}
+}
+
 // What the start says about hash tags is how the keys are at Redis.
 func TestPlacementIsToldAtTheStart(t *testing.T) {
 	server := servicestest.StartRedis(t)

@@ -52,8 +52,10 @@ func (l ClientList) HasAddress(address string) bool {
 }
 
 // HasKey reports whether a rate limit key is listed: itself, or the address or
-// network that it ends in, as in "ip:192.0.2.7". A network is listed if all of
-// it is, so an IPv6 client, who counts as a /56, needs an entry that wide.
+// network that it is or ends in, as in "ip:192.0.2.7". That is the longest end of
+// it, after a colon, that is one, so "x:2001:db8::1" is never taken for db8::1. A
+// network is listed if all of it is, so an IPv6 client, who counts as a /56, needs
+// an entry that wide.
 func (l ClientList) HasKey(key string) bool {
 	if l.keys[key] {
 		return true
@@ -61,17 +63,18 @@ func (l ClientList) HasKey(key string) bool {
 	if len(l.networks) == 0 {
 		return false
 	}
-	_, address, found := strings.Cut(key, ":")
-	if !found {
-		address = key
+	for end, found := key, true; found; _, end, found = strings.Cut(end, ":") {
+		if _, err := netip.ParseAddr(end); err == nil {
+			return l.HasAddress(end)
+		}
+		if network, err := netip.ParsePrefix(end); err == nil {
+			return l.hasNetwork(network)
+		}
 	}
-	if l.HasAddress(address) || l.HasAddress(key) {
-		return true
-	}
-	network, err := netip.ParsePrefix(address)
-	if err != nil {
-		return false
-	}
+	return false
+}
+
+func (l ClientList) hasNetwork(network netip.Prefix) bool {
 	for _, listed := range l.networks {
 		if listed.Bits() <= network.Bits() && listed.Contains(network.Addr()) {
 			return true

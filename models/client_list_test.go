@@ -14,10 +14,21 @@ func TestClientList(t *testing.T) {
 	for key, want := range map[string]bool{
 		"ip:192.0.2.7": true, "192.0.2.7": true, "ip:192.0.2.8": false, "anonymous:10.9.8.7": true, "ip:11.0.0.1": false,
 		"ip:2001:db8:1:2f00::/56": true, "2001:db8:1::1": true, "ip:2001:dba::/56": false, "ip:2001:dba::1": true,
+		"2001:db8:1:2f00::/56": true, "2001:dbb:1::/56": false, "no-header:x:192.0.2.7": true, "no-header:x:192.0.2.8": false, "no-header:x:2001:db8:1::/56": true,
 		"user:42": true, "user:4": false, "user:421": false, "": false, "ip:": false, "ip:198.51.100.1": true,
 	} {
 		if got := list.HasKey(key); got != want {
 			t.Errorf("HasKey(%q) = %v, want %v", key, got, want)
+		}
+	}
+	// The rest of an address is not another one.
+	private, err := models.NewClientList("fd00::/8")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for key, want := range map[string]bool{"2a00:fd00:1:200::/56": false, "ip:2a00:fd00:1:200::/56": false, "2a00:fd00::1": false, "fd00:1:2:300::/56": true, "ip:fd00::1": true, "fd00:1:2:300::/56@0a1b": false} {
+		if got := private.HasKey(key); got != want {
+			t.Errorf("fd00::/8 has %q: %v, want %v", key, got, want)
 		}
 	}
 	for address, want := range map[string]bool{"10.1.2.3": true, "::ffff:10.1.2.3": true, "2001:db8::5": true, "user:42": false, "": false} {

@@ -96,7 +96,7 @@ func (a *Accounts) AllowSignIn(ctx context.Context, email string, client Client)
 	sum := sha256.Sum256([]byte(email))
 	account := hex.EncodeToString(sum[:16])
 	if known {
-		account += "@" + client.Network
+		account = client.Network + "@" + account // not after it: the key must not end in an address, which a list could have
 	}
 	return a.limiter.Take(ctx, "login",
 		models.Hit{Policy: a.opt.LoginByIP, Key: client.Network, Cost: 1},

@@ -154,7 +154,7 @@ func (l *RateLimiter) decide(ctx context.Context, group string, asks []ask, now 
 // refusedBefore is the decision about a single hit that is known to be refused.
 // It allocates nothing, a millisecond's decisions being one.
 func (l *RateLimiter) refusedBefore(a *ask, now int64) []models.Decision {
-	if a.cost == 0 || a.barred || a.hit.Policy.Shadow {
+	if a.barred {
 		return nil
 	}
 	decisions := l.table.deniedAgain(a, now)
@@ -196,29 +196,15 @@ func refuseBarred(asks []ask) []models.Decision {
 // remembered refuses the hits if one is known to be refused. With counting the
 // request is refused for it, not only told.
 func (l *RateLimiter) remembered(asks []ask, counting bool) []models.Decision {
-	var decisions []models.Decision
-	for i, a := range asks {
-		if a.cost == 0 || a.hit.Policy.Shadow {
-			continue
-		}
-		v, denied := l.table.denied(a, true)
-		if !denied {
-			continue
-		}
-		if decisions == nil {
-			decisions = make([]models.Decision, len(asks))
-		}
-		decisions[i] = a.decision(v)
-		if counting {
-			a.metrics.denied.Inc()
-		}
-	}
-	if decisions == nil {
+	verdicts := l.table.deniedTogether(asks)
+	if verdicts == nil {
 		return nil
 	}
-	for i, a := range asks {
-		if decisions[i].Policy.Name == "" {
-			decisions[i] = a.decision(l.table.recall(a))
+	decisions := make([]models.Decision, len(asks))
+	for i := range asks {
+		decisions[i] = asks[i].decision(verdicts[i])
+		if counting && asks[i].refuses(verdicts[i]) {
+			asks[i].metrics.denied.Inc()
 		}
 	}
 	return decisions
@@ -242,6 +228,7 @@ func (l *RateLimiter) Peek(ctx context.Context, group string, hits ...models.Hit
 	degraded := err != nil
 	if degraded {
 		if err := refusedClosed(asks); err != nil {
+			l.table.away(asks)
 			return nil, err
 		}
 		verdicts, _ = l.table.decide(asks, 0)
@@ -259,7 +246,7 @@ func (l *RateLimiter) Peek(ctx context.Context, group string, hits ...models.Hit
 // a denied decision: ask when you are going to refuse.
 func (l *RateLimiter) Denied(hit models.Hit) (models.Decision, bool) {
 	a, err := l.ready(l.policies.Load(), hit)
-	if err != nil || a.cost == 0 || a.hit.Policy.Shadow {
+	if err != nil {
 		return models.Decision{}, false
 	}
 	v, denied := l.table.denied(a, false)

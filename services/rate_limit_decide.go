@@ -133,6 +133,7 @@ func (l *RateLimiter) takeFromBlocks(ctx context.Context, tag string, asks []ask
 
 func (l *RateLimiter) takeLocally(group string, asks []ask, id, now int64) ([]models.Decision, error) {
 	if err := refusedClosed(asks); err != nil {
+		l.table.away(asks)
 		countUnavailable(asks)
 		return nil, err
 	}
@@ -167,14 +168,15 @@ func (l *RateLimiter) look(ctx context.Context, tag string, asks []ask) ([]verdi
 		}
 		key := placedKey{tag, a.name}
 		sent, generation := l.table.sending()
-		got := l.askForBlock(ctx, key, a.hit.Policy, rand.Int64N(maxCallID)+1, 0, 0, nil)
+		here := l.leases.atHand(key)
+		got := l.askForBlock(ctx, key, a.hit.Policy, rand.Int64N(maxCallID)+1, 0, max(0, a.cost-here), nil)
 		if got.err != nil {
 			return nil, got.err
 		}
-		remaining := got.remaining + l.leases.atHand(key)
+		remaining := got.remaining + here
 		verdicts[i] = verdict{passes: a.cost == 0 || a.cost <= remaining, remaining: remaining, more: got.more, at: got.at}
 		if !verdicts[i].passes {
-			verdicts[i].retry = max(1, got.more) // at least: only taking a block tells exactly
+			verdicts[i].retry = max(1, got.retry)
 			l.table.learn(asks[i:i+1], verdicts[i:i+1], false, 0, sent, generation)
 		}
 	}

@@ -112,3 +112,56 @@ func TestRateLimitDenialIsNotBelievedLong(t *testing.T) {
 	servicestest.Eventually(t, 1200*time.Millisecond, func() bool { return takeOne(t, l, policy, "k").Allowed },
 		"the reset by another instance did not show")
 }
+
+// A dearer hit has to wait longer than the cheaper one that was refused before it,
+// and is told so; a flood of such costs Redis a command a second.
+func TestRateLimitDearerHitIsToldItsOwnWait(t *testing.T) {
+	server := servicestest.StartRedis(t)
+	l, fresh := newLimiter(patientRedis(t, server.Addr)), newLimiter(patientRedis(t, server.Addr))
+	log, gcra, leased := perMinute("log", 6), perMinute("gcra", 60), perMinute("leased", 6)
+	gcra.Algorithm, leased.Lease = models.AlgorithmGCRA, 1
+	hit := func(policy models.Policy, cost int64) models.Hit { return models.Hit{Policy: policy, Key: "k", Cost: cost} }
+	start := time.Now()
+	for _, half := range []time.Duration{0, 400 * time.Millisecond} { // the units come back at two times
+		servicestest.Eventually(t, 2*time.Second, func() bool { return time.Since(start) >= half }, "")
+		for _, policy := range []models.Policy{log, gcra, leased} {
+			for range 3 {
+				take(t, l, hit(policy, 1))
+			}
+		}
+	}
+	for _, policy := range []models.Policy{log, gcra, leased} {
+		for take(t, l, hit(policy, 1))[0].Allowed {
+			continue
+		}
+		want, err := fresh.Peek(t.Context(), "group", hit(policy, 4)) // by Redis
+		if err != nil {
+			t.Fatal(err)
+		}
+		least := want[0].RetryAfter - 100*time.Millisecond
+		for range 3 {
+			if d := take(t, l, hit(policy, 4))[0]; d.Allowed || d.RetryAfter < least {
+				t.Errorf("%s: told %v, has to wait %v", policy.Name, d.RetryAfter, want[0].RetryAfter)
+			}
+			ds, err := l.Peek(t.Context(), "group", hit(policy, 5))
+			if err != nil || ds[0].Allowed || ds[0].RetryAfter < least {
+				t.Errorf("%s: a look is told %+v, %v", policy.Name, ds, err)
+			}
+		}
+	}
+	if ds, err := fresh.Peek(t.Context(), "group", hit(leased, 1)); err != nil || ds[0].RetryAfter > time.Minute-300*time.Millisecond {
+		t.Errorf("a look at a cheap hit of a leased policy: %+v, %v", ds, err)
+	}
+	if ds, err := fresh.Peek(t.Context(), "group", hit(leased, 4)); err != nil || ds[0].RetryAfter < time.Minute-100*time.Millisecond {
+		t.Errorf("a look at a dear hit of a leased policy: %+v, %v", ds, err)
+	}
+	before, start := evals(t, server), time.Now()
+	for time.Since(start) < 1300*time.Millisecond {
+		if d := take(t, l, hit(log, 3))[0]; d.Allowed {
+			t.Fatalf("%+v", d)
+		}
+	}
+	if n := evals(t, server) - before; n > 3 {
+		t.Errorf("a flood of dearer hits asked Redis %d times in 1.3 s", n)
+	}
+}

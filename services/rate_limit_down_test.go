@@ -55,3 +55,36 @@ func TestRateLimitFrozenRedis(t *testing.T) {
 	server.Thaw()
 	servicestest.Eventually(t, time.Second, func() bool { return !takeOne(t, l, open, "new").Degraded }, "not back within 1 s")
 }
+
+// A key that Redis had denied is not denied for longer when Redis goes away: the
+// policy says what happens then.
+func TestRateLimitDenialEndsWithTheOutageRule(t *testing.T) {
+	server := servicestest.StartRedis(t)
+	redis := newRedis(t, server.Addr)
+	l := newLimiter(redis)
+	open, closed, local := perMinute("open", 2), perMinute("closed", 2), models.Policy{Name: "local", Limit: 20, Window: time.Minute, Algorithm: models.AlgorithmGCRA}
+	open.OnRedisDown, closed.OnRedisDown = models.OnRedisDownOpen, models.OnRedisDownClosed
+	for _, p := range []models.Policy{open, closed, local} {
+		for range 4 {
+			takeOne(t, l, p, "k")
+		}
+	}
+	server.Freeze()
+	frozen := time.Now()
+	servicestest.Eventually(t, 2*time.Second, func() bool { takeOne(t, l, open, "other"); return !redis.Available() }, "Redis did not count as away")
+	servicestest.Eventually(t, 2*time.Second, func() bool { return time.Since(frozen) > 1100*time.Millisecond }, "")
+	if d := takeOne(t, l, local, "k"); d.Allowed || !d.Degraded {
+		t.Errorf("local: %+v, want a refusal by this instance", d)
+	}
+	for i := range 50 {
+		if d := takeOne(t, l, open, "k"); !d.Allowed || !d.Degraded {
+			t.Fatalf("open, hit %d: %+v", i, d)
+		}
+		if _, err := l.Take(t.Context(), "group", hitOf(closed, "k")); !errors.Is(err, models.ErrUnavailable) {
+			t.Fatalf("closed, hit %d: %v", i, err)
+		}
+		if ds, err := l.Peek(t.Context(), "group", hitOf(open, "k")); err != nil || !ds[0].Allowed {
+			t.Fatalf("a look, hit %d: %+v, %v", i, ds, err)
+		}
+	}
+}

@@ -45,8 +45,8 @@ type keyState struct {
 	policy  models.Policy
 	log     slidingLog
 	bucket  bucket
-	known   verdict // the latest of Redis, its time ours
-	denial  denial
+	latest  verdict // of Redis, its time ours
+	denials denials
 	settled uint64 // the generation of the latest refund or reset
 	used    int64  // when it was last looked at
 }
@@ -76,8 +76,8 @@ func (t *limitTable) state(a *ask, now int64) *keyState {
 		t.keys[a.name] = s
 	}
 	if s.policy != a.hit.Policy {
-		s.denial = denial{}
-		s.known = verdict{}
+		s.denials = denials{}
+		s.latest = verdict{}
 		if s.policy.Window != a.hit.Policy.Window {
 			s.bucket = bucket{} // a unit had another size
 		}
@@ -135,14 +135,14 @@ func (t *limitTable) learn(asks []ask, verdicts []verdict, counted bool, id, sen
 	for i := range asks {
 		a, v := &asks[i], verdicts[i]
 		s := t.state(a, now)
-		s.known = v
-		s.known.at = now
+		s.latest = v
+		s.latest.at = now
 		switch {
-		case v.passes && a.cost >= s.denial.cost:
-			s.denial = denial{}
-		case !v.passes && !a.hit.Policy.Shadow && generation >= s.settled &&
-			(s.denial.cost == 0 || a.cost <= s.denial.cost || now >= s.denial.over):
-			s.denial = denial{cost: a.cost, until: sent + min(v.retry, denialMemory), over: sent + v.retry, passes: now + v.retry}
+		case v.passes && a.cost >= s.denials.low.cost:
+			s.denials = denials{}
+		case !v.passes && !a.hit.Policy.Shadow && generation >= s.settled:
+			until := sent + min(v.retry, denialMemory)
+			s.denials.learn(denial{cost: a.cost, until: until, lapses: until, over: sent + v.retry, passes: now + v.retry}, v.remaining, now)
 		}
 		if counted && v.passes && a.cost > 0 && a.local() {
 			t.count(s, a, now, id)
@@ -179,7 +179,8 @@ func (t *limitTable) count(s *keyState, a *ask, now, id int64) {
 }
 
 // decide is rate_limit_take.lua in this instance: all hits count, or none. Hits
-// that do not count locally pass. With id 0 it only looks.
+// that do not count locally pass. With id 0 it only looks. What Redis denied
+// before no longer counts.
 func (t *limitTable) decide(asks []ask, id int64) (verdicts []verdict, counted bool) {
 	return t.decideAt(t.now(), asks, id, nil)
 }
@@ -194,6 +195,7 @@ func (t *limitTable) decideAt(now int64, asks []ask, id int64, room []verdict) (
 	counted = id != 0
 	for i := range asks {
 		a := &asks[i]
+		t.forgetDenials(a)
 		verdicts[i] = verdict{passes: true, remaining: a.hit.Policy.Limit, at: now}
 		if !a.local() {
 			continue
@@ -238,11 +240,15 @@ func (t *limitTable) look(s *keyState, r rule, now, cost int64) verdict {
 func (t *limitTable) recall(a ask) verdict {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	return t.recalled(&a, t.now())
+}
+
+func (t *limitTable) recalled(a *ask, now int64) verdict {
 	s := t.keys[a.name]
-	if s == nil || s.known.at == 0 {
+	if s == nil || s.latest.at == 0 {
 		return verdict{passes: true, remaining: a.hit.Policy.Limit}
 	}
-	v := s.known.after(t.now() - s.known.at)
+	v := s.latest.after(now - s.latest.at)
 	v.passes, v.retry = true, 0
 	return v
 }
@@ -278,11 +284,11 @@ func (t *limitTable) reset(a ask) {
 	s := t.state(&a, t.now())
 	t.settle(s)
 	t.entries -= len(s.log.entries)
-	s.log, s.bucket, s.known = slidingLog{}, bucket{}, verdict{}
+	s.log, s.bucket, s.latest = slidingLog{}, bucket{}, verdict{}
 }
 
 func (t *limitTable) settle(s *keyState) {
 	t.generation++
 	s.settled = t.generation
-	s.denial = denial{}
+	s.denials = denials{}
 }

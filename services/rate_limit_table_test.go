@@ -30,7 +30,7 @@ func TestLimitTableRemembersADenial(t *testing.T) {
 		denied bool
 	}{
 		{"at once", 0, a, true},
-		{"a dearer hit", 0, askOf(policy, "k", 4), true},
+		{"a dearer hit, which waits longer", 0, askOf(policy, "k", 4), false},
 		{"a cheaper hit", 0, askOf(policy, "k", 2), false},
 		{"another key", 0, askOf(policy, "other", 3), false},
 		{"another policy", 0, askOf(models.Policy{Name: "q", Limit: 10, Window: time.Minute}, "k", 3), false},
@@ -57,24 +57,6 @@ func TestLimitTableRemembersADenial(t *testing.T) {
 				}
 			})
 		})
-	}
-}
-
-// Of several denials the one of the smallest cost counts: it covers the others.
-func TestLimitTableKeepsTheSmallestDenial(t *testing.T) {
-	table := newLimitTable(0, nil)
-	policy := models.Policy{Name: "p", Limit: 10, Window: time.Minute}
-	for _, row := range []struct{ told, smallest int64 }{{5, 5}, {3, 3}, {8, 3}, {2, 2}} {
-		tell(table, askOf(policy, "k", row.told), verdict{remaining: 1, retry: 60_000_000})
-		for cost := int64(1); cost <= 9; cost++ {
-			if _, denied := table.denied(askOf(policy, "k", cost), false); denied != (cost >= row.smallest) {
-				t.Errorf("after a denial of %d: cost %d is denied: %v", row.told, cost, denied)
-			}
-		}
-	}
-	tell(table, askOf(policy, "k", 4), verdict{passes: true})
-	if _, denied := table.denied(askOf(policy, "k", 9), false); denied {
-		t.Error("denied although a cost above the denied one passed")
 	}
 }
 

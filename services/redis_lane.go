@@ -57,6 +57,10 @@ func (l *lane) followed(before uint64, err error) {
 	}
 }
 
+// distrust keeps calls off the lane until it has served again: nobody reads there
+// between calls, so an outage that ended its connection shows only at the next one.
+func (l *lane) distrust() { l.live.lost.Add(1) }
+
 // keep connects the lane anew if it is not connected, and notices when it no longer
 // is. It returns when that has come to an end, and not much after ctx.
 func (l *lane) keep(ctx context.Context) {

@@ -63,6 +63,9 @@ func (r *Redis) probe(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if !r.breaker.IsClosed() {
+		r.lane.distrust()
+	}
 	if (*client).Mode() == rueidis.ClientModeStandalone {
 		r.spawn(func(ctx context.Context) {
 			ctx, cancel := context.WithTimeout(ctx, r.opt.Timeout)

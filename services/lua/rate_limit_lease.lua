@@ -7,11 +7,11 @@
 --
 -- KEYS[1] -> the blocks: a sorted set, id -> when it leaves (microseconds). KEYS[2] -> their units: a hash, id -> units.
 -- ARGV[1] -> the new block's id; ARGV[2] -> limit; ARGV[3] -> window, ARGV[4] -> length of the lease, in microseconds
--- ARGV[5] -> units wanted, 0 takes none; ARGV[6] -> units that make it worth while
+-- ARGV[5] -> units wanted, 0 takes none; ARGV[6] -> units that make it worth while, or that are asked about
 -- then any number of -> the id of a block whose lease is over, the units used of it (negative: units not used after all)
 --
--- Returns units taken (0: refused); units remaining; microseconds until a refused
--- block can be taken; microseconds until more quota; the server's time.
+-- Returns units taken (0: refused); units remaining; microseconds until that many
+-- can be taken (0: now); microseconds until more quota; the server's time.
 
 local blocks, sizes, id = KEYS[1], KEYS[2], ARGV[1]
 local limit, window, length = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
@@ -60,7 +60,7 @@ elseif wanted > 0 and used + least <= limit then
   redis.call('HSET', sizes, id, taken)
   redis.call('HINCRBY', sizes, 'used', taken)
 end
-if wanted > 0 and taken == 0 then
+if taken == 0 and least > 0 and used + least > limit then
   retry = window
   local over = used + least - limit
   if least <= limit then
