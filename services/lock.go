@@ -255,7 +255,7 @@ func (l *Locker) force(ctx context.Context, resource string, fence *int64, grant
 	if fence != nil {
 		wanted = strconv.FormatInt(*fence, 10)
 	}
-	got, err := l.run(ctx, l.scripts.force, resource, wanted, grant, rand.Text())
+	got, err := l.run(ctx, l.scripts.force, resource, wanted, grant)
 	switch {
 	case err == nil && got.code == lockRefused:
 		return models.LockStatus{}, fmt.Errorf("force %s: %w", resource, models.ErrNotFound)

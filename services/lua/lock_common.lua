@@ -8,7 +8,7 @@
 -- Beside them, named by the prefix of the shard:
 --   fence: the highest fence (16 digits) and the shard's epoch; forced: how many locks were;
 --   waiters:<resource>: hash, grant id -> request (JSON); instances: sorted set, instance -> its last beat (milliseconds);
---   note:<id>; ended:<id>; done:<force> -> the grant it ended
+--   note:<id>; ended:<id>
 -- Set by services: EVENTS and ENDS, channels; ALIVE, how long an instance counts as alive without a beat, and an
 --   unconfirmed grant lasts from its last one; CONFIRM, how long that lasts at least (milliseconds)
 local clock = redis.call('TIME')

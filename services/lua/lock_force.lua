@@ -1,13 +1,7 @@
 -- Ends the lock whoever holds it and grants to the next waiter.
 -- ARGV[1] -> only if the fence is this one; '' forces any
 -- ARGV[2] -> only if the grant is this one; '' forces any
--- ARGV[3] -> names this force, none or '': sent again, it answers what it did instead of ending the next lock
 -- returns the reply with the lock that was and "instance id" of the next holder; code 1: forced, 0: free, 2: another grant
-local done = prefix .. 'done:' .. (ARGV[3] or '')
-local before = redis.call('GET', done)
-if before then
-  return reply(1, {flag = '', grant = before, left = 0}, 0)
-end
 local lock = current()
 if not lock then
   return reply(0, nil, 0)
@@ -17,9 +11,6 @@ if (ARGV[1] ~= '' and tonumber(string.sub(lock.grant, 1, 16)) ~= tonumber(ARGV[1
 end
 -- Beats answer this count: a holder that did not hear the event looks after its lock.
 redis.call('INCR', prefix .. 'forced')
-if (ARGV[3] or '') ~= '' then
-  redis.call('SET', done, lock.grant, 'PX', 3000)
-end
 local was = reply(1, lock, 0)
 was[6] = free(lock, 'forced')
 return was
