@@ -1,0 +1,105 @@
+package services
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"gatehouse/services/servicestest"
+)
+
+// openLane is a client of server whose lane is open.
+func openLane(t *testing.T, server *servicestest.RedisServer) *Redis {
+	t.Helper()
+	r := NewRedis(RedisOptions{Client: rueidis.ClientOption{InitAddress: []string{server.Addr}}, Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	t.Cleanup(func() { _ = r.Close(context.Background()) })
+	waitForLane(t, r)
+	return r
+}
+
+func waitForLane(t *testing.T, r *Redis) {
+	t.Helper()
+	servicestest.Eventually(t, 5*time.Second, func() bool { return r.Available() && r.lane.live.now() }, "the lane is not open")
+}
+
+func pingBy(r *Redis, which *rueidis.Client) error {
+	_, err := r.Do(context.Background(), func(ctx context.Context, c rueidis.Client) rueidis.RedisResult {
+		*which = c
+		return c.Do(ctx, c.B().Ping().Build())
+	})
+	return err
+}
+
+// One call has the lane; what comes meanwhile goes on the shared connection.
+func TestLaneIsForACallThatIsAlone(t *testing.T) {
+	r := openLane(t, servicestest.StartRedis(t))
+	var second rueidis.Client
+	_, err := r.Do(t.Context(), func(ctx context.Context, c rueidis.Client) rueidis.RedisResult {
+		if c != *r.lane.client.Load() {
+			t.Error("a call that is alone does not have the lane")
+		}
+		if err := pingBy(r, &second); err != nil {
+			t.Error(err)
+		}
+		return c.Do(ctx, c.B().Ping().Build())
+	})
+	if err != nil || second != *r.client.Load() {
+		t.Errorf("the second call is not on the shared connection, or failed: %v", err)
+	}
+}
+
+// What follows a call whose caller left would overtake it on the lane.
+func TestLaneIsClosedWhileAnAbandonedCallMayBeUnderWay(t *testing.T) {
+	server := servicestest.StartRedis(t)
+	r := openLane(t, server)
+	shared := *r.client.Load()
+	ctx, cancel := context.WithCancel(t.Context())
+	server.Freeze()
+	time.AfterFunc(10*time.Millisecond, cancel)
+	result := r.onShared(ctx, shared, func(ctx context.Context, c rueidis.Client) rueidis.RedisResult {
+		return c.Do(ctx, c.B().Incr().Key("abandoned").Build())
+	})
+	server.Thaw()
+	if !errors.Is(result.Error(), context.Canceled) {
+		t.Fatal(result.Error())
+	}
+	if r.lane.take() != nil {
+		t.Fatal("the lane is open although a call before is not answered")
+	}
+	var on rueidis.Client
+	if err := pingBy(r, &on); err != nil || on != shared {
+		t.Fatalf("the next call is not behind the abandoned one: %v", err)
+	}
+	if got := server.Do("GET", "abandoned"); got == "" {
+		t.Error("the shared connection was answered, but not in order")
+	}
+	if err := pingBy(r, &on); err != nil || on == shared {
+		t.Errorf("the lane is not open again: %v", err)
+	}
+}
+
+// The lane keeps to the deadline, also when Redis hangs, and comes back with it.
+func TestLaneOfAFrozenRedis(t *testing.T) {
+	server := servicestest.StartRedis(t)
+	r := openLane(t, server)
+	server.Freeze()
+	var on rueidis.Client
+	start := time.Now()
+	err := pingBy(r, &on)
+	if took := time.Since(start); err == nil || took > time.Second {
+		t.Errorf("a call took %v: %v", took, err)
+	}
+	if on != *r.lane.client.Load() {
+		t.Error("the call was not on the lane: nothing is proven")
+	}
+	server.Thaw()
+	waitForLane(t, r)
+	if err := pingBy(r, &on); err != nil {
+		t.Error(err)
+	}
+}
