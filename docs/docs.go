@@ -420,7 +420,7 @@ const docTemplate = `{
                 "tags": [
                     "locks"
                 ],
-                "summary": "Lock events (server-sent: acquired, extended, released, expired, forced)",
+                "summary": "Lock events (server-sent: acquired, extended, released, expired, forced). The stream ends when events may have been missed: connect again, then list the locks",
                 "responses": {
                     "200": {
                         "description": "the data of each event",

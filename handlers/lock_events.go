@@ -1,6 +1,7 @@
 package handlers
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -28,9 +29,12 @@ type lockEventDoc struct {
 }
 
 // lockEvents streams what happens to locks. It ends when the session ends or the
-// server shuts down.
+// server shuts down, and whenever events may have been missed: when the client falls
+// behind, when the instance lost its subscription to Redis, and when it has it again
+// after the stream began without. The client connects again, as an EventSource does by
+// itself, and lists the locks.
 //
-//	@Summary	Lock events (server-sent: acquired, extended, released, expired, forced)
+//	@Summary	Lock events (server-sent: acquired, extended, released, expired, forced). The stream ends when events may have been missed: connect again, then list the locks
 //	@Tags		locks
 //	@Produce	text/event-stream
 //	@Success	200	{object}	lockEventDoc	"the data of each event"
@@ -57,7 +61,7 @@ func (h *Handlers) lockEvents(c *gin.Context) {
 	if send("retry: 1000\n\n") != nil {
 		return
 	}
-	heartbeat := time.NewTicker(streamHeartbeat)
+	heartbeat := time.NewTicker(cmp.Or(h.Heartbeat, streamHeartbeat))
 	defer heartbeat.Stop()
 	for {
 		var err error
@@ -65,7 +69,7 @@ func (h *Handlers) lockEvents(c *gin.Context) {
 		case <-ctx.Done():
 			return
 		case event, ok := <-events:
-			if !ok { // it fell too far behind: it reconnects and lists anew
+			if !ok { // something may have been missed: it reconnects and lists anew
 				return
 			}
 			err = send(eventText(event))

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/gin-gonic/gin"
 
@@ -16,7 +17,7 @@ import (
 	"gatehouse/templates"
 )
 
-// Options is what the handlers work with. All fields must be set.
+// Options is what the handlers work with. All fields but the last must be set.
 type Options struct {
 	Processes *services.Processes
 	Locks     *services.Locker
@@ -32,6 +33,8 @@ type Options struct {
 	PublicURL string        // the origin that browsers see
 	API       models.Policy // per signed-in user
 	Anonymous models.Policy // per client address, without a session
+
+	Heartbeat time.Duration // between the comments in a quiet event stream; 0 is 15 s
 }
 
 // Pinger is the database as far as readiness asks for it.

@@ -80,7 +80,7 @@ func NewLocker(redis *Redis, opt *LockerOptions) *Locker {
 	}
 	l := &Locker{
 		redis: redis, opt: *opt, instance: rand.Text(), waiters: newLockWaiters(), groups: newLockGroups(),
-		events: &lockEvents{listeners: map[chan models.LockEvent]struct{}{}}, scripts: loadLockScripts(redis.Key("locks"), redis.Key("ends")), keys: newLockKeys(redis),
+		events: newLockEvents(), scripts: loadLockScripts(redis.Key("locks"), redis.Key("ends")), keys: newLockKeys(redis),
 	}
 	l.opt.MaxHold = orDefault(opt.MaxHold, DefaultMaxHold)
 	if l.opt.Clock == nil {
@@ -95,7 +95,7 @@ func NewLocker(redis *Redis, opt *LockerOptions) *Locker {
 	redis.OnRecover(l.reconcile)
 	redis.Subscribe("grants:"+l.instance, l.waiters.wake)
 	redis.Subscribe("ends", l.heardEnd)
-	l.events.subscribe = func(ctx context.Context) <-chan struct{} { return redis.Listen(ctx, "locks", l.heard) }
+	l.events.subscribe = func(ctx context.Context, up, down func()) { redis.Listen(ctx, "locks", l.heard, up, down) }
 	redis.spawn(l.beats)
 	return l
 }

@@ -17,47 +17,101 @@ const (
 // lockEvents hands the events of all instances to the listeners of this one. While
 // there are none, it is not subscribed: events cost an instance nothing then.
 type lockEvents struct {
-	subscribe func(ctx context.Context) (ready <-chan struct{})
+	subscribe func(ctx context.Context, up, down func())
 	wall      func() time.Time
 
 	mu        sync.Mutex
-	listeners map[chan models.LockEvent]struct{}
-	ready     <-chan struct{}
-	stop      context.CancelFunc
+	listeners map[chan models.LockEvent]bool // true: it went on before there was a subscription
+	now       *lockSubscription
+}
+
+type lockSubscription struct {
+	up   chan struct{} // closed while it is there
+	stop context.CancelFunc
+}
+
+func newLockEvents() *lockEvents {
+	return &lockEvents{listeners: map[chan models.LockEvent]bool{}}
 }
 
 // Events are what happens to locks from now on, on all instances, until ctx ends.
-// The channel is closed then, or when the listener falls 256 events behind: what
-// it missed, List tells. Events are told best effort; those sent while this
-// instance had no connection to Redis are lost. Without Redis (open) they are this
-// instance's own. The first listener of an instance waits for the subscription, but
-// not longer than a second.
+// The channel is closed then, and whenever events may have been missed: when the
+// listener falls 256 events behind, when the subscription to Redis is lost, and when
+// it is there again for those who listened without it. Call Events again then, and
+// after it List, which tells what was missed. Events are told best effort: a
+// connection that was cut without a word is noticed after seconds. Without Redis
+// (open) they are this instance's own. The first listener of an instance waits for
+// the subscription, but not longer than a second.
 func (l *Locker) Events(ctx context.Context) <-chan models.LockEvent {
-	events, ready := l.events.join()
+	events, up := l.events.join()
 	context.AfterFunc(ctx, func() { l.events.drop(events) })
-	if !l.redis.Available() {
-		return events
+	if l.redis.Available() {
+		patience := time.NewTimer(subscribePatience)
+		defer patience.Stop()
+		select {
+		case <-up:
+		case <-patience.C:
+		case <-ctx.Done():
+		}
 	}
-	patience := time.NewTimer(subscribePatience)
-	defer patience.Stop()
-	select {
-	case <-ready:
-	case <-patience.C:
-	case <-ctx.Done():
-	}
+	l.events.goOn(events)
 	return events
 }
 
-func (e *lockEvents) join() (events chan models.LockEvent, ready <-chan struct{}) {
+func (e *lockEvents) join() (events chan models.LockEvent, up <-chan struct{}) {
 	events = make(chan models.LockEvent, eventBuffer)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if len(e.listeners) == 0 {
 		ctx, stop := context.WithCancel(context.Background())
-		e.ready, e.stop = e.subscribe(ctx), stop
+		s := &lockSubscription{up: make(chan struct{}), stop: stop}
+		e.now = s
+		e.subscribe(ctx, func() { e.subscribed(s) }, func() { e.lost(s) })
 	}
-	e.listeners[events] = struct{}{}
-	return events, e.ready
+	e.listeners[events] = false
+	return events, e.now.up
+}
+
+// goOn notes a listener that does not wait for the subscription any longer.
+func (e *lockEvents) goOn(events chan models.LockEvent) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if _, ok := e.listeners[events]; !ok {
+		return
+	}
+	select {
+	case <-e.now.up:
+	default:
+		e.listeners[events] = true
+	}
+}
+
+// subscribed ends the listeners that have missed what happened before.
+func (e *lockEvents) subscribed(s *lockSubscription) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	close(s.up)
+	if e.now == s {
+		e.dropAllLocked(func(early bool) bool { return early })
+	}
+}
+
+// lost ends all listeners: what happens until they listen again, they miss.
+func (e *lockEvents) lost(s *lockSubscription) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	s.up = make(chan struct{})
+	if e.now == s {
+		e.dropAllLocked(func(bool) bool { return true })
+	}
+}
+
+func (e *lockEvents) dropAllLocked(which func(early bool) bool) {
+	for events, early := range e.listeners {
+		if which(early) {
+			e.dropLocked(events)
+		}
+	}
 }
 
 func (e *lockEvents) drop(events chan models.LockEvent) {
@@ -71,7 +125,7 @@ func (e *lockEvents) dropLocked(events chan models.LockEvent) {
 		delete(e.listeners, events)
 		close(events)
 		if len(e.listeners) == 0 {
-			e.stop()
+			e.now.stop()
 		}
 	}
 }

@@ -2,7 +2,7 @@ package services
 
 import (
 	"context"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -12,21 +12,27 @@ import (
 // subscribing again by itself. Messages sent while Redis was away are lost: use
 // them as hints only. Disabled Redis carries none.
 func (r *Redis) Subscribe(channel string, fn func(message string)) {
-	r.spawn(func(ctx context.Context) { r.receive(ctx, channel, fn, r.shared) })
+	r.spawn(func(ctx context.Context) { r.receive(ctx, channel, fn, r.shared, func() {}) })
 }
 
-// Listen is Subscribe until ctx ends, on a connection of its own; ready is closed
-// at the first confirmation.
-func (r *Redis) Listen(ctx context.Context, channel string, fn func(message string)) (ready <-chan struct{}) {
-	confirmed := make(chan struct{})
-	confirm := sync.OnceFunc(func() { close(confirmed) })
+// Listen is Subscribe until ctx ends, on a connection of its own. It calls up each
+// time the subscription is confirmed, and down when it is lost after that.
+func (r *Redis) Listen(ctx context.Context, channel string, fn func(message string), up, down func()) {
 	r.spawn(func(life context.Context) {
-		ctx, cancel := context.WithCancel(rueidis.WithOnSubscriptionHook(ctx, func(rueidis.PubSubSubscription) { confirm() }))
+		var confirmed atomic.Bool
+		ctx, cancel := context.WithCancel(rueidis.WithOnSubscriptionHook(ctx, func(s rueidis.PubSubSubscription) {
+			if s.Kind == "subscribe" && confirmed.CompareAndSwap(false, true) {
+				up()
+			}
+		}))
 		defer cancel()
 		defer context.AfterFunc(life, cancel)()
-		r.receive(ctx, channel, fn, r.dedicated)
+		r.receive(ctx, channel, fn, r.dedicated, func() {
+			if confirmed.Swap(false) {
+				down()
+			}
+		})
 	})
-	return confirmed
 }
 
 // receiver is what one subscription is made on.
@@ -35,8 +41,9 @@ type receiver interface {
 	Receive(ctx context.Context, subscribe rueidis.Completed, fn func(msg rueidis.PubSubMessage)) error
 }
 
-// receive subscribes on what lease answers, again and again until ctx ends.
-func (r *Redis) receive(ctx context.Context, channel string, fn func(message string), lease func() (c receiver, done func())) {
+// receive subscribes on what lease answers, again and again until ctx ends, and calls
+// ended after each time.
+func (r *Redis) receive(ctx context.Context, channel string, fn func(message string), lease func() (c receiver, done func()), ended func()) {
 	if r.opt.Disabled {
 		return
 	}
@@ -45,6 +52,7 @@ func (r *Redis) receive(ctx context.Context, channel string, fn func(message str
 			_ = c.Receive(ctx, c.B().Subscribe().Channel(r.Key(channel)).Build(),
 				func(msg rueidis.PubSubMessage) { fn(msg.Message) }) // whatever ended it, we subscribe again
 			done()
+			ended()
 		}
 		select {
 		case <-time.After(probeInterval):
