@@ -3,6 +3,7 @@ package models
 import (
 	"fmt"
 	"regexp"
+	"sync/atomic"
 	"time"
 )
 
@@ -103,4 +104,5 @@ type Admission struct {
 	At       int64 // the server's clock in microseconds, or how else it was admitted
 	LocalAt  int64 // the instance's clock in microseconds
 	Tag, Key string
+	Refunded *atomic.Bool // whether it was taken back, where that cannot be seen otherwise; else nil
 }

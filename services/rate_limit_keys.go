@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"strconv"
+	"sync/atomic"
 
 	"github.com/redis/rueidis"
 
@@ -180,6 +181,15 @@ func (l *RateLimiter) verdicts(msg rueidis.RedisMessage, err error, n int) ([]ve
 // leasedAdmission in place of the server's time says that a unit came from the
 // block with the admission's ID; 0 that it was admitted in this instance.
 const leasedAdmission = -1
+
+// admission names what a hit counted, for a refund.
+func (a *ask) admission(id, at, localAt int64, tag string) models.Admission {
+	e := models.Admission{ID: id, Cost: a.cost, At: at, LocalAt: localAt, Tag: tag, Key: a.name.key}
+	if a.leased() || a.rule.burst > 0 {
+		e.Refunded = new(atomic.Bool)
+	}
+	return e
+}
 
 func refundArgs(e models.Admission, r rule) []string {
 	args := []string{strconv.FormatInt(e.ID, 10)}
