@@ -88,6 +88,7 @@ type Hit struct {
 // together: if one of them is not allowed, none was counted.
 type Decision struct {
 	Policy     Policy
+	With       string        // the policy that this one goes along with by a policy set; empty if it was asked for
 	Allowed    bool          // always true for a shadow policy; RetryAfter tells whether it would have refused
 	Remaining  int64         // units that another hit could take now
 	RetryAfter time.Duration // until this hit can pass; 0 when allowed
