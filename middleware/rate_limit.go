@@ -4,6 +4,7 @@
 package middleware
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"slices"
@@ -118,7 +119,7 @@ func RateLimit(limiter Limiter, policies ...Policy) gin.HandlerFunc {
 			refuseUnavailable(c)
 			return
 		}
-		told := decisionsWithout(decisions, skipped)
+		told := decisionsWithout(decisions, skipped, policies)
 		var chosen func(int) Headers // nil: all headers of each
 		if !plain {
 			chosen = headersOf(policies, told)
@@ -134,11 +135,15 @@ func RateLimit(limiter Limiter, policies ...Policy) gin.HandlerFunc {
 	}
 }
 
+// asked is the policy that was asked for: the decision's, or that with which it
+// goes along by a policy file, and whose settings here count for it.
+func asked(d *models.Decision) string { return cmp.Or(d.With, d.Policy.Name) }
+
 // headersOf says for each decision which headers its policy chose.
 func headersOf(policies []Policy, decisions []models.Decision) func(int) Headers {
 	return func(i int) Headers {
 		for j := range policies {
-			if policies[j].Name == decisions[i].Policy.Name {
+			if policies[j].Name == asked(&decisions[i]) {
 				return policies[j].Headers
 			}
 		}
@@ -206,14 +211,15 @@ func withLimit(p models.Policy, limit int64) models.Policy {
 	return p
 }
 
-func decisionsWithout(decisions []models.Decision, skipped []int) []models.Decision {
+// decisionsWithout leaves out those of skipped policies and what goes along.
+func decisionsWithout(decisions []models.Decision, skipped []int, policies []Policy) []models.Decision {
 	if len(skipped) == 0 {
 		return decisions
 	}
 	var told []models.Decision
-	for i, d := range decisions {
-		if !slices.Contains(skipped, i) {
-			told = append(told, d)
+	for i := range decisions {
+		if !slices.ContainsFunc(skipped, func(j int) bool { return policies[j].Name == asked(&decisions[i]) }) {
+			told = append(told, decisions[i])
 		}
 	}
 	return told
@@ -246,8 +252,9 @@ func nextAndRefund(c *gin.Context, limiter Limiter, policies []Policy, decisions
 	defer func() {
 		failed := !finished || c.Writer.Status() >= http.StatusBadRequest
 		var refunds []models.Decision
-		for i, p := range policies {
-			if p.SkipFailed && failed || p.SkipSuccessful && !failed {
+		for i := range decisions {
+			j := slices.IndexFunc(policies, func(p Policy) bool { return p.Name == asked(&decisions[i]) })
+			if j >= 0 && (policies[j].SkipFailed && failed || policies[j].SkipSuccessful && !failed) {
 				refunds = append(refunds, decisions[i])
 			}
 		}

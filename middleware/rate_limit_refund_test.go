@@ -1,6 +1,7 @@
 package middleware_test
 
 import (
+	"context"
 	"net/http"
 	"net/http/httptest"
 	"testing"
@@ -14,13 +15,58 @@ import (
 	"gatehouse/services/servicestest"
 )
 
+func limiterOn(t *testing.T, server *servicestest.RedisServer) *services.RateLimiter {
+	t.Helper()
+	redis := services.NewRedis(services.RedisOptions{Client: rueidis.ClientOption{InitAddress: []string{server.Addr}}, Timeout: 5 * time.Second})
+	t.Cleanup(func() { _ = redis.Close(context.Background()) })
+	redis.WaitReady(t.Context())
+	return services.NewRateLimiter(redis, services.RateLimiterOptions{})
+}
+
+// What a policy file adds to a policy is skipped, told and given back with it.
+func TestRateLimitCompanionsFollowTheirPolicy(t *testing.T) {
+	server := servicestest.StartRedis(t)
+	limiter := limiterOn(t, server)
+	set, err := services.ParsePolicies("p.yaml", []byte(`policies:
+  - {name: base-burst, with: base, limit: 5, window: 1h}
+  - {name: all-burst, with: all, limit: 5, window: 1h}
+`), map[string][]string{"base": nil, "all": nil})
+	if err != nil {
+		t.Fatal(err)
+	}
+	limiter.Configure(set)
+	for _, row := range []struct {
+		name    string
+		change  func(*middleware.Policy)
+		headers string // RateLimit-Policy
+		units   string // of base-burst at Redis after 3 requests
+	}{
+		{"as they are", func(*middleware.Policy) {}, `"base";q=9;w=60, "all";q=9;w=60, "base-burst";q=5;w=3600, "all-burst";q=5;w=3600`, "3"},
+		{"refunded", func(p *middleware.Policy) { p.SkipSuccessful = true }, `"base";q=9;w=60, "all";q=9;w=60, "base-burst";q=5;w=3600, "all-burst";q=5;w=3600`, "0"},
+		{"not refunded", func(p *middleware.Policy) { p.SkipFailed = true }, `"base";q=9;w=60, "all";q=9;w=60, "base-burst";q=5;w=3600, "all-burst";q=5;w=3600`, "3"},
+		{"not told", func(p *middleware.Policy) { p.Headers = middleware.NoHeaders }, `"all";q=9;w=60, "all-burst";q=5;w=3600`, "3"},
+		{"skipped", func(p *middleware.Policy) { p.Skip = func(*gin.Context) bool { return true } }, `"all";q=9;w=60, "all-burst";q=5;w=3600`, "0"},
+	} {
+		base := perMinute("base", 9)
+		row.change(&base)
+		app := appWith(middleware.RateLimit(limiter, base, perMinute("all", 9)))
+		for range 3 {
+			w := get(app, "/")
+			wantHeaders(t, w, map[string]string{"RateLimit-Policy": row.headers})
+		}
+		for policy, want := range map[string]string{"base-burst": row.units, "all-burst": "3"} {
+			if got := server.Do("ZCARD", "{ip:192.0.2.1}rate:log:"+policy+":ip:192.0.2.1"); got != want {
+				t.Errorf("%s: %s has %s units, want %s", row.name, policy, got, want)
+			}
+		}
+		server.Do("FLUSHALL")
+	}
+}
+
 // What an answer does not cost is gone from Redis when the answer is there.
 func TestRateLimitSkipsByOutcomeInRedis(t *testing.T) {
 	server := servicestest.StartRedis(t)
-	redis := services.NewRedis(services.RedisOptions{Client: rueidis.ClientOption{InitAddress: []string{server.Addr}}, Timeout: 5 * time.Second})
-	defer func() { _ = redis.Close(t.Context()) }()
-	redis.WaitReady(t.Context())
-	limiter := services.NewRateLimiter(redis, services.RateLimiterOptions{})
+	limiter := limiterOn(t, server)
 	failures, successes, all := perMinute("failures-only", 9), perMinute("successes-only", 9), perMinute("all", 9)
 	failures.SkipSuccessful, successes.SkipFailed = true, true
 	app := gin.New()

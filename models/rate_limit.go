@@ -3,6 +3,7 @@ package models
 import (
 	"fmt"
 	"regexp"
+	"sync/atomic"
 	"time"
 )
 
@@ -87,6 +88,7 @@ type Hit struct {
 // together: if one of them is not allowed, none was counted.
 type Decision struct {
 	Policy     Policy
+	With       string        // the policy that this one goes along with by a policy set; empty if it was asked for
 	Allowed    bool          // always true for a shadow policy; RetryAfter tells whether it would have refused
 	Remaining  int64         // units that another hit could take now
 	RetryAfter time.Duration // until this hit can pass; 0 when allowed
@@ -103,4 +105,5 @@ type Admission struct {
 	At       int64 // the server's clock in microseconds, or how else it was admitted
 	LocalAt  int64 // the instance's clock in microseconds
 	Tag, Key string
+	Refunded *atomic.Bool // whether it was taken back, where that cannot be seen otherwise; else nil
 }

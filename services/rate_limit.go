@@ -261,6 +261,7 @@ func (l *RateLimiter) Denied(hit models.Hit) (models.Decision, bool) {
 func (a *ask) decision(v verdict) models.Decision {
 	return models.Decision{
 		Policy:     a.hit.Policy,
+		With:       a.with,
 		Allowed:    v.passes || a.hit.Policy.Shadow,
 		Remaining:  v.remaining,
 		RetryAfter: time.Duration(v.retry) * time.Microsecond,

@@ -115,6 +115,24 @@ func (l *slidingLog) remove(id int64) {
 	l.entries = slices.Delete(l.entries, i, i+1)
 }
 
+// removeAt takes cost back of what was admitted at a time, where several calls
+// share an entry.
+func (l *slidingLog) removeAt(at, cost int64) {
+	for i := len(l.entries) - 1; i >= 0; i-- {
+		e := &l.entries[i]
+		if e.at > at {
+			continue
+		}
+		cost = min(cost, e.cost)
+		e.cost -= cost
+		l.used -= cost
+		if e.cost == 0 {
+			l.entries = slices.Delete(l.entries, i, i+1)
+		}
+		return
+	}
+}
+
 // bucket is GCRA as a leaking bucket of whole numbers: a unit is worth window,
 // and each microsecond refill leaks out. The zero value is empty.
 type bucket struct {

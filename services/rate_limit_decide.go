@@ -45,7 +45,7 @@ func (l *RateLimiter) takeFromRedis(ctx context.Context, group string, asks []as
 		a, v := &asks[i], verdicts[i]
 		decisions[i] = a.decision(v)
 		if counted && v.passes && a.cost > 0 {
-			decisions[i].Admission = models.Admission{ID: id, Cost: a.cost, At: v.at, LocalAt: now, Tag: tag, Key: a.name.key}
+			decisions[i].Admission = a.admission(id, v.at, now, tag)
 		}
 		a.count(v, counted, false)
 	}
@@ -123,9 +123,9 @@ func (l *RateLimiter) takeFromBlocks(ctx context.Context, tag string, asks []ask
 		case !counted || !v.passes || a.cost == 0:
 		case a.leased():
 			l.table.countUnit(a, blocks[i], now)
-			decisions[i].Admission = models.Admission{ID: blocks[i], Cost: a.cost, At: leasedAdmission, LocalAt: now, Tag: tag, Key: a.name.key}
+			decisions[i].Admission = a.admission(blocks[i], leasedAdmission, now, tag)
 		default:
-			decisions[i].Admission = models.Admission{ID: id, Cost: a.cost, At: v.at, LocalAt: now, Tag: tag, Key: a.name.key}
+			decisions[i].Admission = a.admission(id, v.at, now, tag)
 		}
 	}
 	return decisions, nil
@@ -149,7 +149,7 @@ func (l *RateLimiter) takeLocally(group string, asks []ask, id, now int64) ([]mo
 			if !l.redis.opt.Disabled { // else nobody will ever ask for it
 				l.owed.add(tag, a, id, v.at)
 			}
-			decisions[i].Admission = models.Admission{ID: id, Cost: a.cost, LocalAt: v.at, Tag: tag, Key: a.name.key}
+			decisions[i].Admission = a.admission(id, 0, v.at, tag)
 		}
 		a.count(v, counted, true)
 	}

@@ -120,7 +120,9 @@ func TestRateLimitDearerHitIsToldItsOwnWait(t *testing.T) {
 	l, fresh := newLimiter(patientRedis(t, server.Addr)), newLimiter(patientRedis(t, server.Addr))
 	log, gcra, leased := perMinute("log", 6), perMinute("gcra", 60), perMinute("leased", 6)
 	gcra.Algorithm, leased.Lease = models.AlgorithmGCRA, 1
-	hit := func(policy models.Policy, cost int64) models.Hit { return models.Hit{Policy: policy, Key: "k", Cost: cost} }
+	hit := func(policy models.Policy, cost int64) models.Hit {
+		return models.Hit{Policy: policy, Key: "k", Cost: cost}
+	}
 	start := time.Now()
 	for _, half := range []time.Duration{0, 400 * time.Millisecond} { // the units come back at two times
 		servicestest.Eventually(t, 2*time.Second, func() bool { return time.Since(start) >= half }, "")

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"strconv"
+	"sync/atomic"
 
 	"github.com/redis/rueidis"
 
@@ -25,6 +26,7 @@ const (
 // ask is a hit made ready to decide.
 type ask struct {
 	hit     models.Hit
+	with    string // the policy that brought this one along
 	name    limitKey
 	rule    rule
 	cost    int64 // 0 takes nothing
@@ -52,24 +54,38 @@ func (a *ask) leased() bool { return a.hit.Policy.Lease > 0 }
 // refuses reports whether the verdict stops the request.
 func (a *ask) refuses(v verdict) bool { return !v.passes && !a.hit.Policy.Shadow }
 
-// prepare makes the hits ready, in room if it is large enough.
-func (l *RateLimiter) prepare(hits []models.Hit, room []ask) ([]ask, error) {
+// prepare makes the hits ready, and after them those that go along, in room if it
+// is large enough.
+func (l *RateLimiter) prepare(hits []models.Hit, room []ask) (asks []ask, err error) {
 	set := l.policies.Load()
-	hits = set.expand(hits)
-	asks := room
+	asks = room
 	for i := range hits {
-		a, err := l.ready(set, hits[i])
-		if err != nil {
+		if asks, err = l.addAsk(asks, set, hits[i], ""); err != nil {
 			return nil, err
 		}
-		for j := range asks {
-			if asks[j].name == a.name {
-				return nil, fmt.Errorf("rate limit: policy %s is asked twice for one key", a.name.policy)
+	}
+	for i := range hits {
+		for _, along := range set.companions(hits[i]) {
+			if asks, err = l.addAsk(asks, set, along, hits[i].Policy.Name); err != nil {
+				return nil, err
 			}
 		}
-		asks = append(asks, a)
 	}
 	return asks, nil
+}
+
+func (l *RateLimiter) addAsk(asks []ask, set *PolicySet, hit models.Hit, with string) ([]ask, error) {
+	a, err := l.ready(set, hit)
+	if err != nil {
+		return nil, err
+	}
+	for i := range asks {
+		if asks[i].name == a.name {
+			return nil, fmt.Errorf("rate limit: policy %s is asked twice for one key", a.name.policy)
+		}
+	}
+	a.with = with
+	return append(asks, a), nil
 }
 
 // ready makes one hit ready, with what the policy set says about its policy.
@@ -180,6 +196,15 @@ func (l *RateLimiter) verdicts(msg rueidis.RedisMessage, err error, n int) ([]ve
 // leasedAdmission in place of the server's time says that a unit came from the
 // block with the admission's ID; 0 that it was admitted in this instance.
 const leasedAdmission = -1
+
+// admission names what a hit counted, for a refund.
+func (a *ask) admission(id, at, localAt int64, tag string) models.Admission {
+	e := models.Admission{ID: id, Cost: a.cost, At: at, LocalAt: localAt, Tag: tag, Key: a.name.key}
+	if a.leased() || a.rule.burst > 0 {
+		e.Refunded = new(atomic.Bool)
+	}
+	return e
+}
 
 func refundArgs(e models.Admission, r rule) []string {
 	args := []string{strconv.FormatInt(e.ID, 10)}

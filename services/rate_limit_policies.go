@@ -239,16 +239,15 @@ func (s *PolicySet) find(name string) *configuredPolicy {
 	return s.byName[name]
 }
 
-// expand adds the policies that go along, for the same key and cost.
-func (s *PolicySet) expand(hits []models.Hit) []models.Hit {
-	if s == nil || len(s.with) == 0 {
-		return hits
+// companions are the hits of the policies that go along with a hit's, for the same
+// key and cost.
+func (s *PolicySet) companions(hit models.Hit) []models.Hit {
+	if s == nil {
+		return nil
 	}
-	all := slices.Clone(hits)
-	for _, hit := range hits {
-		for _, p := range s.with[hit.Policy.Name] {
-			all = append(all, models.Hit{Policy: p, Key: hit.Key, Cost: hit.Cost, Tier: hit.Tier})
-		}
+	var along []models.Hit
+	for _, p := range s.with[hit.Policy.Name] {
+		along = append(along, models.Hit{Policy: p, Key: hit.Key, Cost: hit.Cost, Tier: hit.Tier})
 	}
-	return all
+	return along
 }

@@ -87,7 +87,7 @@ func TestConfiguredPolicies(t *testing.T) {
 	l.Configure(set)
 	for i, want := range []bool{true, true, false, false} { // the companion allows 2 a second
 		ds := takeAs(t, l, hit("user:9"))
-		if len(ds) != 2 || ds[0].Policy.Limit != 3 || ds[1].Policy.Name != "api-burst" || (ds[0].Allowed && ds[1].Allowed) != want {
+		if len(ds) != 2 || ds[0].Policy.Limit != 3 || ds[1].Policy.Name != "api-burst" || ds[0].With != "" || ds[1].With != "api" || (ds[0].Allowed && ds[1].Allowed) != want {
 			t.Fatalf("hit %d: %+v", i, ds)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -37,6 +38,26 @@ type owedState struct {
 	rule   rule
 	log    slidingLog
 	bucket bucket
+	block  int64 // the id under which just this may be at Redis as a block, its reply lost; 0: it is not
+}
+
+// newOwedState is empty, for what an ask's policy counts.
+func newOwedState(a *ask) *owedState {
+	s := &owedState{}
+	s.follow(a)
+	return s
+}
+
+// follow takes over the policy as it is now.
+func (s *owedState) follow(a *ask) {
+	if s.policy, s.rule = a.hit.Policy, a.rule; a.leased() {
+		s.rule.burst = 0 // blocks are counted like a log, whatever the algorithm
+	}
+}
+
+// alike reports whether what both owe is counted in the same place and units.
+func (s *owedState) alike(other *owedState) bool {
+	return s.rule.window == other.rule.window && (s.rule.burst > 0) == (other.rule.burst > 0) && (s.policy.Lease > 0) == (other.policy.Lease > 0)
 }
 
 func newOwedBook(maxKeys int) *owedBook {
@@ -50,13 +71,14 @@ func (b *owedBook) add(tag string, a *ask, id, at int64) {
 	key := placedKey{tag, a.name}
 	s := b.keys[key]
 	if s == nil || s.policy != a.hit.Policy {
-		b.drop(key)
-		s = &owedState{policy: a.hit.Policy, rule: a.rule}
-		if a.leased() {
-			s.rule.burst = 0 // blocks are counted like a log, whatever the algorithm
+		if now := newOwedState(a); s == nil || !s.alike(now) {
+			b.drop(key)
+			s = now
+			b.keys[key] = s
 		}
-		b.keys[key] = s
+		s.follow(a)
 	}
+	s.block = 0
 	for old := range b.keys {
 		if len(b.keys) <= b.maxKeys && b.units < entriesPerKey*b.maxKeys {
 			break
@@ -94,7 +116,12 @@ func (b *owedBook) remove(tag string, a *ask, id, at, now int64) {
 		return
 	}
 	before := len(s.log.entries)
-	s.log.remove(id)
+	if a.leased() { // several are in one entry
+		s.block = 0
+		s.log.removeAt(at, a.cost)
+	} else {
+		s.log.remove(id)
+	}
 	b.units += len(s.log.entries) - before
 }
 
@@ -128,7 +155,7 @@ func (b *owedBook) putBack(all map[placedKey]*owedState) {
 	defer b.mu.Unlock()
 	for key, s := range all {
 		if newer := b.keys[key]; newer != nil {
-			if newer.rule == s.rule {
+			if newer.alike(s) {
 				newer.log.entries = append(s.log.entries, newer.log.entries...)
 				newer.log.used += s.log.used
 				newer.bucket.add(s.bucket.last, s.rule, ceilDiv(s.bucket.level, s.rule.window))
@@ -206,16 +233,18 @@ func (l *RateLimiter) accountKey(ctx context.Context, key placedKey, s *owedStat
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	now := l.table.now()
+	now, used := l.table.now(), s.log.used
 	s.log.forget(now, s.rule.window)
 	s.bucket = s.bucket.leaked(now, s.rule)
 	if s.log.used == 0 && s.bucket.level == 0 {
 		return nil
 	}
 	if s.policy.Lease > 0 {
-		// A block that is over: it leaves a window from now, the limit notwithstanding.
-		id := s.log.entries[0].id
-		return l.runLease(ctx, key, id, []int64{1 << 50, s.rule.window, 0, s.log.used, 0}, nil).err
+		// A block that is over: it leaves a window from now, the limit notwithstanding. Redis takes one id once.
+		if s.block == 0 || s.log.used != used {
+			s.block = rand.Int64N(maxCallID) + 1
+		}
+		return l.runLease(ctx, key, s.block, []int64{1 << 50, s.rule.window, 0, s.log.used, 0}, nil).err
 	}
 	args := []string{strconv.FormatInt(s.rule.burst, 10), strconv.FormatInt(s.rule.limit, 10), strconv.FormatInt(s.rule.window, 10)}
 	if s.rule.burst > 0 {

@@ -10,10 +10,12 @@ import (
 	"gatehouse/models"
 )
 
-// Refund takes back exactly what the decisions counted; those that counted
+// Refund takes back exactly what the decisions counted, once; those that counted
 // nothing are skipped. Without Redis an admission made there stays until it
-// leaves its window, and the error is models.ErrUnavailable. Of a GCRA admission
-// it takes back what has not leaked out since.
+// leaves its window, and the error is models.ErrUnavailable: a refund that cannot
+// have reached Redis may be tried again, of any other it is not known whether it
+// did, and a second one of a GCRA or leased admission takes nothing. Of a GCRA
+// admission it takes back what has not leaked out since.
 func (l *RateLimiter) Refund(ctx context.Context, decisions ...models.Decision) error {
 	var errs []error
 	for _, d := range decisions {
@@ -29,9 +31,24 @@ func (l *RateLimiter) Refund(ctx context.Context, decisions ...models.Decision) 
 	return errors.Join(errs...)
 }
 
-func (l *RateLimiter) refund(ctx context.Context, a *ask, e models.Admission) (err error) {
+// refund takes an admission back, here and at Redis. A log knows it by its id; of
+// the others a second refund would give away what others have used.
+func (l *RateLimiter) refund(ctx context.Context, a *ask, e models.Admission) error {
+	if e.Refunded != nil && !e.Refunded.CompareAndSwap(false, true) {
+		return nil
+	}
+	err := l.takeBack(ctx, a, e)
+	switch {
+	case !errors.Is(err, errNotSent):
+		l.table.refund(*a, e.ID, e.LocalAt)
+	case e.Refunded != nil:
+		e.Refunded.Store(false)
+	}
+	return err
+}
+
+func (l *RateLimiter) takeBack(ctx context.Context, a *ask, e models.Admission) (err error) {
 	key := placedKey{e.Tag, a.name}
-	defer func() { l.table.refund(*a, e.ID, e.LocalAt) }()
 	switch {
 	case e.At == leasedAdmission:
 		if l.leases.unuse(key, e.ID, e.Cost) {

@@ -30,7 +30,7 @@ local refill = math.max(1, limit - burst)
 local now = math.max(time, last)
 -- What the hit added may have leaked out since: at most refill a microsecond.
 -- Taking back more would give away quota that others have used.
-local left = cost * window - math.min(now - at, math.ceil(cost * window / refill)) * refill
+local left = cost * window - math.min(math.max(0, now - at), math.ceil(cost * window / refill)) * refill
 if left <= 0 then
   return 0
 end
