@@ -93,7 +93,7 @@ func NewLocker(redis *Redis, opt *LockerOptions) *Locker {
 	}
 	l.metrics = newLockMetrics(opt.Metrics)
 	redis.OnRecover(l.reconcile)
-	redis.Subscribe("grants:"+l.instance, l.waiters.wake)
+	redis.Subscribe("grants:"+l.instance, l.waiters.granted)
 	redis.Subscribe("ends", l.heardEnd)
 	l.events.subscribe = func(ctx context.Context, up, down func()) { redis.Listen(ctx, "locks", l.heard, up, down) }
 	redis.spawn(l.beats)
@@ -120,7 +120,8 @@ type Lock struct {
 
 	// ends is before the lease can end at the server: counted on this
 	// instance's monotonic clock from before the request was sent.
-	ends time.Time
+	ends        time.Time
+	unconfirmed bool // a waiter's, which is to extend it at once
 }
 
 // Extend makes the time left ttl from now, 30 s if that is zero or less, but ends the

@@ -77,7 +77,12 @@ func (l *Locker) acquire(ctx context.Context, try *attempt) (Lock, error) {
 		}
 		again := time.NewTimer(pause*3/4 + mathrand.N(pause/2)) // not in step with others
 		select {
-		case <-turn:
+		case pushed := <-turn:
+			if lock, ok := l.begin(try, pushed); ok {
+				again.Stop()
+				l.count("acquire", "done")
+				return lock, nil
+			}
 		case <-again.C:
 		case <-ctx.Done():
 			again.Stop()
@@ -100,6 +105,7 @@ type attempt struct {
 	block   int    // fences to reserve
 	claims  bool   // a grant that this instance knows, not a new one
 	sent    bool   // Redis may have executed it
+	extends bool   // its caller extends the lock at once
 }
 
 func (l *Locker) newAttempt(req LockRequest) *attempt {

@@ -25,21 +25,22 @@ const (
 // them reaches it by a message, which is only a hint, or by the next beat.
 type lockWaiters struct {
 	mu     sync.Mutex
-	queues map[string]map[string]chan struct{} // resource -> grant id -> its turn
-	epochs map[int]string                      // of the shards they queued in
+	queues map[string]map[string]chan *pushedGrant // resource -> grant id -> its turn
+	epochs map[int]string                          // of the shards they queued in
+	beaten [lockShards]shardMark
 }
 
 func newLockWaiters() *lockWaiters {
-	return &lockWaiters{queues: map[string]map[string]chan struct{}{}, epochs: map[int]string{}}
+	return &lockWaiters{queues: map[string]map[string]chan *pushedGrant{}, epochs: map[int]string{}}
 }
 
-func (w *lockWaiters) join(resource, grant string) <-chan struct{} {
+func (w *lockWaiters) join(resource, grant string) <-chan *pushedGrant {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.queues[resource] == nil {
-		w.queues[resource] = map[string]chan struct{}{}
+		w.queues[resource] = map[string]chan *pushedGrant{}
 	}
-	turn := make(chan struct{}, 1)
+	turn := make(chan *pushedGrant, 1)
 	w.queues[resource][grant] = turn
 	return turn
 }
@@ -54,12 +55,14 @@ func (w *lockWaiters) leave(resource, grant string) {
 }
 
 // wake tells the waiter of a grant, whatever it waits for.
-func (w *lockWaiters) wake(grant string) {
+func (w *lockWaiters) wake(grant string) { w.tell(grant, nil) }
+
+func (w *lockWaiters) tell(grant string, pushed *pushedGrant) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, queue := range w.queues {
 		if turn, ok := queue[grant]; ok {
-			nudge(turn)
+			nudge(turn, pushed)
 			return
 		}
 	}
@@ -74,7 +77,7 @@ func (w *lockWaiters) wakeAll(shard int) {
 			continue
 		}
 		for _, turn := range queue {
-			nudge(turn)
+			nudge(turn, nil)
 		}
 	}
 }
@@ -109,9 +112,9 @@ func (w *lockWaiters) awaited() map[int][]string {
 	return byShard
 }
 
-func nudge(c chan struct{}) {
+func nudge(turn chan *pushedGrant, pushed *pushedGrant) {
 	select {
-	case c <- struct{}{}:
+	case turn <- pushed:
 	default: // it has been told already
 	}
 }
@@ -196,13 +199,14 @@ func (l *Locker) beatShards(ctx context.Context, awaited map[int][]string, held 
 	return slices.Min(ends[:])
 }
 
-// beat is one word about a shard. soonest is when to look again for a lock that
+// beat is one word about a shard, whose answer the waiters learn. soonest is when to look again for a lock that
 // ends before the next.
 func (l *Locker) beat(ctx context.Context, shard int, awaited []string) (epoch, forced string, soonest time.Duration, err error) {
 	waits := "0"
 	if len(awaited) > 0 {
 		waits = "1"
 	}
+	sent := time.Now()
 	msg, err := l.redis.Exec(ctx, l.scripts.beat, l.keys.in(shard, "")[:3], append([]string{l.instance, waits}, awaited...))
 	if err != nil {
 		return "", "", 0, err
@@ -221,5 +225,9 @@ func (l *Locker) beat(ctx context.Context, shard int, awaited []string) (epoch, 
 	for _, grant := range answer[4:] {
 		l.waiters.wake(grant)
 	}
-	return answer[0], answer[1], soonest, nil
+	mark := markOf(sent, answer[0])
+	if waits == "1" {
+		l.waiters.mark(shard, mark)
+	}
+	return mark.epoch, answer[1], soonest, nil
 }

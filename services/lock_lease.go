@@ -132,7 +132,7 @@ func (g *lockGroups) lead(key leaseKey) {
 
 func (l *Locker) newLease(ctx context.Context, key leaseKey, req LockRequest) (*lockLease, error) {
 	try := l.newAttempt(req)
-	try.block = handOversInARow
+	try.block, try.extends = handOversInARow, true
 	lock, err := l.acquire(ctx, try)
 	if err != nil {
 		l.groups.lead(key)
@@ -220,7 +220,11 @@ func (l *Locker) renewLease(ctx context.Context, lease *lockLease) bool {
 // and tells when the lease could end.
 func (l *Locker) keepExtending(ctx context.Context, lease *lockLease) {
 	lock := lease.lock
-	next := time.NewTimer(lock.TTL / 3)
+	first := lock.TTL / 3
+	if lock.unconfirmed {
+		first = 0
+	}
+	next := time.NewTimer(first)
 	defer next.Stop()
 	end := time.NewTimer(time.Until(lock.ends))
 	defer end.Stop()

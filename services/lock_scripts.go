@@ -124,6 +124,8 @@ const (
 	grantID    = grantSince + 13
 	grantToken = grantID + 32
 	grantRest  = grantToken + 43
+
+	epochLength = 32
 )
 
 // writeGrant is the end of a grant's text, after fence, since, id and hash of token:

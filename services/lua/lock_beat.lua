@@ -4,14 +4,14 @@
 -- ARGV[1] -> the instance
 -- ARGV[2] -> '1' if it has waiters here
 -- ARGV[3] ... -> resources that it waits for
--- returns the epoch, how many locks were forced, the time (milliseconds), how long until the first of the locks waited
+-- returns the shard's highest fence (16 digits) and epoch, how many locks were forced, the time (milliseconds), how long until the first of the locks waited
 --   for can end ('' if there is none), then the grant id of each waiter of this instance that is to confirm
 if ARGV[2] == '1' then
   redis.call('ZADD', prefix .. 'instances', now, ARGV[1])
   redis.call('PEXPIRE', prefix .. 'instances', 60000)
 end
 lapse()
-local answer = {epoch(), redis.call('GET', prefix .. 'forced') or '0', string.format('%d', now), ''}
+local answer = {redis.call('GET', highest) or '', redis.call('GET', prefix .. 'forced') or '0', string.format('%d', now), ''}
 local soonest
 for i = 3, #ARGV do
   look_at(ARGV[i])

@@ -150,9 +150,9 @@ local function advance()
   if not id then
     return ''
   end
-  grant(request.grant, math.min(math.max(ALIVE - silent, CONFIRM), request.ttl), request.block, request.instance)
+  local lock = grant(request.grant, math.min(math.max(ALIVE - silent, CONFIRM), request.ttl), request.block, request.instance)
   leave(id)
-  redis.call('PUBLISH', string.sub(EVENTS, 1, -6) .. 'grants:' .. request.instance, id)
+  redis.call('PUBLISH', string.sub(EVENTS, 1, -6) .. 'grants:' .. request.instance, epoch() .. lock.grant)
   return request.instance .. ' ' .. id
 end
 
