@@ -79,3 +79,59 @@ func ExampleLocker_TryAcquire() {
 	// bob: held by alice@example.com
 	// released: <nil>
 }
+
+// Whoever waits is served in order. Bound the patience by ctx: it is the only limit.
+func ExampleLocker_Acquire() {
+	redis, done := exampleRedis()
+	defer done()
+	locks := services.NewLocker(redis, nil)
+	ctx := context.Background()
+
+	alice, err := locks.Acquire(ctx, services.LockRequest{Resource: "printer", Holder: models.Holder{UserID: "1", Email: "alice@example.com"}})
+	fmt.Println("alice:", err)
+
+	bob := services.LockRequest{Resource: "printer", Holder: models.Holder{UserID: "2", Email: "bob@example.com"}}
+	impatient, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
+	defer cancel()
+	_, err = locks.Acquire(impatient, bob)
+	var refused *models.NotAcquiredError
+	if errors.As(err, &refused) && errors.Is(err, context.DeadlineExceeded) {
+		fmt.Println("bob gave up: held by", refused.Status.Holder.Email)
+	}
+
+	granted := make(chan error)
+	go func() {
+		lock, err := locks.Acquire(ctx, bob)
+		granted <- err
+		_, _ = locks.Release(ctx, lock.LockClaim)
+	}()
+	_, _ = locks.Release(ctx, alice.LockClaim)
+	fmt.Println("bob waited:", <-granted)
+	// Output:
+	// alice: <nil>
+	// bob gave up: held by alice@example.com
+	// bob waited: <nil>
+}
+
+// What happens to locks, on all instances. The channel also ends when something may
+// have been missed: call Events again then, and List after it.
+func ExampleLocker_Events() {
+	redis, done := exampleRedis()
+	defer done()
+	locks := services.NewLocker(redis, nil)
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+
+	events := locks.Events(ctx)
+	lock, _ := locks.TryAcquire(ctx, services.LockRequest{Resource: "report:2026", Holder: models.Holder{UserID: "1", Email: "alice@example.com"}})
+	_, _ = locks.Release(ctx, lock.LockClaim)
+	for event := range events {
+		fmt.Println(event.Name, event.Resource, "by", event.Holder.Email)
+		if event.Name == models.LockReleased {
+			break
+		}
+	}
+	// Output:
+	// acquired report:2026 by alice@example.com
+	// released report:2026 by alice@example.com
+}
