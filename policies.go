@@ -37,17 +37,17 @@ func newPolicies(c Config) policies {
 }
 
 // watchPolicies reads RATE_LIMIT_POLICIES now, which must succeed, and again on
-// every SIGHUP: a file that is wrong then is told, and the policies stay.
+// every SIGHUP: a file that is wrong then is told, and the policies stay. Without
+// a file a SIGHUP, which would end the process, is told and does nothing.
 func (a *app) watchPolicies(limiter *services.RateLimiter, own policies) error {
 	path := a.config.RateLimitPolicies
-	if path == "" {
-		return a.tellPlacement(limiter, own)
+	if path != "" {
+		set, err := readPolicies(path)
+		if err != nil {
+			return fmt.Errorf("RATE_LIMIT_POLICIES=%q: %w", path, err)
+		}
+		limiter.Configure(set)
 	}
-	set, err := readPolicies(path)
-	if err != nil {
-		return fmt.Errorf("RATE_LIMIT_POLICIES=%q: %w", path, err)
-	}
-	limiter.Configure(set)
 	if err := a.tellPlacement(limiter, own); err != nil {
 		return err
 	}
@@ -57,16 +57,7 @@ func (a *app) watchPolicies(limiter *services.RateLimiter, own policies) error {
 	go func() {
 		defer close(done)
 		for range hangUps {
-			set, err := readPolicies(path)
-			if err != nil {
-				a.log.Error("rate limit policies not read again: those in use stay", "error", err)
-				continue
-			}
-			limiter.Configure(set)
-			a.log.Info("rate limit policies read again", "file", path)
-			if err := a.tellPlacement(limiter, own); err != nil {
-				a.log.Error("rate limit policies do not fit together", "error", err)
-			}
+			a.readPoliciesAgain(path, limiter, own)
 		}
 	}()
 	a.closers = append(a.closers, func(context.Context) error {
@@ -76,6 +67,23 @@ func (a *app) watchPolicies(limiter *services.RateLimiter, own policies) error {
 		return nil
 	})
 	return nil
+}
+
+func (a *app) readPoliciesAgain(path string, limiter *services.RateLimiter, own policies) {
+	if path == "" {
+		a.log.Info("hang-up ignored: RATE_LIMIT_POLICIES names no file to read again")
+		return
+	}
+	set, err := readPolicies(path)
+	if err != nil {
+		a.log.Error("rate limit policies not read again: those in use stay", "error", err)
+		return
+	}
+	limiter.Configure(set)
+	a.log.Info("rate limit policies read again", "file", path)
+	if err := a.tellPlacement(limiter, own); err != nil {
+		a.log.Error("rate limit policies do not fit together", "error", err)
+	}
 }
 
 // tellPlacement says which policies are decided together, in one script and so in

@@ -94,6 +94,14 @@ func TestPoliciesAreReadAgainOnHangUp(t *testing.T) {
 	}
 }
 
+// Without a file a SIGHUP does not end the process.
+func TestHangUpWithoutPolicies(t *testing.T) {
+	var log syncBuffer
+	startAppOn(t, &log, map[string]string{"LOG_LEVEL": "info"})
+	hangUp(t)
+	servicestest.Eventually(t, 5*time.Second, func() bool { return strings.Contains(log.String(), "hang-up ignored") }, "the hang-up was not told")
+}
+
 // documentedPolicies is the policy file that RATE_LIMITS.md shows.
 func documentedPolicies(t *testing.T) string {
 	t.Helper()

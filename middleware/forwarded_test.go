@@ -22,6 +22,7 @@ func TestWarnUntrustedProxy(t *testing.T) {
 		{"nobody is trusted", "X-Forwarded-For", nil, 1},
 		{"another is trusted", "Forwarded", []string{"198.51.100.0/24"}, 1},
 		{"trusted", "X-Real-IP", []string{"192.0.2.0/24"}, 0},
+		{"trusted, by a header that is not read", "Forwarded", []string{"192.0.2.0/24"}, 1},
 	} {
 		var log bytes.Buffer
 		app := appWith(middleware.WarnUntrustedProxy(slog.New(slog.NewTextHandler(&log, nil)), row.trusted))

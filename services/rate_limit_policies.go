@@ -2,7 +2,6 @@ package services
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -10,8 +9,6 @@ import (
 	"time"
 
 	"github.com/goccy/go-yaml"
-	"github.com/goccy/go-yaml/ast"
-	"github.com/goccy/go-yaml/parser"
 
 	"gatehouse/models"
 )
@@ -77,17 +74,13 @@ type filePolicy struct {
 // limit of the next lower one that it lists, else the policy's. An error is one
 // line that begins with name and the number of the line that is wrong.
 func ParsePolicies(name string, source []byte, known map[string][]string) (*PolicySet, error) {
+	tree, err := parsePolicyTree(name, source)
+	if err != nil {
+		return nil, err
+	}
 	var file policyFile
 	if err := yaml.UnmarshalWithOptions(source, &file, yaml.Strict()); err != nil {
-		var at yaml.Error
-		if errors.As(err, &at) && at.GetToken() != nil && at.GetToken().Position != nil {
-			return nil, fmt.Errorf("%s:%d: %s", name, at.GetToken().Position.Line, firstLine(at.GetMessage()))
-		}
-		return nil, fmt.Errorf("%s: %s", name, firstLine(err.Error()))
-	}
-	tree, err := parser.ParseBytes(source, 0)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %s", name, firstLine(err.Error()))
+		return nil, atLine(name, err)
 	}
 	set := &PolicySet{byName: map[string]*configuredPolicy{}, with: map[string][]models.Policy{}}
 	for i := range file.Policies {
@@ -183,26 +176,6 @@ func (c *configuredPolicy) addTiers(limits map[string]int64, known []string) (st
 		c.tiers[tier] = p
 	}
 	return "", nil
-}
-
-// lineOf is where a field of the i-th policy is, or else the policy.
-func lineOf(tree *ast.File, i int, field string) int {
-	whole, _, _ := strings.Cut(field, ".")
-	for _, path := range []string{fmt.Sprintf("$.policies[%d].%s", i, field), fmt.Sprintf("$.policies[%d].%s", i, whole), fmt.Sprintf("$.policies[%d].name", i), fmt.Sprintf("$.policies[%d]", i)} {
-		p, err := yaml.PathString(path)
-		if err != nil {
-			continue
-		}
-		if node, err := p.FilterFile(tree); err == nil && node != nil {
-			return node.GetToken().Position.Line
-		}
-	}
-	return 1
-}
-
-func firstLine(text string) string {
-	line, _, _ := strings.Cut(strings.TrimSpace(text), "\n")
-	return line
 }
 
 // Configure puts a policy set to use from the next decision on; nil ends that.

@@ -1,6 +1,7 @@
 package services
 
 import (
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -36,6 +37,7 @@ func TestParsePoliciesNamesTheLine(t *testing.T) {
 	if _, err := ParsePolicies("p.yaml", []byte(samplePolicies), knownPolicies()); err != nil {
 		t.Fatal(err)
 	}
+	line := regexp.MustCompile(`^p\.yaml:\d+: `)
 	for _, row := range []struct{ name, old, new, want string }{
 		{"no limit", "limit: 3", "limit: 0", "p.yaml:4: "},
 		{"a large limit", "limit: 3", "limit: 9999999", "p.yaml:4: "},
@@ -59,14 +61,24 @@ func TestParsePoliciesNamesTheLine(t *testing.T) {
 		{"a tier twice", "gold: 4", "silver: 4", "p.yaml:17: "},
 		{"tiers where nobody has one", "  - name: api-burst\n    with: api", "  - name: login\n    shadow: false", "p.yaml:17: "},
 		{"no limit given", "    limit: 3\n", "", "p.yaml:3: "},
-		{"not YAML", "policies:", "policies: [", "p.yaml:"},
+		{"not YAML", "policies:", "policies: [", "p.yaml:"}, // where it ends is a matter of taste
+		{"an unknown alias", "limit: 3", "limit: *three", "p.yaml:4: "},
+		{"an unknown alias to merge", "lease: 1", "<<: *lease", "p.yaml:14: "},
+		{"half a unit", "limit: 3", "limit: 3.7", "p.yaml:4: "},
+		{"half a unit of a tier", "gold: 4", "gold: 4.5", "p.yaml:17: "},
+		{"half a unit of a lease", "lease: 1", "lease: 1.5", "p.yaml:14: "},
+		{"no end of units", "limit: 3", "limit: .inf", "p.yaml:4: "},
+		{"a second document", "  - name: api-burst", "---\npolicies:\n  - name: api-burst", "p.yaml:9: "},
 	} {
 		_, err := ParsePolicies("p.yaml", []byte(strings.Replace(samplePolicies, row.old, row.new, 1)), knownPolicies())
-		if err == nil || !strings.HasPrefix(err.Error(), row.want) || strings.Contains(err.Error(), "\n") {
+		if err == nil || !strings.HasPrefix(err.Error(), row.want) || !line.MatchString(err.Error()) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%s: %v, want %s...", row.name, err, row.want)
 		}
 	}
-	for _, empty := range []string{"", "policies:\n", "# nothing\n"} {
+	if set, err := ParsePolicies("p.yaml", []byte("policies: [{name: api, limit: &all 3, window: 1m, lease: *all}]"), knownPolicies()); err != nil || set.byName["api"].Lease != 3 {
+		t.Errorf("an alias: %+v, %v", set, err)
+	}
+	for _, empty := range []string{"", "policies:\n", "# nothing\n", "---\npolicies: []\n", "---\n# nothing\n---\n", "policies: []\n...\n"} {
 		if set, err := ParsePolicies("p.yaml", []byte(empty), knownPolicies()); err != nil || len(set.byName) != 0 {
 			t.Errorf("%q: %v, %v", empty, set, err)
 		}
