@@ -77,9 +77,10 @@ func NewLocker(redis *Redis, opt *LockerOptions) *Locker {
 	}
 	l := &Locker{
 		redis: redis, opt: *opt, instance: rand.Text(), waiters: newLockWaiters(), groups: newLockGroups(),
-		events: &lockEvents{listeners: map[chan models.LockEvent]struct{}{}}, scripts: loadLockScripts(redis.Key("locks"), redis.Key("ends")), keys: newLockKeys(redis),
+		events: &lockEvents{listeners: map[chan models.LockEvent]struct{}{}}, keys: newLockKeys(redis),
 	}
 	l.opt.MaxHold = orDefault(opt.MaxHold, DefaultMaxHold)
+	l.scripts = loadLockScripts(redis.Key("locks"), redis.Key("ends"), l.opt.MaxHold)
 	l.table = newLockTable(l.opt.MaxHold)
 	if l.opt.Logger == nil {
 		l.opt.Logger = slog.Default()

@@ -27,8 +27,8 @@ type lockScripts struct {
 }
 
 // loadLockScripts puts what is the same at every call into the scripts.
-func loadLockScripts(events, ends string) lockScripts {
-	constants := strings.NewReplacer("ALIVE", milliseconds(waiterAlive), "EVENTS", strconv.Quote(events), "ENDS", strconv.Quote(ends))
+func loadLockScripts(events, ends string, maxHold time.Duration) lockScripts {
+	constants := strings.NewReplacer("ALIVE", milliseconds(waiterAlive), "LONGEST", milliseconds(maxHold), "EVENTS", strconv.Quote(events), "ENDS", strconv.Quote(ends))
 	load := func(name string, before ...string) *rueidis.Lua {
 		text := ""
 		for _, part := range append(before, "lock_common", name) {
@@ -80,7 +80,8 @@ func (k *lockKeys) in(shard int, resource string) []string {
 }
 
 // runAcquire sends an attempt. A claim takes a free lock only if the shard's
-// epoch is no longer knownEpoch, that is, if the server has forgotten it.
+// epoch is no longer knownEpoch, that is, if the server has forgotten it, or if the
+// lease ended there by itself.
 func (l *Locker) runAcquire(ctx context.Context, a *attempt, queue bool, knownEpoch string) (lockReply, error) {
 	args := []string{
 		a.proof() + writeGrant(a.req.Resource, a.req.Holder), milliseconds(a.req.TTL), l.givenUp(ctx),
