@@ -102,7 +102,7 @@ func (l *Locker) runAcquire(ctx context.Context, a *attempt, queue bool, knownEp
 	switch {
 	case err == nil && got.code == lockTooLate:
 		return got, fmt.Errorf("acquire %s: too late: %w", a.req.Resource, models.ErrUnavailable)
-	case err == nil && got.code == lockDone: // the shortcut's reply leaves out what is known here
+	case err == nil && got.code == lockDone && got.grant == "": // the shortcut's reply leaves out what is known here
 		got.grant, got.holder, got.remaining = a.grant, a.req.Holder, a.req.TTL
 		got.holder.Since = got.since
 	}
