@@ -80,12 +80,13 @@ func NewLocker(redis *Redis, opt *LockerOptions) *Locker {
 	}
 	l := &Locker{
 		redis: redis, opt: *opt, instance: rand.Text(), waiters: newLockWaiters(), groups: newLockGroups(),
-		events: newLockEvents(), scripts: loadLockScripts(redis.Key("locks"), redis.Key("ends")), keys: newLockKeys(redis),
+		events: newLockEvents(), keys: newLockKeys(redis),
 	}
 	l.opt.MaxHold = orDefault(opt.MaxHold, DefaultMaxHold)
 	if l.opt.Clock == nil {
 		l.opt.Clock = time.Now
 	}
+	l.scripts = loadLockScripts(redis.Key("locks"), redis.Key("ends"), l.opt.MaxHold)
 	l.clock.wall, l.events.wall = l.opt.Clock, l.opt.Clock
 	l.table = newLockTable(l.opt.MaxHold, l.opt.Clock)
 	if l.opt.Logger == nil {

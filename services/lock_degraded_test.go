@@ -332,38 +332,3 @@ func TestWithLockTellsWhenTheLockIsLost(t *testing.T) {
 		})
 	}
 }
-
-// Redis has let the lease go by itself meanwhile, in the same epoch.
-func TestLockExtendedThroughAnOutageLongerThanItsLease(t *testing.T) {
-	for _, how := range []string{"once", "again and again"} {
-		t.Run(how, func(t *testing.T) {
-			server := servicestest.StartRedis(t)
-			proxy := servicestest.NewProxy(t, server.Addr)
-			redis := newRedis(t, proxy.Addr)
-			l := services.NewLocker(redis, &services.LockerOptions{OnRedisDown: models.OnRedisDownOpen, Logger: quiet()})
-			req := request("process:1", alice)
-			req.TTL = time.Second
-			lock := mustAcquire(t, l, req)
-			proxy.Cut()
-			gone(t, redis)
-			extend := func() bool {
-				_, err := l.Extend(t.Context(), lock.LockClaim, 10*time.Second)
-				return err == nil
-			}
-			if !extend() {
-				t.Fatal("not extended without Redis")
-			}
-			servicestest.Eventually(t, 5*time.Second, func() bool {
-				return (how == "once" || extend()) && strings.TrimSpace(server.Do("KEYS", "*lock:process:1")) == ""
-			}, "the lease did not end in Redis")
-			proxy.Restore()
-			back(t, redis)
-			if degraded, err := l.Check(t.Context(), lock.LockClaim); err != nil || degraded {
-				t.Errorf("lost, and nobody took it: %v, %v", degraded, err)
-			}
-			if _, err := lockers(t, server, 1, nil)[0].TryAcquire(t.Context(), request("process:1", bob)); !errors.Is(err, models.ErrNotAcquired) {
-				t.Errorf("another instance does not see the claim: %v", err)
-			}
-		})
-	}
-}

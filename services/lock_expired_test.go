@@ -2,6 +2,8 @@ package services_test
 
 import (
 	"errors"
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -50,5 +52,88 @@ func TestLockExpiredIsToldOnceForEachGrant(t *testing.T) {
 		if times != 1 {
 			t.Errorf("grant %d was told %d times", fence, times)
 		}
+	}
+}
+
+// Redis has let the lease go by itself meanwhile, in the same epoch.
+func TestLockExtendedThroughAnOutageLongerThanItsLease(t *testing.T) {
+	for _, how := range []string{"once", "again and again"} {
+		t.Run(how, func(t *testing.T) {
+			server := servicestest.StartRedis(t)
+			proxy := servicestest.NewProxy(t, server.Addr)
+			redis := newRedis(t, proxy.Addr)
+			l := services.NewLocker(redis, &services.LockerOptions{OnRedisDown: models.OnRedisDownOpen, Logger: quiet()})
+			req := request("process:1", alice)
+			req.TTL = time.Second
+			lock := mustAcquire(t, l, req)
+			proxy.Cut()
+			gone(t, redis)
+			extend := func() bool {
+				_, err := l.Extend(t.Context(), lock.LockClaim, 10*time.Second)
+				return err == nil
+			}
+			if !extend() {
+				t.Fatal("not extended without Redis")
+			}
+			servicestest.Eventually(t, 5*time.Second, func() bool {
+				return (how == "once" || extend()) && strings.TrimSpace(server.Do("KEYS", "*lock:process:1")) == ""
+			}, "the lease did not end in Redis")
+			proxy.Restore()
+			back(t, redis)
+			if degraded, err := l.Check(t.Context(), lock.LockClaim); err != nil || degraded {
+				t.Errorf("lost, and nobody took it: %v, %v", degraded, err)
+			}
+			if _, err := lockers(t, server, 1, nil)[0].TryAcquire(t.Context(), request("process:1", bob)); !errors.Is(err, models.ErrNotAcquired) {
+				t.Errorf("another instance does not see the claim: %v", err)
+			}
+		})
+	}
+}
+
+// Ended by somebody, and not by itself: the instance that extended it without Redis
+// does not bring it back, although nobody has it and the old lease is long over.
+func TestLockEndedElsewhereInAnOutageLongerThanItsLease(t *testing.T) {
+	for how, end := range map[string]func(*services.Locker, services.Lock) error{
+		"forced": func(l *services.Locker, _ services.Lock) error {
+			_, err := l.ForceRelease(t.Context(), "process:1", nil)
+			return err
+		},
+		"released": func(l *services.Locker, lock services.Lock) error {
+			_, err := l.Release(t.Context(), lock.LockClaim)
+			return err
+		},
+		"disabled": func(l *services.Locker, _ services.Lock) error { return l.ReleaseUser(t.Context(), alice.UserID) },
+		"released too late": func(l *services.Locker, lock services.Lock) error {
+			servicestest.Eventually(t, 3*time.Second, func() bool { return time.Now().After(lock.ExpiresAt) }, "the lease did not end")
+			if _, err := l.Release(t.Context(), lock.LockClaim); !errors.Is(err, models.ErrNotHeld) {
+				return fmt.Errorf("released a lock that Redis had let go: %w", err)
+			}
+			return nil
+		},
+	} {
+		t.Run(how, func(t *testing.T) {
+			server := servicestest.StartRedis(t)
+			proxy := servicestest.NewProxy(t, server.Addr)
+			redis := newRedis(t, proxy.Addr)
+			l := services.NewLocker(redis, &services.LockerOptions{OnRedisDown: models.OnRedisDownOpen, Logger: quiet()})
+			other := lockers(t, server, 1, nil)[0]
+			req := request("process:1", alice)
+			req.TTL = time.Second
+			lock := mustAcquire(t, l, req)
+			proxy.Cut()
+			gone(t, redis)
+			if _, err := l.Extend(t.Context(), lock.LockClaim, 10*time.Second); err != nil {
+				t.Fatal(err)
+			}
+			if err := end(other, lock); err != nil {
+				t.Fatal(err)
+			}
+			servicestest.Eventually(t, 3*time.Second, func() bool { return time.Now().After(lock.ExpiresAt) }, "the lease did not end")
+			proxy.Restore()
+			back(t, redis)
+			if s, err := other.Status(t.Context(), "process:1"); err != nil || s.Held {
+				t.Errorf("held by nobody: %+v, %v", s, err)
+			}
+		})
 	}
 }

@@ -66,7 +66,7 @@ func (l *Locker) claim(ctx context.Context, known localLock) bool {
 	a := &attempt{l: l, grant: known.lock.Grant, block: 1, claims: true, req: LockRequest{
 		Resource: known.lock.Resource, TTL: left, Token: known.lock.Token, Holder: known.lock.Holder,
 	}}
-	got, err := l.runAcquire(ctx, a, false, known.endedUnless(sent))
+	got, err := l.runAcquire(ctx, a, false, known.epoch)
 	if err != nil {
 		return false
 	}
@@ -97,26 +97,11 @@ func (l *Locker) claim(ctx context.Context, known localLock) bool {
 	return true
 }
 
-// endedUnless is the epoch in which the grant was given back if Redis does not know
-// it. "" if that says nothing: Redis never knew it, or has let it go by itself,
-// because what was extended without Redis did not reach it. A grant of another
-// instance ended there, for all we know, unless the server has forgotten it.
-func (l *localLock) endedUnless(now time.Time) (epoch string) {
-	if l.adopted {
-		return l.epoch
-	}
-	if now.After(l.inRedis) {
-		return ""
-	}
-	return l.epoch
-}
-
-// claimAgain claims a grant that Redis does not know although this instance made
-// it: made or extended without Redis, or forgotten by the server, whose epoch is new
-// then.
+// claimAgain claims a grant that Redis does not know although this instance does: made
+// or extended without Redis, or forgotten by the server, whose epoch is new then.
 func (l *Locker) claimAgain(ctx context.Context, claim LockClaim, got lockReply) bool {
 	known, ok := l.table.find(claim)
-	if epoch := known.endedUnless(time.Now()); !ok || got.grant != "" || (epoch != "" && epoch == got.epoch) {
+	if !ok || got.grant != "" || (!known.lock.Degraded && known.epoch == got.epoch) {
 		return false
 	}
 	return l.claim(ctx, known)
@@ -176,7 +161,7 @@ func (t *lockTable) confirm(known localLock, lock Lock, epoch string) bool {
 	if l.lock.Degraded && l.lock.ends.After(known.lock.ends) {
 		lock.ends, lock.ExpiresAt, lock.Degraded = l.lock.ends, l.lock.ExpiresAt, true
 	}
-	l.lock, l.epoch, l.inRedis = lock, epoch, lock.ends
+	l.lock, l.epoch = lock, epoch
 	return true
 }
 

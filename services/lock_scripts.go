@@ -27,8 +27,11 @@ type lockScripts struct {
 }
 
 // loadLockScripts puts what is the same at every call into the scripts.
-func loadLockScripts(events, ends string) lockScripts {
-	constants := strings.NewReplacer("ALIVE", milliseconds(waiterAlive), "CONFIRM", milliseconds(waiterConfirm), "EVENTS", strconv.Quote(events), "ENDS", strconv.Quote(ends))
+func loadLockScripts(events, ends string, maxHold time.Duration) lockScripts {
+	constants := strings.NewReplacer(
+		"ALIVE", milliseconds(waiterAlive), "CONFIRM", milliseconds(waiterConfirm), "LONGEST", milliseconds(maxHold),
+		"EVENTS", strconv.Quote(events), "ENDS", strconv.Quote(ends),
+	)
 	load := func(name string, before ...string) *rueidis.Lua {
 		text := ""
 		for _, part := range append(before, "lock_common", name) {
@@ -80,7 +83,8 @@ func (k *lockKeys) in(shard int, resource string) []string {
 }
 
 // runAcquire sends an attempt. A claim takes a free lock only if the shard's
-// epoch is no longer knownEpoch, that is, if the server has forgotten it.
+// epoch is no longer knownEpoch, that is, if the server has forgotten it, or if the
+// lease ended there by itself.
 func (l *Locker) runAcquire(ctx context.Context, a *attempt, queue bool, knownEpoch string) (lockReply, error) {
 	args := []string{
 		a.proof() + writeGrant(a.req.Resource, a.req.Holder), milliseconds(a.req.TTL), l.givenUp(ctx),
@@ -101,7 +105,7 @@ func (l *Locker) runAcquire(ctx context.Context, a *attempt, queue bool, knownEp
 	switch {
 	case err == nil && got.code == lockTooLate:
 		return got, fmt.Errorf("acquire %s: too late: %w", a.req.Resource, models.ErrUnavailable)
-	case err == nil && got.code == lockDone: // the shortcut's reply leaves out what is known here
+	case err == nil && got.code == lockDone && got.grant == "": // the shortcut's reply leaves out what is known here
 		got.grant, got.holder, got.remaining = a.grant, a.req.Holder, a.req.TTL
 		got.holder.Since = got.since
 	}

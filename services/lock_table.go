@@ -32,10 +32,9 @@ const epochUnknown = "unknown"
 
 type localLock struct {
 	lock    Lock
-	epoch   string    // the shard's when Redis granted it; "" when it did not
-	inRedis time.Time // the end that Redis knows, if it granted it
-	made    bool      // by this instance, through Redis or without it
-	adopted bool      // made by another instance, perhaps without Redis, and taken over here without it: epoch is the last one heard of
+	epoch   string // the shard's when Redis granted it; "" when it did not
+	made    bool   // by this instance, through Redis or without it
+	adopted bool   // made by another instance, perhaps without Redis, and taken over here without it: epoch is the last one heard of
 	queue   []localWaiter
 }
 
@@ -70,7 +69,7 @@ func (t *lockTable) learn(lock Lock, epoch string, made bool) {
 		return
 	}
 	t.replacing(lock.Resource, lock.Grant)
-	learnt := &localLock{lock: lock, epoch: epoch, inRedis: lock.ends, made: made}
+	learnt := &localLock{lock: lock, epoch: epoch, made: made}
 	if old := t.locks[lock.Resource]; old != nil && old.lock.Grant == lock.Grant {
 		learnt.made, learnt.adopted = made || old.made, old.adopted
 	}

@@ -143,6 +143,31 @@ func TestLockSameTokenSameGrant(t *testing.T) {
 	}
 }
 
+// Of two requests with one token the first waits, and its instance is cut off when its
+// turn comes: the second has that very grant.
+func TestLockSameTokenConfirmsTheGrantOfAWaiter(t *testing.T) {
+	server := servicestest.StartRedis(t)
+	proxy := servicestest.NewProxy(t, server.Addr)
+	cutOff, l := services.NewLocker(newRedis(t, proxy.Addr), nil), lockers(t, server, 1, nil)[0]
+	held := mustAcquire(t, l, request("process:1", alice))
+	req := request("process:1", bob)
+	req.Token = services.NewLockToken()
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() { _, _ = cutOff.Acquire(ctx, req) })
+	defer wg.Wait()
+	defer cancel()
+	waitFor(t, l, 1)
+	proxy.Stall()
+	if _, err := l.Release(t.Context(), held.LockClaim); err != nil {
+		t.Fatal(err)
+	}
+	lock := mustAcquire(t, l, req)
+	if _, err := l.Check(t.Context(), lock.LockClaim); err != nil {
+		t.Errorf("the grant answered is not there: %v", err)
+	}
+}
+
 func TestLockExpiresAndIsCapped(t *testing.T) {
 	for _, backend := range []string{"redis-server", "embedded"} {
 		t.Run(backend, func(t *testing.T) {

@@ -9,7 +9,8 @@
 -- ARGV[5] -> the instance, to queue when the lock is taken; none or '' does not queue
 -- ARGV[6] -> arrival as answered before, none or '' at the first time
 -- ARGV[7] -> '1' for a claim: a grant made without Redis, or forgotten by it, unless it was given back elsewhere
--- ARGV[8] -> of a claim: take a free lock only if the shard's epoch is not this one; 'unknown' never, '' anyway
+-- ARGV[8] -> of a claim: the epoch in which Redis knew of the grant; while it is in that it takes a free lock only if the
+--   lease ended by itself, and not if somebody ended it. 'unknown' is like that; '': it never knew
 -- returns the reply, with the arrival; code 1: granted, 2: this token had it already, 0: not acquired, 3: too late
 if string.format('%013d', now) > ARGV[3] then
   return reply(3, nil, 0)
@@ -27,8 +28,14 @@ if lock and string.sub(lock.proof, 33) == string.sub(ARGV[1], 33, 75) then
   leave(id)
   return reply(code, lock, 0)
 end
-if ARGV[7] == '1' and (redis.call('EXISTS', ended(id)) == 1 or ARGV[8] == 'unknown' or (ARGV[8] ~= '' and ARGV[8] == epoch())) then
-  return reply(0, lock, 0)
+if ARGV[7] == '1' then
+  lapse()
+  lock = current()
+  local by_itself = redis.call('GET', lapsed(id)) == string.sub(ARGV[1], 33, 75)
+  if redis.call('EXISTS', ended(id)) == 1 or (not by_itself and (ARGV[8] == 'unknown' or ARGV[8] ~= '' and ARGV[8] == epoch())) then
+    return reply(0, lock, 0)
+  end
+  redis.call('DEL', lapsed(id))
 end
 if not lock then
   local first = redis.call('EXISTS', KEYS[2]) == 1 and head()

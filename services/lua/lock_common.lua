@@ -8,9 +8,10 @@
 -- Beside them, named by the prefix of the shard:
 --   fence: the highest fence (16 digits) and the shard's epoch; forced: how many locks were;
 --   waiters:<resource>: hash, grant id -> request (JSON); instances: sorted set, instance -> its last beat (milliseconds);
---   note:<id>; ended:<id>
+--   note:<id>; ended:<id>; lapsed:<id>
 -- Set by services: EVENTS and ENDS, channels; ALIVE, how long an instance counts as alive without a beat, and an
---   unconfirmed grant lasts from its last one; CONFIRM, how long that lasts at least (milliseconds)
+--   unconfirmed grant lasts from its last one; CONFIRM, how long that lasts at least; LONGEST, how long a grant can be
+--   held (milliseconds)
 local clock = redis.call('TIME')
 local micros = clock[1] * 1000000 + clock[2]
 local now = math.floor(micros / 1000)
@@ -71,6 +72,12 @@ end
 -- Where the end of a grant is remembered that an instance may have made without Redis, so that it does not claim it.
 local function ended(id)
   return prefix .. 'ended:' .. id
+end
+
+-- Where it is remembered that a lease ended by itself, with the hash of its token: an instance may have extended it
+-- without Redis, and claim it.
+local function lapsed(id)
+  return prefix .. 'lapsed:' .. id
 end
 
 local function leave(id)
@@ -171,17 +178,20 @@ local function look_at(resource)
 end
 
 -- Passes on the locks of the shard whose lease has ended by itself. They alone are in the index then: what ends a
--- lock takes it out. Somebody may have taken one already. Leaves KEYS at another resource.
+-- lock takes it out. Somebody may have taken one already.
 local function lapse()
+  local key, queue = KEYS[1], KEYS[2]
   for _, grant in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now, 'LIMIT', 0, 100)) do
     look_at(resource_of(grant))
     local lock = current()
     if not (lock and lock.grant == grant) then
       redis.call('ZREM', KEYS[3], grant)
+      redis.call('SET', lapsed(id_of(grant)), string.sub(grant, 62, 104), 'PX', math.max(1, tonumber(string.sub(grant, 17, 29)) + LONGEST - now))
       event('expired', grant)
       if not lock then
         advance()
       end
     end
   end
+  KEYS[1], KEYS[2] = key, queue
 end

@@ -11,6 +11,7 @@ if (ARGV[1] ~= '' and tonumber(string.sub(lock.grant, 1, 16)) ~= tonumber(ARGV[1
 end
 -- Beats answer this count: a holder that did not hear the event looks after its lock.
 redis.call('INCR', prefix .. 'forced')
+redis.call('SET', ended(id_of(lock.grant)), '1', 'PX', LONGEST)
 local was = reply(1, lock, 0)
 was[6] = free(lock, 'forced')
 return was

@@ -12,4 +12,8 @@ if lock and lock.proof == ARGV[1] then
   return reply(1, nil, 0, free(lock, 'released'))
 end
 leave(id)
-return reply(0, lock, 0)
+lapse()
+if redis.call('GET', lapsed(id)) == string.sub(ARGV[1], 33) then
+  redis.call('DEL', lapsed(id)) -- nobody shall claim it
+end
+return reply(0, current(), 0)
