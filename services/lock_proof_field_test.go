@@ -177,7 +177,7 @@ func endsByItself(server *servicestest.RedisServer, key string) bool {
 		return false
 	}
 	left, err := strconv.ParseInt(strings.TrimSpace(server.Do("PTTL", key)), 10, 64)
-	return err == nil && left > 0 && left <= DefaultMaxHold.Milliseconds()
+	return err == nil && left > 0 && left <= services.DefaultMaxHold.Milliseconds()
 }
 
 // checkClean wants nothing left on the server but the shards' small hashes, and
