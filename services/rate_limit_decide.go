@@ -31,6 +31,9 @@ func someLeased(asks []ask) bool {
 func (l *RateLimiter) takeFromRedis(ctx context.Context, group string, asks []ask, id, now int64) ([]models.Decision, error) {
 	tag := tagOf(group, asks)
 	if someLeased(asks) {
+		if len(asks) > 1 { // up to a call for each
+			ctx = withinBudget(ctx)
+		}
 		return l.takeFromBlocks(ctx, tag, asks, id, now)
 	}
 	sent, generation := l.table.sending()
@@ -159,6 +162,7 @@ func (l *RateLimiter) takeLocally(group string, asks []ask, id, now int64) ([]mo
 // look asks Redis how things stand.
 func (l *RateLimiter) look(ctx context.Context, tag string, asks []ask) ([]verdict, error) {
 	verdicts := make([]verdict, len(asks))
+	ctx = withinBudget(ctx)
 	var others []ask
 	for i := range asks {
 		a := &asks[i]

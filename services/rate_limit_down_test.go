@@ -88,3 +88,26 @@ func TestRateLimitDenialEndsWithTheOutageRule(t *testing.T) {
 		}
 	}
 }
+
+// A group that takes several calls waits for Redis no longer than one does.
+func TestRateLimitGroupWaitsOnce(t *testing.T) {
+	proxy := servicestest.NewProxy(t, servicestest.StartRedis(t).Addr)
+	l := newLimiter(newRedis(t, proxy.Addr))
+	one, two := perMinute("one", 10), perMinute("two", 10)
+	one.Lease, two.Lease = 1, 1
+	hits := []models.Hit{hitOf(one, "k"), hitOf(two, "k"), hitOf(perMinute("three", 10), "k")}
+	take(t, l, hits...)
+	proxy.SetLatency(45 * time.Millisecond) // 90 ms of the 100 for each call
+	start := time.Now()
+	ds := take(t, l, hits...)
+	if took := time.Since(start); took > 180*time.Millisecond || !ds[0].Degraded {
+		t.Errorf("decided after %v: %+v", took, ds[0])
+	}
+	start = time.Now()
+	if _, err := l.Peek(t.Context(), "group", hits...); err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(start); took > 180*time.Millisecond {
+		t.Errorf("looked for %v", took)
+	}
+}

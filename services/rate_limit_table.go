@@ -113,6 +113,13 @@ func (t *limitTable) makeRoom(now int64) {
 	}
 }
 
+// keepBound makes room when the keys that are known have too many entries.
+func (t *limitTable) keepBound(now int64) {
+	if t.entries > entriesPerKey*t.maxKeys {
+		t.makeRoom(now)
+	}
+}
+
 func (t *limitTable) forget(name limitKey, s *keyState) {
 	t.entries -= len(s.log.entries)
 	delete(t.keys, name)
@@ -148,6 +155,7 @@ func (t *limitTable) learn(asks []ask, verdicts []verdict, counted bool, id, sen
 			t.count(s, a, now, id)
 		}
 	}
+	t.keepBound(now)
 	return now
 }
 
@@ -159,6 +167,7 @@ func (t *limitTable) countUnit(a *ask, id, now int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.count(t.state(a, now), a, now, id)
+	t.keepBound(now)
 }
 
 // count adds an admission to a state that was not looked at before.
@@ -222,6 +231,7 @@ func (t *limitTable) decideAt(now int64, asks []ask, id int64, room []verdict) (
 		}
 		*v = t.look(s, a.rule, now, 0)
 	}
+	t.keepBound(now)
 	return verdicts, true
 }
 

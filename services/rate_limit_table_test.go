@@ -193,6 +193,26 @@ func TestLimitTableIsBounded(t *testing.T) {
 	}
 }
 
+// Keys that are known do not grow past the bound either.
+func TestLimitTableIsBoundedWithoutNewKeys(t *testing.T) {
+	policy := models.Policy{Name: "p", Limit: 1000, Window: time.Hour}
+	for name, count := range map[string]func(*limitTable, ask, int64){
+		"decided here":  func(t *limitTable, a ask, id int64) { t.decide([]ask{a}, id) },
+		"told by Redis": func(t *limitTable, a ask, _ int64) { tell(t, a, verdict{passes: true}) },
+		"from a block":  func(t *limitTable, a ask, id int64) { t.countUnit(&a, id, t.now()) },
+	} {
+		table := newLimitTable(0, nil)
+		for id := range int64(500) {
+			for key := range minKeys {
+				count(table, askOf(policy, fmt.Sprint(key), 1), id+1)
+				if table.entries > entriesPerKey*minKeys {
+					t.Fatalf("%s: %d entries after %d of each key", name, table.entries, id)
+				}
+			}
+		}
+	}
+}
+
 // The most recent keys are the ones kept, more or less.
 func TestLimitTableKeepsTheLatest(t *testing.T) {
 	table := newLimitTable(100, nil)

@@ -26,6 +26,14 @@ func WithRedisBudget(ctx context.Context) context.Context {
 	return context.WithValue(ctx, budgetKey{}, new(budget))
 }
 
+// withinBudget is ctx with the budget that it has, or else a new one.
+func withinBudget(ctx context.Context) context.Context {
+	if _, has := ctx.Value(budgetKey{}).(*budget); has {
+		return ctx
+	}
+	return WithRedisBudget(ctx)
+}
+
 // errNotSent is the end of a call that cannot have reached Redis.
 var errNotSent = fmt.Errorf("redis: %w", models.ErrUnavailable)
 
