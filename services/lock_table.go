@@ -48,6 +48,7 @@ type owedRelease struct {
 	// foreign: another instance made the grant, without Redis, perhaps, and would
 	// claim it when Redis returns.
 	foreign bool
+	attempt bool // nobody may have had the grant answered
 }
 
 func newLockTable(maxHold time.Duration) *lockTable {
@@ -275,7 +276,7 @@ func (t *lockTable) oweAttempt(claim LockClaim) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.sweep(time.Now())
-	t.owed[claim.Grant] = owedRelease{claim: claim, until: time.Now().Add(t.maxHold)}
+	t.owed[claim.Grant] = owedRelease{claim: claim, until: time.Now().Add(t.maxHold), attempt: true}
 }
 
 // force ends a grant that this table knows.
