@@ -285,11 +285,11 @@ func (t *lockTable) force(now time.Time, resource string, fence *int64, grant st
 	defer t.mu.Unlock()
 	l := t.live(now, resource)
 	if l == nil {
-		return models.LockStatus{}, fmt.Errorf("force %s: %w", resource, models.ErrNotFound)
+		return models.LockStatus{Resource: resource, Degraded: true}, fmt.Errorf("force %s: %w", resource, models.ErrNotFound)
 	}
 	status := l.status(now)
 	if (fence != nil && (status.Fence == nil || *status.Fence != *fence)) || (grant != "" && status.Grant != grant) {
-		return models.LockStatus{}, &models.NotHeldError{Status: status}
+		return models.LockStatus{Resource: resource, Degraded: true}, &models.NotHeldError{Status: status}
 	}
 	t.forced[resource] = status
 	t.endLocked(resource, status.Grant)
