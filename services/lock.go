@@ -246,7 +246,8 @@ func (l *Locker) Status(ctx context.Context, resource string) (models.LockStatus
 
 // ForceRelease ends the lock whoever holds it and answers how it stood before.
 // With a fence it ends only that grant: another one is a *models.NotHeldError.
-// A free lock is models.ErrNotFound.
+// A free lock is models.ErrNotFound. Without Redis (open) that is what this instance
+// knows; the status then says Degraded, beside an error, too.
 func (l *Locker) ForceRelease(ctx context.Context, resource string, fence *int64) (models.LockStatus, error) {
 	return l.force(ctx, resource, fence, "")
 }

@@ -164,12 +164,19 @@ func (a *attempt) once(ctx context.Context, queue bool) (Lock, error) {
 	return lock, nil
 }
 
+// givesUp tells lock_release.lua that it is an attempt which is given back, not a grant
+// that somebody has.
+const givesUp = "attempt"
+
 // giveUp takes back an attempt whose caller has left; it outlives the caller's ctx.
 func (l *Locker) giveUp(ctx context.Context, a *attempt) {
 	ctx, cancel := context.WithTimeout(WithRedisBudget(context.WithoutCancel(ctx)), cleanUpTime)
 	defer cancel()
+	got, err := l.run(ctx, l.scripts.release, a.req.Resource, a.proof(), givesUp)
+	if err == nil && got.grant == a.grant { // another attempt with its token keeps it
+		return
+	}
 	l.table.release(a.claim())
-	got, err := l.run(ctx, l.scripts.release, a.req.Resource, a.proof())
 	if err != nil {
 		l.oweAttempt(a)
 		return

@@ -85,7 +85,12 @@ func (l *Locker) ReleaseUser(ctx context.Context, userID string) error {
 			if lock.Holder.UserID != userID {
 				continue
 			}
-			if err := l.endGrant(WithRedisBudget(ctx), lock); err != nil {
+			// Only if it is still the one that was listed.
+			was, err := l.force(WithRedisBudget(ctx), lock.Resource, nil, lock.Grant)
+			if was.Degraded || errors.Is(err, models.ErrUnavailable) {
+				l.table.oweUser(userID)
+			}
+			if err != nil && !errors.Is(err, models.ErrNotFound) && !errors.Is(err, models.ErrNotHeld) { // those ended meanwhile
 				return err
 			}
 		}
@@ -94,15 +99,6 @@ func (l *Locker) ReleaseUser(ctx context.Context, userID string) error {
 		}
 		page.Cursor = *locks.NextCursor
 	}
-}
-
-// endGrant forces a lock only if it is still the one that was listed.
-func (l *Locker) endGrant(ctx context.Context, lock models.LockStatus) error {
-	_, err := l.force(ctx, lock.Resource, nil, lock.Grant)
-	if errors.Is(err, models.ErrNotFound) || errors.Is(err, models.ErrNotHeld) {
-		return nil // it ended meanwhile
-	}
-	return err
 }
 
 type listedLock struct {

@@ -5,7 +5,39 @@ import (
 	"testing"
 
 	"gatehouse/models"
+	"gatehouse/services/servicestest"
 )
+
+// An attempt whose reply was lost is owed. If its client has repeated it meanwhile and
+// has the grant, here or at another instance, that is not given back under it.
+func TestLockAttemptThatWasRepeatedStays(t *testing.T) {
+	server := servicestest.StartRedis(t)
+	l, other := openLockerAt(t, server.Addr), openLockerAt(t, server.Addr)
+	for name, second := range map[string]*Locker{"here": l, "elsewhere": other} {
+		req := LockRequest{Resource: name, Token: NewLockToken()}
+		lost := l.newAttempt(req)
+		if _, err := lost.once(t.Context(), false); err != nil {
+			t.Fatal(err)
+		}
+		if name == "here" {
+			l.oweAttempt(lost)
+		}
+		lock, err := second.TryAcquire(t.Context(), req)
+		if err != nil || !lock.Repeated {
+			t.Fatalf("%+v, %v", lock, err)
+		}
+		if name == "elsewhere" {
+			l.giveUp(t.Context(), lost)
+		}
+		l.settle(t.Context())
+		if _, err := second.Check(t.Context(), lock.LockClaim); err != nil {
+			t.Errorf("%s: given back under its holder: %v", name, err)
+		}
+		if _, err := second.Release(t.Context(), lock.LockClaim); err != nil {
+			t.Error(err)
+		}
+	}
+}
 
 // What was never sent is not owed: in a long outage that would be a release for
 // each request, all to be sent before Redis counts as available again.

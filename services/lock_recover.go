@@ -38,7 +38,10 @@ func (l *Locker) settle(ctx context.Context) {
 	owed, forced := l.table.owes()
 	for _, owed := range owed {
 		args := []string{proofOf(owed.claim)}
-		if owed.foreign {
+		switch {
+		case owed.attempt:
+			args = append(args, givesUp)
+		case owed.foreign:
 			args = append(args, milliseconds(time.Until(owed.until)))
 		}
 		if _, err := l.run(ctx, l.scripts.release, owed.claim.Resource, args...); err == nil {

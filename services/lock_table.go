@@ -49,6 +49,7 @@ type owedRelease struct {
 	// foreign: another instance made the grant, without Redis, perhaps, and would
 	// claim it when Redis returns.
 	foreign bool
+	attempt bool // nobody may have had the grant answered
 }
 
 func newLockTable(maxHold time.Duration, wall func() time.Time) *lockTable {
@@ -276,7 +277,7 @@ func (t *lockTable) oweAttempt(claim LockClaim) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.sweep(time.Now())
-	t.owed[claim.Grant] = owedRelease{claim: claim, until: time.Now().Add(t.maxHold)}
+	t.owed[claim.Grant] = owedRelease{claim: claim, until: time.Now().Add(t.maxHold), attempt: true}
 }
 
 // force ends a grant that this table knows.
@@ -285,11 +286,11 @@ func (t *lockTable) force(now time.Time, resource string, fence *int64, grant st
 	defer t.mu.Unlock()
 	l := t.live(now, resource)
 	if l == nil {
-		return models.LockStatus{}, fmt.Errorf("force %s: %w", resource, models.ErrNotFound)
+		return models.LockStatus{Resource: resource, Degraded: true}, fmt.Errorf("force %s: %w", resource, models.ErrNotFound)
 	}
 	status := l.status(now)
 	if (fence != nil && (status.Fence == nil || *status.Fence != *fence)) || (grant != "" && status.Grant != grant) {
-		return models.LockStatus{}, &models.NotHeldError{Status: status}
+		return models.LockStatus{Resource: resource, Degraded: true}, &models.NotHeldError{Status: status}
 	}
 	t.forced[resource] = status
 	t.endLocked(resource, status.Grant)

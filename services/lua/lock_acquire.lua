@@ -26,6 +26,9 @@ if lock and string.sub(lock.proof, 33) == string.sub(ARGV[1], 33, 75) then
   end
   mark(lock)
   leave(id)
+  if id_of(lock.grant) ~= id then
+    redis.call('SET', kept(id_of(lock.grant)), '1', 'PX', LONGEST)
+  end
   return reply(code, lock, 0)
 end
 if ARGV[7] == '1' then

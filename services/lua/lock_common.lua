@@ -8,7 +8,7 @@
 -- Beside them, named by the prefix of the shard:
 --   fence: the highest fence (16 digits) and the shard's epoch; forced: how many locks were;
 --   waiters:<resource>: hash, grant id -> request (JSON); instances: sorted set, instance -> its last beat (milliseconds);
---   note:<id>; ended:<id>; lapsed:<id>
+--   note:<id>; ended:<id>; lapsed:<id>; kept:<id>
 -- Set by services: EVENTS and ENDS, channels; ALIVE, how long an instance counts as alive without a beat, and an
 --   unconfirmed grant lasts from its last one; CONFIRM, how long that lasts at least; LONGEST, how long a grant can be
 --   held (milliseconds)
@@ -78,6 +78,11 @@ end
 -- without Redis, and claim it.
 local function lapsed(id)
   return prefix .. 'lapsed:' .. id
+end
+
+-- Where it is remembered that a second attempt with its token had a grant answered: if the first gives up, it stays.
+local function kept(id)
+  return prefix .. 'kept:' .. id
 end
 
 local function leave(id)

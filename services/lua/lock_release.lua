@@ -1,14 +1,19 @@
 -- Gives the lock back, or leaves its queue, and grants to the next waiter.
 -- ARGV[1] -> grant id and hash of token
 -- ARGV[2] -> none if the releasing instance made the grant; else other instances may know of it. If one of them may have
---   made it without Redis, and would claim it: how long to remember the release (milliseconds); '' otherwise
+--   made it without Redis, and would claim it: how long to remember the release (milliseconds); '' otherwise. 'attempt' if an
+--   attempt gives up, that may or may not have had the grant answered: another one with its token keeps it
 -- returns the reply, with "instance id" of the waiter it was granted to; code 1: released, 0: not held by this grant
 local lock = current()
 local id = string.sub(ARGV[1], 1, 32)
-if (ARGV[2] or '') ~= '' then
+local attempt = ARGV[2] == 'attempt'
+if not attempt and (ARGV[2] or '') ~= '' then
   redis.call('SET', ended(id), '1', 'PX', ARGV[2])
 end
 if lock and lock.proof == ARGV[1] then
+  if attempt and redis.call('EXISTS', kept(id)) == 1 then
+    return reply(0, lock, 0)
+  end
   return reply(1, nil, 0, free(lock, 'released'))
 end
 leave(id)
