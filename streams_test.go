@@ -30,11 +30,11 @@ func TestLockEventsThroughAProxyOutliveTheWriteTimeout(t *testing.T) {
 	front := httptest.NewServer(httputil.NewSingleHostReverseProxy(to))
 	t.Cleanup(front.Close)
 	user := a.signIn(t, "alice@example.com")
-	stream, answer := openStream(t, front.URL, user)
-	if got := answer.Header.Get("Cache-Control"); !strings.Contains(got, "no-transform") {
+	stream, header := openStream(t, front.URL, user)
+	if got := header.Get("Cache-Control"); !strings.Contains(got, "no-transform") {
 		t.Errorf("Cache-Control: %s", got)
 	}
-	if got := answer.Header.Get("X-Accel-Buffering"); got != "no" {
+	if got := header.Get("X-Accel-Buffering"); got != "no" {
 		t.Errorf("X-Accel-Buffering: %s", got)
 	}
 	heartbeats := 0
@@ -89,7 +89,7 @@ func TestLockEventsEndWithTheSubscription(t *testing.T) {
 }
 
 // openStream opens the stream of lock events and reads its first line.
-func openStream(t *testing.T, at, user string) (*bufio.Scanner, *http.Response) {
+func openStream(t *testing.T, at, user string) (*bufio.Scanner, http.Header) {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, at+"/api/v1/locks/events", nil)
 	if err != nil {
@@ -105,5 +105,5 @@ func openStream(t *testing.T, at, user string) (*bufio.Scanner, *http.Response) 
 	if answer.StatusCode != http.StatusOK || !stream.Scan() {
 		t.Fatalf("%d %v", answer.StatusCode, answer.Header)
 	}
-	return stream, answer
+	return stream, answer.Header
 }
