@@ -137,6 +137,24 @@ func TestChangePassword(t *testing.T) {
 	})
 }
 
+// Values that somebody saved in the session while its password change was under
+// way were acknowledged: the session goes on with them.
+func TestChangePasswordKeepsValuesSavedMeanwhile(t *testing.T) {
+	onBoth(t, func(t *testing.T, url string) {
+		s := open(t, url)
+		user := newUser(t, s, "ann@example.com")
+		old, next := session(user, "old"), session(user, "next")
+		insert(t, s, old)
+		next.ID, next.Data, next.Version = old.ID, old.Data, old.Version // as it was read before
+		version := must(s.SaveSessionData(t.Context(), old.Hash, old.Version, []byte("acknowledged")))
+		check(t, s.ChangePassword(t.Context(), user.ID, 1, "new hash", next))
+		got := must(s.Session(t.Context(), next.Hash, start))
+		if string(got.Data) != "acknowledged" || got.Version != version {
+			t.Fatalf("data is %q of version %d, want what was saved as version %d", got.Data, got.Version, version)
+		}
+	})
+}
+
 // Of a password change and a sign-in with the old password at the same time,
 // the sign-in may come first, but its session does not survive.
 func TestSignInAgainstPasswordChange(t *testing.T) {
