@@ -64,6 +64,7 @@ type sessionRows interface {
 	SaveSessionData(ctx context.Context, hash string, version int64, data []byte) (int64, error)
 	ChangePassword(ctx context.Context, userID string, epoch int64, newHash string, next models.Session) error
 	CleanUp(ctx context.Context, now time.Time, limit int) (int, error)
+	CleanUpSessions(ctx context.Context, now time.Time, after string, limit int) (next string, removed int, err error)
 }
 
 // sessionEnder ends sessions before their time, each with an entry in the log.
@@ -222,15 +223,27 @@ func (c *SessionCache) cleanUp(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		for ctx.Err() == nil {
-			// A row may be behind what the instances have seen of it.
-			n, err := c.store.CleanUp(ctx, time.Now().Add(-2*c.activity.interval), cleanUpBatch)
-			if err != nil && ctx.Err() == nil {
-				c.log.Warn("expired sessions cannot be removed now", "error", err)
-			}
-			if err != nil || n < cleanUpBatch {
-				break
-			}
+		if err := c.cleanUpOnce(ctx); err != nil && ctx.Err() == nil {
+			c.log.Warn("expired sessions cannot be removed now", "error", err)
+		}
+	}
+}
+
+func (c *SessionCache) cleanUpOnce(ctx context.Context) error {
+	// A row may be behind what the instances have seen of it.
+	for now, after := time.Now().Add(-2*c.activity.interval), ""; ; {
+		next, _, err := c.store.CleanUpSessions(ctx, now, after, cleanUpBatch)
+		if err != nil {
+			return err
+		}
+		if next == "" {
+			break
+		}
+		after = next
+	}
+	for {
+		if n, err := c.store.CleanUp(ctx, time.Now(), cleanUpBatch); err != nil || n < cleanUpBatch {
+			return err
 		}
 	}
 }

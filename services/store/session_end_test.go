@@ -59,7 +59,7 @@ func TestEndSessions(t *testing.T) {
 		for i, row := range rows {
 			t.Run(row.name, func(t *testing.T) {
 				check(t, s.EndAllSessions(t.Context(), ""))
-				must(s.CleanUp(t.Context(), start, 100))
+				cleanUpSessions(t, s, 100)
 				w := world{s: s, ann: newUser(t, s, fmt.Sprintf("ann%d@example.com", i)), bob: newUser(t, s, fmt.Sprintf("bob%d@example.com", i))}
 				w.a1, w.a2, w.b, w.nob = session(w.ann, "a1"), session(w.ann, "a2"), session(w.bob, "b"), session(models.User{}, "nob")
 				insert(t, s, w.a1, w.a2, w.b, w.nob)
