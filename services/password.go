@@ -5,9 +5,11 @@ import (
 	"crypto/rand"
 	"crypto/subtle"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"runtime"
 	"strings"
+	"time"
 
 	"golang.org/x/crypto/argon2"
 	"golang.org/x/sync/semaphore"
@@ -22,6 +24,12 @@ const (
 	argonKey     = 32
 	argonSalt    = 16
 )
+
+// passwordWait is how long a check waits for its turn. Under a flood the queue
+// would grow without end, and who comes last be answered after having left.
+const passwordWait = 5 * time.Second
+
+var errTooManySignIns = errors.New("too many passwords are being checked")
 
 // Passwords hashes and checks passwords with argon2id. A bounded number run at
 // once, half of the cores, so that a flood of sign-ins cannot starve the rest.
@@ -43,10 +51,20 @@ func NewPasswords() *Passwords {
 
 func passwordSlots() int64 { return int64(max(1, runtime.GOMAXPROCS(0)/2)) }
 
+// turn waits for a slot until ctx ends, at most 5 s.
+func (p *Passwords) turn(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, passwordWait, errTooManySignIns)
+	defer cancel()
+	if p.slots.Acquire(ctx, 1) != nil {
+		return context.Cause(ctx)
+	}
+	return nil
+}
+
 // Hash returns the password's hash in the PHC string format. It waits for a
-// slot until ctx ends.
+// slot until ctx ends, at most 5 s.
 func (p *Passwords) Hash(ctx context.Context, password string) (string, error) {
-	if err := p.slots.Acquire(ctx, 1); err != nil {
+	if err := p.turn(ctx); err != nil {
 		return "", fmt.Errorf("hash password: %w", err)
 	}
 	defer p.slots.Release(1)
@@ -56,7 +74,7 @@ func (p *Passwords) Hash(ctx context.Context, password string) (string, error) {
 }
 
 // Matches reports whether the password has this hash. An empty hash is checked
-// against a decoy and never matches.
+// against a decoy and never matches. It waits for a slot as Hash does.
 func (p *Passwords) Matches(ctx context.Context, password, hash string) (bool, error) {
 	known := hash != ""
 	if !known {
@@ -66,7 +84,7 @@ func (p *Passwords) Matches(ctx context.Context, password, hash string) (bool, e
 	if err != nil {
 		return false, err
 	}
-	if err := p.slots.Acquire(ctx, 1); err != nil {
+	if err := p.turn(ctx); err != nil {
 		return false, fmt.Errorf("check password: %w", err)
 	}
 	defer p.slots.Release(1)

@@ -1,6 +1,7 @@
 package services
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -67,6 +68,40 @@ func TestPasswordWorkIsBounded(t *testing.T) {
 		wg.Wait()
 		if most.Load() != passwordSlots() || total.Load() != 40 {
 			t.Errorf("%d at once, of %d allowed; %d in all", most.Load(), passwordSlots(), total.Load())
+		}
+	})
+}
+
+// A flood of sign-ins from everywhere does not make a queue that grows for as long
+// as it lasts: who has no turn within 5 s is told so, and the next is served.
+func TestPasswordQueueIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := NewPasswords()
+		p.derive = func(_, _ []byte, _, _ uint32, _ uint8, keyLen uint32) []byte {
+			time.Sleep(time.Second)
+			return make([]byte, keyLen)
+		}
+		var served, refused atomic.Int64
+		var wg sync.WaitGroup
+		began := time.Now()
+		for range 1000 {
+			wg.Go(func() {
+				switch _, err := p.Matches(t.Context(), "x", ""); {
+				case err == nil:
+					served.Add(1)
+				case errors.Is(err, errTooManySignIns) && time.Since(began) == passwordWait:
+					refused.Add(1)
+				default:
+					t.Errorf("after %v: %v", time.Since(began), err)
+				}
+			})
+		}
+		wg.Wait()
+		if n := served.Load(); n < 5*passwordSlots() || n > 6*passwordSlots() || n+refused.Load() != 1000 {
+			t.Errorf("%d served, %d refused, with %d at once", n, refused.Load(), passwordSlots())
+		}
+		if _, err := p.Hash(t.Context(), "x"); err != nil {
+			t.Errorf("after the flood: %v", err)
 		}
 	})
 }

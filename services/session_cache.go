@@ -26,6 +26,7 @@ const (
 
 	cleanUpInterval = time.Minute
 	cleanUpBatch    = 500
+	cleanUpParts    = 20              // of the sessions, looked at in each interval; a million are 200
 	revokeTimeout   = 2 * time.Second // to make a committed revoke count here
 )
 
@@ -64,6 +65,7 @@ type sessionRows interface {
 	SaveSessionData(ctx context.Context, hash string, version int64, data []byte) (int64, error)
 	ChangePassword(ctx context.Context, userID string, epoch int64, newHash string, next models.Session) error
 	CleanUp(ctx context.Context, now time.Time, limit int) (int, error)
+	CleanUpSessions(ctx context.Context, now time.Time, after string, limit int) (next string, removed int, err error)
 }
 
 // sessionEnder ends sessions before their time, each with an entry in the log.
@@ -216,21 +218,41 @@ func (c *SessionCache) Degraded() bool { return !c.redis.Available() }
 
 // cleanUp removes what has expired from the database, a batch at a time.
 func (c *SessionCache) cleanUp(ctx context.Context) {
+	after := ""
 	for {
 		select {
 		case <-time.After(cleanUpInterval/2 + mathrand.N(cleanUpInterval)): // instances take turns by chance
 		case <-ctx.Done():
 			return
 		}
-		for ctx.Err() == nil {
-			// A row may be behind what the instances have seen of it.
-			n, err := c.store.CleanUp(ctx, time.Now().Add(-2*c.activity.interval), cleanUpBatch)
-			if err != nil && ctx.Err() == nil {
-				c.log.Warn("expired sessions cannot be removed now", "error", err)
-			}
-			if err != nil || n < cleanUpBatch {
-				break
-			}
+		var err error
+		if after, err = c.cleanUpFrom(ctx, after); err != nil && ctx.Err() == nil {
+			c.log.Warn("expired sessions cannot be removed now", "error", err)
+		}
+	}
+}
+
+// cleanUpFrom goes on after a session and returns where it stopped: many sessions
+// take several intervals, so that looking for the dead ones stays a small load.
+func (c *SessionCache) cleanUpFrom(ctx context.Context, after string) (string, error) {
+	// A row may be behind what the instances have seen of it.
+	now := time.Now().Add(-2 * c.activity.interval)
+	for parts := 0; parts < cleanUpParts; {
+		next, removed, err := c.store.CleanUpSessions(ctx, now, after, cleanUpBatch)
+		if err != nil {
+			return after, err
+		}
+		after = next
+		if after == "" {
+			break
+		}
+		if removed < cleanUpBatch { // else it stopped early, at the end of a batch
+			parts++
+		}
+	}
+	for {
+		if n, err := c.store.CleanUp(ctx, time.Now(), cleanUpBatch); err != nil || n < cleanUpBatch {
+			return after, err
 		}
 	}
 }

@@ -30,6 +30,8 @@ type sessionDB struct {
 	notes   atomic.Int64
 	// afterRead runs between the read of a row and its return.
 	afterRead atomic.Pointer[func()]
+	// cleanUp stands in for the clean-up of sessions: where to go on after.
+	cleanUp atomic.Pointer[func(after string) string]
 }
 
 var errGone = fmt.Errorf("the test took the database away: %w", models.ErrUnavailable)
@@ -82,6 +84,13 @@ func (d *sessionDB) RevocationsSince(ctx context.Context, at time.Time) (models.
 		return models.RevocationTail{}, errGone
 	}
 	return d.Store.RevocationsSince(ctx, at)
+}
+
+func (d *sessionDB) CleanUpSessions(ctx context.Context, now time.Time, after string, limit int) (string, int, error) {
+	if instead := d.cleanUp.Load(); instead != nil {
+		return (*instead)(after), 0, nil
+	}
+	return d.Store.CleanUpSessions(ctx, now, after, limit)
 }
 
 func openSessionDB(t *testing.T, path string) *sessionDB {

@@ -3,6 +3,7 @@ package services_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"testing"
 	"testing/synctest"
@@ -223,5 +224,30 @@ func TestSessionCleanUp(t *testing.T) {
 		if _, err := i.db.Store.Session(t.Context(), s.Hash, asked); !errors.Is(err, models.ErrNotFound) {
 			t.Errorf("the expired row is still there: %v", err)
 		}
+	})
+}
+
+// Looking for expired sessions among very many is spread over time: 20 parts in
+// each round, and the next round goes on where the last one stopped.
+func TestSessionCleanUpIsSpread(t *testing.T) {
+	inFakeTime(t, 1, services.SessionOptions{}, func(t *testing.T, all []sessionInstance) {
+		db := all[0].db
+		var asked []string
+		goOn := func(after string) string {
+			asked = append(asked, after)
+			return fmt.Sprint("part ", len(asked)) // there is always more
+		}
+		db.cleanUp.Store(&goOn)
+		pass(91 * time.Second) // a round begins every 30 to 90 s
+		if n := len(asked); n < 20 || n > 60 || n%20 != 0 {
+			t.Fatalf("%d parts were looked at in at most three rounds", n)
+		}
+		pass(90 * time.Second)
+		for i, after := range asked[1:] {
+			if want := fmt.Sprint("part ", i+1); after != want {
+				t.Fatalf("part %d goes on after %q, want %q", i+1, after, want)
+			}
+		}
+		db.cleanUp.Store(nil)
 	})
 }

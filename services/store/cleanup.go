@@ -9,24 +9,29 @@ import (
 const (
 	keepLog      = 24 * time.Hour
 	keepNetworks = 30 * 24 * time.Hour
+	// lookedAt is how many sessions one CleanUpSessions looks at for each that it
+	// may delete.
+	lookedAt = 10
 )
 
-// CleanUp deletes what no longer has an effect: sessions that were ended or
-// whose timeouts have passed, log entries older than 24 hours and networks not
-// seen for 30 days, at most limit rows of each. It returns how many rows; call
-// it again while that is at least limit.
-func (s *Store) CleanUp(ctx context.Context, now time.Time, limit int) (int, error) {
+// dead is true for sessions that have no effect at time $1.
+const dead = `(idle_at <= $1 OR expires_at <= $1 OR NOT (` + unrevoked + `))`
+
+// CleanUpSessions deletes sessions that were ended or whose timeouts have passed,
+// at most limit of them. It looks at the ten times limit rows behind the hash
+// after ("" is the beginning), and so takes as long with a million sessions as
+// with a thousand. next is where to go on; "" says that it has seen the last one.
+func (s *Store) CleanUpSessions(ctx context.Context, now time.Time, after string, limit int) (next string, removed int, err error) {
 	ctx, cancel := s.bound(ctx)
 	defer cancel()
-	// The search, which may be long, does not hold the lock of SQLite's one writer.
-	const dead = `(idle_at <= $1 OR expires_at <= $1 OR NOT (` + unrevoked + `))`
-	hashes, err := collect(ctx, s.read, func(row scanner) (hash string, err error) {
-		return hash, row.Scan(&hash)
-	}, `SELECT hash FROM sessions WHERE `+dead+` LIMIT $2`, now.UnixMicro(), limit)
+	// The search does not hold the lock of SQLite's one writer.
+	hashes, next, err := s.deadSessions(ctx, now, clean(after), limit)
 	if err != nil {
-		return 0, failed("clean up", err)
+		return after, 0, failed("clean up sessions", err)
 	}
-	total := 0
+	if len(hashes) == 0 {
+		return next, 0, nil
+	}
 	err = s.transact(ctx, func(tx *sql.Tx) error {
 		for _, hash := range hashes {
 			n, err := deleted(ctx, tx, `DELETE FROM sessions WHERE hash =
@@ -34,8 +39,45 @@ func (s *Store) CleanUp(ctx context.Context, now time.Time, limit int) (int, err
 			if err != nil {
 				return err
 			}
-			total += n
+			removed += n
 		}
+		return nil
+	})
+	if err != nil {
+		return after, 0, failed("clean up sessions", err)
+	}
+	return next, removed, nil
+}
+
+func (s *Store) deadSessions(ctx context.Context, now time.Time, after string, limit int) (hashes []string, next string, err error) {
+	err = s.read.QueryRowContext(ctx, `SELECT hash FROM sessions WHERE hash > $1 ORDER BY hash LIMIT 1 OFFSET $2`,
+		after, lookedAt*limit-1).Scan(&next)
+	if err := orAnswer(err, nil); err != nil {
+		return nil, "", err
+	}
+	query, args := `SELECT hash FROM sessions WHERE `+dead+` AND hash > $2`, []any{now.UnixMicro(), after}
+	if next != "" {
+		query, args = query+` AND hash <= $4`, append(args, limit, next)
+	} else {
+		args = append(args, limit)
+	}
+	hashes, err = collect(ctx, s.read, func(row scanner) (hash string, err error) {
+		return hash, row.Scan(&hash)
+	}, query+` ORDER BY hash LIMIT $3`, args...)
+	if len(hashes) == limit {
+		next = hashes[limit-1] // there may be more before the end of this part
+	}
+	return hashes, next, err
+}
+
+// CleanUp deletes log entries older than 24 hours and networks not seen for 30
+// days, at most limit rows of each. It returns how many rows; call it again while
+// that is at least limit.
+func (s *Store) CleanUp(ctx context.Context, now time.Time, limit int) (int, error) {
+	ctx, cancel := s.bound(ctx)
+	defer cancel()
+	total := 0
+	err := s.transact(ctx, func(tx *sql.Tx) error {
 		// Only the oldest entries, without gaps, also if clocks disagree.
 		n, err := deleted(ctx, tx, `DELETE FROM revocations WHERE seq IN (
 			SELECT seq FROM revocations WHERE seq < COALESCE(

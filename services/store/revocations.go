@@ -48,23 +48,29 @@ func (s *Store) NoteChange(ctx context.Context, hash string) error {
 	return failed("note change of a session", s.transact(ctx, func(tx *sql.Tx) error { return s.log(ctx, tx, entry) }))
 }
 
+// One read of the log returns its newest 20,000 entries at most: an instance that
+// was away for hours must be able to read on within the timeout. The number is part
+// of the text because PostgreSQL would not plan for one that it does not know.
 const (
 	selectLog = `SELECT head.seq, head.mark, r.seq, r.mark, r.at, r.session_hash, r.user_id
-		  FROM revocation_head AS head LEFT JOIN revocations AS r ON `
-	newInLog = selectLog + `r.seq > $1 ORDER BY r.seq`
-	logSince = selectLog + `r.seq >= (SELECT MIN(seq) FROM revocations WHERE at >= $1) ORDER BY r.seq`
+		  FROM revocation_head AS head LEFT JOIN (SELECT seq, mark, at, session_hash, user_id FROM revocations
+		 WHERE seq `
+	newestFirst = ` ORDER BY seq DESC LIMIT 20000) AS r ON TRUE ORDER BY r.seq`
+	newInLog    = selectLog + `> $1` + newestFirst
+	logSince    = selectLog + `>= (SELECT MIN(seq) FROM revocations WHERE at >= $1)` + newestFirst
 )
 
 // Revocations returns the entries of the log after a position, in commit order,
 // and the log's head, both from one snapshot. Sequence numbers have no gaps: if
-// fewer than Head - after entries come back, the older ones have been cleaned
-// up. It has a connection of its own and never waits for other calls.
+// fewer than Head - after entries come back, the older ones have been cleaned up,
+// or were more than 20,000. It has a connection of its own and never waits for
+// other calls.
 func (s *Store) Revocations(ctx context.Context, after int64) (models.RevocationTail, error) {
 	return s.readTail(ctx, s.newInLog, after)
 }
 
 // RevocationsSince returns the part of the log that begins with the first entry
-// not before at, and the log's head, as Revocations does.
+// not before at, or its newest 20,000 entries, and the log's head, as Revocations does.
 func (s *Store) RevocationsSince(ctx context.Context, at time.Time) (models.RevocationTail, error) {
 	return s.readTail(ctx, hotQuery{db: s.tail, text: logSince}, at.UnixMicro())
 }

@@ -132,16 +132,11 @@ func TestCleanUp(t *testing.T) {
 		}
 		check(t, s.EndUserSessions(t.Context(), gone.ID))
 
-		var counts []int
-		for {
-			n := must(s.CleanUp(t.Context(), start, 4))
-			counts = append(counts, n)
-			if n < 4 {
-				break
-			}
-		}
-		if fmt.Sprint(counts) != "[6 2]" { // 4 sessions, 1 entry, 1 network; 2 sessions
+		if counts := cleanUpSessions(t, s, 4); fmt.Sprint(counts) != "[4 2]" {
 			t.Errorf("deleted %v", counts)
+		}
+		if n := must(s.CleanUp(t.Context(), start, 4)); n != 2 { // an entry and a network
+			t.Errorf("deleted %d", n)
 		}
 		if got := live(t, s, alive, nobody); got != "alive nobody" {
 			t.Errorf("live are %q", got)
@@ -161,5 +156,46 @@ func TestCleanUp(t *testing.T) {
 		}
 		check(t, s.EndUserSessions(t.Context(), user.ID))
 		wantLog(t, s, 3, models.Revocation{UserID: user.ID})
+	})
+}
+
+// cleanUpSessions returns how many sessions each batch deleted.
+func cleanUpSessions(t *testing.T, s *store.Store, limit int) (counts []int) {
+	t.Helper()
+	for after := ""; ; {
+		next, removed, err := s.CleanUpSessions(t.Context(), start, after, limit)
+		check(t, err)
+		counts = append(counts, removed)
+		if next == "" {
+			return counts
+		}
+		after = next
+	}
+}
+
+// A batch looks at a part of the sessions, however many live: looking at all of
+// a million takes longer than a query may, and nothing was ever deleted.
+func TestCleanUpSessionsLooksAtAPart(t *testing.T) {
+	onBoth(t, func(t *testing.T, url string) {
+		s := open(t, url)
+		user := newUser(t, s, "ann@example.com")
+		const all, limit = 65, 2
+		var alive []models.Session
+		for i := range all {
+			x := session(user, fmt.Sprintf("%03d", i))
+			if i%16 == 0 {
+				x.IdleAt = start
+			} else {
+				alive = append(alive, x)
+			}
+			insert(t, s, x)
+		}
+		// 0 and 16, which is the limit; then 32, 48 and 64, each in a part of 20 rows.
+		if counts := cleanUpSessions(t, s, limit); fmt.Sprint(counts) != "[2 1 1 1]" {
+			t.Errorf("deleted %v", counts)
+		}
+		if got := must(s.SessionsOf(t.Context(), user.ID, start)); len(got) != len(alive) {
+			t.Errorf("%d are left of %d that live", len(got), len(alive))
+		}
 	})
 }

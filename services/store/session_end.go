@@ -111,9 +111,11 @@ func (s *Store) EndAllSessions(ctx context.Context, keepHash string) error {
 
 // ChangePassword stores the new password hash, ends all of the user's sessions
 // and stores next as the only one, with one entry in the revocation log, all or
-// nothing. next takes the place of the session with its ID: models.ErrNotFound if
-// that has ended, so a change under way revives nothing. epoch was read in the same row as the password that was checked;
-// models.ErrStale if it is no longer the user's, or the user is disabled or gone.
+// nothing. next takes the place of the session with its ID, with the data and
+// version that this has then, whatever next says: models.ErrNotFound if that has
+// ended, so a change under way revives nothing. epoch was read in the same row as
+// the password that was checked; models.ErrStale if it is no longer the user's, or
+// the user is disabled or gone.
 func (s *Store) ChangePassword(ctx context.Context, userID string, epoch int64, newHash string, next models.Session) error {
 	ctx, cancel := s.bound(ctx)
 	defer cancel()
@@ -127,10 +129,11 @@ func (s *Store) ChangePassword(ctx context.Context, userID string, epoch int64, 
 		if err := affected(result, err, models.ErrStale); err != nil {
 			return err
 		}
-		result, err = tx.ExecContext(ctx,
-			`DELETE FROM sessions WHERE user_id = $1 AND id = $2 AND epoch = $3 AND era = (SELECT era FROM revocation_head)`, user, clean(next.ID), epoch)
-		if err := affected(result, err, models.ErrNotFound); err != nil {
-			return err
+		// The data comes from here: what somebody stored since the caller read it was acknowledged.
+		err = tx.QueryRowContext(ctx, `DELETE FROM sessions WHERE user_id = $1 AND id = $2 AND epoch = $3
+			AND era = (SELECT era FROM revocation_head) RETURNING data, version`, user, clean(next.ID), epoch).Scan(&next.Data, &next.Version)
+		if err != nil {
+			return orAnswer(err, models.ErrNotFound)
 		}
 		if _, err := tx.ExecContext(ctx, `DELETE FROM sessions WHERE user_id = $1`, user); err != nil {
 			return err

@@ -59,7 +59,7 @@ func TestEndSessions(t *testing.T) {
 		for i, row := range rows {
 			t.Run(row.name, func(t *testing.T) {
 				check(t, s.EndAllSessions(t.Context(), ""))
-				must(s.CleanUp(t.Context(), start, 100))
+				cleanUpSessions(t, s, 100)
 				w := world{s: s, ann: newUser(t, s, fmt.Sprintf("ann%d@example.com", i)), bob: newUser(t, s, fmt.Sprintf("bob%d@example.com", i))}
 				w.a1, w.a2, w.b, w.nob = session(w.ann, "a1"), session(w.ann, "a2"), session(w.bob, "b"), session(models.User{}, "nob")
 				insert(t, s, w.a1, w.a2, w.b, w.nob)
@@ -133,6 +133,24 @@ func TestChangePassword(t *testing.T) {
 		wantError(t, s.ChangePassword(t.Context(), "99", 1, "newer", again), models.ErrStale)
 		if c := must(s.CredentialsByID(t.Context(), user.ID)); c.PasswordHash != "new hash" {
 			t.Fatalf("password hash is %q", c.PasswordHash)
+		}
+	})
+}
+
+// Values that somebody saved in the session while its password change was under
+// way were acknowledged: the session goes on with them.
+func TestChangePasswordKeepsValuesSavedMeanwhile(t *testing.T) {
+	onBoth(t, func(t *testing.T, url string) {
+		s := open(t, url)
+		user := newUser(t, s, "ann@example.com")
+		old, next := session(user, "old"), session(user, "next")
+		insert(t, s, old)
+		next.ID, next.Data, next.Version = old.ID, old.Data, old.Version // as it was read before
+		version := must(s.SaveSessionData(t.Context(), old.Hash, old.Version, []byte("acknowledged")))
+		check(t, s.ChangePassword(t.Context(), user.ID, 1, "new hash", next))
+		got := must(s.Session(t.Context(), next.Hash, start))
+		if string(got.Data) != "acknowledged" || got.Version != version {
+			t.Fatalf("data is %q of version %d, want what was saved as version %d", got.Data, got.Version, version)
 		}
 	})
 }
