@@ -51,9 +51,9 @@ func (l *Locker) settle(ctx context.Context) {
 	for _, userID := range l.table.owedUsers() {
 		_ = l.ReleaseUser(ctx, userID) // owed again if it fails
 	}
-	for resource, status := range forced {
-		if _, err := l.run(ctx, l.scripts.force, resource, "", status.Grant); err == nil {
-			l.table.paidForce(resource)
+	for grant, status := range forced {
+		if _, err := l.run(ctx, l.scripts.force, status.Resource, "", grant); err == nil {
+			l.table.paidForce(grant)
 		}
 	}
 }
@@ -174,10 +174,10 @@ func (t *lockTable) paid(grant string) {
 	delete(t.owed, grant)
 }
 
-func (t *lockTable) paidForce(resource string) {
+func (t *lockTable) paidForce(grant string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	delete(t.forced, resource)
+	delete(t.forced, grant)
 }
 
 func (t *lockTable) find(claim LockClaim) (localLock, bool) {

@@ -54,6 +54,32 @@ func TestLockReleasedInAnOutageStaysReleased(t *testing.T) {
 	}
 }
 
+// Two forces on one resource in an outage: the lock from before it and the one granted in
+// it are both over when Redis returns.
+func TestLockForcedTwiceInAnOutage(t *testing.T) {
+	server := servicestest.StartRedis(t)
+	proxy := servicestest.NewProxy(t, server.Addr)
+	redis := newRedis(t, proxy.Addr)
+	l := services.NewLocker(redis, &services.LockerOptions{OnRedisDown: models.OnRedisDownOpen, Logger: quiet()})
+	mustAcquire(t, l, request("process:1", alice))
+	proxy.Cut()
+	gone(t, redis)
+	for range 2 {
+		if _, err := l.ForceRelease(t.Context(), "process:1", nil); err != nil {
+			t.Fatal(err)
+		}
+		mustAcquire(t, l, request("process:1", bob))
+	}
+	if _, err := l.ForceRelease(t.Context(), "process:1", nil); err != nil {
+		t.Fatal(err)
+	}
+	proxy.Restore()
+	back(t, redis)
+	if s, err := l.Status(t.Context(), "process:1"); err != nil || s.Held {
+		t.Errorf("a forced lock came back: %+v, %v", s, err)
+	}
+}
+
 // A degraded grant of one instance, given back at another: whichever hears first
 // that Redis is back, the lock is free.
 func TestLockGivenBackAtAnotherInstance(t *testing.T) {

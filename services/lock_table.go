@@ -20,10 +20,10 @@ type lockTable struct {
 	mu     sync.Mutex
 	locks  map[string]*localLock // by resource
 	ended  *endedGrants
-	owed   map[string]owedRelease // by grant: releases that Redis has not seen
-	forced map[string]models.LockStatus
-	users  map[string]struct{} // disabled or deleted: Redis may know locks of theirs
-	epochs [lockShards]string  // as beats have answered last
+	owed   map[string]owedRelease       // by grant: releases that Redis has not seen
+	forced map[string]models.LockStatus // by grant: forces that Redis has not seen
+	users  map[string]struct{}          // disabled or deleted: Redis may know locks of theirs
+	epochs [lockShards]string           // as beats have answered last
 	swept  time.Time
 }
 
@@ -292,7 +292,7 @@ func (t *lockTable) force(now time.Time, resource string, fence *int64, grant st
 	if (fence != nil && (status.Fence == nil || *status.Fence != *fence)) || (grant != "" && status.Grant != grant) {
 		return models.LockStatus{Resource: resource, Degraded: true}, &models.NotHeldError{Status: status}
 	}
-	t.forced[resource] = status
+	t.forced[status.Grant] = status
 	t.endLocked(resource, status.Grant)
 	return status, nil
 }
@@ -389,9 +389,9 @@ func (t *lockTable) sweep(now time.Time) {
 			delete(t.owed, grant)
 		}
 	}
-	for resource, status := range t.forced {
+	for grant, status := range t.forced {
 		if t.wall().Sub(status.ExpiresAt) > 0 { // Redis has let it go by itself
-			delete(t.forced, resource)
+			delete(t.forced, grant)
 		}
 	}
 }

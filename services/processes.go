@@ -99,6 +99,9 @@ func (p *Processes) Lock(ctx context.Context, user models.UserRef, id string, op
 	}
 	// What may end a wait must not cut off what follows it.
 	granted, err := p.granted(context.WithoutCancel(ctx), user, id, lock, opt)
+	if err == nil && !lock.Repeated && ctx.Err() != nil { // nobody is there to take it
+		granted, err = ProcessLock{}, fmt.Errorf("lock process %s: %w: %w", id, models.ErrUnavailable, context.Cause(ctx))
+	}
 	if err != nil && !lock.Repeated {
 		p.locks.releaseAfter(ctx, lock.LockClaim)
 	}

@@ -1,6 +1,7 @@
 package services_test
 
 import (
+	"context"
 	"errors"
 	"path/filepath"
 	"slices"
@@ -78,6 +79,40 @@ func addUser(t *testing.T, db *store.Store, email string) models.UserRef {
 
 func fields(title string) models.ProcessFields {
 	return models.ProcessFields{Title: title, Status: "active"}
+}
+
+// leavingStore is a store during whose second read, that after the grant, the client leaves.
+type leavingStore struct {
+	*store.Store
+	reads int
+	leave func()
+}
+
+func (s *leavingStore) Process(ctx context.Context, id string) (models.Process, error) {
+	if s.reads++; s.reads == 2 {
+		s.leave()
+	}
+	return s.Store.Process(ctx, id)
+}
+
+func TestProcessLockIsNotLeftToAClientThatLeft(t *testing.T) {
+	d, alice, bob, process := office(t)
+	signer, err := services.NewLockTokenSigner([]string{secret})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, leave := context.WithCancelCause(t.Context())
+	ended := errors.New("the session ended")
+	processes, err := services.NewProcesses(&leavingStore{Store: d.store, leave: func() { leave(ended) }}, d.locks, signer, []string{secret})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if lock, err := processes.Lock(ctx, alice, process.ID, services.ProcessLockOptions{Wait: time.Second}); !errors.Is(err, ended) || lock.Token != "" {
+		t.Errorf("granted to nobody: %+v, %v", lock, err)
+	}
+	if _, err := d.Lock(t.Context(), bob, process.ID, services.ProcessLockOptions{}); err != nil {
+		t.Errorf("held by a client that left: %v", err)
+	}
 }
 
 func TestProcessLockTokenIsBoundToUserAndProcess(t *testing.T) {
