@@ -39,6 +39,35 @@ func TestProxyThatIsTrustedOrNot(t *testing.T) {
 	}
 }
 
+// An address that is over its limit is refused before its token is looked up, and so
+// also while the database cannot be asked.
+func TestAddressOverItsLimitCostsNoLookUp(t *testing.T) {
+	database := servicestest.StartPostgresServer(t)
+	a := startApp(t, map[string]string{"DATABASE_URL": database.URL, "RATE_LIMIT_MAX": "2", "RATE_LIMIT_WINDOW": "1h", "DATABASE_TIMEOUT": "200ms", "TRUSTED_PROXIES": "192.0.2.1"})
+	from := func(address, token string) int {
+		return a.do(http.MethodGet, "/api/v1/auth/session", "", "X-Forwarded-For", address, "Authorization", "Bearer "+strings.Repeat(token, 43)).Code
+	}
+	for range 2 {
+		if code := from("198.51.100.7", "A"); code != http.StatusUnauthorized {
+			t.Fatalf("an unknown token: %d", code)
+		}
+	}
+	database.Freeze()
+	defer database.Thaw()
+	if code := from("198.51.100.8", "E"); code != http.StatusServiceUnavailable {
+		t.Errorf("within the limit, its token cannot be looked up: %d, want 503", code)
+	}
+	start := time.Now()
+	for range 20 {
+		if code := from("198.51.100.7", "I"); code != http.StatusTooManyRequests {
+			t.Fatalf("over the limit: %d, want 429", code)
+		}
+	}
+	if took := time.Since(start); took > 200*time.Millisecond {
+		t.Errorf("20 refusals took %v: the database was asked", took)
+	}
+}
+
 // What an instance has at hand of a lease is there for the others once it has
 // shut down.
 func TestLeasesAreReturnedOnShutdown(t *testing.T) {

@@ -69,7 +69,7 @@ func TestRateLimit(t *testing.T) {
 			}
 			// Who is known here is not turned away with the strangers of the address.
 			limited(t, bob.call(t, "GET /processes", nil).is(t, 200), "api", 3)
-			for _, path := range []string{"/healthz", "/readyz", "/metrics", "/swagger/index.html"} {
+			for _, path := range []string{"/healthz", "/readyz", "/metrics", "/swagger/index.html", "/static/app.css"} {
 				for range 6 {
 					if got := nobody.send(t, "GET "+path, nil).is(t, 200); got.Header.Get("RateLimit") != "" {
 						t.Errorf("%s is limited", path)

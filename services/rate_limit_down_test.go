@@ -12,9 +12,10 @@ import (
 func TestRateLimitFrozenRedis(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	l := newLimiter(newRedis(t, server.Addr))
-	policy, open, closed := perMinute("local", 10), perMinute("open", 10), perMinute("closed", 10)
+	policy, open, closed, leased := perMinute("local", 10), perMinute("open", 10), perMinute("closed", 10), perMinute("leased", 10)
+	leased.Lease = 4 // blocks of 1, 2 and 4: none is left of them
 	open.OnRedisDown, closed.OnRedisDown = models.OnRedisDownOpen, models.OnRedisDownClosed
-	for _, p := range []models.Policy{policy, open, closed} {
+	for _, p := range []models.Policy{policy, open, closed, leased} {
 		for range 7 {
 			takeOne(t, l, p, "k")
 		}
@@ -38,6 +39,17 @@ func TestRateLimitFrozenRedis(t *testing.T) {
 	}
 	if admitted != 2 {
 		t.Errorf("%d admitted, 2 were left", admitted)
+	}
+	admitted = 0
+	for range 10 {
+		if d := takeOne(t, l, leased, "k"); !d.Degraded {
+			t.Fatalf("leased: %+v", d)
+		} else if d.Allowed {
+			admitted++
+		}
+	}
+	if admitted != 3 {
+		t.Errorf("leased: %d admitted, 3 were left", admitted)
 	}
 	for range 20 {
 		if d := takeOne(t, l, open, "k"); !d.Allowed || !d.Degraded {

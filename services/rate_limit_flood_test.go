@@ -45,6 +45,9 @@ func TestProofRateLimitFlood(t *testing.T) {
 	for range 8 {
 		wg.Go(func() {
 			for range flood / 8 {
+				if !servicestest.LongProof() && time.Until(promised) < 300*time.Millisecond {
+					return // a slow machine
+				}
 				decisions, err := l.Take(context.Background(), "group", hit)
 				if err != nil || decisions[0].Allowed && time.Now().Before(promised.Add(-2*time.Millisecond)) {
 					t.Errorf("%+v, %v", decisions, err)
@@ -57,14 +60,11 @@ func TestProofRateLimitFlood(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if n := commandsRun(t, server) - before; n > flood/1000 {
-		t.Errorf("%d commands for %d requests", n, flood)
+	if n, most := commandsRun(t, server)-before, max(4, int(refused.Load()/1000)); n > most {
+		t.Errorf("%d commands for %d refused requests", n, refused.Load())
 	}
-	if time.Now().After(promised) {
-		if servicestest.LongProof() {
-			t.Fatalf("only %d were refused before the promised moment", refused.Load())
-		}
-		t.Skipf("too slow a machine for the rest: %d were refused", refused.Load())
+	if n := refused.Load(); n < 1000 || servicestest.LongProof() && (n < int64(flood) || time.Now().After(promised)) {
+		t.Fatalf("only %d were refused before the promised moment", n)
 	}
 	if after := server.Do("MEMORY", "USAGE", key); after != memory {
 		t.Errorf("%s bytes before, %s after", memory, after)
