@@ -48,18 +48,18 @@ func TestAddressOverItsLimitCostsNoLookUp(t *testing.T) {
 		return a.do(http.MethodGet, "/api/v1/auth/session", "", "X-Forwarded-For", address, "Authorization", "Bearer "+strings.Repeat(token, 43)).Code
 	}
 	for range 2 {
-		if code := from("198.51.100.7", "a"); code != http.StatusUnauthorized {
+		if code := from("198.51.100.7", "A"); code != http.StatusUnauthorized {
 			t.Fatalf("an unknown token: %d", code)
 		}
 	}
 	database.Freeze()
 	defer database.Thaw()
-	if code := from("198.51.100.8", "b"); code != http.StatusServiceUnavailable {
+	if code := from("198.51.100.8", "E"); code != http.StatusServiceUnavailable {
 		t.Errorf("within the limit, its token cannot be looked up: %d, want 503", code)
 	}
 	start := time.Now()
 	for range 20 {
-		if code := from("198.51.100.7", "c"); code != http.StatusTooManyRequests {
+		if code := from("198.51.100.7", "I"); code != http.StatusTooManyRequests {
 			t.Fatalf("over the limit: %d, want 429", code)
 		}
 	}
