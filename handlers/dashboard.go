@@ -58,13 +58,19 @@ func (h *Handlers) showDashboard(c *gin.Context, session models.Session) {
 		view.Notices = append(view.Notices, templates.Notice{Text: "Your password is changed. Your other sessions have ended."})
 	}
 	view.Reload = link(lockTableRoute, "cursor", c.Query("cursor"))
-	for _, s := range mine {
-		view.Sessions = append(view.Sessions, templates.Session{
-			ID: s.ID, Device: device(s.UserAgent), IP: s.IP, Begun: s.CreatedAt, LastSeen: s.LastSeen, Current: s.Hash == session.Hash,
-		})
-	}
+	view.Sessions = shownSessions(mine, session)
 	html, err := h.Pages.Dashboard(view)
 	h.page(c, http.StatusOK, html, err)
+}
+
+func shownSessions(all []models.Session, current models.Session) []templates.Session {
+	var shown []templates.Session
+	for _, s := range all {
+		shown = append(shown, templates.Session{
+			ID: s.ID, Device: device(s.UserAgent), IP: s.IP, Begun: s.CreatedAt, LastSeen: s.LastSeen, Current: s.Hash == current.Hash,
+		})
+	}
+	return shown
 }
 
 // lockTable answers what a dashboard left open asks for; it is no activity of the

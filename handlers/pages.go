@@ -45,6 +45,10 @@ func (h *Handlers) registerPages(r gin.IRouter, identify ...gin.HandlerFunc) {
 	admin := own.Group("", middleware.RequireRole(models.RoleAdmin))
 	admin.GET("/locks/force", h.forceQuestion)
 	admin.POST("/locks/force", h.forceForm)
+	admin.GET(usersRoute, h.usersPage)
+	admin.GET("/users/sessions", h.userSessionsPage)
+	admin.POST("/users/end-sessions", h.endUserSessionsForm)
+	admin.POST("/users/end-everybody", h.endEverybodyForm)
 }
 
 // staticFile answers a file that pages load. Under the URL that pages use, which
@@ -274,11 +278,13 @@ func notices(c *gin.Context) []templates.Notice {
 }
 
 // goHomeWith keeps a message for the start page and sends the browser there.
-func goHomeWith(c *gin.Context, flash middleware.Flash) {
+func goHomeWith(c *gin.Context, flash middleware.Flash) { goWith(c, "/", flash) }
+
+func goWith(c *gin.Context, path string, flash middleware.Flash) {
 	if err := middleware.AddFlash(c, flash); err != nil {
 		slog.WarnContext(c.Request.Context(), "a message for the page was lost", "error", err)
 	}
-	goHome(c)
+	c.Redirect(http.StatusSeeOther, path)
 }
 
 func goHome(c *gin.Context) { c.Redirect(http.StatusSeeOther, "/") }

@@ -180,13 +180,21 @@ func (h *Handlers) endUserSessions(c *gin.Context) {
 		h.fail(c, err)
 		return
 	}
-	if err := h.Sessions.DeleteUser(c.Request.Context(), user.ID); err != nil {
+	if err := h.endAllOf(c, user.ID); err != nil {
 		h.fail(c, err)
 		return
 	}
-	session, _ := middleware.SessionFrom(c)
-	h.Accounts.Audit(c.Request.Context(), h.auditEntry(c, models.AuditSessionsRevoked, session.User.Email, "user:"+user.ID, "all"))
 	c.Status(http.StatusNoContent)
+}
+
+// endAllOf ends all sessions of a user, for the API and the page.
+func (h *Handlers) endAllOf(c *gin.Context, userID string) error {
+	if err := h.Sessions.DeleteUser(c.Request.Context(), userID); err != nil {
+		return err
+	}
+	session, _ := middleware.SessionFrom(c)
+	h.Accounts.Audit(c.Request.Context(), h.auditEntry(c, models.AuditSessionsRevoked, session.User.Email, "user:"+userID, "all"))
+	return nil
 }
 
 // endEverybody ends everybody's sessions but this one.
@@ -205,11 +213,18 @@ func (h *Handlers) endEverybody(c *gin.Context) {
 		h.fail(c, err)
 		return
 	}
-	session, _ := middleware.SessionFrom(c)
-	if err := h.Sessions.DeleteAll(c.Request.Context(), session); err != nil {
+	if err := h.endAllOthers(c); err != nil {
 		h.fail(c, err)
 		return
 	}
-	h.Accounts.Audit(c.Request.Context(), h.auditEntry(c, models.AuditSessionsRevoked, session.User.Email, "everybody", "all but this one"))
 	c.Status(http.StatusNoContent)
+}
+
+func (h *Handlers) endAllOthers(c *gin.Context) error {
+	session, _ := middleware.SessionFrom(c)
+	if err := h.Sessions.DeleteAll(c.Request.Context(), session); err != nil {
+		return err
+	}
+	h.Accounts.Audit(c.Request.Context(), h.auditEntry(c, models.AuditSessionsRevoked, session.User.Email, "everybody", "all but this one"))
+	return nil
 }

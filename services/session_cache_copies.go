@@ -50,6 +50,9 @@ func (c *SessionCache) forget(hash string) {
 
 // fromRedis returns the session if Redis has a copy that counts.
 func (c *SessionCache) fromRedis(ctx context.Context, key sessionKey, hash string) (models.Session, bool) {
+	if !c.tail.isTrusted(time.Now()) { // no copy counts now, and a 503 must not wait for Redis first
+		return models.Session{}, false
+	}
 	known := sessionCopy{ReadAt: time.Now(), Tracked: c.tracking.life.Load()}
 	known.TrackedUntil = known.ReadAt.Add(redisFor)
 	changes := c.memory.changes(key)

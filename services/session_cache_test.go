@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -256,4 +257,34 @@ func TestSessionDatabaseFrozen(t *testing.T) {
 	postgres.Thaw()
 	servicestest.Eventually(t, 5*time.Second, func() bool { _, err := i.Get(t.Context(), token); return err == nil }, "not back")
 	refused(t, i, ended)
+}
+
+// With the database gone no copy counts, so Redis is not asked for one: the 503
+// does not wait for a slow Redis before it waits for the database.
+func TestSessionRedisIsNotAskedInVain(t *testing.T) {
+	t.Parallel()
+	server := servicestest.StartRedis(t)
+	i := startSessions(t, 1, server, services.SessionOptions{})[0]
+	ann := signUp(t, i.db, "ann@example.com")
+	var tokens []string
+	for range 20 {
+		token, _ := signIn(t, i, ann)
+		tokens = append(tokens, token)
+	}
+	i.db.gone.Store(true)
+	servicestest.Eventually(t, 5*time.Second, func() bool {
+		_, err := i.Get(t.Context(), tokens[0])
+		return errors.Is(err, models.ErrUnavailable)
+	}, "trusted for ever")
+	server.Do("CONFIG", "RESETSTAT")
+	for _, token := range tokens {
+		if _, err := i.Get(t.Context(), token); !errors.Is(err, models.ErrUnavailable) {
+			t.Error(err)
+		}
+	}
+	if stats := server.Do("INFO", "commandstats"); strings.Contains(stats, "cmdstat_get:") {
+		t.Errorf("Redis was asked for copies that do not count: %s", stats)
+	}
+	i.db.gone.Store(false)
+	servicestest.Eventually(t, 5*time.Second, func() bool { _, err := i.Get(t.Context(), tokens[0]); return err == nil }, "not back")
 }

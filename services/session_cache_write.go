@@ -48,7 +48,13 @@ func (c *SessionCache) Set(ctx context.Context, s models.Session) (token string,
 func (c *SessionCache) Refresh(ctx context.Context, s models.Session) (models.Session, error) {
 	now := time.Now()
 	last := atMicrosecond(now)
-	if err := c.store.TouchSession(ctx, s.Hash, last, last.Add(c.opt.IdleTimeout)); err != nil {
+	err := c.store.TouchSession(ctx, s.Hash, last, last.Add(c.opt.IdleTimeout))
+	if errors.Is(err, models.ErrNotFound) && c.activity.ahead(s.Hash) { // the row only looks idle
+		if err = c.touch(ctx, s.Hash); err == nil {
+			err = c.store.TouchSession(ctx, s.Hash, last, last.Add(c.opt.IdleTimeout))
+		}
+	}
+	if err != nil {
 		return models.Session{}, fmt.Errorf("refresh session %s: %w", s.ID, err)
 	}
 	c.activity.note(s, now)

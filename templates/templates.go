@@ -88,6 +88,14 @@ func (p *Pages) Password(v Password) ([]byte, error) {
 // Force renders the question whether to end somebody's lock.
 func (p *Pages) Force(v Force) ([]byte, error) { return p.render("page_force.html", "layout", v) }
 
+// Users renders all users, for administrators.
+func (p *Pages) Users(v Users) ([]byte, error) { return p.render("page_users.html", "layout", v) }
+
+// UserSessions renders where one user is signed in, for administrators.
+func (p *Pages) UserSessions(v UserSessions) ([]byte, error) {
+	return p.render("page_user_sessions.html", "layout", v)
+}
+
 // Problems renders the list of problem types.
 func (p *Pages) Problems(v Problems) ([]byte, error) {
 	return p.render("page_problems.html", "layout", v)

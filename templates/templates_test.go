@@ -59,6 +59,11 @@ func everyPage(t *testing.T) map[string][]byte {
 	keep("dashboard")(pages.Dashboard(Dashboard{Frame: frame, Table: table, Sessions: sessions}))
 	keep("empty dashboard")(pages.Dashboard(Dashboard{Frame: frame, Table: LockTable{Now: now, Poll: "/dashboard/locks", Example: hostile}}))
 	keep("dashboard without locks")(pages.Dashboard(Dashboard{Frame: frame, Table: LockTable{Now: now, Poll: "/dashboard/locks", Missing: true}}))
+	keep("users")(pages.Users(Users{
+		Frame: frame, Users: []UserRow{{ID: hostile, Email: hostile, Roles: hostile, Disabled: true, Sessions: 2}, {ID: "1", Email: hostile, Me: true}},
+		First: "/users", Next: "/users?cursor=" + hostile,
+	}))
+	keep("sessions of a user")(pages.UserSessions(UserSessions{Frame: quiet, ID: hostile, Email: hostile, Sessions: sessions}))
 	keep("password")(pages.Password(Password{Frame: quiet}))
 	keep("password refused")(pages.Password(Password{Frame: quiet, Error: hostile, Field: "newPassword"}))
 	keep("force")(pages.Force(Force{Frame: quiet, Lock: lock, Reason: hostile, Error: hostile}))

@@ -89,6 +89,30 @@ type Session struct {
 	Current  bool
 }
 
+// Users is a page of all users.
+type Users struct {
+	Frame
+	Users []UserRow
+	// First and Next are the links to other pages of the list, "" if there are none.
+	First, Next string
+}
+
+// UserRow is one user and how many sessions there are.
+type UserRow struct {
+	ID, Email, Roles string
+	Disabled         bool
+	Me               bool // who looks at the page
+	Sessions         int
+}
+
+// UserSessions is where one user is signed in.
+type UserSessions struct {
+	Frame
+	ID, Email string
+	Me        bool // who looks at the page
+	Sessions  []Session
+}
+
 // Password is the form to change one's own password.
 type Password struct {
 	Frame

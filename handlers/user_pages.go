@@ -1,0 +1,93 @@
+package handlers
+
+import (
+	"net/http"
+	"strings"
+
+	"github.com/gin-gonic/gin"
+
+	"gatehouse/middleware"
+	"gatehouse/models"
+	"gatehouse/templates"
+)
+
+const (
+	usersRoute   = "/users"
+	usersPerPage = 50
+)
+
+// usersPage shows an administrator all users with the number of their sessions.
+func (h *Handlers) usersPage(c *gin.Context) {
+	ctx, cursor := c.Request.Context(), c.Query("cursor")
+	users, err := h.Accounts.Users(ctx, models.Page{Limit: usersPerPage, Cursor: cursor})
+	if err != nil {
+		h.fail(c, err)
+		return
+	}
+	session, _ := middleware.SessionFrom(c)
+	view := templates.Users{Frame: h.frame(c, "Users")}
+	view.Notices = notices(c)
+	for _, user := range users.Items {
+		n, err := h.Sessions.Count(ctx, user.ID)
+		if err != nil {
+			h.fail(c, err)
+			return
+		}
+		view.Users = append(view.Users, templates.UserRow{
+			ID: user.ID, Email: user.Email, Roles: strings.Join(user.Roles, ", "), Disabled: user.Disabled, Me: user.ID == session.User.ID, Sessions: n,
+		})
+	}
+	if cursor != "" {
+		view.First = usersRoute
+	}
+	if users.NextCursor != nil {
+		view.Next = link(usersRoute, "cursor", *users.NextCursor)
+	}
+	html, err := h.Pages.Users(view)
+	h.page(c, http.StatusOK, html, err)
+}
+
+// userSessionsPage shows an administrator where a user is signed in.
+func (h *Handlers) userSessionsPage(c *gin.Context) {
+	user, err := h.Accounts.User(c.Request.Context(), c.Query("id"))
+	if err != nil {
+		h.fail(c, err)
+		return
+	}
+	all, err := h.Sessions.List(c.Request.Context(), user.ID)
+	if err != nil {
+		h.fail(c, err)
+		return
+	}
+	session, _ := middleware.SessionFrom(c)
+	view := templates.UserSessions{
+		Frame: h.frame(c, "Sessions of "+user.Email), ID: user.ID, Email: user.Email, Me: user.ID == session.User.ID, Sessions: shownSessions(all, session),
+	}
+	html, err := h.Pages.UserSessions(view)
+	h.page(c, http.StatusOK, html, err)
+}
+
+func (h *Handlers) endUserSessionsForm(c *gin.Context) {
+	form, err := formValues(c, "id")
+	if err != nil {
+		h.fail(c, err)
+		return
+	}
+	user, err := h.Accounts.User(c.Request.Context(), form["id"])
+	if err == nil {
+		err = h.endAllOf(c, user.ID)
+	}
+	if err != nil {
+		h.fail(c, err)
+		return
+	}
+	goWith(c, usersRoute, middleware.Flash{Text: "All sessions of " + user.Email + " have ended."})
+}
+
+func (h *Handlers) endEverybodyForm(c *gin.Context) {
+	if err := h.endAllOthers(c); err != nil {
+		h.fail(c, endedIfNotFound(err))
+		return
+	}
+	goWith(c, usersRoute, middleware.Flash{Text: "Everybody's sessions but this one have ended."})
+}
