@@ -63,7 +63,9 @@ func (h *Handlers) refuseUnknown(c *gin.Context) {
 }
 
 // whileWaiting is a context for a request that may queue for so long: it ends when
-// the session has ended (asked every second) or the server shuts down.
+// the session has ended (asked every second), when nobody can say so any more, or
+// when the server shuts down. Get vouches for a session for 2 s after the database
+// went away, so who is refused here would be refused as a new request, too.
 func (h *Handlers) whileWaiting(c *gin.Context, wait time.Duration) (context.Context, func()) {
 	if wait <= 0 {
 		return c.Request.Context(), func() {}
@@ -82,8 +84,12 @@ func (h *Handlers) whileWaiting(c *gin.Context, wait time.Duration) (context.Con
 				return
 			case <-ticker.C:
 			}
-			if _, err := h.Sessions.Get(services.WithRedisBudget(ctx), token); errors.Is(err, models.ErrNotFound) {
-				cancel(errSessionEnded)
+			_, err := h.Sessions.Get(services.WithRedisBudget(ctx), token)
+			if errors.Is(err, models.ErrNotFound) {
+				err = errSessionEnded
+			}
+			if err != nil {
+				cancel(err)
 				return
 			}
 		}

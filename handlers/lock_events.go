@@ -27,8 +27,9 @@ type lockEventDoc struct {
 	At       time.Time `json:"at"`
 }
 
-// lockEvents streams what happens to locks. It ends when the session ends or the
-// server shuts down.
+// lockEvents streams what happens to locks. It ends when the session ends, when the
+// database has been gone for too long to say whether it did, and when the server
+// shuts down.
 //
 //	@Summary	Lock events (server-sent: acquired, extended, released, expired, forced)
 //	@Tags		locks
