@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"sync"
 	"testing"
 	"time"
 
@@ -77,4 +79,43 @@ func TestOpenRequestsEndWithoutTheDatabase(t *testing.T) {
 	case <-late.Done():
 		t.Error("a request still waits without the database")
 	}
+}
+
+// A flood of sign-ins is answered, if with 503, and who is signed in notices little
+// of it.
+func TestSignInFloodStarvesNobody(t *testing.T) {
+	a := startApp(t, nil)
+	alice := a.signIn(t, "alice@example.com")
+	var flood sync.WaitGroup
+	for i := range 400 {
+		flood.Go(func() {
+			began := time.Now()
+			w := a.do(http.MethodPost, "/api/v1/auth/login", fmt.Sprintf(`{"email":"nobody-%d@example.com","password":"a wrong guess"}`, i), "Content-Type", "application/json")
+			if w.Code != http.StatusUnauthorized && (w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") == "") {
+				t.Errorf("a sign-in of the flood: %d %s", w.Code, w.Body)
+			}
+			if took := time.Since(began); took > 10*time.Second { // 3 s, and a busy machine
+				t.Errorf("a sign-in of the flood took %v", took)
+			}
+		})
+	}
+	over := make(chan struct{})
+	go func() { flood.Wait(); close(over) }()
+	asked, slowest := 0, time.Duration(0)
+	for done := false; !done; asked++ {
+		began := time.Now()
+		if w := a.do(http.MethodGet, "/api/v1/auth/session", "", "Authorization", "Bearer "+alice); w.Code != http.StatusOK {
+			t.Fatalf("in the flood: %d %s", w.Code, w.Body)
+		}
+		slowest = max(slowest, time.Since(began))
+		select {
+		case <-over:
+			done = true
+		default:
+		}
+	}
+	if asked < 20 || slowest > 2*time.Second {
+		t.Errorf("%d requests beside the flood, the slowest took %v", asked, slowest)
+	}
+	t.Logf("%d requests beside the flood, the slowest took %v", asked, slowest)
 }

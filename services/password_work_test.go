@@ -1,12 +1,15 @@
 package services
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"gatehouse/models"
 )
 
 // An unknown user costs the same work as a wrong password and as the right one:
@@ -67,6 +70,50 @@ func TestPasswordWorkIsBounded(t *testing.T) {
 		wg.Wait()
 		if most.Load() != passwordSlots() || total.Load() != 40 {
 			t.Errorf("%d at once, of %d allowed; %d in all", most.Load(), passwordSlots(), total.Load())
+		}
+	})
+}
+
+// In a flood everybody is answered within the wait for a slot and one piece of
+// work: served, or told to come back, at once where the queue is full.
+func TestPasswordFloodIsAnswered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const callers, work = 1000, 50 * time.Millisecond
+		p := NewPasswords()
+		p.derive = func(_, _ []byte, _, _ uint32, _ uint8, keyLen uint32) []byte {
+			time.Sleep(work)
+			return make([]byte, keyLen)
+		}
+		flood, began := int(passwordSlots())*callers, time.Now()
+		var served, atOnce atomic.Int64
+		var wg sync.WaitGroup
+		for range flood {
+			wg.Go(func() {
+				_, err := p.Matches(t.Context(), "x", "")
+				took := time.Since(began)
+				switch {
+				case err == nil:
+					served.Add(1)
+				case !errors.Is(err, models.ErrUnavailable):
+					t.Error(err)
+				case took == 0:
+					atOnce.Add(1)
+				}
+				if took > passwordWait+work {
+					t.Errorf("answered after %v", took)
+				}
+			})
+		}
+		wg.Wait()
+		slots := int(passwordSlots())
+		if got, want := int(served.Load()), slots*int(passwordWait/work); got < want {
+			t.Errorf("%d served, want %d", got, want)
+		}
+		if got, want := int(atOnce.Load()), flood-slots-slots*passwordQueue; got != want {
+			t.Errorf("%d told at once, want %d", got, want)
+		}
+		if _, err := p.Hash(t.Context(), "x"); err != nil {
+			t.Errorf("after the flood: %v", err)
 		}
 	})
 }
