@@ -2,14 +2,17 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"gatehouse/models"
 	"gatehouse/services/servicestest"
 )
 
@@ -118,4 +121,67 @@ func TestSignInFloodStarvesNobody(t *testing.T) {
 		t.Errorf("%d requests beside the flood, the slowest took %v", asked, slowest)
 	}
 	t.Logf("%d requests beside the flood, the slowest took %v", asked, slowest)
+}
+
+// Who loses the right to write while waiting for a lock gets none and writes
+// nothing, also if the lock is granted right after.
+func TestLostRoleReachesWaitingRequests(t *testing.T) {
+	a := startApp(t, nil)
+	bearer := func(token string) []string {
+		return []string{"Authorization", "Bearer " + token, "Content-Type", "application/json", "Prefer", "wait=30"}
+	}
+	admin, alice, bob := a.signIn(t, "admin@example.com"), a.signIn(t, "alice@example.com"), a.signIn(t, "bob@example.com")
+	var me struct{ User models.UserRef }
+	if err := json.Unmarshal(a.do(http.MethodGet, "/api/v1/auth/session", "", bearer(bob)...).Body.Bytes(), &me); err != nil || me.User.ID == "" {
+		t.Fatal(err)
+	}
+	roles := func(role string) {
+		t.Helper()
+		if w := a.do(http.MethodPatch, "/api/v1/users/"+me.User.ID, `{"roles":["`+role+`"]}`, bearer(admin)...); w.Code != http.StatusOK {
+			t.Fatalf("%d %s", w.Code, w.Body)
+		}
+	}
+	for _, row := range []struct {
+		name, method, path, body string
+		granted                  bool
+	}{
+		{"quick update", http.MethodPatch, "/quick-update", `{"title":"bob's"}`, false},
+		{"quick update, granted", http.MethodPatch, "/quick-update", `{"title":"bob's"}`, true},
+		{"lock", http.MethodPost, "/lock", "", false},
+		{"lock, granted", http.MethodPost, "/lock", "", true},
+	} {
+		roles(models.RoleEditor)
+		w := a.do(http.MethodPost, "/api/v1/processes/1/lock", "", bearer(alice)...)
+		var held struct{ LockToken string }
+		if err := json.Unmarshal(w.Body.Bytes(), &held); err != nil || w.Code != http.StatusCreated {
+			t.Fatalf("%s: %d %s", row.name, w.Code, w.Body)
+		}
+		release := func() {
+			t.Helper()
+			if w := a.do(http.MethodDelete, "/api/v1/processes/1/lock", "", append(bearer(alice), "X-Lock-Token", held.LockToken)...); w.Code != http.StatusNoContent {
+				t.Fatalf("%s: %d %s", row.name, w.Code, w.Body)
+			}
+		}
+		answer := make(chan *httptest.ResponseRecorder, 1)
+		go func() { answer <- a.do(row.method, "/api/v1/processes/1"+row.path, row.body, bearer(bob)...) }()
+		servicestest.Eventually(t, 5*time.Second, func() bool { return a.waiting(t, alice, "1") == 1 }, "nobody waits")
+		roles(models.RoleViewer)
+		if row.granted {
+			release()
+		}
+		select {
+		case w := <-answer:
+			if w.Code != http.StatusForbidden || !strings.Contains(w.Body.String(), "/problems/forbidden") {
+				t.Errorf("%s: %d %s", row.name, w.Code, w.Body)
+			}
+		case <-time.After(5 * time.Second):
+			t.Fatalf("%s: still waits", row.name)
+		}
+		if !row.granted {
+			release()
+		}
+		if w := a.do(http.MethodGet, "/api/v1/processes/1", "", bearer(alice)...); strings.Contains(w.Body.String(), "bob's") {
+			t.Errorf("%s: written", row.name)
+		}
+	}
 }

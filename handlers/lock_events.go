@@ -27,8 +27,8 @@ type lockEventDoc struct {
 	At       time.Time `json:"at"`
 }
 
-// lockEvents streams what happens to locks. It ends when the session ends, when the
-// database has been gone for too long to say whether it did, and when the server
+// lockEvents streams what happens to locks. It ends when the session ends or loses
+// the role, when the database has been gone for too long to say whether it did, and when the server
 // shuts down.
 //
 //	@Summary	Lock events (server-sent: acquired, extended, released, expired, forced)
@@ -46,7 +46,7 @@ func (h *Handlers) lockEvents(c *gin.Context) {
 		h.fail(c, err)
 		return
 	}
-	ctx, stop := h.whileWaiting(c, streamForever)
+	ctx, stop := h.whileWaiting(c, streamForever, h.stillAllowed(c, models.RoleViewer))
 	defer stop()
 	events := h.Locks.Events(ctx)
 	markLocks(c, !h.Redis.Available())
