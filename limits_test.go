@@ -68,6 +68,25 @@ func TestAddressOverItsLimitCostsNoLookUp(t *testing.T) {
 	}
 }
 
+// Without Redis the limits may be off, those on guessing passwords never.
+func TestSignInsAreLimitedWithoutRedisWhateverThePolicy(t *testing.T) {
+	for policy, refused := range map[string]int{"open": http.StatusTooManyRequests, "local": http.StatusTooManyRequests, "closed": http.StatusServiceUnavailable} {
+		a := startApp(t, map[string]string{
+			"REDIS_URL": "redis://" + servicestest.FreeAddr(t), "RATE_LIMIT_ON_REDIS_DOWN": policy, "RATE_LIMIT_MAX": "1", "LOGIN_RATE_LIMIT_MAX": "2",
+		})
+		got := 0
+		for i := range 3 {
+			got = a.do(http.MethodPost, "/api/v1/auth/login", `{"email":"alice@example.com","password":"a wrong guess"}`, "Content-Type", "application/json").Code
+			if policy == "open" && i < 2 && got != http.StatusUnauthorized {
+				t.Errorf("%s, guess %d: %d", policy, i, got)
+			}
+		}
+		if got != refused {
+			t.Errorf("%s: a guess too many answers %d, want %d", policy, got, refused)
+		}
+	}
+}
+
 // What an instance has at hand of a lease is there for the others once it has
 // shut down.
 func TestLeasesAreReturnedOnShutdown(t *testing.T) {

@@ -30,8 +30,12 @@ func newPolicies(c Config) policies {
 			Name: name, Limit: c.RateLimitMax, Window: c.RateLimitWindow, Algorithm: c.RateLimitAlgorithm, OnRedisDown: c.RateLimitOnRedisDown, Lease: c.RateLimitLease,
 		}
 	}
+	onRedisDown := c.RateLimitOnRedisDown
+	if onRedisDown == models.OnRedisDownOpen { // no outage lets anybody guess passwords without end
+		onRedisDown = models.OnRedisDownLocal
+	}
 	login := func(name string) models.Policy {
-		return models.Policy{Name: name, Limit: c.LoginRateLimitMax, Window: c.LoginRateLimitWindow, OnRedisDown: c.RateLimitOnRedisDown}
+		return models.Policy{Name: name, Limit: c.LoginRateLimitMax, Window: c.LoginRateLimitWindow, OnRedisDown: onRedisDown}
 	}
 	return policies{api: policy("api"), anonymous: policy("anonymous"), loginByIP: login("login-ip"), loginByAccount: login("login-account")}
 }

@@ -73,6 +73,17 @@ func (a *app) signIn(t testing.TB, email string) string {
 	return answer.Token
 }
 
+// waiting is how many wait for the lock of a process.
+func (a *app) waiting(t testing.TB, token, id string) int {
+	t.Helper()
+	w := a.do(http.MethodGet, "/api/v1/processes/"+id+"/lock/status", "", "Authorization", "Bearer "+token)
+	var answer struct{ Waiting int }
+	if err := json.Unmarshal(w.Body.Bytes(), &answer); err != nil || w.Code != http.StatusOK {
+		t.Fatalf("status of process %s: %d %s", id, w.Code, w.Body)
+	}
+	return answer.Waiting
+}
+
 func TestEveryRouteIsDocumentedAndNothingElse(t *testing.T) {
 	a := startApp(t, nil)
 	parameter := regexp.MustCompile(`:([a-z]+)`)

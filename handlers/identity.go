@@ -62,14 +62,33 @@ func (h *Handlers) refuseUnknown(c *gin.Context) {
 	}
 }
 
+// stillAllowed asks again whether the session of a request lives and has the role
+// that the request needs.
+func (h *Handlers) stillAllowed(c *gin.Context, role string) func(context.Context) error {
+	token := middleware.TokenFrom(c)
+	return func(ctx context.Context) error {
+		session, err := h.Sessions.Get(services.WithRedisBudget(ctx), token)
+		switch {
+		case errors.Is(err, models.ErrNotFound):
+			return errSessionEnded
+		case err != nil:
+			return err
+		case !models.HasRole(session.Roles, role):
+			return &requestError{problemFor("forbidden", "Your rights changed while the request waited: this needs the role "+role+".")}
+		}
+		return nil
+	}
+}
+
 // whileWaiting is a context for a request that may queue for so long: it ends when
-// the session has ended (asked every second) or the server shuts down.
-func (h *Handlers) whileWaiting(c *gin.Context, wait time.Duration) (context.Context, func()) {
+// allowed, asked every second, refuses, and when the server shuts down. Get vouches
+// for a session for 2 s after the database went away, so who is refused because
+// nobody can say would be refused as a new request, too.
+func (h *Handlers) whileWaiting(c *gin.Context, wait time.Duration, allowed func(context.Context) error) (context.Context, func()) {
 	if wait <= 0 {
 		return c.Request.Context(), func() {}
 	}
 	ctx, cancel := context.WithCancelCause(c.Request.Context())
-	token := middleware.TokenFrom(c)
 	go func() {
 		ticker := time.NewTicker(time.Second)
 		defer ticker.Stop()
@@ -82,8 +101,8 @@ func (h *Handlers) whileWaiting(c *gin.Context, wait time.Duration) (context.Con
 				return
 			case <-ticker.C:
 			}
-			if _, err := h.Sessions.Get(services.WithRedisBudget(ctx), token); errors.Is(err, models.ErrNotFound) {
-				cancel(errSessionEnded)
+			if err := allowed(ctx); err != nil {
+				cancel(err)
 				return
 			}
 		}

@@ -28,7 +28,8 @@ type lockEventDoc struct {
 	At       time.Time `json:"at"`
 }
 
-// lockEvents streams what happens to locks. It ends when the session ends or the
+// lockEvents streams what happens to locks. It ends when the session ends or loses
+// the role, when the database has been gone for too long to say whether it did, when the
 // server shuts down, and whenever events may have been missed: when the client falls
 // behind, when the instance lost its subscription to Redis, and when it has it again
 // after the stream began without. The client connects again, as an EventSource does by
@@ -49,7 +50,7 @@ func (h *Handlers) lockEvents(c *gin.Context) {
 		h.fail(c, err)
 		return
 	}
-	ctx, stop := h.whileWaiting(c, streamForever)
+	ctx, stop := h.whileWaiting(c, streamForever, h.stillAllowed(c, models.RoleViewer))
 	defer stop()
 	events := h.Locks.Events(ctx)
 	markLocks(c, !h.Redis.Available())

@@ -109,7 +109,8 @@ func (h *Handlers) lockProcess(c *gin.Context) {
 		return
 	}
 	session, _ := middleware.SessionFrom(c)
-	ctx, stop := h.whileWaiting(c, opt.Wait)
+	opt.Allowed = h.stillAllowed(c, models.RoleEditor)
+	ctx, stop := h.whileWaiting(c, opt.Wait, opt.Allowed)
 	defer stop()
 	lock, err := h.Processes.Lock(ctx, session.User, id, opt)
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 
 	"gatehouse/middleware"
 	"gatehouse/models"
+	"gatehouse/services"
 )
 
 const quickUpdateWait = 5 * time.Second
@@ -268,10 +269,10 @@ func (h *Handlers) quickUpdate(c *gin.Context) {
 		return
 	}
 	session, _ := middleware.SessionFrom(c)
-	wait := waitOf(c, quickUpdateWait)
-	ctx, stop := h.whileWaiting(c, wait)
+	opt := services.QuickUpdateOptions{Wait: waitOf(c, quickUpdateWait), IfMatch: ifMatch(c), Allowed: h.stillAllowed(c, models.RoleEditor)}
+	ctx, stop := h.whileWaiting(c, opt.Wait, opt.Allowed)
 	defer stop()
-	process, degraded, err := h.Processes.QuickUpdate(ctx, session.User, id, wait, ifMatch(c), patch)
+	process, degraded, err := h.Processes.QuickUpdate(ctx, session.User, id, opt, patch)
 	markLocks(c, degraded)
 	if err != nil {
 		h.fail(c, err)

@@ -19,6 +19,7 @@ const (
 	AuditSignIn          = "sign-in"
 	AuditSignInFailed    = "sign-in-failed"
 	AuditSignInNewPlace  = "sign-in-new-place" // also a sign-in: from where the account has not been lately
+	AuditSignInLimited   = "sign-in-limited"   // refused by a limit, as is a change of password: once for its key and window
 	AuditSignOut         = "sign-out"
 	AuditPasswordChanged = "password-changed"
 	AuditSessionRevoked  = "session-revoked"
@@ -32,7 +33,7 @@ const (
 // AuditActions are the values that the action filter accepts.
 func AuditActions() []string {
 	return []string{
-		AuditSignIn, AuditSignInFailed, AuditSignInNewPlace, AuditSignOut, AuditPasswordChanged, AuditSessionRevoked,
+		AuditSignIn, AuditSignInFailed, AuditSignInNewPlace, AuditSignInLimited, AuditSignOut, AuditPasswordChanged, AuditSessionRevoked,
 		AuditSessionsRevoked, AuditLockForced, AuditUserCreated, AuditUserChanged, AuditUserDeleted,
 	}
 }

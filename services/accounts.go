@@ -2,8 +2,6 @@ package services
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -12,9 +10,6 @@ import (
 
 	"gatehouse/models"
 )
-
-// knownNetworkAge is how long an address counts as one the account signs in from.
-const knownNetworkAge = 30 * 24 * time.Hour
 
 // AccountStore is the database's side of accounts.
 type AccountStore interface {
@@ -82,28 +77,6 @@ func NewAccounts(store AccountStore, sessions *SessionCache, locks *Locker, limi
 	return &Accounts{store: store, sessions: sessions, locks: locks, limiter: limiter, passwords: NewPasswords(), opt: opt, log: opt.Logger}
 }
 
-// AllowSignIn counts one attempt against the client's address and the account.
-// An address from which the account signed in lately has an account quota of its
-// own, so that nobody can use up the owner's. Refused when any decision is not
-// Allowed.
-func (a *Accounts) AllowSignIn(ctx context.Context, email string, client Client) ([]models.Decision, error) {
-	email = looseEmail(email)
-	known, err := a.store.KnownNetwork(ctx, email, client.Network, time.Now().Add(-knownNetworkAge))
-	if err != nil {
-		return nil, err
-	}
-	// Hashed: the address of somebody who may have no account is not kept in Redis.
-	sum := sha256.Sum256([]byte(email))
-	account := hex.EncodeToString(sum[:16])
-	if known {
-		account = client.Network + "@" + account // not after it: the key must not end in an address, which a list could have
-	}
-	return a.limiter.Take(ctx, "login",
-		models.Hit{Policy: a.opt.LoginByIP, Key: client.Network, Cost: 1},
-		models.Hit{Policy: a.opt.LoginByAccount, Key: account, Cost: 1},
-	)
-}
-
 // SignIn begins a session, or answers models.ErrInvalidCredentials: the same,
 // after the same time, for an unknown user, a wrong password and a disabled user.
 func (a *Accounts) SignIn(ctx context.Context, email, password string, client Client) (token string, session models.Session, err error) {
@@ -143,7 +116,7 @@ func (a *Accounts) SignIn(ctx context.Context, email, password string, client Cl
 }
 
 func (a *Accounts) begin(ctx context.Context, who models.Credentials, client Client) (string, models.Session, error) {
-	token, session, err := a.sessions.Set(ctx, models.Session{
+	token, session, ended, err := a.sessions.begin(ctx, models.Session{
 		User: models.UserRef{ID: who.ID, Email: who.Email}, Roles: who.Roles, Epoch: who.Epoch, UserAgent: client.UserAgent, IP: client.IP,
 	})
 	if errors.Is(err, models.ErrStale) { // the password changed, or the user was disabled, meanwhile
@@ -151,6 +124,9 @@ func (a *Accounts) begin(ctx context.Context, who models.Credentials, client Cli
 	}
 	if err != nil {
 		return "", session, err
+	}
+	if ended > 0 {
+		a.record(ctx, models.AuditSessionRevoked, who.Email, who.ID, client, fmt.Sprintf("%d beyond the limit of sessions at once, the oldest", ended))
 	}
 	if err := a.store.RememberNetwork(ctx, who.ID, client.Network, time.Now()); err != nil {
 		a.log.Warn("sign-in address not remembered", "user", who.ID, "error", err) // a courtesy: the session stands

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -224,4 +225,34 @@ func who(t *testing.T, a accountsDesk, email string) string {
 		t.Fatal(err)
 	}
 	return c.ID
+}
+
+// A refusal by a limit is in the audit, once however many follow.
+func TestLimitedSignInsAreTold(t *testing.T) {
+	a := newAccounts(t, 3)
+	for i := range 9 {
+		decisions, err := a.AllowSignIn(t.Context(), "alice@example.com", from("192.0.2.1"))
+		if err != nil || decisions[0].Allowed != (i < 3) {
+			t.Fatalf("attempt %d: %+v, %v", i, decisions, err)
+		}
+	}
+	if _, err := a.AllowSignIn(t.Context(), "alice@example.com", from("198.51.100.1")); err != nil { // by the account's limit only
+		t.Fatal(err)
+	}
+	if _, err := a.AllowSignIn(t.Context(), "nobody@example.com", from("192.0.2.1")); err != nil { // again by that of the address
+		t.Fatal(err)
+	}
+	told, err := a.AuditPage(t.Context(), models.AuditSignInLimited, models.Page{Limit: 50})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var details []string
+	for _, entry := range told.Items {
+		details = append(details, entry.Actor+" from "+entry.IP+" "+entry.Detail)
+	}
+	slices.Sort(details)
+	want := []string{"alice@example.com from 192.0.2.1 refused by login-account", "alice@example.com from 192.0.2.1 refused by login-ip"}
+	if !slices.Equal(details, want) {
+		t.Errorf("%q, want %q", details, want)
+	}
 }

@@ -5,14 +5,16 @@ import (
 	"crypto/rand"
 	"crypto/subtle"
 	"encoding/base64"
-	"errors"
 	"fmt"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/crypto/argon2"
 	"golang.org/x/sync/semaphore"
+
+	"gatehouse/models"
 )
 
 // The argon2id parameters of OWASP's Password Storage Cheat Sheet: 19 MiB, two
@@ -25,16 +27,20 @@ const (
 	argonSalt    = 16
 )
 
-// passwordWait is how long a check waits for its turn. Under a flood the queue
-// would grow without end, and who comes last be answered after having left.
-const passwordWait = 5 * time.Second
+// passwordWait bounds the wait for a slot, well below what a server gives an answer,
+// so that who cannot be served in a flood is told.
+const passwordWait = 3 * time.Second
 
-var errTooManySignIns = errors.New("too many passwords are being checked")
+// passwordQueue is how many may wait for each slot: more than it serves in
+// passwordWait would wait for nothing.
+const passwordQueue = 100
 
 // Passwords hashes and checks passwords with argon2id. A bounded number run at
-// once, half of the cores, so that a flood of sign-ins cannot starve the rest.
+// once, half of the cores, so that a flood of sign-ins cannot starve the rest. Who
+// finds too many waiting, or waits for 3 s, gets models.ErrUnavailable.
 type Passwords struct {
-	slots *semaphore.Weighted
+	slots   *semaphore.Weighted
+	waiting atomic.Int64
 	// decoy is checked where there is no user, so that an unknown address takes
 	// as long as a wrong password.
 	decoy string
@@ -51,30 +57,38 @@ func NewPasswords() *Passwords {
 
 func passwordSlots() int64 { return int64(max(1, runtime.GOMAXPROCS(0)/2)) }
 
-// turn waits for a slot until ctx ends, at most 5 s.
-func (p *Passwords) turn(ctx context.Context) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, passwordWait, errTooManySignIns)
-	defer cancel()
-	if p.slots.Acquire(ctx, 1) != nil {
-		return context.Cause(ctx)
+// slot waits for the turn to do the work of one password; end it by done.
+func (p *Passwords) slot(ctx context.Context) (done func(), err error) {
+	done = func() { p.slots.Release(1) }
+	if p.slots.TryAcquire(1) {
+		return done, nil
 	}
-	return nil
+	defer p.waiting.Add(-1)
+	if p.waiting.Add(1) > passwordQueue*passwordSlots() {
+		return nil, fmt.Errorf("too many passwords to check at once: %w", models.ErrUnavailable)
+	}
+	ctx, cancel := context.WithTimeout(ctx, passwordWait)
+	defer cancel()
+	if err := p.slots.Acquire(ctx, 1); err != nil {
+		return nil, fmt.Errorf("wait to check a password: %w: %w", models.ErrUnavailable, err)
+	}
+	return done, nil
 }
 
-// Hash returns the password's hash in the PHC string format. It waits for a
-// slot until ctx ends, at most 5 s.
+// Hash returns the password's hash in the PHC string format.
 func (p *Passwords) Hash(ctx context.Context, password string) (string, error) {
-	if err := p.turn(ctx); err != nil {
+	done, err := p.slot(ctx)
+	if err != nil {
 		return "", fmt.Errorf("hash password: %w", err)
 	}
-	defer p.slots.Release(1)
+	defer done()
 	salt := make([]byte, argonSalt)
 	_, _ = rand.Read(salt) // never fails
 	return encodeHash(salt, p.derive([]byte(password), salt, argonTime, argonMemory, argonThreads, argonKey)), nil
 }
 
 // Matches reports whether the password has this hash. An empty hash is checked
-// against a decoy and never matches. It waits for a slot as Hash does.
+// against a decoy and never matches.
 func (p *Passwords) Matches(ctx context.Context, password, hash string) (bool, error) {
 	known := hash != ""
 	if !known {
@@ -84,10 +98,11 @@ func (p *Passwords) Matches(ctx context.Context, password, hash string) (bool, e
 	if err != nil {
 		return false, err
 	}
-	if err := p.turn(ctx); err != nil {
+	done, err := p.slot(ctx)
+	if err != nil {
 		return false, fmt.Errorf("check password: %w", err)
 	}
-	defer p.slots.Release(1)
+	defer done()
 	got := p.derive([]byte(password), salt, passes, memory, threads, uint32(len(key)))
 	return subtle.ConstantTimeCompare(got, key) == 1 && known, nil
 }

@@ -12,11 +12,8 @@ import (
 	"gatehouse/models"
 )
 
-const (
-	// DefaultProcessTTL is the lease of a process lock whose TTL is not said.
-	DefaultProcessTTL = 300 * time.Second
-	quickUpdateTTL    = 60 * time.Second
-)
+// DefaultProcessTTL is the lease of a process lock whose TTL is not said.
+const DefaultProcessTTL = 300 * time.Second
 
 // ProcessStore is the database's side of processes.
 type ProcessStore interface {
@@ -75,6 +72,9 @@ type ProcessLockOptions struct {
 	Wait           time.Duration // how long to queue; zero answers at once
 	IfMatch        *models.IfMatch
 	IdempotencyKey string // the same key gets the same grant and token while that lives
+	// Allowed is asked after a wait, before anything is done with the grant: the
+	// user may have lost the right meanwhile. Nil allows.
+	Allowed func(ctx context.Context) error
 }
 
 // ProcessLock is a lock on a process, and the process as read after the grant.
@@ -97,8 +97,11 @@ func (p *Processes) Lock(ctx context.Context, user models.UserRef, id string, op
 	if err != nil {
 		return ProcessLock{}, err
 	}
-	// What may end a wait must not cut off what follows it.
-	granted, err := p.granted(context.WithoutCancel(ctx), user, id, lock, opt)
+	err = allowedAfter(ctx, opt.Wait, opt.Allowed)
+	var granted ProcessLock
+	if err == nil { // what may end a wait must not cut off what follows it
+		granted, err = p.granted(context.WithoutCancel(ctx), user, id, lock, opt)
+	}
 	if err == nil && !lock.Repeated && ctx.Err() != nil { // nobody is there to take it
 		granted, err = ProcessLock{}, fmt.Errorf("lock process %s: %w: %w", id, models.ErrUnavailable, context.Cause(ctx))
 	}
@@ -106,6 +109,14 @@ func (p *Processes) Lock(ctx context.Context, user models.UserRef, id string, op
 		p.locks.releaseAfter(ctx, lock.LockClaim)
 	}
 	return granted, err
+}
+
+// allowedAfter asks whether a request that may have waited may go on.
+func allowedAfter(ctx context.Context, wait time.Duration, allowed func(context.Context) error) error {
+	if wait <= 0 || allowed == nil {
+		return nil
+	}
+	return allowed(ctx)
 }
 
 // acquire looks for a grant under the other tokens before it waits.
@@ -226,42 +237,6 @@ func (p *Processes) Delete(ctx context.Context, user models.UserRef, id, token s
 	}
 	p.locks.releaseAfter(ctx, grant.LockClaim)
 	return degraded, nil
-}
-
-// QuickUpdate changes the named fields under a lock of its own, which it waits
-// for, and tries again while wait lasts if somebody wrote without a lock.
-func (p *Processes) QuickUpdate(ctx context.Context, user models.UserRef, id string, wait time.Duration, match *models.IfMatch, patch models.ProcessPatch) (process models.Process, degraded bool, err error) {
-	if _, err := p.store.Process(ctx, id); err != nil {
-		return models.Process{}, false, err
-	}
-	deadline := time.Now().Add(wait)
-	lock, err := p.acquire(ctx, wait, LockRequest{
-		Resource: Resource(id), TTL: quickUpdateTTL,
-		Holder: models.Holder{UserID: user.ID, Email: user.Email, Reason: "quick update"},
-	}, nil)
-	if err != nil {
-		return models.Process{}, false, err
-	}
-	defer p.locks.releaseAfter(ctx, lock.LockClaim)
-	ctx = context.WithoutCancel(ctx) // what may end a wait must not cut off a write
-	for {
-		process, err = p.patch(ctx, user, id, lock, match, patch)
-		if !errors.Is(err, models.ErrVersionConflict) || !time.Now().Before(deadline) {
-			return process, lock.Degraded, err
-		}
-	}
-}
-
-func (p *Processes) patch(ctx context.Context, user models.UserRef, id string, lock Lock, match *models.IfMatch, patch models.ProcessPatch) (models.Process, error) {
-	current, err := p.store.Process(ctx, id)
-	if err != nil {
-		return models.Process{}, err
-	}
-	if !match.Matches(current.Version) {
-		return models.Process{}, &models.ConflictError{Reason: models.ErrPreconditionFailed, Current: current}
-	}
-	// The version read under this grant, not last_grant: nobody shares the grant.
-	return p.store.UpdateProcess(ctx, id, user.ID, patch.Apply(current), models.WriteGuard{Grant: lock.Grant, GrantedVersion: current.Version})
 }
 
 // Extend makes the time left of the holder's lock ttl from now.

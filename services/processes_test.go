@@ -307,7 +307,7 @@ func TestProcessIfMatch(t *testing.T) {
 	if s, err := d.LockStatus(t.Context(), process.ID); err != nil || s.Held {
 		t.Errorf("a refused lock stays: %+v, %v", s, err)
 	}
-	if _, _, err := d.QuickUpdate(t.Context(), alice, process.ID, 0, stale, models.ProcessPatch{}); !errors.Is(err, models.ErrPreconditionFailed) {
+	if _, _, err := d.QuickUpdate(t.Context(), alice, process.ID, services.QuickUpdateOptions{IfMatch: stale}, models.ProcessPatch{}); !errors.Is(err, models.ErrPreconditionFailed) {
 		t.Errorf("quick update: %v", err)
 	}
 	lock, err := d.Lock(t.Context(), alice, process.ID, services.ProcessLockOptions{IfMatch: &models.IfMatch{Any: true}})
@@ -356,12 +356,12 @@ func TestProcessTheDatabaseDecides(t *testing.T) {
 	}
 	// A quick update in between merges: it changes its own field only.
 	status := "paused"
-	got, degraded, err := a.QuickUpdate(t.Context(), alice, process.ID, 0, nil, models.ProcessPatch{Status: &status})
+	got, degraded, err := a.QuickUpdate(t.Context(), alice, process.ID, services.QuickUpdateOptions{}, models.ProcessPatch{Status: &status})
 	if errors.Is(err, models.ErrNotAcquired) { // a still knows alice's lock
 		if _, err := a.Unlock(t.Context(), alice, process.ID, one.Token); err != nil {
 			t.Fatal(err)
 		}
-		got, degraded, err = a.QuickUpdate(t.Context(), alice, process.ID, 0, nil, models.ProcessPatch{Status: &status})
+		got, degraded, err = a.QuickUpdate(t.Context(), alice, process.ID, services.QuickUpdateOptions{}, models.ProcessPatch{Status: &status})
 	}
 	if err != nil || !degraded || got.Status != "paused" || !strings.HasPrefix(got.Title, "from ") {
 		t.Errorf("quick update: %+v, %v, %v", got, degraded, err)
@@ -375,12 +375,12 @@ func TestProcessQuickUpdateWaitsForTheLock(t *testing.T) {
 		t.Fatal(err)
 	}
 	title := "Order less paper"
-	if _, _, err := d.QuickUpdate(t.Context(), bob, process.ID, 0, nil, models.ProcessPatch{Title: &title}); !errors.Is(err, models.ErrNotAcquired) {
+	if _, _, err := d.QuickUpdate(t.Context(), bob, process.ID, services.QuickUpdateOptions{}, models.ProcessPatch{Title: &title}); !errors.Is(err, models.ErrNotAcquired) {
 		t.Errorf("quick update while locked: %v", err)
 	}
 	done := make(chan error, 1)
 	go func() {
-		_, _, err := d.QuickUpdate(t.Context(), bob, process.ID, 10*time.Second, nil, models.ProcessPatch{Title: &title})
+		_, _, err := d.QuickUpdate(t.Context(), bob, process.ID, services.QuickUpdateOptions{Wait: 10 * time.Second}, models.ProcessPatch{Title: &title})
 		done <- err
 	}()
 	servicestest.Eventually(t, time.Second, func() bool {

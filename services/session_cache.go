@@ -56,7 +56,7 @@ type SessionOptions struct {
 // sessionRows is where sessions live: the database, the authority. *store.Store
 // is one.
 type sessionRows interface {
-	InsertSession(ctx context.Context, s models.Session, maxPerUser int) error
+	InsertSession(ctx context.Context, s models.Session, maxPerUser int) (ended int, err error)
 	Session(ctx context.Context, hash string, now time.Time) (models.Session, error)
 	SessionsOf(ctx context.Context, userID string, now time.Time) ([]models.Session, error)
 	CountSessions(ctx context.Context, userID string, now time.Time) (int, error)

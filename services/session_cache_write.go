@@ -23,6 +23,12 @@ const maxUserAgent = 400 // bytes
 // disabled: the password checked may have changed since. The oldest sessions of
 // the user beyond MaxPerUser end.
 func (c *SessionCache) Set(ctx context.Context, s models.Session) (token string, _ models.Session, err error) {
+	token, s, _, err = c.begin(ctx, s)
+	return token, s, err
+}
+
+// begin is Set, and tells how many older sessions it ended.
+func (c *SessionCache) begin(ctx context.Context, s models.Session) (token string, _ models.Session, ended int, err error) {
 	token, s.Hash = newSessionToken()
 	now := atMicrosecond(time.Now())
 	s.ID = rand.Text()
@@ -30,17 +36,17 @@ func (c *SessionCache) Set(ctx context.Context, s models.Session) (token string,
 	s.CreatedAt, s.LastSeen = now, now
 	s.IdleAt, s.ExpiresAt = now.Add(c.opt.IdleTimeout), now.Add(c.opt.AbsoluteTimeout)
 	s.UserAgent = shorten(s.UserAgent, maxUserAgent)
-	if err := c.store.InsertSession(ctx, s, c.opt.MaxPerUser); err != nil {
-		return "", models.Session{}, fmt.Errorf("begin session: %w", err)
+	if ended, err = c.store.InsertSession(ctx, s, c.opt.MaxPerUser); err != nil {
+		return "", models.Session{}, 0, fmt.Errorf("begin session: %w", err)
 	}
-	if s.User.ID != "" {
-		c.tail.poke() // it may have ended older ones
+	if ended > 0 {
+		c.CatchUp(ctx)
 	}
 	// Read back: what others find is what was stored.
 	if stored, err := c.fromRow(ctx, s.Hash); err == nil {
 		s = stored
 	}
-	return token, s, nil
+	return token, s, ended, nil
 }
 
 // Refresh starts the idle time anew, and writes that at once. models.ErrNotFound

@@ -63,7 +63,7 @@ func TestTailMissesNothing(t *testing.T) {
 						_, err = s.UpdateUser(t.Context(), user.ID, models.UserPatch{PasswordHash: ptr(fmt.Sprint(n))})
 					case 2:
 						x := session(models.User{}, fmt.Sprint(i, "-", n))
-						if err = s.InsertSession(t.Context(), x, 0); err == nil {
+						if _, err = s.InsertSession(t.Context(), x, 0); err == nil {
 							err = s.EndSession(t.Context(), x.Hash)
 						}
 					case 3:

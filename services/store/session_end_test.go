@@ -167,7 +167,7 @@ func TestSignInAgainstPasswordChange(t *testing.T) {
 			insert(t, s, old)
 			next.ID = old.ID
 			var wg sync.WaitGroup
-			wg.Go(func() { _ = instances[1].InsertSession(t.Context(), signIn, 3) })
+			wg.Go(func() { _, _ = instances[1].InsertSession(t.Context(), signIn, 3) })
 			wg.Go(func() {
 				if err := s.ChangePassword(t.Context(), user.ID, 1, "new", next); err != nil {
 					t.Error(err)

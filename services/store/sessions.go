@@ -51,18 +51,18 @@ func scanSession(row scanner) (models.Session, error) {
 // epoch is still that of the session, which the caller read in the same row as
 // the password; otherwise models.ErrStale. User.ID "" is nobody signed in. If
 // the user then has more than maxPerUser live sessions, the oldest others end,
-// with one entry each in the revocation log; 0 is no limit.
-func (s *Store) InsertSession(ctx context.Context, x models.Session, maxPerUser int) error {
+// with one entry each in the revocation log, and are counted; 0 is no limit.
+func (s *Store) InsertSession(ctx context.Context, x models.Session, maxPerUser int) (ended int, err error) {
 	ctx, cancel := s.bound(ctx)
 	defer cancel()
 	if x.User.ID == "" {
-		return failed("insert session", insertSession(ctx, s.write, nil, x))
+		return 0, failed("insert session", insertSession(ctx, s.write, nil, x))
 	}
 	user, err := parseID(x.User.ID)
 	if err != nil {
-		return failed("insert session", models.ErrStale)
+		return 0, failed("insert session", models.ErrStale)
 	}
-	return failed("insert session of user "+x.User.ID, s.transact(ctx, func(tx *sql.Tx) error {
+	err = s.transact(ctx, func(tx *sql.Tx) error {
 		// With the row locked, the epoch cannot change before the session is
 		// there, and sign-ins of one user take turns: two at once would exceed
 		// the limit.
@@ -76,12 +76,14 @@ func (s *Store) InsertSession(ctx context.Context, x models.Session, maxPerUser 
 		if err := insertSession(ctx, tx, &user, x); err != nil {
 			return err
 		}
-		ended, err := s.endOldest(ctx, tx, user, x.Hash, maxPerUser)
+		oldest, err := s.endOldest(ctx, tx, user, x.Hash, maxPerUser)
 		if err != nil {
 			return err
 		}
-		return s.log(ctx, tx, ended...)
-	}))
+		ended = len(oldest)
+		return s.log(ctx, tx, oldest...)
+	})
+	return ended, failed("insert session of user "+x.User.ID, err)
 }
 
 func insertSession(ctx context.Context, q querier, user *int64, x models.Session) error {

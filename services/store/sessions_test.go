@@ -27,7 +27,7 @@ func session(user models.User, name string) models.Session {
 func insert(t *testing.T, s *store.Store, sessions ...models.Session) {
 	t.Helper()
 	for _, x := range sessions {
-		check(t, s.InsertSession(t.Context(), x, 0))
+		must(s.InsertSession(t.Context(), x, 0))
 	}
 }
 
@@ -176,18 +176,18 @@ func TestInsertNeedsTheCurrentEpoch(t *testing.T) {
 		user := newUser(t, s, "ann@example.com")
 		x := session(user, "x")
 		check(t, s.EndUserSessions(t.Context(), user.ID)) // between password check and insert
-		wantError(t, s.InsertSession(t.Context(), x, 0), models.ErrStale)
+		wantError(t, errorOf(s.InsertSession(t.Context(), x, 0)), models.ErrStale)
 		x.Epoch = 2
 		insert(t, s, x)
 		must(s.UpdateUser(t.Context(), user.ID, models.UserPatch{Disabled: ptr(true)}))
 		y := session(user, "y")
 		y.Epoch = 3
-		wantError(t, s.InsertSession(t.Context(), y, 0), models.ErrStale)
+		wantError(t, errorOf(s.InsertSession(t.Context(), y, 0)), models.ErrStale)
 		check(t, s.DeleteUser(t.Context(), user.ID))
-		wantError(t, s.InsertSession(t.Context(), y, 0), models.ErrStale)
+		wantError(t, errorOf(s.InsertSession(t.Context(), y, 0)), models.ErrStale)
 		for _, id := range badIDs[1:] {
 			y.User.ID = id
-			wantError(t, s.InsertSession(t.Context(), y, 0), models.ErrStale)
+			wantError(t, errorOf(s.InsertSession(t.Context(), y, 0)), models.ErrStale)
 		}
 	})
 }
@@ -203,7 +203,7 @@ func TestOldestSessionsEnd(t *testing.T) {
 			x := session(user, fmt.Sprint(len(all)))
 			x.CreatedAt = start.Add(time.Duration(len(all)) * time.Second)
 			all = append(all, x)
-			check(t, s.InsertSession(t.Context(), x, most))
+			must(s.InsertSession(t.Context(), x, most))
 		}
 		expired := session(user, "expired") // takes no place
 		expired.CreatedAt, expired.IdleAt = start.Add(time.Hour), start.Add(-time.Second)
@@ -240,7 +240,7 @@ func TestConcurrentSignInsKeepTheLimit(t *testing.T) {
 			for i := range 16 {
 				wg.Go(func() {
 					x := session(user, fmt.Sprint(round, "-", i))
-					if err := instances[i%2].InsertSession(t.Context(), x, 5); err != nil {
+					if _, err := instances[i%2].InsertSession(t.Context(), x, 5); err != nil {
 						t.Error(err)
 					}
 				})

@@ -1,0 +1,58 @@
+package services
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"gatehouse/models"
+)
+
+const quickUpdateTTL = 60 * time.Second
+
+// QuickUpdateOptions says how QuickUpdate goes about it; the fields are as in
+// ProcessLockOptions.
+type QuickUpdateOptions struct {
+	Wait    time.Duration
+	IfMatch *models.IfMatch
+	Allowed func(ctx context.Context) error
+}
+
+// QuickUpdate changes the named fields under a lock of its own, which it waits
+// for, and tries again while wait lasts if somebody wrote without a lock.
+func (p *Processes) QuickUpdate(ctx context.Context, user models.UserRef, id string, opt QuickUpdateOptions, patch models.ProcessPatch) (process models.Process, degraded bool, err error) {
+	if _, err := p.store.Process(ctx, id); err != nil {
+		return models.Process{}, false, err
+	}
+	deadline := time.Now().Add(opt.Wait)
+	lock, err := p.acquire(ctx, opt.Wait, LockRequest{
+		Resource: Resource(id), TTL: quickUpdateTTL,
+		Holder: models.Holder{UserID: user.ID, Email: user.Email, Reason: "quick update"},
+	}, nil)
+	if err != nil {
+		return models.Process{}, false, err
+	}
+	defer p.locks.releaseAfter(ctx, lock.LockClaim)
+	if err := allowedAfter(ctx, opt.Wait, opt.Allowed); err != nil {
+		return models.Process{}, lock.Degraded, err
+	}
+	ctx = context.WithoutCancel(ctx) // what may end a wait must not cut off a write
+	for {
+		process, err = p.patch(ctx, user, id, lock, opt.IfMatch, patch)
+		if !errors.Is(err, models.ErrVersionConflict) || !time.Now().Before(deadline) {
+			return process, lock.Degraded, err
+		}
+	}
+}
+
+func (p *Processes) patch(ctx context.Context, user models.UserRef, id string, lock Lock, match *models.IfMatch, patch models.ProcessPatch) (models.Process, error) {
+	current, err := p.store.Process(ctx, id)
+	if err != nil {
+		return models.Process{}, err
+	}
+	if !match.Matches(current.Version) {
+		return models.Process{}, &models.ConflictError{Reason: models.ErrPreconditionFailed, Current: current}
+	}
+	// The version read under this grant, not last_grant: nobody shares the grant.
+	return p.store.UpdateProcess(ctx, id, user.ID, patch.Apply(current), models.WriteGuard{Grant: lock.Grant, GrantedVersion: current.Version})
+}

@@ -1,0 +1,53 @@
+package services_test
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"gatehouse/models"
+	"gatehouse/services"
+	"gatehouse/services/servicestest"
+)
+
+// What the limit per user ends is over here at once, and elsewhere far sooner than
+// the next poll.
+func TestSessionLimitIsToldToOtherInstances(t *testing.T) {
+	both := startSessions(t, 2, servicestest.StartRedis(t), services.SessionOptions{MaxPerUser: 1})
+	here, there := both[0], both[1]
+	ann := signUp(t, here.db, "ann@example.com")
+	servicestest.Eventually(t, 5*time.Second, func() bool { return here.redis.Available() && there.redis.Available() }, "no Redis")
+	token, _ := signIn(t, here, ann)
+	const rounds = 6
+	var slow int
+	for range rounds {
+		mustGet(t, there, token)
+		old := token
+		token, _ = signIn(t, here, ann)
+		refused(t, here, old)
+		ended := time.Now()
+		servicestest.Eventually(t, revokeBound, func() bool {
+			_, err := there.Get(t.Context(), old)
+			return errors.Is(err, models.ErrNotFound)
+		}, "an ended session lives elsewhere")
+		if time.Since(ended) > 150*time.Millisecond {
+			slow++
+		}
+	}
+	if slow > 1 { // by chance a poll comes in time: about one in seven times
+		t.Errorf("%d of %d took longer than 150 ms: the other instance was not told", slow, rounds)
+	}
+}
+
+func TestSessionLimitIsInTheAudit(t *testing.T) {
+	a := newAccounts(t, 1000)
+	for range 21 { // one more than the default limit
+		if _, _, err := a.SignIn(t.Context(), "alice@example.com", password, from("192.0.2.1")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	told, err := a.AuditPage(t.Context(), models.AuditSessionRevoked, models.Page{Limit: 50})
+	if err != nil || len(told.Items) != 1 || told.Items[0].Actor != "alice@example.com" {
+		t.Errorf("%+v, %v", told.Items, err)
+	}
+}
