@@ -1,8 +1,13 @@
 package main
 
 import (
+	"encoding/base64"
+	"fmt"
 	"net/http"
+	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -113,4 +118,44 @@ func TestLeasesAreReturnedOnShutdown(t *testing.T) {
 		t.Error(err)
 	}
 	wants(60)
+}
+
+// Guesses sent at once are counted before any is looked up; a good token counts
+// nothing against its address, warm or not.
+func TestGuessesAtOnceAreCounted(t *testing.T) {
+	const limit = 20
+	path := filepath.Join(t.TempDir(), "test.db")
+	warm := startApp(t, map[string]string{"DATABASE_URL": path})
+	tokens := []string{}
+	for range 3 {
+		tokens = append(tokens, warm.signIn(t, "alice@example.com"))
+	}
+	a := startApp(t, map[string]string{"DATABASE_URL": path, "RATE_LIMIT_MAX": fmt.Sprint(limit)})
+	for _, token := range tokens { // this instance has not seen them
+		if w := a.do(http.MethodGet, "/api/v1/auth/session", "", "Authorization", "Bearer "+token); w.Code != http.StatusOK || !strings.Contains(w.Header().Get("RateLimit"), `"api"`) {
+			t.Fatalf("%d %v", w.Code, w.Header())
+		}
+	}
+	var looked, refused atomic.Int64
+	var wg sync.WaitGroup
+	for i := range 5 * limit {
+		wg.Go(func() {
+			guess := base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, "%032d", i))
+			switch w := a.do(http.MethodGet, "/api/v1/auth/session", "", "Authorization", "Bearer "+guess); w.Code {
+			case http.StatusUnauthorized:
+				looked.Add(1)
+			case http.StatusTooManyRequests:
+				refused.Add(1)
+			default:
+				t.Errorf("%d %s", w.Code, w.Body)
+			}
+		})
+	}
+	wg.Wait()
+	if looked.Load() != limit || refused.Load() != 4*limit {
+		t.Errorf("%d guesses looked up and %d refused, want %d and %d", looked.Load(), refused.Load(), limit, 4*limit)
+	}
+	if metrics := a.do(http.MethodGet, "/metrics", "").Body.String(); !strings.Contains(metrics, fmt.Sprintf(`gatehouse_session_reads_total{source="none"} %d`, limit)) {
+		t.Error("more guesses were looked up than allowed")
+	}
 }

@@ -158,7 +158,7 @@ func (h *Handlers) logout(c *gin.Context) {
 		return
 	}
 	if middleware.FromCookie(c) {
-		h.Cookie.ClearCookie(c.Writer)
+		h.clearBrowser(c)
 	}
 	c.Status(http.StatusNoContent)
 }

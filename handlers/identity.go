@@ -15,28 +15,30 @@ import (
 )
 
 // refuseFlood refuses an address that is over the anonymous limit before its
-// token is looked up, so that guessing tokens costs the database nothing. A
-// token that this instance knows is no guess.
+// token is looked up, so that guessing tokens costs the database nothing. A guess
+// counts first, or as many as are sent at once would pass; limitRate gives back what
+// a good token counted. A token that this instance knows is no guess.
 func (h *Handlers) refuseFlood(c *gin.Context) {
 	token := middleware.TokenFrom(c)
 	if token == "" || h.Sessions.Known(token) {
 		return
 	}
-	hit := models.Hit{Policy: h.Anonymous, Key: middleware.ByClientIP(c)}
-	decision, denied := h.Limiter.Denied(hit)
-	decisions := []models.Decision{decision}
-	if !denied {
-		var err error
-		if decisions, err = h.Limiter.Peek(c.Request.Context(), h.Anonymous.Name, hit); err != nil {
-			middleware.MarkDegraded(c, middleware.DegradedRateLimit)
-			h.fail(c, err)
-			return
-		}
+	hit := models.Hit{Policy: h.Anonymous, Key: middleware.ByClientIP(c), Cost: 1}
+	decisions, err := h.Limiter.Take(c.Request.Context(), h.Anonymous.Name, hit)
+	if err != nil {
+		middleware.MarkDegraded(c, middleware.DegradedRateLimit)
+		h.fail(c, err)
+		return
 	}
 	if slices.ContainsFunc(decisions, func(d models.Decision) bool { return !d.Allowed }) {
 		middleware.RefuseQuota(c, decisions)
+		return
 	}
+	c.Set(guessKey{}, decisions)
 }
+
+// guessKey is where refuseFlood leaves what it counted.
+type guessKey struct{}
 
 // limitRate counts a request against its user, or against its address if it has
 // no valid session. When nobody can say which, it is refused anyway.
@@ -44,11 +46,23 @@ func (h *Handlers) limitRate() gin.HandlerFunc {
 	byUser := middleware.RateLimit(h.Limiter, middleware.Policy{Policy: h.API, Key: middleware.ByUser, Tier: middleware.Role})
 	byAddress := middleware.RateLimit(h.Limiter, middleware.Policy{Policy: h.Anonymous, Key: middleware.ByClientIP})
 	return func(c *gin.Context) {
+		var counted []models.Decision
+		if guess, ok := c.Get(guessKey{}); ok {
+			counted = guess.([]models.Decision)
+		}
 		_, signedIn := middleware.SessionFrom(c)
+		if len(counted) > 0 && (signedIn || middleware.SessionError(c) != nil) { // no guess, or nobody can say
+			if err := h.Limiter.Refund(c.Request.Context(), counted...); err != nil {
+				_ = c.Error(err) // it ends with its window
+			}
+		}
 		switch {
 		case signedIn:
 			byUser(c)
-		case middleware.SessionError(c) == nil:
+		case middleware.SessionError(c) != nil:
+		case len(counted) > 0:
+			middleware.WriteDecisions(c, counted)
+		default:
 			byAddress(c)
 		}
 	}

@@ -57,7 +57,12 @@ func (h *Handlers) signOutForm(c *gin.Context) {
 			return
 		}
 	}
+	h.clearBrowser(c)
+	c.Redirect(http.StatusSeeOther, "/?signed-out=1")
+}
+
+// clearBrowser makes a browser forget the cookie and what else it kept.
+func (h *Handlers) clearBrowser(c *gin.Context) {
 	h.Cookie.ClearCookie(c.Writer)
 	c.Header("Clear-Site-Data", `"cache", "storage"`)
-	c.Redirect(http.StatusSeeOther, "/?signed-out=1")
 }

@@ -96,7 +96,8 @@ type SessionStore interface {
 //
 // A copy in memory is kept fresh by Redis, which tells of a change, for at most
 // 10 min; without that it is good for 2 s. Values saved through one instance are
-// seen by the others at most 2 s later, also if Redis cannot be reached from there.
+// seen by the others at most 2 s later, also if Redis cannot be reached from there;
+// if Redis lost them, by failing over or coming back from a dump, in at most 10 min.
 //
 // Without Redis everything works, with one database query per session and
 // instance every 2 s. Without the database, copies count for 2 s more; then every

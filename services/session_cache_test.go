@@ -210,19 +210,6 @@ func TestSessionSurvivesRedis(t *testing.T) {
 	servicestest.Eventually(t, 2*time.Second, func() bool { return !b.Degraded() }, "still degraded")
 }
 
-func TestSessionTokenIsNotStored(t *testing.T) {
-	server := servicestest.StartRedis(t)
-	i := startSessions(t, 1, server, services.SessionOptions{})[0]
-	token, s := signIn(t, i, signUp(t, i.db, "ann@example.com"))
-	servicestest.Eventually(t, 2*time.Second, func() bool {
-		_ = mustGet(t, i, token)
-		return server.Do("KEYS", "*session:*") != ""
-	}, "no copy in Redis")
-	if keys := server.Do("KEYS", "*session:*"); keys != "test:session:"+s.Hash {
-		t.Errorf("keys = %q", keys)
-	}
-}
-
 // A database that hangs is told within its timeout; nobody is signed out by it,
 // and nobody gets in.
 func TestSessionDatabaseFrozen(t *testing.T) {

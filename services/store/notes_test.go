@@ -52,7 +52,7 @@ func TestLogMarks(t *testing.T) {
 	})
 }
 
-// PostgreSQL tells who listens, also after its server was restarted.
+// PostgreSQL tells who listens.
 func TestWatchRevocations(t *testing.T) {
 	s := open(t, servicestest.StartPostgres(t))
 	ctx, stop := context.WithCancel(t.Context())
