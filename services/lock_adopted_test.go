@@ -3,6 +3,8 @@ package services
 import (
 	"io"
 	"log/slog"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -60,4 +62,110 @@ func openLockerAt(t *testing.T, addr string) *Locker {
 	t.Cleanup(func() { _ = redis.Close(t.Context()) })
 	redis.WaitReady(t.Context())
 	return NewLocker(redis, &LockerOptions{OnRedisDown: models.OnRedisDownOpen, Logger: log})
+}
+
+// The instance that ended a grant without Redis and the one that extended it without
+// Redis return one after the other to a server that no longer has it: neither does the
+// one know of the other, nor can the server tell that it was not lost.
+func TestLockEndedInAnOutageIsNotClaimedByOneThatExtendedIt(t *testing.T) {
+	for how, end := range map[string]func(*Locker, Lock) error{
+		"release": func(l *Locker, lock Lock) error { _, err := l.Release(t.Context(), lock.LockClaim); return err },
+		"force": func(l *Locker, lock Lock) error {
+			_, err := l.ForceRelease(t.Context(), lock.Resource, nil)
+			return err
+		},
+	} {
+		for server, lose := range map[string]func(*testing.T, *servicestest.RedisServer){
+			"emptied": func(_ *testing.T, server *servicestest.RedisServer) { server.Do("FLUSHALL") },
+			"lease over": func(t *testing.T, server *servicestest.RedisServer) {
+				servicestest.Eventually(t, 3*time.Second, func() bool {
+					return strings.TrimSpace(server.Do("KEYS", "*lock:process:1")) == ""
+				}, "the lease does not end in Redis")
+			},
+		} {
+			t.Run(how+"/"+server, func(t *testing.T) {
+				server := servicestest.StartRedis(t)
+				makersWay, extendersWay := servicestest.NewProxy(t, server.Addr), servicestest.NewProxy(t, server.Addr)
+				maker, extender := openLockerAt(t, makersWay.Addr), openLockerAt(t, extendersWay.Addr)
+				lock, err := maker.TryAcquire(t.Context(), LockRequest{Resource: "process:1", TTL: time.Second})
+				if err != nil {
+					t.Fatal(err)
+				}
+				makersWay.Cut()
+				extendersWay.Cut()
+				servicestest.Eventually(t, time.Second, func() bool { return !maker.redis.Available() && !extender.redis.Available() }, "Redis still counts as available")
+				if _, err := extender.Extend(t.Context(), lock.LockClaim, time.Minute); err != nil {
+					t.Fatal(err)
+				}
+				if err := end(maker, lock); err != nil {
+					t.Fatal(err)
+				}
+				lose(t, server)
+				makersWay.Restore()
+				servicestest.Eventually(t, 2*time.Second, maker.redis.Available, "the maker is not back")
+				extendersWay.Restore()
+				servicestest.Eventually(t, 2*time.Second, extender.redis.Available, "the extender is not back")
+				if s, err := maker.Status(t.Context(), lock.Resource); err != nil || s.Held {
+					t.Errorf("locked for nobody: %+v, %v", s, err)
+				}
+			})
+		}
+	}
+}
+
+// A force that Redis has not seen is owed as long as anybody can claim the grant, and no
+// longer.
+func TestLockForceIsOwedAsLongAsTheGrantCanBeClaimed(t *testing.T) {
+	for later, want := range map[time.Duration]int{2 * time.Minute: 1, time.Hour + 2*time.Minute: 0} {
+		start := time.Now()
+		wall := start
+		table := newLockTable(time.Hour, func() time.Time { return wall })
+		claim := LockClaim{Resource: "process:1", Grant: "g", Token: "t"}
+		if _, refused := table.acquire(start, claim, models.Holder{}, time.Second, false); refused != nil {
+			t.Fatal(refused)
+		}
+		if _, err := table.force(start, "process:1", nil, ""); err != nil {
+			t.Fatal(err)
+		}
+		wall = start.Add(later)
+		table.sweep(wall)
+		if got := len(table.forced); got != want {
+			t.Errorf("after %v %d forces are owed, want %d", later, got, want)
+		}
+	}
+}
+
+// Whether a lease ended by itself is known before it is claimed, however many others
+// of the shard did before it.
+func TestLockIsClaimedBehindManyLeasesThatEnded(t *testing.T) {
+	server := servicestest.StartRedis(t)
+	proxy := servicestest.NewProxy(t, server.Addr)
+	l := openLockerAt(t, proxy.Addr)
+	shard := shardOf("process:1")
+	for i, others := 2, 0; others < 150; i++ {
+		if resource := "process:" + strconv.Itoa(i); shardOf(resource) == shard {
+			if _, err := l.TryAcquire(t.Context(), LockRequest{Resource: resource, TTL: time.Second}); err != nil {
+				t.Fatal(err)
+			}
+			others++
+		}
+	}
+	lock, err := l.TryAcquire(t.Context(), LockRequest{Resource: "process:1", TTL: time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy.Cut()
+	servicestest.Eventually(t, time.Second, func() bool { return !l.redis.Available() }, "Redis still counts as available")
+	if _, err := l.Extend(t.Context(), lock.LockClaim, time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	servicestest.Eventually(t, 3*time.Second, func() bool { return strings.TrimSpace(server.Do("KEYS", "*lock:*")) == "" }, "the leases do not end in Redis")
+	if left := strings.TrimSpace(server.Do("ZCARD", l.keys[shard].index)); left != "151" {
+		t.Fatalf("%s leases to pass on: nothing is proven", left)
+	}
+	proxy.Restore()
+	servicestest.Eventually(t, 2*time.Second, l.redis.Available, "not back")
+	if degraded, err := l.Check(t.Context(), lock.LockClaim); err != nil || degraded {
+		t.Errorf("lost, and nobody took it: %v, %v", degraded, err)
+	}
 }

@@ -245,7 +245,8 @@ func (l *Locker) keepExtending(ctx context.Context, lease *lockLease) {
 			lease.revoke()
 			return
 		case err != nil:
-			next.Reset(min(lease.req.TTL/10, time.Second))
+			// Sooner when little is left, or one failed call would cost a short rest of a lease.
+			next.Reset(min(lease.req.TTL/10, time.Second, max(time.Until(lock.ends)/4, 5*time.Millisecond)))
 			continue
 		}
 		lease.extended(extended.ends)

@@ -37,14 +37,11 @@ func (l *Locker) catchUp(ctx context.Context) {
 func (l *Locker) settle(ctx context.Context) {
 	owed, forced := l.table.owes()
 	for _, owed := range owed {
-		args := []string{proofOf(owed.claim)}
-		switch {
-		case owed.attempt:
-			args = append(args, givesUp)
-		case owed.foreign:
-			args = append(args, milliseconds(time.Until(owed.until)))
+		others := milliseconds(time.Until(owed.until))
+		if owed.attempt {
+			others = givesUp
 		}
-		if _, err := l.run(ctx, l.scripts.release, owed.claim.Resource, args...); err == nil {
+		if _, err := l.run(ctx, l.scripts.release, owed.claim.Resource, proofOf(owed.claim), others); err == nil {
 			l.table.paid(owed.claim.Grant)
 		}
 	}

@@ -46,9 +46,6 @@ type localWaiter struct {
 type owedRelease struct {
 	claim LockClaim
 	until time.Time
-	// foreign: another instance made the grant, without Redis, perhaps, and would
-	// claim it when Redis returns.
-	foreign bool
 	attempt bool // nobody may have had the grant answered
 }
 
@@ -261,14 +258,14 @@ func (t *lockTable) endLocked(resource, grant string) {
 	}
 }
 
-// oweRelease keeps a release for when Redis returns.
+// oweRelease keeps a release for when Redis returns. Until nobody can ask about the
+// grant it is remembered there then: an instance that extended it without Redis would
+// claim it.
 func (t *lockTable) oweRelease(claim LockClaim) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.sweep(time.Now())
-	l := t.locks[claim.Resource]
-	made := l != nil && l.lock.Grant == claim.Grant && l.made
-	t.owed[claim.Grant] = owedRelease{claim: claim, until: time.Now().Add(t.maxHold), foreign: !made}
+	t.owed[claim.Grant] = owedRelease{claim: claim, until: time.Now().Add(t.maxHold)}
 }
 
 // oweAttempt keeps the end of an attempt that Redis may have granted, although it
@@ -390,7 +387,7 @@ func (t *lockTable) sweep(now time.Time) {
 		}
 	}
 	for grant, status := range t.forced {
-		if t.wall().Sub(status.ExpiresAt) > 0 { // Redis has let it go by itself
+		if t.wall().Sub(status.ExpiresAt) > t.maxHold { // nobody can claim it any more
 			delete(t.forced, grant)
 		}
 	}

@@ -104,7 +104,7 @@ func NewRedis(opt RedisOptions) *Redis {
 		ready:     make(chan struct{}),
 		deadlines: newDeadlines(opt.Timeout),
 	}
-	r.lane = newLane(r.opt.Client)
+	r.lane = newLane(r.opt.Client, opt.Timeout)
 	r.live.watch(&r.opt.Client, r.letOthersWrite)
 	calls := promauto.With(opt.Metrics).NewCounterVec(prometheus.CounterOpts{
 		Name: "gatehouse_redis_calls_total",

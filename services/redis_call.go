@@ -93,6 +93,7 @@ func (r *Redis) send(ctx context.Context, client *rueidis.Client, allowed time.D
 			return r.onShared(ctx, c, fn)
 		})
 		if _, replied := rueidis.IsRedisErr(err); (err == nil || replied) && (*client).Mode() != rueidis.ClientModeCluster {
+			r.lane.distrust() // what took the connection may have taken the lane's
 			r.live.served(lost)
 		}
 		return msg, err

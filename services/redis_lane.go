@@ -3,6 +3,7 @@ package services
 import (
 	"context"
 	"sync/atomic"
+	"time"
 
 	"github.com/redis/rueidis"
 )
@@ -25,8 +26,10 @@ type lane struct {
 	answered atomic.Uint64 // as it was before the last call that was answered
 }
 
-func newLane(opt rueidis.ClientOption) *lane {
+// newLane is a lane for calls that end within timeout, not yet connected.
+func newLane(opt rueidis.ClientOption, timeout time.Duration) *lane {
 	l := &lane{opt: opt}
+	l.opt.ConnWriteTimeout = max(opt.ConnWriteTimeout, 2*timeout) // here it bounds the reply as well
 	l.opt.AlwaysPipelining = false
 	l.opt.DisableCache = true // tracking needs a goroutine that reads
 	l.opt.ForceSingleClient = true
@@ -41,8 +44,13 @@ func (l *lane) take() rueidis.Client {
 	if !l.live.now() || l.answered.Load() != l.left.Load() || !l.busy.CompareAndSwap(false, true) {
 		return nil
 	}
+	client := l.client.Load()
+	if client == nil {
+		l.free()
+		return nil
+	}
 	l.used.Store(true)
-	return *l.client.Load()
+	return *client
 }
 
 func (l *lane) free() { l.busy.Store(false) }
@@ -62,8 +70,8 @@ func (l *lane) followed(before uint64, err error) {
 func (l *lane) distrust() { l.live.lost.Add(1) }
 
 // keep connects the lane anew if it is not connected, and notices when it no longer
-// is. It returns when that has come to an end, and not much after ctx.
-func (l *lane) keep(ctx context.Context) {
+// serves. It returns when that has come to an end, and not much after ctx.
+func (l *lane) keep(ctx context.Context, ask func(context.Context, rueidis.Client) rueidis.RedisResult) {
 	if (l.live.now() && l.used.Swap(false)) || !l.busy.CompareAndSwap(false, true) {
 		return
 	}
@@ -81,9 +89,12 @@ func (l *lane) keep(ctx context.Context) {
 		client = &connected
 		l.client.Store(client)
 	}
-	if (*client).Do(ctx, (*client).B().Ping().Build()).Error() == nil {
-		l.live.served(lost)
+	if ask(ctx, *client).Error() != nil {
+		(*client).Close()
+		l.client.Store(nil)
+		return
 	}
+	l.live.served(lost)
 }
 
 // close ends the connection; no call is under way any more.

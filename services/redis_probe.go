@@ -56,11 +56,7 @@ func (r *Redis) probe(ctx context.Context) error {
 		r.client.Store(&connected)
 		client = &connected
 	}
-	// A write, so that a full or read-only server counts as away.
-	_, err := r.send(ctx, client, r.opt.Timeout, func(ctx context.Context, c rueidis.Client) rueidis.RedisResult {
-		return c.Do(ctx, c.B().Set().Key(r.Key("probe")).Value("1").Px(time.Minute).Build())
-	})
-	if err != nil {
+	if _, err := r.send(ctx, client, r.opt.Timeout, r.whetherItServes); err != nil {
 		return err
 	}
 	if !r.breaker.IsClosed() {
@@ -70,7 +66,7 @@ func (r *Redis) probe(ctx context.Context) error {
 		r.spawn(func(ctx context.Context) {
 			ctx, cancel := context.WithTimeout(ctx, r.opt.Timeout)
 			defer cancel()
-			r.lane.keep(ctx)
+			r.lane.keep(ctx, r.whetherItServes)
 		})
 	}
 	if r.breaker.IsClosed() {
@@ -85,6 +81,11 @@ func (r *Redis) probe(ctx context.Context) error {
 		r.spawn(r.warnAboutEviction)
 	}
 	return nil
+}
+
+// whetherItServes is a write, so that a full or read-only server counts as away.
+func (r *Redis) whetherItServes(ctx context.Context, c rueidis.Client) rueidis.RedisResult {
+	return c.Do(ctx, c.B().Set().Key(r.Key("probe")).Value("1").Px(time.Minute).Build())
 }
 
 func (r *Redis) recover(ctx context.Context) {

@@ -10,7 +10,7 @@ if ARGV[2] == '1' then
   redis.call('ZADD', prefix .. 'instances', now, ARGV[1])
   redis.call('PEXPIRE', prefix .. 'instances', 60000)
 end
-lapse()
+lapse(100)
 local answer = {redis.call('GET', highest) or '', redis.call('GET', prefix .. 'forced') or '0', string.format('%d', now), ''}
 local soonest
 for i = 3, #ARGV do

@@ -182,11 +182,11 @@ local function look_at(resource)
   KEYS[2] = prefix .. 'queue:' .. resource
 end
 
--- Passes on the locks of the shard whose lease has ended by itself. They alone are in the index then: what ends a
--- lock takes it out. Somebody may have taken one already.
-local function lapse()
+-- Passes on the locks of the shard whose lease has ended by itself, at most so many; -1: all. They alone are in the
+-- index then: what ends a lock takes it out. Somebody may have taken one already.
+local function lapse(most)
   local key, queue = KEYS[1], KEYS[2]
-  for _, grant in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now, 'LIMIT', 0, 100)) do
+  for _, grant in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now, 'LIMIT', 0, most)) do
     look_at(resource_of(grant))
     local lock = current()
     if not (lock and lock.grant == grant) then

@@ -2,6 +2,9 @@
 -- ARGV[1] -> only if the fence is this one; '' forces any
 -- ARGV[2] -> only if the grant is this one; '' forces any
 -- returns the reply with the lock that was and "instance id" of the next holder; code 1: forced, 0: free, 2: another grant
+if ARGV[2] ~= '' then
+  redis.call('SET', ended(ARGV[2]), '1', 'PX', LONGEST) -- an instance may have the grant without Redis, and claim it
+end
 local lock = current()
 if not lock then
   return reply(0, nil, 0)
