@@ -44,8 +44,8 @@ type localWaiter struct {
 }
 
 type owedRelease struct {
-	claim LockClaim
-	until time.Time
+	claim   LockClaim
+	until   time.Time
 	attempt bool // nobody may have had the grant answered
 }
 

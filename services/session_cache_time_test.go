@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -248,17 +249,25 @@ func TestSessionCleanUp(t *testing.T) {
 func TestSessionCleanUpIsSpread(t *testing.T) {
 	inFakeTime(t, 1, services.SessionOptions{}, func(t *testing.T, all []sessionInstance) {
 		db := all[0].db
+		var mu sync.Mutex
 		var asked []string
 		goOn := func(after string) string {
+			mu.Lock()
+			defer mu.Unlock()
 			asked = append(asked, after)
 			return fmt.Sprint("part ", len(asked)) // there is always more
 		}
 		db.cleanUp.Store(&goOn)
 		pass(91 * time.Second) // a round begins every 30 to 90 s
-		if n := len(asked); n < 20 || n > 60 || n%20 != 0 {
+		mu.Lock()
+		n := len(asked)
+		mu.Unlock()
+		if n < 20 || n > 60 || n%20 != 0 {
 			t.Fatalf("%d parts were looked at in at most three rounds", n)
 		}
 		pass(90 * time.Second)
+		mu.Lock()
+		defer mu.Unlock()
 		for i, after := range asked[1:] {
 			if want := fmt.Sprint("part ", i+1); after != want {
 				t.Fatalf("part %d goes on after %q, want %q", i+1, after, want)
