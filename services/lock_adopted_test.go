@@ -17,6 +17,7 @@ import (
 // An instance that is cut off takes over what it extends. What ended meanwhile where
 // it was granted stays ended: it would be locked for nobody.
 func TestLockAdoptedThenEndedElsewhereStaysEnded(t *testing.T) {
+	t.Parallel()
 	for _, how := range []string{"release", "force"} {
 		t.Run(how, func(t *testing.T) {
 			server := servicestest.StartRedis(t)
@@ -68,6 +69,7 @@ func openLockerAt(t *testing.T, addr string) *Locker {
 // Redis return one after the other to a server that no longer has it: neither does the
 // one know of the other, nor can the server tell that it was not lost.
 func TestLockEndedInAnOutageIsNotClaimedByOneThatExtendedIt(t *testing.T) {
+	t.Parallel()
 	for how, end := range map[string]func(*Locker, Lock) error{
 		"release": func(l *Locker, lock Lock) error { _, err := l.Release(t.Context(), lock.LockClaim); return err },
 		"force": func(l *Locker, lock Lock) error {
@@ -75,7 +77,7 @@ func TestLockEndedInAnOutageIsNotClaimedByOneThatExtendedIt(t *testing.T) {
 			return err
 		},
 	} {
-		for server, lose := range map[string]func(*testing.T, *servicestest.RedisServer){
+		for after, lose := range map[string]func(*testing.T, *servicestest.RedisServer){
 			"emptied": func(_ *testing.T, server *servicestest.RedisServer) { server.Do("FLUSHALL") },
 			"lease over": func(t *testing.T, server *servicestest.RedisServer) {
 				servicestest.Eventually(t, 3*time.Second, func() bool {
@@ -83,7 +85,7 @@ func TestLockEndedInAnOutageIsNotClaimedByOneThatExtendedIt(t *testing.T) {
 				}, "the lease does not end in Redis")
 			},
 		} {
-			t.Run(how+"/"+server, func(t *testing.T) {
+			t.Run(how+"/"+after, func(t *testing.T) {
 				server := servicestest.StartRedis(t)
 				makersWay, extendersWay := servicestest.NewProxy(t, server.Addr), servicestest.NewProxy(t, server.Addr)
 				maker, extender := openLockerAt(t, makersWay.Addr), openLockerAt(t, extendersWay.Addr)
@@ -138,6 +140,7 @@ func TestLockForceIsOwedAsLongAsTheGrantCanBeClaimed(t *testing.T) {
 // Whether a lease ended by itself is known before it is claimed, however many others
 // of the shard did before it.
 func TestLockIsClaimedBehindManyLeasesThatEnded(t *testing.T) {
+	t.Parallel()
 	server := servicestest.StartRedis(t)
 	proxy := servicestest.NewProxy(t, server.Addr)
 	l := openLockerAt(t, proxy.Addr)

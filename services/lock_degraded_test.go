@@ -298,6 +298,7 @@ func TestWithLockExtendsAndReleases(t *testing.T) {
 }
 
 func TestWithLockTellsWhenTheLockIsLost(t *testing.T) {
+	t.Parallel()
 	lose := map[services.LockLost]func(*servicestest.RedisServer, *services.Locker){
 		services.LostRevoked: func(_ *servicestest.RedisServer, l *services.Locker) {
 			_, _ = l.ForceRelease(context.Background(), "process:1", nil)

@@ -57,6 +57,7 @@ func TestLockExpiredIsToldOnceForEachGrant(t *testing.T) {
 
 // Redis has let the lease go by itself meanwhile, in the same epoch.
 func TestLockExtendedThroughAnOutageLongerThanItsLease(t *testing.T) {
+	t.Parallel()
 	for _, how := range []string{"once", "again and again"} {
 		t.Run(how, func(t *testing.T) {
 			server := servicestest.StartRedis(t)
@@ -93,6 +94,7 @@ func TestLockExtendedThroughAnOutageLongerThanItsLease(t *testing.T) {
 // Ended by somebody, and not by itself: the instance that extended it without Redis
 // does not bring it back, although nobody has it and the old lease is long over.
 func TestLockEndedElsewhereInAnOutageLongerThanItsLease(t *testing.T) {
+	t.Parallel()
 	for how, end := range map[string]func(*services.Locker, services.Lock) error{
 		"forced": func(l *services.Locker, _ services.Lock) error {
 			_, err := l.ForceRelease(t.Context(), "process:1", nil)

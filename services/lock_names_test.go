@@ -14,6 +14,7 @@ import (
 // Names and holders are text of the caller's; the scripts find the parts of a grant
 // by their lengths. The embedded server has a Lua of its own.
 func TestLockNames(t *testing.T) {
+	t.Parallel()
 	for _, backend := range []string{"redis-server", "embedded"} {
 		t.Run(backend, func(t *testing.T) {
 			redis := redisOf(t, backend)

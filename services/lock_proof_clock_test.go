@@ -17,6 +17,7 @@ import (
 // with the server, and of the server's they use spans. Here the server's is 5 s off;
 // those of instances are in the fault matrix.
 func TestProofLockServerClockDiffers(t *testing.T) {
+	t.Parallel()
 	for _, off := range []time.Duration{-5 * time.Second, 5 * time.Second} {
 		t.Run(off.String(), func(t *testing.T) {
 			server := miniredis.RunT(t)

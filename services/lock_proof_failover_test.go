@@ -21,6 +21,7 @@ import (
 // its next extend. How long both believed is printed; the loser's guarded write is
 // refused.
 func TestProofLockFailoverLosesTheLease(t *testing.T) {
+	t.Parallel()
 	rounds := 1
 	if servicestest.LongProof() {
 		rounds = 10

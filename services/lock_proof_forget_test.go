@@ -17,6 +17,7 @@ import (
 // administrator forces it, a second holder cannot be kept out. The first is told
 // within 1 s, although its lease would last, and its guarded write is refused.
 func TestProofLockTakenFromItsHolder(t *testing.T) {
+	t.Parallel()
 	for name, take := range map[string]func(f *field, t *testing.T){
 		"FLUSHALL":             func(f *field, _ *testing.T) { f.server.Do("FLUSHALL") },
 		"killed and empty":     func(f *field, _ *testing.T) { f.server.Kill(); f.server.Start() },

@@ -83,6 +83,7 @@ func TestLockForcedTwiceInAnOutage(t *testing.T) {
 // A degraded grant of one instance, given back at another: whichever hears first
 // that Redis is back, the lock is free.
 func TestLockGivenBackAtAnotherInstance(t *testing.T) {
+	t.Parallel()
 	server := servicestest.StartRedis(t)
 	for _, row := range []struct{ extended, holderFirst bool }{{false, true}, {false, false}, {true, true}, {true, false}} {
 		proxies := []*servicestest.Proxy{servicestest.NewProxy(t, server.Addr), servicestest.NewProxy(t, server.Addr)}

@@ -16,6 +16,7 @@ import (
 // In a Cluster a group of a log, GCRA and a lease, of one key or of several, is
 // decided, told, refunded and reset like elsewhere, and accounted after an outage.
 func TestRateLimitCluster(t *testing.T) {
+	t.Parallel()
 	nodes := servicestest.StartCluster(t)
 	var addrs []string
 	for _, node := range nodes {

@@ -160,6 +160,7 @@ func within(all []counted, now, window int64) (sum int64) {
 const traces = 100_000
 
 func TestSlidingLogIsTheNaiveModel(t *testing.T) {
+	t.Parallel()
 	rnd := rand.New(rand.NewPCG(1, 2))
 	for trace := range traces {
 		r := rule{limit: 1 + rnd.Int64N(20), window: 1 + rnd.Int64N(50)}
@@ -191,6 +192,7 @@ func TestSlidingLogIsTheNaiveModel(t *testing.T) {
 }
 
 func TestBucketIsTextbookGCRA(t *testing.T) {
+	t.Parallel()
 	rnd := rand.New(rand.NewPCG(3, 4))
 	for trace := range traces {
 		r := rule{limit: 1 + rnd.Int64N(60), window: 1 + rnd.Int64N(100)}

@@ -71,6 +71,7 @@ func TestRateLimitFrozenRedis(t *testing.T) {
 // A key that Redis had denied is not denied for longer when Redis goes away: the
 // policy says what happens then.
 func TestRateLimitDenialEndsWithTheOutageRule(t *testing.T) {
+	t.Parallel()
 	server := servicestest.StartRedis(t)
 	redis := newRedis(t, server.Addr)
 	l := newLimiter(redis)

@@ -191,6 +191,7 @@ func TestRateLimitLeaseLostReply(t *testing.T) {
 // Random blocks, uses, refunds and returns: by the units really used no window
 // ever holds more than the limit. The server's clock is the test's.
 func TestRateLimitLeaseScriptNeverOverAdmits(t *testing.T) {
+	t.Parallel()
 	l, server := limiterWithClock(t)
 	rnd := rand.New(rand.NewPCG(11, 12))
 	policy := leasedPolicy(40, 16, time.Second)

@@ -86,6 +86,7 @@ func TestRateLimitAdmitsTheLimit(t *testing.T) {
 }
 
 func TestRateLimitWindowSlides(t *testing.T) {
+	t.Parallel()
 	eachBackend(t, func(t *testing.T, l *services.RateLimiter) {
 		policy := models.Policy{Name: "p", Limit: 2, Window: time.Second}
 		start := time.Now()

@@ -16,6 +16,7 @@ import (
 )
 
 func TestSessionJourney(t *testing.T) {
+	t.Parallel()
 	for name, redis := range map[string]func(t *testing.T) *services.Redis{
 		"redis":    func(t *testing.T) *services.Redis { return redisOf(t, "redis") },
 		"embedded": func(t *testing.T) *services.Redis { return redisOf(t, "embedded") },
