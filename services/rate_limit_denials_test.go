@@ -114,7 +114,8 @@ func TestRateLimitDenialIsNotBelievedLong(t *testing.T) {
 }
 
 // A dearer hit has to wait longer than the cheaper one that was refused before it,
-// and is told so; a flood of such costs Redis a command a second.
+// and is told so; a flood of such costs Redis one command a second for each instance
+// and key, two if its costs differ.
 func TestRateLimitDearerHitIsToldItsOwnWait(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	l, fresh := newLimiter(patientRedis(t, server.Addr)), newLimiter(patientRedis(t, server.Addr))
