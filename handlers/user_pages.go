@@ -86,7 +86,7 @@ func (h *Handlers) endUserSessionsForm(c *gin.Context) {
 
 func (h *Handlers) endEverybodyForm(c *gin.Context) {
 	if err := h.endAllOthers(c); err != nil {
-		h.fail(c, endedIfNotFound(err))
+		h.fail(c, err)
 		return
 	}
 	goWith(c, usersRoute, middleware.Flash{Text: "Everybody's sessions but this one have ended."})
