@@ -29,6 +29,7 @@ func TestLockEventsThroughAProxyOutliveTheWriteTimeout(t *testing.T) {
 	}
 	front := httptest.NewServer(httputil.NewSingleHostReverseProxy(to))
 	t.Cleanup(front.Close)
+	defer time.AfterFunc(30*time.Second, front.CloseClientConnections).Stop() // or a failing test waits for the stream
 	user := a.signIn(t, "alice@example.com")
 	stream, header := openStream(t, front.URL, user)
 	if got := header.Get("Cache-Control"); !strings.Contains(got, "no-transform") {
@@ -71,7 +72,7 @@ func TestLockEventsEndWithTheSubscription(t *testing.T) {
 	a := startApp(t, map[string]string{"REDIS_URL": "redis://" + proxy.Addr})
 	front := httptest.NewServer(a.server.Handler)
 	t.Cleanup(front.Close)
-	defer time.AfterFunc(30*time.Second, front.CloseClientConnections).Stop()
+	defer time.AfterFunc(30*time.Second, front.CloseClientConnections).Stop() // or a failing test waits for the stream
 	user := a.signIn(t, "alice@example.com")
 	stream, _ := openStream(t, front.URL, user)
 	for range 2 {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -21,43 +20,24 @@ import (
 // answer. The rest is for a busy machine.
 const stillSession = (2+1+1)*time.Second + time.Second
 
-// call sends a request that may take long to a server of the application.
-func call(ctx context.Context, t *testing.T, url, token, method, path string, headers ...string) *http.Response {
-	t.Helper()
-	r, err := http.NewRequestWithContext(ctx, method, url+"/api/v1"+path, http.NoBody)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.Header.Set("Authorization", "Bearer "+token)
-	for i := 0; i < len(headers); i += 2 {
-		r.Header.Set(headers[i], headers[i+1])
-	}
-	answer, err := http.DefaultClient.Do(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = answer.Body.Close() })
-	return answer
-}
-
 // An instance that is cut off from the database cannot hear of a revoke: what is
 // open there ends, as a new request would be refused.
 func TestOpenRequestsEndWithoutTheDatabase(t *testing.T) {
 	database := servicestest.StartPostgresServer(t)
 	a := startApp(t, map[string]string{"DATABASE_URL": database.URL, "DATABASE_TIMEOUT": "1s"})
 	server := httptest.NewServer(a.server.Handler)
-	defer server.Close()
+	t.Cleanup(server.Close) // after the stream, which ends with the test's context
 	alice := a.signIn(t, "alice@example.com")
-	if answer := call(t.Context(), t, server.URL, alice, http.MethodPost, "/processes/1/lock"); answer.StatusCode != http.StatusCreated {
-		t.Fatal(answer.StatusCode)
+	if w := a.do(http.MethodPost, "/api/v1/processes/1/lock", "", "Authorization", "Bearer "+alice); w.Code != http.StatusCreated {
+		t.Fatal(w.Code)
 	}
-	open, hangUp := context.WithCancel(t.Context())
-	defer hangUp() // or a failing test waits for it
-	stream := call(open, t, server.URL, alice, http.MethodGet, "/locks/events")
+	stream, _ := openStream(t, server.URL, alice)
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		_, _ = io.Copy(io.Discard, stream.Body)
+		for stream.Scan() {
+			continue
+		}
 	}()
 	waited := make(chan int, 1)
 	go func() {

@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"slices"
 	"sync"
@@ -32,7 +31,7 @@ const lockTTL = 10 * time.Second
 // newBenchLocker is one instance of ours.
 func newBenchLocker(t *testing.T, addr string) *services.Locker {
 	t.Helper()
-	log := slog.New(slog.NewTextHandler(io.Discard, nil))
+	log := slog.New(slog.DiscardHandler)
 	redis := services.NewRedis(services.RedisOptions{
 		Client: rueidis.ClientOption{InitAddress: []string{addr}}, KeyPrefix: "gatehouse:", Timeout: 5 * time.Second, Logger: log,
 	})

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -45,7 +44,7 @@ const (
 
 func newLimiter(t testing.TB, opt services.RedisOptions) *services.RateLimiter {
 	t.Helper()
-	opt.Logger = slog.New(slog.NewTextHandler(io.Discard, nil))
+	opt.Logger = slog.New(slog.DiscardHandler)
 	redis := services.NewRedis(opt)
 	t.Cleanup(func() { _ = redis.Close(context.Background()) })
 	if !opt.Disabled {

@@ -6,7 +6,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -38,7 +37,7 @@ type sessionWorld struct {
 
 func newSessions(t testing.TB, server *servicestest.RedisServer) sessionWorld {
 	t.Helper()
-	quiet := slog.New(slog.NewTextHandler(io.Discard, nil))
+	quiet := slog.New(slog.DiscardHandler)
 	path := filepath.Join(t.TempDir(), "sessions.db")
 	db, err := store.Open(t.Context(), store.Options{URL: path, Timeout: time.Minute})
 	if err != nil {

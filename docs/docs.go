@@ -414,13 +414,14 @@ const docTemplate = `{
                         "Bearer": []
                     }
                 ],
+                "description": "Server-sent events: acquired, extended, released, expired, forced. The stream ends when events may have been missed: connect again, then list the locks.",
                 "produces": [
                     "text/event-stream"
                 ],
                 "tags": [
                     "locks"
                 ],
-                "summary": "Lock events (server-sent: acquired, extended, released, expired, forced). The stream ends when events may have been missed: connect again, then list the locks",
+                "summary": "Lock events, as they happen",
                 "responses": {
                     "200": {
                         "description": "the data of each event",

@@ -35,16 +35,17 @@ type lockEventDoc struct {
 // after the stream began without. The client connects again, as an EventSource does by
 // itself, and lists the locks.
 //
-//	@Summary	Lock events (server-sent: acquired, extended, released, expired, forced). The stream ends when events may have been missed: connect again, then list the locks
-//	@Tags		locks
-//	@Produce	text/event-stream
-//	@Success	200	{object}	lockEventDoc	"the data of each event"
-//	@Failure	401	{object}	problemDoc
-//	@Failure	403	{object}	problemDoc
-//	@Failure	429	{object}	problemDoc
-//	@Failure	503	{object}	problemDoc
-//	@Security	Bearer
-//	@Router		/locks/events [get]
+//	@Summary		Lock events, as they happen
+//	@Description	Server-sent events: acquired, extended, released, expired, forced. The stream ends when events may have been missed: connect again, then list the locks.
+//	@Tags			locks
+//	@Produce		text/event-stream
+//	@Success		200	{object}	lockEventDoc	"the data of each event"
+//	@Failure		401	{object}	problemDoc
+//	@Failure		403	{object}	problemDoc
+//	@Failure		429	{object}	problemDoc
+//	@Failure		503	{object}	problemDoc
+//	@Security		Bearer
+//	@Router			/locks/events [get]
 func (h *Handlers) lockEvents(c *gin.Context) {
 	if _, err := query(c); err != nil {
 		h.fail(c, err)

@@ -17,7 +17,7 @@ import (
 	"gatehouse/templates"
 )
 
-// Options is what the handlers work with. All fields but the last must be set.
+// Options is what the handlers work with. All fields but Heartbeat must be set.
 type Options struct {
 	Processes *services.Processes
 	Locks     *services.Locker

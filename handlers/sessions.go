@@ -220,10 +220,11 @@ func (h *Handlers) endEverybody(c *gin.Context) {
 	c.Status(http.StatusNoContent)
 }
 
+// endAllOthers ends everybody's sessions but this one, for the API and the page.
 func (h *Handlers) endAllOthers(c *gin.Context) error {
 	session, _ := middleware.SessionFrom(c)
 	if err := h.Sessions.DeleteAll(c.Request.Context(), session); err != nil {
-		return err
+		return endedIfNotFound(err)
 	}
 	h.Accounts.Audit(c.Request.Context(), h.auditEntry(c, models.AuditSessionsRevoked, session.User.Email, "everybody", "all but this one"))
 	return nil

@@ -27,14 +27,18 @@ func (h *Handlers) usersPage(c *gin.Context) {
 	session, _ := middleware.SessionFrom(c)
 	view := templates.Users{Frame: h.frame(c, "Users")}
 	view.Notices = notices(c)
+	var ids []string
 	for _, user := range users.Items {
-		n, err := h.Sessions.Count(ctx, user.ID)
-		if err != nil {
-			h.fail(c, err)
-			return
-		}
+		ids = append(ids, user.ID)
+	}
+	counts, err := h.Sessions.CountEach(ctx, ids...)
+	if err != nil {
+		h.fail(c, err)
+		return
+	}
+	for _, user := range users.Items {
 		view.Users = append(view.Users, templates.UserRow{
-			ID: user.ID, Email: user.Email, Roles: strings.Join(user.Roles, ", "), Disabled: user.Disabled, Me: user.ID == session.User.ID, Sessions: n,
+			ID: user.ID, Email: user.Email, Roles: strings.Join(user.Roles, ", "), Disabled: user.Disabled, Me: user.ID == session.User.ID, Sessions: counts[user.ID],
 		})
 	}
 	if cursor != "" {
@@ -86,7 +90,7 @@ func (h *Handlers) endUserSessionsForm(c *gin.Context) {
 
 func (h *Handlers) endEverybodyForm(c *gin.Context) {
 	if err := h.endAllOthers(c); err != nil {
-		h.fail(c, endedIfNotFound(err))
+		h.fail(c, err)
 		return
 	}
 	goWith(c, usersRoute, middleware.Flash{Text: "Everybody's sessions but this one have ended."})

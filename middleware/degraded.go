@@ -20,15 +20,15 @@ const degradedHeader = "X-Degraded"
 // Redis. Each part is named once, in the order above; other parts are ignored.
 // It has no effect once the answer was begun.
 func MarkDegraded(c *gin.Context, part string) {
-	known := []string{DegradedLocks, DegradedSessions, DegradedRateLimit}
+	order := []string{DegradedLocks, DegradedSessions, DegradedRateLimit}
 	before := c.Writer.Header()[degradedHeader]
-	if before == nil && slices.Contains(known, part) { // as always but with several parts
+	if before == nil && slices.Contains(order, part) { // as always but with several parts
 		c.Writer.Header()[degradedHeader] = []string{part}
 		return
 	}
 	named := append(strings.Split(strings.Join(before, ", "), ", "), part)
 	var parts []string
-	for _, known := range known {
+	for _, known := range order {
 		if slices.Contains(named, known) {
 			parts = append(parts, known)
 		}

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -36,7 +35,7 @@ func newLockApp(t *testing.T, onRedisDown models.OnRedisDown) *lockApp {
 	t.Helper()
 	app := &lockApp{Engine: gin.New(), server: servicestest.StartRedis(t)}
 	redis := services.NewRedis(services.RedisOptions{
-		Client: rueidis.ClientOption{InitAddress: []string{app.server.Addr}}, Timeout: 2 * time.Second, Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
+		Client: rueidis.ClientOption{InitAddress: []string{app.server.Addr}}, Timeout: 2 * time.Second, Logger: slog.New(slog.DiscardHandler),
 	})
 	t.Cleanup(func() { _ = redis.Close(context.Background()) })
 	redis.WaitReady(t.Context())

@@ -31,7 +31,7 @@ func contains(w *httptest.ResponseRecorder, text string) bool {
 // realSessions is the session cache on a database, without Redis.
 func realSessions(t *testing.T) *services.SessionCache {
 	t.Helper()
-	quiet := slog.New(slog.NewTextHandler(io.Discard, nil))
+	quiet := slog.New(slog.DiscardHandler)
 	db, err := store.Open(t.Context(), store.Options{URL: filepath.Join(t.TempDir(), "sessions.db")})
 	if err != nil {
 		t.Fatal(err)

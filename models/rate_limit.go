@@ -105,5 +105,7 @@ type Admission struct {
 	At       int64 // the server's clock in microseconds, or how else it was admitted
 	LocalAt  int64 // the instance's clock in microseconds
 	Tag, Key string
-	Refunded *atomic.Bool // whether it was taken back, where that cannot be seen otherwise; else nil
+	// Refunded is whether it was taken back. All copies of an admission share it. Nil
+	// where nothing was counted, and for a sliding log, which sees by the ID that it is gone.
+	Refunded *atomic.Bool
 }

@@ -23,6 +23,7 @@ type accountsDesk struct {
 	db       *store.Store
 	sessions *services.SessionCache
 	locks    *services.Locker
+	limiter  *services.RateLimiter
 }
 
 func newAccounts(t *testing.T, loginLimit int64) accountsDesk {
@@ -39,7 +40,8 @@ func newAccounts(t *testing.T, loginLimit int64) accountsDesk {
 	limit := func(name string) models.Policy {
 		return models.Policy{Name: name, Limit: loginLimit, Window: time.Minute}
 	}
-	accounts := services.NewAccounts(db, sessions, locks, services.NewRateLimiter(redis, services.RateLimiterOptions{}), services.AccountsOptions{
+	limiter := services.NewRateLimiter(redis, services.RateLimiterOptions{})
+	accounts := services.NewAccounts(db, sessions, locks, limiter, services.AccountsOptions{
 		LoginByIP: limit("login-ip"), LoginByAccount: limit("login-account"), Logger: quiet(),
 	})
 	for email, role := range map[string]string{"alice@example.com": models.RoleEditor, "admin@example.com": models.RoleAdmin} {
@@ -47,7 +49,7 @@ func newAccounts(t *testing.T, loginLimit int64) accountsDesk {
 			t.Fatal(err)
 		}
 	}
-	return accountsDesk{accounts, db, sessions, locks}
+	return accountsDesk{accounts, db, sessions, locks, limiter}
 }
 
 func from(network string) services.Client { return services.Client{IP: network, Network: network} }
@@ -242,6 +244,31 @@ func TestLimitedSignInsAreTold(t *testing.T) {
 	if _, err := a.AllowSignIn(t.Context(), "nobody@example.com", from("192.0.2.1")); err != nil { // again by that of the address
 		t.Fatal(err)
 	}
+	a.wantLimited(t, "alice@example.com from 192.0.2.1 refused by login-account", "alice@example.com from 192.0.2.1 refused by login-ip")
+}
+
+// A policy that a file adds is told by its own name, for the key of the one it goes with.
+func TestSignInsLimitedByAnAddedPolicyAreTold(t *testing.T) {
+	a := newAccounts(t, 100)
+	file := "policies: [{name: burst, with: login-account, limit: 1, window: 1h}]"
+	set, err := services.ParsePolicies("p.yaml", []byte(file), map[string][]string{"login-ip": nil, "login-account": nil})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.limiter.Configure(set)
+	for _, network := range []string{"192.0.2.1", "192.0.2.2", "192.0.2.3"} {
+		for _, email := range []string{"alice@example.com", "nobody@example.com"} {
+			if _, err := a.AllowSignIn(t.Context(), email, from(network)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	a.wantLimited(t, "alice@example.com from 192.0.2.2 refused by burst", "nobody@example.com from 192.0.2.2 refused by burst")
+}
+
+// wantLimited checks which refusals by a limit are in the audit.
+func (a accountsDesk) wantLimited(t *testing.T, want ...string) {
+	t.Helper()
 	told, err := a.AuditPage(t.Context(), models.AuditSignInLimited, models.Page{Limit: 50})
 	if err != nil {
 		t.Fatal(err)
@@ -251,7 +278,6 @@ func TestLimitedSignInsAreTold(t *testing.T) {
 		details = append(details, entry.Actor+" from "+entry.IP+" "+entry.Detail)
 	}
 	slices.Sort(details)
-	want := []string{"alice@example.com from 192.0.2.1 refused by login-account", "alice@example.com from 192.0.2.1 refused by login-ip"}
 	if !slices.Equal(details, want) {
 		t.Errorf("%q, want %q", details, want)
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"time"
 
@@ -19,7 +18,7 @@ func exampleRedis() (*services.Redis, func()) {
 		panic(err)
 	}
 	redis := services.NewRedis(services.RedisOptions{
-		Client: server.ClientOption(), Embedded: true, Timeout: 3 * time.Second, Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
+		Client: server.ClientOption(), Embedded: true, Timeout: 3 * time.Second, Logger: slog.New(slog.DiscardHandler),
 	})
 	redis.WaitReady(context.Background())
 	return redis, func() {

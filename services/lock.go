@@ -41,7 +41,8 @@ type LockerOptions struct {
 	MaxHold time.Duration
 	// Clock is read in place of time.Now for the times that are told or compared
 	// with those of others: Since, ExpiresAt, the end of tokens. Leases do not ask
-	// it: they are counted on the monotonic clock. Nil is time.Now.
+	// it: they are counted on the monotonic clock. It is called concurrently. Nil is
+	// time.Now.
 	Clock func() time.Time
 	// Logger is told of conflicts after an outage. Nil is slog.Default.
 	Logger *slog.Logger
@@ -126,8 +127,7 @@ type Lock struct {
 }
 
 // Extend makes the time left ttl from now, 30 s if that is zero or less, but ends the
-// grant at MaxHold. Only
-// the holder can: else the error is a *models.NotHeldError.
+// grant at MaxHold. Only the holder can: else the error is a *models.NotHeldError.
 func (l *Locker) Extend(ctx context.Context, claim LockClaim, ttl time.Duration) (Lock, error) {
 	ttl = leaseOf(ttl)
 	sent := time.Now()

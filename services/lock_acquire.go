@@ -50,7 +50,8 @@ func (l *Locker) TryAcquire(ctx context.Context, req LockRequest) (Lock, error) 
 // until it is granted or ctx ends; then the error matches models.ErrNotAcquired
 // and the cause of ctx. A waiter that leaves gives up its place, and the lock if
 // the grant was already under way. Waiting costs Redis one command every 80 ms per
-// instance and shard, however many wait, and one every 3 s per waiter.
+// instance and shard, however many wait, one more when a lock waited for can end, and
+// one every 3 s per waiter.
 func (l *Locker) Acquire(ctx context.Context, req LockRequest) (Lock, error) {
 	done := l.metrics.wait()
 	lock, err := l.acquire(ctx, l.newAttempt(req))

@@ -1,14 +1,11 @@
 package services
 
 import (
-	"io"
 	"log/slog"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/redis/rueidis"
 
 	"gatehouse/models"
 	"gatehouse/services/servicestest"
@@ -58,11 +55,7 @@ func TestLockAdoptedThenEndedElsewhereStaysEnded(t *testing.T) {
 
 func openLockerAt(t *testing.T, addr string) *Locker {
 	t.Helper()
-	log := slog.New(slog.NewTextHandler(io.Discard, nil))
-	redis := NewRedis(RedisOptions{Client: rueidis.ClientOption{InitAddress: []string{addr}}, KeyPrefix: "test:", Logger: log})
-	t.Cleanup(func() { _ = redis.Close(t.Context()) })
-	redis.WaitReady(t.Context())
-	return NewLocker(redis, &LockerOptions{OnRedisDown: models.OnRedisDownOpen, Logger: log})
+	return NewLocker(redisAt(t, addr, RedisOptions{}), &LockerOptions{OnRedisDown: models.OnRedisDownOpen, Logger: slog.New(slog.DiscardHandler)})
 }
 
 // The instance that ended a grant without Redis and the one that extended it without

@@ -7,8 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/redis/rueidis"
-
 	"gatehouse/services"
 	"gatehouse/services/servicestest"
 )
@@ -47,8 +45,7 @@ func TestLockDeadWaiterIsSkipped(t *testing.T) {
 
 func skipDeadWaiter(t *testing.T, server *servicestest.RedisServer, all []*services.Locker) time.Duration {
 	proxy := servicestest.NewProxy(t, server.Addr)
-	cutOff := startRedisClient(t, services.RedisOptions{Client: rueidis.ClientOption{InitAddress: []string{proxy.Addr}}, KeyPrefix: "test:"})
-	waitReady(t, cutOff)
+	cutOff := newRedis(t, proxy.Addr)
 	dead := services.NewLocker(cutOff, nil)
 	held := mustAcquire(t, all[0], request("process:1", alice))
 	ctx, cancel := context.WithCancel(t.Context())

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/redis/rueidis"
 
 	"gatehouse/models"
 	"gatehouse/services"
@@ -18,7 +17,7 @@ import (
 // openLocker is one instance whose locks work without Redis.
 func openLocker(t *testing.T, server *servicestest.RedisServer) (*services.Locker, *services.Redis) {
 	t.Helper()
-	redis := newRedisWithin(t, server.Addr, 300*time.Millisecond)
+	redis := redisAt(t, server.Addr, services.RedisOptions{Timeout: 300 * time.Millisecond})
 	return services.NewLocker(redis, &services.LockerOptions{OnRedisDown: models.OnRedisDownOpen, Logger: quiet()}), redis
 }
 
@@ -251,8 +250,7 @@ func TestLockOfADisabledUserEndsWhenRedisReturns(t *testing.T) {
 func TestLockConflictAfterAnOutageIsToldToTheLoser(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	proxy := servicestest.NewProxy(t, server.Addr)
-	cutOff := startRedisClient(t, services.RedisOptions{Client: rueidis.ClientOption{InitAddress: []string{proxy.Addr}}, KeyPrefix: "test:"})
-	waitReady(t, cutOff)
+	cutOff := newRedis(t, proxy.Addr)
 	registry := prometheus.NewRegistry()
 	l := services.NewLocker(cutOff, &services.LockerOptions{OnRedisDown: models.OnRedisDownOpen, Logger: quiet(), Metrics: registry})
 	proxy.Cut()

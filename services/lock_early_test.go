@@ -48,34 +48,47 @@ func TestLockPushedGrantIsBegunOnlyIfItIsNew(t *testing.T) {
 // The lease of a pushed grant is confirmed while the work is under way.
 func TestWithLockBeginsUnderAPushedGrant(t *testing.T) {
 	server := servicestest.StartRedis(t)
-	holder, l := openLockerAt(t, server.Addr), openLockerAt(t, server.Addr)
+	patient := RedisOptions{Timeout: 5 * time.Second} // without Redis nobody would queue there
+	holder, l := NewLocker(redisAt(t, server.Addr, patient), nil), NewLocker(redisAt(t, server.Addr, patient), nil)
 	begun := 0
 	for range 10 {
 		lock, err := holder.TryAcquire(t.Context(), LockRequest{Resource: "r"})
 		if err != nil {
 			t.Fatal(err)
 		}
-		done := make(chan error, 1)
+		working, finish, done := make(chan Lock, 1), make(chan struct{}), make(chan error, 1)
 		go func() {
 			done <- l.WithLock(t.Context(), LockRequest{Resource: "r", TTL: 10 * time.Second, Holder: models.Holder{UserID: "2"}}, func(ctx context.Context, lock Lock) error {
-				if lock.unconfirmed {
-					begun++
+				working <- lock
+				select {
+				case <-finish:
+				case <-ctx.Done():
 				}
-				servicestest.Eventually(t, time.Second, func() bool {
-					s, err := holder.Status(t.Context(), "r")
-					return err == nil && s.Held && s.Holder.UserID == "2" && s.TTL > time.Second
-				}, "the lease is not extended")
 				return ctx.Err()
 			})
 		}()
-		waiting := time.Now()
 		servicestest.Eventually(t, 5*time.Second, func() bool {
 			s, err := holder.Status(t.Context(), "r")
-			return err == nil && s.Waiting == 1 && time.Since(waiting) > waitingBeat
+			return err == nil && s.Waiting == 1
 		}, "nobody waits")
+		queued := time.Now()
+		servicestest.Eventually(t, 5*time.Second, func() bool { return l.waiters.marked(shardOf("r")).sent.After(queued) }, "no beat")
 		if _, err := holder.Release(t.Context(), lock.LockClaim); err != nil {
 			t.Fatal(err)
 		}
+		select {
+		case lock := <-working:
+			if lock.unconfirmed {
+				begun++
+			}
+		case err := <-done:
+			t.Fatalf("no work was done: %v", err)
+		}
+		servicestest.Eventually(t, time.Second, func() bool {
+			s, err := holder.Status(t.Context(), "r")
+			return err == nil && s.Held && s.Holder.UserID == "2" && s.TTL > time.Second
+		}, "the lease is not extended")
+		close(finish)
 		if err := <-done; err != nil {
 			t.Error(err)
 		}

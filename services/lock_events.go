@@ -22,7 +22,7 @@ type lockEvents struct {
 
 	mu        sync.Mutex
 	listeners map[chan models.LockEvent]bool // true: it went on before there was a subscription
-	now       *lockSubscription
+	current   *lockSubscription
 }
 
 type lockSubscription struct {
@@ -65,11 +65,11 @@ func (e *lockEvents) join() (events chan models.LockEvent, up <-chan struct{}) {
 	if len(e.listeners) == 0 {
 		ctx, stop := context.WithCancel(context.Background())
 		s := &lockSubscription{up: make(chan struct{}), stop: stop}
-		e.now = s
+		e.current = s
 		e.subscribe(ctx, func() { e.subscribed(s) }, func() { e.lost(s) })
 	}
 	e.listeners[events] = false
-	return events, e.now.up
+	return events, e.current.up
 }
 
 // goOn notes a listener that does not wait for the subscription any longer.
@@ -80,7 +80,7 @@ func (e *lockEvents) goOn(events chan models.LockEvent) {
 		return
 	}
 	select {
-	case <-e.now.up:
+	case <-e.current.up:
 	default:
 		e.listeners[events] = true
 	}
@@ -91,7 +91,7 @@ func (e *lockEvents) subscribed(s *lockSubscription) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	close(s.up)
-	if e.now == s {
+	if e.current == s {
 		e.dropAllLocked(func(early bool) bool { return early })
 	}
 }
@@ -101,7 +101,7 @@ func (e *lockEvents) lost(s *lockSubscription) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	s.up = make(chan struct{})
-	if e.now == s {
+	if e.current == s {
 		e.dropAllLocked(func(bool) bool { return true })
 	}
 }
@@ -125,7 +125,7 @@ func (e *lockEvents) dropLocked(events chan models.LockEvent) {
 		delete(e.listeners, events)
 		close(events)
 		if len(e.listeners) == 0 {
-			e.now.stop()
+			e.current.stop()
 		}
 	}
 }

@@ -28,10 +28,7 @@ func nextEvent(t *testing.T, events <-chan models.LockEvent) (e models.LockEvent
 // it: the channel ends, and a new one tells what happens from then on.
 func TestLockEventsEndWhenTheSubscriptionIsLost(t *testing.T) {
 	server := servicestest.StartRedis(t)
-	redis := startRedisClient(t, services.RedisOptions{
-		Client: rueidis.ClientOption{InitAddress: []string{server.Addr}, ClientName: "listener"}, KeyPrefix: "test:", Timeout: 5 * time.Second,
-	})
-	waitReady(t, redis)
+	redis := redisAt(t, server.Addr, services.RedisOptions{Client: rueidis.ClientOption{ClientName: "listener"}, Timeout: 5 * time.Second})
 	l, other := services.NewLocker(redis, nil), lockers(t, server, 1, nil)[0]
 	for range 3 {
 		ctx, cancel := context.WithCancel(t.Context())
@@ -63,8 +60,7 @@ func TestLockEventsEndWhenTheSubscriptionIsLost(t *testing.T) {
 func TestLockEventsBegunWithoutRedisEndWhenItIsBack(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	proxy := servicestest.NewProxy(t, server.Addr)
-	redis := startRedisClient(t, services.RedisOptions{Client: rueidis.ClientOption{InitAddress: []string{proxy.Addr}}, KeyPrefix: "test:"})
-	waitReady(t, redis)
+	redis := newRedis(t, proxy.Addr)
 	l := services.NewLocker(redis, &services.LockerOptions{OnRedisDown: models.OnRedisDownOpen, Logger: quiet()})
 	proxy.Cut()
 	gone(t, redis)

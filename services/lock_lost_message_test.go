@@ -16,10 +16,7 @@ import (
 func TestLockLostGrantMessageCostsABeat(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	holder := lockers(t, server, 1, nil)[0]
-	redis := startRedisClient(t, services.RedisOptions{
-		Client: rueidis.ClientOption{InitAddress: []string{server.Addr}, ClientName: "waiter"}, KeyPrefix: "test:", Timeout: 5 * time.Second,
-	})
-	waitReady(t, redis)
+	redis := redisAt(t, server.Addr, services.RedisOptions{Client: rueidis.ClientOption{ClientName: "waiter"}, Timeout: 5 * time.Second})
 	waiter := services.NewLocker(redis, nil)
 	subscribed := func() int {
 		return strings.Count(server.Do("PUBSUB", "CHANNELS", "test:grants:*"), "test:grants:")

@@ -14,8 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/redis/rueidis"
-
 	"gatehouse/models"
 	"gatehouse/services"
 	"gatehouse/services/servicestest"
@@ -61,20 +59,11 @@ func newField(t *testing.T, timeout time.Duration) *field {
 	f.server = servicestest.StartRedis(t, "--appendonly", "yes", "--appendfsync", "always", "--dir", t.TempDir())
 	for range proofInstances {
 		proxy := servicestest.NewProxy(t, f.server.Addr)
-		redis := proofRedis(t, proxy.Addr, timeout)
+		redis := redisAt(t, proxy.Addr, services.RedisOptions{Timeout: timeout})
 		f.proxies, f.redis = append(f.proxies, proxy), append(f.redis, redis)
 		f.lockers = append(f.lockers, services.NewLocker(redis, &services.LockerOptions{Logger: quiet()}))
 	}
 	return f
-}
-
-func proofRedis(t *testing.T, addr string, timeout time.Duration) *services.Redis {
-	t.Helper()
-	redis := startRedisClient(t, services.RedisOptions{
-		Client: rueidis.ClientOption{InitAddress: []string{addr}}, KeyPrefix: "test:", Timeout: timeout,
-	})
-	waitReady(t, redis)
-	return redis
 }
 
 // believe holds a lock for so long, or until its context ends, and returns how

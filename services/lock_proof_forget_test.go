@@ -39,7 +39,7 @@ func force(t *testing.T, l *services.Locker) {
 func proveTold(t *testing.T, take func(*field, *testing.T)) {
 	f := &field{t: t, server: servicestest.StartRedis(t)}
 	for range 2 {
-		redis := proofRedis(t, f.server.Addr, 0)
+		redis := newRedis(t, f.server.Addr)
 		f.lockers = append(f.lockers, services.NewLocker(redis, &services.LockerOptions{Logger: quiet()}))
 	}
 	g := openGuarded(t)
@@ -105,7 +105,7 @@ func TestProofLockAbandonedLeavesNoOrphan(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			server := servicestest.StartRedis(t)
 			proxy := servicestest.NewProxy(t, server.Addr)
-			redis := proofRedis(t, proxy.Addr, 0)
+			redis := newRedis(t, proxy.Addr)
 			l := services.NewLocker(redis, &services.LockerOptions{Logger: quiet()})
 			other := lockers(t, server, 1, nil)[0]
 			for range 8 { // the scripts are known on every connection

@@ -157,7 +157,7 @@ func (l *RateLimiter) refusedBefore(a *ask, now int64) []models.Decision {
 	if a.barred {
 		return nil
 	}
-	decisions := l.table.deniedAgain(a, now)
+	decisions := l.table.deniedOrClaimed(a, now)
 	if decisions != nil {
 		a.metrics.denied.Inc()
 		a.metrics.observe(time.Duration(l.table.now()-now) * time.Microsecond)
@@ -249,7 +249,7 @@ func (l *RateLimiter) Denied(hit models.Hit) (models.Decision, bool) {
 	if err != nil {
 		return models.Decision{}, false
 	}
-	v, denied := l.table.denied(a, false)
+	v, denied := l.table.denied(a)
 	if !denied {
 		return models.Decision{}, false
 	}

@@ -2,7 +2,6 @@ package services
 
 import (
 	"context"
-	"io"
 	"log/slog"
 	"testing"
 	"time"
@@ -22,7 +21,7 @@ func TestRateLimitCluster(t *testing.T) {
 	for _, node := range nodes {
 		addrs = append(addrs, node.Addr)
 	}
-	logger := slog.New(slog.NewTextHandler(io.Discard, nil))
+	logger := slog.New(slog.DiscardHandler)
 	limiter := func(timeout time.Duration) *RateLimiter {
 		redis := NewRedis(RedisOptions{Client: rueidis.ClientOption{InitAddress: addrs}, Logger: logger, Timeout: timeout})
 		t.Cleanup(func() { _ = redis.Close(context.Background()) })

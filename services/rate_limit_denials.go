@@ -100,10 +100,8 @@ func (t *limitTable) known(a *ask) *keyState {
 	return s
 }
 
-// denied reports a denial still believed. With claim, the caller is about to ask
-// Redis: it is told false once the memory is due for renewal, and the others go
-// on being refused while it asks. It allocates nothing.
-func (t *limitTable) denied(a ask, claim bool) (verdict, bool) {
+// denied reports a denial still believed. It allocates nothing.
+func (t *limitTable) denied(a ask) (verdict, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s, now := t.known(&a), t.now()
@@ -111,19 +109,17 @@ func (t *limitTable) denied(a ask, claim bool) (verdict, bool) {
 		return verdict{}, false
 	}
 	_, passes, believed := s.denials.of(&a, now)
-	if believed {
-		s.used = now
-		return s.refusal(passes, now), true
+	if !believed {
+		return verdict{}, false
 	}
-	if claim {
-		s.denials.claim(&a, now)
-	}
-	return verdict{}, false
+	s.used = now
+	return s.refusal(passes, now), true
 }
 
-// deniedAgain is denied with claim, as the one decision that it makes. The
-// decisions of a millisecond are the same.
-func (t *limitTable) deniedAgain(a *ask, now int64) []models.Decision {
+// deniedOrClaimed is denied as the one decision that it makes, for a caller who asks
+// Redis if there is none: that is so once the memory is due for renewal, and the
+// others go on being refused while it asks. The decisions of a millisecond are the same.
+func (t *limitTable) deniedOrClaimed(a *ask, now int64) []models.Decision {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s := t.known(a)
@@ -144,7 +140,7 @@ func (t *limitTable) deniedAgain(a *ask, now int64) []models.Decision {
 
 // deniedTogether is the verdicts about hits of which one is believed to be denied;
 // a denial that is due for renewal is told with it. If none is, the caller is
-// about to ask Redis, as in denied, and the answer is nil.
+// about to ask Redis, as in deniedOrClaimed, and the answer is nil.
 func (t *limitTable) deniedTogether(asks []ask) []verdict {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -36,15 +36,15 @@ func TestLimitTableTellsADearerHitItsOwnWait(t *testing.T) {
 			}
 			for cost, want := range row.want {
 				a := askOf(row.policy, "k", cost)
-				if v, denied := table.denied(a, false); denied != (want > 0) || v.retry != want {
+				if v, denied := table.denied(a); denied != (want > 0) || v.retry != want {
 					t.Errorf("%s: cost %d is denied: %v, told %d, want %d", row.name, cost, denied, v.retry, want)
 				}
-				if ds := table.deniedAgain(&a, table.now()); want > 0 && (len(ds) != 1 || ds[0].RetryAfter != time.Duration(want)*time.Microsecond) {
+				if ds := table.deniedOrClaimed(&a, table.now()); want > 0 && (len(ds) != 1 || ds[0].RetryAfter != time.Duration(want)*time.Microsecond) {
 					t.Errorf("%s: cost %d is told %+v, want %d", row.name, cost, ds, want)
 				}
 			}
 			tell(table, askOf(row.policy, "k", row.told[0].cost), verdict{passes: true})
-			if _, denied := table.denied(askOf(row.policy, "k", 9), false); denied && row.told[0].cost <= 3 {
+			if _, denied := table.denied(askOf(row.policy, "k", 9)); denied && row.told[0].cost <= 3 {
 				t.Errorf("%s: denied although a cost as high as the smallest passed", row.name)
 			}
 		})
@@ -75,14 +75,14 @@ func TestLimitTableAsksOnceASecond(t *testing.T) {
 			for i := range 2500 {
 				time.Sleep(4 * time.Millisecond)
 				a := askOf(policy, "k", row.costs[i%len(row.costs)])
-				if _, denied := table.denied(a, true); denied {
+				if table.deniedOrClaimed(&a, table.now()) != nil {
 					continue
 				}
 				asked++
 				sent, generation := table.sending()
 				for range 5 { // others, until the answer is there
 					time.Sleep(100 * time.Microsecond)
-					if _, denied := table.denied(a, true); !denied {
+					if table.deniedOrClaimed(&a, table.now()) == nil {
 						asked++
 					}
 				}
@@ -103,15 +103,15 @@ func TestLimitTableClaimEndsWithTheSmallest(t *testing.T) {
 		policy := models.Policy{Name: "p", Limit: 10, Window: time.Minute}
 		dear := askOf(policy, "k", 3)
 		tell(table, askOf(policy, "k", 1), verdict{retry: 20_000})
-		if _, denied := table.denied(dear, true); denied {
+		if table.deniedOrClaimed(&dear, table.now()) != nil {
 			t.Fatal("nobody asks for the dearer one")
 		}
 		time.Sleep(19 * time.Millisecond)
-		if _, denied := table.denied(dear, true); !denied {
+		if table.deniedOrClaimed(&dear, table.now()) == nil {
 			t.Fatal("two ask")
 		}
 		time.Sleep(time.Millisecond)
-		if _, denied := table.denied(dear, true); denied {
+		if table.deniedOrClaimed(&dear, table.now()) != nil {
 			t.Error("still refused when all may pass")
 		}
 	})

@@ -2,7 +2,6 @@ package services
 
 import (
 	"context"
-	"io"
 	"log/slog"
 	"runtime"
 	"slices"
@@ -11,8 +10,6 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"github.com/redis/rueidis"
 
 	"gatehouse/models"
 	"gatehouse/services/servicestest"
@@ -84,11 +81,8 @@ func TestProofRateLimitFrozenUnderLoad(t *testing.T) {
 		firstBound, thenBound = deadline+5*time.Millisecond, 100*time.Microsecond
 	}
 	server := servicestest.StartRedis(t)
-	logger := slog.New(slog.NewTextHandler(io.Discard, nil))
-	redis := NewRedis(RedisOptions{Client: rueidis.ClientOption{InitAddress: []string{server.Addr}}, Timeout: deadline, Logger: logger})
-	t.Cleanup(func() { _ = redis.Close(context.Background()) })
-	servicestest.Eventually(t, 5*time.Second, redis.Available, "Redis did not become available")
-	l := NewRateLimiter(redis, RateLimiterOptions{Logger: logger})
+	redis := redisAt(t, server.Addr, RedisOptions{Timeout: deadline})
+	l := NewRateLimiter(redis, RateLimiterOptions{Logger: slog.New(slog.DiscardHandler)})
 	policy := models.Policy{Name: "p", Limit: models.MaxLimit, Window: time.Second}
 	before := runtime.NumGoroutine()
 	const load = 32

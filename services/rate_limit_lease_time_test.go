@@ -53,13 +53,11 @@ func TestRateLimitLeaseEndsFromBeforeTheSend(t *testing.T) {
 			server := servicestest.StartRedis(t)
 			var clock, way atomic.Int64
 			start := time.Now()
-			opt := rueidis.ClientOption{InitAddress: []string{server.Addr}, DialCtxFn: func(ctx context.Context, addr string, d *net.Dialer, _ *tls.Config) (net.Conn, error) {
+			dial := rueidis.ClientOption{DialCtxFn: func(ctx context.Context, addr string, d *net.Dialer, _ *tls.Config) (net.Conn, error) {
 				conn, err := d.DialContext(ctx, "tcp", addr)
 				return slowConn{conn, &clock, &way}, err
 			}}
-			redis := NewRedis(RedisOptions{Client: opt, Timeout: 5 * time.Second})
-			t.Cleanup(func() { _ = redis.Close(context.Background()) })
-			servicestest.Eventually(t, 5*time.Second, redis.Available, "Redis did not become available")
+			redis := redisAt(t, server.Addr, RedisOptions{Client: dial, Timeout: 5 * time.Second})
 			l := NewRateLimiter(redis, RateLimiterOptions{Clock: func() time.Time { return start.Add(time.Duration(clock.Load()) * time.Microsecond) }})
 			takeAs(t, l, hit) // a block of one; the next is of two
 			way.Store(row.way)

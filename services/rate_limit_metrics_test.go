@@ -6,7 +6,6 @@ import (
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/redis/rueidis"
 
 	"gatehouse/services"
 	"gatehouse/services/servicestest"
@@ -14,10 +13,7 @@ import (
 
 func TestRateLimitMetrics(t *testing.T) {
 	registry := prometheus.NewRegistry()
-	redis := startRedisClient(t, services.RedisOptions{
-		Client: rueidis.ClientOption{InitAddress: []string{servicestest.StartRedis(t).Addr}},
-	})
-	waitReady(t, redis)
+	redis := newRedis(t, servicestest.StartRedis(t).Addr)
 	l := services.NewRateLimiter(redis, services.RateLimiterOptions{Metrics: registry})
 	policy, shadow := perMinute("p", 2), perMinute("s", 1)
 	shadow.Shadow = true

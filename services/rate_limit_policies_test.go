@@ -173,7 +173,7 @@ func TestPlacementIsWhereHitsAreCounted(t *testing.T) {
 		takeAs(t, l, row.hits...)
 		keys := strings.Fields(server.Do("KEYS", "*rate:*"))
 		for _, key := range keys {
-			if !strings.HasPrefix(key, "{"+row.tag+"}") {
+			if !strings.HasPrefix(key, "test:{"+row.tag+"}") {
 				t.Errorf("%q is counted at %s", row.policies, key)
 			}
 		}

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"math/rand/v2"
 	"os"
@@ -78,7 +77,7 @@ func TestProofRateLimitInstance(t *testing.T) {
 	if err := json.Unmarshal([]byte(text), &me); err != nil {
 		t.Fatal(err)
 	}
-	logger := slog.New(slog.NewTextHandler(io.Discard, nil))
+	logger := slog.New(slog.DiscardHandler)
 	redis := NewRedis(RedisOptions{Client: rueidis.ClientOption{InitAddress: []string{me.Addr}}, Logger: logger, Timeout: 5 * time.Second})
 	l := NewRateLimiter(redis, RateLimiterOptions{Logger: logger, Clock: func() time.Time { return time.Now().Add(me.Skew) }})
 	servicestest.Eventually(t, 10*time.Second, redis.Available, "Redis did not become available")

@@ -71,9 +71,9 @@ func (b *owedBook) add(tag string, a *ask, id, at int64) {
 	key := placedKey{tag, a.name}
 	s := b.keys[key]
 	if s == nil || s.policy != a.hit.Policy {
-		if now := newOwedState(a); s == nil || !s.alike(now) {
+		if fresh := newOwedState(a); s == nil || !s.alike(fresh) {
 			b.drop(key)
-			s = now
+			s = fresh
 			b.keys[key] = s
 		}
 		s.follow(a)

@@ -1,13 +1,9 @@
 package services
 
 import (
-	"context"
-	"io"
 	"log/slog"
 	"testing"
 	"time"
-
-	"github.com/redis/rueidis"
 
 	"gatehouse/models"
 	"gatehouse/services/servicestest"
@@ -16,11 +12,7 @@ import (
 // impatientLimiter notices soon that Redis is away.
 func impatientLimiter(t *testing.T, addr string) *RateLimiter {
 	t.Helper()
-	logger := slog.New(slog.NewTextHandler(io.Discard, nil))
-	redis := NewRedis(RedisOptions{Client: rueidis.ClientOption{InitAddress: []string{addr}}, Logger: logger})
-	t.Cleanup(func() { _ = redis.Close(context.Background()) })
-	servicestest.Eventually(t, 5*time.Second, redis.Available, "Redis did not become available")
-	return NewRateLimiter(redis, RateLimiterOptions{Logger: logger})
+	return NewRateLimiter(redisAt(t, addr, RedisOptions{}), RateLimiterOptions{Logger: slog.New(slog.DiscardHandler)})
 }
 
 // What an instance admits without Redis counts there when it returns.

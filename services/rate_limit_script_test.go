@@ -3,7 +3,6 @@ package services
 import (
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
 	"math/rand/v2"
 	"testing"
@@ -18,18 +17,8 @@ import (
 
 func limiterAt(t *testing.T, addr string, embedded bool) *RateLimiter {
 	t.Helper()
-	logger := slog.New(slog.NewTextHandler(io.Discard, nil))
-	redis := NewRedis(RedisOptions{
-		Client: rueidis.ClientOption{InitAddress: []string{addr}}, Embedded: embedded, Logger: logger,
-		Timeout: 5 * time.Second, // the steps are about answers, not about time
-	})
-	t.Cleanup(func() {
-		if err := redis.Close(context.Background()); err != nil {
-			t.Error(err)
-		}
-	})
-	servicestest.Eventually(t, 5*time.Second, redis.Available, "Redis did not become available")
-	return NewRateLimiter(redis, RateLimiterOptions{Logger: logger})
+	redis := redisAt(t, addr, RedisOptions{Embedded: embedded, Timeout: 5 * time.Second}) // the steps are about answers, not about time
+	return NewRateLimiter(redis, RateLimiterOptions{Logger: slog.New(slog.DiscardHandler)})
 }
 
 // limiterOn is a limiter on a server of its own.

@@ -44,7 +44,7 @@ func TestLimitTableRemembersADenial(t *testing.T) {
 				table := newLimitTable(0, nil)
 				tell(table, a, verdict{remaining: 2, retry: retry * 1000, more: 1_000_000})
 				time.Sleep(row.after)
-				v, denied := table.denied(row.ask, false)
+				v, denied := table.denied(row.ask)
 				if denied != row.denied {
 					t.Fatalf("denied %v, want %v", denied, row.denied)
 				}
@@ -69,15 +69,15 @@ func TestLimitTableNeverDeniesTooLong(t *testing.T) {
 		sent, generation := table.sending()
 		time.Sleep(50 * time.Millisecond) // the way there and back
 		table.learn([]ask{a}, []verdict{{retry: 200_000}}, false, 1, sent, generation)
-		if v, denied := table.denied(a, true); !denied || v.retry != 200_000 {
-			t.Errorf("denied %v, retry %d, want 200,000 from the answer", denied, v.retry)
+		if ds := table.deniedOrClaimed(&a, table.now()); len(ds) != 1 || ds[0].RetryAfter != 200*time.Millisecond {
+			t.Errorf("told %+v, want a refusal for 200 ms from the answer", ds)
 		}
 		time.Sleep(149 * time.Millisecond)
-		if _, denied := table.denied(a, true); !denied {
+		if table.deniedOrClaimed(&a, table.now()) == nil {
 			t.Error("forgotten too early")
 		}
 		time.Sleep(time.Millisecond)
-		if _, denied := table.denied(a, true); denied {
+		if table.deniedOrClaimed(&a, table.now()) != nil {
 			t.Error("200 ms after it was asked it is still denied")
 		}
 	})
@@ -90,21 +90,21 @@ func TestLimitTableOneCallRenewsADenial(t *testing.T) {
 		a := askOf(models.Policy{Name: "p", Limit: 1, Window: time.Minute}, "k", 1)
 		tell(table, a, verdict{retry: 60_000_000})
 		time.Sleep(time.Second)
-		if _, denied := table.denied(a, false); denied {
+		if _, denied := table.denied(a); denied {
 			t.Error("who only looks is told more than is known")
 		}
-		if _, denied := table.denied(a, true); denied {
+		if table.deniedOrClaimed(&a, table.now()) != nil {
 			t.Error("nobody asks again")
 		}
-		if _, denied := table.denied(a, true); !denied {
+		if table.deniedOrClaimed(&a, table.now()) == nil {
 			t.Error("a second call asks as well")
 		}
 		time.Sleep(100 * time.Millisecond) // the one who asked got no answer
-		if _, denied := table.denied(a, true); denied {
+		if table.deniedOrClaimed(&a, table.now()) != nil {
 			t.Error("nobody asks after the first who asked got no answer")
 		}
 		tell(table, a, verdict{passes: true})
-		if _, denied := table.denied(a, true); denied {
+		if table.deniedOrClaimed(&a, table.now()) != nil {
 			t.Error("denied although it passed")
 		}
 	})
@@ -120,15 +120,15 @@ func TestLimitTableDropsADenialThatWasOnItsWay(t *testing.T) {
 		tell(table, a, verdict{retry: 60_000_000})
 		sent, generation := table.sending()
 		settle(table)
-		if _, denied := table.denied(a, true); denied {
+		if table.deniedOrClaimed(&a, table.now()) != nil {
 			t.Errorf("%s: still denied", name)
 		}
 		table.learn([]ask{a}, []verdict{{retry: 60_000_000}}, false, 1, sent, generation)
-		if _, denied := table.denied(a, true); denied {
+		if table.deniedOrClaimed(&a, table.now()) != nil {
 			t.Errorf("%s: denied by an answer from before", name)
 		}
 		tell(table, a, verdict{retry: 60_000_000})
-		if _, denied := table.denied(a, true); !denied {
+		if table.deniedOrClaimed(&a, table.now()) == nil {
 			t.Errorf("%s: an answer from after is not believed", name)
 		}
 	}
@@ -188,7 +188,7 @@ func TestLimitTableIsBounded(t *testing.T) {
 			t.Fatalf("%d keys with denials", len(table.keys))
 		}
 	}
-	if _, denied := table.denied(askOf(policy, "denied4999", 1), false); !denied {
+	if _, denied := table.denied(askOf(policy, "denied4999", 1)); !denied {
 		t.Error("the latest denial is forgotten")
 	}
 }

@@ -5,8 +5,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/redis/rueidis"
-
 	"gatehouse/models"
 	"gatehouse/services"
 	"gatehouse/services/servicestest"
@@ -40,11 +38,7 @@ func takeOne(t *testing.T, l *services.RateLimiter, policy models.Policy, key st
 // patientRedis is a client for tests that are about answers, not about time.
 func patientRedis(t *testing.T, addr string) *services.Redis {
 	t.Helper()
-	redis := startRedisClient(t, services.RedisOptions{
-		Client: rueidis.ClientOption{InitAddress: []string{addr}}, KeyPrefix: "test:", Timeout: 5 * time.Second,
-	})
-	waitReady(t, redis)
-	return redis
+	return redisAt(t, addr, services.RedisOptions{Timeout: 5 * time.Second})
 }
 
 func eachBackend(t *testing.T, test func(t *testing.T, l *services.RateLimiter)) {

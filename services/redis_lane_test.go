@@ -3,7 +3,6 @@ package services
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"testing"
 	"time"
@@ -13,11 +12,26 @@ import (
 	"gatehouse/services/servicestest"
 )
 
+// redisAt is a client connected to addr, with what else opt says.
+func redisAt(t *testing.T, addr string, opt RedisOptions) *Redis {
+	t.Helper()
+	opt.Client.InitAddress, opt.KeyPrefix, opt.Logger = []string{addr}, "test:", slog.New(slog.DiscardHandler)
+	redis := NewRedis(opt)
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		if err := redis.Close(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	servicestest.Eventually(t, 5*time.Second, redis.Available, "Redis did not become available")
+	return redis
+}
+
 // openLane is a client of server whose lane is open.
 func openLane(t *testing.T, server *servicestest.RedisServer) *Redis {
 	t.Helper()
-	r := NewRedis(RedisOptions{Client: rueidis.ClientOption{InitAddress: []string{server.Addr}}, Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
-	t.Cleanup(func() { _ = r.Close(context.Background()) })
+	r := redisAt(t, server.Addr, RedisOptions{})
 	waitForLane(t, r)
 	return r
 }

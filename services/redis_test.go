@@ -3,7 +3,6 @@ package services_test
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"strings"
 	"sync"
@@ -17,7 +16,7 @@ import (
 	"gatehouse/services/servicestest"
 )
 
-func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
+func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 // startRedisClient is a client that need not be connected yet.
 func startRedisClient(t *testing.T, opt services.RedisOptions) *services.Redis {
@@ -39,12 +38,14 @@ func startRedisClient(t *testing.T, opt services.RedisOptions) *services.Redis {
 // newRedis is a client connected to addr.
 func newRedis(t *testing.T, addr string) *services.Redis {
 	t.Helper()
-	return newRedisWithin(t, addr, 0)
+	return redisAt(t, addr, services.RedisOptions{})
 }
 
-func newRedisWithin(t *testing.T, addr string, timeout time.Duration) *services.Redis {
+// redisAt is a client connected to addr, with what else opt says.
+func redisAt(t *testing.T, addr string, opt services.RedisOptions) *services.Redis {
 	t.Helper()
-	redis := startRedisClient(t, services.RedisOptions{Client: rueidis.ClientOption{InitAddress: []string{addr}}, KeyPrefix: "test:", Timeout: timeout})
+	opt.Client.InitAddress, opt.KeyPrefix = []string{addr}, "test:"
+	redis := startRedisClient(t, opt)
 	waitReady(t, redis)
 	return redis
 }
@@ -173,10 +174,7 @@ func TestRedisThatCannotServeIsUnavailable(t *testing.T) {
 func TestRedisLogsOneLinePerChangeOfState(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	var log lockedBuffer
-	redis := startRedisClient(t, services.RedisOptions{
-		Client: rueidis.ClientOption{InitAddress: []string{server.Addr}}, Logger: slog.New(slog.NewTextHandler(&log, nil)),
-	})
-	waitReady(t, redis)
+	redis := redisAt(t, server.Addr, services.RedisOptions{Logger: slog.New(slog.NewTextHandler(&log, nil))})
 	server.Kill()
 	servicestest.Eventually(t, time.Second, func() bool { return !redis.Available() }, "a killed server counts as available")
 	for range 100 {

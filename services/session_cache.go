@@ -59,7 +59,7 @@ type sessionRows interface {
 	InsertSession(ctx context.Context, s models.Session, maxPerUser int) (ended int, err error)
 	Session(ctx context.Context, hash string, now time.Time) (models.Session, error)
 	SessionsOf(ctx context.Context, userID string, now time.Time) ([]models.Session, error)
-	CountSessions(ctx context.Context, userID string, now time.Time) (int, error)
+	CountSessions(ctx context.Context, userIDs []string, now time.Time) (map[string]int, error)
 	TouchSession(ctx context.Context, hash string, lastSeen, idleAt time.Time) error
 	TouchSessions(ctx context.Context, seen []models.Activity) (written []string, err error)
 	SaveSessionData(ctx context.Context, hash string, version int64, data []byte) (int64, error)

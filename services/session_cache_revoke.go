@@ -69,7 +69,7 @@ func (c *SessionCache) DeleteAll(ctx context.Context, keep models.Session) error
 
 // CatchUp makes what was committed to the revocation log count here before it
 // returns, and hints at it to the other instances. Call it after the store changed
-// or deleted a user. It cannot fail: if the log cannot be read, this instance asks
+// or deleted a user, or ended sessions. It cannot fail: if the log cannot be read, this instance asks
 // the database for every session until it can.
 func (c *SessionCache) CatchUp(ctx context.Context) {
 	select {

@@ -173,11 +173,17 @@ func (c *SessionCache) List(ctx context.Context, userID string) ([]models.Sessio
 
 // Count returns how many live sessions a user has.
 func (c *SessionCache) Count(ctx context.Context, userID string) (int, error) {
-	n, err := c.store.CountSessions(ctx, userID, time.Now())
+	counts, err := c.CountEach(ctx, userID)
+	return counts[userID], err
+}
+
+// CountEach is Count for many users at once; who has no session is not in it.
+func (c *SessionCache) CountEach(ctx context.Context, userIDs ...string) (map[string]int, error) {
+	counts, err := c.store.CountSessions(ctx, userIDs, time.Now())
 	if err != nil {
-		return 0, fmt.Errorf("count sessions of user %s: %w", userID, err)
+		return nil, fmt.Errorf("count sessions of users %s: %w", strings.Join(userIDs, ", "), err)
 	}
-	return n, nil
+	return counts, nil
 }
 
 // newSessionToken returns 256 random bits and what is stored of them.

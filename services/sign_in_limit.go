@@ -1,9 +1,11 @@
 package services
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"slices"
 	"time"
 
 	"gatehouse/models"
@@ -15,7 +17,9 @@ const knownNetworkAge = 30 * 24 * time.Hour
 // AllowSignIn counts one attempt against the client's address and the account.
 // An address from which the account signed in lately has an account quota of its
 // own, so that nobody can use up the owner's. Refused when any decision is not
-// Allowed.
+// Allowed: that is audited, once for each limit, key and window. Without Redis the
+// policies' OnRedisDown says what happens, and each instance audits by itself; without
+// the database the error is models.ErrUnavailable.
 func (a *Accounts) AllowSignIn(ctx context.Context, email string, client Client) ([]models.Decision, error) {
 	email = looseEmail(email)
 	known, err := a.store.KnownNetwork(ctx, email, client.Network, time.Now().Add(-knownNetworkAge))
@@ -33,19 +37,21 @@ func (a *Accounts) AllowSignIn(ctx context.Context, email string, client Client)
 		{Policy: a.opt.LoginByAccount, Key: account, Cost: 1},
 	}
 	decisions, err := a.limiter.Take(ctx, "login", hits...)
-	for i, decision := range decisions {
-		if !decision.Allowed && i < len(hits) {
-			a.tellLimited(ctx, email, hits[i], client)
+	for i := range decisions {
+		if !decisions[i].Allowed {
+			a.tellLimited(ctx, email, hits, &decisions[i], client)
 		}
 	}
 	return decisions, err
 }
 
-// tellLimited audits a refusal by a limit, once for each of its keys and windows: a
-// flood of refused attempts must not become one of writes.
-func (a *Accounts) tellLimited(ctx context.Context, email string, refused models.Hit, client Client) {
-	once := models.Policy{Name: "login-audit", Limit: 1, Window: a.limiter.Effective(refused).Window}
-	told, err := a.limiter.Take(ctx, once.Name, models.Hit{Policy: once, Key: refused.Policy.Name + ":" + refused.Key, Cost: 1})
+// tellLimited audits a refusal of one of the hits by a limit, once for each of its keys
+// and windows: a flood of refused attempts must not become one of writes.
+func (a *Accounts) tellLimited(ctx context.Context, email string, hits []models.Hit, refused *models.Decision, client Client) {
+	asked := cmp.Or(refused.With, refused.Policy.Name)
+	i := slices.IndexFunc(hits, func(hit models.Hit) bool { return hit.Policy.Name == asked })
+	once := models.Policy{Name: "login-audit", Limit: 1, Window: refused.Policy.Window}
+	told, err := a.limiter.Take(ctx, once.Name, models.Hit{Policy: once, Key: refused.Policy.Name + ":" + hits[i].Key, Cost: 1})
 	if err == nil && told[0].Allowed {
 		a.record(ctx, models.AuditSignInLimited, email, "", client, "refused by "+refused.Policy.Name)
 	}

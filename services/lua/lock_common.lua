@@ -8,7 +8,9 @@
 -- Beside them, named by the prefix of the shard:
 --   fence: the highest fence (16 digits) and the shard's epoch; forced: how many locks were;
 --   waiters:<resource>: hash, grant id -> request (JSON); instances: sorted set, instance -> its last beat (milliseconds);
---   note:<id>; ended:<id>; lapsed:<id>; kept:<id>
+--   note:<id of a grant>: its holder's note, as long as the lock. And as long as somebody could still claim the grant:
+--   ended:<id>: somebody ended it, it cannot be claimed; lapsed:<id>: its lease ended by itself, whoever has the token
+--   (the value is its hash) can claim it; kept:<id>: a second attempt with its token has it
 -- Set by services: EVENTS and ENDS, channels; ALIVE, how long an instance counts as alive without a beat, and an
 --   unconfirmed grant lasts from its last one; CONFIRM, how long that lasts at least; LONGEST, how long a grant can be
 --   held (milliseconds)

@@ -92,7 +92,7 @@ func TestEndUserSessionsIsConstant(t *testing.T) {
 		check(t, err)
 		defer raw.Close()
 		insertMany(t, raw, user, many)
-		if n := must(s.CountSessions(t.Context(), user.ID, start)); n != many {
+		if n := must(s.CountSessions(t.Context(), []string{user.ID}, start))[user.ID]; n != many {
 			t.Fatalf("%d sessions", n)
 		}
 		rows := func() (sum string) {
@@ -105,7 +105,7 @@ func TestEndUserSessionsIsConstant(t *testing.T) {
 			t.Errorf("session rows were written: %s became %s", before, after)
 		}
 		wantLog(t, s, 0, models.Revocation{UserID: user.ID})
-		if n := must(s.CountSessions(t.Context(), user.ID, start)); n != 0 {
+		if n := must(s.CountSessions(t.Context(), []string{user.ID}, start))[user.ID]; n != 0 {
 			t.Errorf("%d sessions are left", n)
 		}
 	})

@@ -76,7 +76,7 @@ func TestEndSessions(t *testing.T) {
 				if got := live(t, s, w.a1, w.a2, w.b, w.nob); got != row.live {
 					t.Errorf("live are %q, want %q", got, row.live)
 				}
-				if n := must(s.CountSessions(t.Context(), w.ann.ID, start)); n != strings.Count(row.live, "a") {
+				if n := must(s.CountSessions(t.Context(), []string{w.ann.ID}, start))[w.ann.ID]; n != strings.Count(row.live, "a") {
 					t.Errorf("count of ann's is %d, live are %q", n, row.live)
 				}
 			})

@@ -27,8 +27,18 @@ const (
 	oneSession     = selectSession + ` WHERE sessions.hash = $1 AND sessions.idle_at > $2 AND sessions.expires_at > $2 AND` + unrevoked
 	sessionsOfUser = selectSession + ` WHERE sessions.user_id = $1 AND sessions.idle_at > $2 AND sessions.expires_at > $2 AND` + unrevoked + `
 		ORDER BY sessions.created_at DESC, sessions.hash`
-	countOfUser = `SELECT COUNT(*) FROM sessions WHERE user_id = $1 AND idle_at > $2 AND expires_at > $2 AND` + unrevoked
 )
+
+// countOf is the count for so many users, with the time as the last argument.
+func countOf(users int) string {
+	ids := make([]string, users)
+	for i := range ids {
+		ids[i] = fmt.Sprintf("$%d", i+1)
+	}
+	now := fmt.Sprintf("$%d", users+1)
+	return `SELECT user_id, COUNT(*) FROM sessions WHERE user_id IN (` + strings.Join(ids, ", ") + `) AND idle_at > ` + now + ` AND expires_at > ` + now + ` AND` +
+		unrevoked + ` GROUP BY user_id`
+}
 
 func scanSession(row scanner) (models.Session, error) {
 	var x models.Session
@@ -134,17 +144,29 @@ func (s *Store) SessionsOf(ctx context.Context, userID string, now time.Time) ([
 	return list, failed("list sessions of user "+userID, err)
 }
 
-// CountSessions returns the number of live sessions of a user.
-func (s *Store) CountSessions(ctx context.Context, userID string, now time.Time) (int, error) {
+// CountSessions returns the numbers of live sessions of users; who has none is not
+// in it.
+func (s *Store) CountSessions(ctx context.Context, userIDs []string, now time.Time) (map[string]int, error) {
+	var args []any
+	for _, id := range userIDs {
+		if user, err := parseID(id); err == nil {
+			args = append(args, user)
+		}
+	}
+	counts := map[string]int{}
+	if len(args) == 0 {
+		return counts, nil
+	}
 	ctx, cancel := s.bound(ctx)
 	defer cancel()
-	user, err := parseID(userID)
-	if err != nil {
-		return 0, nil
-	}
-	var n int
-	err = s.read.QueryRowContext(ctx, countOfUser, user, now.UnixMicro()).Scan(&n)
-	return n, failed("count sessions of user "+userID, err)
+	_, err := collect(ctx, s.read, func(row scanner) (struct{}, error) {
+		var user int64
+		var n int
+		err := row.Scan(&user, &n)
+		counts[formatID(user)] = n
+		return struct{}{}, err
+	}, countOf(len(args)), append(args, now.UnixMicro())...)
+	return counts, failed("count sessions", err)
 }
 
 // TouchSession moves the idle timeout of a session that is live at lastSeen.

@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"fmt"
+	"maps"
 	"reflect"
 	"strings"
 	"sync"
@@ -79,6 +80,29 @@ func TestSessionRoundTrip(t *testing.T) {
 	})
 }
 
+func TestSessionsAreCountedForManyUsers(t *testing.T) {
+	onBoth(t, func(t *testing.T, url string) {
+		s := open(t, url)
+		ann, bob, carl := newUser(t, s, "ann@example.com"), newUser(t, s, "bob@example.com"), newUser(t, s, "carl@example.com")
+		insert(t, s, session(ann, "a1"))
+		insert(t, s, session(ann, "a2"))
+		insert(t, s, session(bob, "b"))
+		for _, row := range []struct {
+			ids  []string
+			want map[string]int
+		}{
+			{[]string{ann.ID, bob.ID, carl.ID, "99", "0" + bob.ID, ""}, map[string]int{ann.ID: 2, bob.ID: 1}},
+			{[]string{bob.ID}, map[string]int{bob.ID: 1}},
+			{[]string{"x"}, map[string]int{}},
+			{nil, map[string]int{}},
+		} {
+			if got := must(s.CountSessions(t.Context(), row.ids, start)); !maps.Equal(got, row.want) {
+				t.Errorf("counts of %q are %v, want %v", row.ids, got, row.want)
+			}
+		}
+	})
+}
+
 func TestSessionTimeouts(t *testing.T) {
 	onBoth(t, func(t *testing.T, url string) {
 		s := open(t, url)
@@ -90,7 +114,7 @@ func TestSessionTimeouts(t *testing.T) {
 			want  int
 		}{{0, 1}, {30*time.Minute - time.Microsecond, 1}, {30 * time.Minute, 0}, {13 * time.Hour, 0}} {
 			now := start.Add(row.after)
-			if n := must(s.CountSessions(t.Context(), user.ID, now)); n != row.want {
+			if n := must(s.CountSessions(t.Context(), []string{user.ID}, now))[user.ID]; n != row.want {
 				t.Errorf("count after %v is %d, want %d", row.after, n, row.want)
 			}
 			if n := len(must(s.SessionsOf(t.Context(), user.ID, now))); n != row.want {
@@ -246,7 +270,7 @@ func TestConcurrentSignInsKeepTheLimit(t *testing.T) {
 				})
 			}
 			wg.Wait()
-			if n := must(instances[0].CountSessions(t.Context(), user.ID, start)); n != 5 {
+			if n := must(instances[0].CountSessions(t.Context(), []string{user.ID}, start))[user.ID]; n != 5 {
 				t.Fatalf("round %d: %d sessions, want 5", round, n)
 			}
 			if n := len(must(instances[0].Revocations(t.Context(), head)).Entries); n != 11 {
