@@ -40,6 +40,7 @@ func NewLockToken() string { return rand.Text() }
 func (l *Locker) TryAcquire(ctx context.Context, req LockRequest) (Lock, error) {
 	try := l.newAttempt(req)
 	lock, err := try.once(ctx, false)
+	l.countAcquire(lock, err)
 	if err != nil && ctx.Err() != nil {
 		l.giveUp(ctx, try)
 	}
@@ -58,7 +59,14 @@ func (l *Locker) Acquire(ctx context.Context, req LockRequest) (Lock, error) {
 	return lock, err
 }
 
+// acquire counts once, however often it asks.
 func (l *Locker) acquire(ctx context.Context, try *attempt) (Lock, error) {
+	lock, err := l.await(ctx, try)
+	l.countAcquire(lock, err)
+	return lock, err
+}
+
+func (l *Locker) await(ctx context.Context, try *attempt) (Lock, error) {
 	turn := l.waiters.join(try.req.Resource, try.grant)
 	defer l.waiters.leave(try.req.Resource, try.grant)
 	var refused *models.NotAcquiredError
@@ -80,7 +88,6 @@ func (l *Locker) acquire(ctx context.Context, try *attempt) (Lock, error) {
 		case pushed := <-turn:
 			if lock, ok := l.begin(try, pushed); ok {
 				again.Stop()
-				l.count("acquire", "done")
 				return lock, nil
 			}
 		case <-again.C:
@@ -138,22 +145,18 @@ func (a *attempt) once(ctx context.Context, queue bool) (Lock, error) {
 		if queue {
 			l.waiters.queued(a.req.Resource, got.epoch)
 		}
-		l.count("acquire", "refused")
 		return Lock{}, &models.NotAcquiredError{Status: got.status(a.req.Resource)}
 	case err == nil:
 		lock := got.lock(a.claim(), sent)
 		l.table.learn(lock, got.epoch, lock.Grant == a.grant)
-		l.count("acquire", "done")
 		return lock, nil
 	case ctx.Err() != nil:
 		return Lock{}, fmt.Errorf("acquire %s: %w", a.req.Resource, err)
 	case l.opt.OnRedisDown != models.OnRedisDownOpen:
 		l.oweAttempt(a)
-		l.count("acquire", "unavailable")
 		return Lock{}, fmt.Errorf("acquire %s: %w", a.req.Resource, err)
 	}
 	lock, status := l.table.acquire(sent, a.claim(), a.req.Holder, a.req.TTL, queue)
-	l.count("acquire", "degraded")
 	if status != nil {
 		if !queue {
 			l.oweAttempt(a)
