@@ -119,9 +119,9 @@ type Lock struct {
 	Repeated  bool   // the token had this grant already
 	Degraded  bool   // granted without Redis
 
-	// ends is before the lease can end at the server: counted on this
-	// instance's monotonic clock from before the request was sent.
-	ends        time.Time
+	// began is not after the grant, ends before the lease can end at the server: both
+	// counted on this instance's monotonic clock from before the request was sent.
+	began, ends time.Time
 	unconfirmed bool // a waiter's, which is to extend it at once
 }
 

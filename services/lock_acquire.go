@@ -108,11 +108,12 @@ type attempt struct {
 	l       *Locker
 	req     LockRequest
 	grant   string
-	arrival string // in the queue, as Redis answered
-	block   int    // fences to reserve
-	claims  bool   // a grant that this instance knows, not a new one
-	sent    bool   // Redis may have executed it
-	extends bool   // its caller extends the lock at once
+	arrival string        // in the queue, as Redis answered
+	held    time.Duration // of a claim: since the grant
+	block   int           // fences to reserve
+	claims  bool          // a grant that this instance knows, not a new one
+	sent    bool          // Redis may have executed it
+	extends bool          // its caller extends the lock at once
 }
 
 func (l *Locker) newAttempt(req LockRequest) *attempt {

@@ -192,7 +192,7 @@ func (l *Locker) renewLease(ctx context.Context, lease *lockLease) bool {
 	g.mu.Lock()
 	nobody := len(g.waiting[lease.key]) == 0
 	g.mu.Unlock()
-	if nobody || lease.alive.Err() != nil || l.opt.Clock().Sub(lease.lock.Holder.Since) > l.opt.MaxHold/2 {
+	if nobody || lease.alive.Err() != nil || time.Since(lease.lock.began) > l.opt.MaxHold/2 {
 		return false
 	}
 	ctx, cancel := context.WithTimeout(WithRedisBudget(context.WithoutCancel(ctx)), cleanUpTime)

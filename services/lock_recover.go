@@ -66,7 +66,7 @@ func (l *Locker) claim(ctx context.Context, known localLock) bool {
 	if left <= 0 {
 		return false
 	}
-	a := &attempt{l: l, grant: known.lock.Grant, block: 1, claims: true, req: LockRequest{
+	a := &attempt{l: l, grant: known.lock.Grant, block: 1, claims: true, held: sent.Sub(known.lock.began), req: LockRequest{
 		Resource: known.lock.Resource, TTL: left, Token: known.lock.Token, Holder: known.lock.Holder,
 	}}
 	got, err := l.runAcquire(ctx, a, false, known.epoch)

@@ -174,7 +174,7 @@ func (t *lockTable) acquire(now time.Time, claim LockClaim, holder models.Holder
 	place.queue = slices.DeleteFunc(place.queue, func(w localWaiter) bool { return w.grant == claim.Grant })
 	place.epoch, place.made, place.adopted = "", true, false
 	place.lock = Lock{
-		LockClaim: claim, Holder: holder, TTL: ttl, ExpiresAt: holder.Since.Add(ttl), Degraded: true, ends: now.Add(ttl),
+		LockClaim: claim, Holder: holder, TTL: ttl, ExpiresAt: holder.Since.Add(ttl), Degraded: true, began: now, ends: now.Add(ttl),
 	}
 	return place.lock, nil
 }
@@ -219,10 +219,10 @@ func (t *lockTable) extend(now time.Time, claim LockClaim, ttl time.Duration) (L
 	}
 	l := t.live(now, claim.Resource)
 	if l == nil {
-		l = &localLock{adopted: true, epoch: orDefault(t.epochs[shardOf(claim.Resource)], epochUnknown), lock: Lock{LockClaim: claim, Holder: models.Holder{Since: t.wall().UTC()}}}
+		l = &localLock{adopted: true, epoch: orDefault(t.epochs[shardOf(claim.Resource)], epochUnknown), lock: Lock{LockClaim: claim, Holder: models.Holder{Since: t.wall().UTC()}, began: now}}
 		t.locks[claim.Resource] = l
 	}
-	ttl = min(ttl, t.maxHold-t.wall().Sub(l.lock.Holder.Since))
+	ttl = min(ttl, l.lock.began.Add(t.maxHold).Sub(now))
 	if ttl <= 0 {
 		t.endLocked(claim.Resource, claim.Grant)
 		return Lock{}, &models.NotHeldError{Status: models.LockStatus{Resource: claim.Resource, Degraded: true}}

@@ -11,6 +11,7 @@
 -- ARGV[7] -> '1' for a claim: a grant made without Redis, or forgotten by it, unless it was given back elsewhere
 -- ARGV[8] -> of a claim: the epoch in which Redis knew of the grant; while it is in that it takes a free lock only if the
 --   lease ended by itself, and not if somebody ended it. 'unknown' is like that; '': it never knew
+-- ARGV[9] -> of a claim: how long the grant has been held (milliseconds)
 -- returns the reply, with the arrival; code 1: granted, 2: this token had it already, 0: not acquired, 3: too late
 if string.format('%013d', now) > ARGV[3] then
   return reply(3, nil, 0)
@@ -43,7 +44,7 @@ end
 if not lock then
   local first = redis.call('EXISTS', KEYS[2]) == 1 and head()
   if not first or first == id then
-    local granted = grant(ARGV[1], ttl, tonumber(ARGV[4]))
+    local granted = grant(ARGV[1], ttl, tonumber(ARGV[4]), nil, tonumber(ARGV[9]))
     if first then
       leave(id)
     end

@@ -1,0 +1,72 @@
+package services
+
+import (
+	"errors"
+	"log/slog"
+	"testing"
+	"time"
+
+	"gatehouse/models"
+	"gatehouse/services/servicestest"
+)
+
+// However often the server forgets a grant and its holder claims it again, it began
+// when it was first granted: that is told, and it ends at the longest hold. Its
+// fence grows.
+func TestLockClaimedAgainKeepsItsBeginning(t *testing.T) {
+	for how, withoutRedis := range map[string]bool{"granted by Redis": false, "granted without it": true} {
+		t.Run(how, func(t *testing.T) {
+			server := servicestest.StartRedis(t)
+			proxy := servicestest.NewProxy(t, server.Addr)
+			const longest = 2 * time.Second
+			other := openLockerAt(t, server.Addr)
+			l := NewLocker(openLockerAt(t, proxy.Addr).redis, &LockerOptions{
+				OnRedisDown: models.OnRedisDownOpen, MaxHold: longest, Logger: slog.New(slog.DiscardHandler),
+			})
+			req := LockRequest{Resource: "process:1", TTL: longest, Holder: models.Holder{UserID: "1"}}
+			if withoutRedis {
+				proxy.Cut()
+				servicestest.Eventually(t, time.Second, func() bool { return !l.redis.Available() }, "Redis still counts as available")
+			}
+			began := time.Now()
+			lock, err := l.TryAcquire(t.Context(), req)
+			if err != nil || lock.Degraded != withoutRedis {
+				t.Fatal(lock, err)
+			}
+			if withoutRedis {
+				proxy.Restore()
+				servicestest.Eventually(t, 2*time.Second, l.redis.Available, "not back")
+			}
+			claimed, fence := 0, int64(0)
+			servicestest.Eventually(t, 2*longest, func() bool {
+				server.Do("FLUSHALL")
+				extended, err := l.Extend(t.Context(), lock.LockClaim, longest)
+				if errors.Is(err, models.ErrNotHeld) {
+					return true
+				}
+				if err != nil || extended.Degraded {
+					t.Fatal(extended, err)
+				}
+				claimed++
+				if *extended.Fence <= fence {
+					t.Errorf("fence %d after %d", *extended.Fence, fence)
+				}
+				fence = *extended.Fence
+				if moved := extended.Holder.Since.Sub(lock.Holder.Since).Abs(); moved > 500*time.Millisecond {
+					t.Fatalf("claimed %d times, it began %v later", claimed, moved)
+				}
+				return false
+			}, "it never ends")
+			if held := time.Since(began); held > longest+500*time.Millisecond {
+				t.Errorf("held for %v", held)
+			}
+			if claimed < 3 {
+				t.Errorf("claimed %d times: nothing is proven", claimed)
+			}
+			next, err := other.TryAcquire(t.Context(), req)
+			if err != nil || *next.Fence <= fence {
+				t.Errorf("the next holder: %+v, %v, after fence %d", next, err, fence)
+			}
+		})
+	}
+}
