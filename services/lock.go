@@ -211,8 +211,11 @@ func (l *Locker) Release(ctx context.Context, claim LockClaim) (degraded bool, e
 // there first.
 func (l *Locker) runHeld(ctx context.Context, operation string, claim LockClaim, run func() (lockReply, error)) (lockReply, error) {
 	got, err := run()
-	if err == nil && got.code == lockRefused && l.claimAgain(ctx, claim, got) {
-		got, err = run()
+	if err == nil && got.code == lockRefused {
+		var stands bool
+		if stands, err = l.claimAgain(ctx, claim, got); stands {
+			got, err = run()
+		}
 	}
 	switch {
 	case err != nil && l.opt.OnRedisDown == models.OnRedisDownOpen:

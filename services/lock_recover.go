@@ -15,7 +15,7 @@ import (
 func (l *Locker) reconcile(ctx context.Context) {
 	l.settle(ctx)
 	for _, known := range l.table.alive() {
-		l.claim(ctx, known)
+		_, _ = l.claim(ctx, known) // what fails, the beats claim
 	}
 }
 
@@ -28,7 +28,7 @@ func (l *Locker) catchUp(ctx context.Context) {
 	l.settle(WithRedisBudget(ctx))
 	for _, known := range l.table.alive() {
 		if known.lock.Degraded { // granted or extended without Redis
-			l.claim(WithRedisBudget(ctx), known)
+			_, _ = l.claim(WithRedisBudget(ctx), known) // or at the next beats
 		}
 	}
 }
@@ -59,26 +59,26 @@ func (l *Locker) settle(ctx context.Context) {
 }
 
 // claim takes a known grant in Redis under its own token. It reports whether the
-// grant stands there now.
-func (l *Locker) claim(ctx context.Context, known localLock) bool {
+// grant stands there now; after an error nobody knows.
+func (l *Locker) claim(ctx context.Context, known localLock) (stands bool, err error) {
 	sent := time.Now()
 	left := known.lock.ends.Sub(sent)
 	if left <= 0 {
-		return false
+		return false, nil
 	}
 	a := &attempt{l: l, grant: known.lock.Grant, block: 1, claims: true, held: sent.Sub(known.lock.began), req: LockRequest{
 		Resource: known.lock.Resource, TTL: left, Token: known.lock.Token, Holder: known.lock.Holder,
 	}}
 	got, err := l.runAcquire(ctx, a, false, known.epoch)
 	if err != nil {
-		return false
+		return false, err
 	}
 	if got.code == lockRefused {
 		l.metrics.conflicts.Inc()
 		l.opt.Logger.Warn("a lock did not survive the outage: somebody else has it or ended it", "resource", known.lock.Resource, "holder", known.lock.Holder.UserID)
 		l.table.end(known.lock.Resource, known.lock.Grant)
 		l.groups.revoke(known.lock.Grant)
-		return false
+		return false, nil
 	}
 	if got.code == lockDone {
 		l.groups.reclaimed(known.lock.Grant)
@@ -87,7 +87,7 @@ func (l *Locker) claim(ctx context.Context, known localLock) bool {
 	lock.Note = orDefault(lock.Note, known.lock.Note)
 	if !l.table.confirm(known, lock, got.epoch) { // given back while it was claimed
 		_, _ = l.run(ctx, l.scripts.release, lock.Resource, proofOf(lock.LockClaim))
-		return false
+		return false, nil
 	}
 	if got.code == lockRepeated && left-got.remaining > time.Second { // extended while Redis was away
 		if longer, err := l.Extend(ctx, lock.LockClaim, left); err == nil {
@@ -97,15 +97,15 @@ func (l *Locker) claim(ctx context.Context, known localLock) bool {
 	if known.lock.Note != "" {
 		_, _ = l.Note(ctx, lock, known.lock.Note) // a repeat without it only gets a new token
 	}
-	return true
+	return true, nil
 }
 
 // claimAgain claims a grant that Redis does not know although this instance does: made
 // or extended without Redis, or forgotten by the server, whose epoch is new then.
-func (l *Locker) claimAgain(ctx context.Context, claim LockClaim, got lockReply) bool {
+func (l *Locker) claimAgain(ctx context.Context, claim LockClaim, got lockReply) (stands bool, err error) {
 	known, ok := l.table.find(claim)
 	if !ok || got.grant != "" || (!known.lock.Degraded && known.epoch == got.epoch) {
-		return false
+		return false, nil
 	}
 	return l.claim(ctx, known)
 }
