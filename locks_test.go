@@ -110,3 +110,40 @@ func TestLockRefusalsSayThatTheyWereDecidedWithoutRedis(t *testing.T) {
 		}
 	}
 }
+
+// An instance that extends without Redis what another granted knows whose it is, and
+// since when.
+func TestLockTakenOverWithoutRedisKeepsItsHolder(t *testing.T) {
+	server := servicestest.StartRedis(t)
+	proxy := servicestest.NewProxy(t, server.Addr)
+	database := filepath.Join(t.TempDir(), "shared.db")
+	granter := startApp(t, map[string]string{"REDIS_URL": "redis://" + server.Addr, "DATABASE_URL": database, "REDIS_TIMEOUT": "5s"})
+	extender := startApp(t, map[string]string{"REDIS_URL": "redis://" + proxy.Addr, "DATABASE_URL": database})
+	alice := granter.signIn(t, "alice@example.com")
+	type status struct {
+		LockToken      string
+		Mine, Degraded bool
+		Holder         struct {
+			Email string
+			Since time.Time
+		}
+	}
+	ask := func(a *app, method, path string, headers ...string) (answer status) {
+		t.Helper()
+		w := a.do(method, "/api/v1/processes/1/lock"+path, "", append(headers, "Authorization", "Bearer "+alice)...)
+		if err := json.Unmarshal(w.Body.Bytes(), &answer); err != nil || w.Code >= 300 {
+			t.Fatalf("%s %s: %d %s, %v", method, path, w.Code, w.Body, err)
+		}
+		return answer
+	}
+	token := ask(granter, "POST", "").LockToken
+	want := ask(granter, "GET", "/status").Holder
+	proxy.Cut()
+	servicestest.Eventually(t, 5*time.Second, func() bool { return !extender.handlers.Redis.Available() }, "Redis still counts as available")
+	if !ask(extender, "POST", "/extend", "X-Lock-Token", token).Degraded {
+		t.Error("extended with Redis")
+	}
+	if got := ask(extender, "GET", "/status"); !got.Mine || !got.Degraded || got.Holder.Email != want.Email || !got.Holder.Since.Equal(want.Since) {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+}

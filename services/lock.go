@@ -129,6 +129,12 @@ type Lock struct {
 // grant at MaxHold. Only
 // the holder can: else the error is a *models.NotHeldError.
 func (l *Locker) Extend(ctx context.Context, claim LockClaim, ttl time.Duration) (Lock, error) {
+	return l.extend(ctx, claim, models.Holder{}, ttl)
+}
+
+// extend is Extend for a caller who knows the holder: without Redis, an instance that
+// did not make the grant learns of him in no other way.
+func (l *Locker) extend(ctx context.Context, claim LockClaim, holder models.Holder, ttl time.Duration) (Lock, error) {
 	ttl = leaseOf(ttl)
 	sent := time.Now()
 	share := ""
@@ -147,7 +153,7 @@ func (l *Locker) Extend(ctx context.Context, claim LockClaim, ttl time.Duration)
 	if !l.mayDegrade(err) {
 		return Lock{}, err
 	}
-	lock, err := l.table.extend(sent, claim, ttl)
+	lock, err := l.table.extend(sent, claim, holder, ttl)
 	if err == nil {
 		l.events.tellOwn(models.LockExtended, lock)
 	}

@@ -70,3 +70,38 @@ func TestLockClaimedAgainKeepsItsBeginning(t *testing.T) {
 		})
 	}
 }
+
+// Where an instance took a grant over without Redis, and the server forgot it, it is
+// claimed for its holder and from its beginning.
+func TestLockTakenOverIsClaimedForItsHolder(t *testing.T) {
+	server := servicestest.StartRedis(t)
+	proxy := servicestest.NewProxy(t, server.Addr)
+	granter, extender := openLockerAt(t, server.Addr), openLockerAt(t, proxy.Addr)
+	holder := models.Holder{UserID: "1", Email: "alice@example.com"}
+	lock, err := granter.TryAcquire(t.Context(), LockRequest{Resource: "process:1", Holder: holder})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := granter.redis.Close(t.Context()); err != nil { // nor does it claim the grant itself
+		t.Fatal(err)
+	}
+	servicestest.Eventually(t, 5*time.Second, func() bool {
+		extender.table.mu.Lock()
+		defer extender.table.mu.Unlock()
+		return extender.table.epochs[shardOf(lock.Resource)] != ""
+	}, "no beat of the shard")
+	proxy.Cut()
+	servicestest.Eventually(t, time.Second, func() bool { return !extender.redis.Available() }, "Redis still counts as available")
+	holder.Since = lock.Holder.Since.Add(-10 * time.Minute) // as its token says
+	if _, err := extender.extend(t.Context(), lock.LockClaim, holder, time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	server.Do("FLUSHALL")
+	proxy.Restore()
+	servicestest.Eventually(t, 2*time.Second, extender.redis.Available, "not back")
+	s, err := openLockerAt(t, server.Addr).Status(t.Context(), lock.Resource)
+	if err != nil || !s.Held || s.Holder.Email != holder.Email || s.Holder.UserID != holder.UserID ||
+		s.Holder.Since.Sub(holder.Since).Abs() > time.Second || s.TTL > 50*time.Minute {
+		t.Errorf("%+v, %v", s, err)
+	}
+}

@@ -210,8 +210,9 @@ func (t *lockTable) checkLocked(now time.Time, claim LockClaim) error {
 	return nil
 }
 
-// extend counts on this instance's clock; a grant of another instance is adopted.
-func (t *lockTable) extend(now time.Time, claim LockClaim, ttl time.Duration) (Lock, error) {
+// extend counts on this instance's clock; a grant of another instance is adopted, with
+// what is known of its holder.
+func (t *lockTable) extend(now time.Time, claim LockClaim, holder models.Holder, ttl time.Duration) (Lock, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if err := t.checkLocked(now, claim); err != nil {
@@ -219,7 +220,10 @@ func (t *lockTable) extend(now time.Time, claim LockClaim, ttl time.Duration) (L
 	}
 	l := t.live(now, claim.Resource)
 	if l == nil {
-		l = &localLock{adopted: true, epoch: orDefault(t.epochs[shardOf(claim.Resource)], epochUnknown), lock: Lock{LockClaim: claim, Holder: models.Holder{Since: t.wall().UTC()}, began: now}}
+		wall := t.wall().UTC()
+		holder.Since = orDefault(holder.Since, wall)
+		began := now.Add(min(0, holder.Since.Sub(wall)))
+		l = &localLock{adopted: true, epoch: orDefault(t.epochs[shardOf(claim.Resource)], epochUnknown), lock: Lock{LockClaim: claim, Holder: holder, began: began}}
 		t.locks[claim.Resource] = l
 	}
 	ttl = min(ttl, l.lock.began.Add(t.maxHold).Sub(now))

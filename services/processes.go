@@ -247,7 +247,8 @@ func (p *Processes) Extend(ctx context.Context, user models.UserRef, id, token s
 	if err != nil {
 		return Lock{}, err
 	}
-	return p.locks.Extend(ctx, grant.LockClaim, orDefault(ttl, DefaultProcessTTL))
+	holder := models.Holder{UserID: user.ID, Email: user.Email, Since: p.tokens.grantedAt(grant)}
+	return p.locks.extend(ctx, grant.LockClaim, holder, orDefault(ttl, DefaultProcessTTL))
 }
 
 // Unlock gives the holder's lock back.
