@@ -111,7 +111,7 @@ type attempt struct {
 	arrival string        // in the queue, as Redis answered
 	held    time.Duration // of a claim: since the grant
 	block   int           // fences to reserve
-	claims  bool          // a grant that this instance knows, not a new one
+	claims  string        // of a grant that this instance knows, not a new one; see localLock.claims
 	sent    bool          // Redis may have executed it
 	extends bool          // its caller extends the lock at once
 }

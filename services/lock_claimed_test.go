@@ -52,7 +52,7 @@ func TestLockClaimedAgainKeepsItsBeginning(t *testing.T) {
 					t.Errorf("fence %d after %d", *extended.Fence, fence)
 				}
 				fence = *extended.Fence
-				if moved := extended.Holder.Since.Sub(lock.Holder.Since).Abs(); moved > 500*time.Millisecond {
+				if moved := extended.Holder.Since.Sub(lock.Holder.Since); moved.Abs() > 200*time.Millisecond {
 					t.Fatalf("claimed %d times, it began %v later", claimed, moved)
 				}
 				return false
@@ -103,5 +103,51 @@ func TestLockTakenOverIsClaimedForItsHolder(t *testing.T) {
 	if err != nil || !s.Held || s.Holder.Email != holder.Email || s.Holder.UserID != holder.UserID ||
 		s.Holder.Since.Sub(holder.Since).Abs() > time.Second || s.TTL > 50*time.Minute {
 		t.Errorf("%+v, %v", s, err)
+	}
+}
+
+// What an instance that took a grant over does not know of its holder, the one that made
+// the grant puts right when it is back.
+func TestLockClaimedByAnotherInstanceGetsItsHolderBack(t *testing.T) {
+	server := servicestest.StartRedis(t)
+	granterWay, extenderWay := servicestest.NewProxy(t, server.Addr), servicestest.NewProxy(t, server.Addr)
+	granter, extender, other := openLockerAt(t, granterWay.Addr), openLockerAt(t, extenderWay.Addr), openLockerAt(t, server.Addr)
+	holder := models.Holder{UserID: "1", Email: "alice@example.com", Reason: "review"}
+	granterWay.Cut()
+	extenderWay.Cut()
+	servicestest.Eventually(t, time.Second, func() bool { return !granter.redis.Available() && !extender.redis.Available() }, "Redis still counts as available")
+	lock, err := granter.TryAcquire(t.Context(), LockRequest{Resource: "process:1", Holder: holder})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := extender.Extend(t.Context(), lock.LockClaim, time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	extender.table.mu.Lock()
+	extender.table.locks[lock.Resource].epoch = "forgotten"
+	extender.table.mu.Unlock()
+	extenderWay.Restore()
+	servicestest.Eventually(t, 2*time.Second, extender.redis.Available, "the extender is not back")
+	before, err := other.Status(t.Context(), lock.Resource)
+	if err != nil || before.Grant != lock.Grant {
+		t.Fatalf("not claimed: %+v, %v", before, err)
+	}
+	granterWay.Restore()
+	servicestest.Eventually(t, 2*time.Second, granter.redis.Available, "the granter is not back")
+	for _, l := range []*Locker{granter, extender, other} {
+		s, err := l.Status(t.Context(), lock.Resource)
+		if err != nil || s.Holder.Email != holder.Email || s.Holder.Reason != holder.Reason || *s.Fence != *before.Fence {
+			t.Errorf("%+v, %v", s, err)
+		}
+	}
+	page, _, err := other.List(t.Context(), models.Page{Limit: 10})
+	if err != nil || len(page.Items) != 1 || page.Items[0].Holder.Email != holder.Email {
+		t.Errorf("listed: %+v, %v", page.Items, err)
+	}
+	if _, err := extender.Release(t.Context(), lock.LockClaim); err != nil {
+		t.Error(err)
+	}
+	if page, _, err := other.List(t.Context(), models.Page{Limit: 10}); err != nil || len(page.Items) != 0 {
+		t.Errorf("listed after the release: %+v, %v", page.Items, err)
 	}
 }

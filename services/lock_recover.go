@@ -66,7 +66,7 @@ func (l *Locker) claim(ctx context.Context, known localLock) (stands bool, err e
 	if left <= 0 {
 		return false, nil
 	}
-	a := &attempt{l: l, grant: known.lock.Grant, block: 1, claims: true, held: sent.Sub(known.lock.began), req: LockRequest{
+	a := &attempt{l: l, grant: known.lock.Grant, block: 1, claims: known.claims(), held: sent.Sub(known.lock.began), req: LockRequest{
 		Resource: known.lock.Resource, TTL: left, Token: known.lock.Token, Holder: known.lock.Holder,
 	}}
 	got, err := l.runAcquire(ctx, a, false, known.epoch)
@@ -98,6 +98,14 @@ func (l *Locker) claim(ctx context.Context, known localLock) (stands bool, err e
 		_, _ = l.Note(ctx, lock, known.lock.Note) // a repeat without it only gets a new token
 	}
 	return true, nil
+}
+
+// claims is what a claim says of itself to lock_acquire.lua.
+func (l *localLock) claims() string {
+	if l.made {
+		return "made"
+	}
+	return "claim"
 }
 
 // claimAgain claims a grant that Redis does not know although this instance does: made
@@ -164,6 +172,7 @@ func (t *lockTable) confirm(known localLock, lock Lock, epoch string) bool {
 	if l.lock.Degraded && l.lock.ends.After(known.lock.ends) {
 		lock.ends, lock.ExpiresAt, lock.Degraded = l.lock.ends, l.lock.ExpiresAt, true
 	}
+	lock.began = l.beginning(lock)
 	l.lock, l.epoch = lock, epoch
 	return true
 }

@@ -91,8 +91,8 @@ func (l *Locker) runAcquire(ctx context.Context, a *attempt, queue bool, knownEp
 		strconv.Itoa(a.block),
 	}
 	switch {
-	case a.claims:
-		args = append(args, "", "", "1", knownEpoch, milliseconds(a.held))
+	case a.claims != "":
+		args = append(args, "", "", a.claims, knownEpoch, milliseconds(a.held))
 	case queue:
 		args = append(args, l.instance, a.arrival)
 	}

@@ -73,8 +73,19 @@ func (t *lockTable) learn(lock Lock, epoch string, made bool) {
 	learnt := &localLock{lock: lock, epoch: epoch, made: made}
 	if old := t.locks[lock.Resource]; old != nil && old.lock.Grant == lock.Grant {
 		learnt.made, learnt.adopted = made || old.made, old.adopted
+		learnt.lock.began = old.beginning(lock)
 	}
 	t.locks[lock.Resource] = learnt
+}
+
+// beginning is when a grant that is known here began, now that a reply tells it, too.
+// What is known stays, or the rounding of many replies would add up; of one that
+// was taken over it may be a guess.
+func (l *localLock) beginning(lock Lock) time.Time {
+	if l.adopted {
+		return lock.began
+	}
+	return l.lock.began
 }
 
 // replacing remembers that whatever grant was there before is over.

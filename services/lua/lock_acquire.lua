@@ -8,7 +8,8 @@
 -- ARGV[4] -> how many fences to reserve
 -- ARGV[5] -> the instance, to queue when the lock is taken; none or '' does not queue
 -- ARGV[6] -> arrival as answered before, none or '' at the first time
--- ARGV[7] -> '1' for a claim: a grant made without Redis, or forgotten by it, unless it was given back elsewhere
+-- ARGV[7] -> 'claim' for a grant made without Redis, or forgotten by it, unless it was given back elsewhere; 'made' if it is
+--   the claim of the instance that made it and knows the holder; none or '' otherwise
 -- ARGV[8] -> of a claim: the epoch in which Redis knew of the grant; while it is in that it takes a free lock only if the
 --   lease ended by itself, and not if somebody ended it. 'unknown' is like that; '': it never knew
 -- ARGV[9] -> of a claim: how long the grant has been held (milliseconds)
@@ -25,6 +26,9 @@ if lock and string.sub(lock.proof, 33) == string.sub(ARGV[1], 33, 75) then
     lease(lock, ttl)
     code = 1
   end
+  if ARGV[7] == 'made' and id_of(lock.grant) == id then
+    correct(lock, ARGV[1])
+  end
   mark(lock)
   leave(id)
   if id_of(lock.grant) ~= id then
@@ -32,7 +36,7 @@ if lock and string.sub(lock.proof, 33) == string.sub(ARGV[1], 33, 75) then
   end
   return reply(code, lock, 0)
 end
-if ARGV[7] == '1' then
+if (ARGV[7] or '') ~= '' then
   lapse()
   lock = current()
   local by_itself = redis.call('GET', lapsed(id)) == string.sub(ARGV[1], 33, 75)
