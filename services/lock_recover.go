@@ -49,7 +49,7 @@ func (l *Locker) settle(ctx context.Context) {
 		}
 	}
 	for _, userID := range l.table.owedUsers() {
-		_ = l.ReleaseUser(ctx, userID) // owed again if it fails
+		_ = l.ReleaseUser(ctx, userID) // owed anew if it fails
 	}
 	for grant, status := range forced {
 		if _, err := l.run(ctx, l.scripts.force, status.Resource, "", grant); err == nil {
@@ -132,17 +132,26 @@ func (t *lockTable) owes() (owed []owedRelease, forced map[string]models.LockSta
 	return owed, maps.Clone(t.forced)
 }
 
+// userLooks is how often the locks of a disabled user are looked for when Redis is
+// back: each time holdingBeat later, until all instances have claimed what they granted.
+const userLooks = 5
+
 func (t *lockTable) oweUser(userID string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.users[userID] = struct{}{}
+	t.users[userID] = userLooks
 }
 
+// owedUsers are whose locks to look for now.
 func (t *lockTable) owedUsers() []string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	users := slices.Collect(maps.Keys(t.users))
-	clear(t.users)
+	for _, userID := range users {
+		if t.users[userID]--; t.users[userID] == 0 {
+			delete(t.users, userID)
+		}
+	}
 	return users
 }
 

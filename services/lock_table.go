@@ -22,7 +22,7 @@ type lockTable struct {
 	ended  *endedGrants
 	owed   map[string]owedRelease       // by grant: releases that Redis has not seen
 	forced map[string]models.LockStatus // by grant: forces that Redis has not seen
-	users  map[string]struct{}          // disabled or deleted: Redis may know locks of theirs
+	users  map[string]int               // disabled or deleted without Redis: how often to look for their locks there
 	epochs [lockShards]string           // as beats have answered last
 	swept  time.Time
 }
@@ -56,7 +56,7 @@ func newLockTable(maxHold time.Duration, wall func() time.Time) *lockTable {
 	return &lockTable{
 		maxHold: maxHold, wall: wall,
 		locks: map[string]*localLock{}, ended: newEndedGrants(maxHold),
-		owed: map[string]owedRelease{}, forced: map[string]models.LockStatus{}, users: map[string]struct{}{},
+		owed: map[string]owedRelease{}, forced: map[string]models.LockStatus{}, users: map[string]int{},
 	}
 }
 
