@@ -113,11 +113,11 @@ func (h *Handlers) lockProcess(c *gin.Context) {
 	ctx, stop := h.whileWaiting(c, opt.Wait, opt.Allowed)
 	defer stop()
 	lock, err := h.Processes.Lock(ctx, session.User, id, opt)
+	markLocks(c, lock.Degraded)
 	if err != nil {
 		h.fail(c, err)
 		return
 	}
-	markLocks(c, lock.Degraded)
 	c.JSON(http.StatusCreated, lockAnswer{
 		LockToken: lock.Token, ExpiresIn: seconds(lock.TTL), ExpiresAt: lock.ExpiresAt, Fence: lock.Fence,
 		ProcessVersion: lock.Process.Version, Process: lock.Process, Degraded: lock.Degraded,

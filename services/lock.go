@@ -120,15 +120,21 @@ type Lock struct {
 	Repeated  bool   // the token had this grant already
 	Degraded  bool   // granted without Redis
 
-	// ends is before the lease can end at the server: counted on this
-	// instance's monotonic clock from before the request was sent.
-	ends        time.Time
+	// began is not after the grant, ends before the lease can end at the server: both
+	// counted on this instance's monotonic clock from before the request was sent.
+	began, ends time.Time
 	unconfirmed bool // a waiter's, which is to extend it at once
 }
 
 // Extend makes the time left ttl from now, 30 s if that is zero or less, but ends the
 // grant at MaxHold. Only the holder can: else the error is a *models.NotHeldError.
 func (l *Locker) Extend(ctx context.Context, claim LockClaim, ttl time.Duration) (Lock, error) {
+	return l.extend(ctx, claim, models.Holder{}, ttl)
+}
+
+// extend is Extend for a caller who knows the holder: without Redis, an instance that
+// did not make the grant learns of him in no other way.
+func (l *Locker) extend(ctx context.Context, claim LockClaim, holder models.Holder, ttl time.Duration) (Lock, error) {
 	ttl = leaseOf(ttl)
 	sent := time.Now()
 	share := ""
@@ -147,7 +153,7 @@ func (l *Locker) Extend(ctx context.Context, claim LockClaim, ttl time.Duration)
 	if !l.mayDegrade(err) {
 		return Lock{}, err
 	}
-	lock, err := l.table.extend(sent, claim, ttl)
+	lock, err := l.table.extend(sent, claim, holder, ttl)
 	if err == nil {
 		l.events.tellOwn(models.LockExtended, lock)
 	}
@@ -211,8 +217,11 @@ func (l *Locker) Release(ctx context.Context, claim LockClaim) (degraded bool, e
 // there first.
 func (l *Locker) runHeld(ctx context.Context, operation string, claim LockClaim, run func() (lockReply, error)) (lockReply, error) {
 	got, err := run()
-	if err == nil && got.code == lockRefused && l.claimAgain(ctx, claim, got) {
-		got, err = run()
+	if err == nil && got.code == lockRefused {
+		var stands bool
+		if stands, err = l.claimAgain(ctx, claim, got); stands {
+			got, err = run()
+		}
 	}
 	switch {
 	case err != nil && l.opt.OnRedisDown == models.OnRedisDownOpen:

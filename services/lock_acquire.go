@@ -40,6 +40,7 @@ func NewLockToken() string { return rand.Text() }
 func (l *Locker) TryAcquire(ctx context.Context, req LockRequest) (Lock, error) {
 	try := l.newAttempt(req)
 	lock, err := try.once(ctx, false)
+	l.countAcquire(lock, err)
 	if err != nil && ctx.Err() != nil {
 		l.giveUp(ctx, try)
 	}
@@ -59,7 +60,14 @@ func (l *Locker) Acquire(ctx context.Context, req LockRequest) (Lock, error) {
 	return lock, err
 }
 
+// acquire counts once, however often it asks.
 func (l *Locker) acquire(ctx context.Context, try *attempt) (Lock, error) {
+	lock, err := l.await(ctx, try)
+	l.countAcquire(lock, err)
+	return lock, err
+}
+
+func (l *Locker) await(ctx context.Context, try *attempt) (Lock, error) {
 	turn := l.waiters.join(try.req.Resource, try.grant)
 	defer l.waiters.leave(try.req.Resource, try.grant)
 	var refused *models.NotAcquiredError
@@ -81,7 +89,6 @@ func (l *Locker) acquire(ctx context.Context, try *attempt) (Lock, error) {
 		case pushed := <-turn:
 			if lock, ok := l.begin(try, pushed); ok {
 				again.Stop()
-				l.count("acquire", "done")
 				return lock, nil
 			}
 		case <-again.C:
@@ -102,11 +109,12 @@ type attempt struct {
 	l       *Locker
 	req     LockRequest
 	grant   string
-	arrival string // in the queue, as Redis answered
-	block   int    // fences to reserve
-	claims  bool   // a grant that this instance knows, not a new one
-	sent    bool   // Redis may have executed it
-	extends bool   // its caller extends the lock at once
+	arrival string        // in the queue, as Redis answered
+	held    time.Duration // of a claim: since the grant
+	block   int           // fences to reserve
+	claims  string        // of a grant that this instance knows, not a new one; see localLock.claims
+	sent    bool          // Redis may have executed it
+	extends bool          // its caller extends the lock at once
 }
 
 func (l *Locker) newAttempt(req LockRequest) *attempt {
@@ -139,22 +147,18 @@ func (a *attempt) once(ctx context.Context, queue bool) (Lock, error) {
 		if queue {
 			l.waiters.queued(a.req.Resource, got.epoch)
 		}
-		l.count("acquire", "refused")
 		return Lock{}, &models.NotAcquiredError{Status: got.status(a.req.Resource)}
 	case err == nil:
 		lock := got.lock(a.claim(), sent)
 		l.table.learn(lock, got.epoch, lock.Grant == a.grant)
-		l.count("acquire", "done")
 		return lock, nil
 	case ctx.Err() != nil:
 		return Lock{}, fmt.Errorf("acquire %s: %w", a.req.Resource, err)
 	case l.opt.OnRedisDown != models.OnRedisDownOpen:
 		l.oweAttempt(a)
-		l.count("acquire", "unavailable")
 		return Lock{}, fmt.Errorf("acquire %s: %w", a.req.Resource, err)
 	}
 	lock, status := l.table.acquire(sent, a.claim(), a.req.Holder, a.req.TTL, queue)
-	l.count("acquire", "degraded")
 	if status != nil {
 		if !queue {
 			l.oweAttempt(a)

@@ -129,26 +129,36 @@ func (l *Locker) passedOn(got lockReply) {
 
 // beats says in each shard where this instance waits that it is alive, every
 // 80 ms and when a lock that it waits for can end, and looks every 500 ms whether
-// the server still knows the locks it holds.
+// the server still knows the locks it holds. What follows from that may take long
+// and is done beside the beats, or those who wait in other shards would count as dead.
 func (l *Locker) beats(ctx context.Context) {
 	beat := time.NewTimer(0)
 	defer beat.Stop()
 	var last time.Time
-	var seen signs
+	var seen [lockShards]lockSigns
+	var upkeep errgroup.Group
+	upkeep.SetLimit(1)
+	defer func() { _ = upkeep.Wait() }()
 	for round := 0; ; {
 		start := time.Now()
 		awaited := l.waiters.awaited()
 		var held [lockShards]bool
-		all := false
-		if now := time.Now(); now.Sub(last) >= holdingBeat {
-			last = now
-			l.tellExpired(now)
-			l.catchUp(ctx)
-			held = l.table.shards(now)
+		due, all := start.Sub(last) >= holdingBeat, false
+		if due {
+			last = start
+			l.tellExpired(start)
+			held = l.table.shards(start)
 			round++
 			all = round%sweepBeat == 0
 		}
-		soonest := l.beatShards(ctx, awaited, held, all, &seen)
+		news, soonest := l.beatShards(ctx, awaited, held, all)
+		upkeep.TryGo(func() error { // what has to wait for the one before is found again by the next beats
+			if due {
+				l.catchUp(ctx)
+			}
+			l.follow(ctx, news, &seen)
+			return nil
+		})
 		beat.Reset(min(waitingBeat-time.Since(start), soonest))
 		select {
 		case <-beat.C:
@@ -166,7 +176,15 @@ func (l *Locker) tellExpired(now time.Time) {
 	}
 }
 
-func (l *Locker) beatShards(ctx context.Context, awaited map[int][]string, held [lockShards]bool, all bool, seen *signs) (soonest time.Duration) {
+// shardNews is what a beat was answered about a shard.
+type shardNews struct {
+	heard bool
+	epoch string
+	held  bool // this instance holds locks there
+	signs lockSigns
+}
+
+func (l *Locker) beatShards(ctx context.Context, awaited map[int][]string, held [lockShards]bool, all bool) (news [lockShards]shardNews, soonest time.Duration) {
 	var group errgroup.Group
 	var ends [lockShards]time.Duration
 	for shard := range lockShards {
@@ -182,21 +200,37 @@ func (l *Locker) beatShards(ctx context.Context, awaited map[int][]string, held 
 				return nil
 			}
 			ends[shard] = end
+			news[shard] = shardNews{heard: true, epoch: epoch, held: held[shard], signs: lockSigns{forced, lost}}
 			l.table.heardEpoch(shard, epoch)
-			for _, known := range l.table.forgotten(time.Now(), shard, epoch) {
-				l.claim(WithRedisBudget(ctx), known)
-			}
-			if len(awaited[shard]) > 0 && l.waiters.newEpoch(shard, epoch) {
+			if len(awaited[shard]) > 0 && len(l.table.forgotten(time.Now(), shard, epoch)) == 0 && l.waiters.newEpoch(shard, epoch) {
 				l.waiters.wakeAll(shard) // they queue anew, behind the holders
-			}
-			if held[shard] && seen.changed(shard, forced, lost) {
-				l.lookAfter(ctx, shard)
 			}
 			return nil
 		})
 	}
 	_ = group.Wait()
-	return slices.Min(ends[:])
+	return news, slices.Min(ends[:])
+}
+
+// follow does what the beats' answers call for: it claims the locks that the server
+// has forgotten, and looks after leases until it has seen all of a shard.
+func (l *Locker) follow(ctx context.Context, news [lockShards]shardNews, seen *[lockShards]lockSigns) {
+	var group errgroup.Group
+	for shard, now := range news {
+		if !now.heard {
+			continue
+		}
+		group.Go(func() error {
+			for _, known := range l.table.forgotten(time.Now(), shard, now.epoch) {
+				_, _ = l.claim(WithRedisBudget(ctx), known)
+			}
+			if now.held && now.signs != seen[shard] && l.lookAfter(ctx, shard) == nil {
+				seen[shard] = now.signs
+			}
+			return nil
+		})
+	}
+	_ = group.Wait()
 }
 
 // beat is one word about a shard, whose answer the waiters learn. soonest is when to look again for a lock that

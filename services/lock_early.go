@@ -76,7 +76,7 @@ func (l *Locker) begin(a *attempt, pushed *pushedGrant) (lock Lock, ok bool) {
 	}
 	lock = Lock{
 		LockClaim: a.claim(), Holder: g.holder(), Fence: &g.fence, TTL: left, ExpiresAt: l.opt.Clock().Add(left).UTC(),
-		ends: ends, unconfirmed: true,
+		began: mark.sent, ends: ends, unconfirmed: true,
 	}
 	l.table.learn(lock, pushed.epoch, true)
 	return lock, true

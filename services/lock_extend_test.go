@@ -42,7 +42,7 @@ func TestLockExtendedWhileItIsClaimed(t *testing.T) {
 	table := newLockTable(time.Hour, time.Now)
 	lock, _ := table.acquire(time.Now(), LockClaim{Resource: "process:1", Grant: "grant", Token: "token"}, models.Holder{}, time.Second, false)
 	known, _ := table.find(lock.LockClaim)
-	extended, err := table.extend(time.Now(), lock.LockClaim, time.Minute)
+	extended, err := table.extend(time.Now(), lock.LockClaim, models.Holder{}, time.Minute)
 	if err != nil {
 		t.Fatal(err)
 	}

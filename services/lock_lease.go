@@ -74,7 +74,8 @@ func (e *lockLease) turn() Lock {
 func (e *lockLease) mayPass() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.alive.Err() == nil && e.turns < handOversInARow && time.Since(e.since) < handOverFor
+	now := time.Now() // a process that was paused is ahead of the timer that ends alive
+	return e.alive.Err() == nil && now.Before(e.ends) && e.turns < handOversInARow && now.Sub(e.since) < handOverFor
 }
 
 // takeLease waits for a lease of another call in this instance, or takes one from
@@ -192,7 +193,7 @@ func (l *Locker) renewLease(ctx context.Context, lease *lockLease) bool {
 	g.mu.Lock()
 	nobody := len(g.waiting[lease.key]) == 0
 	g.mu.Unlock()
-	if nobody || lease.alive.Err() != nil || l.opt.Clock().Sub(lease.lock.Holder.Since) > l.opt.MaxHold/2 {
+	if nobody || lease.alive.Err() != nil || lease.overdue(time.Now()) != nil || time.Since(lease.lock.began) > l.opt.MaxHold/2 {
 		return false
 	}
 	ctx, cancel := context.WithTimeout(WithRedisBudget(context.WithoutCancel(ctx)), cleanUpTime)

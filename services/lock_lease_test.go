@@ -2,6 +2,7 @@ package services
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -113,5 +114,88 @@ func TestWithLockWhoseRequestIsCancelledGivesTheLockBack(t *testing.T) {
 	}
 	if s, err := other.Status(t.Context(), "r"); err != nil || s.Held {
 		t.Errorf("after WithLock: %+v, %v", s, err)
+	}
+}
+
+// Redis goes away under a lease for which another call of this instance waits. That
+// is handed the lease only while it surely stands, counted on this instance's
+// monotonic clock, and told that Redis is away otherwise.
+func TestWithLockIsHandedOverWithoutRedisOnlyWhileTheLeaseStands(t *testing.T) {
+	const ttl = 400 * time.Millisecond
+	for how, stay := range map[string]bool{"at once": false, "when the lease is over": true} {
+		t.Run(how, func(t *testing.T) {
+			ran := 0
+			for range 5 {
+				server := servicestest.StartRedis(t)
+				l := openLockerAt(t, server.Addr)
+				l.opt.OnRedisDown = models.OnRedisDownClosed
+				req := LockRequest{Resource: "r", Holder: models.Holder{UserID: "1"}, TTL: ttl}
+				second := make(chan error, 1)
+				var granted time.Time      // not before the server granted the lease
+				var believed time.Duration // by the second, since then
+				err := l.WithLock(t.Context(), req, func(ctx context.Context, first Lock) error {
+					granted = time.Now()
+					go func() {
+						second <- l.WithLock(t.Context(), req, func(ctx context.Context, lock Lock) error {
+							ran++
+							if ctx.Err() != nil || lock.Grant != first.Grant || *lock.Fence <= *first.Fence {
+								t.Errorf("handed over %+v after %+v: %v", lock, first, context.Cause(ctx))
+							}
+							look := time.NewTicker(time.Millisecond)
+							defer look.Stop()
+							for now := time.Now(); ctx.Err() == nil; now = time.Now() {
+								believed = now.Sub(granted)
+								<-look.C
+							}
+							return nil
+						})
+					}()
+					servicestest.Eventually(t, time.Second, func() bool {
+						l.groups.mu.Lock()
+						defer l.groups.mu.Unlock()
+						for _, queue := range l.groups.waiting {
+							if len(queue) == 1 {
+								return true
+							}
+						}
+						return false
+					}, "nobody waits")
+					server.Freeze()
+					if stay {
+						<-ctx.Done()
+					}
+					return nil
+				})
+				var lost *LockLostError
+				if stay != errors.As(err, &lost) {
+					t.Errorf("the first: %v", err)
+				}
+				err = <-second
+				if !errors.As(err, &lost) && !errors.Is(err, models.ErrUnavailable) {
+					t.Errorf("the second: %v", err)
+				}
+				if believed > ttl {
+					t.Errorf("believed for %v, longer than the server promised", believed)
+				}
+				server.Thaw()
+			}
+			if stay == (ran > 0) {
+				t.Errorf("%d of 5 ran", ran)
+			}
+		})
+	}
+}
+
+// A process that was paused finds its lease over before the timer tells it.
+func TestWithLockPassesNoLeaseOnThatIsOver(t *testing.T) {
+	alive, lose := context.WithCancelCause(t.Context())
+	defer lose(nil)
+	now := time.Now()
+	row := now.Add(time.Minute) // just begun, however slow this test is
+	for left, passed := range map[time.Duration]bool{time.Minute: true, -time.Millisecond: false} {
+		lease := &lockLease{alive: alive, since: row, ends: now.Add(left)}
+		if got := lease.mayPass(); got != passed {
+			t.Errorf("%v left: passed on: %t", left, got)
+		}
 	}
 }

@@ -70,7 +70,8 @@ func (l *Locker) List(ctx context.Context, page models.Page) (locks models.List[
 }
 
 // ReleaseUser ends every lock that a user holds. Without Redis it ends those that
-// this instance knows; the others end when Redis returns.
+// this instance knows; the others end when Redis returns, also those that another
+// instance claims there up to two seconds later.
 func (l *Locker) ReleaseUser(ctx context.Context, userID string) error {
 	page := models.Page{Limit: 200}
 	for {

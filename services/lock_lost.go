@@ -97,29 +97,29 @@ func (g *lockGroups) in(shard int) []*lockLease {
 	return found
 }
 
-// lookAfter asks which leases of the shard stand.
-func (l *Locker) lookAfter(ctx context.Context, shard int) {
+// lookAfter asks which leases of the shard stand. It fails if Redis did not tell of
+// one.
+func (l *Locker) lookAfter(ctx context.Context, shard int) (failed error) {
 	for _, lease := range l.groups.in(shard) {
-		got, err := l.run(WithRedisBudget(ctx), l.scripts.status, lease.lock.Resource)
-		if err != nil || got.grant == lease.lock.Grant {
-			continue
+		ctx := WithRedisBudget(ctx)
+		got, err := l.run(ctx, l.scripts.status, lease.lock.Resource)
+		stands := got.grant == lease.lock.Grant
+		if err == nil && !stands {
+			// A free lock may be one that the server forgot: that is claimed again.
+			stands, err = l.claimAgain(ctx, lease.lock.LockClaim, got)
 		}
-		// A free lock may be one that the server forgot: that is claimed again.
-		if !l.claimAgain(ctx, lease.lock.LockClaim, got) {
+		switch {
+		case err != nil:
+			failed = err
+		case !stands:
 			lease.revoke()
 		}
 	}
+	return failed
 }
 
-// signs are what was last seen of each shard that calls for a look at the leases.
-type signs [lockShards]struct {
-	forced string // how many locks were, as beats have answered
-	lost   uint64 // how many connections were: behind a new one may be a replica that missed a write
-}
-
-// changed reports whether a look is due.
-func (s *signs) changed(shard int, forced string, lost uint64) bool {
-	before := s[shard]
-	s[shard].forced, s[shard].lost = forced, lost
-	return before != s[shard]
+// lockSigns call for a look at the leases of a shard when they change.
+type lockSigns struct {
+	forced string // how many locks were, as a beat has answered
+	lost   uint64 // how many connections were before it: behind a new one may be a replica that missed a write
 }

@@ -6,6 +6,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"gatehouse/models"
 )
 
 // lockMetrics counts over all resources, never per resource.
@@ -23,7 +25,7 @@ func newLockMetrics(registerer prometheus.Registerer) *lockMetrics {
 	m := &lockMetrics{operations: map[[2]string]prometheus.Counter{}, lost: map[LockLost]prometheus.Counter{}}
 	operations := with.NewCounterVec(prometheus.CounterOpts{
 		Name: "gatehouse_lock_operations_total",
-		Help: "Lock operations by outcome: done, refused, degraded or unavailable.",
+		Help: "Lock operations by how they ended, waiting included: done, refused, degraded or unavailable.",
 	}, []string{"operation", "outcome"})
 	for _, operation := range []string{"acquire", "extend", "check", "release", "force"} {
 		for _, outcome := range []string{"done", "refused", "degraded", "unavailable"} {
@@ -59,6 +61,21 @@ func newLockMetrics(registerer prometheus.Registerer) *lockMetrics {
 
 func (l *Locker) count(operation, outcome string) {
 	l.metrics.operations[[2]string{operation, outcome}].Inc()
+}
+
+// countAcquire counts an acquire by what its caller is told.
+func (l *Locker) countAcquire(lock Lock, err error) {
+	var refused *models.NotAcquiredError
+	switch {
+	case err == nil && lock.Degraded, errors.As(err, &refused) && refused.Status.Degraded:
+		l.count("acquire", "degraded")
+	case err == nil:
+		l.count("acquire", "done")
+	case errors.Is(err, models.ErrNotAcquired):
+		l.count("acquire", "refused")
+	default:
+		l.count("acquire", "unavailable")
+	}
 }
 
 // wait counts one who waits until it is called with what came of it.

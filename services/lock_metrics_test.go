@@ -98,12 +98,8 @@ func TestLockMetrics(t *testing.T) {
 	if _, err := l.Release(t.Context(), lock.LockClaim); !errors.Is(err, models.ErrNotHeld) {
 		t.Fatal(err)
 	}
-	got := lockCounters(t, registry)
-	if n := got["operations acquire refused"]; n < 3 { // the two waiters asked, too, perhaps more than once
-		t.Errorf("%v acquires refused", n)
-	}
-	wantCounters(t, registry, map[string]float64{
-		"operations acquire done": 2, "operations extend done": 1, "operations check done": 1, "operations force done": 1,
+	wantCounters(t, registry, map[string]float64{ // once for each call, however often it asked
+		"operations acquire done": 2, "operations acquire refused": 2, "operations extend done": 1, "operations check done": 1, "operations force done": 1,
 		"operations release done": 1, "operations release refused": 1, "wait_seconds": 1, "waiting": 0,
 	})
 }

@@ -15,7 +15,7 @@ import (
 func (l *Locker) reconcile(ctx context.Context) {
 	l.settle(ctx)
 	for _, known := range l.table.alive() {
-		l.claim(ctx, known)
+		_, _ = l.claim(ctx, known) // what fails, the beats claim
 	}
 }
 
@@ -28,7 +28,7 @@ func (l *Locker) catchUp(ctx context.Context) {
 	l.settle(WithRedisBudget(ctx))
 	for _, known := range l.table.alive() {
 		if known.lock.Degraded { // granted or extended without Redis
-			l.claim(WithRedisBudget(ctx), known)
+			_, _ = l.claim(WithRedisBudget(ctx), known) // or at the next beats
 		}
 	}
 }
@@ -46,7 +46,7 @@ func (l *Locker) settle(ctx context.Context) {
 		}
 	}
 	for _, userID := range l.table.owedUsers() {
-		_ = l.ReleaseUser(ctx, userID) // owed again if it fails
+		_ = l.ReleaseUser(ctx, userID) // owed anew if it fails
 	}
 	for grant, status := range forced {
 		if _, err := l.run(ctx, l.scripts.force, status.Resource, "", grant); err == nil {
@@ -56,26 +56,26 @@ func (l *Locker) settle(ctx context.Context) {
 }
 
 // claim takes a known grant in Redis under its own token. It reports whether the
-// grant stands there now.
-func (l *Locker) claim(ctx context.Context, known localLock) bool {
+// grant stands there now; after an error nobody knows.
+func (l *Locker) claim(ctx context.Context, known localLock) (stands bool, err error) {
 	sent := time.Now()
 	left := known.lock.ends.Sub(sent)
 	if left <= 0 {
-		return false
+		return false, nil
 	}
-	a := &attempt{l: l, grant: known.lock.Grant, block: 1, claims: true, req: LockRequest{
+	a := &attempt{l: l, grant: known.lock.Grant, block: 1, claims: known.claims(), held: sent.Sub(known.lock.began), req: LockRequest{
 		Resource: known.lock.Resource, TTL: left, Token: known.lock.Token, Holder: known.lock.Holder,
 	}}
 	got, err := l.runAcquire(ctx, a, false, known.epoch)
 	if err != nil {
-		return false
+		return false, err
 	}
 	if got.code == lockRefused {
 		l.metrics.conflicts.Inc()
 		l.opt.Logger.Warn("a lock did not survive the outage: somebody else has it or ended it", "resource", known.lock.Resource, "holder", known.lock.Holder.UserID)
 		l.table.end(known.lock.Resource, known.lock.Grant)
 		l.groups.revoke(known.lock.Grant)
-		return false
+		return false, nil
 	}
 	if got.code == lockDone {
 		l.groups.reclaimed(known.lock.Grant)
@@ -84,7 +84,7 @@ func (l *Locker) claim(ctx context.Context, known localLock) bool {
 	lock.Note = orDefault(lock.Note, known.lock.Note)
 	if !l.table.confirm(known, lock, got.epoch) { // given back while it was claimed
 		_, _ = l.run(ctx, l.scripts.release, lock.Resource, proofOf(lock.LockClaim))
-		return false
+		return false, nil
 	}
 	if got.code == lockRepeated && left-got.remaining > time.Second { // extended while Redis was away
 		if longer, err := l.Extend(ctx, lock.LockClaim, left); err == nil {
@@ -94,15 +94,23 @@ func (l *Locker) claim(ctx context.Context, known localLock) bool {
 	if known.lock.Note != "" {
 		_, _ = l.Note(ctx, lock, known.lock.Note) // a repeat without it only gets a new token
 	}
-	return true
+	return true, nil
+}
+
+// claims is what a claim says of itself to lock_acquire.lua.
+func (l *localLock) claims() string {
+	if l.made {
+		return "made"
+	}
+	return "claim"
 }
 
 // claimAgain claims a grant that Redis does not know although this instance does: made
 // or extended without Redis, or forgotten by the server, whose epoch is new then.
-func (l *Locker) claimAgain(ctx context.Context, claim LockClaim, got lockReply) bool {
+func (l *Locker) claimAgain(ctx context.Context, claim LockClaim, got lockReply) (stands bool, err error) {
 	known, ok := l.table.find(claim)
 	if !ok || got.grant != "" || (!known.lock.Degraded && known.epoch == got.epoch) {
-		return false
+		return false, nil
 	}
 	return l.claim(ctx, known)
 }
@@ -121,17 +129,26 @@ func (t *lockTable) owes() (owed []owedRelease, forced map[string]models.LockSta
 	return owed, maps.Clone(t.forced)
 }
 
+// userLooks is how often the locks of a disabled user are looked for when Redis is
+// back: each time holdingBeat later, until all instances have claimed what they granted.
+const userLooks = 5
+
 func (t *lockTable) oweUser(userID string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.users[userID] = struct{}{}
+	t.users[userID] = userLooks
 }
 
+// owedUsers are whose locks to look for now.
 func (t *lockTable) owedUsers() []string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	users := slices.Collect(maps.Keys(t.users))
-	clear(t.users)
+	for _, userID := range users {
+		if t.users[userID]--; t.users[userID] == 0 {
+			delete(t.users, userID)
+		}
+	}
 	return users
 }
 
@@ -161,6 +178,7 @@ func (t *lockTable) confirm(known localLock, lock Lock, epoch string) bool {
 	if l.lock.Degraded && l.lock.ends.After(known.lock.ends) {
 		lock.ends, lock.ExpiresAt, lock.Degraded = l.lock.ends, l.lock.ExpiresAt, true
 	}
+	lock.began = l.beginning(lock)
 	l.lock, l.epoch = lock, epoch
 	return true
 }

@@ -91,8 +91,8 @@ func (l *Locker) runAcquire(ctx context.Context, a *attempt, queue bool, knownEp
 		strconv.Itoa(a.block),
 	}
 	switch {
-	case a.claims:
-		args = append(args, "", "", "1", knownEpoch)
+	case a.claims != "":
+		args = append(args, "", "", a.claims, knownEpoch, milliseconds(a.held))
 	case queue:
 		args = append(args, l.instance, a.arrival)
 	}
@@ -267,7 +267,8 @@ func (r lockReply) lock(claim LockClaim, sent time.Time) Lock {
 	claim.Grant = r.grant // a repeated token has its first grant
 	return Lock{
 		LockClaim: claim, Holder: r.holder, Fence: &r.fence, TTL: r.remaining, ExpiresAt: r.heard.Add(r.remaining).UTC(),
-		Note: r.note, Repeated: r.code == lockRepeated, ends: sent.Add(r.remaining - drift(r.remaining)),
+		Note: r.note, Repeated: r.code == lockRepeated,
+		began: sent.Add(r.since.Sub(time.UnixMilli(r.now))), ends: sent.Add(r.remaining - drift(r.remaining)),
 	}
 }
 

@@ -22,7 +22,7 @@ type lockTable struct {
 	ended  *endedGrants
 	owed   map[string]owedRelease       // by grant: releases that Redis has not seen
 	forced map[string]models.LockStatus // by grant: forces that Redis has not seen
-	users  map[string]struct{}          // disabled or deleted: Redis may know locks of theirs
+	users  map[string]int               // disabled or deleted without Redis: how often to look for their locks there
 	epochs [lockShards]string           // as beats have answered last
 	swept  time.Time
 }
@@ -53,7 +53,7 @@ func newLockTable(maxHold time.Duration, wall func() time.Time) *lockTable {
 	return &lockTable{
 		maxHold: maxHold, wall: wall,
 		locks: map[string]*localLock{}, ended: newEndedGrants(maxHold),
-		owed: map[string]owedRelease{}, forced: map[string]models.LockStatus{}, users: map[string]struct{}{},
+		owed: map[string]owedRelease{}, forced: map[string]models.LockStatus{}, users: map[string]int{},
 	}
 }
 
@@ -70,8 +70,19 @@ func (t *lockTable) learn(lock Lock, epoch string, made bool) {
 	learnt := &localLock{lock: lock, epoch: epoch, made: made}
 	if old := t.locks[lock.Resource]; old != nil && old.lock.Grant == lock.Grant {
 		learnt.made, learnt.adopted = made || old.made, old.adopted
+		learnt.lock.began = old.beginning(lock)
 	}
 	t.locks[lock.Resource] = learnt
+}
+
+// beginning is when a grant that is known here began, now that a reply tells it, too.
+// What is known stays, or the rounding of many replies would add up; of one that
+// was taken over it may be a guess.
+func (l *localLock) beginning(lock Lock) time.Time {
+	if l.adopted {
+		return lock.began
+	}
+	return l.lock.began
 }
 
 // replacing remembers that whatever grant was there before is over.
@@ -171,7 +182,7 @@ func (t *lockTable) acquire(now time.Time, claim LockClaim, holder models.Holder
 	place.queue = slices.DeleteFunc(place.queue, func(w localWaiter) bool { return w.grant == claim.Grant })
 	place.epoch, place.made, place.adopted = "", true, false
 	place.lock = Lock{
-		LockClaim: claim, Holder: holder, TTL: ttl, ExpiresAt: holder.Since.Add(ttl), Degraded: true, ends: now.Add(ttl),
+		LockClaim: claim, Holder: holder, TTL: ttl, ExpiresAt: holder.Since.Add(ttl), Degraded: true, began: now, ends: now.Add(ttl),
 	}
 	return place.lock, nil
 }
@@ -207,8 +218,9 @@ func (t *lockTable) checkLocked(now time.Time, claim LockClaim) error {
 	return nil
 }
 
-// extend counts on this instance's clock; a grant of another instance is adopted.
-func (t *lockTable) extend(now time.Time, claim LockClaim, ttl time.Duration) (Lock, error) {
+// extend counts on this instance's clock; a grant of another instance is adopted, with
+// what is known of its holder.
+func (t *lockTable) extend(now time.Time, claim LockClaim, holder models.Holder, ttl time.Duration) (Lock, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if err := t.checkLocked(now, claim); err != nil {
@@ -216,10 +228,13 @@ func (t *lockTable) extend(now time.Time, claim LockClaim, ttl time.Duration) (L
 	}
 	l := t.live(now, claim.Resource)
 	if l == nil {
-		l = &localLock{adopted: true, epoch: orDefault(t.epochs[shardOf(claim.Resource)], epochUnknown), lock: Lock{LockClaim: claim, Holder: models.Holder{Since: t.wall().UTC()}}}
+		wall := t.wall().UTC()
+		holder.Since = orDefault(holder.Since, wall)
+		began := now.Add(min(0, holder.Since.Sub(wall)))
+		l = &localLock{adopted: true, epoch: orDefault(t.epochs[shardOf(claim.Resource)], epochUnknown), lock: Lock{LockClaim: claim, Holder: holder, began: began}}
 		t.locks[claim.Resource] = l
 	}
-	ttl = min(ttl, t.maxHold-t.wall().Sub(l.lock.Holder.Since))
+	ttl = min(ttl, l.lock.began.Add(t.maxHold).Sub(now))
 	if ttl <= 0 {
 		t.endLocked(claim.Resource, claim.Grant)
 		return Lock{}, &models.NotHeldError{Status: models.LockStatus{Resource: claim.Resource, Degraded: true}}

@@ -110,6 +110,11 @@ func (t *LockTokens) Sign(lock Lock, userID string, version int64) (string, erro
 	})
 }
 
+// grantedAt is when the lock began for which Sign made the token.
+func (t *LockTokens) grantedAt(grant models.LockGrant) time.Time {
+	return grant.End.Add(-t.locks.opt.MaxHold)
+}
+
 // Verify answers what the token was signed for while it holds the resource's lock
 // for that user. An empty token is models.ErrLockTokenRequired; one that is forged,
 // another user's or resource's, ended or no longer the holder's is a

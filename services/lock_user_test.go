@@ -44,3 +44,34 @@ func TestLockOfADisabledUserEndsWhenOneForceFailed(t *testing.T) {
 		})
 	}
 }
+
+// Redis does not come back to all instances at once: a lock that another one granted
+// without it to a user who was disabled meanwhile ends when that one claims it.
+func TestLockOfADisabledUserEndsWhenAnotherInstanceClaimsIt(t *testing.T) {
+	server := servicestest.StartRedis(t)
+	granterWay, disablerWay := servicestest.NewProxy(t, server.Addr), servicestest.NewProxy(t, server.Addr)
+	granter, disabler := openLockerAt(t, granterWay.Addr), openLockerAt(t, disablerWay.Addr)
+	granterWay.Cut()
+	disablerWay.Cut()
+	servicestest.Eventually(t, time.Second, func() bool { return !granter.redis.Available() && !disabler.redis.Available() }, "Redis still counts as available")
+	lock, err := granter.TryAcquire(t.Context(), LockRequest{Resource: "process:1", Holder: models.Holder{UserID: "1"}, TTL: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := disabler.ReleaseUser(t.Context(), "1"); err != nil {
+		t.Fatal(err)
+	}
+	disablerWay.Restore()
+	servicestest.Eventually(t, 2*time.Second, disabler.redis.Available, "the disabler is not back")
+	granterWay.Restore()
+	servicestest.Eventually(t, 2*time.Second, granter.redis.Available, "the granter is not back")
+	servicestest.Eventually(t, 3*time.Second, func() bool {
+		s, err := granter.Status(t.Context(), lock.Resource)
+		return err == nil && !s.Held && len(granter.table.alive()) == 0
+	}, "the lock of the disabled user stays")
+	servicestest.Eventually(t, 10*time.Second, func() bool {
+		disabler.table.mu.Lock()
+		defer disabler.table.mu.Unlock()
+		return len(disabler.table.users) == 0
+	}, "his locks are looked for, for ever")
+}

@@ -84,7 +84,8 @@ type ProcessLock struct {
 	Process models.Process
 }
 
-// Lock locks a process for a user: *models.NotAcquiredError says who has it.
+// Lock locks a process for a user: *models.NotAcquiredError says who has it. Degraded
+// is said beside an error, too, if the grant was made, and given back, without Redis.
 func (p *Processes) Lock(ctx context.Context, user models.UserRef, id string, opt ProcessLockOptions) (ProcessLock, error) {
 	if _, err := p.store.Process(ctx, id); err != nil {
 		return ProcessLock{}, err
@@ -108,6 +109,7 @@ func (p *Processes) Lock(ctx context.Context, user models.UserRef, id string, op
 	if err != nil && !lock.Repeated {
 		p.locks.releaseAfter(ctx, lock.LockClaim)
 	}
+	granted.Degraded = lock.Degraded
 	return granted, err
 }
 
@@ -245,7 +247,8 @@ func (p *Processes) Extend(ctx context.Context, user models.UserRef, id, token s
 	if err != nil {
 		return Lock{}, err
 	}
-	return p.locks.Extend(ctx, grant.LockClaim, orDefault(ttl, DefaultProcessTTL))
+	holder := models.Holder{UserID: user.ID, Email: user.Email, Since: p.tokens.grantedAt(grant)}
+	return p.locks.extend(ctx, grant.LockClaim, holder, orDefault(ttl, DefaultProcessTTL))
 }
 
 // Unlock gives the holder's lock back.

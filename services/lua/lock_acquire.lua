@@ -8,9 +8,11 @@
 -- ARGV[4] -> how many fences to reserve
 -- ARGV[5] -> the instance, to queue when the lock is taken; none or '' does not queue
 -- ARGV[6] -> arrival as answered before, none or '' at the first time
--- ARGV[7] -> '1' for a claim: a grant made without Redis, or forgotten by it, unless it was given back elsewhere
+-- ARGV[7] -> 'claim' for a grant made without Redis, or forgotten by it, unless it was given back elsewhere; 'made' if it is
+--   the claim of the instance that made it and knows the holder; none or '' otherwise
 -- ARGV[8] -> of a claim: the epoch in which Redis knew of the grant; while it is in that it takes a free lock only if the
 --   lease ended by itself, and not if somebody ended it. 'unknown' is like that; '': it never knew
+-- ARGV[9] -> of a claim: how long the grant has been held (milliseconds)
 -- returns the reply, with the arrival; code 1: granted, 2: this token had it already, 0: not acquired, 3: too late
 if string.format('%013d', now) > ARGV[3] then
   return reply(3, nil, 0)
@@ -24,6 +26,9 @@ if lock and string.sub(lock.proof, 33) == string.sub(ARGV[1], 33, 75) then
     lease(lock, ttl)
     code = 1
   end
+  if ARGV[7] == 'made' and id_of(lock.grant) == id then
+    correct(lock, ARGV[1])
+  end
   mark(lock)
   leave(id)
   if id_of(lock.grant) ~= id then
@@ -31,7 +36,7 @@ if lock and string.sub(lock.proof, 33) == string.sub(ARGV[1], 33, 75) then
   end
   return reply(code, lock, 0)
 end
-if ARGV[7] == '1' then
+if (ARGV[7] or '') ~= '' then
   lapse(-1) -- or the one that is claimed is not known to have lapsed
   lock = current()
   local by_itself = redis.call('GET', lapsed(id)) == string.sub(ARGV[1], 33, 75)
@@ -43,7 +48,7 @@ end
 if not lock then
   local first = redis.call('EXISTS', KEYS[2]) == 1 and head()
   if not first or first == id then
-    local granted = grant(ARGV[1], ttl, tonumber(ARGV[4]))
+    local granted = grant(ARGV[1], ttl, tonumber(ARGV[4]), nil, tonumber(ARGV[9]))
     if first then
       leave(id)
     end

@@ -116,13 +116,25 @@ local function lease(lock, ttl)
   lock.left = ttl
 end
 
+-- Makes the lock tell the holder as request does: an instance that did not know him may have claimed it.
+local function correct(lock, request)
+  local told = string.sub(lock.grant, 1, 29) .. request
+  if told ~= lock.grant then
+    redis.call('SET', KEYS[1], lock.flag .. told, 'KEEPTTL')
+    redis.call('ZADD', KEYS[3], redis.call('ZSCORE', KEYS[3], lock.grant) or now, told)
+    redis.call('ZREM', KEYS[3], lock.grant)
+    lock.grant = told
+  end
+end
+
 -- Grants a free lock; request is the grant's text without fence and since. A block reserves so many fences for
--- hand-over within the instance. pending names the instance that is to confirm; nil: none.
-local function grant(request, ttl, block, pending)
+-- hand-over within the instance. pending names the instance that is to confirm; nil: none. held is how long it was held
+-- before (milliseconds), so that its longest hold does not begin anew; nil: not at all.
+local function grant(request, ttl, block, pending, held)
   local shard = redis.call('GET', highest)
   local fence = math.max(tonumber(string.sub(shard or '0', 1, 16)) + 1, micros)
   redis.call('SET', highest, string.format('%016d', fence + block - 1) .. (shard and string.sub(shard, 17) or string.sub(request, 1, 32)))
-  local lock = {flag = pending and '?' or '+', grant = string.format('%016d%013d', fence, now) .. request, left = ttl}
+  local lock = {flag = pending and '?' or '+', grant = string.format('%016d%013d', fence, now - (held or 0)) .. request, left = ttl}
   redis.call('SET', KEYS[1], lock.flag .. (pending or '') .. lock.grant, 'PX', ttl)
   redis.call('ZADD', KEYS[3], now + ttl, lock.grant)
   event('acquired', lock.grant)
