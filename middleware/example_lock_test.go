@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"time"
 
 	"github.com/gin-gonic/gin"
 
@@ -72,7 +73,7 @@ func exampleLocks() (*services.Locker, *services.LockTokens, func()) {
 	if err != nil {
 		panic(err)
 	}
-	redis := services.NewRedis(services.RedisOptions{Client: server.ClientOption(), Embedded: true, Logger: slog.New(slog.DiscardHandler)})
+	redis := services.NewRedis(services.RedisOptions{Client: server.ClientOption(), Embedded: true, Timeout: 3 * time.Second, Logger: slog.New(slog.DiscardHandler)})
 	redis.WaitReady(context.Background())
 	signer, err := services.NewLockTokenSigner([]string{strings.Repeat("k", 32)}) // at least 32 secret bytes
 	if err != nil {
