@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"time"
 
 	"gatehouse/models"
 	"gatehouse/services"
@@ -61,7 +62,7 @@ func ExampleFenceGuard() {
 // exampleFence is a Redis inside the process, and a database with one report.
 func exampleFence() (*services.Locker, *sql.DB, func()) {
 	server := must(services.StartEmbeddedRedis())
-	redis := services.NewRedis(services.RedisOptions{Client: server.ClientOption(), Embedded: true, Logger: slog.New(slog.DiscardHandler)})
+	redis := services.NewRedis(services.RedisOptions{Client: server.ClientOption(), Embedded: true, Timeout: 3 * time.Second, Logger: slog.New(slog.DiscardHandler)})
 	redis.WaitReady(context.Background())
 	folder := must(os.MkdirTemp("", "reports"))
 	db := must(sql.Open("sqlite", "file:"+filepath.Join(folder, "reports.db")+"?_txlock=immediate"))
