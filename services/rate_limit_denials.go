@@ -71,7 +71,7 @@ func (d *denials) learn(no denial, remaining, now int64) {
 		d.low = no
 	case no.cost < d.high.cost && now < d.high.until && now >= d.low.lapses: // asked in place of the smallest
 		if d.low.cost > remaining { // which is refused, too, and passes no later
-			no.cost, no.over = d.low.cost, d.low.over
+			no.cost, no.over, no.passes = d.low.cost, d.low.over, min(no.passes, d.low.passes)
 		}
 		d.low = no
 	default:

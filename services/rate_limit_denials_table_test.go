@@ -144,3 +144,25 @@ func TestLimitTableDenialsOfAGroupEnd(t *testing.T) {
 		t.Error("never asked for again")
 	})
 }
+
+// A dearer hit asked for in place of the smallest, which has lapsed, does not lend
+// it its own wait.
+func TestLimitTableTellsTheSmallestItsOwnWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		table := newLimitTable(0, nil)
+		policy := models.Policy{Name: "p", Limit: 10, Window: time.Minute}
+		cheap, dear, dearest := askOf(policy, "k", 1), askOf(policy, "k", 3), askOf(policy, "k", 5)
+		tell(table, cheap, verdict{retry: 10_000_000})
+		time.Sleep(500 * time.Millisecond)
+		tell(table, dearest, verdict{retry: 30_000_000})
+		time.Sleep(600 * time.Millisecond)
+		if table.deniedAgain(&dear, table.now()) != nil {
+			t.Fatal("nobody asks")
+		}
+		tell(table, dear, verdict{retry: 20_000_000})
+		ds := table.deniedAgain(&cheap, table.now())
+		if want := 8900 * time.Millisecond; len(ds) != 1 || ds[0].RetryAfter != want {
+			t.Errorf("told %+v, want %v to wait", ds, want)
+		}
+	})
+}
