@@ -146,11 +146,11 @@ func TestBucketRefundGivesNoMoreThanIsLeft(t *testing.T) {
 // counted is an admission as the naive models keep it.
 type counted struct{ at, cost int64 }
 
-// within is what was admitted in the window that ends at now.
+// within is what was admitted in the window that ends at now. all is in order.
 func within(all []counted, now, window int64) (sum int64) {
-	for _, c := range all {
-		if c.at > now-window && c.at <= now {
-			sum += c.cost
+	for i := len(all) - 1; i >= 0 && all[i].at > now-window; i-- {
+		if all[i].at <= now {
+			sum += all[i].cost
 		}
 	}
 	return sum
