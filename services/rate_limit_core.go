@@ -181,9 +181,8 @@ func (b *bucket) add(at int64, r rule, cost int64) {
 // Some may have leaked out since: taking back more would give away quota that
 // others have used.
 func (b *bucket) remove(now int64, r rule, cost, at int64) {
-	*b = b.leaked(now, r)
 	left := cost * r.window
-	left -= min(max(0, b.last-at), ceilDiv(left, r.refill())) * r.refill()
+	left -= min(max(0, max(now, b.last)-at), ceilDiv(left, r.refill())) * r.refill()
 	b.level = max(0, b.level-max(0, left))
 }
 

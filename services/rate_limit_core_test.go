@@ -146,11 +146,11 @@ func TestBucketRefundGivesNoMoreThanIsLeft(t *testing.T) {
 // counted is an admission as the naive models keep it.
 type counted struct{ at, cost int64 }
 
-// within is what was admitted in the window that ends at now.
+// within is what was admitted in the window that ends at now. all is in order.
 func within(all []counted, now, window int64) (sum int64) {
-	for _, c := range all {
-		if c.at > now-window && c.at <= now {
-			sum += c.cost
+	for i := len(all) - 1; i >= 0 && all[i].at > now-window; i-- {
+		if all[i].at <= now {
+			sum += all[i].cost
 		}
 	}
 	return sum
@@ -261,5 +261,48 @@ func TestBucketRefundNeverAdmitsMore(t *testing.T) {
 				t.Fatalf("trace %d: %d in a window, limit %d", trace, sum, r.limit)
 			}
 		}
+	}
+}
+
+// What a reset, or a Redis that was emptied, has given back already, a refund gives
+// back once more: no window from then on holds more than the burst above the limit.
+func TestBucketRefundAfterAReset(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(7, 8))
+	most := int64(0)
+	for trace := range 5000 {
+		r := rule{limit: 2 + rnd.Int64N(60), window: 1 + rnd.Int64N(100)}
+		r.burst = max(1, min(r.limit-1, r.limit/(2+rnd.Int64N(9))))
+		var b bucket
+		var before, after []counted
+		now := int64(0)
+		take := func(all []counted) []counted {
+			cost := 1 + rnd.Int64N(r.burst)
+			v := b.look(now, r, cost)
+			if !v.passes {
+				return all
+			}
+			b.add(v.at, r, cost)
+			return append(all, counted{now, cost})
+		}
+		for range 30 {
+			now += rnd.Int64N(1 + r.window/8)
+			before = take(before)
+		}
+		b = bucket{}
+		for range 100 {
+			now += rnd.Int64N(2 + r.window/64)
+			if n := len(before); n > 0 && rnd.IntN(2) == 0 {
+				b.remove(now, r, before[n-1].cost, before[n-1].at)
+				before = before[:n-1]
+			}
+			after = take(after)
+			sum := within(after, now, r.window)
+			if most = max(most, sum-r.limit); sum > r.limit+r.burst {
+				t.Fatalf("trace %d: %d in a window by %+v", trace, sum, r)
+			}
+		}
+	}
+	if most <= 0 {
+		t.Error("no refund gave anything back")
 	}
 }

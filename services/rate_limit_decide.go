@@ -126,7 +126,7 @@ func (l *RateLimiter) takeFromBlocks(ctx context.Context, tag string, asks []ask
 		case !counted || !v.passes || a.cost == 0:
 		case a.leased():
 			l.table.countUnit(a, blocks[i], now)
-			decisions[i].Admission = a.admission(blocks[i], leasedAdmission, now, tag)
+			decisions[i].Admission = a.admission(blocks[i], leasedAdmission, v.at, tag) // when its lease covered it
 		default:
 			decisions[i].Admission = a.admission(id, v.at, now, tag)
 		}

@@ -138,9 +138,10 @@ func (t *limitTable) deniedOrClaimed(a *ask, now int64) []models.Decision {
 	return d.told
 }
 
-// deniedTogether is the verdicts about hits of which one is believed to be denied;
-// a denial that is due for renewal is told with it. If none is, the caller is
-// about to ask Redis, as in deniedOrClaimed, and the answer is nil.
+// deniedTogether is the verdicts about hits of which one is believed to be denied.
+// Of the others, too, only what is believed is told: what has lapsed may have been
+// reset since. If none is, the caller is about to ask Redis, as in deniedOrClaimed,
+// and the answer is nil.
 func (t *limitTable) deniedTogether(asks []ask) []verdict {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -163,7 +164,8 @@ func (t *limitTable) deniedTogether(asks []ask) []verdict {
 		}
 		v := t.recalled(a, now)
 		if s != nil {
-			if d, passes, _ := s.denials.of(a, now); d != nil {
+			d, passes, believed := s.denials.of(a, now)
+			if believed || d != nil && now < s.denials.low.until { // dearer than one that is refused
 				s.used, v = now, s.refusal(passes, now)
 			}
 		}

@@ -135,7 +135,11 @@ func TestLimitTableDenialsOfAGroupEnd(t *testing.T) {
 				return
 			}
 			for j, left := range []int64{59_950_000, 30_000_000} {
-				if want := left - int64(i)*1000; vs[j].passes || vs[j].retry != want {
+				want := left - int64(i)*1000
+				if j == 0 && i >= 950 { // it is due
+					want = 0
+				}
+				if vs[j].passes != (want == 0) || vs[j].retry != want {
 					t.Fatalf("after %d ms: %+v, want %d to wait", i, vs[j], want)
 				}
 			}
@@ -143,4 +147,59 @@ func TestLimitTableDenialsOfAGroupEnd(t *testing.T) {
 		}
 		t.Error("never asked for again")
 	})
+}
+
+// A dearer hit asked for in place of the smallest, which has lapsed, does not lend
+// it its own wait.
+func TestLimitTableTellsTheSmallestItsOwnWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		table := newLimitTable(0, nil)
+		policy := models.Policy{Name: "p", Limit: 10, Window: time.Minute}
+		cheap, dear, dearest := askOf(policy, "k", 1), askOf(policy, "k", 3), askOf(policy, "k", 5)
+		tell(table, cheap, verdict{retry: 10_000_000})
+		time.Sleep(500 * time.Millisecond)
+		tell(table, dearest, verdict{retry: 30_000_000})
+		time.Sleep(600 * time.Millisecond)
+		if table.deniedOrClaimed(&dear, table.now()) != nil {
+			t.Fatal("nobody asks")
+		}
+		tell(table, dear, verdict{retry: 20_000_000})
+		ds := table.deniedOrClaimed(&cheap, table.now())
+		if want := 8900 * time.Millisecond; len(ds) != 1 || ds[0].RetryAfter != want {
+			t.Errorf("told %+v, want %v to wait", ds, want)
+		}
+	})
+}
+
+// What is told of a hit because another one of its group is refused is no older than
+// what it would be told alone: another instance may have reset its key since.
+func TestLimitTableTellsAGroupNothingStale(t *testing.T) {
+	policies := []models.Policy{{Name: "p", Limit: 10, Window: time.Minute}, {Name: "q", Limit: 10, Window: time.Minute}}
+	const s = int64(time.Second / time.Microsecond)
+	for _, row := range []struct {
+		name  string
+		cost  int64 // of the second hit, whose cost 3 was refused
+		after time.Duration
+		want  int64 // what it is told to wait; 0: nothing
+	}{
+		{"at once", 3, 0, 30 * s},
+		{"within the second", 3, 900 * time.Millisecond, 29_100_000},
+		{"lapsed", 3, time.Second, 0},
+		{"long lapsed", 3, 10 * time.Second, 0},
+		{"a cheaper one", 2, 0, 0},
+		{"a dearer one, refused all the same", 4, 900 * time.Millisecond, 60 * s},
+		{"a dearer one, lapsed", 4, time.Second, 0},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			table := newLimitTable(0, nil)
+			asks := []ask{askOf(policies[0], "k", 1), askOf(policies[1], "k", row.cost)}
+			tell(table, askOf(policies[1], "k", 3), verdict{retry: 30 * s})
+			time.Sleep(row.after)
+			tell(table, asks[0], verdict{retry: 60 * s}) // refused alone, again and again
+			vs := table.deniedTogether(asks)
+			if len(vs) != 2 || vs[0].retry != 60*s || vs[1].retry != row.want || vs[1].passes != (row.want == 0) {
+				t.Errorf("%s: %+v, want %d", row.name, vs, row.want)
+			}
+		})
+	}
 }

@@ -117,3 +117,39 @@ func TestRateLimitRefundWithAClockPutBack(t *testing.T) {
 		t.Errorf("%+v, %v, want 6 of 10 remaining", ds, err)
 	}
 }
+
+// A refund after a reset by another instance gives no more than was taken since, and
+// of a log or a block, whose units have names, nothing.
+func TestRateLimitRefundAfterAResetElsewhere(t *testing.T) {
+	server := miniredis.RunT(t)
+	server.SetTime(time.Now())
+	l, other := limiterAt(t, server.Addr(), true), limiterAt(t, server.Addr(), true)
+	for _, row := range []struct {
+		policy models.Policy
+		since  int   // taken after the reset
+		left   int64 // of 10, after the refunds
+	}{
+		{models.Policy{Name: "log", Limit: 10, Window: time.Hour}, 7, 3},
+		{countedPolicies()[0], 7, 10},
+		{countedPolicies()[1], 7, 3},
+	} {
+		hit := models.Hit{Policy: row.policy, Key: "k"}
+		var before []models.Decision
+		for range 10 {
+			before = append(before, takeAs(t, l, hit)...)
+		}
+		if err := other.Reset(t.Context(), "group", hit); err != nil {
+			t.Fatal(err)
+		}
+		for range row.since {
+			takeAs(t, other, hit)
+		}
+		if err := l.Refund(t.Context(), before...); err != nil {
+			t.Fatal(err)
+		}
+		ds, err := other.Peek(t.Context(), "group", hit)
+		if err != nil || ds[0].Remaining != row.left {
+			t.Errorf("%s: %+v, %v, want %d of 10 remaining", row.policy.Name, ds, err, row.left)
+		}
+	}
+}

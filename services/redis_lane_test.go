@@ -13,7 +13,7 @@ import (
 )
 
 // redisAt is a client connected to addr, with what else opt says.
-func redisAt(t *testing.T, addr string, opt RedisOptions) *Redis {
+func redisAt(t testing.TB, addr string, opt RedisOptions) *Redis {
 	t.Helper()
 	opt.Client.InitAddress, opt.KeyPrefix, opt.Logger = []string{addr}, "test:", slog.New(slog.DiscardHandler)
 	redis := NewRedis(opt)
