@@ -151,24 +151,6 @@ func headersOf(policies []Policy, decisions []models.Decision) func(int) Headers
 	}
 }
 
-// refuse lets the first violated policy answer.
-func refuse(c *gin.Context, policies []Policy, decisions []models.Decision, chosen func(int) Headers) {
-	for i := range decisions {
-		for j := range policies {
-			p := &policies[j]
-			if decisions[i].Allowed || decisions[i].Barred || p.Name != decisions[i].Policy.Name || p.Handler == nil {
-				continue
-			}
-			writeDecisions(c, decisions, chosen, nil)
-			writeRetryAfter(c, decisions)
-			c.Abort()
-			p.Handler(c, decisions)
-			return
-		}
-	}
-	refuseQuota(c, decisions, messageOf(policies, decisions), chosen)
-}
-
 // hitsOf asks each policy what c costs, and returns which of the hits are of
 // policies that leave it alone. These go along with no cost, so that the keys
 // are counted in the same place with and without them. The hits are put in room.

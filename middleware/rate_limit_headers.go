@@ -14,9 +14,6 @@ import (
 	"gatehouse/models"
 )
 
-// unavailableRetry is when to come back after a 503, in seconds.
-const unavailableRetry = "1"
-
 // Headers chooses headers that tell of a policy. The zero value is all of them.
 type Headers uint8
 
@@ -255,70 +252,5 @@ func tighter(a, b *models.Decision) bool {
 	return a.ResetAfter > b.ResetAfter
 }
 
-// RefuseQuota answers 429 quota-exceeded with the headers of the decisions, the
-// names of the violated policies, and when to try again: never too early. If one
-// of them is Barred it answers 403 forbidden: trying again is of no use. At least
-// one decision is not allowed.
-func RefuseQuota(c *gin.Context, decisions []models.Decision) {
-	refuseQuota(c, decisions, "", nil)
-}
-
-func refuseQuota(c *gin.Context, decisions []models.Decision, message string, chosen func(int) Headers) {
-	if slices.ContainsFunc(decisions, func(d models.Decision) bool { return d.Barred }) {
-		refuseDenied(c)
-		return
-	}
-	writeDecisions(c, decisions, chosen, nil)
-	retry := writeRetryAfter(c, decisions)
-	violated := []string{}
-	limits := []string{}
-	for _, d := range decisions {
-		if d.Allowed {
-			continue
-		}
-		violated = append(violated, d.Policy.Name)
-		limits = append(limits, fmt.Sprintf("%q allows %d in %s", d.Policy.Name, d.Policy.Limit, plural(int64(d.Policy.Window/time.Second), "second")))
-	}
-	if message == "" {
-		message = "Too many requests: " + strings.Join(limits, ", ") + ". Try again in " + plural(retry, "second") + "."
-	}
-	WriteProblem(c, models.Problem{
-		Name: "quota-exceeded", Title: "Too many requests", Status: http.StatusTooManyRequests, Detail: message,
-		Members: map[string]any{"violated-policies": violated},
-	})
-}
-
-// writeRetryAfter says when all of the decisions can be allowed.
-func writeRetryAfter(c *gin.Context, decisions []models.Decision) int64 {
-	retry := int64(1)
-	for i := range decisions {
-		if !decisions[i].Allowed {
-			retry = max(retry, wholeSeconds(decisions[i].RetryAfter))
-		}
-	}
-	c.Header("Retry-After", strconv.FormatInt(retry, 10))
-	return retry
-}
-
-func refuseUnavailable(c *gin.Context) {
-	MarkDegraded(c, DegradedRateLimit)
-	c.Header("Retry-After", unavailableRetry)
-	WriteProblem(c, models.Problem{
-		Name: "unavailable", Title: "Not available now", Status: http.StatusServiceUnavailable,
-		Detail: "Rate limits cannot be checked at the moment. Try again in a second.",
-	})
-}
-
-func refuseDenied(c *gin.Context) {
-	WriteProblem(c, models.Problem{Name: "forbidden", Title: "Not allowed", Status: http.StatusForbidden, Detail: "Requests from here are not allowed."})
-}
-
 // wholeSeconds is d in whole seconds, rounded up.
 func wholeSeconds(d time.Duration) int64 { return int64((d + time.Second - 1) / time.Second) }
-
-func plural(n int64, unit string) string {
-	if n == 1 {
-		return "1 " + unit
-	}
-	return strconv.FormatInt(n, 10) + " " + unit + "s"
-}

@@ -2,11 +2,7 @@ package services
 
 import (
 	"context"
-	"maps"
-	"slices"
 	"time"
-
-	"gatehouse/models"
 )
 
 // reconcile runs each time Redis answers again, before anything else is sent:
@@ -29,28 +25,6 @@ func (l *Locker) catchUp(ctx context.Context) {
 	for _, known := range l.table.alive() {
 		if known.lock.Degraded { // granted or extended without Redis
 			_, _ = l.claim(WithRedisBudget(ctx), known) // or at the next beats
-		}
-	}
-}
-
-// settle sends what is owed: the releases and forces that Redis has not seen.
-func (l *Locker) settle(ctx context.Context) {
-	owed, forced := l.table.owes()
-	for _, owed := range owed {
-		others := milliseconds(time.Until(owed.until))
-		if owed.attempt {
-			others = givesUp
-		}
-		if _, err := l.run(ctx, l.scripts.release, owed.claim.Resource, proofOf(owed.claim), others); err == nil {
-			l.table.paid(owed.claim.Grant)
-		}
-	}
-	for _, userID := range l.table.owedUsers() {
-		_ = l.ReleaseUser(ctx, userID) // owed anew if it fails
-	}
-	for grant, status := range forced {
-		if _, err := l.run(ctx, l.scripts.force, status.Resource, "", grant); err == nil {
-			l.table.paidForce(grant)
 		}
 	}
 }
@@ -115,43 +89,6 @@ func (l *Locker) claimAgain(ctx context.Context, claim LockClaim, got lockReply)
 	return l.claim(ctx, known)
 }
 
-// owes is what Redis has to hear: releases, and locks that were forced.
-func (t *lockTable) owes() (owed []owedRelease, forced map[string]models.LockStatus) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for grant, o := range t.owed {
-		if time.Until(o.until) <= 0 { // nobody can ask about it any more
-			delete(t.owed, grant)
-			continue
-		}
-		owed = append(owed, o)
-	}
-	return owed, maps.Clone(t.forced)
-}
-
-// userLooks is how often the locks of a disabled user are looked for when Redis is
-// back: each time holdingBeat later, until all instances have claimed what they granted.
-const userLooks = 5
-
-func (t *lockTable) oweUser(userID string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.users[userID] = userLooks
-}
-
-// owedUsers are whose locks to look for now.
-func (t *lockTable) owedUsers() []string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	users := slices.Collect(maps.Keys(t.users))
-	for _, userID := range users {
-		if t.users[userID]--; t.users[userID] == 0 {
-			delete(t.users, userID)
-		}
-	}
-	return users
-}
-
 // alive are the grants this instance made that have not ended.
 func (t *lockTable) alive() []localLock {
 	t.mu.Lock()
@@ -181,18 +118,6 @@ func (t *lockTable) confirm(known localLock, lock Lock, epoch string) bool {
 	lock.began = l.beginning(lock)
 	l.lock, l.epoch = lock, epoch
 	return true
-}
-
-func (t *lockTable) paid(grant string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	delete(t.owed, grant)
-}
-
-func (t *lockTable) paidForce(grant string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	delete(t.forced, grant)
 }
 
 func (t *lockTable) find(claim LockClaim) (localLock, bool) {

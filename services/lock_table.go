@@ -43,12 +43,6 @@ type localWaiter struct {
 	seen  time.Time
 }
 
-type owedRelease struct {
-	claim   LockClaim
-	until   time.Time
-	attempt bool // nobody may have had the grant answered
-}
-
 func newLockTable(maxHold time.Duration, wall func() time.Time) *lockTable {
 	return &lockTable{
 		maxHold: maxHold, wall: wall,
@@ -271,25 +265,6 @@ func (t *lockTable) endLocked(resource, grant string) {
 	if l.lock.Grant == "" && len(l.queue) == 0 {
 		delete(t.locks, resource)
 	}
-}
-
-// oweRelease keeps a release for when Redis returns. Until nobody can ask about the
-// grant it is remembered there then: an instance that extended it without Redis would
-// claim it.
-func (t *lockTable) oweRelease(claim LockClaim) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.sweep(time.Now())
-	t.owed[claim.Grant] = owedRelease{claim: claim, until: time.Now().Add(t.maxHold)}
-}
-
-// oweAttempt keeps the end of an attempt that Redis may have granted, although it
-// was never told here.
-func (t *lockTable) oweAttempt(claim LockClaim) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.sweep(time.Now())
-	t.owed[claim.Grant] = owedRelease{claim: claim, until: time.Now().Add(t.maxHold), attempt: true}
 }
 
 // force ends a grant that this table knows.

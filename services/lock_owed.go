@@ -1,0 +1,106 @@
+package services
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"time"
+
+	"gatehouse/models"
+)
+
+type owedRelease struct {
+	claim   LockClaim
+	until   time.Time
+	attempt bool // nobody may have had the grant answered
+}
+
+// settle sends what is owed: the releases and forces that Redis has not seen.
+func (l *Locker) settle(ctx context.Context) {
+	owed, forced := l.table.owes()
+	for _, owed := range owed {
+		others := milliseconds(time.Until(owed.until))
+		if owed.attempt {
+			others = givesUp
+		}
+		if _, err := l.run(ctx, l.scripts.release, owed.claim.Resource, proofOf(owed.claim), others); err == nil {
+			l.table.paid(owed.claim.Grant)
+		}
+	}
+	for _, userID := range l.table.owedUsers() {
+		_ = l.ReleaseUser(ctx, userID) // owed anew if it fails
+	}
+	for grant, status := range forced {
+		if _, err := l.run(ctx, l.scripts.force, status.Resource, "", grant); err == nil {
+			l.table.paidForce(grant)
+		}
+	}
+}
+
+// oweRelease keeps a release for when Redis returns. Until nobody can ask about the
+// grant it is remembered there then: an instance that extended it without Redis would
+// claim it.
+func (t *lockTable) oweRelease(claim LockClaim) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.sweep(time.Now())
+	t.owed[claim.Grant] = owedRelease{claim: claim, until: time.Now().Add(t.maxHold)}
+}
+
+// oweAttempt keeps the end of an attempt that Redis may have granted, although it
+// was never told here.
+func (t *lockTable) oweAttempt(claim LockClaim) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.sweep(time.Now())
+	t.owed[claim.Grant] = owedRelease{claim: claim, until: time.Now().Add(t.maxHold), attempt: true}
+}
+
+// owes is what Redis has to hear: releases, and locks that were forced.
+func (t *lockTable) owes() (owed []owedRelease, forced map[string]models.LockStatus) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for grant, o := range t.owed {
+		if time.Until(o.until) <= 0 { // nobody can ask about it any more
+			delete(t.owed, grant)
+			continue
+		}
+		owed = append(owed, o)
+	}
+	return owed, maps.Clone(t.forced)
+}
+
+// userLooks is how often the locks of a disabled user are looked for when Redis is
+// back: each time holdingBeat later, until all instances have claimed what they granted.
+const userLooks = 5
+
+func (t *lockTable) oweUser(userID string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.users[userID] = userLooks
+}
+
+// owedUsers are whose locks to look for now.
+func (t *lockTable) owedUsers() []string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	users := slices.Collect(maps.Keys(t.users))
+	for _, userID := range users {
+		if t.users[userID]--; t.users[userID] == 0 {
+			delete(t.users, userID)
+		}
+	}
+	return users
+}
+
+func (t *lockTable) paid(grant string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.owed, grant)
+}
+
+func (t *lockTable) paidForce(grant string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.forced, grant)
+}
