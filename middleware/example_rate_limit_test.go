@@ -23,7 +23,7 @@ func ExampleRateLimit() {
 		panic(err)
 	}
 	defer server.Close()
-	redis := services.NewRedis(services.RedisOptions{Client: server.ClientOption(), Embedded: true, Timeout: 3 * time.Second, KeyPrefix: "shop:"})
+	redis := services.NewRedis(services.RedisOptions{Client: server.ClientOption(), Embedded: true, KeyPrefix: "shop:"})
 	defer redis.Close(context.Background())
 	redis.WaitReady(context.Background())
 
