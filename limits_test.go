@@ -126,7 +126,7 @@ func TestGuessesAtOnceAreCounted(t *testing.T) {
 	for range 3 {
 		tokens = append(tokens, warm.signIn(t, "alice@example.com"))
 	}
-	a := startApp(t, map[string]string{"DATABASE_URL": path, "RATE_LIMIT_MAX": fmt.Sprint(limit)})
+	a := startApp(t, map[string]string{"DATABASE_URL": path, "RATE_LIMIT_MAX": fmt.Sprint(limit), "REDIS_TIMEOUT": "5s"})
 	for _, token := range tokens { // this instance has not seen them
 		if w := a.do(http.MethodGet, "/api/v1/auth/session", "", "Authorization", "Bearer "+token); w.Code != http.StatusOK || !strings.Contains(w.Header().Get("RateLimit"), `"api"`) {
 			t.Fatalf("%d %v", w.Code, w.Header())

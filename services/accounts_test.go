@@ -55,6 +55,7 @@ func newAccounts(t *testing.T, loginLimit int64) accountsDesk {
 func from(network string) services.Client { return services.Client{IP: network, Network: network} }
 
 func TestSignInAnswersTheSameForEveryWrongPair(t *testing.T) {
+	t.Parallel()
 	a := newAccounts(t, 1000)
 	who, err := a.db.Credentials(t.Context(), "alice@example.com")
 	if err != nil {
@@ -142,6 +143,7 @@ func TestDisablingAUserEndsSessionsAndLocks(t *testing.T) {
 }
 
 func TestChangePasswordEndsTheOtherSessions(t *testing.T) {
+	t.Parallel()
 	a := newAccounts(t, 1000)
 	one, session, err := a.SignIn(t.Context(), "alice@example.com", password, from("192.0.2.1"))
 	if err != nil {
@@ -199,6 +201,7 @@ func TestPasswords(t *testing.T) {
 
 // A sign-in from where the account has not been lately stands out in the audit.
 func TestSignInFromANewPlaceIsTold(t *testing.T) {
+	t.Parallel()
 	a := newAccounts(t, 1000)
 	for i, step := range []struct {
 		network string

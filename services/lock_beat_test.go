@@ -29,6 +29,7 @@ func inShard(shard, n int) (resources []string) {
 // Whatever an instance has to bring back to Redis, and however long that takes, it
 // says in time that it waits elsewhere: else its waiters would be passed over.
 func TestLockBeatsGoOnWhileGrantsAreClaimed(t *testing.T) {
+	t.Parallel()
 	const full, waited, most = 3, 4, time.Second
 	const silence = `local clock, last = redis.call('TIME'), redis.call('ZSCORE', KEYS[1], ARGV[1])
 		return string.format('%d', last and clock[1] * 1000 + clock[2] / 1000 - last or 0)`
@@ -156,6 +157,7 @@ func TestLockLeasesAreLookedAfterUntilRedisHasTold(t *testing.T) {
 
 // A claim that fails says nothing about the lock: it is neither refused nor lost.
 func TestLockWhoseClaimFailsIsNotLost(t *testing.T) {
+	t.Parallel()
 	server := servicestest.StartRedis(t)
 	proxy := servicestest.NewProxy(t, server.Addr)
 	l := openLockerAt(t, proxy.Addr)

@@ -14,6 +14,7 @@ import (
 // when it was first granted: that is told, and it ends at the longest hold. Its
 // fence grows.
 func TestLockClaimedAgainKeepsItsBeginning(t *testing.T) {
+	t.Parallel()
 	for how, withoutRedis := range map[string]bool{"granted by Redis": false, "granted without it": true} {
 		t.Run(how, func(t *testing.T) {
 			server := servicestest.StartRedis(t)
@@ -74,6 +75,7 @@ func TestLockClaimedAgainKeepsItsBeginning(t *testing.T) {
 // Where an instance took a grant over without Redis, and the server forgot it, it is
 // claimed for its holder and from its beginning.
 func TestLockTakenOverIsClaimedForItsHolder(t *testing.T) {
+	t.Parallel()
 	server := servicestest.StartRedis(t)
 	proxy := servicestest.NewProxy(t, server.Addr)
 	granter, extender := openLockerAt(t, server.Addr), openLockerAt(t, proxy.Addr)

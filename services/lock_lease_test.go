@@ -121,6 +121,7 @@ func TestWithLockWhoseRequestIsCancelledGivesTheLockBack(t *testing.T) {
 // is handed the lease only while it surely stands, counted on this instance's
 // monotonic clock, and told that Redis is away otherwise.
 func TestWithLockIsHandedOverWithoutRedisOnlyWhileTheLeaseStands(t *testing.T) {
+	t.Parallel()
 	const ttl = 400 * time.Millisecond
 	for how, stay := range map[string]bool{"at once": false, "when the lease is over": true} {
 		t.Run(how, func(t *testing.T) {

@@ -60,9 +60,14 @@ func TestProofLockExcludesUnderFaults(t *testing.T) {
 	if servicestest.LongProof() {
 		rounds = 10
 	}
-	for _, fault := range proofFaults() {
-		noGoroutineLeft(t, fault.name, func(t *testing.T) { proveExclusion(t, fault, rounds) })
-	}
+	noGoroutineLeft(t, "faults", func(t *testing.T) {
+		for _, fault := range proofFaults() {
+			t.Run(fault.name, func(t *testing.T) {
+				t.Parallel()
+				proveExclusion(t, fault, rounds)
+			})
+		}
+	})
 }
 
 func proveExclusion(t *testing.T, fault proofFault, rounds int) {

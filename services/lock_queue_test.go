@@ -43,6 +43,7 @@ func TestLockServerThatForgot(t *testing.T) {
 }
 
 func TestLockHolderClaimsAgainByItself(t *testing.T) {
+	t.Parallel()
 	server := servicestest.StartRedis(t)
 	all := lockers(t, server, 2, nil)
 	mustAcquire(t, all[0], request("process:1", alice))

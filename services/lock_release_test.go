@@ -16,6 +16,7 @@ import (
 // What a closed Locker could not give back is owed, not held: it is neither claimed
 // where the server has forgotten it, nor told as a conflict where the release came through.
 func TestLockReleasedInAnOutageStaysReleased(t *testing.T) {
+	t.Parallel()
 	for fault, strike := range map[string]struct {
 		down, up func(*servicestest.RedisServer)
 	}{
@@ -54,6 +55,7 @@ func TestLockReleasedInAnOutageStaysReleased(t *testing.T) {
 // Two forces on one resource in an outage: the lock from before it and the one granted in
 // it are both over when Redis returns.
 func TestLockForcedTwiceInAnOutage(t *testing.T) {
+	t.Parallel()
 	server := servicestest.StartRedis(t)
 	proxy := servicestest.NewProxy(t, server.Addr)
 	redis := newRedis(t, proxy.Addr)

@@ -48,6 +48,7 @@ func TestLockOfADisabledUserEndsWhenOneForceFailed(t *testing.T) {
 // Redis does not come back to all instances at once: a lock that another one granted
 // without it to a user who was disabled meanwhile ends when that one claims it.
 func TestLockOfADisabledUserEndsWhenAnotherInstanceClaimsIt(t *testing.T) {
+	t.Parallel()
 	server := servicestest.StartRedis(t)
 	granterWay, disablerWay := servicestest.NewProxy(t, server.Addr), servicestest.NewProxy(t, server.Addr)
 	granter, disabler := openLockerAt(t, granterWay.Addr), openLockerAt(t, disablerWay.Addr)

@@ -117,6 +117,7 @@ func TestRateLimitDenialIsNotBelievedLong(t *testing.T) {
 // and is told so; a flood of such costs Redis one command a second for each instance
 // and key, two if its costs differ.
 func TestRateLimitDearerHitIsToldItsOwnWait(t *testing.T) {
+	t.Parallel()
 	server := servicestest.StartRedis(t)
 	l, fresh := newLimiter(patientRedis(t, server.Addr)), newLimiter(patientRedis(t, server.Addr))
 	log, gcra, leased := perMinute("log", 6), perMinute("gcra", 60), perMinute("leased", 6)

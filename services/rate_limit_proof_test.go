@@ -74,6 +74,9 @@ func TestProofRateLimitLeaseOracle(t *testing.T) { proveWindows(t, true) }
 func proveWindows(t *testing.T, leased bool) {
 	t.Helper()
 	decisions := oracleDecisions(t)
+	if leased && !servicestest.LongProof() {
+		decisions /= 4
+	}
 	server := servicestest.StartRedis(t)
 	folder, started := t.TempDir(), time.Now()
 	var proxies []*servicestest.Proxy

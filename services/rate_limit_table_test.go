@@ -162,6 +162,7 @@ func TestLimitTableGoesOnFromTheRecentPast(t *testing.T) {
 }
 
 func TestLimitTableIsBounded(t *testing.T) {
+	t.Parallel()
 	table := newLimitTable(100, nil)
 	policy := models.Policy{Name: "p", Limit: 1000, Window: time.Hour}
 	for i := range 5000 {

@@ -40,6 +40,7 @@ func TestSessionLimitIsToldToOtherInstances(t *testing.T) {
 }
 
 func TestSessionLimitIsInTheAudit(t *testing.T) {
+	t.Parallel()
 	a := newAccounts(t, 1000)
 	for range 21 { // one more than the default limit
 		if _, _, err := a.SignIn(t.Context(), "alice@example.com", password, from("192.0.2.1")); err != nil {
