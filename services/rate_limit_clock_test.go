@@ -70,8 +70,9 @@ func TestRateLimitServerClockPutBack(t *testing.T) {
 	}
 }
 
-// However often the clock is put back, the pure functions admit no more than the limit
-// in any window of real time.
+// However often the clock is put back: the time that the pure functions tell does not
+// go back from one admission to the next, and no window of real time holds more than
+// the limit.
 func TestPureFunctionsWithAClockPutBack(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(10, 11))
 	for trace := range 5000 {
@@ -82,13 +83,13 @@ func TestPureFunctionsWithAClockPutBack(t *testing.T) {
 		var l slidingLog
 		var b bucket
 		var all []counted // in real time
-		now, off := int64(0), int64(1_000_000)
+		now, off, last := int64(0), int64(1_000_000), int64(0)
 		for i := range int64(100) {
 			now += rnd.Int64N(6)
 			if rnd.IntN(10) == 0 {
 				off -= rnd.Int64N(3 * r.window)
 			}
-			cost := 1 + rnd.Int64N(2)
+			cost := 1 + rnd.Int64N(min(2, r.limit))
 			v := l.look(now+off, r, cost)
 			if r.burst > 0 {
 				v = b.look(now+off, r, cost)
@@ -96,6 +97,10 @@ func TestPureFunctionsWithAClockPutBack(t *testing.T) {
 			if !v.passes {
 				continue
 			}
+			if v.at < max(last, now+off) {
+				t.Fatalf("trace %d, step %d: admitted at %d by a clock at %d, after %d", trace, i, v.at, now+off, last)
+			}
+			last = v.at
 			if r.burst > 0 {
 				b.add(v.at, r, cost)
 			} else {
