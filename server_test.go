@@ -135,6 +135,7 @@ func TestSwaggerUIIsServed(t *testing.T) {
 }
 
 func TestLockEventsAreStreamed(t *testing.T) {
+	t.Parallel()
 	a := startApp(t, nil)
 	server := httptest.NewServer(a.server.Handler)
 	defer server.Close()

@@ -52,7 +52,7 @@ func (h *Handlers) limitRate() gin.HandlerFunc {
 		}
 		_, signedIn := middleware.SessionFrom(c)
 		if len(counted) > 0 && (signedIn || middleware.SessionError(c) != nil) { // no guess, or nobody can say
-			if err := h.Limiter.Refund(c.Request.Context(), counted...); err != nil {
+			if err := h.Limiter.Refund(context.WithoutCancel(c.Request.Context()), counted...); err != nil {
 				_ = c.Error(err) // it ends with its window
 			}
 		}

@@ -212,8 +212,8 @@ func (l *Locker) Release(ctx context.Context, claim LockClaim) (degraded bool, e
 	return true, nil
 }
 
-// runHeld runs what only a holder may do. A grant that this instance made, and
-// that Redis does not know because it was away or has forgotten, is claimed
+// runHeld runs what only a holder may do. A grant that this instance made or took
+// over, and that Redis does not know because it was away or has forgotten, is claimed
 // there first.
 func (l *Locker) runHeld(ctx context.Context, operation string, claim LockClaim, run func() (lockReply, error)) (lockReply, error) {
 	got, err := run()

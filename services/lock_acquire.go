@@ -40,7 +40,9 @@ func NewLockToken() string { return rand.Text() }
 func (l *Locker) TryAcquire(ctx context.Context, req LockRequest) (Lock, error) {
 	try := l.newAttempt(req)
 	lock, err := try.once(ctx, false)
-	l.countAcquire(lock, err)
+	if err == nil || ctx.Err() == nil { // of a caller that left, nothing is known
+		l.countAcquire(lock, err)
+	}
 	if err != nil && ctx.Err() != nil {
 		l.giveUp(ctx, try)
 	}

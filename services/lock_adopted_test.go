@@ -1,6 +1,7 @@
 package services
 
 import (
+	"errors"
 	"log/slog"
 	"strconv"
 	"strings"
@@ -73,7 +74,7 @@ func TestLockEndedInAnOutageIsNotClaimedByOneThatExtendedIt(t *testing.T) {
 		for after, lose := range map[string]func(*testing.T, *servicestest.RedisServer){
 			"emptied": func(_ *testing.T, server *servicestest.RedisServer) { server.Do("FLUSHALL") },
 			"lease over": func(t *testing.T, server *servicestest.RedisServer) {
-				servicestest.Eventually(t, 3*time.Second, func() bool {
+				servicestest.Eventually(t, 6*time.Second, func() bool {
 					return strings.TrimSpace(server.Do("KEYS", "*lock:process:1")) == ""
 				}, "the lease does not end in Redis")
 			},
@@ -82,7 +83,7 @@ func TestLockEndedInAnOutageIsNotClaimedByOneThatExtendedIt(t *testing.T) {
 				server := servicestest.StartRedis(t)
 				makersWay, extendersWay := servicestest.NewProxy(t, server.Addr), servicestest.NewProxy(t, server.Addr)
 				maker, extender := openLockerAt(t, makersWay.Addr), openLockerAt(t, extendersWay.Addr)
-				lock, err := maker.TryAcquire(t.Context(), LockRequest{Resource: "process:1", TTL: time.Second})
+				lock, err := maker.TryAcquire(t.Context(), LockRequest{Resource: "process:1", TTL: 3 * time.Second})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -136,17 +137,17 @@ func TestLockIsClaimedBehindManyLeasesThatEnded(t *testing.T) {
 	t.Parallel()
 	server := servicestest.StartRedis(t)
 	proxy := servicestest.NewProxy(t, server.Addr)
-	l := openLockerAt(t, proxy.Addr)
+	l := patientLockerAt(t, proxy.Addr)
 	shard := shardOf("process:1")
 	for i, others := 2, 0; others < 150; i++ {
 		if resource := "process:" + strconv.Itoa(i); shardOf(resource) == shard {
-			if _, err := l.TryAcquire(t.Context(), LockRequest{Resource: resource, TTL: time.Second}); err != nil {
+			if _, err := l.TryAcquire(t.Context(), LockRequest{Resource: resource, TTL: 3 * time.Second}); err != nil {
 				t.Fatal(err)
 			}
 			others++
 		}
 	}
-	lock, err := l.TryAcquire(t.Context(), LockRequest{Resource: "process:1", TTL: time.Second})
+	lock, err := l.TryAcquire(t.Context(), LockRequest{Resource: "process:1", TTL: 3 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -155,7 +156,7 @@ func TestLockIsClaimedBehindManyLeasesThatEnded(t *testing.T) {
 	if _, err := l.Extend(t.Context(), lock.LockClaim, time.Minute); err != nil {
 		t.Fatal(err)
 	}
-	servicestest.Eventually(t, 3*time.Second, func() bool { return strings.TrimSpace(server.Do("KEYS", "*lock:*")) == "" }, "the leases do not end in Redis")
+	servicestest.Eventually(t, 6*time.Second, func() bool { return strings.TrimSpace(server.Do("KEYS", "*lock:*")) == "" }, "the leases do not end in Redis")
 	if left := strings.TrimSpace(server.Do("ZCARD", l.keys[shard].index)); left != "151" {
 		t.Fatalf("%s leases to pass on: nothing is proven", left)
 	}
@@ -163,5 +164,43 @@ func TestLockIsClaimedBehindManyLeasesThatEnded(t *testing.T) {
 	servicestest.Eventually(t, 2*time.Second, l.redis.Available, "not back")
 	if degraded, err := l.Check(t.Context(), lock.LockClaim); err != nil || degraded {
 		t.Errorf("lost, and nobody took it: %v, %v", degraded, err)
+	}
+}
+
+// Without Redis two instances can grant one lock to one token: a client that repeats
+// its request is sent to either. Whoever returns first keeps it, and the other does not
+// give it back by the token that both have.
+func TestLockOfOneTokenGrantedByTwoInstancesIsKept(t *testing.T) {
+	t.Parallel()
+	server := servicestest.StartRedis(t)
+	var ways []*servicestest.Proxy
+	var all []*Locker
+	var grants []Lock
+	req := LockRequest{Resource: "process:1", Token: NewLockToken(), TTL: time.Minute}
+	for range 2 {
+		way := servicestest.NewProxy(t, server.Addr)
+		ways, all = append(ways, way), append(all, openLockerAt(t, way.Addr))
+	}
+	for i, l := range all {
+		ways[i].Cut()
+		servicestest.Eventually(t, time.Second, func() bool { return !l.redis.Available() }, "Redis still counts as available")
+		lock, err := l.TryAcquire(t.Context(), req)
+		if err != nil || !lock.Degraded {
+			t.Fatal(lock, err)
+		}
+		grants = append(grants, lock)
+	}
+	for i, l := range all {
+		ways[i].Restore()
+		servicestest.Eventually(t, 2*time.Second, l.redis.Available, "not back")
+	}
+	if _, err := all[0].Check(t.Context(), grants[0].LockClaim); err != nil {
+		t.Errorf("the first to return: %v", err)
+	}
+	if _, err := all[1].Check(t.Context(), grants[1].LockClaim); !errors.Is(err, models.ErrNotHeld) {
+		t.Errorf("the second: %v", err)
+	}
+	if s, err := all[1].Status(t.Context(), "process:1"); err != nil || s.Grant != grants[0].Grant {
+		t.Errorf("held: %+v, %v", s, err)
 	}
 }

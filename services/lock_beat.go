@@ -153,10 +153,10 @@ func (l *Locker) beats(ctx context.Context) {
 		}
 		news, soonest := l.beatShards(ctx, awaited, held, all)
 		upkeep.TryGo(func() error { // what has to wait for the one before is found again by the next beats
+			l.follow(ctx, news, &seen)
 			if due {
 				l.catchUp(ctx)
 			}
-			l.follow(ctx, news, &seen)
 			return nil
 		})
 		beat.Reset(min(waitingBeat-time.Since(start), soonest))

@@ -65,7 +65,7 @@ func TestLockExtendedThroughAnOutageLongerThanItsLease(t *testing.T) {
 			redis := newRedis(t, proxy.Addr)
 			l := services.NewLocker(redis, &services.LockerOptions{OnRedisDown: models.OnRedisDownOpen, Logger: quiet()})
 			req := request("process:1", alice)
-			req.TTL = time.Second
+			req.TTL = 3 * time.Second
 			lock := mustAcquire(t, l, req)
 			proxy.Cut()
 			gone(t, redis)
@@ -106,7 +106,7 @@ func TestLockEndedElsewhereInAnOutageLongerThanItsLease(t *testing.T) {
 		},
 		"disabled": func(l *services.Locker, _ services.Lock) error { return l.ReleaseUser(t.Context(), alice.UserID) },
 		"released too late": func(l *services.Locker, lock services.Lock) error {
-			servicestest.Eventually(t, 3*time.Second, func() bool {
+			servicestest.Eventually(t, 6*time.Second, func() bool {
 				s, err := l.Status(t.Context(), lock.Resource)
 				return err == nil && !s.Held
 			}, "the lease did not end")
@@ -123,7 +123,7 @@ func TestLockEndedElsewhereInAnOutageLongerThanItsLease(t *testing.T) {
 			l := services.NewLocker(redis, &services.LockerOptions{OnRedisDown: models.OnRedisDownOpen, Logger: quiet()})
 			other := lockers(t, server, 1, nil)[0]
 			req := request("process:1", alice)
-			req.TTL = time.Second
+			req.TTL = 3 * time.Second
 			lock := mustAcquire(t, l, req)
 			proxy.Cut()
 			gone(t, redis)
@@ -134,7 +134,7 @@ func TestLockEndedElsewhereInAnOutageLongerThanItsLease(t *testing.T) {
 				t.Fatal(err)
 			}
 			// Only time tells that the lease would be over: the lock is not there any more.
-			servicestest.Eventually(t, 3*time.Second, func() bool { return time.Now().After(lock.ExpiresAt) }, "the lease did not end")
+			servicestest.Eventually(t, 6*time.Second, func() bool { return time.Now().After(lock.ExpiresAt) }, "the lease did not end")
 			proxy.Restore()
 			back(t, redis)
 			if s, err := other.Status(t.Context(), "process:1"); err != nil || s.Held {

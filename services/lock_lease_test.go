@@ -126,7 +126,10 @@ func TestWithLockIsHandedOverWithoutRedisOnlyWhileTheLeaseStands(t *testing.T) {
 	for how, stay := range map[string]bool{"at once": false, "when the lease is over": true} {
 		t.Run(how, func(t *testing.T) {
 			ran := 0
-			for range 5 {
+			for round := range 50 { // no lease is handed over later than 5 ms, which a busy machine may take
+				if round >= 5 && (stay || ran > 0) {
+					break
+				}
 				server := servicestest.StartRedis(t)
 				l := openLockerAt(t, server.Addr)
 				l.opt.OnRedisDown = models.OnRedisDownClosed
@@ -181,7 +184,7 @@ func TestWithLockIsHandedOverWithoutRedisOnlyWhileTheLeaseStands(t *testing.T) {
 				server.Thaw()
 			}
 			if stay == (ran > 0) {
-				t.Errorf("%d of 5 ran", ran)
+				t.Errorf("%d ran", ran)
 			}
 		})
 	}

@@ -44,7 +44,7 @@ func (l *Locker) claim(ctx context.Context, known localLock) (stands bool, err e
 	if err != nil {
 		return false, err
 	}
-	if got.code == lockRefused {
+	if got.code == lockRefused || got.grant != known.lock.Grant { // or its token has another grant, from another instance
 		l.metrics.conflicts.Inc()
 		l.opt.Logger.Warn("a lock did not survive the outage: somebody else has it or ended it", "resource", known.lock.Resource, "holder", known.lock.Holder.UserID)
 		l.table.end(known.lock.Resource, known.lock.Grant)
@@ -89,7 +89,7 @@ func (l *Locker) claimAgain(ctx context.Context, claim LockClaim, got lockReply)
 	return l.claim(ctx, known)
 }
 
-// alive are the grants this instance made that have not ended.
+// alive are the grants that this instance made or took over and that have not ended.
 func (t *lockTable) alive() []localLock {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -115,7 +115,7 @@ func (t *lockTable) confirm(known localLock, lock Lock, epoch string) bool {
 	if l.lock.Degraded && l.lock.ends.After(known.lock.ends) {
 		lock.ends, lock.ExpiresAt, lock.Degraded = l.lock.ends, l.lock.ExpiresAt, true
 	}
-	lock.began = l.beginning(lock)
+	lock.began, lock.Holder = l.beginning(lock), l.holder(lock)
 	l.lock, l.epoch = lock, epoch
 	return true
 }

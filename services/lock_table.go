@@ -64,9 +64,20 @@ func (t *lockTable) learn(lock Lock, epoch string, made bool) {
 	learnt := &localLock{lock: lock, epoch: epoch, made: made}
 	if old := t.locks[lock.Resource]; old != nil && old.lock.Grant == lock.Grant {
 		learnt.made, learnt.adopted = made || old.made, old.adopted
-		learnt.lock.began = old.beginning(lock)
+		learnt.lock.began, learnt.lock.Holder = old.beginning(lock), old.holder(lock)
 	}
 	t.locks[lock.Resource] = learnt
+}
+
+// holder is who holds a grant that is known here, now that a reply tells it, too. An
+// instance that took it over may have claimed it first, and knows less than its maker.
+func (l *localLock) holder(lock Lock) models.Holder {
+	if !l.made {
+		return lock.Holder
+	}
+	known := l.lock.Holder
+	known.Since = lock.Holder.Since
+	return known
 }
 
 // beginning is when a grant that is known here began, now that a reply tells it, too.

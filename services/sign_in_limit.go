@@ -50,6 +50,9 @@ func (a *Accounts) AllowSignIn(ctx context.Context, email string, client Client)
 func (a *Accounts) tellLimited(ctx context.Context, email string, hits []models.Hit, refused *models.Decision, client Client) {
 	asked := cmp.Or(refused.With, refused.Policy.Name)
 	i := slices.IndexFunc(hits, func(hit models.Hit) bool { return hit.Policy.Name == asked })
+	if i < 0 {
+		return // of a policy that goes along with none of them
+	}
 	once := models.Policy{Name: "login-audit", Limit: 1, Window: refused.Policy.Window}
 	told, err := a.limiter.Take(ctx, once.Name, models.Hit{Policy: once, Key: refused.Policy.Name + ":" + hits[i].Key, Cost: 1})
 	if err == nil && told[0].Allowed {

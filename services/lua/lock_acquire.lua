@@ -37,7 +37,7 @@ if lock and string.sub(lock.proof, 33) == string.sub(ARGV[1], 33, 75) then
   return reply(code, lock, 0)
 end
 if (ARGV[7] or '') ~= '' then
-  lapse(-1) -- or the one that is claimed is not known to have lapsed
+  lapse(-1, id) -- or it is not known to have lapsed
   lock = current()
   local by_itself = redis.call('GET', lapsed(id)) == string.sub(ARGV[1], 33, 75)
   if redis.call('EXISTS', ended(id)) == 1 or (not by_itself and (ARGV[8] == 'unknown' or ARGV[8] ~= '' and ARGV[8] == epoch())) then

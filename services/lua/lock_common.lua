@@ -196,19 +196,21 @@ local function look_at(resource)
   KEYS[2] = prefix .. 'queue:' .. resource
 end
 
--- Passes on the locks of the shard whose lease has ended by itself, at most so many; -1: all. They alone are in the
--- index then: what ends a lock takes it out. Somebody may have taken one already.
-local function lapse(most)
+-- Passes on the locks of the shard whose lease has ended by itself: at most so many, -1 for all, or of these only the
+-- grant of this id. They alone are in the index then: what ends a lock takes it out. Somebody may have taken one already.
+local function lapse(most, id)
   local key, queue = KEYS[1], KEYS[2]
   for _, grant in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now, 'LIMIT', 0, most)) do
-    look_at(resource_of(grant))
-    local lock = current()
-    if not (lock and lock.grant == grant) then
-      redis.call('ZREM', KEYS[3], grant)
-      redis.call('SET', lapsed(id_of(grant)), string.sub(grant, 62, 104), 'PX', math.max(1, tonumber(string.sub(grant, 17, 29)) + LONGEST - now))
-      event('expired', grant)
-      if not lock then
-        advance()
+    if not id or id == id_of(grant) then
+      look_at(resource_of(grant))
+      local lock = current()
+      if not (lock and lock.grant == grant) then
+        redis.call('ZREM', KEYS[3], grant)
+        redis.call('SET', lapsed(id_of(grant)), string.sub(grant, 62, 104), 'PX', math.max(1, tonumber(string.sub(grant, 17, 29)) + LONGEST - now))
+        event('expired', grant)
+        if not lock then
+          advance()
+        end
       end
     end
   end

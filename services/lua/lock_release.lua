@@ -17,7 +17,7 @@ if lock and lock.proof == ARGV[1] then
   return reply(1, nil, 0, free(lock, 'released'))
 end
 leave(id)
-lapse(-1) -- or this one lapses later, and is claimed
+lapse(-1, id) -- or it lapses later, and is claimed
 if redis.call('GET', lapsed(id)) == string.sub(ARGV[1], 33) then
   redis.call('DEL', lapsed(id)) -- nobody shall claim it
 end
