@@ -21,7 +21,6 @@ import (
 // Only a trusted proxy says which client is counted; that of anybody else is
 // told, once, and counted as one client.
 func TestProxyThatIsTrustedOrNot(t *testing.T) {
-	t.Parallel()
 	for _, row := range []struct {
 		name, trusted string
 		warnings      int
@@ -48,7 +47,6 @@ func TestProxyThatIsTrustedOrNot(t *testing.T) {
 // An address that is over its limit is refused before its token is looked up, and so
 // also while the database cannot be asked.
 func TestAddressOverItsLimitCostsNoLookUp(t *testing.T) {
-	t.Parallel()
 	database := servicestest.StartPostgresServer(t)
 	a := startApp(t, map[string]string{"DATABASE_URL": database.URL, "RATE_LIMIT_MAX": "2", "RATE_LIMIT_WINDOW": "1h", "DATABASE_TIMEOUT": "200ms", "TRUSTED_PROXIES": "192.0.2.1"})
 	from := func(address, token string) int {
@@ -77,7 +75,6 @@ func TestAddressOverItsLimitCostsNoLookUp(t *testing.T) {
 
 // Without Redis the limits may be off, those on guessing passwords never.
 func TestSignInsAreLimitedWithoutRedisWhateverThePolicy(t *testing.T) {
-	t.Parallel()
 	for policy, others := range map[string]string{"open": "1", "local": "100"} { // open: the other limits would refuse the second guess
 		a := startApp(t, map[string]string{
 			"REDIS_URL": "redis://" + servicestest.FreeAddr(t), "RATE_LIMIT_ON_REDIS_DOWN": policy, "RATE_LIMIT_MAX": others, "LOGIN_RATE_LIMIT_MAX": "2",
@@ -122,7 +119,6 @@ func TestLeasesAreReturnedOnShutdown(t *testing.T) {
 // Guesses sent at once are counted before any is looked up; a good token counts
 // nothing against its address, warm or not.
 func TestGuessesAtOnceAreCounted(t *testing.T) {
-	t.Parallel()
 	const limit = 20
 	path := filepath.Join(t.TempDir(), "test.db")
 	warm := startApp(t, map[string]string{"DATABASE_URL": path})

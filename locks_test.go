@@ -60,7 +60,6 @@ func TestLockConflictAfterAnOutageIs409(t *testing.T) {
 
 // Who is refused when Redis cannot be asked is told that it was not, like who is not.
 func TestLockRefusalsSayThatTheyWereDecidedWithoutRedis(t *testing.T) {
-	t.Parallel()
 	a := startApp(t, map[string]string{"REDIS_URL": "redis://" + servicestest.FreeAddr(t)})
 	alice, admin := a.signIn(t, "alice@example.com"), a.signIn(t, "admin@example.com")
 	const put, patch = `{"title":"t","status":"draft","description":""}`, `{"title":"t"}`

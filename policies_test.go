@@ -196,7 +196,6 @@ func TestDenyListsOfThePolicyFile(t *testing.T) {
 
 // Sign-ins are denied by address too, IPv6 by its /56.
 func TestDenyListOfSignIns(t *testing.T) {
-	t.Parallel()
 	path := filepath.Join(t.TempDir(), "policies.yaml")
 	writePolicies(t, path, `policies: [{name: login-ip, limit: 9, window: 1m, deny: ["2001:db8:7::/48", 198.51.100.7]}, {name: login-account, limit: 9, window: 1m, deny: ["::/0", "0.0.0.0/0"]}]`)
 	a := startApp(t, map[string]string{"RATE_LIMIT_POLICIES": path, "TRUSTED_PROXIES": "192.0.2.1"})

@@ -135,7 +135,6 @@ func TestSwaggerUIIsServed(t *testing.T) {
 }
 
 func TestLockEventsAreStreamed(t *testing.T) {
-	t.Parallel()
 	a := startApp(t, nil)
 	server := httptest.NewServer(a.server.Handler)
 	defer server.Close()

@@ -16,7 +16,6 @@ import (
 // A stream of lock events outlives the server's WriteTimeout behind a proxy, is kept
 // alive by heartbeats, and must not be compressed or buffered on its way.
 func TestLockEventsThroughAProxyOutliveTheWriteTimeout(t *testing.T) {
-	t.Parallel()
 	const writeTimeout = 300 * time.Millisecond
 	a := startApp(t, nil)
 	a.handlers.Heartbeat = 30 * time.Millisecond

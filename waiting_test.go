@@ -23,7 +23,6 @@ const stillSession = (2+1+1)*time.Second + time.Second
 // An instance that is cut off from the database cannot hear of a revoke: what is
 // open there ends, as a new request would be refused.
 func TestOpenRequestsEndWithoutTheDatabase(t *testing.T) {
-	t.Parallel()
 	database := servicestest.StartPostgresServer(t)
 	a := startApp(t, map[string]string{"DATABASE_URL": database.URL, "DATABASE_TIMEOUT": "1s"})
 	server := httptest.NewServer(a.server.Handler)
@@ -107,7 +106,6 @@ func TestSignInFloodStarvesNobody(t *testing.T) {
 // Who loses the right to write while waiting for a lock gets none and writes
 // nothing, also if the lock is granted right after.
 func TestLostRoleReachesWaitingRequests(t *testing.T) {
-	t.Parallel()
 	a := startApp(t, nil)
 	bearer := func(token string) []string {
 		return []string{"Authorization", "Bearer " + token, "Content-Type", "application/json", "Prefer", "wait=30"}

@@ -321,7 +321,7 @@ func TestWithLockTellsWhenTheLockIsLost(t *testing.T) {
 				fault(server, l)
 				<-ctx.Done()
 				ended = time.Now()
-				if ended.After(lock.ExpiresAt.Add(opt.MaxHold)) {
+				if ended.After(lock.ExpiresAt.Add(opt.MaxHold + 50*time.Millisecond)) { // a busy machine wakes this late
 					t.Errorf("told at %v, the lease ended at %v", ended, lock.ExpiresAt)
 				}
 				return nil
