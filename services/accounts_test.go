@@ -121,8 +121,9 @@ func TestNobodyCanKeepTheOwnerOut(t *testing.T) {
 	}
 }
 
-func TestDisablingAUserEndsSessionsAndLocks(t *testing.T) {
-	a := newAccounts(t, 1000)
+// signInAndLock is alice, who has process:1 locked.
+func (a accountsDesk) signInAndLock(t *testing.T) (token string, session models.Session) {
+	t.Helper()
 	token, session, err := a.SignIn(t.Context(), "alice@example.com", password, from("192.0.2.1"))
 	if err != nil {
 		t.Fatal(err)
@@ -130,6 +131,12 @@ func TestDisablingAUserEndsSessionsAndLocks(t *testing.T) {
 	if _, err := a.locks.TryAcquire(t.Context(), services.LockRequest{Resource: "process:1", Holder: models.Holder{UserID: session.User.ID}}); err != nil {
 		t.Fatal(err)
 	}
+	return token, session
+}
+
+func TestDisablingAUserEndsSessionsAndLocks(t *testing.T) {
+	a := newAccounts(t, 1000)
+	token, session := a.signInAndLock(t)
 	yes := true
 	if _, err := a.ChangeUser(t.Context(), "admin@example.com", session.User.ID, services.UserChange{Disabled: &yes}, from("")); err != nil {
 		t.Fatal(err)

@@ -10,8 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/redis/rueidis"
-
 	"gatehouse/models"
 	"gatehouse/services/servicestest"
 )
@@ -109,13 +107,8 @@ func TestLockBeatsGoOnWhileGrantsAreClaimed(t *testing.T) {
 // outage.
 func patientLockerAt(t *testing.T, addr string) *Locker {
 	t.Helper()
-	log := slog.New(slog.DiscardHandler)
-	redis := NewRedis(RedisOptions{
-		Client: rueidis.ClientOption{InitAddress: []string{addr}}, KeyPrefix: "test:", Timeout: 10 * time.Second, Logger: log,
-	})
-	t.Cleanup(func() { _ = redis.Close(t.Context()) })
-	redis.WaitReady(t.Context())
-	return NewLocker(redis, &LockerOptions{OnRedisDown: models.OnRedisDownOpen, Logger: log})
+	redis := redisAt(t, addr, RedisOptions{Timeout: 10 * time.Second})
+	return NewLocker(redis, &LockerOptions{OnRedisDown: models.OnRedisDownOpen, Logger: slog.New(slog.DiscardHandler)})
 }
 
 func anyDegraded(l *Locker) bool {

@@ -153,3 +153,52 @@ func TestLockClaimedByAnotherInstanceGetsItsHolderBack(t *testing.T) {
 		t.Errorf("listed after the release: %+v, %v", page.Items, err)
 	}
 }
+
+// A waiter that was granted the lock without Redis had queued there before. When its
+// claim is refused, nobody waits for it any more.
+func TestLockWaiterGrantedWithoutRedisLeavesTheQueue(t *testing.T) {
+	t.Parallel()
+	for how, end := range map[string]func(*Locker, Lock) error{
+		"held by another": func(*Locker, Lock) error { return nil },
+		"given back":      func(l *Locker, lock Lock) error { _, err := l.Release(t.Context(), lock.LockClaim); return err },
+	} {
+		t.Run(how, func(t *testing.T) {
+			server := servicestest.StartRedis(t)
+			proxy := servicestest.NewProxy(t, server.Addr)
+			holder, cutOff := openLockerAt(t, server.Addr), openLockerAt(t, proxy.Addr)
+			held, err := holder.TryAcquire(t.Context(), LockRequest{Resource: "process:1", TTL: time.Minute})
+			if err != nil {
+				t.Fatal(err)
+			}
+			waiting := func() int {
+				s, err := holder.Status(t.Context(), "process:1")
+				if err != nil {
+					return -1
+				}
+				return s.Waiting
+			}
+			granted := make(chan Lock, 1)
+			go func() {
+				lock, err := cutOff.Acquire(t.Context(), LockRequest{Resource: "process:1", TTL: time.Minute})
+				if err != nil {
+					t.Error(err)
+				}
+				granted <- lock
+			}()
+			servicestest.Eventually(t, 5*time.Second, func() bool { return waiting() == 1 }, "nobody waits")
+			proxy.Cut()
+			lock := <-granted
+			if !lock.Degraded {
+				t.Fatalf("%+v", lock)
+			}
+			if err := end(cutOff, lock); err != nil {
+				t.Fatal(err)
+			}
+			proxy.Restore()
+			servicestest.Eventually(t, 2*time.Second, func() bool { return waiting() == 0 }, "somebody waits for a lock of its own")
+			if _, err := holder.Check(t.Context(), held.LockClaim); err != nil {
+				t.Errorf("the holder: %v", err)
+			}
+		})
+	}
+}

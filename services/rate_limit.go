@@ -241,22 +241,6 @@ func (l *RateLimiter) Peek(ctx context.Context, group string, hits ...models.Hit
 	return decisions, nil
 }
 
-// Denied reports whether this instance remembers that the hit is refused now. It
-// asks nobody else and allocates nothing; false says nothing. True is counted as
-// a denied decision: ask when you are going to refuse.
-func (l *RateLimiter) Denied(hit models.Hit) (models.Decision, bool) {
-	a, err := l.ready(l.policies.Load(), hit)
-	if err != nil {
-		return models.Decision{}, false
-	}
-	v, denied := l.table.denied(a)
-	if !denied {
-		return models.Decision{}, false
-	}
-	a.metrics.denied.Inc()
-	return a.decision(v), true
-}
-
 // decision is the verdict in the words of the caller.
 func (a *ask) decision(v verdict) models.Decision {
 	return models.Decision{

@@ -100,25 +100,10 @@ func (t *limitTable) known(a *ask) *keyState {
 	return s
 }
 
-// denied reports a denial still believed. It allocates nothing.
-func (t *limitTable) denied(a ask) (verdict, bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	s, now := t.known(&a), t.now()
-	if s == nil {
-		return verdict{}, false
-	}
-	_, passes, believed := s.denials.of(&a, now)
-	if !believed {
-		return verdict{}, false
-	}
-	s.used = now
-	return s.refusal(passes, now), true
-}
-
-// deniedOrClaimed is denied as the one decision that it makes, for a caller who asks
-// Redis if there is none: that is so once the memory is due for renewal, and the
-// others go on being refused while it asks. The decisions of a millisecond are the same.
+// deniedOrClaimed is a denial still believed, as the one decision that it makes, for a
+// caller who asks Redis if there is none: that is so once the memory is due for renewal,
+// and the others go on being refused while it asks. The decisions of a millisecond are
+// the same.
 func (t *limitTable) deniedOrClaimed(a *ask, now int64) []models.Decision {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -177,13 +177,7 @@ func TestSessionEndsAreToldByPostgres(t *testing.T) {
 // Signing out leaves the user's locks: they go by lock token, and end with their lease.
 func TestSignOutLeavesLocks(t *testing.T) {
 	a := newAccounts(t, 1000)
-	_, session, err := a.SignIn(t.Context(), "alice@example.com", password, from("192.0.2.1"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := a.locks.TryAcquire(t.Context(), services.LockRequest{Resource: "process:1", Holder: models.Holder{UserID: session.User.ID}}); err != nil {
-		t.Fatal(err)
-	}
+	_, session := a.signInAndLock(t)
 	if err := a.SignOut(t.Context(), session, from("192.0.2.1")); err != nil {
 		t.Fatal(err)
 	}

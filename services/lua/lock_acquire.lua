@@ -36,11 +36,13 @@ if lock and string.sub(lock.proof, 33) == string.sub(ARGV[1], 33, 75) then
   end
   return reply(code, lock, 0)
 end
-if (ARGV[7] or '') ~= '' then
+local claims = (ARGV[7] or '') ~= ''
+if claims then
   lapse(-1, id) -- or it is not known to have lapsed
   lock = current()
   local by_itself = redis.call('GET', lapsed(id)) == string.sub(ARGV[1], 33, 75)
   if redis.call('EXISTS', ended(id)) == 1 or (not by_itself and (ARGV[8] == 'unknown' or ARGV[8] ~= '' and ARGV[8] == epoch())) then
+    leave(id) -- it may have waited before it was granted without Redis
     return reply(0, lock, 0)
   end
   redis.call('DEL', lapsed(id))
@@ -56,6 +58,9 @@ if not lock then
   end
   advance()
   lock = current()
+end
+if claims then
+  leave(id)
 end
 local instance, arrival = ARGV[5] or '', ARGV[6] or ''
 if instance ~= '' then
