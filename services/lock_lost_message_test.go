@@ -2,6 +2,7 @@ package services_test
 
 import (
 	"context"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -73,6 +74,9 @@ func killSubscriptions(server *servicestest.RedisServer, client string) {
 	}
 }
 
+// silence is how many milliseconds ago the instance of ARGV[1] beat.
+const silence = `local t = redis.call('TIME'); return math.floor(t[1] * 1000 + t[2] / 1000 - redis.call('ZSCORE', KEYS[1], ARGV[1]))`
+
 // A waiter that was passed over because its instance did not answer for a while
 // comes before those who came later, when it is back.
 func TestLockSkippedWaiterKeepsItsPlace(t *testing.T) {
@@ -91,6 +95,7 @@ func TestLockSkippedWaiterKeepsItsPlace(t *testing.T) {
 				lock services.Lock
 			}
 			grants := make(chan grant, 3)
+			var instances, firsts string
 			for i, w := range []struct {
 				who string
 				l   *services.Locker
@@ -103,6 +108,10 @@ func TestLockSkippedWaiterKeepsItsPlace(t *testing.T) {
 					grants <- grant{w.who, lock}
 				}()
 				waitFor(t, all[0], i+1)
+				if i == 0 {
+					instances = server.Do("KEYS", "test:*}instances")
+					firsts = server.Do("ZRANGE", instances, "0", "0")
+				}
 			}
 			proxy.Stall()
 			stalled := time.Now()
@@ -114,6 +123,10 @@ func TestLockSkippedWaiterKeepsItsPlace(t *testing.T) {
 			pause(t.Context(), time.Until(stalled.Add(400*time.Millisecond)))
 			proxy.Resume()
 			waitFor(t, all[0], 2) // the first and the third
+			servicestest.Eventually(t, 5*time.Second, func() bool {
+				ms, err := strconv.Atoi(server.Do("EVAL", silence, "1", instances, firsts))
+				return err == nil && ms < 50 // or it would be passed over again
+			}, "the first is still silent")
 			order := []string{second.who}
 			for next := second; len(order) < 3; {
 				if _, err := all[0].Release(t.Context(), next.lock.LockClaim); err != nil {
