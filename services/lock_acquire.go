@@ -171,9 +171,13 @@ func (a *attempt) once(ctx context.Context, queue bool) (Lock, error) {
 	return lock, nil
 }
 
-// givesUp tells lock_release.lua that it is an attempt which is given back, not a grant
-// that somebody has.
-const givesUp = "attempt"
+const (
+	// givesUp tells lock_release.lua that it is an attempt which is given back, not a grant
+	// that somebody has.
+	givesUp = "attempt"
+	// leaves tells it that only the place in the queue is given back.
+	leaves = "place"
+)
 
 // giveUp takes back an attempt whose caller has left; it outlives the caller's ctx.
 func (l *Locker) giveUp(ctx context.Context, a *attempt) {

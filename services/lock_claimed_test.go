@@ -154,13 +154,27 @@ func TestLockClaimedByAnotherInstanceGetsItsHolderBack(t *testing.T) {
 	}
 }
 
-// A waiter that was granted the lock without Redis had queued there before. When its
-// claim is refused, nobody waits for it any more.
+// A waiter that was granted the lock without Redis had queued there before. However
+// that grant ends, nobody waits for it any more.
 func TestLockWaiterGrantedWithoutRedisLeavesTheQueue(t *testing.T) {
 	t.Parallel()
-	for how, end := range map[string]func(*Locker, Lock) error{
-		"held by another": func(*Locker, Lock) error { return nil },
-		"given back":      func(l *Locker, lock Lock) error { _, err := l.Release(t.Context(), lock.LockClaim); return err },
+	for how, row := range map[string]struct {
+		ttl time.Duration
+		end func(*Locker, Lock) error
+	}{
+		"held by another": {time.Minute, func(*Locker, Lock) error { return nil }},
+		"given back":      {time.Minute, func(l *Locker, lock Lock) error { _, err := l.Release(t.Context(), lock.LockClaim); return err }},
+		"forced": {time.Minute, func(l *Locker, lock Lock) error {
+			_, err := l.ForceRelease(t.Context(), lock.Resource, nil)
+			return err
+		}},
+		"its lease ended": {500 * time.Millisecond, func(l *Locker, lock Lock) error {
+			servicestest.Eventually(t, 5*time.Second, func() bool {
+				s, err := l.Status(t.Context(), lock.Resource)
+				return err == nil && !s.Held
+			}, "the lease does not end")
+			return nil
+		}},
 	} {
 		t.Run(how, func(t *testing.T) {
 			server := servicestest.StartRedis(t)
@@ -179,7 +193,7 @@ func TestLockWaiterGrantedWithoutRedisLeavesTheQueue(t *testing.T) {
 			}
 			granted := make(chan Lock, 1)
 			go func() {
-				lock, err := cutOff.Acquire(t.Context(), LockRequest{Resource: "process:1", TTL: time.Minute})
+				lock, err := cutOff.Acquire(t.Context(), LockRequest{Resource: "process:1", TTL: row.ttl})
 				if err != nil {
 					t.Error(err)
 				}
@@ -191,7 +205,7 @@ func TestLockWaiterGrantedWithoutRedisLeavesTheQueue(t *testing.T) {
 			if !lock.Degraded {
 				t.Fatalf("%+v", lock)
 			}
-			if err := end(cutOff, lock); err != nil {
+			if err := row.end(cutOff, lock); err != nil {
 				t.Fatal(err)
 			}
 			proxy.Restore()

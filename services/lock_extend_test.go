@@ -37,6 +37,45 @@ func TestLockExtendedWithoutRedisReachesIt(t *testing.T) {
 	}, "Redis does not know of the extend")
 }
 
+// The time left becomes ttl, also if that is less. What an instance did not see is
+// not shortened: somebody else was promised the longer time.
+func TestLockShortenedWithoutRedisReachesIt(t *testing.T) {
+	t.Parallel()
+	for name, row := range map[string]struct {
+		seen        bool
+		least, most int // milliseconds left in Redis
+	}{"as this instance left it": {true, 5_000, 10_000}, "extended by another": {false, 50_000, 60_000}} {
+		t.Run(name, func(t *testing.T) {
+			server := servicestest.StartRedis(t)
+			proxy := servicestest.NewProxy(t, server.Addr)
+			l, other := openLockerAt(t, proxy.Addr), openLockerAt(t, server.Addr)
+			first := 30 * time.Second
+			if row.seen {
+				first = time.Minute
+			}
+			lock, err := l.TryAcquire(t.Context(), LockRequest{Resource: "process:1", TTL: first})
+			if err != nil {
+				t.Fatal(err)
+			}
+			proxy.Cut()
+			if !row.seen {
+				if _, err := other.Extend(t.Context(), lock.LockClaim, time.Minute); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if shorter, err := l.Extend(t.Context(), lock.LockClaim, 10*time.Second); err != nil || !shorter.Degraded {
+				t.Fatalf("%+v, %v", shorter, err)
+			}
+			proxy.Restore()
+			servicestest.Eventually(t, 5*time.Second, func() bool { return l.redis.Available() && !anyDegraded(l) }, "Redis does not know of the extend")
+			left, err := strconv.Atoi(strings.TrimSpace(server.Do("PTTL", l.keys.of("process:1")[0])))
+			if err != nil || left < row.least || left > row.most {
+				t.Errorf("%d ms left: %v", left, err)
+			}
+		})
+	}
+}
+
 // The same for an extend beside the claim that brings the grant back to Redis.
 func TestLockExtendedWhileItIsClaimed(t *testing.T) {
 	table := newLockTable(time.Hour, time.Now)

@@ -10,20 +10,17 @@ import (
 )
 
 type owedRelease struct {
-	claim   LockClaim
-	until   time.Time
-	attempt bool // nobody may have had the grant answered
+	claim LockClaim
+	until time.Time
+	how   string // givesUp or leaves; "" ends the grant wherever it is known
 }
 
 // settle sends what is owed: the releases and forces that Redis has not seen.
 func (l *Locker) settle(ctx context.Context) {
 	owed, forced := l.table.owes()
 	for _, owed := range owed {
-		others := milliseconds(time.Until(owed.until))
-		if owed.attempt {
-			others = givesUp
-		}
-		if _, err := l.run(ctx, l.scripts.release, owed.claim.Resource, proofOf(owed.claim), others); err == nil {
+		how := orDefault(owed.how, milliseconds(time.Until(owed.until)))
+		if _, err := l.run(ctx, l.scripts.release, owed.claim.Resource, proofOf(owed.claim), how); err == nil {
 			l.table.paid(owed.claim.Grant)
 		}
 	}
@@ -43,8 +40,7 @@ func (l *Locker) settle(ctx context.Context) {
 func (t *lockTable) oweRelease(claim LockClaim) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.sweep(time.Now())
-	t.owed[claim.Grant] = owedRelease{claim: claim, until: time.Now().Add(t.maxHold)}
+	t.oweLocked(claim, "")
 }
 
 // oweAttempt keeps the end of an attempt that Redis may have granted, although it
@@ -52,8 +48,12 @@ func (t *lockTable) oweRelease(claim LockClaim) {
 func (t *lockTable) oweAttempt(claim LockClaim) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.oweLocked(claim, givesUp)
+}
+
+func (t *lockTable) oweLocked(claim LockClaim, how string) {
 	t.sweep(time.Now())
-	t.owed[claim.Grant] = owedRelease{claim: claim, until: time.Now().Add(t.maxHold), attempt: true}
+	t.owed[claim.Grant] = owedRelease{claim: claim, until: time.Now().Add(t.maxHold), how: how}
 }
 
 // owes is what Redis has to hear: releases, and locks that were forced.

@@ -60,15 +60,25 @@ func (l *Locker) claim(ctx context.Context, known localLock) (stands bool, err e
 		_, _ = l.run(ctx, l.scripts.release, lock.Resource, proofOf(lock.LockClaim))
 		return false, nil
 	}
-	if got.code == lockRepeated && left-got.remaining > time.Second { // extended while Redis was away
-		if longer, err := l.Extend(ctx, lock.LockClaim, left); err == nil {
-			lock = longer
+	if got.code == lockRepeated && known.changed(left, got.remaining, sent) {
+		if extended, err := l.Extend(ctx, lock.LockClaim, left); err == nil {
+			lock = extended
 		}
 	}
 	if known.lock.Note != "" {
 		_, _ = l.Note(ctx, lock, known.lock.Note) // a repeat without it only gets a new token
 	}
 	return true, nil
+}
+
+// changed reports whether the time left was changed here while Redis was away, and is
+// to be passed on: a longer one always, a shorter one if nobody else has extended the
+// grant since this instance heard what Redis has.
+func (l *localLock) changed(left, inRedis time.Duration, now time.Time) bool {
+	const rounding = time.Second
+	heard := l.told.Sub(now)
+	untouched := (inRedis - drift(inRedis) - heard).Abs() < rounding
+	return left-inRedis > rounding || (untouched && inRedis-left > rounding)
 }
 
 // claims is what a claim says of itself to lock_acquire.lua.
@@ -112,6 +122,7 @@ func (t *lockTable) confirm(known localLock, lock Lock, epoch string) bool {
 	if l == nil || l.lock.Grant != lock.Grant {
 		return false
 	}
+	l.told = lock.ends
 	if l.lock.Degraded && l.lock.ends.After(known.lock.ends) {
 		lock.ends, lock.ExpiresAt, lock.Degraded = l.lock.ends, l.lock.ExpiresAt, true
 	}

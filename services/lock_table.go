@@ -32,9 +32,11 @@ const epochUnknown = "unknown"
 
 type localLock struct {
 	lock    Lock
-	epoch   string // the shard's when Redis granted it; "" when it did not
-	made    bool   // by this instance, through Redis or without it
-	adopted bool   // made by another instance, perhaps without Redis, and taken over here without it: epoch is the last one heard of
+	epoch   string    // the shard's when Redis granted it; "" when it did not
+	made    bool      // by this instance, through Redis or without it
+	adopted bool      // made by another instance, perhaps without Redis, and taken over here without it: epoch is the last one heard of
+	waited  bool      // granted without Redis to a waiter, which may have a place in the queue there
+	told    time.Time // lock.ends, as Redis told it last
 	queue   []localWaiter
 }
 
@@ -61,7 +63,7 @@ func (t *lockTable) learn(lock Lock, epoch string, made bool) {
 		return
 	}
 	t.replacing(lock.Resource, lock.Grant)
-	learnt := &localLock{lock: lock, epoch: epoch, made: made}
+	learnt := &localLock{lock: lock, epoch: epoch, made: made, told: lock.ends}
 	if old := t.locks[lock.Resource]; old != nil && old.lock.Grant == lock.Grant {
 		learnt.made, learnt.adopted = made || old.made, old.adopted
 		learnt.lock.began, learnt.lock.Holder = old.beginning(lock), old.holder(lock)
@@ -185,7 +187,7 @@ func (t *lockTable) acquire(now time.Time, claim LockClaim, holder models.Holder
 	t.replacing(claim.Resource, claim.Grant)
 	holder.Since = t.wall().UTC()
 	place.queue = slices.DeleteFunc(place.queue, func(w localWaiter) bool { return w.grant == claim.Grant })
-	place.epoch, place.made, place.adopted = "", true, false
+	place.epoch, place.made, place.adopted, place.waited, place.told = "", true, false, queue, time.Time{}
 	place.lock = Lock{
 		LockClaim: claim, Holder: holder, TTL: ttl, ExpiresAt: holder.Since.Add(ttl), Degraded: true, began: now, ends: now.Add(ttl),
 	}
@@ -356,7 +358,8 @@ func (t *lockTable) forgotten(now time.Time, shard int, epoch string) (lost []lo
 	return lost
 }
 
-// expire ends the grants made without Redis whose lease has passed.
+// expire ends the grants made without Redis whose lease has passed. They are not claimed
+// any more, and what waited for one has to leave the queue in Redis.
 func (t *lockTable) expire(now time.Time) []Lock {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -364,6 +367,9 @@ func (t *lockTable) expire(now time.Time) []Lock {
 	for resource, l := range t.locks {
 		if l.lock.Degraded && l.lock.Grant != "" && !now.Before(l.lock.ends) {
 			ended = append(ended, l.lock)
+			if l.waited {
+				t.oweLocked(l.lock.LockClaim, leaves)
+			}
 			t.endLocked(resource, l.lock.Grant)
 		}
 	}
