@@ -183,19 +183,26 @@ func TestLockCycle(t *testing.T) {
 // hold has one lock for a millisecond; it waits for it as long as need be.
 type hold func(ctx context.Context, instance int, held func()) error
 
-// hot lets 4 instances with 8 waiters each compete for one lock.
+// hot lets 4 instances with 8 waiters each compete for one lock. Lost is the time in which nobody
+// has it, by grant: a sleep of a millisecond takes longer, and that is not the lock's.
 func hot(t *testing.T, name string, take hold) (lost time.Duration, unfair float64) {
 	t.Helper()
-	const instances, waiters, held = 4, 8, time.Millisecond
+	const instances, waiters = 4, 8
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 	defer cancel()
 	var grants [instances * waiters]atomic.Int64
+	var held atomic.Int64
+	hold := func() {
+		since := time.Now()
+		time.Sleep(time.Millisecond)
+		held.Add(int64(time.Since(since)))
+	}
 	var wg sync.WaitGroup
 	start := time.Now()
 	for w := range grants {
 		wg.Go(func() {
 			for ctx.Err() == nil {
-				if err := take(ctx, w%instances, func() { time.Sleep(held) }); err == nil {
+				if err := take(ctx, w%instances, hold); err == nil {
 					grants[w].Add(1)
 				}
 			}
@@ -209,7 +216,7 @@ func hot(t *testing.T, name string, take hold) (lost time.Duration, unfair float
 		n := grants[w].Load()
 		all, sum = append(all, n), sum+n
 	}
-	lost = took/time.Duration(max(1, sum)) - held
+	lost = (took - time.Duration(held.Load())) / time.Duration(max(1, sum))
 	unfair = float64(slices.Max(all)) / float64(max(1, slices.Min(all)))
 	t.Logf("%s: %d grants, %v lost per grant, luckiest %d, unluckiest %d", name, sum, lost, slices.Max(all), slices.Min(all))
 	return lost, unfair

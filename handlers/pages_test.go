@@ -80,7 +80,9 @@ func newSite(t *testing.T, redis services.RedisOptions) *site {
 	return s
 }
 
-func embedded() services.RedisOptions { return services.RedisOptions{Embedded: true} }
+func embedded() services.RedisOptions {
+	return services.RedisOptions{Embedded: true, Timeout: 5 * time.Second} // it never hangs, but the machine may be busy
+}
 
 func fatal(t *testing.T, err error) {
 	t.Helper()
