@@ -171,12 +171,12 @@ func TestLockSameTokenConfirmsTheGrantOfAWaiter(t *testing.T) {
 func TestLockExpiresAndIsCapped(t *testing.T) {
 	for _, backend := range []string{"redis-server", "embedded"} {
 		t.Run(backend, func(t *testing.T) {
-			l := services.NewLocker(redisOf(t, backend), &services.LockerOptions{MaxHold: 300 * time.Millisecond})
+			l := services.NewLocker(redisOf(t, backend), &services.LockerOptions{MaxHold: 600 * time.Millisecond})
 			req := request("process:1", alice)
-			req.TTL = 100 * time.Millisecond
+			req.TTL = 400 * time.Millisecond
 			lock := mustAcquire(t, l, req)
 			extended, err := l.Extend(t.Context(), lock.LockClaim, time.Hour)
-			if err != nil || extended.TTL > 300*time.Millisecond {
+			if err != nil || extended.TTL > 600*time.Millisecond {
 				t.Fatalf("extended past MaxHold: %v, %v", extended.TTL, err)
 			}
 			servicestest.Eventually(t, 2*time.Second, func() bool {

@@ -187,8 +187,9 @@ local function free(lock, name)
   redis.call('DEL', KEYS[1], prefix .. 'note:' .. id_of(lock.grant))
   redis.call('ZREM', KEYS[3], lock.grant)
   event(name, lock.grant)
-  redis.call('PUBLISH', ENDS, lock.grant)
-  return advance()
+  local next = advance()
+  redis.call('PUBLISH', ENDS, lock.grant) -- last: the next holder hears first
+  return next
 end
 
 local function look_at(resource)

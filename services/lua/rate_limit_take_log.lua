@@ -11,11 +11,11 @@
 
 local call, format = redis.call, string.format
 local key, id, limit, window, cost = KEYS[1], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4] or '1')
+local left = call('PTTL', key) -- before the time: Redis can be held up between the two
 local clock = call('TIME')
 local now = clock[1] * 1000000 + clock[2]
 local used, passes, retry, more = 0, 1, 0, 0
 
-local left = call('PTTL', key)
 if left ~= -2 then
   -- Time never goes back for a key. Only one that lives for more than a window, or nearly, can be ahead of the clock.
   if left == -1 or left * 1000 > window - 2000 then

@@ -5,6 +5,7 @@ package servicestest
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"net"
 	"os/exec"
@@ -162,6 +163,8 @@ func readReply(r *bufio.Reader) (string, error) {
 	line = strings.TrimRight(line, "\r\n")
 	var n int
 	switch line[0] {
+	case '-':
+		return "", errors.New(line[1:])
 	case '$':
 		if _, err := fmt.Sscan(line[1:], &n); err != nil || n < 0 {
 			return "", err
