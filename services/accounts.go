@@ -301,8 +301,10 @@ func (a *Accounts) record(ctx context.Context, action, actor, userID string, cli
 }
 
 // looseEmail is an address as typed, compared as stored: whoever mistypes one is
-// told the same as with a wrong password.
+// told the same as with a wrong password. The store changes nothing about it, so that
+// what is limited is what is found.
 func looseEmail(email string) string {
-	email = strings.ReplaceAll(strings.ToLower(strings.TrimSpace(email)), "\x00", "")
+	email = strings.ReplaceAll(strings.ToValidUTF8(email, ""), "\x00", "")
+	email = strings.ToLower(strings.TrimSpace(email))
 	return strings.ToValidUTF8(email[:min(len(email), 254)], "")
 }

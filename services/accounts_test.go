@@ -3,6 +3,7 @@ package services_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -207,6 +208,33 @@ func TestPasswords(t *testing.T) {
 }
 
 // A sign-in from where the account has not been lately stands out in the audit.
+// However an address is typed: if it finds the account, it is under the account's limit.
+func TestSignInLimitIsOfTheAccountHoweverItIsTyped(t *testing.T) {
+	a := newAccounts(t, 3)
+	refused := func(email, network string) bool {
+		t.Helper()
+		decisions, err := a.AllowSignIn(t.Context(), email, from(network))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return slices.ContainsFunc(decisions, func(d models.Decision) bool { return !d.Allowed })
+	}
+	const alice = "alice@example.com"
+	for i := range 4 {
+		refused(alice, fmt.Sprint("203.0.113.", i))
+	}
+	for i, typed := range []string{
+		alice, " ALICE@example.com\n", "\x00 " + alice, alice + " \x00", "\xff" + alice, "\xff \u00a0" + alice, "\x00\t\x00 Alice@EXAMPLE.com \xff\x00",
+		"al\x00ice@example.com", alice + strings.Repeat(" ", 300) + "x", strings.Repeat(" ", 300) + alice, "\u2003" + alice, "al\u0130ce@example.com",
+	} {
+		network := fmt.Sprint("198.51.100.", i)
+		_, _, err := a.SignIn(t.Context(), typed, password, from(network)) // the network is known then: ask from another
+		if err == nil && !refused(typed, "x"+network) {
+			t.Errorf("%q finds the account, and is not limited with it", typed)
+		}
+	}
+}
+
 func TestSignInFromANewPlaceIsTold(t *testing.T) {
 	t.Parallel()
 	a := newAccounts(t, 1000)

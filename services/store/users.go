@@ -27,8 +27,9 @@ func splitRoles(roles string) []string {
 	return strings.Split(roles, ",")
 }
 
-// address is an e-mail address as it is stored and compared.
-func address(email string) string { return strings.ToLower(strings.TrimSpace(clean(email))) }
+// address is an e-mail address as it is stored and compared. Space around it counts:
+// who limits by an address must mean the one that is found here.
+func address(email string) string { return strings.ToLower(clean(email)) }
 
 // CreateUser stores a new user. models.ErrEmailTaken if there is one with this
 // address, in any case.
