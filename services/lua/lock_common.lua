@@ -187,9 +187,8 @@ local function free(lock, name)
   redis.call('DEL', KEYS[1], prefix .. 'note:' .. id_of(lock.grant))
   redis.call('ZREM', KEYS[3], lock.grant)
   event(name, lock.grant)
-  local next = advance()
-  redis.call('PUBLISH', ENDS, lock.grant) -- last: the next holder hears first
-  return next
+  redis.call('PUBLISH', ENDS, lock.grant)
+  return advance()
 end
 
 local function look_at(resource)
