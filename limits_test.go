@@ -23,17 +23,19 @@ import (
 func TestProxyThatIsTrustedOrNot(t *testing.T) {
 	for _, row := range []struct {
 		name, trusted string
+		header        string
 		warnings      int
 		remaining     []string // of three clients behind the proxy
 	}{
-		{"not trusted", "", 1, []string{"9", "8", "7"}},
-		{"another is trusted", "198.51.100.0/24", 1, []string{"9", "8", "7"}},
-		{"trusted", "192.0.2.0/24", 0, []string{"9", "9", "8"}}, // the last two in one /56
+		{"not trusted", "", "X-Forwarded-For", 1, []string{"9", "8", "7"}},
+		{"another is trusted", "198.51.100.0/24", "X-Forwarded-For", 1, []string{"9", "8", "7"}},
+		{"trusted", "192.0.2.0/24", "X-Forwarded-For", 0, []string{"9", "9", "8"}}, // the last two in one /56
+		{"trusted, but the client may have made it up", "192.0.2.0/24", "X-Real-IP", 1, []string{"9", "8", "7"}},
 	} {
 		var log syncBuffer
 		a := startAppOn(t, &log, map[string]string{"TRUSTED_PROXIES": row.trusted, "RATE_LIMIT_MAX": "10", "LOG_LEVEL": "warn"})
 		for i, client := range []string{"203.0.113.5", "2001:db8:0:1::1", "2001:db8:0:2::1"} {
-			w := a.do(http.MethodGet, "/api/v1/auth/session", "", "X-Forwarded-For", client) // from 192.0.2.1
+			w := a.do(http.MethodGet, "/api/v1/auth/session", "", row.header, client) // from 192.0.2.1
 			if got := w.Header().Get("X-RateLimit-Remaining"); got != row.remaining[i] {
 				t.Errorf("%s: %s remaining for %s, want %s", row.name, got, client, row.remaining[i])
 			}

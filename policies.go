@@ -42,7 +42,7 @@ func newPolicies(c Config) policies {
 
 // watchPolicies reads RATE_LIMIT_POLICIES now, which must succeed, and again on
 // every SIGHUP: a file that is wrong then is told, and the policies stay. Without
-// a file a SIGHUP, which would end the process, is told and does nothing.
+// a file a SIGHUP is told and does nothing.
 func (a *app) watchPolicies(limiter *services.RateLimiter, own policies) error {
 	path := a.config.RateLimitPolicies
 	if path != "" {
@@ -55,22 +55,38 @@ func (a *app) watchPolicies(limiter *services.RateLimiter, own policies) error {
 	if err := a.tellPlacement(limiter, own); err != nil {
 		return err
 	}
-	hangUps := make(chan os.Signal, 1)
-	signal.Notify(hangUps, syscall.SIGHUP)
-	done := make(chan struct{})
+	stop, done := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
-		for range hangUps {
-			a.readPoliciesAgain(path, limiter, own)
+		for {
+			select {
+			case <-a.hangUps:
+				a.readPoliciesAgain(path, limiter, own)
+			case <-stop:
+				return
+			}
 		}
 	}()
-	a.closers = append(a.closers, func(context.Context) error {
-		signal.Stop(hangUps)
-		close(hangUps)
-		<-done
+	a.closers = append(a.closers, func(ctx context.Context) error {
+		close(stop)
+		select {
+		case <-done:
+		case <-ctx.Done(): // the file cannot be read: on a network that hangs
+		}
 		return nil
 	})
 	return nil
+}
+
+// catchHangUps keeps a SIGHUP from ending the process, from now until all else is
+// closed.
+func (a *app) catchHangUps() {
+	a.hangUps = make(chan os.Signal, 1)
+	signal.Notify(a.hangUps, syscall.SIGHUP)
+	a.closers = append(a.closers, func(context.Context) error {
+		signal.Stop(a.hangUps)
+		return nil
+	})
 }
 
 func (a *app) readPoliciesAgain(path string, limiter *services.RateLimiter, own policies) {
@@ -119,6 +135,9 @@ func (a *app) tellPlacement(limiter *services.RateLimiter, own policies) error {
 }
 
 func readPolicies(path string) (*services.PolicySet, error) {
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() { // reading a pipe waits for its writer
+		return nil, fmt.Errorf("%s: not a regular file", path)
+	}
 	source, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err

@@ -2,10 +2,14 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -61,6 +65,7 @@ func TestPoliciesAreReadAgainOnHangUp(t *testing.T) {
 	}
 	var log syncBuffer
 	a := &app{config: Config{RateLimitPolicies: path}, log: slog.New(slog.NewTextHandler(&log, nil))}
+	a.catchHangUps()
 	own := newPolicies(Config{RateLimitMax: 300, RateLimitWindow: time.Minute, LoginRateLimitMax: 1, LoginRateLimitWindow: time.Minute})
 	limiter := services.NewRateLimiter(services.NewRedis(services.RedisOptions{Disabled: true}), services.RateLimiterOptions{})
 	limit := func() int64 {
@@ -91,6 +96,61 @@ func TestPoliciesAreReadAgainOnHangUp(t *testing.T) {
 	servicestest.Eventually(t, 5*time.Second, func() bool { return strings.Contains(log.String(), "policies.yaml:3: ") }, "the mistake is not told")
 	if limit() != 8 {
 		t.Errorf("limit %d after a wrong file", limit())
+	}
+	for told, put := range map[string]func(){
+		"policies: must be there": func() { writePolicies(t, path, "") }, // as an editor leaves it while it writes
+		"not a regular file": func() { // and there is no writer
+			if err := errors.Join(os.Remove(path), syscall.Mkfifo(path, 0o600)); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		put()
+		hangUp(t)
+		servicestest.Eventually(t, 5*time.Second, func() bool { return strings.Contains(log.String(), told) }, told+" is not told")
+		if limit() != 8 {
+			t.Errorf("limit %d: %s", limit(), told)
+		}
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+		write("8")
+	}
+}
+
+// Nor does one end it while it starts, here for as long as the database is silent.
+func TestHangUpDuringTheStart(t *testing.T) {
+	database, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer database.Close()
+	asked := make(chan struct{})
+	go func() {
+		if conn, err := database.Accept(); err == nil {
+			defer conn.Close()
+			close(asked)
+			<-t.Context().Done()
+		}
+	}()
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	config, err := LoadConfig(func(name string) string {
+		return map[string]string{"ADDR": "127.0.0.1:0", "DATABASE_URL": "postgres://nobody@" + database.Addr().String() + "/nothing"}[name]
+	}, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	started := make(chan error, 1)
+	go func() {
+		_, err := newApp(ctx, config, io.Discard)
+		started <- err
+	}()
+	<-asked
+	hangUp(t) // would end this test
+	stop()
+	if err := <-started; err == nil {
+		t.Error("it started without its database")
 	}
 }
 

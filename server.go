@@ -9,7 +9,9 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -40,6 +42,8 @@ type app struct {
 	handlers *handlers.Handlers
 	server   *http.Server
 	listener net.Listener
+	underWay atomic.Int64                  // requests
+	hangUps  chan os.Signal                // see watchPolicies
 	closers  []func(context.Context) error // closed last to first
 }
 
@@ -63,6 +67,7 @@ func newLogger(config Config, w io.Writer) *slog.Logger {
 
 func (a *app) start(ctx context.Context) error {
 	slog.SetDefault(a.log)
+	a.catchHangUps()
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 
@@ -100,6 +105,13 @@ func (a *app) start(ctx context.Context) error {
 		ErrorLog:          slog.NewLogLogger(a.log.Handler(), slog.LevelWarn),
 	}
 	return nil
+}
+
+// count knows how many requests are under way.
+func (a *app) count(c *gin.Context) {
+	a.underWay.Add(1)
+	defer a.underWay.Add(-1)
+	c.Next()
 }
 
 // listen takes the port first: an address in use is told before anything is
@@ -210,10 +222,11 @@ func (a *app) router(registry prometheus.Registerer) (*gin.Engine, error) {
 	r := gin.New()
 	r.UseRawPath, r.HandleMethodNotAllowed = true, true
 	r.RedirectTrailingSlash = false
+	r.RemoteIPHeaders = []string{"X-Forwarded-For"} // a proxy that sets it passes on whatever else a client sends
 	if err := r.SetTrustedProxies(a.config.TrustedProxies); err != nil {
 		return nil, fmt.Errorf("TRUSTED_PROXIES: %w", err)
 	}
-	r.Use(middleware.WarnUntrustedProxy(a.log, a.config.TrustedProxies))
+	r.Use(a.count, middleware.WarnUntrustedProxy(a.log, a.config.TrustedProxies))
 	r.Use(middleware.RequestID(), middleware.AccessLog(a.log, "/healthz", "/readyz", "/metrics", "/dashboard/locks"), middleware.Metrics(registry),
 		middleware.Recovery(a.log), middleware.SecurityHeaders(a.config.Secure()))
 	a.handlers.Register(r)
@@ -243,8 +256,11 @@ func (a *app) serve(ctx context.Context) error {
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), a.config.ShutdownTimeout)
 	defer cancel()
 	err := a.server.Shutdown(drain)
-	if err != nil {
-		err = errors.Join(fmt.Errorf("SHUTDOWN_TIMEOUT=%s passed: requests under way were cut off", a.config.ShutdownTimeout), a.server.Close())
+	if err != nil { // or only connections are left on which nothing was sent
+		cut := a.underWay.Load()
+		if err = a.server.Close(); cut > 0 {
+			err = errors.Join(fmt.Errorf("SHUTDOWN_TIMEOUT=%s passed: requests under way were cut off", a.config.ShutdownTimeout), err)
+		}
 	}
 	if err := a.close(); err != nil { // no request was cut off by it
 		a.log.Warn("not everything was closed in order", "error", err)

@@ -105,7 +105,7 @@ func users(t *testing.T, w *world) {
 		t.Error("a new user is not in the list")
 	}
 	w.admin.call(t, "POST /users", map[string]any{"email": strings.ToUpper(email), "password": password1, "roles": []string{"viewer"}}).
-		problem(t, 409, "conflict").with(t, "field", "email")
+		problem(t, 409, "conflict").with(t, "field", "email").with(t, "detail", "This e-mail address is already in use.")
 	user := "/users/" + id
 	w.admin.call(t, "GET "+user, nil).is(t, 200).with(t, "email", email)
 
@@ -166,8 +166,8 @@ func administrators(t *testing.T, w *world) {
 		{"PATCH " + path, map[string]any{"roles": []string{"editor"}}},
 		{"DELETE " + path, nil},
 	} {
-		if got := w.admin.call(t, row.what, row.body).problem(t, 409, "conflict"); got.text(t, "field") == absent {
-			t.Errorf("%s %v: no field", row.what, row.body)
+		if got := w.admin.call(t, row.what, row.body).problem(t, 409, "conflict"); got.text(t, "field") == absent || !strings.HasPrefix(got.text(t, "detail"), "Nobody would be left") {
+			t.Errorf("%s %v: %s", row.what, row.body, got.Body)
 		}
 	}
 	w.admin.call(t, "GET "+path, nil).is(t, 200).with(t, "disabled", false).with(t, "roles", "[admin]")

@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -91,6 +92,11 @@ func lock(t *testing.T, w *world) {
 	if member(item, "holder.email") != w.alice.email || member(item, "reason") != "quarterly review" || fmt.Sprint(member(item, "waiting")) != "0" ||
 		fmt.Sprint(member(item, "fence")) != fmt.Sprint(grant.at(t, "fence")) {
 		t.Errorf("in the list: %v", item)
+	}
+	old := w.admin.call(t, "DELETE /locks/process:"+w.process+"?reason=old&fence=1", nil).problem(t, 409, "lock-not-held").
+		with(t, "isLocked", true).with(t, "holder.email", w.alice.email)
+	if !strings.HasPrefix(old.text(t, "detail"), "Another grant has the lock") {
+		t.Errorf("forced by an old fence: %s", old.Body)
 	}
 }
 

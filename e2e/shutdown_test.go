@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptrace"
 	"strings"
@@ -128,6 +129,23 @@ func TestShutdownDropsNothing(t *testing.T) {
 	}
 	w.viewer.call(t, "GET /processes/1/lock/status", nil).is(t, 200).with(t, "holder.userId", w.alice.id)
 	w.waiting(t, w.viewer, "1", 0)
+}
+
+// A connection on which nothing was sent, such as a browser opens ahead, is no request.
+func TestShutdownOfASilentConnection(t *testing.T) {
+	t.Parallel()
+	a := launch(t, "SHUTDOWN_TIMEOUT=300ms")
+	a.waitReady(t)
+	conn, err := net.Dial("tcp", strings.TrimPrefix(a.URL, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	a.anonymous().call(t, "GET /auth/session", nil).is(t, 401) // by now the connection is accepted
+	a.signal(t, syscall.SIGTERM)
+	if code := a.wait(t); code != 0 {
+		t.Errorf("exit code %d: %s", code, a.Stderr)
+	}
 }
 
 func TestShutdownCutsOff(t *testing.T) {

@@ -2,6 +2,7 @@ package handlers
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
@@ -358,7 +359,10 @@ func (h *Handlers) force(c *gin.Context, resource, reason, fenceText string) (mo
 		return models.LockStatus{}, wrong
 	}
 	was, err := h.Locks.ForceRelease(c.Request.Context(), resource, fence)
-	if err != nil {
+	switch {
+	case errors.Is(err, models.ErrNotHeld):
+		return was, fmt.Errorf("%w: %w", errOtherFence, err)
+	case err != nil:
 		return was, err
 	}
 	session, _ := middleware.SessionFrom(c)
@@ -366,4 +370,7 @@ func (h *Handlers) force(c *gin.Context, resource, reason, fenceText string) (mo
 	return was, nil
 }
 
-var errSessionEnded = errors.New("the session ended")
+var (
+	errSessionEnded = errors.New("the session ended")
+	errOtherFence   = errors.New("forced by a fence that is no longer current")
+)

@@ -117,11 +117,19 @@ func problemOf(err error) models.Problem {
 	case errors.As(err, &conflict):
 		return with(problemFor("version-conflict", "Somebody else wrote in between; nothing was overwritten. Merge your change into current and lock again."), "current", conflict.Current)
 	case errors.As(err, &field):
-		return with(problemFor("conflict", field.err.Error()), "field", field.field)
+		detail := "This e-mail address is already in use."
+		if errors.Is(field.err, models.ErrLastAdmin) {
+			detail = "Nobody would be left who can manage users. Make somebody else an administrator first."
+		}
+		return with(problemFor("conflict", detail), "field", field.field)
 	case errors.Is(err, models.ErrUnavailable):
 		return problemFor("unavailable", "Try again in a moment.")
 	case errors.As(err, &notHeld):
-		p := with(problemFor("lock-not-held", "The lock token does not hold the lock, or no longer. Lock the process again."), "isLocked", notHeld.Status.Held)
+		detail := "The lock token does not hold the lock, or no longer. Lock the process again."
+		if errors.Is(err, errOtherFence) {
+			detail = "Another grant has the lock by now: look at who holds it, and force that one if you still have to."
+		}
+		p := with(problemFor("lock-not-held", detail), "isLocked", notHeld.Status.Held)
 		if notHeld.Status.Held {
 			p.Members["holder"] = notHeld.Status.Holder
 		}

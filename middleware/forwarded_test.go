@@ -21,7 +21,8 @@ func TestWarnUntrustedProxy(t *testing.T) {
 		{"no header", "", nil, 0},
 		{"nobody is trusted", "X-Forwarded-For", nil, 1},
 		{"another is trusted", "Forwarded", []string{"198.51.100.0/24"}, 1},
-		{"trusted", "X-Real-IP", []string{"192.0.2.0/24"}, 0},
+		{"trusted", "X-Forwarded-For", []string{"192.0.2.0/24"}, 0},
+		{"trusted, by another header", "X-Real-IP", []string{"192.0.2.0/24"}, 1},
 		{"trusted, by a header that is not read", "Forwarded", []string{"192.0.2.0/24"}, 1},
 	} {
 		var log bytes.Buffer

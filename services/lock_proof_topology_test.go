@@ -179,7 +179,23 @@ func proveFailover(t *testing.T, lose bool) {
 	// The histories are of before and after: in between, the new master may lack
 	// what the old one answered last.
 	if !lose || servicestest.LongProof() {
+		waitUntilSettled(t, f.lockers)
 		topologySuite(t, f)
 	}
 	checkClean(t, sentinel.Replica)
+}
+
+// waitUntilSettled waits until every instance has used its connections to the new
+// master for a second: they are made anew while clients hear of it one by one.
+func waitUntilSettled(t *testing.T, all []*services.Locker) {
+	t.Helper()
+	since := time.Now()
+	servicestest.Eventually(t, 20*time.Second, func() bool {
+		for i, l := range all {
+			if _, err := l.Status(t.Context(), fmt.Sprint("settled:", i)); err != nil {
+				since = time.Now()
+			}
+		}
+		return time.Since(since) > time.Second
+	}, "the instances do not settle on the new master")
 }

@@ -66,7 +66,7 @@ func (l *slidingLog) look(now int64, r rule, cost int64) verdict {
 	}
 	v.remaining = max(0, r.limit-l.used)
 	if len(l.entries) > 0 {
-		v.more = l.entries[0].at + r.window - v.at
+		v.more = l.nth(max(1, l.used-r.limit+1)) + r.window - v.at // over the limit if that was lowered
 	}
 	return v
 }

@@ -175,6 +175,10 @@ func TestSlidingLogIsTheNaiveModel(t *testing.T) {
 			if v.passes != (used+cost <= r.limit) || v.remaining != r.limit-used {
 				t.Fatalf("trace %d, step %d: %+v with %d used of %+v", trace, i, v, used, r)
 			}
+			lowered := l // is only looked at, at the same time
+			if v := lowered.look(now, rule{limit: 1 + rnd.Int64N(r.limit), window: r.window}, 1); !v.passes && v.more != v.retry {
+				t.Fatalf("trace %d, step %d: with a lower limit the next unit is there after %d or %d", trace, i, v.more, v.retry)
+			}
 			if !v.passes {
 				if within(all, now+v.retry, r.window)+cost > r.limit || within(all, now+v.retry-1, r.window)+cost <= r.limit {
 					t.Fatalf("trace %d, step %d: %d is not when cost %d passes", trace, i, v.retry, cost)

@@ -71,8 +71,9 @@ type filePolicy struct {
 // shadow and lease, as in models.Policy. known are the policies that the program
 // asks for, with the tiers it tells apart, lowest first: any other policy needs a
 // with, and has the tiers of that one. A tier that a policy does not list has the
-// limit of the next lower one that it lists, else the policy's. An error is one
-// line that begins with name and the number of the line that is wrong.
+// limit of the next lower one that it lists, else the policy's. A file that names no
+// list is wrong; an empty one is policies: []. An error is one line that begins with
+// name and the number of the line that is wrong.
 func ParsePolicies(name string, source []byte, known map[string][]string) (*PolicySet, error) {
 	tree, err := parsePolicyTree(name, source)
 	if err != nil {
@@ -81,6 +82,9 @@ func ParsePolicies(name string, source []byte, known map[string][]string) (*Poli
 	var file policyFile
 	if err := yaml.UnmarshalWithOptions(source, &file, yaml.Strict()); err != nil {
 		return nil, atLine(name, err)
+	}
+	if file.Policies == nil { // perhaps it is just being written
+		return nil, fmt.Errorf("%s:1: policies: must be there; for none say policies: []", name)
 	}
 	set := &PolicySet{byName: map[string]*configuredPolicy{}, with: map[string][]models.Policy{}}
 	for i := range file.Policies {

@@ -78,7 +78,12 @@ func TestParsePoliciesNamesTheLine(t *testing.T) {
 	if set, err := ParsePolicies("p.yaml", []byte("policies: [{name: api, limit: &all 3, window: 1m, lease: *all}]"), knownPolicies()); err != nil || set.byName["api"].Lease != 3 {
 		t.Errorf("an alias: %+v, %v", set, err)
 	}
-	for _, empty := range []string{"", "policies:\n", "# nothing\n", "---\npolicies: []\n", "---\n# nothing\n---\n", "policies: []\n...\n"} {
+	for _, half := range []string{"", "policies:\n", "# nothing\n", "---\n# nothing\n---\n"} { // as while it is written
+		if _, err := ParsePolicies("p.yaml", []byte(half), knownPolicies()); err == nil || !strings.HasPrefix(err.Error(), "p.yaml:1: policies: ") {
+			t.Errorf("%q: %v", half, err)
+		}
+	}
+	for _, empty := range []string{"---\npolicies: []\n", "policies: []\n...\n"} {
 		if set, err := ParsePolicies("p.yaml", []byte(empty), knownPolicies()); err != nil || len(set.byName) != 0 {
 			t.Errorf("%q: %v, %v", empty, set, err)
 		}

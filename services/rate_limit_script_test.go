@@ -234,3 +234,41 @@ func TestRateLimitRefundScriptIsThePureFunction(t *testing.T) {
 		}
 	}
 }
+
+// After its limit was lowered a key can be over it: more quota is there when the next
+// hit passes, not when the oldest one leaves.
+func TestRateLimitLoweredTellsWhenMoreQuotaIsThere(t *testing.T) {
+	t.Parallel()
+	l, server := limiterWithClock(t)
+	clock := time.Now()
+	beside := models.Policy{Name: "beside", Limit: 1000, Window: time.Minute}
+	for _, policy := range []models.Policy{
+		{Name: "log", Limit: 10, Window: time.Minute},
+		{Name: "gcra", Limit: 100, Window: time.Minute, Algorithm: models.AlgorithmGCRA},
+		{Name: "leased", Limit: 10, Window: time.Minute, Lease: 1},
+	} {
+		for _, others := range [][]models.Policy{nil, {beside}} {
+			key := fmt.Sprint("key", len(others))
+			hits := func() []models.Hit {
+				all := []models.Hit{{Policy: policy, Key: key}}
+				for _, other := range others {
+					all = append(all, models.Hit{Policy: other, Key: key})
+				}
+				return all
+			}
+			for range 10 {
+				clock = clock.Add(10 * time.Millisecond)
+				server.SetTime(clock)
+				if d := takeAs(t, l, hits()...)[0]; !d.Allowed || d.Degraded {
+					t.Fatalf("%+v", d)
+				}
+			}
+			policy.Limit /= 2
+			d := takeAs(t, l, hits()...)[0]
+			if d.Allowed || d.RetryAfter <= 0 || (d.ResetAfter-d.RetryAfter).Abs() > time.Millisecond { // instead of 50 ms
+				t.Errorf("%s, with %d others: it passes after %v, and more quota is there after %v", policy.Name, len(others), d.RetryAfter, d.ResetAfter)
+			}
+			policy.Limit *= 2
+		}
+	}
+}

@@ -60,23 +60,25 @@ elseif wanted > 0 and used + least <= limit then
   redis.call('HSET', sizes, id, taken)
   redis.call('HINCRBY', sizes, 'used', taken)
 end
-if taken == 0 and least > 0 and used + least > limit then
-  retry = window
-  local over = used + least - limit
-  if least <= limit then
-    local all = redis.call('ZRANGE', blocks, 0, -1, 'WITHSCORES')
-    for i = 1, #all, 2 do
-      over = over - redis.call('HGET', sizes, all[i])
-      if over <= 0 then
-        retry = tonumber(all[i + 1]) - now
-        break
-      end
+
+-- Microseconds until so many units have left, at most a window.
+local function leaves(units)
+  local all = redis.call('ZRANGE', blocks, 0, -1, 'WITHSCORES')
+  for i = 1, #all, 2 do
+    units = units - redis.call('HGET', sizes, all[i])
+    if units <= 0 then
+      return tonumber(all[i + 1]) - now
     end
   end
+  return window
+end
+
+if taken == 0 and least > 0 and used + least > limit then
+  retry = least <= limit and leaves(used + least - limit) or window
 end
 local first = redis.call('ZRANGE', blocks, 0, 0, 'WITHSCORES')[2]
 if first then
-  more = tonumber(first) - now
+  more = used > limit and leaves(used - limit + 1) or tonumber(first) - now -- over it if the limit was lowered
   redis.call('HSET', sizes, 'now', now)
   local last = tonumber(redis.call('ZRANGE', blocks, -1, -1, 'WITHSCORES')[2])
   local expires = math.max(1, math.ceil((last - now) / 1000))

@@ -54,7 +54,7 @@ end
 local function sum_up_log(key, hit)
   hit.remaining = max(0, hit.limit - hit.used)
   if hit.used > 0 then
-    hit.more = score(key, 0) + hit.window - hit.now
+    hit.more = score(key, max(0, hit.used - hit.limit)) + hit.window - hit.now
   end
 end
 

@@ -24,7 +24,8 @@ if left ~= -2 then
   call('ZREMRANGEBYSCORE', key, '-inf', format('%d', now - window))
   used = call('ZCARD', key)
   if used > 0 then
-    more = call('ZRANGE', key, '0', '0', 'WITHSCORES')[2] + window - now
+    local first = math.max(0, used - limit) -- of those over the limit, if that was lowered, none is quota
+    more = call('ZRANGE', key, first, first, 'WITHSCORES')[2] + window - now
   end
 end
 
