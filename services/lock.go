@@ -126,6 +126,9 @@ type Lock struct {
 	unconfirmed bool // a waiter's, which is to extend it at once
 }
 
+// endsThere is when the lease ends at the server, as it answered.
+func (l *Lock) endsThere() time.Time { return l.ends.Add(drift(l.TTL)) }
+
 // Extend makes the time left ttl from now, 30 s if that is zero or less, but ends the
 // grant at MaxHold. Only the holder can: else the error is a *models.NotHeldError.
 func (l *Locker) Extend(ctx context.Context, claim LockClaim, ttl time.Duration) (Lock, error) {

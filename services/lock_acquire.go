@@ -171,19 +171,17 @@ func (a *attempt) once(ctx context.Context, queue bool) (Lock, error) {
 	return lock, nil
 }
 
+// What lock_release.lua is to give back, if it is not a grant that somebody has.
 const (
-	// givesUp tells lock_release.lua that it is an attempt which is given back, not a grant
-	// that somebody has.
-	givesUp = "attempt"
-	// leaves tells it that only the place in the queue is given back.
-	leaves = "place"
+	asAttempt = "attempt" // which may have been granted, although nobody was told
+	asPlace   = "place"   // only that in the queue: the waiter was granted the lock without Redis
 )
 
 // giveUp takes back an attempt whose caller has left; it outlives the caller's ctx.
 func (l *Locker) giveUp(ctx context.Context, a *attempt) {
 	ctx, cancel := context.WithTimeout(WithRedisBudget(context.WithoutCancel(ctx)), cleanUpTime)
 	defer cancel()
-	got, err := l.run(ctx, l.scripts.release, a.req.Resource, a.proof(), givesUp)
+	got, err := l.run(ctx, l.scripts.release, a.req.Resource, a.proof(), asAttempt)
 	if err == nil && got.grant == a.grant { // another attempt with its token keeps it
 		return
 	}

@@ -175,6 +175,10 @@ func TestLockWaiterGrantedWithoutRedisLeavesTheQueue(t *testing.T) {
 			}, "the lease does not end")
 			return nil
 		}},
+		"another waiter took its place": {500 * time.Millisecond, func(l *Locker, lock Lock) error {
+			_, err := l.Acquire(t.Context(), LockRequest{Resource: lock.Resource, TTL: time.Minute})
+			return err
+		}},
 	} {
 		t.Run(how, func(t *testing.T) {
 			server := servicestest.StartRedis(t)

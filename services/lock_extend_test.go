@@ -2,6 +2,7 @@ package services
 
 import (
 	"context"
+	"fmt"
 	"strconv"
 	"strings"
 	"testing"
@@ -77,18 +78,73 @@ func TestLockShortenedWithoutRedisReachesIt(t *testing.T) {
 
 // The same for an extend beside the claim that brings the grant back to Redis.
 func TestLockExtendedWhileItIsClaimed(t *testing.T) {
+	for _, ttl := range []time.Duration{time.Minute, time.Second} {
+		table := newLockTable(time.Hour, time.Now)
+		lock, _ := table.acquire(time.Now(), LockClaim{Resource: "process:1", Grant: "grant", Token: "token"}, models.Holder{}, 10*time.Second, false)
+		known, _ := table.find(lock.LockClaim)
+		extended, err := table.extend(time.Now(), lock.LockClaim, models.Holder{}, ttl)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lock.Degraded = false // as Redis answers
+		if stands, beside := table.confirm(known, lock, "epoch"); !stands || !beside {
+			t.Fatalf("stands %v, extended beside it %v", stands, beside)
+		}
+		if now := table.alive()[0].lock; !now.Degraded || now.ends != extended.ends {
+			t.Errorf("Redis will not hear of the extend to %v: %+v", ttl, now)
+		}
+	}
+}
+
+// What an instance passes on to Redis of the time left, however long ago it heard
+// what Redis has.
+func TestLockChangedTimeLeft(t *testing.T) {
+	heard := time.Now()
+	lock := Lock{TTL: time.Hour, ends: heard.Add(time.Hour - drift(time.Hour))}
+	known := &localLock{told: lock.endsThere()}
+	for _, row := range []struct {
+		after, left, inRedis time.Duration
+		want                 bool
+	}{
+		{0, time.Hour, time.Hour, false},
+		{50 * time.Minute, 10 * time.Minute, 10 * time.Minute, false},
+		{50 * time.Minute, time.Minute, 10 * time.Minute, true}, // shortened here
+		{50 * time.Minute, time.Minute, time.Hour, false},       // extended by another meanwhile
+		{50 * time.Minute, time.Hour, 10 * time.Minute, true},
+		{50 * time.Minute, 2 * time.Hour, time.Hour, true}, // by both
+	} {
+		if got := known.changed(row.left, row.inRedis, heard.Add(row.after)); got != row.want {
+			t.Errorf("after %v, %v left here and %v in Redis: %v", row.after, row.left, row.inRedis, got)
+		}
+	}
+}
+
+// A lease without Redis that ended is told of once, also when somebody took its place
+// or the table was swept before.
+func TestLockExpiredWithoutRedisIsTold(t *testing.T) {
+	now := time.Now()
+	claim := func(n int) LockClaim {
+		return LockClaim{Resource: fmt.Sprint("r:", n), Grant: fmt.Sprint("grant", n), Token: "token"}
+	}
 	table := newLockTable(time.Hour, time.Now)
-	lock, _ := table.acquire(time.Now(), LockClaim{Resource: "process:1", Grant: "grant", Token: "token"}, models.Holder{}, time.Second, false)
-	known, _ := table.find(lock.LockClaim)
-	extended, err := table.extend(time.Now(), lock.LockClaim, models.Holder{}, time.Minute)
-	if err != nil {
-		t.Fatal(err)
+	for n := range 5 {
+		if _, refused := table.acquire(now.Add(-time.Second), claim(n), models.Holder{}, time.Millisecond, true); refused != nil {
+			t.Fatal(refused)
+		}
 	}
-	lock.Degraded = false // as Redis answers
-	if !table.confirm(known, lock, "epoch") {
-		t.Fatal("not confirmed")
+	next := claim(0)
+	next.Grant, next.Token = "next", "another"
+	if _, refused := table.acquire(now, next, models.Holder{}, time.Minute, true); refused != nil {
+		t.Fatal(refused)
 	}
-	if now := table.alive()[0].lock; !now.Degraded || now.ends != extended.ends {
-		t.Errorf("Redis will not hear of the extend: %+v", now)
+	table.sweep(now.Add(2 * time.Minute))
+	for _, want := range []int{5, 0} {
+		if told := table.expire(now); len(told) != want {
+			t.Errorf("%d are told, want %d: %+v", len(told), want, told)
+		}
+	}
+	owed, _ := table.owes()
+	if len(owed) != 5 { // not the place of the one that is held
+		t.Errorf("%d places to leave: %+v", len(owed), owed)
 	}
 }

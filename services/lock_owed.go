@@ -12,7 +12,7 @@ import (
 type owedRelease struct {
 	claim LockClaim
 	until time.Time
-	how   string // givesUp or leaves; "" ends the grant wherever it is known
+	how   string // asAttempt or asPlace; "" ends the grant wherever it is known
 }
 
 // settle sends what is owed: the releases and forces that Redis has not seen.
@@ -40,6 +40,7 @@ func (l *Locker) settle(ctx context.Context) {
 func (t *lockTable) oweRelease(claim LockClaim) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.sweep(time.Now())
 	t.oweLocked(claim, "")
 }
 
@@ -48,11 +49,11 @@ func (t *lockTable) oweRelease(claim LockClaim) {
 func (t *lockTable) oweAttempt(claim LockClaim) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.oweLocked(claim, givesUp)
+	t.sweep(time.Now())
+	t.oweLocked(claim, asAttempt)
 }
 
 func (t *lockTable) oweLocked(claim LockClaim, how string) {
-	t.sweep(time.Now())
 	t.owed[claim.Grant] = owedRelease{claim: claim, until: time.Now().Add(t.maxHold), how: how}
 }
 
@@ -64,6 +65,9 @@ func (t *lockTable) owes() (owed []owedRelease, forced map[string]models.LockSta
 		if time.Until(o.until) <= 0 { // nobody can ask about it any more
 			delete(t.owed, grant)
 			continue
+		}
+		if l := t.live(time.Now(), o.claim.Resource); o.how == asPlace && l != nil && l.lock.Grant == grant && l.lock.Degraded {
+			continue // its claim needs the place
 		}
 		owed = append(owed, o)
 	}

@@ -56,13 +56,14 @@ func (l *Locker) claim(ctx context.Context, known localLock) (stands bool, err e
 	}
 	lock := got.lock(known.lock.LockClaim, sent)
 	lock.Note = orDefault(lock.Note, known.lock.Note)
-	if !l.table.confirm(known, lock, got.epoch) { // given back while it was claimed
+	stands, extended := l.table.confirm(known, lock, got.epoch)
+	if !stands { // given back while it was claimed
 		_, _ = l.run(ctx, l.scripts.release, lock.Resource, proofOf(lock.LockClaim))
 		return false, nil
 	}
-	if got.code == lockRepeated && known.changed(left, got.remaining, sent) {
-		if extended, err := l.Extend(ctx, lock.LockClaim, left); err == nil {
-			lock = extended
+	if got.code == lockRepeated && !extended && known.changed(left, got.remaining, sent) {
+		if passedOn, err := l.Extend(ctx, lock.LockClaim, left); err == nil {
+			lock = passedOn
 		}
 	}
 	if known.lock.Note != "" {
@@ -76,8 +77,7 @@ func (l *Locker) claim(ctx context.Context, known localLock) (stands bool, err e
 // grant since this instance heard what Redis has.
 func (l *localLock) changed(left, inRedis time.Duration, now time.Time) bool {
 	const rounding = time.Second
-	heard := l.told.Sub(now)
-	untouched := (inRedis - drift(inRedis) - heard).Abs() < rounding
+	untouched := (inRedis - l.told.Sub(now)).Abs() < rounding
 	return left-inRedis > rounding || (untouched && inRedis-left > rounding)
 }
 
@@ -113,22 +113,22 @@ func (t *lockTable) alive() []localLock {
 	return live
 }
 
-// confirm notes that a known grant stands in Redis; false if it has ended here
+// confirm notes that a known grant stands in Redis; not if it has ended here
 // meanwhile. If it was extended here meanwhile, Redis has to hear of that yet.
-func (t *lockTable) confirm(known localLock, lock Lock, epoch string) bool {
+func (t *lockTable) confirm(known localLock, lock Lock, epoch string) (stands, extended bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	l := t.live(time.Now(), lock.Resource)
 	if l == nil || l.lock.Grant != lock.Grant {
-		return false
+		return false, false
 	}
-	l.told = lock.ends
-	if l.lock.Degraded && l.lock.ends.After(known.lock.ends) {
+	l.told = lock.endsThere()
+	if extended = l.lock.Degraded && !l.lock.ends.Equal(known.lock.ends); extended {
 		lock.ends, lock.ExpiresAt, lock.Degraded = l.lock.ends, l.lock.ExpiresAt, true
 	}
 	lock.began, lock.Holder = l.beginning(lock), l.holder(lock)
 	l.lock, l.epoch = lock, epoch
-	return true
+	return true, extended
 }
 
 func (t *lockTable) find(claim LockClaim) (localLock, bool) {

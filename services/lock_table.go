@@ -25,6 +25,8 @@ type lockTable struct {
 	users  map[string]int               // disabled or deleted without Redis: how often to look for their locks there
 	epochs [lockShards]string           // as beats have answered last
 	swept  time.Time
+
+	expired []Lock // whose place somebody took before expire was called
 }
 
 // epochUnknown stands for the epoch of a shard that was never heard of.
@@ -35,8 +37,7 @@ type localLock struct {
 	epoch   string    // the shard's when Redis granted it; "" when it did not
 	made    bool      // by this instance, through Redis or without it
 	adopted bool      // made by another instance, perhaps without Redis, and taken over here without it: epoch is the last one heard of
-	waited  bool      // granted without Redis to a waiter, which may have a place in the queue there
-	told    time.Time // lock.ends, as Redis told it last
+	told    time.Time // when it ends there, as Redis told last
 	queue   []localWaiter
 }
 
@@ -63,7 +64,7 @@ func (t *lockTable) learn(lock Lock, epoch string, made bool) {
 		return
 	}
 	t.replacing(lock.Resource, lock.Grant)
-	learnt := &localLock{lock: lock, epoch: epoch, made: made, told: lock.ends}
+	learnt := &localLock{lock: lock, epoch: epoch, made: made, told: lock.endsThere()}
 	if old := t.locks[lock.Resource]; old != nil && old.lock.Grant == lock.Grant {
 		learnt.made, learnt.adopted = made || old.made, old.adopted
 		learnt.lock.began, learnt.lock.Holder = old.beginning(lock), old.holder(lock)
@@ -95,7 +96,11 @@ func (l *localLock) beginning(lock Lock) time.Time {
 // replacing remembers that whatever grant was there before is over.
 func (t *lockTable) replacing(resource, grant string) {
 	if old := t.locks[resource]; old != nil && old.lock.Grant != "" && old.lock.Grant != grant {
-		t.ended.add(time.Now(), old.lock.Grant)
+		now := time.Now()
+		t.ended.add(now, old.lock.Grant)
+		if old.expired(now) {
+			t.expired = append(t.expired, old.lock)
+		}
 	}
 }
 
@@ -187,7 +192,10 @@ func (t *lockTable) acquire(now time.Time, claim LockClaim, holder models.Holder
 	t.replacing(claim.Resource, claim.Grant)
 	holder.Since = t.wall().UTC()
 	place.queue = slices.DeleteFunc(place.queue, func(w localWaiter) bool { return w.grant == claim.Grant })
-	place.epoch, place.made, place.adopted, place.waited, place.told = "", true, false, queue, time.Time{}
+	place.epoch, place.made, place.adopted, place.told = "", true, false, time.Time{}
+	if queue {
+		t.oweLocked(claim, asPlace)
+	}
 	place.lock = Lock{
 		LockClaim: claim, Holder: holder, TTL: ttl, ExpiresAt: holder.Since.Add(ttl), Degraded: true, began: now, ends: now.Add(ttl),
 	}
@@ -358,18 +366,21 @@ func (t *lockTable) forgotten(now time.Time, shard int, epoch string) (lost []lo
 	return lost
 }
 
-// expire ends the grants made without Redis whose lease has passed. They are not claimed
-// any more, and what waited for one has to leave the queue in Redis.
+// expired reports whether the lease of a grant made without Redis has passed.
+func (l *localLock) expired(now time.Time) bool {
+	return l.lock.Degraded && l.lock.Grant != "" && !now.Before(l.lock.ends)
+}
+
+// expire ends the grants made without Redis whose lease has passed, and returns those
+// that did since it was called last.
 func (t *lockTable) expire(now time.Time) []Lock {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	var ended []Lock
+	ended := t.expired
+	t.expired = nil
 	for resource, l := range t.locks {
-		if l.lock.Degraded && l.lock.Grant != "" && !now.Before(l.lock.ends) {
+		if l.expired(now) {
 			ended = append(ended, l.lock)
-			if l.waited {
-				t.oweLocked(l.lock.LockClaim, leaves)
-			}
 			t.endLocked(resource, l.lock.Grant)
 		}
 	}
@@ -383,7 +394,7 @@ func (t *lockTable) sweep(now time.Time) {
 	}
 	t.swept = now
 	for resource, l := range t.locks {
-		if l.lock.Grant != "" && now.After(l.lock.ends) && len(l.queue) == 0 {
+		if l.lock.Grant != "" && now.After(l.lock.ends) && len(l.queue) == 0 && !l.expired(now) { // or expire has to tell of it
 			t.ended.add(now, l.lock.Grant)
 			delete(t.locks, resource)
 		}

@@ -4,7 +4,6 @@
 -- returns the reply with the lock that was and "instance id" of the next holder; code 1: forced, 0: free, 2: another grant
 if ARGV[2] ~= '' then
   redis.call('SET', ended(ARGV[2]), '1', 'PX', LONGEST) -- an instance may have the grant without Redis, and claim it
-  leave(ARGV[2]) -- it may have waited before
 end
 local lock = current()
 if not lock then
