@@ -146,7 +146,11 @@ func TestHangUpDuringTheStart(t *testing.T) {
 		_, err := newApp(ctx, config, io.Discard)
 		started <- err
 	}()
-	<-asked
+	select {
+	case <-asked:
+	case err := <-started:
+		t.Fatal(err)
+	}
 	hangUp(t) // would end this test
 	stop()
 	if err := <-started; err == nil {

@@ -11,7 +11,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -42,8 +42,8 @@ type app struct {
 	handlers *handlers.Handlers
 	server   *http.Server
 	listener net.Listener
-	underWay atomic.Int64                  // requests
-	hangUps  chan os.Signal                // see watchPolicies
+	underWay sync.Map                      // the net.Conn of each request
+	hangUps  chan os.Signal                // from the start on, see catchHangUps
 	closers  []func(context.Context) error // closed last to first
 }
 
@@ -98,6 +98,7 @@ func (a *app) start(ctx context.Context) error {
 	}
 	a.server = &http.Server{
 		Handler:           router,
+		ConnState:         a.follow,
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       30 * time.Second,
 		WriteTimeout:      60 * time.Second, // a lock request may wait 30 s
@@ -107,11 +108,14 @@ func (a *app) start(ctx context.Context) error {
 	return nil
 }
 
-// count knows how many requests are under way.
-func (a *app) count(c *gin.Context) {
-	a.underWay.Add(1)
-	defer a.underWay.Add(-1)
-	c.Next()
+// follow knows on which connections a request is under way, from its first byte to
+// the last of its answer.
+func (a *app) follow(conn net.Conn, state http.ConnState) {
+	if state == http.StateActive {
+		a.underWay.Store(conn, nil)
+	} else {
+		a.underWay.Delete(conn)
+	}
 }
 
 // listen takes the port first: an address in use is told before anything is
@@ -226,7 +230,7 @@ func (a *app) router(registry prometheus.Registerer) (*gin.Engine, error) {
 	if err := r.SetTrustedProxies(a.config.TrustedProxies); err != nil {
 		return nil, fmt.Errorf("TRUSTED_PROXIES: %w", err)
 	}
-	r.Use(a.count, middleware.WarnUntrustedProxy(a.log, a.config.TrustedProxies))
+	r.Use(middleware.WarnUntrustedProxy(a.log, a.config.TrustedProxies))
 	r.Use(middleware.RequestID(), middleware.AccessLog(a.log, "/healthz", "/readyz", "/metrics", "/dashboard/locks"), middleware.Metrics(registry),
 		middleware.Recovery(a.log), middleware.SecurityHeaders(a.config.Secure()))
 	a.handlers.Register(r)
@@ -256,11 +260,13 @@ func (a *app) serve(ctx context.Context) error {
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), a.config.ShutdownTimeout)
 	defer cancel()
 	err := a.server.Shutdown(drain)
-	if err != nil { // or only connections are left on which nothing was sent
-		cut := a.underWay.Load()
-		if err = a.server.Close(); cut > 0 {
-			err = errors.Join(fmt.Errorf("SHUTDOWN_TIMEOUT=%s passed: requests under way were cut off", a.config.ShutdownTimeout), err)
-		}
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = nil // unless more is left than connections on which nothing was sent
+		a.underWay.Range(func(any, any) bool {
+			err = fmt.Errorf("SHUTDOWN_TIMEOUT=%s passed: requests under way were cut off", a.config.ShutdownTimeout)
+			return false
+		})
+		err = errors.Join(err, a.server.Close())
 	}
 	if err := a.close(); err != nil { // no request was cut off by it
 		a.log.Warn("not everything was closed in order", "error", err)

@@ -191,18 +191,18 @@ func hot(t *testing.T, name string, take hold) (lost time.Duration, unfair float
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 	defer cancel()
 	var grants [instances * waiters]atomic.Int64
-	var held atomic.Int64
-	hold := func() {
+	var busy atomic.Int64
+	work := func() {
 		since := time.Now()
 		time.Sleep(time.Millisecond)
-		held.Add(int64(time.Since(since)))
+		busy.Add(int64(time.Since(since)))
 	}
 	var wg sync.WaitGroup
 	start := time.Now()
 	for w := range grants {
 		wg.Go(func() {
 			for ctx.Err() == nil {
-				if err := take(ctx, w%instances, hold); err == nil {
+				if err := take(ctx, w%instances, work); err == nil {
 					grants[w].Add(1)
 				}
 			}
@@ -216,7 +216,7 @@ func hot(t *testing.T, name string, take hold) (lost time.Duration, unfair float
 		n := grants[w].Load()
 		all, sum = append(all, n), sum+n
 	}
-	lost = (took - time.Duration(held.Load())) / time.Duration(max(1, sum))
+	lost = (took - time.Duration(busy.Load())) / time.Duration(max(1, sum))
 	unfair = float64(slices.Max(all)) / float64(max(1, slices.Min(all)))
 	t.Logf("%s: %d grants, %v lost per grant, luckiest %d, unluckiest %d", name, sum, lost, slices.Max(all), slices.Min(all))
 	return lost, unfair

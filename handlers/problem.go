@@ -59,10 +59,10 @@ func (e *requestError) Error() string { return e.problem.Detail }
 
 func badRequest(detail string) error { return &requestError{problemFor("bad-request", detail)} }
 
-// fieldConflict names the input that a business rule refused.
+// fieldConflict names the input that a business rule refused, and says why.
 type fieldConflict struct {
-	field string
-	err   error
+	field, detail string
+	err           error
 }
 
 func (e *fieldConflict) Error() string { return e.field + ": " + e.err.Error() }
@@ -117,11 +117,7 @@ func problemOf(err error) models.Problem {
 	case errors.As(err, &conflict):
 		return with(problemFor("version-conflict", "Somebody else wrote in between; nothing was overwritten. Merge your change into current and lock again."), "current", conflict.Current)
 	case errors.As(err, &field):
-		detail := "This e-mail address is already in use."
-		if errors.Is(field.err, models.ErrLastAdmin) {
-			detail = "Nobody would be left who can manage users. Make somebody else an administrator first."
-		}
-		return with(problemFor("conflict", detail), "field", field.field)
+		return with(problemFor("conflict", field.detail), "field", field.field)
 	case errors.Is(err, models.ErrUnavailable):
 		return problemFor("unavailable", "Try again in a moment.")
 	case errors.As(err, &notHeld):

@@ -124,8 +124,11 @@ func checkNewUser(body createUserBody) (email string, err error) {
 
 // userConflict names the field that a business rule refused.
 func userConflict(err error, field string) error {
-	if errors.Is(err, models.ErrEmailTaken) || errors.Is(err, models.ErrLastAdmin) {
-		return &fieldConflict{field, err}
+	switch {
+	case errors.Is(err, models.ErrEmailTaken):
+		return &fieldConflict{field, "This e-mail address is already in use.", err}
+	case errors.Is(err, models.ErrLastAdmin):
+		return &fieldConflict{field, "Nobody would be left who can manage users. Make somebody else an administrator first.", err}
 	}
 	return err
 }

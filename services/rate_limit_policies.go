@@ -84,7 +84,7 @@ func ParsePolicies(name string, source []byte, known map[string][]string) (*Poli
 		return nil, atLine(name, err)
 	}
 	if file.Policies == nil { // perhaps it is just being written
-		return nil, fmt.Errorf("%s:1: policies: must be there; for none say policies: []", name)
+		return nil, fmt.Errorf("%s:%d: policies: must be there; for none say policies: []", name, lineAt(tree, "$.policies"))
 	}
 	set := &PolicySet{byName: map[string]*configuredPolicy{}, with: map[string][]models.Policy{}}
 	for i := range file.Policies {

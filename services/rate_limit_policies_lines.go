@@ -75,7 +75,13 @@ func atLine(name string, err error) error {
 // lineOf is where a field of the i-th policy is, or else the policy.
 func lineOf(tree *ast.File, i int, field string) int {
 	whole, _, _ := strings.Cut(field, ".")
-	for _, path := range []string{fmt.Sprintf("$.policies[%d].%s", i, field), fmt.Sprintf("$.policies[%d].%s", i, whole), fmt.Sprintf("$.policies[%d].name", i), fmt.Sprintf("$.policies[%d]", i)} {
+	policy := fmt.Sprintf("$.policies[%d]", i)
+	return lineAt(tree, policy+"."+field, policy+"."+whole, policy+".name", policy)
+}
+
+// lineAt is where the first of the paths is that is there, or else the beginning.
+func lineAt(tree *ast.File, paths ...string) int {
+	for _, path := range paths {
 		p, err := yaml.PathString(path)
 		if err != nil {
 			continue

@@ -1,6 +1,7 @@
 package services
 
 import (
+	"fmt"
 	"regexp"
 	"strings"
 	"testing"
@@ -78,8 +79,8 @@ func TestParsePoliciesNamesTheLine(t *testing.T) {
 	if set, err := ParsePolicies("p.yaml", []byte("policies: [{name: api, limit: &all 3, window: 1m, lease: *all}]"), knownPolicies()); err != nil || set.byName["api"].Lease != 3 {
 		t.Errorf("an alias: %+v, %v", set, err)
 	}
-	for _, half := range []string{"", "policies:\n", "# nothing\n", "---\n# nothing\n---\n"} { // as while it is written
-		if _, err := ParsePolicies("p.yaml", []byte(half), knownPolicies()); err == nil || !strings.HasPrefix(err.Error(), "p.yaml:1: policies: ") {
+	for half, at := range map[string]int{"": 1, "policies:\n": 1, "# nothing\n": 1, "---\n# nothing\n---\n": 1, "# these\n# are\npolicies:\n": 3} { // as while it is written
+		if _, err := ParsePolicies("p.yaml", []byte(half), knownPolicies()); err == nil || !strings.HasPrefix(err.Error(), fmt.Sprintf("p.yaml:%d: policies: ", at)) {
 			t.Errorf("%q: %v", half, err)
 		}
 	}
