@@ -8,6 +8,9 @@ SHELL := /bin/bash
 TOOL := go tool -modfile=tools/go.mod
 SWAG := $(TOOL) swag init --quiet --generalInfo main.go --dir ./ --exclude bench,e2e,proof,tmp --parseInternal --outputTypes go,json,yaml
 
+# SQLite is translated from C, and checking each of its pointers is a third of its work.
+RACE := -race -gcflags='modernc.org/...=-d=checkptr=0'
+
 FUZZTIME ?= 10s
 
 .PHONY: help run dev build test requirements lint fmt docs docs-check bench proof fuzz tidy clean
@@ -24,10 +27,9 @@ dev: ## The same, built again and restarted whenever a file changes
 build: ## Build bin/gatehouse
 	CGO_ENABLED=0 go build -trimpath -o bin/gatehouse .
 
-# services first: it takes longest. Four at a time: they wait more than they compute. SQLite is translated from C, and
-# checking each of its pointers is a third of its work.
+# services first: it takes longest. Four at a time: they wait more than they compute.
 test: requirements ## Run all tests with the race detector; installs what they need on Debian
-	go test -race -gcflags='modernc.org/...=-d=checkptr=0' -parallel 4 -timeout 15m ./services ./...
+	go test $(RACE) -parallel 4 -timeout 15m ./services ./...
 
 requirements: ## Install what the tests need (Redis, PostgreSQL, Chromium) if it is missing
 	@scripts/requirements
@@ -53,8 +55,8 @@ bench: ## Compare with other libraries side by side and print one table; wants a
 	cd bench && go test -count=1 -timeout 30m
 
 proof: ## Run the proofs in full: histories, faults, topologies, no lost update, 10^7 decisions; takes hours, wants a quiet machine
-	GATEHOUSE_PROOF=1 go test -v -race -count=1 -timeout 2h -run Proof -skip 'RateLimit|Session' ./services ./proof
-	GATEHOUSE_PROOF=1 go test -race -count=1 -timeout 4h -parallel 4 -v -run '^TestSession.*Proof' ./services
+	GATEHOUSE_PROOF=1 go test -v $(RACE) -count=1 -timeout 2h -run Proof -skip 'RateLimit|Session' ./services ./proof
+	GATEHOUSE_PROOF=1 go test $(RACE) -count=1 -timeout 4h -parallel 4 -v -run '^TestSession.*Proof' ./services
 	GATEHOUSE_PROOF=1 go test -v -count=1 -timeout 2h -run ProofRateLimit ./services
 
 fuzz: ## Run every fuzz test for FUZZTIME (10s) each
