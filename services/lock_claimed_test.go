@@ -213,7 +213,7 @@ func TestLockWaiterGrantedWithoutRedisLeavesTheQueue(t *testing.T) {
 				t.Fatal(err)
 			}
 			proxy.Restore()
-			servicestest.Eventually(t, 2*time.Second, func() bool { return waiting() == 0 }, "somebody waits for a lock of its own")
+			servicestest.Eventually(t, 5*time.Second, func() bool { return waiting() == 0 }, "somebody waits for a lock of its own")
 			if _, err := holder.Check(t.Context(), held.LockClaim); err != nil {
 				t.Errorf("the holder: %v", err)
 			}
