@@ -53,6 +53,16 @@ func newAccounts(t *testing.T, loginLimit int64) accountsDesk {
 	return accountsDesk{accounts, db, sessions, locks, limiter}
 }
 
+// allowed reports whether the limits let one more attempt pass.
+func (a accountsDesk) allowed(t *testing.T, email, network string) bool {
+	t.Helper()
+	decisions, err := a.AllowSignIn(t.Context(), email, from(network))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return !slices.ContainsFunc(decisions, func(d models.Decision) bool { return !d.Allowed })
+}
+
 func from(network string) services.Client { return services.Client{IP: network, Network: network} }
 
 func TestSignInAnswersTheSameForEveryWrongPair(t *testing.T) {
@@ -86,20 +96,7 @@ func TestSignInAnswersTheSameForEveryWrongPair(t *testing.T) {
 
 func TestNobodyCanKeepTheOwnerOut(t *testing.T) {
 	a := newAccounts(t, 3)
-	allowed := func(email, network string) bool {
-		t.Helper()
-		decisions, err := a.AllowSignIn(t.Context(), email, from(network))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, d := range decisions {
-			if !d.Allowed {
-				return false
-			}
-		}
-		return true
-	}
-	if !allowed("alice@example.com", "192.0.2.1") {
+	if !a.allowed(t, "alice@example.com", "192.0.2.1") {
 		t.Fatal("the first sign-in is refused")
 	}
 	if _, _, err := a.SignIn(t.Context(), "alice@example.com", password, from("192.0.2.1")); err != nil {
@@ -107,16 +104,16 @@ func TestNobodyCanKeepTheOwnerOut(t *testing.T) {
 	}
 	// Somebody tries her password from many addresses.
 	for i := range 10 {
-		if got, want := allowed("alice@example.com", "203.0.113."+string(rune('0'+i))), i < 2; got != want {
+		if got, want := a.allowed(t, "alice@example.com", "203.0.113."+string(rune('0'+i))), i < 2; got != want {
 			t.Errorf("attempt %d from elsewhere: allowed %v", i, got)
 		}
 	}
-	if !allowed("alice@example.com", "192.0.2.1") {
+	if !a.allowed(t, "alice@example.com", "192.0.2.1") {
 		t.Error("the owner, at an address she signed in from, is kept out")
 	}
 	// One address tries many accounts.
 	for i := range 5 {
-		if got, want := allowed("user"+string(rune('0'+i))+"@example.com", "198.51.100.1"), i < 3; got != want {
+		if got, want := a.allowed(t, "user"+string(rune('0'+i))+"@example.com", "198.51.100.1"), i < 3; got != want {
 			t.Errorf("account %d from one address: allowed %v", i, got)
 		}
 	}
@@ -210,17 +207,9 @@ func TestPasswords(t *testing.T) {
 // However an address is typed: if it finds the account, it is under the account's limit.
 func TestSignInLimitIsOfTheAccountHoweverItIsTyped(t *testing.T) {
 	a := newAccounts(t, 3)
-	refused := func(email, network string) bool {
-		t.Helper()
-		decisions, err := a.AllowSignIn(t.Context(), email, from(network))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return slices.ContainsFunc(decisions, func(d models.Decision) bool { return !d.Allowed })
-	}
 	const alice = "alice@example.com"
 	for i := range 4 {
-		refused(alice, fmt.Sprint("203.0.113.", i))
+		a.allowed(t, alice, fmt.Sprint("203.0.113.", i))
 	}
 	long := strings.Repeat(" ", 300)
 	for i, typed := range []string{
@@ -229,7 +218,7 @@ func TestSignInLimitIsOfTheAccountHoweverItIsTyped(t *testing.T) {
 	} {
 		network := fmt.Sprint("198.51.100.", i)
 		_, _, err := a.SignIn(t.Context(), typed, password, from(network)) // the network is known then: ask from another
-		if finds := err == nil; finds != (typed != alice+long+"x") || finds && !refused(typed, "x"+network) {
+		if finds := err == nil; finds != (typed != alice+long+"x") || finds && a.allowed(t, typed, "x"+network) {
 			t.Errorf("%q: finds the account: %v, and is not limited with it if so", typed, finds)
 		}
 	}

@@ -204,7 +204,7 @@ func (l *Locker) Release(ctx context.Context, claim LockClaim) (degraded bool, e
 		return false, err
 	}
 	known, own := l.table.find(claim)
-	l.table.oweRelease(claim)
+	l.table.owe(claim, asRelease)
 	l.table.release(claim) // closed, too: else it would be claimed when Redis returns
 	if !l.mayDegrade(err) {
 		return false, err

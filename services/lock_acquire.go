@@ -171,8 +171,9 @@ func (a *attempt) once(ctx context.Context, queue bool) (Lock, error) {
 	return lock, nil
 }
 
-// What lock_release.lua is to give back, if it is not a grant that somebody has.
+// What lock_release.lua is to give back.
 const (
+	asRelease = ""        // the grant, wherever it is known
 	asAttempt = "attempt" // which may have been granted, although nobody was told
 	asPlace   = "place"   // only that in the queue: the waiter was granted the lock without Redis
 )
@@ -197,6 +198,6 @@ func (l *Locker) giveUp(ctx context.Context, a *attempt) {
 // it and only the reply was lost.
 func (l *Locker) oweAttempt(a *attempt) {
 	if a.sent {
-		l.table.oweAttempt(a.claim())
+		l.table.owe(a.claim(), asAttempt)
 	}
 }

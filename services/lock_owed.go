@@ -12,7 +12,7 @@ import (
 type owedRelease struct {
 	claim LockClaim
 	until time.Time
-	how   string // asAttempt or asPlace; "" ends the grant wherever it is known
+	how   string // asAttempt, asPlace or asRelease
 }
 
 // settle sends what is owed: the releases and forces that Redis has not seen.
@@ -34,23 +34,14 @@ func (l *Locker) settle(ctx context.Context) {
 	}
 }
 
-// oweRelease keeps a release for when Redis returns. Until nobody can ask about the
-// grant it is remembered there then: an instance that extended it without Redis would
-// claim it.
-func (t *lockTable) oweRelease(claim LockClaim) {
+// owe keeps for when Redis returns what has ended here. A release is remembered there
+// then until nobody can ask about the grant: an instance that extended it without Redis
+// would claim it.
+func (t *lockTable) owe(claim LockClaim, how string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.sweep(time.Now())
-	t.oweLocked(claim, "")
-}
-
-// oweAttempt keeps the end of an attempt that Redis may have granted, although it
-// was never told here.
-func (t *lockTable) oweAttempt(claim LockClaim) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.sweep(time.Now())
-	t.oweLocked(claim, asAttempt)
+	t.oweLocked(claim, how)
 }
 
 func (t *lockTable) oweLocked(claim LockClaim, how string) {
