@@ -102,7 +102,7 @@ func TestLockGrantedWithoutRedisIsClaimedWhenItReturns(t *testing.T) {
 			server := servicestest.StartRedis(t)
 			l, redis := openLocker(t, server)
 			other := lockers(t, server, 1, nil)[0]
-			before := mustAcquire(t, l, request("process:1", alice))
+			before := mustAcquireInRedis(t, l, request("process:1", alice))
 			if fault == "killed" {
 				server.Kill()
 			} else {
@@ -139,8 +139,8 @@ func TestLockNothingIsLockedByNobodyAfterAnOutage(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	l, redis := openLocker(t, server)
 	closed := services.NewLocker(redis, nil)
-	held := mustAcquire(t, l, request("process:1", alice))
-	forced := mustAcquire(t, l, request("process:2", alice))
+	held := mustAcquireInRedis(t, l, request("process:1", alice))
+	forced := mustAcquireInRedis(t, l, request("process:2", alice))
 	server.Freeze()
 	// Sent, never answered, and executed at the thaw.
 	if _, err := closed.TryAcquire(t.Context(), request("process:3", bob)); !errors.Is(err, models.ErrUnavailable) {
@@ -192,7 +192,7 @@ func TestLockGivenBackElsewhereStaysGivenBack(t *testing.T) {
 			}
 		}
 	}
-	first := mustAcquire(t, granter, request("process:1", alice))
+	first := mustAcquireInRedis(t, granter, request("process:1", alice))
 	if _, err := other.Release(t.Context(), first.LockClaim); err != nil {
 		t.Fatal(err)
 	}
@@ -214,7 +214,7 @@ func TestLockGivenBackElsewhereStaysGivenBack(t *testing.T) {
 func TestLockRefusedReleaseHasNoEffect(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	l, redis := openLocker(t, server)
-	held := mustAcquire(t, l, request("process:1", alice))
+	held := mustAcquireInRedis(t, l, request("process:1", alice))
 	server.Freeze()
 	gone(t, redis)
 	wrong := held.LockClaim

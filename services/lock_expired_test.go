@@ -66,7 +66,7 @@ func TestLockExtendedThroughAnOutageLongerThanItsLease(t *testing.T) {
 			l := services.NewLocker(redis, &services.LockerOptions{OnRedisDown: models.OnRedisDownOpen, Logger: quiet()})
 			req := request("process:1", alice)
 			req.TTL = 3 * time.Second
-			lock := mustAcquire(t, l, req)
+			lock := mustAcquireInRedis(t, l, req)
 			proxy.Cut()
 			gone(t, redis)
 			extend := func() bool {
@@ -128,7 +128,7 @@ func TestLockEndedElsewhereInAnOutageLongerThanItsLease(t *testing.T) {
 			other := lockers(t, server, 1, nil)[0]
 			req := request("process:1", alice)
 			req.TTL = 3 * time.Second
-			lock := mustAcquire(t, l, req)
+			lock := mustAcquireInRedis(t, l, req)
 			proxy.Cut()
 			gone(t, redis)
 			if _, err := l.Extend(t.Context(), lock.LockClaim, 10*time.Second); err != nil {

@@ -28,7 +28,7 @@ func TestLockReleasedInAnOutageStaysReleased(t *testing.T) {
 			redis := redisAt(t, server.Addr, services.RedisOptions{Timeout: 300 * time.Millisecond})
 			registry := prometheus.NewRegistry()
 			l := services.NewLocker(redis, &services.LockerOptions{Logger: quiet(), Metrics: registry})
-			lock := mustAcquire(t, l, request("process:1", alice))
+			lock := mustAcquireInRedis(t, l, request("process:1", alice))
 			err := l.WithLock(t.Context(), request("process:2", alice), func(context.Context, services.Lock) error {
 				strike.down(server)
 				return nil
@@ -60,7 +60,7 @@ func TestLockForcedTwiceInAnOutage(t *testing.T) {
 	proxy := servicestest.NewProxy(t, server.Addr)
 	redis := newRedis(t, proxy.Addr)
 	l := services.NewLocker(redis, &services.LockerOptions{OnRedisDown: models.OnRedisDownOpen, Logger: quiet()})
-	mustAcquire(t, l, request("process:1", alice))
+	mustAcquireInRedis(t, l, request("process:1", alice))
 	proxy.Cut()
 	gone(t, redis)
 	for range 2 {
