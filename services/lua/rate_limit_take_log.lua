@@ -1,5 +1,6 @@
 -- Decides one hit of one sliding log: rate_limit_take.lua for the most frequent
--- case, without what only several hits need. The keys and answers are the same.
+-- case, without what only several hits need. The keys and answers are the same. It is written for speed: text becomes a
+-- number by arithmetic, and a table is built only for several members.
 --
 -- KEYS[1] -> the admissions: a sorted set with a member for each unit, its score the time of admission. It lives until a
 --   window after the newest
@@ -10,7 +11,7 @@
 -- microseconds until more quota; the server's time in microseconds.
 
 local call, format = redis.call, string.format
-local key, id, limit, window, cost = KEYS[1], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4] or '1')
+local key, id, limit, window, cost = KEYS[1], ARGV[1], ARGV[2] + 0, ARGV[3] + 0, (ARGV[4] or 1) + 0
 local left = call('PTTL', key) -- before the time: Redis can be held up between the two
 local clock = call('TIME')
 local now = clock[1] * 1000000 + clock[2]
@@ -24,7 +25,7 @@ if left ~= -2 then
   call('ZREMRANGEBYSCORE', key, '-inf', format('%d', now - window))
   used = call('ZCARD', key)
   if used > 0 then
-    local first = math.max(0, used - limit) -- of those over the limit, if that was lowered, none is quota
+    local first = used > limit and format('%d', used - limit) or '0' -- of those over the limit, if that was lowered, none is quota
     more = call('ZRANGE', key, first, first, 'WITHSCORES')[2] + window - now
   end
 end
@@ -42,12 +43,17 @@ elseif cost > 0 and id ~= '' then
   if used == 0 then
     more = window
   end
-  local members = {format('%d', now), id .. '000'}
-  for unit = 2, cost do
-    members[2 * unit - 1] = members[1]
-    members[2 * unit] = format('%s%03d', id, unit - 1)
+  local at, first = format('%d', now), id .. '000'
+  if cost == 1 then
+    used = used + call('ZADD', key, 'NX', at, first)
+  else
+    local members = {at, first}
+    for unit = 2, cost do
+      members[2 * unit - 1] = at
+      members[2 * unit] = format('%s%03d', id, unit - 1)
+    end
+    used = used + call('ZADD', key, 'NX', unpack(members))
   end
-  used = used + call('ZADD', key, 'NX', unpack(members))
-  call('PEXPIREAT', key, format('%d', math.ceil((now + window) / 1000)))
+  call('PEXPIREAT', key, format('%d', (now + window + 999) / 1000)) -- rounded up
 end
-return {passes, math.max(0, limit - used), retry, more, now}
+return {passes, used < limit and limit - used or 0, retry, more, now}
