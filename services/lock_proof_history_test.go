@@ -203,11 +203,18 @@ func (h *lockHistory) round(ctx context.Context, l *services.Locker, random *ran
 	h.addUntil(resource, lockOp{Kind: "end", Grant: grant}, leased+int64(proofTTL-time.Millisecond), lockAnswer{}, math.MaxInt64)
 }
 
-// check wants a linearization of what happened to each resource.
+// check wants a linearization of what happened to each resource. With each operation
+// that has no end the search can double: of a few histories it may not come to one.
 func (h *lockHistory) check(t *testing.T) {
 	t.Helper()
+	undecided := 0
 	for resource, ops := range h.ops {
-		wantLockHistory(t, resource, markBusy(ops))
+		if !wantLockHistory(t, resource, markBusy(ops)) {
+			undecided++
+		}
+	}
+	if most := max(1, len(h.ops)/20); undecided > most {
+		t.Errorf("no answer about %d of %d histories, more than %d: the proof proves too little", undecided, len(h.ops), most)
 	}
 }
 

@@ -104,8 +104,9 @@ func stepForce(s lockState, op lockOp, got lockAnswer) []lockState {
 	return nil
 }
 
-// wantLockHistory wants a linearization of what happened to one lock.
-func wantLockHistory(t *testing.T, resource string, ops []porcupine.Operation) {
+// wantLockHistory wants a linearization of what happened to one lock. It reports
+// false if none was found in time and none was ruled out either.
+func wantLockHistory(t *testing.T, resource string, ops []porcupine.Operation) (decided bool) {
 	t.Helper()
 	result, info := porcupine.CheckOperationsVerbose(lockModel(), ops, 20*time.Second)
 	switch result {
@@ -125,8 +126,9 @@ func wantLockHistory(t *testing.T, resource string, ops []porcupine.Operation) {
 			t.Logf("%s%v .. %v %v -> %v", mark, time.Duration(op.Call), time.Duration(op.Return), op.Input, op.Output)
 		}
 	case porcupine.Unknown:
-		t.Errorf("no answer about the history of %s, of %d operations", resource, len(ops))
+		t.Logf("no answer about the history of %s, of %d operations", resource, len(ops))
 	}
+	return result != porcupine.Unknown
 }
 
 // TestProofLockModelRefuses: the model would find what it is there for.
