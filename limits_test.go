@@ -153,7 +153,11 @@ func TestGuessesAtOnceAreCounted(t *testing.T) {
 	if looked.Load() != limit || refused.Load() != 4*limit {
 		t.Errorf("%d guesses looked up and %d refused, want %d and %d", looked.Load(), refused.Load(), limit, 4*limit)
 	}
-	if metrics := a.do(http.MethodGet, "/metrics", "").Body.String(); !strings.Contains(metrics, fmt.Sprintf(`gatehouse_session_reads_total{source="none"} %d`, limit)) {
+	metrics := a.do(http.MethodGet, "/metrics", "").Body.String()
+	if !strings.Contains(metrics, fmt.Sprintf(`gatehouse_session_reads_total{source="none"} %d`, limit)) {
 		t.Error("more guesses were looked up than allowed")
+	}
+	if !strings.Contains(metrics, fmt.Sprintf(`gatehouse_rate_limit_decisions_total{policy="anonymous",result="denied"} %d`, 4*limit)) {
+		t.Error("the metrics do not tell of the refusals")
 	}
 }

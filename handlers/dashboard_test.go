@@ -1,10 +1,12 @@
 package handlers_test
 
 import (
+	"context"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -48,9 +50,18 @@ func TestDashboardWithoutLocks(t *testing.T) {
 func TestDashboardShowsLocks(t *testing.T) {
 	s := newSite(t, embedded())
 	resource, _ := s.lockAs(t, "ann@example.com", "<b>Order paper</b>", `"><script>alert(1)</script>`)
+	waiting, leave := context.WithCancel(t.Context())
+	var waiter sync.WaitGroup
+	defer waiter.Wait()
+	defer leave()
+	waiter.Go(func() { _, _ = s.Locks.Acquire(waiting, services.LockRequest{Resource: resource}) })
+	servicestest.Eventually(t, 5*time.Second, func() bool {
+		status, err := s.Locks.Status(t.Context(), resource)
+		return err == nil && status.Waiting == 1
+	}, "nobody waits")
 	for email, may := range map[string]bool{"admin@example.com": true, "ann@example.com": false, "vic@example.com": false} {
 		w := s.signedIn(t, email).get("/")
-		shows(t, w, http.StatusOK, resource, "ann@example.com", "&lt;b&gt;Order paper&lt;/b&gt;", "&lt;script&gt;alert", `data-until="`)
+		shows(t, w, http.StatusOK, resource, "ann@example.com", "&lt;b&gt;Order paper&lt;/b&gt;", "&lt;script&gt;alert", `data-until="`, `data-label="Waiting" class="number">1<`)
 		if got := strings.Contains(w.Body.String(), "/locks/force"); got != may {
 			t.Errorf("%s may force: %t", email, got)
 		}

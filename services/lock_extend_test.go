@@ -148,3 +148,21 @@ func TestLockExpiredWithoutRedisIsTold(t *testing.T) {
 		t.Errorf("%d places to leave: %+v", len(owed), owed)
 	}
 }
+
+// A lease counts from before it was asked for, less a drift: by when the answer comes
+// a part of it has passed at the server.
+func TestLockLeaseCountsFromBeforeTheSend(t *testing.T) {
+	const ttl, way = 10 * time.Second, 100 * time.Millisecond
+	const usable = ttl - 22*time.Millisecond - 2*way // 2 ms and a 500th for the drift
+	proxy := servicestest.NewProxy(t, servicestest.StartRedis(t).Addr)
+	l := NewLocker(redisAt(t, proxy.Addr, RedisOptions{Timeout: 5 * time.Second}), nil)
+	proxy.SetLatency(way)
+	lock, err := l.TryAcquire(t.Context(), LockRequest{Resource: "r", TTL: ttl})
+	if left := time.Until(lock.ends); err != nil || left > usable {
+		t.Errorf("acquired: believed for %v after the answer, want at most %v; %v", left, usable, err)
+	}
+	lock, err = l.Extend(t.Context(), lock.LockClaim, ttl)
+	if left := time.Until(lock.ends); err != nil || left > usable {
+		t.Errorf("extended: believed for %v after the answer, want at most %v; %v", left, usable, err)
+	}
+}

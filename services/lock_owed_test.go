@@ -2,7 +2,9 @@ package services
 
 import (
 	"errors"
+	"log/slog"
 	"testing"
+	"time"
 
 	"gatehouse/models"
 	"gatehouse/services/servicestest"
@@ -55,5 +57,45 @@ func TestAttemptsThatWereNotSentAreNotOwed(t *testing.T) {
 		if owed, _ := l.table.owes(); len(owed) != 0 {
 			t.Errorf("%s: %d owed", onDown, len(owed))
 		}
+	}
+}
+
+// What was given back in an outage is sent before what was granted then is claimed:
+// the second holder would be told that somebody else has the lock.
+func TestLockTakenAfterAReleaseInTheSameOutage(t *testing.T) {
+	for name, end := range map[string]func(*Locker, Lock) error{
+		"released": func(l *Locker, lock Lock) error { _, err := l.Release(t.Context(), lock.LockClaim); return err },
+		"forced": func(l *Locker, lock Lock) error {
+			_, err := l.ForceRelease(t.Context(), lock.Resource, nil)
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := servicestest.StartRedis(t)
+			redis := redisAt(t, server.Addr, RedisOptions{Timeout: 300 * time.Millisecond})
+			l := NewLocker(redis, &LockerOptions{OnRedisDown: models.OnRedisDownOpen, Logger: slog.New(slog.DiscardHandler)})
+			first, err := l.TryAcquire(t.Context(), LockRequest{Resource: "r"})
+			if err != nil || first.Degraded {
+				t.Fatalf("%+v, %v", first, err)
+			}
+			server.Freeze()
+			servicestest.Eventually(t, 3*time.Second, func() bool { return !redis.Available() }, "Redis still counts as available")
+			if err := end(l, first); err != nil {
+				t.Fatal(err)
+			}
+			second, err := l.TryAcquire(t.Context(), LockRequest{Resource: "r"})
+			if err != nil || !second.Degraded {
+				t.Fatalf("%+v, %v", second, err)
+			}
+			server.Thaw()
+			servicestest.Eventually(t, 3*time.Second, redis.Available, "not back")
+			servicestest.Eventually(t, 3*time.Second, func() bool {
+				degraded, err := l.Check(t.Context(), second.LockClaim)
+				if err != nil {
+					t.Fatalf("the second lost its lock: %v", err)
+				}
+				return !degraded
+			}, "the second is not claimed")
+		})
 	}
 }

@@ -258,3 +258,35 @@ func TestRateLimitLeaseScriptNeverOverAdmits(t *testing.T) {
 		t.Errorf("only %d units used of %d", len(all), admitted)
 	}
 }
+
+// Keys of which clients make any number, such as addresses, take bounded memory, and
+// none is forgotten while Redis is asked for it.
+func TestRateLimitLeaseBookIsBounded(t *testing.T) {
+	const most = 100
+	now := int64(0)
+	book := newLeaseBook(most, func() int64 { return now })
+	policy := leasedPolicy(100, 5, time.Minute)
+	ask := func(i int) (placedKey, *ask) {
+		a := newAsk(models.Hit{Policy: policy, Key: fmt.Sprint(i)})
+		return placedKey{a.name.key, a.name}, &a
+	}
+	underWay, first := ask(0)
+	call, mine, units, owed := book.begin(underWay, first)
+	if !mine || units == 0 || len(owed) != 0 {
+		t.Fatal("not the first to ask")
+	}
+	for i := 1; i <= 50*most; i++ {
+		now++
+		key, a := ask(i)
+		call, _, units, owed := book.begin(key, a)
+		if _, err := book.end(key, a, call, leaseReply{units: units}, block{id: int64(i), units: units, until: now + maxLease}, owed); err != nil {
+			t.Fatal(err)
+		}
+		if n := len(book.keys); n > most {
+			t.Fatalf("%d keys, want at most %d", n, most)
+		}
+	}
+	if again, mine, _, _ := book.begin(underWay, first); mine || again != call {
+		t.Error("the key was forgotten while Redis is asked for it")
+	}
+}

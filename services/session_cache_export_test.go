@@ -1,6 +1,9 @@
 package services
 
-import "time"
+import (
+	"context"
+	"time"
+)
 
 // Tracks reports whether a token's session is in memory and Redis tells of its
 // changes, so that it is good for longer than 2 s.
@@ -8,4 +11,10 @@ func (c *SessionCache) Tracks(token string) bool {
 	key, _ := keyOfToken(token)
 	held := c.memory.get(key)
 	return held != nil && !held.stale.Load() && c.tracking.covers(held.Tracked, time.Now())
+}
+
+// CleanUp removes now what has expired from the database.
+func (c *SessionCache) CleanUp(ctx context.Context) error {
+	_, err := c.cleanUpFrom(ctx, "")
+	return err
 }

@@ -47,6 +47,11 @@ if claims then
   end
   redis.call('DEL', lapsed(id))
 end
+local instance, arrival = ARGV[5] or '', ARGV[6] or ''
+if instance ~= '' then -- who asks is alive, or would be passed over in the queue
+  redis.call('ZADD', prefix .. 'instances', now, instance)
+  redis.call('PEXPIRE', prefix .. 'instances', 60000)
+end
 if not lock then
   local first = redis.call('EXISTS', KEYS[2]) == 1 and head()
   if not first or first == id then
@@ -62,7 +67,6 @@ end
 if claims then
   leave(id)
 end
-local instance, arrival = ARGV[5] or '', ARGV[6] or ''
 if instance ~= '' then
   if arrival == '' then
     local last = redis.call('ZRANGE', KEYS[2], -1, -1, 'WITHSCORES')[2]
@@ -70,12 +74,10 @@ if instance ~= '' then
   end
   redis.call('ZADD', KEYS[2], 'NX', arrival, id)
   redis.call('HSET', waiters(), id, cjson.encode({grant = ARGV[1], ttl = ttl, block = tonumber(ARGV[4]), instance = instance}))
-  redis.call('ZADD', prefix .. 'instances', now, instance)
   if lock then
     mark(lock)
   end
   redis.call('PEXPIRE', KEYS[2], 60000)
   redis.call('PEXPIRE', waiters(), 60000)
-  redis.call('PEXPIRE', prefix .. 'instances', 60000)
 end
 return reply(0, lock, redis.call('ZCARD', KEYS[2]), arrival)
