@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 
+	"golang.org/x/sync/errgroup"
+
 	"gatehouse/models"
 )
 
@@ -26,13 +28,7 @@ func (l *RateLimiter) Close(ctx context.Context) error {
 	l.mu.Lock()
 	l.closed = true
 	l.mu.Unlock()
-	var errs []error
-	for key, s := range l.leases.takeAll() {
-		if err := l.askForBlock(ctx, key, s.policy, 0, 0, 0, s.owed).err; err != nil {
-			errs = append(errs, fmt.Errorf("give back %s: %w", s.policy.Name, err))
-			break // Redis is away: each further one would only cost its deadline
-		}
-	}
+	err := l.giveBack(ctx)
 	done := make(chan struct{})
 	go func() {
 		l.tasks.Wait()
@@ -41,10 +37,29 @@ func (l *RateLimiter) Close(ctx context.Context) error {
 	select {
 	case <-done:
 	case <-ctx.Done():
-		errs = append(errs, fmt.Errorf("close rate limiter: %w", ctx.Err()))
+		err = errors.Join(err, fmt.Errorf("close rate limiter: %w", ctx.Err()))
 	}
-	if err := errors.Join(errs...); err != nil && !errors.Is(err, models.ErrUnavailable) {
+	if !errors.Is(err, models.ErrUnavailable) {
 		return err
 	}
 	return nil
+}
+
+// giveBack returns the blocks, some at a time. It stops at the first error: when Redis
+// is away each further one would only cost its deadline.
+func (l *RateLimiter) giveBack(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(accountingCalls)
+	for key, s := range l.leases.takeAll() {
+		if ctx.Err() != nil {
+			break
+		}
+		group.Go(func() error {
+			if err := l.askForBlock(ctx, key, s.policy, 0, 0, 0, s.owed).err; err != nil {
+				return fmt.Errorf("give back %s: %w", s.policy.Name, err)
+			}
+			return nil
+		})
+	}
+	return group.Wait() //nolint:wrapcheck // it is ours
 }

@@ -129,6 +129,12 @@ func TestRateLimitLeaseIsGivenBack(t *testing.T) {
 	for range 40 { // blocks of 1, 2, 4, 8, 16 and 32: 23 units are left of the last
 		takeAs(t, l, hit)
 	}
+	keyed := func(i int) models.Hit { return models.Hit{Policy: hit.Policy, Key: fmt.Sprint("many:", i)} }
+	for i := range 100 {
+		for range 4 { // of a block of 4, 3 are left
+			takeAs(t, l, keyed(i))
+		}
+	}
 	if ds, err := other.Peek(t.Context(), "group", hit); err != nil || ds[0].Remaining != 37 {
 		t.Fatalf("%+v, %v", ds, err)
 	}
@@ -137,6 +143,11 @@ func TestRateLimitLeaseIsGivenBack(t *testing.T) {
 	}
 	if ds, err := other.Peek(t.Context(), "group", hit); err != nil || ds[0].Remaining != 60 {
 		t.Fatalf("after it was closed: %+v, %v", ds, err)
+	}
+	for i := range 100 {
+		if ds, err := other.Peek(t.Context(), "group", keyed(i)); err != nil || ds[0].Remaining != 96 {
+			t.Fatalf("key %d after it was closed: %+v, %v", i, ds, err)
+		}
 	}
 	admitted := 0
 	for range 200 {

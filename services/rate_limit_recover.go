@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"gatehouse/models"
 )
 
@@ -199,33 +201,23 @@ func (l *RateLimiter) account(ctx context.Context) {
 	all := l.owed.takeAll()
 	untold := maps.Clone(all)
 	var mu sync.Mutex
-	next := make(chan placedKey)
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
-	var workers sync.WaitGroup
-	for range min(accountingCalls, len(all)) {
-		workers.Go(func() {
-			for key := range next {
-				if err := l.accountKey(ctx, key, all[key]); err != nil {
-					stop()
-					continue
-				}
-				mu.Lock()
-				delete(untold, key)
-				mu.Unlock()
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(accountingCalls)
+	for key, owed := range all {
+		if ctx.Err() != nil {
+			break
+		}
+		group.Go(func() error {
+			if err := l.accountKey(ctx, key, owed); err != nil {
+				return err
 			}
+			mu.Lock()
+			defer mu.Unlock()
+			delete(untold, key)
+			return nil
 		})
 	}
-	for key := range all {
-		select {
-		case next <- key:
-			continue
-		case <-ctx.Done():
-		}
-		break
-	}
-	close(next)
-	workers.Wait()
+	_ = group.Wait()
 	l.owed.putBack(untold)
 }
 
