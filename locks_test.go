@@ -147,3 +147,37 @@ func TestLockTakenOverWithoutRedisKeepsItsHolder(t *testing.T) {
 		t.Errorf("%+v, want %+v", got, want)
 	}
 }
+
+// Without Redis an acquire that is repeated answers the grant it made, without the fence: nobody
+// can say whether Redis still has it. A sign-in tells that its session was begun without Redis.
+func TestRepeatedAcquireAndSignInWithoutRedis(t *testing.T) {
+	server := servicestest.StartRedis(t)
+	a := startApp(t, map[string]string{"REDIS_URL": "redis://" + server.Addr, "REDIS_TIMEOUT": "300ms"})
+	user := a.signIn(t, "alice@example.com")
+	type answer struct {
+		LockToken string
+		Fence     *int64
+		Degraded  bool
+	}
+	acquire := func() (got answer) {
+		t.Helper()
+		w := a.do(http.MethodPost, "/api/v1/processes/1/lock", "", "Authorization", "Bearer "+user, "Idempotency-Key", "k")
+		if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil || w.Code != http.StatusCreated {
+			t.Fatalf("%d %s, %v", w.Code, w.Body, err)
+		}
+		return got
+	}
+	first := acquire()
+	if first.Fence == nil || first.Degraded {
+		t.Fatalf("%+v", first)
+	}
+	server.Freeze()
+	servicestest.Eventually(t, 5*time.Second, func() bool { return !a.handlers.Redis.Available() }, "Redis still counts as available")
+	if got := acquire(); got.LockToken != first.LockToken || got.Fence != nil || !got.Degraded {
+		t.Errorf("repeated: %+v", got)
+	}
+	w := a.do(http.MethodPost, "/api/v1/auth/login", `{"email":"alice@example.com","password":"`+demoPassword+`"}`, "Content-Type", "application/json")
+	if w.Code != http.StatusOK || w.Header().Get("X-Degraded") != "sessions, rate-limit" {
+		t.Errorf("sign-in: %d, X-Degraded %q", w.Code, w.Header().Get("X-Degraded"))
+	}
+}

@@ -234,7 +234,14 @@ func (a *app) router(registry prometheus.Registerer) (*gin.Engine, error) {
 	r.Use(middleware.RequestID(), middleware.AccessLog(a.log, "/healthz", "/readyz", "/metrics", "/dashboard/locks"), middleware.Metrics(registry),
 		middleware.Recovery(a.log), middleware.SecurityHeaders(a.config.Secure()))
 	a.handlers.Register(r)
-	r.GET("/swagger/*any", ginswagger.WrapHandler(swaggerfiles.Handler, ginswagger.PersistAuthorization(true)))
+	docs := ginswagger.WrapHandler(swaggerfiles.Handler, ginswagger.PersistAuthorization(true))
+	r.GET("/swagger/*any", func(c *gin.Context) {
+		if c.Param("any") == "/" {
+			c.Redirect(http.StatusFound, "/swagger/index.html")
+			return
+		}
+		docs(c)
+	})
 	return r, nil
 }
 

@@ -129,6 +129,9 @@ func TestSwaggerUIIsServed(t *testing.T) {
 			t.Errorf("%s: %d", path, w.Code)
 		}
 	}
+	if w := a.do(http.MethodGet, "/swagger/", ""); w.Code != http.StatusFound || w.Header().Get("Location") != "/swagger/index.html" {
+		t.Errorf("/swagger/: %d to %q", w.Code, w.Header().Get("Location"))
+	}
 	if w := a.do(http.MethodGet, "/swagger/doc.json", ""); !strings.Contains(w.Body.String(), "type: Bearer TOKEN") {
 		t.Error("the Authorize box does not say what to type")
 	}

@@ -90,6 +90,14 @@ func wrongBodies() []refusal {
 		refusal{what: "POST /auth/login", status: 400, name: "bad-request"},
 		refusal{what: "POST /auth/login", body: full, headers: []string{"Content-Type: application/xml"}, status: 415, name: "unsupported-media-type"},
 		refusal{who: "admin", what: "POST /users", body: "{", status: 400, name: "bad-request"},
+		refusal{who: "alice", what: "POST /processes", headers: []string{"Content-Type: text/plain"}, status: 415, name: "unsupported-media-type"},
+		// The body itself comes before what it, the path and the query say.
+		refusal{who: "alice", what: "PUT /processes/a.b", body: "{", status: 400, name: "bad-request"},
+		refusal{who: "alice", what: "PATCH /processes/a.b/quick-update", body: full, headers: []string{"Content-Type: text/plain"}, status: 415, name: "unsupported-media-type"},
+		refusal{who: "alice", what: "POST /processes/a.b/lock", body: `{"reason":"` + strings.Repeat("x", 1<<20) + `"}`, status: 413, name: "content-too-large"},
+		refusal{who: "alice", what: "POST /processes?x=1", body: "{", status: 400, name: "bad-request"},
+		refusal{who: "alice", what: "POST /processes?x=1", body: full, status: 422, name: "validation", fields: []string{"x"}},
+		refusal{who: "alice", what: "PUT /processes/a.b", body: full, status: 422, name: "validation", fields: []string{"id"}},
 		refusal{who: "admin", what: "PATCH /users/ADMIN", status: 400, name: "bad-request"},
 	)
 }

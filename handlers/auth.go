@@ -73,6 +73,9 @@ func answerSession(s, current models.Session) sessionAnswer {
 //	@Success	200		{object}	loginAnswer
 //	@Failure	400		{object}	problemDoc
 //	@Failure	401		{object}	problemDoc	"invalid-credentials"
+//	@Failure	403		{object}	problemDoc
+//	@Failure	413		{object}	problemDoc
+//	@Failure	415		{object}	problemDoc
 //	@Failure	422		{object}	problemDoc
 //	@Failure	429		{object}	problemDoc
 //	@Failure	503		{object}	problemDoc
@@ -104,6 +107,9 @@ func (h *Handlers) signIn(c *gin.Context, email, password string) (string, model
 	token, session, err := h.Accounts.SignIn(ctx, email, password, client)
 	if err != nil {
 		return "", models.Session{}, err
+	}
+	if h.Sessions.Degraded() {
+		middleware.MarkDegraded(c, middleware.DegradedSessions)
 	}
 	if old, ok := middleware.SessionFrom(c); ok {
 		if err := h.Accounts.SignOut(ctx, old, client); err != nil {
@@ -143,6 +149,8 @@ func clientOf(c *gin.Context) services.Client {
 //	@Tags		auth
 //	@Success	204
 //	@Failure	401	{object}	problemDoc
+//	@Failure	403	{object}	problemDoc
+//	@Failure	422	{object}	problemDoc
 //	@Failure	429	{object}	problemDoc
 //	@Failure	503	{object}	problemDoc
 //	@Security	Bearer
@@ -170,6 +178,7 @@ func (h *Handlers) logout(c *gin.Context) {
 //	@Produce	json
 //	@Success	200	{object}	sessionAnswer
 //	@Failure	401	{object}	problemDoc
+//	@Failure	422	{object}	problemDoc
 //	@Failure	429	{object}	problemDoc
 //	@Failure	503	{object}	problemDoc
 //	@Security	Bearer
@@ -190,6 +199,8 @@ func (h *Handlers) currentSession(c *gin.Context) {
 //	@Produce	json
 //	@Success	200	{object}	sessionAnswer
 //	@Failure	401	{object}	problemDoc
+//	@Failure	403	{object}	problemDoc
+//	@Failure	422	{object}	problemDoc
 //	@Failure	429	{object}	problemDoc
 //	@Failure	503	{object}	problemDoc
 //	@Security	Bearer
@@ -218,6 +229,9 @@ func (h *Handlers) refreshSession(c *gin.Context) {
 //	@Success	200		{object}	tokenAnswer
 //	@Failure	400		{object}	problemDoc
 //	@Failure	401		{object}	problemDoc
+//	@Failure	403		{object}	problemDoc
+//	@Failure	413		{object}	problemDoc
+//	@Failure	415		{object}	problemDoc
 //	@Failure	422		{object}	problemDoc
 //	@Failure	429		{object}	problemDoc
 //	@Failure	503		{object}	problemDoc

@@ -42,6 +42,7 @@ type lockEventDoc struct {
 //	@Success		200	{object}	lockEventDoc	"the data of each event"
 //	@Failure		401	{object}	problemDoc
 //	@Failure		403	{object}	problemDoc
+//	@Failure		422	{object}	problemDoc
 //	@Failure		429	{object}	problemDoc
 //	@Failure		503	{object}	problemDoc
 //	@Security		Bearer

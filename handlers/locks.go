@@ -92,6 +92,8 @@ type lockList struct {
 //	@Failure	403				{object}	problemDoc
 //	@Failure	404				{object}	problemDoc
 //	@Failure	412				{object}	problemDoc
+//	@Failure	413				{object}	problemDoc
+//	@Failure	415				{object}	problemDoc
 //	@Failure	422				{object}	problemDoc
 //	@Failure	423				{object}	problemDoc
 //	@Failure	429				{object}	problemDoc
@@ -99,12 +101,12 @@ type lockList struct {
 //	@Security	Bearer
 //	@Router		/processes/{id}/lock [post]
 func (h *Handlers) lockProcess(c *gin.Context) {
-	id, err := h.plainID(c)
+	opt, err := lockOptions(c)
 	if err != nil {
 		h.fail(c, err)
 		return
 	}
-	opt, err := lockOptions(c)
+	id, err := pathID(c)
 	if err != nil {
 		h.fail(c, err)
 		return
@@ -118,6 +120,9 @@ func (h *Handlers) lockProcess(c *gin.Context) {
 	if err != nil {
 		h.fail(c, err)
 		return
+	}
+	if lock.Degraded {
+		lock.Fence = nil // a repeated acquire: Redis made the grant, but cannot be asked whether it stands
 	}
 	c.JSON(http.StatusCreated, lockAnswer{
 		LockToken: lock.Token, ExpiresIn: seconds(lock.TTL), ExpiresAt: lock.ExpiresAt, Fence: lock.Fence,
@@ -197,6 +202,8 @@ func (h *Handlers) lockStatus(c *gin.Context) {
 //	@Failure	403				{object}	problemDoc
 //	@Failure	404				{object}	problemDoc
 //	@Failure	409				{object}	problemDoc	"lock-not-held"
+//	@Failure	413				{object}	problemDoc
+//	@Failure	415				{object}	problemDoc
 //	@Failure	422				{object}	problemDoc
 //	@Failure	428				{object}	problemDoc
 //	@Failure	429				{object}	problemDoc
@@ -204,12 +211,12 @@ func (h *Handlers) lockStatus(c *gin.Context) {
 //	@Security	Bearer
 //	@Router		/processes/{id}/lock/extend [post]
 func (h *Handlers) extendLock(c *gin.Context) {
-	id, err := h.plainID(c)
+	body, err := decodeOptional[extendBody](c)
 	if err != nil {
 		h.fail(c, err)
 		return
 	}
-	body, err := decodeOptional[extendBody](c)
+	id, err := pathID(c)
 	if err != nil {
 		h.fail(c, err)
 		return
@@ -240,6 +247,7 @@ func (h *Handlers) extendLock(c *gin.Context) {
 //	@Failure	403	{object}	problemDoc
 //	@Failure	404	{object}	problemDoc
 //	@Failure	409	{object}	problemDoc	"lock-not-held"
+//	@Failure	422	{object}	problemDoc
 //	@Failure	428	{object}	problemDoc
 //	@Failure	429	{object}	problemDoc
 //	@Failure	503	{object}	problemDoc

@@ -160,10 +160,23 @@ func (w *caughtProblem) Write(b []byte) (int, error) {
 func (w *caughtProblem) Written() bool { return w.body != nil || w.ResponseWriter.Written() }
 
 type shownProblem struct {
-	Type      string `json:"type"`
-	Title     string `json:"title"`
-	Detail    string `json:"detail"`
-	RequestID string `json:"requestId"`
+	Type      string              `json:"type"`
+	Title     string              `json:"title"`
+	Detail    string              `json:"detail"`
+	RequestID string              `json:"requestId"`
+	Errors    []models.FieldError `json:"errors"`
+}
+
+// text is what a page says: which fields are wrong, or else the detail.
+func (p *shownProblem) text() string {
+	if len(p.Errors) == 0 {
+		return p.Detail
+	}
+	wrong := make([]string, len(p.Errors))
+	for i, e := range p.Errors {
+		wrong[i] = e.Field + " " + e.Message
+	}
+	return "Not accepted: " + strings.Join(wrong, "; ") + "."
 }
 
 func (h *Handlers) showProblem(c *gin.Context, problem shownProblem) {
@@ -171,14 +184,14 @@ func (h *Handlers) showProblem(c *gin.Context, problem shownProblem) {
 	signingIn := c.FullPath() == "/login" && status < http.StatusInternalServerError && status != http.StatusForbidden
 	switch {
 	case signingIn:
-		h.showSignIn(c, status, problem.Detail)
+		h.showSignIn(c, status, problem.text())
 		return
 	case status == http.StatusUnauthorized:
 		h.showSignIn(c, status, "Your session has ended. Sign in again.")
 		return
 	}
 	view := templates.Message{
-		Kicker: strconv.Itoa(status), Heading: problem.Title, Paragraphs: []string{problem.Detail}, RequestID: problem.RequestID,
+		Kicker: strconv.Itoa(status), Heading: problem.Title, Paragraphs: []string{problem.text()}, RequestID: problem.RequestID,
 		Action: "Go to the start page", Href: "/",
 	}
 	if status == http.StatusServiceUnavailable {

@@ -175,7 +175,7 @@ func TestSignIn(t *testing.T) {
 		t.Error("a cookie for a wrong password")
 	}
 	shows(t, b.post("/login", "email", "ann@example.com"), http.StatusUnprocessableEntity, "Enter your e-mail address and your password.")
-	shows(t, b.post("/login", "email", "ann@example.com", "password", "\xff"), http.StatusUnprocessableEntity)
+	shows(t, b.post("/login", "email", "ann@example.com", "password", "\xff"), http.StatusUnprocessableEntity, "Not accepted: password must be")
 	shows(t, b.post("/login", "email", strings.Repeat("a", 100_000), "password", "x"), http.StatusBadRequest, "The form could not be read.")
 
 	sendsHome(t, b.post("/login", "email", " ANN@example.com", "password", password))

@@ -66,7 +66,7 @@ func (h *Handlers) listProcesses(c *gin.Context) {
 		return
 	}
 	filter := models.ProcessFilter{Status: params["status"], Query: params["q"]}
-	if status, given := params["status"]; given {
+	if status := params["status"]; status != "" {
 		if err := (models.ProcessPatch{Status: &status}).Validate(); err != nil {
 			h.fail(c, err)
 			return
@@ -105,6 +105,8 @@ func items[T any](list []T) []T {
 //	@Failure	400		{object}	problemDoc
 //	@Failure	401		{object}	problemDoc
 //	@Failure	403		{object}	problemDoc
+//	@Failure	413		{object}	problemDoc
+//	@Failure	415		{object}	problemDoc
 //	@Failure	422		{object}	problemDoc
 //	@Failure	429		{object}	problemDoc
 //	@Failure	503		{object}	problemDoc
@@ -193,6 +195,8 @@ func writeProcess(c *gin.Context, status int, process models.Process) {
 //	@Failure	404				{object}	problemDoc
 //	@Failure	409				{object}	problemDoc	"lock-not-held or version-conflict"
 //	@Failure	412				{object}	problemDoc
+//	@Failure	413				{object}	problemDoc
+//	@Failure	415				{object}	problemDoc
 //	@Failure	422				{object}	problemDoc
 //	@Failure	428				{object}	problemDoc
 //	@Failure	429				{object}	problemDoc
@@ -200,12 +204,12 @@ func writeProcess(c *gin.Context, status int, process models.Process) {
 //	@Security	Bearer
 //	@Router		/processes/{id} [put]
 func (h *Handlers) replaceProcess(c *gin.Context) {
-	id, err := h.plainID(c)
+	body, err := decode[replaceProcessBody](c)
 	if err != nil {
 		h.fail(c, err)
 		return
 	}
-	body, err := decode[replaceProcessBody](c)
+	id, err := pathID(c)
 	if err != nil {
 		h.fail(c, err)
 		return
@@ -242,6 +246,8 @@ func (h *Handlers) replaceProcess(c *gin.Context) {
 //	@Failure	403			{object}	problemDoc
 //	@Failure	404			{object}	problemDoc
 //	@Failure	412			{object}	problemDoc
+//	@Failure	413			{object}	problemDoc
+//	@Failure	415			{object}	problemDoc
 //	@Failure	422			{object}	problemDoc
 //	@Failure	423			{object}	problemDoc
 //	@Failure	429			{object}	problemDoc
@@ -249,12 +255,12 @@ func (h *Handlers) replaceProcess(c *gin.Context) {
 //	@Security	Bearer
 //	@Router		/processes/{id}/quick-update [patch]
 func (h *Handlers) quickUpdate(c *gin.Context) {
-	id, err := h.plainID(c)
+	body, err := decode[patchProcessBody](c)
 	if err != nil {
 		h.fail(c, err)
 		return
 	}
-	body, err := decode[patchProcessBody](c)
+	id, err := pathID(c)
 	if err != nil {
 		h.fail(c, err)
 		return
@@ -294,6 +300,7 @@ func (h *Handlers) quickUpdate(c *gin.Context) {
 //	@Failure	404	{object}	problemDoc
 //	@Failure	409	{object}	problemDoc	"lock-not-held or version-conflict"
 //	@Failure	412	{object}	problemDoc
+//	@Failure	422	{object}	problemDoc
 //	@Failure	428	{object}	problemDoc
 //	@Failure	429	{object}	problemDoc
 //	@Failure	503	{object}	problemDoc

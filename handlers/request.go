@@ -27,6 +27,8 @@ const (
 	maxBody   = 1 << 20
 	maxWait   = 30 * time.Second
 	maxFilter = 200 // characters of a query parameter
+	maxErrors = 20  // fields that an answer names
+	maxName   = 100 // characters of a name that it repeats
 )
 
 var (
@@ -44,22 +46,21 @@ func decodeOptional[T any](c *gin.Context) (T, error) { return decodeBody[T](c, 
 
 func decodeBody[T any](c *gin.Context, optional bool) (T, error) {
 	var into T
-	if _, err := query(c); err != nil {
-		return into, err
-	}
 	raw, err := readBody(c, optional)
-	if err != nil || raw == nil {
+	if err != nil {
 		return into, err
 	}
 	var fields map[string]json.RawMessage
-	if err := json.Unmarshal(raw, &fields); err != nil {
-		var syntax *json.SyntaxError
-		if errors.As(err, &syntax) {
+	var syntax *json.SyntaxError
+	if raw != nil {
+		if err = json.Unmarshal(raw, &fields); errors.As(err, &syntax) {
 			return into, badRequest("The body is not one JSON document.")
 		}
-		return into, models.Invalid("body", "must be a JSON object")
 	}
-	if fields == nil {
+	if _, err := query(c); err != nil || raw == nil {
+		return into, err
+	}
+	if err != nil || fields == nil {
 		return into, models.Invalid("body", "must be a JSON object")
 	}
 	if errs := checkFields(fields, reflect.TypeFor[T]()); errs != nil {
@@ -75,24 +76,31 @@ func decodeBody[T any](c *gin.Context, optional bool) (T, error) {
 }
 
 func readBody(c *gin.Context, optional bool) ([]byte, error) {
+	tooLarge := &requestError{problemFor("content-too-large", "The body is larger than 1 MiB.")}
+	if c.Request.ContentLength > maxBody { // also if the client waits to be told to send it
+		return nil, tooLarge
+	}
 	c.Request.Body = http.MaxBytesReader(c.Writer, c.Request.Body, maxBody)
 	raw, err := io.ReadAll(c.Request.Body)
-	var tooLarge *http.MaxBytesError
+	var passedLimit *http.MaxBytesError
 	switch {
-	case errors.As(err, &tooLarge):
-		return nil, &requestError{problemFor("content-too-large", "The body is larger than 1 MiB.")}
+	case errors.As(err, &passedLimit):
+		return nil, tooLarge
 	case err != nil:
 		return nil, badRequest("The body could not be read.")
 	case len(bytes.TrimSpace(raw)) == 0 && optional:
 		return nil, nil
-	case len(raw) == 0:
+	case len(raw) == 0 && c.GetHeader("Content-Type") == "":
 		return nil, badRequest("The body is empty; send a JSON object.")
 	}
 	kind, params, err := mime.ParseMediaType(c.GetHeader("Content-Type"))
 	if charset := params["charset"]; err != nil || kind != "application/json" || (charset != "" && !strings.EqualFold(charset, "utf-8")) {
 		return nil, &requestError{problemFor("unsupported-media-type", "Send the body as Content-Type: application/json, in UTF-8.")}
 	}
-	if !utf8.Valid(raw) {
+	switch {
+	case len(raw) == 0:
+		return nil, badRequest("The body is empty; send a JSON object.")
+	case !utf8.Valid(raw):
 		return nil, badRequest("The body is not UTF-8.")
 	}
 	return raw, nil
@@ -114,7 +122,19 @@ func checkFields(fields map[string]json.RawMessage, t reflect.Type) []models.Fie
 			errs = append(errs, models.FieldError{Field: name, Message: "must not be null"})
 		}
 	}
+	return listed(errs)
+}
+
+// listed is what an answer tells of what is wrong, sorted: the first of very many, and
+// not all of a very long name.
+func listed(errs []models.FieldError) []models.FieldError {
 	slices.SortFunc(errs, func(a, b models.FieldError) int { return strings.Compare(a.Field, b.Field) })
+	errs = errs[:min(len(errs), maxErrors)]
+	for i := range errs {
+		if name := []rune(errs[i].Field); len(name) > maxName {
+			errs[i].Field = string(name[:maxName-1]) + "…"
+		}
+	}
 	return errs
 }
 
@@ -181,8 +201,7 @@ func query(c *gin.Context, known ...string) (map[string]string, error) {
 		}
 	}
 	if errs != nil {
-		slices.SortFunc(errs, func(a, b models.FieldError) int { return strings.Compare(a.Field, b.Field) })
-		return nil, &models.ValidationError{Errors: errs}
+		return nil, &models.ValidationError{Errors: listed(errs)}
 	}
 	return values, nil
 }
@@ -222,16 +241,17 @@ func ttlOf(seconds *int64) (time.Duration, error) {
 	return time.Duration(*seconds) * time.Second, nil
 }
 
-// waitOf reads "Prefer: wait=N" (RFC 7240) and says on the answer what was
-// applied. Anything malformed is ignored.
+// waitOf reads "Prefer: wait=N" (RFC 7240), whose parameters mean nothing here, and
+// says on the answer what was applied. Anything malformed is ignored.
 func waitOf(c *gin.Context, fallback time.Duration) time.Duration {
 	for preference := range strings.SplitSeq(strings.Join(c.Request.Header.Values("Prefer"), ","), ",") {
+		preference, _, _ = strings.Cut(preference, ";")
 		name, value, _ := strings.Cut(strings.TrimSpace(preference), "=")
 		if !strings.EqualFold(strings.TrimSpace(name), "wait") {
 			continue
 		}
 		seconds, err := strconv.ParseUint(strings.Trim(strings.TrimSpace(value), `"`), 10, 32)
-		if err != nil {
+		if err != nil && !errors.Is(err, strconv.ErrRange) { // out of range is the largest number
 			return fallback
 		}
 		wait := min(time.Duration(seconds)*time.Second, maxWait)

@@ -2,11 +2,14 @@ package handlers
 
 import (
 	"errors"
+	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"reflect"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -91,6 +94,32 @@ func TestDecode(t *testing.T) {
 	}
 }
 
+// A client that asks before it sends the body is not told to send one that is too large.
+func TestDecodeRefusesWhatIsTooLargeUnread(t *testing.T) {
+	c, _ := requestWith(http.MethodPost, "")
+	c.Request.ContentLength, c.Request.Body = maxBody+1, io.NopCloser(iotest.ErrReader(errors.New("read")))
+	if _, err := decode[struct{}](c); err == nil || problemOf(err).Name != "content-too-large" {
+		t.Errorf("got %v", err)
+	}
+}
+
+// However much is wrong, the answer stays small.
+func TestDecodeTellsTheFirstErrors(t *testing.T) {
+	var body strings.Builder
+	for i := range 1000 {
+		fmt.Fprintf(&body, `"%03d%s":1,`, i, strings.Repeat("ä", 200))
+	}
+	c, _ := requestWith(http.MethodPost, "{"+strings.TrimSuffix(body.String(), ",")+"}")
+	_, err := decode[struct{}](c)
+	var invalid *models.ValidationError
+	if !errors.As(err, &invalid) || len(invalid.Errors) != maxErrors {
+		t.Fatalf("got %v", err)
+	}
+	if want := "000" + strings.Repeat("ä", maxName-4) + "…"; invalid.Errors[0].Field != want {
+		t.Errorf("field %q, want %q", invalid.Errors[0].Field, want)
+	}
+}
+
 func TestWaitOf(t *testing.T) {
 	for prefer, want := range map[string]struct {
 		wait    time.Duration
@@ -106,7 +135,10 @@ func TestWaitOf(t *testing.T) {
 		"wait=x":                    {7 * time.Second, ""},
 		"wait":                      {7 * time.Second, ""},
 		"waiting=3":                 {7 * time.Second, ""},
-		"wait=99999999999999999999": {7 * time.Second, ""},
+		"wait=99999999999999999999": {30 * time.Second, "wait=30"},
+		"wait=4294967296":           {30 * time.Second, "wait=30"},
+		"wait=4; foo=bar":           {4 * time.Second, "wait=4"},
+		"foo=5; wait=4, wait=2;a":   {2 * time.Second, "wait=2"},
 	} {
 		c, w := requestWith(http.MethodPost, "", "Prefer", prefer)
 		if got := waitOf(c, 7*time.Second); got != want.wait || w.Header().Get("Preference-Applied") != want.applied {

@@ -31,6 +31,7 @@ func endedIfNotFound(err error) error {
 //	@Produce	json
 //	@Success	200	{object}	sessionList
 //	@Failure	401	{object}	problemDoc
+//	@Failure	422	{object}	problemDoc
 //	@Failure	429	{object}	problemDoc
 //	@Failure	503	{object}	problemDoc
 //	@Security	Bearer
@@ -65,6 +66,7 @@ func (h *Handlers) answerSessions(c *gin.Context, userID string) {
 //	@Param		id	path	string	true	"session"
 //	@Success	204
 //	@Failure	401	{object}	problemDoc
+//	@Failure	403	{object}	problemDoc
 //	@Failure	404	{object}	problemDoc
 //	@Failure	422	{object}	problemDoc
 //	@Failure	429	{object}	problemDoc
@@ -101,6 +103,7 @@ func (h *Handlers) endOne(c *gin.Context, id string) error {
 //	@Param		all	query	bool	false	"this one too"
 //	@Success	204
 //	@Failure	401	{object}	problemDoc
+//	@Failure	403	{object}	problemDoc
 //	@Failure	422	{object}	problemDoc
 //	@Failure	429	{object}	problemDoc
 //	@Failure	503	{object}	problemDoc
@@ -148,6 +151,7 @@ func (h *Handlers) endMine(c *gin.Context, thisToo bool) error {
 //	@Failure	401	{object}	problemDoc
 //	@Failure	403	{object}	problemDoc
 //	@Failure	404	{object}	problemDoc
+//	@Failure	422	{object}	problemDoc
 //	@Failure	429	{object}	problemDoc
 //	@Failure	503	{object}	problemDoc
 //	@Security	Bearer
@@ -170,6 +174,7 @@ func (h *Handlers) userSessions(c *gin.Context) {
 //	@Failure	401	{object}	problemDoc
 //	@Failure	403	{object}	problemDoc
 //	@Failure	404	{object}	problemDoc
+//	@Failure	422	{object}	problemDoc
 //	@Failure	429	{object}	problemDoc
 //	@Failure	503	{object}	problemDoc
 //	@Security	Bearer
@@ -204,6 +209,7 @@ func (h *Handlers) endAllOf(c *gin.Context, userID string) error {
 //	@Success	204
 //	@Failure	401	{object}	problemDoc
 //	@Failure	403	{object}	problemDoc
+//	@Failure	422	{object}	problemDoc
 //	@Failure	429	{object}	problemDoc
 //	@Failure	503	{object}	problemDoc
 //	@Security	Bearer

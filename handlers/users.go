@@ -82,6 +82,8 @@ func (h *Handlers) listUsers(c *gin.Context) {
 //	@Failure	401		{object}	problemDoc
 //	@Failure	403		{object}	problemDoc
 //	@Failure	409		{object}	problemDoc	"conflict: the e-mail address is in use"
+//	@Failure	413		{object}	problemDoc
+//	@Failure	415		{object}	problemDoc
 //	@Failure	422		{object}	problemDoc
 //	@Failure	429		{object}	problemDoc
 //	@Failure	503		{object}	problemDoc
@@ -179,21 +181,23 @@ func (h *Handlers) pathUser(c *gin.Context) (models.User, error) {
 //	@Failure	403		{object}	problemDoc
 //	@Failure	404		{object}	problemDoc
 //	@Failure	409		{object}	problemDoc	"conflict: the last administrator"
+//	@Failure	413		{object}	problemDoc
+//	@Failure	415		{object}	problemDoc
 //	@Failure	422		{object}	problemDoc
 //	@Failure	429		{object}	problemDoc
 //	@Failure	503		{object}	problemDoc
 //	@Security	Bearer
 //	@Router		/users/{id} [patch]
 func (h *Handlers) changeUser(c *gin.Context) {
-	id, err := h.plainID(c)
-	if err != nil {
-		h.fail(c, err)
-		return
-	}
 	body, err := decode[patchUserBody](c)
 	if err == nil {
 		err = checkUserPatch(body)
 	}
+	if err != nil {
+		h.fail(c, err)
+		return
+	}
+	id, err := pathID(c)
 	if err != nil {
 		h.fail(c, err)
 		return
@@ -276,7 +280,7 @@ func (h *Handlers) listAudit(c *gin.Context) {
 		h.fail(c, err)
 		return
 	}
-	if action, given := params["action"]; given && !slices.Contains(models.AuditActions(), action) {
+	if action := params["action"]; action != "" && !slices.Contains(models.AuditActions(), action) {
 		h.fail(c, models.Invalid("action", "must be one of "+strings.Join(models.AuditActions(), ", ")))
 		return
 	}
