@@ -152,7 +152,7 @@ func TestLockTakenOverWithoutRedisKeepsItsHolder(t *testing.T) {
 // can say whether Redis still has it. A sign-in tells that its session was begun without Redis.
 func TestRepeatedAcquireAndSignInWithoutRedis(t *testing.T) {
 	server := servicestest.StartRedis(t)
-	a := startApp(t, map[string]string{"REDIS_URL": "redis://" + server.Addr, "REDIS_TIMEOUT": "300ms"})
+	a := startApp(t, map[string]string{"REDIS_URL": "redis://" + server.Addr, "REDIS_TIMEOUT": "1s"})
 	user := a.signIn(t, "alice@example.com")
 	type answer struct {
 		LockToken string

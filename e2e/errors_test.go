@@ -54,6 +54,9 @@ func TestWhichErrorWhen(t *testing.T) {
 			}
 		})
 	}
+	// What is empty filters nothing.
+	w.alice.call(t, "GET /processes?status=&q=&cursor=", nil).is(t, 200)
+	w.admin.call(t, "GET /audit?action=&cursor=", nil).is(t, 200)
 	// None of it has changed anything.
 	for _, id := range []string{"4", "5", "6"} {
 		w.alice.call(t, "GET /processes/"+id, nil).is(t, 200).with(t, "version", 1)

@@ -101,12 +101,17 @@ type lockList struct {
 //	@Security	Bearer
 //	@Router		/processes/{id}/lock [post]
 func (h *Handlers) lockProcess(c *gin.Context) {
-	opt, err := lockOptions(c)
+	body, err := decodeOptional[lockBody](c)
 	if err != nil {
 		h.fail(c, err)
 		return
 	}
 	id, err := pathID(c)
+	if err != nil {
+		h.fail(c, err)
+		return
+	}
+	opt, err := lockOptions(c, body)
 	if err != nil {
 		h.fail(c, err)
 		return
@@ -122,7 +127,7 @@ func (h *Handlers) lockProcess(c *gin.Context) {
 		return
 	}
 	if lock.Degraded {
-		lock.Fence = nil // a repeated acquire: Redis made the grant, but cannot be asked whether it stands
+		lock.Fence = nil // by contract; a repeated acquire may know one, which extend and status tell
 	}
 	c.JSON(http.StatusCreated, lockAnswer{
 		LockToken: lock.Token, ExpiresIn: seconds(lock.TTL), ExpiresAt: lock.ExpiresAt, Fence: lock.Fence,
@@ -130,11 +135,7 @@ func (h *Handlers) lockProcess(c *gin.Context) {
 	})
 }
 
-func lockOptions(c *gin.Context) (services.ProcessLockOptions, error) {
-	body, err := decodeOptional[lockBody](c)
-	if err != nil {
-		return services.ProcessLockOptions{}, err
-	}
+func lockOptions(c *gin.Context, body lockBody) (services.ProcessLockOptions, error) {
 	ttl, err := ttlOf(body.TTL)
 	if err != nil {
 		return services.ProcessLockOptions{}, err

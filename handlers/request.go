@@ -51,16 +51,17 @@ func decodeBody[T any](c *gin.Context, optional bool) (T, error) {
 		return into, err
 	}
 	var fields map[string]json.RawMessage
+	var notObject error
 	var syntax *json.SyntaxError
 	if raw != nil {
-		if err = json.Unmarshal(raw, &fields); errors.As(err, &syntax) {
+		if notObject = json.Unmarshal(raw, &fields); errors.As(notObject, &syntax) {
 			return into, badRequest("The body is not one JSON document.")
 		}
 	}
 	if _, err := query(c); err != nil || raw == nil {
 		return into, err
 	}
-	if err != nil || fields == nil {
+	if notObject != nil || fields == nil {
 		return into, models.Invalid("body", "must be a JSON object")
 	}
 	if errs := checkFields(fields, reflect.TypeFor[T]()); errs != nil {
@@ -77,8 +78,8 @@ func decodeBody[T any](c *gin.Context, optional bool) (T, error) {
 
 func readBody(c *gin.Context, optional bool) ([]byte, error) {
 	tooLarge := &requestError{problemFor("content-too-large", "The body is larger than 1 MiB.")}
-	if c.Request.ContentLength > maxBody { // also if the client waits to be told to send it
-		return nil, tooLarge
+	if c.Request.ContentLength > maxBody && strings.EqualFold(c.GetHeader("Expect"), "100-continue") {
+		return nil, tooLarge // without being sent; who sends it anyway reads the answer only afterwards
 	}
 	c.Request.Body = http.MaxBytesReader(c.Writer, c.Request.Body, maxBody)
 	raw, err := io.ReadAll(c.Request.Body)
@@ -90,12 +91,12 @@ func readBody(c *gin.Context, optional bool) ([]byte, error) {
 		return nil, badRequest("The body could not be read.")
 	case len(bytes.TrimSpace(raw)) == 0 && optional:
 		return nil, nil
-	case len(raw) == 0 && c.GetHeader("Content-Type") == "":
-		return nil, badRequest("The body is empty; send a JSON object.")
 	}
-	kind, params, err := mime.ParseMediaType(c.GetHeader("Content-Type"))
-	if charset := params["charset"]; err != nil || kind != "application/json" || (charset != "" && !strings.EqualFold(charset, "utf-8")) {
-		return nil, &requestError{problemFor("unsupported-media-type", "Send the body as Content-Type: application/json, in UTF-8.")}
+	if len(raw) > 0 || c.GetHeader("Content-Type") != "" {
+		kind, params, err := mime.ParseMediaType(c.GetHeader("Content-Type"))
+		if charset := params["charset"]; err != nil || kind != "application/json" || (charset != "" && !strings.EqualFold(charset, "utf-8")) {
+			return nil, &requestError{problemFor("unsupported-media-type", "Send the body as Content-Type: application/json, in UTF-8.")}
+		}
 	}
 	switch {
 	case len(raw) == 0:
@@ -250,10 +251,14 @@ func waitOf(c *gin.Context, fallback time.Duration) time.Duration {
 		if !strings.EqualFold(strings.TrimSpace(name), "wait") {
 			continue
 		}
-		seconds, err := strconv.ParseUint(strings.Trim(strings.TrimSpace(value), `"`), 10, 32)
-		if err != nil && !errors.Is(err, strconv.ErrRange) { // out of range is the largest number
+		digits := strings.TrimSpace(value)
+		if quoted, err := strconv.Unquote(digits); err == nil {
+			digits = quoted
+		}
+		if digits == "" || strings.Trim(digits, "0123456789") != "" {
 			return fallback
 		}
+		seconds, _ := strconv.ParseUint(digits, 10, 32) // out of range is the largest number
 		wait := min(time.Duration(seconds)*time.Second, maxWait)
 		c.Header("Preference-Applied", fmt.Sprintf("wait=%d", int(wait.Seconds())))
 		return wait

@@ -96,7 +96,7 @@ func TestDecode(t *testing.T) {
 
 // A client that asks before it sends the body is not told to send one that is too large.
 func TestDecodeRefusesWhatIsTooLargeUnread(t *testing.T) {
-	c, _ := requestWith(http.MethodPost, "")
+	c, _ := requestWith(http.MethodPost, "", "Expect", "100-continue")
 	c.Request.ContentLength, c.Request.Body = maxBody+1, io.NopCloser(iotest.ErrReader(errors.New("read")))
 	if _, err := decode[struct{}](c); err == nil || problemOf(err).Name != "content-too-large" {
 		t.Errorf("got %v", err)
@@ -125,20 +125,26 @@ func TestWaitOf(t *testing.T) {
 		wait    time.Duration
 		applied string
 	}{
-		"":                          {7 * time.Second, ""},
-		"wait=3":                    {3 * time.Second, "wait=3"},
-		"Wait = 3":                  {3 * time.Second, "wait=3"},
-		`wait="4"`:                  {4 * time.Second, "wait=4"},
-		"respond-async, wait=0":     {0, "wait=0"},
-		"wait=31":                   {30 * time.Second, "wait=30"},
-		"wait=-1":                   {7 * time.Second, ""},
-		"wait=x":                    {7 * time.Second, ""},
-		"wait":                      {7 * time.Second, ""},
-		"waiting=3":                 {7 * time.Second, ""},
-		"wait=99999999999999999999": {30 * time.Second, "wait=30"},
-		"wait=4294967296":           {30 * time.Second, "wait=30"},
-		"wait=4; foo=bar":           {4 * time.Second, "wait=4"},
-		"foo=5; wait=4, wait=2;a":   {2 * time.Second, "wait=2"},
+		"":                           {7 * time.Second, ""},
+		"wait=3":                     {3 * time.Second, "wait=3"},
+		"Wait = 3":                   {3 * time.Second, "wait=3"},
+		`wait="4"`:                   {4 * time.Second, "wait=4"},
+		"respond-async, wait=0":      {0, "wait=0"},
+		"wait=31":                    {30 * time.Second, "wait=30"},
+		"wait=-1":                    {7 * time.Second, ""},
+		"wait=x":                     {7 * time.Second, ""},
+		"wait":                       {7 * time.Second, ""},
+		"waiting=3":                  {7 * time.Second, ""},
+		"wait=99999999999999999999":  {30 * time.Second, "wait=30"},
+		"wait=4294967296":            {30 * time.Second, "wait=30"},
+		"wait=99999999999999999999x": {7 * time.Second, ""},
+		"wait=4294967296abc":         {7 * time.Second, ""},
+		`wait="5`:                    {7 * time.Second, ""},
+		`wait="5;x"`:                 {7 * time.Second, ""},
+		"wait=+5":                    {7 * time.Second, ""},
+		"wait=":                      {7 * time.Second, ""},
+		"wait=4; foo=bar":            {4 * time.Second, "wait=4"},
+		"foo=5; wait=4, wait=2;a":    {2 * time.Second, "wait=2"},
 	} {
 		c, w := requestWith(http.MethodPost, "", "Prefer", prefer)
 		if got := waitOf(c, 7*time.Second); got != want.wait || w.Header().Get("Preference-Applied") != want.applied {

@@ -190,15 +190,16 @@ func (h *Handlers) pathUser(c *gin.Context) (models.User, error) {
 //	@Router		/users/{id} [patch]
 func (h *Handlers) changeUser(c *gin.Context) {
 	body, err := decode[patchUserBody](c)
-	if err == nil {
-		err = checkUserPatch(body)
-	}
 	if err != nil {
 		h.fail(c, err)
 		return
 	}
 	id, err := pathID(c)
 	if err != nil {
+		h.fail(c, err)
+		return
+	}
+	if err := checkUserPatch(body); err != nil {
 		h.fail(c, err)
 		return
 	}

@@ -22,16 +22,34 @@ func queueUp(t *testing.T, l *Locker, req LockRequest) *attempt {
 	return waiter
 }
 
+// patientLocker is a Locker that waits for a busy machine.
+func patientLocker(t *testing.T, server *servicestest.RedisServer) *Locker {
+	t.Helper()
+	return NewLocker(redisAt(t, server.Addr, RedisOptions{Timeout: 5 * time.Second}), nil)
+}
+
+// heard makes the instance's last beat in the shard of r so long ago.
+func heard(t *testing.T, server *servicestest.RedisServer, l *Locker, ago time.Duration) {
+	t.Helper()
+	const beat = `local t = redis.call('TIME')
+		return redis.call('ZADD', KEYS[1], 'XX', 'CH', math.floor(t[1] * 1000 + t[2] / 1000) - ARGV[2], ARGV[1])`
+	instances := strings.TrimSuffix(l.keys.of("r")[2], "locks") + "instances"
+	if n := server.Do("EVAL", beat, "1", instances, l.instance, milliseconds(ago)); n != "1" {
+		t.Fatalf("no beat changed: %s", n)
+	}
+}
+
 // A lock whose lease has ended is for the head of its queue, although for a moment
 // nobody has it.
 func TestLockNewcomerDoesNotOvertakeAtTheEndOfALease(t *testing.T) {
 	server := servicestest.StartRedis(t)
-	holder, waiting, newcomer := openLockerAt(t, server.Addr), openLockerAt(t, server.Addr), openLockerAt(t, server.Addr)
-	if _, err := holder.TryAcquire(t.Context(), LockRequest{Resource: "r", TTL: 100 * time.Millisecond}); err != nil {
+	holder, waiting, newcomer := patientLocker(t, server), patientLocker(t, server), patientLocker(t, server)
+	if _, err := holder.TryAcquire(t.Context(), LockRequest{Resource: "r"}); err != nil {
 		t.Fatal(err)
 	}
 	queueUp(t, waiting, LockRequest{Resource: "r"})
-	servicestest.Eventually(t, time.Second, func() bool { return server.Do("EXISTS", holder.keys.of("r")[0]) == "0" }, "the lease does not end")
+	heard(t, server, waiting, -time.Minute)  // alive, however long the next line takes
+	server.Do("DEL", holder.keys.of("r")[0]) // as at its end
 	if lock, err := newcomer.TryAcquire(t.Context(), LockRequest{Resource: "r"}); !errors.Is(err, models.ErrNotAcquired) {
 		t.Errorf("a newcomer overtook the queue: %+v, %v", lock, err)
 	}
@@ -42,17 +60,13 @@ func TestLockNewcomerDoesNotOvertakeAtTheEndOfALease(t *testing.T) {
 // more when it gives it back.
 func TestLockSilentWaiterThatAsksLeavesTheQueue(t *testing.T) {
 	server := servicestest.StartRedis(t)
-	holder, silent := openLockerAt(t, server.Addr), openLockerAt(t, server.Addr)
+	holder, silent := patientLocker(t, server), patientLocker(t, server)
 	held, err := holder.TryAcquire(t.Context(), LockRequest{Resource: "r"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	waiter := queueUp(t, silent, LockRequest{Resource: "r"})
-	const forASecond = `local t = redis.call('TIME')
-		return redis.call('ZADD', KEYS[1], 'XX', 'CH', math.floor(t[1] * 1000 + t[2] / 1000) - 1000, ARGV[1])`
-	if n := server.Do("EVAL", forASecond, "1", strings.TrimSuffix(silent.keys.of("r")[2], "locks")+"instances", silent.instance); n != "1" {
-		t.Fatalf("not made silent: %s", n)
-	}
+	heard(t, server, silent, time.Second)
 	if _, err := holder.Release(t.Context(), held.LockClaim); err != nil {
 		t.Fatal(err)
 	}
@@ -67,5 +81,37 @@ func TestLockSilentWaiterThatAsksLeavesTheQueue(t *testing.T) {
 	}
 	if s, err := holder.Status(t.Context(), "r"); err != nil || s.Held {
 		t.Errorf("held by nobody: %+v, %v", s, err)
+	}
+}
+
+// A release can meet a lease whose key has gone and whose entry in the index has a
+// moment to go. What a beat makes of that entry later must not bring the lock back.
+func TestLockReleasedBetweenTheEndsOfItsKeyAndItsEntry(t *testing.T) {
+	server := servicestest.StartRedis(t)
+	granter, other := patientLocker(t, server), patientLocker(t, server)
+	lock, err := granter.TryAcquire(t.Context(), LockRequest{Resource: "r"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys := granter.keys.of("r")
+	const ends = `redis.call('DEL', KEYS[1])
+		local t = redis.call('TIME')
+		return redis.call('ZADD', KEYS[2], 'XX', 'CH', math.floor(t[1] * 1000 + t[2] / 1000) + 90, redis.call('ZRANGE', KEYS[2], 0, 0)[1])`
+	if n := server.Do("EVAL", ends, "2", keys[0], keys[2]); n != "1" {
+		t.Fatalf("no entry changed: %s", n)
+	}
+	if _, err := other.Release(t.Context(), lock.LockClaim); !errors.Is(err, models.ErrNotHeld) {
+		t.Fatalf("released a lock that Redis had let go: %v", err)
+	}
+	servicestest.Eventually(t, 5*time.Second, func() bool {
+		_, _, _, err := other.beat(t.Context(), shardOf("r"), nil)
+		return err == nil && server.Do("ZCARD", keys[2]) == "0"
+	}, "the entry stays")
+	known, ok := granter.table.find(lock.LockClaim)
+	if !ok {
+		t.Fatal("the granter does not know its grant any more")
+	}
+	if stands, err := granter.claim(t.Context(), known); err != nil || stands {
+		t.Errorf("brought back after its release: %t, %v", stands, err)
 	}
 }

@@ -72,14 +72,14 @@ func TestLockTakenAfterAReleaseInTheSameOutage(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			server := servicestest.StartRedis(t)
-			redis := redisAt(t, server.Addr, RedisOptions{Timeout: 300 * time.Millisecond})
+			redis := redisAt(t, server.Addr, RedisOptions{Timeout: time.Second})
 			l := NewLocker(redis, &LockerOptions{OnRedisDown: models.OnRedisDownOpen, Logger: slog.New(slog.DiscardHandler)})
 			first, err := l.TryAcquire(t.Context(), LockRequest{Resource: "r"})
 			if err != nil || first.Degraded {
 				t.Fatalf("%+v, %v", first, err)
 			}
 			server.Freeze()
-			servicestest.Eventually(t, 3*time.Second, func() bool { return !redis.Available() }, "Redis still counts as available")
+			servicestest.Eventually(t, 5*time.Second, func() bool { return !redis.Available() }, "Redis still counts as available")
 			if err := end(l, first); err != nil {
 				t.Fatal(err)
 			}

@@ -29,6 +29,9 @@ func (l *RateLimiter) Close(ctx context.Context) error {
 	l.closed = true
 	l.mu.Unlock()
 	err := l.giveBack(ctx)
+	if errors.Is(err, models.ErrUnavailable) && ctx.Err() == nil {
+		err = nil // without Redis nothing can be given back
+	}
 	done := make(chan struct{})
 	go func() {
 		l.tasks.Wait()
@@ -37,12 +40,11 @@ func (l *RateLimiter) Close(ctx context.Context) error {
 	select {
 	case <-done:
 	case <-ctx.Done():
-		err = errors.Join(err, fmt.Errorf("close rate limiter: %w", ctx.Err()))
 	}
-	if !errors.Is(err, models.ErrUnavailable) {
-		return err
+	if ctx.Err() != nil {
+		return errors.Join(err, fmt.Errorf("close rate limiter: %w", ctx.Err()))
 	}
-	return nil
+	return err
 }
 
 // giveBack returns the blocks, some at a time. It stops at the first error: when Redis

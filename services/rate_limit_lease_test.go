@@ -277,18 +277,18 @@ func TestRateLimitLeaseBookIsBounded(t *testing.T) {
 	now := int64(0)
 	book := newLeaseBook(most, func() int64 { return now })
 	policy := leasedPolicy(100, 5, time.Minute)
-	ask := func(i int) (placedKey, *ask) {
+	askFor := func(i int) (placedKey, *ask) {
 		a := newAsk(models.Hit{Policy: policy, Key: fmt.Sprint(i)})
 		return placedKey{a.name.key, a.name}, &a
 	}
-	underWay, first := ask(0)
+	underWay, first := askFor(0)
 	call, mine, units, owed := book.begin(underWay, first)
 	if !mine || units == 0 || len(owed) != 0 {
 		t.Fatal("not the first to ask")
 	}
 	for i := 1; i <= 50*most; i++ {
 		now++
-		key, a := ask(i)
+		key, a := askFor(i)
 		call, _, units, owed := book.begin(key, a)
 		if _, err := book.end(key, a, call, leaseReply{units: units}, block{id: int64(i), units: units, until: now + maxLease}, owed); err != nil {
 			t.Fatal(err)

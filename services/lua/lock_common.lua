@@ -200,7 +200,9 @@ end
 -- grant of this id. They alone are in the index then: what ends a lock takes it out. Somebody may have taken one already.
 local function lapse(most, id)
   local key, queue = KEYS[1], KEYS[2]
-  local until_then = id and now + 100 or now -- a lock can go this much before its score: Redis was held up between its two clocks
+  -- A lock goes before its score when Redis was held up between the moment from which PX counts, the script's start, and
+  -- TIME: by up to 100 ms that is allowed for. A longer pause there would leave the grant to be claimed.
+  local until_then = id and now + 100 or now
   for _, grant in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', until_then, 'LIMIT', 0, most)) do
     if not id or id == id_of(grant) then
       look_at(resource_of(grant))
