@@ -202,7 +202,7 @@ func (l *Locker) beatShards(ctx context.Context, awaited map[int][]string, held 
 			ends[shard] = end
 			news[shard] = shardNews{heard: true, epoch: epoch, held: held[shard], signs: lockSigns{forced, lost}}
 			l.table.heardEpoch(shard, epoch)
-			if len(awaited[shard]) > 0 && len(l.table.forgotten(time.Now(), shard, epoch)) == 0 && l.waiters.newEpoch(shard, epoch) {
+			if len(awaited[shard]) > 0 && len(l.table.forgotten(time.Now(), map[int]string{shard: epoch})[shard]) == 0 && l.waiters.newEpoch(shard, epoch) {
 				l.waiters.wakeAll(shard) // they queue anew, behind the holders
 			}
 			return nil
@@ -215,13 +215,21 @@ func (l *Locker) beatShards(ctx context.Context, awaited map[int][]string, held 
 // follow does what the beats' answers call for: it claims the locks that the server
 // has forgotten, and looks after leases until it has seen all of a shard.
 func (l *Locker) follow(ctx context.Context, news [lockShards]shardNews, seen *[lockShards]lockSigns) {
-	var group errgroup.Group
+	epochs := map[int]string{}
 	for shard, now := range news {
-		if !now.heard {
-			continue
+		if now.heard {
+			epochs[shard] = now.epoch
 		}
+	}
+	if len(epochs) == 0 {
+		return
+	}
+	forgotten := l.table.forgotten(time.Now(), epochs)
+	var group errgroup.Group
+	for shard := range epochs {
+		now := news[shard]
 		group.Go(func() error {
-			for _, known := range l.table.forgotten(time.Now(), shard, now.epoch) {
+			for _, known := range forgotten[shard] {
 				_, _ = l.claim(WithRedisBudget(ctx), known)
 			}
 			if now.held && now.signs != seen[shard] && l.lookAfter(ctx, shard) == nil {

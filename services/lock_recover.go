@@ -22,10 +22,8 @@ func (l *Locker) catchUp(ctx context.Context) {
 		return
 	}
 	l.settle(WithRedisBudget(ctx))
-	for _, known := range l.table.alive() {
-		if known.lock.Degraded { // granted or extended without Redis
-			_, _ = l.claim(WithRedisBudget(ctx), known) // or at the next beats
-		}
+	for _, known := range l.table.degraded() {
+		_, _ = l.claim(WithRedisBudget(ctx), known) // or at the next beats
 	}
 }
 
@@ -101,12 +99,21 @@ func (l *Locker) claimAgain(ctx context.Context, claim LockClaim, got lockReply)
 
 // alive are the grants that this instance made or took over and that have not ended.
 func (t *lockTable) alive() []localLock {
+	return t.living(func(*localLock) bool { return true })
+}
+
+// degraded are those of alive that were granted or extended without Redis.
+func (t *lockTable) degraded() []localLock {
+	return t.living(func(l *localLock) bool { return l.lock.Degraded })
+}
+
+func (t *lockTable) living(which func(*localLock) bool) []localLock {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := time.Now()
 	var live []localLock
 	for resource := range t.locks {
-		if l := t.live(now, resource); l != nil {
+		if l := t.live(now, resource); l != nil && which(l) {
 			live = append(live, *l)
 		}
 	}

@@ -351,16 +351,16 @@ func (t *lockTable) shards(now time.Time) (held [lockShards]bool) {
 	return held
 }
 
-// forgotten are the locks of a shard that Redis granted in another epoch than the
-// one it is in now. After a server has forgotten, those taken since are of the new
-// epoch, those from before of the old one.
-func (t *lockTable) forgotten(now time.Time, shard int, epoch string) (lost []localLock) {
+// forgotten are the locks that Redis granted in another epoch than the one their shard
+// is in now, of the shards in epochs. After a server has forgotten, those taken since
+// are of the new epoch, those from before of the old one.
+func (t *lockTable) forgotten(now time.Time, epochs map[int]string) (lost [lockShards][]localLock) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for resource := range t.locks {
-		l := t.live(now, resource)
-		if l != nil && l.epoch != "" && l.epoch != epoch && shardOf(resource) == shard {
-			lost = append(lost, *l)
+	for resource, l := range t.locks {
+		shard := shardOf(resource)
+		if epoch, heard := epochs[shard]; heard && l.epoch != "" && l.epoch != epoch && t.live(now, resource) != nil {
+			lost[shard] = append(lost[shard], *l)
 		}
 	}
 	return lost
