@@ -60,6 +60,7 @@ type RateLimiter struct {
 	owed     *owedBook
 	metrics  *limitMetrics
 	scripts  limitScripts
+	each     *bundler // decides single hits, with others that come at the same time
 	policies atomic.Pointer[PolicySet]
 
 	mu     sync.Mutex
@@ -67,7 +68,7 @@ type RateLimiter struct {
 	tasks  sync.WaitGroup
 }
 
-type limitScripts struct{ take, takeLog, refund, account, lease *rueidis.Lua }
+type limitScripts struct{ take, refund, account, lease *rueidis.Lua }
 
 // NewRateLimiter returns a limiter that asks redis. Close it before redis if a
 // policy has a Lease.
@@ -84,9 +85,12 @@ func NewRateLimiter(redis *Redis, opt RateLimiterOptions) *RateLimiter {
 		leases:  newLeaseBook(maxKeys, table.now),
 		owed:    newOwedBook(maxKeys),
 		metrics: newLimitMetrics(opt.Metrics),
+		each: &bundler{
+			redis: redis, script: rueidis.NewLuaScript(luaSource("rate_limit_take_each")),
+			args: takeArgs, replies: takeReplies,
+		},
 		scripts: limitScripts{
 			take:    rueidis.NewLuaScript(luaSource("rate_limit_take")),
-			takeLog: rueidis.NewLuaScript(luaSource("rate_limit_take_log")),
 			refund:  rueidis.NewLuaScript(luaSource("rate_limit_refund")),
 			account: rueidis.NewLuaScript(luaSource("rate_limit_account")),
 			lease:   rueidis.NewLuaScript(luaSource("rate_limit_lease")),

@@ -8,8 +8,8 @@ import (
 
 // This file holds the two algorithms as pure functions of a clock in
 // microseconds. They decide when Redis is away, and mirror
-// lua/rate_limit_take.lua step by step (lua/rate_limit_take_log.lua is its
-// shortcut for a single sliding log).
+// lua/rate_limit_take.lua step by step (lua/rate_limit_take_each.lua is its
+// shortcut for single hits).
 
 // maxCost is more than any policy admits; higher costs are the same refusal.
 const maxCost = 1_000_001

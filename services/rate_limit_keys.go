@@ -8,8 +8,6 @@ import (
 	"strconv"
 	"sync/atomic"
 
-	"github.com/redis/rueidis"
-
 	"gatehouse/models"
 )
 
@@ -19,7 +17,7 @@ const (
 	maxCallID = 1_000_000_000_000_000 - 1
 	// maxKeyLength is how much of a key is stored as it is.
 	maxKeyLength = 64
-	takeArgs     = 5 // for each hit
+	takeArgs     = 5 // for each hit, of both take scripts
 	takeReplies  = 5 // for each hit
 )
 
@@ -148,15 +146,11 @@ func (l *RateLimiter) run(ctx context.Context, tag string, asks []ask, id int64)
 	if id != 0 {
 		name = strconv.FormatInt(id, 10)
 	}
-	if len(asks) == 1 && asks[0].rule.burst == 0 {
+	if len(asks) == 1 {
 		a := &asks[0]
-		args := make([]string, 3, 4)
-		args[0], args[1], args[2] = name, strconv.FormatInt(a.rule.limit, 10), strconv.FormatInt(a.rule.window, 10)
-		if a.cost != 1 {
-			args = append(args, strconv.FormatInt(a.cost, 10))
-		}
-		msg, err := l.redis.Exec(ctx, l.scripts.takeLog, []string{l.redisKey(tag, a)}, args)
-		return l.verdicts(msg, err, 1)
+		reply, err := l.each.exec(ctx, l.redisKey(tag, a), name, strconv.FormatInt(a.rule.burst, 10),
+			strconv.FormatInt(a.rule.limit, 10), strconv.FormatInt(a.rule.window, 10), strconv.FormatInt(a.cost, 10))
+		return l.verdicts(reply, err, 1)
 	}
 	keys := make([]string, len(asks))
 	args := make([]string, 1, 1+takeArgs*len(asks))
@@ -172,17 +166,20 @@ func (l *RateLimiter) run(ctx context.Context, tag string, asks []ask, id int64)
 			strconv.FormatInt(a.rule.window, 10), strconv.FormatInt(a.cost, 10), shadow)
 	}
 	msg, err := l.redis.Exec(ctx, l.scripts.take, keys, args)
-	return l.verdicts(msg, err, len(asks))
-}
-
-// verdicts reads the reply of a take script about n hits.
-func (l *RateLimiter) verdicts(msg rueidis.RedisMessage, err error, n int) ([]verdict, error) {
 	if err != nil {
 		return nil, fmt.Errorf("rate limit: %w", err)
 	}
 	reply, err := msg.AsIntSlice()
-	if err != nil || len(reply) != takeReplies*n {
-		l.log.Error("the rate limit script answered something else", "numbers", len(reply), "error", err)
+	return l.verdicts(reply, err, len(asks))
+}
+
+// verdicts reads the reply of a take script about n hits.
+func (l *RateLimiter) verdicts(reply []int64, err error, n int) ([]verdict, error) {
+	if err != nil {
+		return nil, fmt.Errorf("rate limit: %w", err)
+	}
+	if len(reply) != takeReplies*n || reply[0] < 0 {
+		l.log.Error("the rate limit script answered something else", "reply", reply)
 		return nil, fmt.Errorf("rate limit: %w", models.ErrUnavailable)
 	}
 	verdicts := make([]verdict, n)

@@ -42,15 +42,24 @@ var errNotSent = fmt.Errorf("redis: %w", models.ErrUnavailable)
 // command may have been executed all the same, so it must be safe to repeat. A ctx
 // without a deadline that is cancelled meanwhile ends the call not before Timeout.
 func (r *Redis) Do(ctx context.Context, fn func(context.Context, rueidis.Client) rueidis.RedisResult) (rueidis.RedisMessage, error) {
-	return r.doOn(ctx, r.client.Load(), fn)
+	return doOn(ctx, r, r.client.Load(), messageOf(fn))
 }
+
+func messageOf(fn func(context.Context, rueidis.Client) rueidis.RedisResult) call[rueidis.RedisMessage] {
+	return func(ctx context.Context, client rueidis.Client) (rueidis.RedisMessage, error) {
+		return fn(ctx, client).ToMessage()
+	}
+}
+
+// call asks Redis once. Its error is rueidis's, or that of ctx.
+type call[T any] func(context.Context, rueidis.Client) (T, error)
 
 // doOn is Do on connections of their own; a nil client is one that is not
 // connected yet.
-func (r *Redis) doOn(ctx context.Context, client *rueidis.Client, fn func(context.Context, rueidis.Client) rueidis.RedisResult) (rueidis.RedisMessage, error) {
+func doOn[T any](ctx context.Context, r *Redis, client *rueidis.Client, fn call[T]) (none T, _ error) {
 	if r.opt.Disabled || client == nil || (!r.breaker.IsClosed() && !recovering(ctx)) {
 		r.calls.skipped.Inc()
-		return rueidis.RedisMessage{}, errNotSent
+		return none, errNotSent
 	}
 	allowed := r.opt.Timeout
 	spending, limited := ctx.Value(budgetKey{}).(*budget)
@@ -58,15 +67,15 @@ func (r *Redis) doOn(ctx context.Context, client *rueidis.Client, fn func(contex
 		allowed -= time.Duration(spending.spent.Load())
 		if allowed <= 0 {
 			r.calls.skipped.Inc()
-			return rueidis.RedisMessage{}, fmt.Errorf("the request's budget is spent: %w", errNotSent)
+			return none, fmt.Errorf("the request's budget is spent: %w", errNotSent)
 		}
 	}
 	start := time.Now()
-	msg, err := r.send(ctx, client, allowed, fn)
+	reply, err := send(ctx, r, client, allowed, fn)
 	if limited {
 		spending.spent.Add(int64(time.Since(start)))
 	}
-	return msg, r.judge(ctx, err, allowed)
+	return reply, r.judge(ctx, err, allowed)
 }
 
 // Exec runs a script through the door. All keys share one hash tag.
@@ -81,53 +90,57 @@ var errInFlight = errors.New("too many calls in flight")
 // send runs fn within allowed. While the connection is up, rueidis keeps to ctx by
 // itself; else the call may have to be left behind while it dials. A call that is
 // alone takes the lane.
-func (r *Redis) send(ctx context.Context, client *rueidis.Client, allowed time.Duration,
-	fn func(context.Context, rueidis.Client) rueidis.RedisResult,
-) (rueidis.RedisMessage, error) {
+func send[T any](ctx context.Context, r *Redis, client *rueidis.Client, allowed time.Duration, fn call[T]) (none T, _ error) {
 	if client != r.client.Load() {
-		return r.race(ctx, *client, allowed, fn)
+		return race(ctx, r, *client, allowed, fn)
 	}
 	lost := r.live.lost.Load()
 	if !r.live.now() {
-		msg, err := r.race(ctx, *client, allowed, func(ctx context.Context, c rueidis.Client) rueidis.RedisResult {
-			return r.onShared(ctx, c, fn)
+		reply, err := race(ctx, r, *client, allowed, func(ctx context.Context, c rueidis.Client) (T, error) {
+			return onShared(ctx, r, c, fn)
 		})
-		if _, replied := rueidis.IsRedisErr(err); (err == nil || replied) && (*client).Mode() != rueidis.ClientModeCluster {
+		if answered(err) && (*client).Mode() != rueidis.ClientModeCluster {
 			r.lane.distrust() // what took the connection may have taken the lane's
 			r.live.served(lost)
 		}
-		return msg, err
+		return reply, err
 	}
 	if err := ctx.Err(); err != nil {
-		return rueidis.RedisMessage{}, err
+		return none, err
 	}
-	var call context.Context
-	if _, limited := ctx.Deadline(); limited || allowed < r.opt.Timeout-r.deadlines.grain {
+	var limited context.Context
+	if _, has := ctx.Deadline(); has || allowed < r.opt.Timeout-r.deadlines.grain {
 		var cancel context.CancelFunc
-		call, cancel = context.WithTimeout(ctx, allowed)
+		limited, cancel = context.WithTimeout(ctx, allowed)
 		defer cancel()
 	} else {
-		call = r.deadlines.under(ctx, time.Now())
+		limited = r.deadlines.under(ctx, time.Now())
 	}
-	if err := r.place(call); err != nil {
-		return rueidis.RedisMessage{}, err
+	if err := r.place(limited); err != nil {
+		return none, err
 	}
 	defer func() { <-r.inFlight }()
 	if len(r.inFlight) == 1 {
 		if alone := r.lane.take(); alone != nil {
 			defer r.lane.free()
-			return fn(call, alone).ToMessage()
+			return fn(limited, alone)
 		}
 	}
-	return r.onShared(call, *client, fn).ToMessage()
+	return onShared(limited, r, *client, fn)
+}
+
+// answered reports whether Redis replied, be it with an error.
+func answered(err error) bool {
+	_, replied := rueidis.IsRedisErr(err)
+	return err == nil || replied || rueidis.IsRedisNil(err)
 }
 
 // onShared runs fn on the connection that all calls share.
-func (r *Redis) onShared(ctx context.Context, client rueidis.Client, fn func(context.Context, rueidis.Client) rueidis.RedisResult) rueidis.RedisResult {
+func onShared[T any](ctx context.Context, r *Redis, client rueidis.Client, fn call[T]) (T, error) {
 	before := r.lane.left.Load()
-	result := fn(ctx, client)
-	r.lane.followed(before, result.NonRedisError())
-	return result
+	reply, err := fn(ctx, client)
+	r.lane.followed(before, answered(err))
+	return reply, err
 }
 
 // letOthersWrite lets the calls that are about to be sent join the next write, when
@@ -155,29 +168,27 @@ func (r *Redis) place(ctx context.Context) error {
 }
 
 // race runs fn against the deadline, and leaves it behind when that passes.
-func (r *Redis) race(ctx context.Context, client rueidis.Client, allowed time.Duration,
-	fn func(context.Context, rueidis.Client) rueidis.RedisResult,
-) (rueidis.RedisMessage, error) {
+func race[T any](ctx context.Context, r *Redis, client rueidis.Client, allowed time.Duration, fn call[T]) (none T, _ error) {
 	ctx, cancel := context.WithTimeout(ctx, allowed)
 	defer cancel()
 	if err := r.place(ctx); err != nil {
-		return rueidis.RedisMessage{}, err
+		return none, err
 	}
-	type reply struct {
-		msg rueidis.RedisMessage
-		err error
+	type outcome struct {
+		reply T
+		err   error
 	}
-	done := make(chan reply, 1)
+	done := make(chan outcome, 1)
 	go func() {
 		defer func() { <-r.inFlight }()
-		msg, err := fn(ctx, client).ToMessage()
-		done <- reply{msg, err}
+		reply, err := fn(ctx, client)
+		done <- outcome{reply, err}
 	}()
 	select {
 	case got := <-done:
-		return got.msg, got.err
+		return got.reply, got.err
 	case <-ctx.Done():
-		return rueidis.RedisMessage{}, ctx.Err()
+		return none, ctx.Err()
 	}
 }
 

@@ -55,10 +55,10 @@ func (l *lane) take() rueidis.Client {
 
 func (l *lane) free() { l.busy.Store(false) }
 
-// followed is told how a call on the shared connection ended, and what left was
-// before it.
-func (l *lane) followed(before uint64, err error) {
-	if err != nil {
+// followed is told whether a call on the shared connection was answered, and what
+// left was before it.
+func (l *lane) followed(before uint64, answered bool) {
+	if !answered {
 		l.left.Add(1)
 	} else if l.answered.Load() != before {
 		l.answered.Store(before)
@@ -71,7 +71,7 @@ func (l *lane) distrust() { l.live.lost.Add(1) }
 
 // keep connects the lane anew if it is not connected, and notices when it no longer
 // serves. It returns when that has come to an end, and not much after ctx.
-func (l *lane) keep(ctx context.Context, ask func(context.Context, rueidis.Client) rueidis.RedisResult) {
+func (l *lane) keep(ctx context.Context, ask call[rueidis.RedisMessage]) {
 	if (l.live.now() && l.used.Swap(false)) || !l.busy.CompareAndSwap(false, true) {
 		return
 	}
@@ -89,7 +89,7 @@ func (l *lane) keep(ctx context.Context, ask func(context.Context, rueidis.Clien
 		client = &connected
 		l.client.Store(client)
 	}
-	if ask(ctx, *client).Error() != nil {
+	if _, err := ask(ctx, *client); err != nil {
 		(*client).Close()
 		l.client.Store(nil)
 		return

@@ -77,12 +77,12 @@ func TestLaneIsClosedWhileAnAbandonedCallMayBeUnderWay(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	server.Freeze()
 	time.AfterFunc(10*time.Millisecond, cancel)
-	result := r.onShared(ctx, shared, func(ctx context.Context, c rueidis.Client) rueidis.RedisResult {
-		return c.Do(ctx, c.B().Incr().Key("abandoned").Build())
+	_, err := onShared(ctx, r, shared, func(ctx context.Context, c rueidis.Client) (int64, error) {
+		return c.Do(ctx, c.B().Incr().Key("abandoned").Build()).AsInt64()
 	})
 	server.Thaw()
-	if !errors.Is(result.Error(), context.Canceled) {
-		t.Fatal(result.Error())
+	if !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
 	}
 	if r.lane.take() != nil {
 		t.Fatal("the lane is open although a call before is not answered")

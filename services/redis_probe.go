@@ -56,7 +56,7 @@ func (r *Redis) probe(ctx context.Context) error {
 		r.client.Store(&connected)
 		client = &connected
 	}
-	if _, err := r.send(ctx, client, r.opt.Timeout, r.whetherItServes); err != nil {
+	if _, err := send(ctx, r, client, r.opt.Timeout, r.whetherItServes); err != nil {
 		return err
 	}
 	if !r.breaker.IsClosed() {
@@ -84,8 +84,8 @@ func (r *Redis) probe(ctx context.Context) error {
 }
 
 // whetherItServes is a write, so that a full or read-only server counts as away.
-func (r *Redis) whetherItServes(ctx context.Context, c rueidis.Client) rueidis.RedisResult {
-	return c.Do(ctx, c.B().Set().Key(r.Key("probe")).Value("1").Px(time.Minute).Build())
+func (r *Redis) whetherItServes(ctx context.Context, c rueidis.Client) (rueidis.RedisMessage, error) {
+	return c.Do(ctx, c.B().Set().Key(r.Key("probe")).Value("1").Px(time.Minute).Build()).ToMessage()
 }
 
 func (r *Redis) recover(ctx context.Context) {

@@ -88,8 +88,8 @@ func (c *SessionCache) get(ctx context.Context, key string) (rueidis.RedisMessag
 			return r.Do(ctx, r.B().Get().Key(key).Build())
 		})
 	}
-	return c.redis.doOn(ctx, c.tracking.client.Load(), func(ctx context.Context, r rueidis.Client) rueidis.RedisResult {
-		return r.DoCache(ctx, r.B().Get().Key(key).Cache(), redisLocalFor)
+	return doOn(ctx, c.redis, c.tracking.client.Load(), func(ctx context.Context, r rueidis.Client) (rueidis.RedisMessage, error) {
+		return r.DoCache(ctx, r.B().Get().Key(key).Cache(), redisLocalFor).ToMessage()
 	})
 }
 

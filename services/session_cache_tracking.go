@@ -87,15 +87,13 @@ func (t *sessionTracking) ping(ctx context.Context) {
 	for address, node := range (*client).Nodes() {
 		// A ping that says which connection answers: it may be another one before
 		// anybody has told us that the last one broke.
-		msg, err := t.redis.race(ctx, node, t.redis.opt.Timeout, func(ctx context.Context, c rueidis.Client) rueidis.RedisResult {
-			return c.Do(ctx, c.B().ClientId().Build())
+		id, err := race(ctx, t.redis, node, t.redis.opt.Timeout, func(ctx context.Context, c rueidis.Client) (int64, error) {
+			return c.Do(ctx, c.B().ClientId().Build()).AsInt64()
 		})
 		if err != nil {
 			return
 		}
-		if ids[address], err = msg.AsInt64(); err != nil {
-			return
-		}
+		ids[address] = id
 	}
 	switch {
 	case !maps.Equal(ids, t.ids):

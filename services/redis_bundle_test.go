@@ -1,0 +1,167 @@
+package services
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"gatehouse/models"
+	"gatehouse/services/servicestest"
+)
+
+// counting adds to a counter and answers its value and how many were in the bundle.
+func counting(r *Redis) *bundler {
+	return &bundler{redis: r, args: 1, replies: 2, script: rueidis.NewLuaScript(`
+local reply = {}
+for i = 1, #KEYS do
+  reply[2 * i - 1] = ARGV[i] == '' and 0 or redis.call('INCRBY', KEYS[i], ARGV[i])
+  reply[2 * i] = #KEYS
+end
+return reply`)}
+}
+
+// hold keeps what comes from now on together until release.
+func (b *bundler) hold() (release func()) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.underway = bundlesUnderway
+	return func() {
+		for range bundlesUnderway {
+			b.landed()
+		}
+	}
+}
+
+func (b *bundler) waiting() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.next == nil {
+		return 0
+	}
+	return len(b.next.keys)
+}
+
+func (b *bundler) idle() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.underway == 0 && b.next == nil
+}
+
+// What waits goes together, and each has its own reply.
+func TestBundleOfCalls(t *testing.T) {
+	b := counting(redisAt(t, servicestest.StartRedis(t).Addr, RedisOptions{Timeout: 5 * time.Second}))
+	release := b.hold()
+	const calls = bundleCalls + 5
+	var wg sync.WaitGroup
+	for i := range calls {
+		wg.Go(func() {
+			got, err := b.exec(t.Context(), fmt.Sprint("{a}", i), fmt.Sprint(i))
+			if err != nil || got[0] != int64(i) || got[1] != bundleCalls && got[1] != calls-bundleCalls {
+				t.Errorf("call %d was answered %v, %v", i, got, err)
+			}
+		})
+	}
+	// A full bundle does not wait.
+	servicestest.Eventually(t, 5*time.Second, func() bool { return b.waiting() == calls-bundleCalls }, "no full bundle was sent")
+	release()
+	wg.Wait()
+	if got, err := b.exec(t.Context(), "{a}alone", "7"); err != nil || !slices.Equal(got, []int64{7, 1}) {
+		t.Errorf("a call that is alone was answered %v, %v", got, err)
+	}
+	servicestest.Eventually(t, 5*time.Second, b.idle, "something seems to be under way")
+}
+
+// A caller that leaves before the bundle is sent has changed nothing; the others
+// are served.
+func TestBundleWithoutTheCallerThatLeft(t *testing.T) {
+	server := servicestest.StartRedis(t)
+	b := counting(redisAt(t, server.Addr, RedisOptions{Timeout: 5 * time.Second}))
+	release := b.hold()
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := b.exec(ctx, "left", "1"); !errors.Is(err, models.ErrUnavailable) {
+		t.Fatal(err)
+	}
+	stayed := make(chan error, 1)
+	go func() {
+		_, err := b.exec(t.Context(), "stayed", "1")
+		stayed <- err
+	}()
+	servicestest.Eventually(t, 5*time.Second, func() bool { return b.waiting() == 2 }, "the call does not wait")
+	release()
+	if err := <-stayed; err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Fields(server.Do("MGET", "left", "stayed")); !slices.Equal(got, []string{"1"}) {
+		t.Errorf("left and stayed are %v", got)
+	}
+}
+
+// While Redis hangs nobody waits longer than the timeout, whether sent or not, and
+// afterwards all goes on.
+func TestBundleWhileRedisHangs(t *testing.T) {
+	server := servicestest.StartRedis(t)
+	b := counting(redisAt(t, server.Addr, RedisOptions{Timeout: 200 * time.Millisecond}))
+	server.Freeze()
+	var wg sync.WaitGroup
+	for range 3 * bundleCalls {
+		wg.Go(func() {
+			start := time.Now()
+			if _, err := b.exec(t.Context(), "counter", "1"); !errors.Is(err, models.ErrUnavailable) {
+				t.Error("answered by a Redis that hangs:", err)
+			}
+			if took := time.Since(start); took > time.Second {
+				t.Error("waited", took)
+			}
+		})
+	}
+	wg.Wait()
+	server.Thaw()
+	servicestest.Eventually(t, 5*time.Second, func() bool {
+		_, err := b.exec(t.Context(), "counter", "1")
+		return err == nil && b.idle()
+	}, "not served after the outage")
+}
+
+// A key that cannot be decided does not concern those that are decided with it, and
+// many at a time are decided exactly.
+func TestRateLimitDecisionsInABundle(t *testing.T) {
+	server := servicestest.StartRedis(t)
+	l := limiterAt(t, server.Addr, false)
+	server.Do("SET", "test:{broken}rate:log:p:broken", "x")
+	policy := models.Policy{Name: "p", Limit: 3, Window: time.Hour, OnRedisDown: models.OnRedisDownClosed}
+	release := l.each.hold()
+	admitted := make(chan string, 100)
+	var wg sync.WaitGroup
+	for _, key := range []string{"a", "broken", "b"} {
+		for range 5 {
+			wg.Go(func() {
+				decisions, err := l.Take(t.Context(), "", models.Hit{Policy: policy, Key: key})
+				switch {
+				case (key == "broken") != errors.Is(err, models.ErrUnavailable):
+					t.Errorf("%s: %v", key, err)
+				case err == nil && decisions[0].Allowed:
+					admitted <- key
+				}
+			})
+		}
+	}
+	servicestest.Eventually(t, 5*time.Second, func() bool { return l.each.waiting() == 15 }, "the decisions are not together")
+	release()
+	wg.Wait()
+	close(admitted)
+	count := map[string]int{}
+	for key := range admitted {
+		count[key]++
+	}
+	if count["a"] != 3 || count["b"] != 3 {
+		t.Errorf("admitted %v of a limit of 3", count)
+	}
+}
