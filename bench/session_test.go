@@ -166,6 +166,7 @@ func TestSessionRequest(t *testing.T) {
 	tellRatio("authenticated request / bare gin", speed, "gatehouse session", "bare gin", 0.8)
 	tellRatio("the least: hash, map, context key / bare gin", speed, "least session", "bare gin", 0)
 	tellRatio("authenticated request / gin-contrib/sessions/redis", speed, "gatehouse session", "gin-contrib/sessions/redis", 15)
+	tellRatio("bare gin / gin-contrib/sessions/redis: no session at all", speed, "bare gin", "gin-contrib/sessions/redis", 0)
 }
 
 // SessionCache.Get, warm, beside the least that can find something by a token's

@@ -147,7 +147,7 @@ func setHeaders(header http.Header, listed []models.Decision, tightest *models.D
 		limit = len(text)
 		text = strconv.AppendInt(text, tightest.Remaining, 10)
 		remaining = len(text)
-		text = strconv.AppendInt(text, time.Now().Add(tightest.ResetAfter).Add(time.Second-1).Unix(), 10) // rounded up
+		text = strconv.AppendInt(text, wholeSeconds(time.Duration(time.Now().UnixNano())+tightest.ResetAfter), 10)
 		reset = len(text)
 	}
 	all := string(text)

@@ -121,12 +121,13 @@ func (l *RateLimiter) Take(ctx context.Context, group string, hits ...models.Hit
 	if err != nil || len(asks) == 0 {
 		return nil, err
 	}
-	if len(asks) == 1 {
+	mayAsk := l.redis.Available() || allLeased(asks)
+	if mayAsk && len(asks) == 1 {
 		if decisions := l.refusedBefore(&asks[0], start); decisions != nil {
 			return decisions, nil
 		}
 	}
-	decisions, err := l.decide(ctx, group, asks, start)
+	decisions, err := l.decide(ctx, group, asks, start, mayAsk)
 	took := time.Duration(l.table.now()-start) * time.Microsecond
 	for i := range asks {
 		asks[i].metrics.observe(took)
@@ -134,7 +135,8 @@ func (l *RateLimiter) Take(ctx context.Context, group string, hits ...models.Hit
 	return decisions, err
 }
 
-func (l *RateLimiter) decide(ctx context.Context, group string, asks []ask, now int64) ([]models.Decision, error) {
+// decide takes the hits, from Redis or blocks if it may ask.
+func (l *RateLimiter) decide(ctx context.Context, group string, asks []ask, now int64, mayAsk bool) ([]models.Decision, error) {
 	if decisions := refuseBarred(asks); decisions != nil {
 		return decisions, nil
 	}
@@ -144,7 +146,7 @@ func (l *RateLimiter) decide(ctx context.Context, group string, asks []ask, now 
 		}
 	}
 	id := rand.Int64N(maxCallID) + 1
-	if l.redis.Available() || allLeased(asks) {
+	if mayAsk {
 		decisions, err := l.takeFromRedis(ctx, group, asks, id, now)
 		if err == nil {
 			l.accountSoon()

@@ -21,7 +21,7 @@ type rule struct {
 	burst  int64 // units that a bucket admits at once; 0 makes it a sliding log
 }
 
-func ruleOf(p models.Policy) rule {
+func ruleOf(p *models.Policy) rule {
 	r := rule{limit: p.Limit, window: p.Window.Microseconds()}
 	if p.Algorithm == models.AlgorithmGCRA || p.Algorithm == models.AlgorithmAuto && p.Limit > models.MaxSlidingLogLimit {
 		r.burst = max(1, p.Limit/10)

@@ -26,7 +26,7 @@ func TestRuleOf(t *testing.T) {
 		{"a limit of one comes back", 1, models.AlgorithmGCRA, 1, 1},
 		{"the largest", 1_000_000, models.AlgorithmAuto, 100_000, 900_000},
 	} {
-		r := ruleOf(models.Policy{Limit: row.limit, Window: time.Minute, Algorithm: row.algorithm})
+		r := ruleOf(&models.Policy{Limit: row.limit, Window: time.Minute, Algorithm: row.algorithm})
 		if r.burst != row.burst || r.refill() != row.refill || r.window != 60*second {
 			t.Errorf("%s: got %+v with refill %d", row.name, r, r.refill())
 		}

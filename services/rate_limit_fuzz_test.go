@@ -105,7 +105,7 @@ func (z *scriptFuzz) tick(by time.Duration) {
 func (z *scriptFuzz) now() int64 { return z.clock.UnixMicro() }
 
 func (z *scriptFuzz) ask(policy int, cost int64) ask {
-	return newAsk(models.Hit{Policy: z.policies[policy], Key: "k", Cost: cost})
+	return newAsk(&models.Hit{Policy: z.policies[policy], Key: "k", Cost: cost})
 }
 
 func (z *scriptFuzz) look(policy int, now, cost int64) verdict {

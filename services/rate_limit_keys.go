@@ -32,11 +32,11 @@ type ask struct {
 	metrics *policyMetrics
 }
 
-func newAsk(hit models.Hit) ask {
+func newAsk(hit *models.Hit) ask {
 	return ask{
-		hit:  hit,
+		hit:  *hit,
 		name: limitKey{policy: hit.Policy.Name, key: cleanKey(hit.Key)},
-		rule: ruleOf(hit.Policy),
+		rule: ruleOf(&hit.Policy),
 		cost: max(0, min(orDefault(hit.Cost, 1), maxCost)),
 	}
 }
@@ -58,13 +58,13 @@ func (l *RateLimiter) prepare(hits []models.Hit, room []ask) (asks []ask, err er
 	set := l.policies.Load()
 	asks = room
 	for i := range hits {
-		if asks, err = l.addAsk(asks, set, hits[i], ""); err != nil {
+		if asks, err = l.addAsk(asks, set, &hits[i], ""); err != nil {
 			return nil, err
 		}
 	}
 	for i := range hits {
 		for _, along := range set.companions(hits[i]) {
-			if asks, err = l.addAsk(asks, set, along, hits[i].Policy.Name); err != nil {
+			if asks, err = l.addAsk(asks, set, &along, hits[i].Policy.Name); err != nil {
 				return nil, err
 			}
 		}
@@ -72,31 +72,34 @@ func (l *RateLimiter) prepare(hits []models.Hit, room []ask) (asks []ask, err er
 	return asks, nil
 }
 
-func (l *RateLimiter) addAsk(asks []ask, set *PolicySet, hit models.Hit, with string) ([]ask, error) {
-	a, err := l.ready(set, hit)
-	if err != nil {
+func (l *RateLimiter) addAsk(asks []ask, set *PolicySet, hit *models.Hit, with string) ([]ask, error) {
+	asks = append(asks, ask{})
+	a := &asks[len(asks)-1]
+	if err := l.ready(a, set, hit); err != nil {
 		return nil, err
 	}
-	for i := range asks {
+	a.with = with
+	for i := range asks[:len(asks)-1] {
 		if asks[i].name == a.name {
 			return nil, fmt.Errorf("rate limit: policy %s is asked twice for one key", a.name.policy)
 		}
 	}
-	a.with = with
-	return append(asks, a), nil
+	return asks, nil
 }
 
-// ready makes one hit ready, with what the policy set says about its policy.
-func (l *RateLimiter) ready(set *PolicySet, hit models.Hit) (ask, error) {
+// ready makes a ready for one hit, with what the policy set says about its policy.
+func (l *RateLimiter) ready(a *ask, set *PolicySet, hit *models.Hit) error {
 	configured := set.find(hit.Policy.Name)
 	if configured != nil {
-		hit.Policy = configured.forTier(hit.Tier)
+		of := *hit
+		of.Policy = configured.forTier(hit.Tier)
+		hit = &of
 	}
 	metrics, err := l.metrics.check(&hit.Policy)
 	if err != nil {
-		return ask{}, fmt.Errorf("rate limit: %w", err)
+		return fmt.Errorf("rate limit: %w", err)
 	}
-	a := newAsk(hit)
+	*a = newAsk(hit)
 	a.metrics = metrics
 	if configured != nil {
 		a.barred = a.cost > 0 && !hit.Policy.Shadow && configured.denied.HasKey(hit.Key)
@@ -104,7 +107,7 @@ func (l *RateLimiter) ready(set *PolicySet, hit models.Hit) (ask, error) {
 			a.cost = 0
 		}
 	}
-	return a, nil
+	return nil
 }
 
 // cleanKey is key itself if it is short and harmless inside a Redis key, else

@@ -182,7 +182,7 @@ func TestRateLimitLeaseLostReply(t *testing.T) {
 	proxy := servicestest.NewProxy(t, server.Addr)
 	l := limiterAt(t, proxy.Addr, false)
 	hit := models.Hit{Policy: leasedPolicy(10, 5, time.Minute), Key: "k"}
-	a := newAsk(hit)
+	a := newAsk(&hit)
 	key := placedKey{"k", a.name}
 	call, _, units, owed := l.leases.begin(key, &a)
 	asked := block{id: 77, until: l.table.now() + minLease}
@@ -278,7 +278,7 @@ func TestRateLimitLeaseBookIsBounded(t *testing.T) {
 	book := newLeaseBook(most, func() int64 { return now })
 	policy := leasedPolicy(100, 5, time.Minute)
 	askFor := func(i int) (placedKey, *ask) {
-		a := newAsk(models.Hit{Policy: policy, Key: fmt.Sprint(i)})
+		a := newAsk(&models.Hit{Policy: policy, Key: fmt.Sprint(i)})
 		return placedKey{a.name.key, a.name}, &a
 	}
 	underWay, first := askFor(0)

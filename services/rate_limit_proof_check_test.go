@@ -95,11 +95,11 @@ func (f *proofFinding) judge(records []proofRecord, policy models.Policy) {
 		f.Highest = max(f.Highest, sum)
 	}
 	explained := logExplains
-	if ruleOf(policy).burst > 0 {
+	if ruleOf(&policy).burst > 0 {
 		explained = bucketExplains
 	}
 	slices.SortFunc(refused, func(a, b proofRecord) int { return cmp.Compare(a.From, b.From) })
-	wrong, judged := explained(admitted, refused, ruleOf(policy))
+	wrong, judged := explained(admitted, refused, ruleOf(&policy))
 	f.Refused += judged
 	f.WronglyRefused += wrong
 }

@@ -219,7 +219,7 @@ func TestOwedBookFollowsThePolicy(t *testing.T) {
 func TestRateLimitAccountsForALostReplyOfALeasedPolicy(t *testing.T) {
 	l := limiterAt(t, servicestest.StartRedis(t).Addr, false)
 	hit := models.Hit{Policy: models.Policy{Name: "p", Limit: 20, Window: time.Minute, Lease: 5}, Key: "k", Cost: 3}
-	a := newAsk(hit)
+	a := newAsk(&hit)
 	key := placedKey{"k", a.name}
 	for i, want := range []int64{17, 17, 11, 11} { // over-counting is the safe side: 3 and then 6
 		if i%2 == 0 {

@@ -22,7 +22,7 @@ func (l *RateLimiter) Refund(ctx context.Context, decisions ...models.Decision) 
 		if d.Admission == (models.Admission{}) {
 			continue
 		}
-		a := newAsk(models.Hit{Policy: d.Policy, Cost: d.Admission.Cost})
+		a := newAsk(&models.Hit{Policy: d.Policy, Cost: d.Admission.Cost})
 		a.name.key = d.Admission.Key
 		if err := l.refund(ctx, &a, d.Admission); err != nil {
 			errs = append(errs, fmt.Errorf("refund %s: %w", d.Policy.Name, err))

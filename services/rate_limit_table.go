@@ -204,12 +204,13 @@ func (t *limitTable) decideAt(now int64, asks []ask, id int64, room []verdict) (
 	counted = id != 0
 	for i := range asks {
 		a := &asks[i]
-		t.forgetDenials(a)
-		verdicts[i] = verdict{passes: true, remaining: a.hit.Policy.Limit, at: now}
 		if !a.local() {
+			t.forgetDenials(a)
+			verdicts[i] = verdict{passes: true, remaining: a.hit.Policy.Limit, at: now}
 			continue
 		}
 		states[i] = t.state(a, now)
+		states[i].denials = denials{}
 		verdicts[i] = t.look(states[i], a.rule, now, a.cost)
 		if !verdicts[i].passes && !a.hit.Policy.Shadow {
 			counted = false

@@ -10,7 +10,7 @@ import (
 )
 
 func askOf(policy models.Policy, key string, cost int64) ask {
-	return newAsk(models.Hit{Policy: policy, Key: key, Cost: cost})
+	return newAsk(&models.Hit{Policy: policy, Key: key, Cost: cost})
 }
 
 // tell lets the table learn what Redis said about one hit, asked just now.
