@@ -148,8 +148,8 @@ func TestLockTakenOverWithoutRedisKeepsItsHolder(t *testing.T) {
 	}
 }
 
-// Without Redis an acquire that is repeated answers the grant it made, without the fence: nobody
-// can say whether Redis still has it. A sign-in tells that its session was begun without Redis.
+// Without Redis an acquire that is repeated answers the grant it made, without the fence, which a
+// degraded answer leaves out by contract. A sign-in tells that its session was begun without Redis.
 func TestRepeatedAcquireAndSignInWithoutRedis(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	a := startApp(t, map[string]string{"REDIS_URL": "redis://" + server.Addr, "REDIS_TIMEOUT": "1s"})

@@ -61,6 +61,7 @@ func (c *client) call(t testing.TB, what string, body any, headers ...string) *a
 	if got.Status == 0 {
 		return got
 	}
+	noteStatus(what, got.Status)
 	if cache := got.Header.Get("Cache-Control"); cache != "no-store" && cache != "private, no-cache" {
 		t.Errorf("%s: Cache-Control is %q", what, cache)
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -32,5 +33,14 @@ func buildAndRun(m *testing.M) int {
 		fmt.Fprintf(os.Stderr, "build gatehouse: %v\n%s", err, out)
 		return 1
 	}
-	return m.Run()
+	code := m.Run()
+	missing, err := undocumented("../docs/swagger.json")
+	if err != nil {
+		missing = append(missing, err.Error())
+	}
+	if len(missing) > 0 {
+		fmt.Fprintf(os.Stderr, "docs/swagger.json does not know that\n\t%s\n", strings.Join(missing, "\n\t"))
+		return 1
+	}
+	return code
 }

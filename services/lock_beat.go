@@ -91,6 +91,13 @@ func (w *lockWaiters) queued(resource, epoch string) {
 	}
 }
 
+// epoch is the epoch of a shard as the waiters know it, empty before the first.
+func (w *lockWaiters) epoch(shard int) string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.epochs[shard]
+}
+
 // newEpoch reports whether the server has forgotten the queues of a shard.
 func (w *lockWaiters) newEpoch(shard int, epoch string) bool {
 	w.mu.Lock()
@@ -202,7 +209,8 @@ func (l *Locker) beatShards(ctx context.Context, awaited map[int][]string, held 
 			ends[shard] = end
 			news[shard] = shardNews{heard: true, epoch: epoch, held: held[shard], signs: lockSigns{forced, lost}}
 			l.table.heardEpoch(shard, epoch)
-			if len(awaited[shard]) > 0 && len(l.table.forgotten(time.Now(), map[int]string{shard: epoch})[shard]) == 0 && l.waiters.newEpoch(shard, epoch) {
+			if len(awaited[shard]) > 0 && l.waiters.epoch(shard) != epoch && len(l.table.forgotten(time.Now(), map[int]string{shard: epoch})[shard]) == 0 &&
+				l.waiters.newEpoch(shard, epoch) {
 				l.waiters.wakeAll(shard) // they queue anew, behind the holders
 			}
 			return nil
