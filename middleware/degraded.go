@@ -16,32 +16,24 @@ const (
 
 const degradedHeader = "X-Degraded"
 
-var (
-	degradedOrder = []string{DegradedLocks, DegradedSessions, DegradedRateLimit}
-	// degradedAlone is the header's value for one part: all answers share it.
-	degradedAlone = map[string][]string{
-		DegradedLocks: {DegradedLocks}, DegradedSessions: {DegradedSessions}, DegradedRateLimit: {DegradedRateLimit},
-	}
-)
-
 // MarkDegraded says in X-Degraded that part of the answer was made without
 // Redis. Each part is named once, in the order above; other parts are ignored.
 // It has no effect once the answer was begun.
 func MarkDegraded(c *gin.Context, part string) {
-	header := c.Writer.Header()
-	before := header[degradedHeader]
-	if before == nil { // as nearly always
-		if value := degradedAlone[part]; value != nil {
-			header[degradedHeader] = value
-		}
+	order := []string{DegradedLocks, DegradedSessions, DegradedRateLimit}
+	before := c.Writer.Header()[degradedHeader]
+	if before == nil && slices.Contains(order, part) { // as always but with several parts
+		c.Writer.Header()[degradedHeader] = []string{part}
 		return
 	}
 	named := append(strings.Split(strings.Join(before, ", "), ", "), part)
 	var parts []string
-	for _, known := range degradedOrder {
+	for _, known := range order {
 		if slices.Contains(named, known) {
 			parts = append(parts, known)
 		}
 	}
-	header.Set(degradedHeader, strings.Join(parts, ", "))
+	if len(parts) > 0 {
+		c.Header(degradedHeader, strings.Join(parts, ", "))
+	}
 }

@@ -144,7 +144,7 @@ func start(t *testing.T, database string, redis *servicestest.RedisServer, offse
 		return i.URL != "" && i.ready()
 	}, "gatehouse is not ready")
 	if servicestest.LongProof() {
-		if off := i.clock(t).Sub(time.Now()); (off - time.Duration(offset)*time.Second).Abs() > 2*time.Second {
+		if off := time.Until(i.clock(t)); (off - time.Duration(offset)*time.Second).Abs() > 2*time.Second {
 			t.Fatalf("the clock of an instance is %v off, not %d s", off, offset)
 		}
 	}

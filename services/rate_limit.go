@@ -60,7 +60,7 @@ type RateLimiter struct {
 	owed     *owedBook
 	metrics  *limitMetrics
 	scripts  limitScripts
-	each     *bundler // decides single hits, with others that come at the same time
+	single   *bundler // decides hits that are alone in their decision
 	policies atomic.Pointer[PolicySet]
 
 	mu     sync.Mutex
@@ -85,16 +85,16 @@ func NewRateLimiter(redis *Redis, opt RateLimiterOptions) *RateLimiter {
 		leases:  newLeaseBook(maxKeys, table.now),
 		owed:    newOwedBook(maxKeys),
 		metrics: newLimitMetrics(opt.Metrics),
-		each: &bundler{
-			redis: redis, script: rueidis.NewLuaScript(luaSource("rate_limit_take_each")),
-			args: takeArgs, replies: takeReplies,
-		},
 		scripts: limitScripts{
 			take:    rueidis.NewLuaScript(luaSource("rate_limit_take")),
 			refund:  rueidis.NewLuaScript(luaSource("rate_limit_refund")),
 			account: rueidis.NewLuaScript(luaSource("rate_limit_account")),
 			lease:   rueidis.NewLuaScript(luaSource("rate_limit_lease")),
 		},
+	}
+	l.single = &bundler{
+		redis: redis, script: rueidis.NewLuaScript(luaSource("rate_limit_take_each")),
+		args: takeArgs, replies: takeReplies, patience: redis.deadlines.grain, spawn: l.goBackground,
 	}
 	redis.OnRecover(l.recovered)
 	return l
@@ -140,7 +140,7 @@ func (l *RateLimiter) decide(ctx context.Context, group string, asks []ask, now 
 	if decisions := refuseBarred(asks); decisions != nil {
 		return decisions, nil
 	}
-	if len(asks) > 1 {
+	if mayAsk && len(asks) > 1 {
 		if decisions := l.remembered(asks, true); decisions != nil {
 			return decisions, nil
 		}

@@ -151,8 +151,12 @@ func (l *RateLimiter) run(ctx context.Context, tag string, asks []ask, id int64)
 	}
 	if len(asks) == 1 {
 		a := &asks[0]
-		reply, err := l.each.exec(ctx, l.redisKey(tag, a), name, strconv.FormatInt(a.rule.burst, 10),
+		reply, err := l.single.exec(ctx, l.redisKey(tag, a), name, strconv.FormatInt(a.rule.burst, 10),
 			strconv.FormatInt(a.rule.limit, 10), strconv.FormatInt(a.rule.window, 10), strconv.FormatInt(a.cost, 10))
+		if err == nil && reply[0] < 0 {
+			l.log.Error("the key of a rate limit holds something else in Redis", "policy", a.name.policy)
+			err = models.ErrUnavailable
+		}
 		return l.verdicts(reply, err, 1)
 	}
 	keys := make([]string, len(asks))
@@ -181,7 +185,7 @@ func (l *RateLimiter) verdicts(reply []int64, err error, n int) ([]verdict, erro
 	if err != nil {
 		return nil, fmt.Errorf("rate limit: %w", err)
 	}
-	if len(reply) != takeReplies*n || reply[0] < 0 {
+	if len(reply) != takeReplies*n {
 		l.log.Error("the rate limit script answered something else", "reply", reply)
 		return nil, fmt.Errorf("rate limit: %w", models.ErrUnavailable)
 	}

@@ -2,7 +2,6 @@ package services
 
 import (
 	"context"
-	"fmt"
 	"sync"
 	"time"
 
@@ -12,24 +11,27 @@ import (
 )
 
 const (
-	bundlesUnderway = 4  // at once; what comes meanwhile waits for one of them to return
-	bundleCalls     = 16 // at most in one, which does not wait when it is full: nobody else has Redis for so long
+	bundlesUnderway = 4  // at once; what comes then waits for one of them to return, or for bundler.patience
+	bundleCalls     = 16 // at most in one, which does not wait when it is full: a longer script would hold up everybody else
 )
 
-// bundler runs a script for calls of their own keys: those that come while others are
-// under way go together in one run, which Redis pays for once (as a database commits
-// a group). A call that finds few under way goes at once and alone.
+// bundler runs a script for calls of one key each. Calls that come while others are
+// under way go together in one run, which Redis pays for once, as a database
+// commits a group; one that finds few under way goes at once and alone.
 //
-// The script takes one key and so many args for each call and replies so many
-// integers for each. In a Cluster keys are in different places, and each goes alone.
+// The script takes one key and so many args for each call, of which the first is the
+// call's id, and replies so many integers for each. With an empty id it must change
+// nothing. In a Cluster keys are in different places, and each goes alone.
 type bundler struct {
 	redis         *Redis
 	script        *rueidis.Lua
 	args, replies int
+	patience      time.Duration          // a call waits so long for others at most: Redis may be far away
+	spawn         func(task func()) bool // runs task in the background; false if that has come to an end
 
 	mu       sync.Mutex
 	underway int
-	next     *bundle
+	next     *bundle // only there while at least bundlesUnderway are under way, or for patience
 }
 
 // bundle is calls that go together. Its replies may be read when done is closed.
@@ -41,8 +43,8 @@ type bundle struct {
 }
 
 // exec runs the script for one key, through the door. A caller that leaves before
-// the script is sent gives the first of its args up for an empty one, by which the
-// script must change nothing; one that leaves later may have been served.
+// its bundle is sent leaves an empty id behind; one that leaves later may have been
+// served.
 func (b *bundler) exec(ctx context.Context, key string, args ...string) ([]int64, error) {
 	return doOn(ctx, b.redis, b.redis.client.Load(), func(ctx context.Context, client rueidis.Client) ([]int64, error) {
 		b.mu.Lock()
@@ -71,44 +73,63 @@ func (b *bundler) exec(ctx context.Context, key string, args ...string) ([]int64
 	})
 }
 
-// join adds a call to the next bundle, and sends that when it is full.
+// join adds a call to the next bundle. b.mu is held.
 func (b *bundler) join(key string, args []string) (joined *bundle, place int) {
 	if b.next == nil {
-		b.next = &bundle{done: make(chan struct{})}
+		opened := &bundle{done: make(chan struct{})}
+		b.next = opened
+		time.AfterFunc(b.patience, func() {
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			if b.next == opened {
+				b.dispatch()
+			}
+		})
 	}
 	joined, place = b.next, len(b.next.keys)
 	joined.keys, joined.args = append(joined.keys, key), append(joined.args, args...)
 	if len(joined.keys) == bundleCalls {
-		b.next = nil
-		b.underway++
-		go b.send(joined)
+		b.dispatch()
 	}
 	return joined, place
 }
 
-// landed sends what came meanwhile.
+// landed makes room for what came meanwhile.
 func (b *bundler) landed() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.next != nil && b.underway <= bundlesUnderway {
-		go b.send(b.next)
-		b.next = nil
-		return
-	}
 	b.underway--
+	if b.next != nil && b.underway < bundlesUnderway {
+		b.dispatch()
+	}
 }
 
-func (b *bundler) send(together *bundle) {
+// dispatch sends the next bundle. b.mu is held.
+func (b *bundler) dispatch() {
+	leaving := b.next
+	b.next = nil
+	b.underway++
+	if !b.spawn(func() { b.send(leaving) }) {
+		b.underway--
+		leaving.err = errNotSent
+		close(leaving.done)
+	}
+}
+
+func (b *bundler) send(leaving *bundle) {
 	defer b.landed()
-	defer close(together.done)
+	defer close(leaving.done)
 	ctx := b.redis.deadlines.under(context.Background(), time.Now())
-	together.replies, together.err = b.run(ctx, *b.redis.client.Load(), together.keys, together.args)
+	leaving.replies, leaving.err = onShared(ctx, b.redis, *b.redis.client.Load(), func(ctx context.Context, client rueidis.Client) ([]int64, error) {
+		return b.run(ctx, client, leaving.keys, leaving.args)
+	})
 }
 
 func (b *bundler) run(ctx context.Context, client rueidis.Client, keys, args []string) ([]int64, error) {
 	replies, err := b.script.Exec(ctx, client, keys, args).AsIntSlice()
 	if err == nil && len(replies) != b.replies*len(keys) {
-		return nil, fmt.Errorf("a script answered %d numbers for %d calls: %w", len(replies), len(keys), models.ErrUnavailable)
+		b.redis.log.Error("a script answered for another number of calls", "calls", len(keys), "numbers", len(replies))
+		return nil, models.ErrUnavailable
 	}
 	return replies, err
 }

@@ -1,9 +1,12 @@
 package services
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
@@ -18,7 +21,11 @@ import (
 
 // counting adds to a counter and answers its value and how many were in the bundle.
 func counting(r *Redis) *bundler {
-	return &bundler{redis: r, args: 1, replies: 2, script: rueidis.NewLuaScript(`
+	background := func(task func()) bool {
+		go task()
+		return true
+	}
+	return &bundler{redis: r, args: 1, replies: 2, patience: time.Minute, spawn: background, script: rueidis.NewLuaScript(`
 local reply = {}
 for i = 1, #KEYS do
   reply[2 * i - 1] = ARGV[i] == '' and 0 or redis.call('INCRBY', KEYS[i], ARGV[i])
@@ -130,6 +137,94 @@ func TestBundleWhileRedisHangs(t *testing.T) {
 	}, "not served after the outage")
 }
 
+// Nobody waits for others for longer than the bundler's patience, so that a Redis
+// which is far away serves a few calls at a time as it would serve one.
+func TestBundleForARedisFarAway(t *testing.T) {
+	server := servicestest.StartRedis(t)
+	proxy := servicestest.NewProxy(t, server.Addr)
+	l := limiterAt(t, proxy.Addr, false) // with a timeout of 5 s
+	l.single.patience = 10 * time.Millisecond
+	if _, err := l.single.exec(t.Context(), "test:{a}far", "", "0", "5", "1000000", "1"); err != nil { // loads the script
+		t.Fatal(err)
+	}
+	const latency = 500 * time.Millisecond
+	proxy.SetLatency(latency)
+	var wg sync.WaitGroup
+	for range bundlesUnderway + 3 {
+		wg.Go(func() {
+			start := time.Now()
+			_, err := l.single.exec(t.Context(), "test:{a}far", "", "0", "5", "1000000", "1")
+			// Waiting for another one to return would make it two round trips.
+			if took := time.Since(start); err != nil || took > 3*latency {
+				t.Errorf("took %v, %v", took, err)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// That Redis cannot serve stops the limiter from asking it, also where only a
+// script finds out.
+func TestRateLimitScriptThatRedisCannotServe(t *testing.T) {
+	for name, strike := range map[string]func(*servicestest.RedisServer){
+		"read-only":     func(s *servicestest.RedisServer) { s.Do("REPLICAOF", "127.0.0.1", "1") },
+		"out of memory": func(s *servicestest.RedisServer) { s.Do("CONFIG", "SET", "maxmemory", "1") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := servicestest.StartRedis(t)
+			var logged bytes.Buffer
+			redis := redisAt(t, server.Addr, RedisOptions{})
+			l := NewRateLimiter(redis, RateLimiterOptions{Logger: slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: slog.LevelError}))})
+			policy := models.Policy{Name: "p", Limit: 1000, Window: time.Hour}
+			take := func(key int) {
+				if _, err := l.Take(t.Context(), "", models.Hit{Policy: policy, Key: fmt.Sprint(key)}); err != nil {
+					t.Error(err)
+				}
+			}
+			take(0)
+			strike(server)
+			asked := 1 // each time for another key: one that is there already is served without memory
+			for ; redis.Available() && asked < 100; asked++ {
+				take(asked)
+			}
+			if redis.Available() || asked > 1+failuresToOpen {
+				t.Errorf("asked %d times, counts as available: %v", asked, redis.Available())
+			}
+			if text := logged.String(); text != "" {
+				t.Errorf("a line for each request: %.500s", text)
+			}
+		})
+	}
+}
+
+// Time never goes back for a key, whatever its lease in Redis says: that was
+// counted by another clock, or for another window.
+func TestRateLimitClockPutBack(t *testing.T) {
+	for name, window := range map[string]time.Duration{"same window": time.Minute, "longer window": time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			l, server := limiterWithClock(t)
+			began := time.Now()
+			decide := func(window time.Duration) verdict {
+				t.Helper()
+				a := newAsk(&models.Hit{Policy: models.Policy{Name: "p", Limit: 10, Window: window}, Key: "k"})
+				got, err := l.run(t.Context(), "k", []ask{a}, rand.Int64N(maxCallID)+1)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return got[0]
+			}
+			server.SetTime(began)
+			first := decide(time.Minute)
+			server.FastForward(time.Second) // what remains of the key's life; the clock is another matter
+			server.SetTime(began.Add(-5 * time.Second))
+			second := decide(window)
+			if second.at < first.at || !second.passes || second.remaining != 8 {
+				t.Errorf("first %+v, then %+v", first, second)
+			}
+		})
+	}
+}
+
 // A key that cannot be decided does not concern those that are decided with it, and
 // many at a time are decided exactly.
 func TestRateLimitDecisionsInABundle(t *testing.T) {
@@ -137,7 +232,7 @@ func TestRateLimitDecisionsInABundle(t *testing.T) {
 	l := limiterAt(t, server.Addr, false)
 	server.Do("SET", "test:{broken}rate:log:p:broken", "x")
 	policy := models.Policy{Name: "p", Limit: 3, Window: time.Hour, OnRedisDown: models.OnRedisDownClosed}
-	release := l.each.hold()
+	release := l.single.hold()
 	admitted := make(chan string, 100)
 	var wg sync.WaitGroup
 	for _, key := range []string{"a", "broken", "b"} {
@@ -153,7 +248,7 @@ func TestRateLimitDecisionsInABundle(t *testing.T) {
 			})
 		}
 	}
-	servicestest.Eventually(t, 5*time.Second, func() bool { return l.each.waiting() == 15 }, "the decisions are not together")
+	servicestest.Eventually(t, 5*time.Second, func() bool { return l.single.waiting() == 15 }, "the decisions are not together")
 	release()
 	wg.Wait()
 	close(admitted)

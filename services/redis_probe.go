@@ -2,8 +2,6 @@ package services
 
 import (
 	"context"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/failsafe-go/failsafe-go/circuitbreaker"
@@ -80,7 +78,7 @@ func (r *Redis) probe(ctx context.Context) error {
 	case <-r.ready:
 	default:
 		close(r.ready)
-		r.spawn(r.warnAboutServer)
+		r.spawn(r.warnAboutEviction)
 	}
 	return nil
 }
@@ -115,49 +113,22 @@ func (r *Redis) logDown() {
 	r.log.Warn("Redis is not available: working without it", "addresses", r.opt.Client.InitAddress)
 }
 
-// oldestServer is the first version of Redis that can do all that the scripts ask.
-const oldestServer = 7
-
-// warnAboutServer tells at start when the server may evict locks, or is too old.
-func (r *Redis) warnAboutServer(ctx context.Context) {
+// warnAboutEviction tells at start when the server may evict locks.
+func (r *Redis) warnAboutEviction(ctx context.Context) {
+	config := func(name string) string {
+		msg, err := r.Do(ctx, func(ctx context.Context, c rueidis.Client) rueidis.RedisResult {
+			return c.Do(ctx, c.B().ConfigGet().Parameter(name).Build())
+		})
+		if err != nil {
+			return ""
+		}
+		values, _ := msg.AsStrMap()
+		return values[name]
+	}
 	if r.opt.Embedded {
 		return
 	}
-	if policy := r.config(ctx, "maxmemory-policy"); policy != "" && policy != "noeviction" && r.config(ctx, "maxmemory") != "0" {
+	if policy := config("maxmemory-policy"); policy != "" && policy != "noeviction" && config("maxmemory") != "0" {
 		r.log.Warn("Redis may evict locks before they end: set maxmemory-policy to noeviction", "maxmemory-policy", policy)
 	}
-	msg, err := r.Do(ctx, func(ctx context.Context, c rueidis.Client) rueidis.RedisResult {
-		return c.Do(ctx, c.B().Info().Section("server").Build())
-	})
-	if err != nil {
-		return
-	}
-	info, _ := msg.ToString()
-	if version := serverVersion(info); tooOld(version) {
-		r.log.Warn("Redis is too old, rate limits will be decided without it: update it to 7.0 or newer", "version", version)
-	}
-}
-
-func (r *Redis) config(ctx context.Context, name string) string {
-	msg, err := r.Do(ctx, func(ctx context.Context, c rueidis.Client) rueidis.RedisResult {
-		return c.Do(ctx, c.B().ConfigGet().Parameter(name).Build())
-	})
-	if err != nil {
-		return ""
-	}
-	values, _ := msg.AsStrMap()
-	return values[name]
-}
-
-// serverVersion is the version in what INFO says, empty if it says none.
-func serverVersion(info string) string {
-	_, rest, _ := strings.Cut(info, "redis_version:")
-	version, _, _ := strings.Cut(rest, "\n")
-	return strings.TrimSpace(version)
-}
-
-func tooOld(version string) bool {
-	major, _, _ := strings.Cut(version, ".")
-	n, err := strconv.Atoi(major)
-	return err == nil && n < oldestServer
 }

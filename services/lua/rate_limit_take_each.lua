@@ -9,7 +9,7 @@
 --
 -- Returns 5 integers for each hit: 1 if it passes; units remaining; microseconds until it passes; microseconds until
 -- more quota; the server's time in microseconds, which never goes back for a key. The first is -1 if the hit could not
--- be decided: what is wrong with one key does not concern the others.
+-- be decided because its key holds something else: that does not concern the others.
 
 local call, format, ceil, max, pcall = redis.call, string.format, math.ceil, math.max, pcall
 local clock = call('TIME')
@@ -36,17 +36,23 @@ local function add(key, id, cost, at)
 end
 
 -- A sliding log: a member for each unit, its score the time of admission. It lives until a window after the newest.
-local function decide_log(key, id, limit, window, cost, now, text)
-  call('ZREMRANGEBYSCORE', key, '-inf', text.gone)
-  local before = call('ZCARD', key)
-  local added, passes, retry, more = 0, 1, 0, 0
-  local ahead = before > 0 -- there may be an admission that is ahead of the clock
-  if before > 0 then
-    local first = before > limit and before - limit or '0' -- of those over the limit, if that was lowered, none is quota
-    more = score(key, first) + window - now
+local function decide_log(key, id, limit, window, cost, text)
+  local now, used, passes, retry, more = time, 0, 1, 0, 0
+  local newest = call('ZRANGE', key, '-1', '-1', 'WITHSCORES')[2]
+  if newest then
+    if newest + 0 > time then -- the clock was put back
+      now = newest + 0
+      text = texts_at(now, window)
+    end
+    call('ZREMRANGEBYSCORE', key, '-inf', text.gone)
+    used = call('ZCARD', key)
+    if used > 0 then
+      local first = used > limit and used - limit or '0' -- of those over the limit, if that was lowered, none is quota
+      more = score(key, first) + window - now
+    end
   end
 
-  local over = before + cost - limit
+  local over = used + cost - limit
   if over > 0 and cost > 0 then
     -- A call that was admitted before, and whose reply got lost, passes again.
     if id == '' or not call('ZSCORE', key, id .. '000') then
@@ -56,27 +62,12 @@ local function decide_log(key, id, limit, window, cost, now, text)
       end
     end
   elseif cost > 0 and id ~= '' then
-    added = add(key, id, cost, text.now)
-    if before == 0 then
+    if used == 0 then
       more = window
-      call('PEXPIREAT', key, text.ends)
-    else
-      ahead = call('PEXPIREAT', key, text.ends, 'GT') == 0 -- such a one made it live longer
     end
+    used = used + add(key, id, cost, text.now)
+    call('PEXPIREAT', key, text.ends)
   end
-
-  if ahead then
-    local newest = score(key, '-1')
-    if newest > now then
-      for unit = 1, added do
-        call('ZREM', key, format('%s%03d', id, unit - 1))
-      end
-      return decide_log(key, id, limit, window, cost, newest, texts_at(newest, window))
-    elseif added > 0 then
-      call('PEXPIREAT', key, text.ends)
-    end
-  end
-  local used = before + added
   return passes, used < limit and limit - used or 0, retry, more, now
 end
 
@@ -106,7 +97,7 @@ local function decide(key, id, burst, limit, window, cost, texts)
   if burst > 0 then
     return decide_bucket(key, id, burst, limit, window, cost)
   end
-  return decide_log(key, id, limit, window, cost, time, texts)
+  return decide_log(key, id, limit, window, cost, texts)
 end
 
 local reply, texts = {}, {} -- texts: of the times that each window needs
@@ -118,6 +109,10 @@ for i = 1, #KEYS do
   local done, passes, remaining, retry, more, now =
     pcall(decide, KEYS[i], ARGV[a], ARGV[a + 1] + 0, ARGV[a + 2] + 0, window, ARGV[a + 4] + 0, texts[length])
   if not done then
+    local wrong = type(passes) == 'table' and passes.err or passes
+    if not string.find(wrong, 'WRONGTYPE', 1, true) then
+      return redis.error_reply(wrong) -- it would be the same for the others
+    end
     passes, remaining, retry, more, now = -1, 0, 0, 0, 0
   end
   reply[a], reply[a + 1], reply[a + 2], reply[a + 3], reply[a + 4] = passes, remaining, retry, more, now
