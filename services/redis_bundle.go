@@ -17,7 +17,8 @@ const (
 
 // bundler runs a script for calls of one key each. Calls that come while others are
 // under way go together in one run, which Redis pays for once, as a database
-// commits a group; one that finds few under way goes at once and alone.
+// commits a group; one that finds few under way, or has the lane, goes at once and
+// alone.
 //
 // The script takes one key and so many args for each call, of which the first is the
 // call's id, and replies so many integers for each. With an empty id it must change
@@ -47,8 +48,9 @@ type bundle struct {
 // served.
 func (b *bundler) exec(ctx context.Context, key string, args ...string) ([]int64, error) {
 	return doOn(ctx, b.redis, b.redis.client.Load(), func(ctx context.Context, client rueidis.Client) ([]int64, error) {
+		shared := *b.redis.client.Load()
 		b.mu.Lock()
-		if b.underway < bundlesUnderway || client.Mode() == rueidis.ClientModeCluster {
+		if b.underway < bundlesUnderway || client != shared || client.Mode() == rueidis.ClientModeCluster {
 			b.underway++
 			b.mu.Unlock()
 			defer b.landed()

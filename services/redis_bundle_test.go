@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -36,10 +37,14 @@ return reply`)}
 
 // hold keeps what comes from now on together until release.
 func (b *bundler) hold() (release func()) {
+	for !b.redis.lane.busy.CompareAndSwap(false, true) { // the probe has it now and then
+		runtime.Gosched()
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.underway = bundlesUnderway
 	return func() {
+		b.redis.lane.free()
 		for range bundlesUnderway {
 			b.landed()
 		}
@@ -83,6 +88,45 @@ func TestBundleOfCalls(t *testing.T) {
 		t.Errorf("a call that is alone was answered %v, %v", got, err)
 	}
 	servicestest.Eventually(t, 5*time.Second, b.idle, "something seems to be under way")
+}
+
+// A call that has the lane is alone: it waits for nobody, and nothing can overtake it.
+func TestBundleIsNotJoinedFromTheLane(t *testing.T) {
+	redis := openLane(t, servicestest.StartRedis(t))
+	b := counting(redis)
+	b.underway = bundlesUnderway
+	servicestest.Eventually(t, 5*time.Second, func() bool { // the probe has the lane now and then
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		_, err := b.exec(ctx, "alone", "1")
+		return err == nil
+	}, "a call that is alone waits for others")
+}
+
+// When the background has come to an end, what waits is answered, and Redis does not
+// count as away for it.
+func TestBundleAfterClose(t *testing.T) {
+	l := limiterAt(t, servicestest.StartRedis(t).Addr, false)
+	release := l.single.hold()
+	policy := models.Policy{Name: "p", Limit: 5, Window: time.Hour}
+	var wg sync.WaitGroup
+	for range 2 * failuresToOpen {
+		wg.Go(func() {
+			decisions, err := l.Take(t.Context(), "", models.Hit{Policy: policy, Key: "a"})
+			if err != nil || !decisions[0].Degraded {
+				t.Errorf("%+v, %v", decisions, err)
+			}
+		})
+	}
+	servicestest.Eventually(t, 5*time.Second, func() bool { return l.single.waiting() == 2*failuresToOpen }, "the decisions are not together")
+	if err := l.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+	release()
+	wg.Wait()
+	if !l.redis.Available() {
+		t.Error("Redis counts as away")
+	}
 }
 
 // A caller that leaves before the bundle is sent has changed nothing; the others

@@ -200,6 +200,9 @@ func (r *Redis) judge(ctx context.Context, err error, allowed time.Duration) err
 		r.calls.ok.Inc()
 		r.recordSuccess()
 		return err
+	case errors.Is(err, errNotSent): // nor was Redis asked
+		r.calls.skipped.Inc()
+		return err
 	case ctx.Err() != nil: // the caller went away: says nothing about Redis
 		return fmt.Errorf("redis: %w: %w", models.ErrUnavailable, context.Cause(ctx))
 	case replied && !notNow(redisErr.Error()):
