@@ -206,6 +206,7 @@ func TestPasswords(t *testing.T) {
 
 // However an address is typed: if it finds the account, it is under the account's limit.
 func TestSignInLimitIsOfTheAccountHoweverItIsTyped(t *testing.T) {
+	t.Parallel()
 	a := newAccounts(t, 3)
 	const alice = "alice@example.com"
 	for i := range 4 {

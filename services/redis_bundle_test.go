@@ -68,6 +68,7 @@ func (b *bundler) idle() bool {
 
 // What waits goes together, and each has its own reply.
 func TestBundleOfCalls(t *testing.T) {
+	t.Parallel()
 	b := counting(redisAt(t, servicestest.StartRedis(t).Addr, RedisOptions{Timeout: 5 * time.Second}))
 	release := b.hold()
 	const calls = bundleCalls + 5
@@ -109,6 +110,7 @@ func TestBundleIsNotJoinedFromTheLane(t *testing.T) {
 // When the background has come to an end, what waits is answered, and Redis does not
 // count as away for it.
 func TestBundleAfterClose(t *testing.T) {
+	t.Parallel()
 	l := limiterAt(t, servicestest.StartRedis(t).Addr, false)
 	release := l.single.hold()
 	policy := models.Policy{Name: "p", Limit: 5, Window: time.Hour}
@@ -135,6 +137,7 @@ func TestBundleAfterClose(t *testing.T) {
 // A caller that leaves before the bundle is sent has changed nothing; the others
 // are served.
 func TestBundleWithoutTheCallerThatLeft(t *testing.T) {
+	t.Parallel()
 	server := servicestest.StartRedis(t)
 	b := counting(redisAt(t, server.Addr, RedisOptions{Timeout: 5 * time.Second}))
 	release := b.hold()
@@ -187,6 +190,7 @@ func TestBundleWhileRedisHangs(t *testing.T) {
 // Nobody waits for others for longer than the bundler's patience, so that a Redis
 // which is far away serves a few calls at a time as it would serve one.
 func TestBundleForARedisFarAway(t *testing.T) {
+	t.Parallel()
 	server := servicestest.StartRedis(t)
 	proxy := servicestest.NewProxy(t, server.Addr)
 	l := limiterAt(t, proxy.Addr, false) // with a timeout of 5 s
@@ -213,6 +217,7 @@ func TestBundleForARedisFarAway(t *testing.T) {
 // That Redis cannot serve stops the limiter from asking it, also where only a
 // script finds out.
 func TestRateLimitScriptThatRedisCannotServe(t *testing.T) {
+	t.Parallel()
 	for name, strike := range map[string]func(*servicestest.RedisServer){
 		"read-only":     func(s *servicestest.RedisServer) { s.Do("REPLICAOF", "127.0.0.1", "1") },
 		"out of memory": func(s *servicestest.RedisServer) { s.Do("CONFIG", "SET", "maxmemory", "1") },
@@ -275,6 +280,7 @@ func TestRateLimitClockPutBack(t *testing.T) {
 // A key that cannot be decided does not concern those that are decided with it, and
 // many at a time are decided exactly.
 func TestRateLimitDecisionsInABundle(t *testing.T) {
+	t.Parallel()
 	server := servicestest.StartRedis(t)
 	l := limiterAt(t, server.Addr, false)
 	server.Do("SET", "test:{broken}rate:log:p:broken", "x")

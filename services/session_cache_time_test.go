@@ -50,6 +50,7 @@ func pass(d time.Duration) {
 }
 
 func TestSessionIdleTimeout(t *testing.T) {
+	t.Parallel()
 	for _, idle := range []time.Duration{2 * time.Second, time.Minute, 10 * time.Minute} {
 		t.Run(idle.String(), func(t *testing.T) {
 			opt := services.SessionOptions{IdleTimeout: idle}
@@ -99,6 +100,7 @@ func TestSessionActivityReachesOtherInstancesInTime(t *testing.T) {
 }
 
 func TestSessionAbsoluteTimeout(t *testing.T) {
+	t.Parallel()
 	inFakeTime(t, 1, services.SessionOptions{AbsoluteTimeout: time.Hour}, func(t *testing.T, all []sessionInstance) {
 		token, _ := signIn(t, all[0], signUp(t, all[0].db, "ann@example.com"))
 		for range 59 {
@@ -117,6 +119,7 @@ func TestSessionAbsoluteTimeout(t *testing.T) {
 }
 
 func TestSessionActivityIsWrittenSeldom(t *testing.T) {
+	t.Parallel()
 	inFakeTime(t, 1, services.SessionOptions{}, func(t *testing.T, all []sessionInstance) {
 		i := all[0]
 		token, s := signIn(t, i, signUp(t, i.db, "ann@example.com"))

@@ -110,6 +110,7 @@ func TestSessionReadsAreShared(t *testing.T) {
 // A read that hangs for longer than the log keeps anything brings back no session
 // that ended meanwhile.
 func TestSessionFillLaterThanTheLogDoesNotRevive(t *testing.T) {
+	t.Parallel()
 	opt := services.SessionOptions{IdleTimeout: 1000 * time.Hour, AbsoluteTimeout: 1000 * time.Hour}
 	inFakeTime(t, 1, opt, func(t *testing.T, all []sessionInstance) {
 		i := all[0]
