@@ -2,7 +2,9 @@ package services
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
+	"sync"
 	"testing"
 	"time"
 
@@ -78,6 +80,20 @@ func TestRateLimitCluster(t *testing.T) {
 	wants("same", l, 10, 10, 10)
 	wants("different", l, 10, 10, 10)
 	wants("same elsewhere", other, 8, 8, 7) // the unit given back is still l's to use
+
+	// Single hits at the same time are of different slots: each goes alone.
+	release := other.single.hold()
+	var wg sync.WaitGroup
+	for i := range 2 * bundlesUnderway {
+		wg.Go(func() {
+			ds, err := other.Take(t.Context(), "group", models.Hit{Policy: policies[i%2], Key: fmt.Sprint("at once ", i)})
+			if err != nil || ds[0].Degraded {
+				t.Errorf("%+v, %v", ds, err)
+			}
+		})
+	}
+	wg.Wait()
+	release()
 
 	for _, node := range nodes {
 		node.Freeze()

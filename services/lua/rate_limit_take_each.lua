@@ -93,21 +93,21 @@ local function decide_bucket(key, id, burst, limit, window, cost)
   return passes, remaining, retry, more, now
 end
 
-local function decide(key, id, burst, limit, window, cost, texts)
+local texts = {} -- of the times that each window needs
+local function decide(key, id, burst, limit, length, cost)
+  local window = length + 0
   if burst > 0 then
     return decide_bucket(key, id, burst, limit, window, cost)
   end
-  return decide_log(key, id, limit, window, cost, texts)
+  texts[length] = texts[length] or texts_at(time, window) -- the window as text: as a number it would be an index
+  return decide_log(key, id, limit, window, cost, texts[length])
 end
 
-local reply, texts = {}, {} -- texts: of the times that each window needs
+local reply = {}
 for i = 1, #KEYS do
   local a = 5 * i - 4
-  local length = ARGV[a + 3]
-  local window = length + 0
-  texts[length] = texts[length] or texts_at(time, window)
   local done, passes, remaining, retry, more, now =
-    pcall(decide, KEYS[i], ARGV[a], ARGV[a + 1] + 0, ARGV[a + 2] + 0, window, ARGV[a + 4] + 0, texts[length])
+    pcall(decide, KEYS[i], ARGV[a], ARGV[a + 1] + 0, ARGV[a + 2] + 0, ARGV[a + 3], ARGV[a + 4] + 0)
   if not done then
     local wrong = type(passes) == 'table' and passes.err or passes
     if not string.find(wrong, 'WRONGTYPE', 1, true) then
