@@ -1,6 +1,8 @@
 package middleware
 
 import (
+	"context"
+	"errors"
 	"log/slog"
 	"net/http"
 	"strings"
@@ -13,7 +15,8 @@ import (
 // method, route, status, duration and client address. It logs the route, not the
 // URL, and no header: neither tokens nor what people search for end up in a log.
 // What handlers noted with c.Error comes along.
-// Answers of 500 and above are errors, what monitoring asks for is debug.
+// Answers of 500 and above are errors, what monitoring asks for is debug. The status
+// is 499 if the client had left, so that the answer failed for lack of a reader.
 func AccessLog(log *slog.Logger, quietRoutes ...string) gin.HandlerFunc {
 	quiet := map[string]bool{}
 	for _, route := range quietRoutes {
@@ -22,7 +25,7 @@ func AccessLog(log *slog.Logger, quietRoutes ...string) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		start := time.Now()
 		c.Next()
-		status, level := c.Writer.Status(), slog.LevelInfo
+		status, level := outcome(c), slog.LevelInfo
 		switch {
 		case status >= http.StatusInternalServerError:
 			level = slog.LevelError
@@ -40,4 +43,18 @@ func AccessLog(log *slog.Logger, quietRoutes ...string) gin.HandlerFunc {
 		}
 		log.LogAttrs(c.Request.Context(), level, "request", fields...)
 	}
+}
+
+// statusClientClosedRequest is nginx's number for a client that did not wait for
+// its answer; it is logged, never sent.
+const statusClientClosedRequest = 499
+
+// outcome is the status of the answer, or 499 for one that failed because the
+// client had left: that is no fault of the server.
+func outcome(c *gin.Context) int {
+	status := c.Writer.Status()
+	if status >= http.StatusInternalServerError && errors.Is(c.Request.Context().Err(), context.Canceled) {
+		return statusClientClosedRequest
+	}
+	return status
 }

@@ -9,8 +9,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 )
 
-// Metrics measures how long answers took, by method, route and status. Paths
-// without a route count as one, so that nobody can make the metrics grow.
+// Metrics measures how long answers took, by method, route and status, which is 499
+// for what failed because the client had left. Paths without a route count as one, so
+// that nobody can make the metrics grow.
 func Metrics(registry prometheus.Registerer) gin.HandlerFunc {
 	took := promauto.With(registry).NewHistogramVec(prometheus.HistogramOpts{
 		Name:    "gatehouse_http_request_duration_seconds",
@@ -24,6 +25,6 @@ func Metrics(registry prometheus.Registerer) gin.HandlerFunc {
 		if route == "" {
 			method, route = "other", "none"
 		}
-		took.WithLabelValues(method, route, strconv.Itoa(c.Writer.Status())).Observe(time.Since(start).Seconds())
+		took.WithLabelValues(method, route, strconv.Itoa(outcome(c))).Observe(time.Since(start).Seconds())
 	}
 }

@@ -9,8 +9,8 @@ import (
 
 // AddAudit stores one security event.
 func (s *Store) AddAudit(ctx context.Context, e models.AuditEntry) error {
-	ctx, cancel := s.bound(ctx)
-	defer cancel()
+	ctx, done := s.write.turn(ctx)
+	defer done()
 	_, err := s.write.ExecContext(ctx, `
 		INSERT INTO audit (at, action, actor, target, ip, request_id, detail) VALUES ($1, $2, $3, $4, $5, $6, $7)`,
 		e.At.UnixMicro(), clean(e.Action), clean(e.Actor), clean(e.Target), clean(e.IP), clean(e.RequestID), clean(e.Detail))
@@ -20,8 +20,8 @@ func (s *Store) AddAudit(ctx context.Context, e models.AuditEntry) error {
 // Audit returns a page of the events with this action ("" is any), newest
 // first. models.ErrBadCursor if the cursor is not one of this list's.
 func (s *Store) Audit(ctx context.Context, action string, p models.Page) (models.List[models.AuditEntry], error) {
-	ctx, cancel := s.bound(ctx)
-	defer cancel()
+	ctx, done := s.read.turn(ctx)
+	defer done()
 	before, err := decodeCursor("audit", p.Cursor, math.MaxInt64)
 	if err != nil {
 		return models.List[models.AuditEntry]{}, failed("list audit", err)

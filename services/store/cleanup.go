@@ -22,8 +22,8 @@ const dead = `(idle_at <= $1 OR expires_at <= $1 OR NOT (` + unrevoked + `))`
 // after ("" is the beginning), and so takes as long with a million sessions as
 // with a thousand. next is where to go on; "" says that it has seen the last one.
 func (s *Store) CleanUpSessions(ctx context.Context, now time.Time, after string, limit int) (next string, removed int, err error) {
-	ctx, cancel := s.bound(ctx)
-	defer cancel()
+	ctx, done := s.read.turn(ctx)
+	defer done()
 	// The search does not hold the lock of SQLite's one writer.
 	hashes, next, err := s.deadSessions(ctx, now, clean(after), limit)
 	if err != nil {
@@ -74,8 +74,8 @@ func (s *Store) deadSessions(ctx context.Context, now time.Time, after string, l
 // days, at most limit rows of each. It returns how many rows; call it again while
 // that is at least limit.
 func (s *Store) CleanUp(ctx context.Context, now time.Time, limit int) (int, error) {
-	ctx, cancel := s.bound(ctx)
-	defer cancel()
+	ctx, done := s.write.turn(ctx)
+	defer done()
 	total := 0
 	err := s.transact(ctx, func(tx *sql.Tx) error {
 		// Only the oldest entries, without gaps, also if clocks disagree.

@@ -8,8 +8,8 @@ import (
 // RememberNetwork notes that the user signed in from a network at a time. It
 // does nothing if there is no such user.
 func (s *Store) RememberNetwork(ctx context.Context, userID, network string, at time.Time) error {
-	ctx, cancel := s.bound(ctx)
-	defer cancel()
+	ctx, done := s.write.turn(ctx)
+	defer done()
 	user, err := parseID(userID)
 	if err != nil {
 		return nil
@@ -24,8 +24,8 @@ func (s *Store) RememberNetwork(ctx context.Context, userID, network string, at 
 // KnownNetwork reports whether the user with this address signed in from the
 // network since then.
 func (s *Store) KnownNetwork(ctx context.Context, email, network string, since time.Time) (bool, error) {
-	ctx, cancel := s.bound(ctx)
-	defer cancel()
+	ctx, done := s.read.turn(ctx)
+	defer done()
 	var known bool
 	err := s.read.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM networks JOIN users ON users.id = networks.user_id
 		WHERE users.email = $1 AND networks.network = $2 AND networks.at >= $3)`,

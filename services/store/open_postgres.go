@@ -31,10 +31,10 @@ func openPostgres(ctx context.Context, opts Options) (*Store, error) {
 	if conns <= 0 {
 		conns = 10
 	}
-	main := postgresPool(*config, conns, stdlib.OptionAfterConnect(limitSession(opts.Timeout)))
+	main := postgresPool(*config, conns, opts.Timeout, stdlib.OptionAfterConnect(limitSession(opts.Timeout)))
 	s := &Store{
 		write: main, read: main,
-		tail:    postgresPool(*config, 1, stdlib.OptionAfterConnect(limitSession(opts.Timeout))),
+		tail:    postgresPool(*config, 1, opts.Timeout, stdlib.OptionAfterConnect(limitSession(opts.Timeout))),
 		timeout: opts.Timeout, now: opts.Now,
 		skipLocked: " FOR UPDATE SKIP LOCKED",
 		notify:     `NOTIFY ` + revocationChannel,
@@ -50,20 +50,20 @@ func openPostgres(ctx context.Context, opts Options) (*Store, error) {
 }
 
 func (s *Store) startPostgres(ctx context.Context, config pgx.ConnConfig) error {
-	reach, cancel := s.bound(ctx)
-	defer cancel()
+	reach, done := s.write.turn(ctx)
+	defer done()
 	if err := s.write.PingContext(reach); err != nil {
 		return fmt.Errorf("%w: %w", models.ErrUnavailable, err)
 	}
-	ctx, cancel = context.WithTimeout(ctx, openWait)
+	ctx, cancel := context.WithTimeout(ctx, openWait)
 	defer cancel()
-	db := postgresPool(config, 1)
+	db := postgresPool(config, 1, openWait)
 	defer db.Close()
 	migrations, err := fs.Sub(migrationFiles, "migrations/postgres")
 	if err != nil {
 		return err
 	}
-	provider, err := goose.NewProvider(goose.DialectPostgres, db, migrations,
+	provider, err := goose.NewProvider(goose.DialectPostgres, db.DB, migrations,
 		goose.WithDisableGlobalRegistry(true), goose.WithSessionLocker(migrationLock{}))
 	if err != nil {
 		return err
@@ -72,13 +72,11 @@ func (s *Store) startPostgres(ctx context.Context, config pgx.ConnConfig) error 
 	return err
 }
 
-func postgresPool(config pgx.ConnConfig, conns int, options ...stdlib.OptionOpenDB) *sql.DB {
+func postgresPool(config pgx.ConnConfig, conns int, timeout time.Duration, options ...stdlib.OptionOpenDB) *pool {
 	db := stdlib.OpenDB(config, options...)
-	db.SetMaxOpenConns(conns)
-	db.SetMaxIdleConns(conns)
 	db.SetConnMaxIdleTime(5 * time.Minute)
 	db.SetConnMaxLifetime(30 * time.Minute)
-	return db
+	return newPool(db, conns, timeout)
 }
 
 // limitSession makes the server give up what a frozen or lost instance has

@@ -37,9 +37,9 @@ func openSQLite(ctx context.Context, opts Options) (*Store, error) {
 		conns = 4
 	}
 	s := &Store{
-		write:   sqlitePool(path, 1),
-		read:    sqlitePool(path, conns, "_query_only=1"),
-		tail:    sqlitePool(path, 1, "_query_only=1"),
+		write:   newPool(sqliteConns(path), 1, opts.Timeout),
+		read:    newPool(sqliteConns(path, "_query_only=1"), conns, opts.Timeout),
+		tail:    newPool(sqliteConns(path, "_query_only=1"), 1, opts.Timeout),
 		timeout: opts.Timeout, now: opts.Now,
 	}
 	s.nameQueries()
@@ -64,8 +64,8 @@ func createFile(path string) error {
 	return file.Close()
 }
 
-// sqlitePool returns a pool of connections to the file. Nothing is opened yet.
-func sqlitePool(path string, conns int, settings ...string) *sql.DB {
+// sqliteConns are connections to the file. Nothing is opened yet.
+func sqliteConns(path string, settings ...string) *sql.DB {
 	settings = append(settings,
 		"_busy_timeout=5000", "_foreign_keys=1", "_txlock=immediate",
 		"_synchronous=FULL", // an acknowledged write survives power loss
@@ -75,8 +75,6 @@ func sqlitePool(path string, conns int, settings ...string) *sql.DB {
 	if err != nil {
 		panic(err) // only for a driver that is not registered
 	}
-	db.SetMaxOpenConns(conns)
-	db.SetMaxIdleConns(conns)
 	return db
 }
 
@@ -86,7 +84,8 @@ func sqlitePool(path string, conns int, settings ...string) *sql.DB {
 func migrateSQLite(ctx context.Context, path string) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, openWait)
 	defer cancel()
-	db := sqlitePool(path, 1)
+	db := sqliteConns(path)
+	db.SetMaxOpenConns(1)
 	defer db.Close()
 
 	if err := enableWAL(ctx, db); err != nil {

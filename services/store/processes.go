@@ -26,8 +26,8 @@ func scanProcess(row scanner, more ...any) (models.Process, error) {
 // CreateProcess stores a new process, version 1, written by the user; userID ""
 // is nobody.
 func (s *Store) CreateProcess(ctx context.Context, userID string, f models.ProcessFields) (models.Process, error) {
-	ctx, cancel := s.bound(ctx)
-	defer cancel()
+	ctx, done := s.write.turn(ctx)
+	defer done()
 	title := clean(f.Title)
 	p, err := scanProcess(s.write.QueryRowContext(ctx, `
 		INSERT INTO processes (title, title_folded, status, description, version, created_at, updated_at, updated_by, updated_by_email)
@@ -39,8 +39,8 @@ func (s *Store) CreateProcess(ctx context.Context, userID string, f models.Proce
 
 // Process returns the process; models.ErrNotFound if there is none.
 func (s *Store) Process(ctx context.Context, id string) (models.Process, error) {
-	ctx, cancel := s.bound(ctx)
-	defer cancel()
+	ctx, done := s.read.turn(ctx)
+	defer done()
 	n, err := parseID(id)
 	if err != nil {
 		return models.Process{}, failed("read process", err)
@@ -52,8 +52,8 @@ func (s *Store) Process(ctx context.Context, id string) (models.Process, error) 
 // Processes returns a page of the processes that the filter selects, newest
 // change first. models.ErrBadCursor if the cursor is not one of this list's.
 func (s *Store) Processes(ctx context.Context, filter models.ProcessFilter, p models.Page) (models.List[models.Process], error) {
-	ctx, cancel := s.bound(ctx)
-	defer cancel()
+	ctx, done := s.read.turn(ctx)
+	defer done()
 	after, err := decodeCursor("processes", p.Cursor, math.MaxInt64, math.MaxInt64)
 	if err != nil {
 		return models.List[models.Process]{}, failed("list processes", err)
@@ -88,8 +88,8 @@ const rule = ` id = $1 AND (version = $2 OR last_grant = $3) AND version = COALE
 // process as it is now: models.ErrPreconditionFailed if only If-Match failed,
 // otherwise models.ErrVersionConflict. models.ErrNotFound if there is no process.
 func (s *Store) UpdateProcess(ctx context.Context, id, userID string, f models.ProcessFields, g models.WriteGuard) (models.Process, error) {
-	ctx, cancel := s.bound(ctx)
-	defer cancel()
+	ctx, done := s.write.turn(ctx)
+	defer done()
 	n, err := parseID(id)
 	if err != nil {
 		return models.Process{}, failed("update process", err)
@@ -111,8 +111,8 @@ func (s *Store) UpdateProcess(ctx context.Context, id, userID string, f models.P
 // DeleteProcess deletes the process under the same rule and with the same
 // errors as UpdateProcess.
 func (s *Store) DeleteProcess(ctx context.Context, id string, g models.WriteGuard) error {
-	ctx, cancel := s.bound(ctx)
-	defer cancel()
+	ctx, done := s.write.turn(ctx)
+	defer done()
 	n, err := parseID(id)
 	if err != nil {
 		return failed("delete process", err)

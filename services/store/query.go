@@ -16,8 +16,8 @@ type hotQuery struct {
 
 // nameQueries is called when the connections are there.
 func (s *Store) nameQueries() {
-	s.oneSession = hotQuery{db: s.read, text: oneSession}
-	s.newInLog = hotQuery{db: s.tail, text: newInLog}
+	s.oneSession = hotQuery{db: s.read.DB, text: oneSession}
+	s.newInLog = hotQuery{db: s.tail.DB, text: newInLog}
 }
 
 // prepare lasts until the database is closed.

@@ -42,8 +42,8 @@ func (s *Store) log(ctx context.Context, tx querier, entries ...models.Revocatio
 // NoteChange writes to the revocation log that a session is no longer what copies
 // say, or, with hash "", that no copy of any session counts. It ends nothing.
 func (s *Store) NoteChange(ctx context.Context, hash string) error {
-	ctx, cancel := s.bound(ctx)
-	defer cancel()
+	ctx, done := s.write.turn(ctx)
+	defer done()
 	entry := models.Revocation{SessionHash: clean(hash)}
 	return failed("note change of a session", s.transact(ctx, func(tx *sql.Tx) error { return s.log(ctx, tx, entry) }))
 }
@@ -72,12 +72,12 @@ func (s *Store) Revocations(ctx context.Context, after int64) (models.Revocation
 // RevocationsSince returns the part of the log that begins with the first entry
 // not before at, or its newest 20,000 entries, and the log's head, as Revocations does.
 func (s *Store) RevocationsSince(ctx context.Context, at time.Time) (models.RevocationTail, error) {
-	return s.readTail(ctx, hotQuery{db: s.tail, text: logSince}, at.UnixMicro())
+	return s.readTail(ctx, hotQuery{db: s.tail.DB, text: logSince}, at.UnixMicro())
 }
 
 func (s *Store) readTail(ctx context.Context, query hotQuery, arg int64) (models.RevocationTail, error) {
-	ctx, cancel := s.bound(ctx)
-	defer cancel()
+	ctx, done := s.tail.turn(ctx)
+	defer done()
 	tail := models.RevocationTail{}
 	rows, err := query.rows(ctx, arg)
 	if err != nil {

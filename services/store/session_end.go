@@ -24,8 +24,8 @@ func (s *Store) EndSessionByID(ctx context.Context, userID, id string) error {
 }
 
 func (s *Store) endOne(ctx context.Context, op, which string, args ...any) error {
-	ctx, cancel := s.bound(ctx)
-	defer cancel()
+	ctx, done := s.write.turn(ctx)
+	defer done()
 	return failed(op, s.transact(ctx, func(tx *sql.Tx) error {
 		var ended models.Revocation
 		err := tx.QueryRowContext(ctx, `DELETE FROM sessions WHERE `+which+` RETURNING hash`, args...).Scan(&ended.SessionHash)
@@ -40,8 +40,8 @@ func (s *Store) endOne(ctx context.Context, op, which string, args ...any) error
 // few writes: the rows stay, without effect, until CleanUp. models.ErrNotFound
 // if there is no such user.
 func (s *Store) EndUserSessions(ctx context.Context, userID string) error {
-	ctx, cancel := s.bound(ctx)
-	defer cancel()
+	ctx, done := s.write.turn(ctx)
+	defer done()
 	user, err := parseID(userID)
 	if err != nil {
 		return failed("end sessions", err)
@@ -57,8 +57,8 @@ func (s *Store) EndUserSessions(ctx context.Context, userID string) error {
 // EndOtherSessions ends all sessions of the user but the one to keep.
 // models.ErrNotFound, and nothing is done, if that one has itself been ended.
 func (s *Store) EndOtherSessions(ctx context.Context, userID, keepHash string) error {
-	ctx, cancel := s.bound(ctx)
-	defer cancel()
+	ctx, done := s.write.turn(ctx)
+	defer done()
 	user, err := parseID(userID)
 	if err != nil {
 		return failed("end sessions", err)
@@ -90,8 +90,8 @@ func nextEpoch(ctx context.Context, tx querier, user int64) (int64, error) {
 // there are. models.ErrNotFound, and nothing is done, if the one to keep has
 // itself been ended.
 func (s *Store) EndAllSessions(ctx context.Context, keepHash string) error {
-	ctx, cancel := s.bound(ctx)
-	defer cancel()
+	ctx, done := s.write.turn(ctx)
+	defer done()
 	return failed("end all sessions", s.transact(ctx, func(tx *sql.Tx) error {
 		// The row is moved first, to keep the order in which locks are taken. If
 		// another call ends everybody in between, era grows by more, and the kept
@@ -117,8 +117,8 @@ func (s *Store) EndAllSessions(ctx context.Context, keepHash string) error {
 // the password that was checked; models.ErrStale if it is no longer the user's, or
 // the user is disabled or gone.
 func (s *Store) ChangePassword(ctx context.Context, userID string, epoch int64, newHash string, next models.Session) error {
-	ctx, cancel := s.bound(ctx)
-	defer cancel()
+	ctx, done := s.write.turn(ctx)
+	defer done()
 	user, err := parseID(userID)
 	if err != nil {
 		return failed("change password", models.ErrStale)

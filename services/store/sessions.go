@@ -63,8 +63,8 @@ func scanSession(row scanner) (models.Session, error) {
 // the user then has more than maxPerUser live sessions, the oldest others end,
 // with one entry each in the revocation log, and are counted; 0 is no limit.
 func (s *Store) InsertSession(ctx context.Context, x models.Session, maxPerUser int) (ended int, err error) {
-	ctx, cancel := s.bound(ctx)
-	defer cancel()
+	ctx, done := s.write.turn(ctx)
+	defer done()
 	if x.User.ID == "" {
 		return 0, failed("insert session", insertSession(ctx, s.write, nil, x))
 	}
@@ -126,16 +126,16 @@ func (s *Store) endOldest(ctx context.Context, tx querier, user int64, keep stri
 // roles; models.ErrNotFound if there is none, or it was ended, or one of its
 // timeouts has passed.
 func (s *Store) Session(ctx context.Context, hash string, now time.Time) (models.Session, error) {
-	ctx, cancel := s.bound(ctx)
-	defer cancel()
+	ctx, done := s.read.turn(ctx)
+	defer done()
 	x, err := scanSession(s.oneSession.row(ctx, clean(hash), now.UnixMicro()))
 	return x, failed("read session", orAnswer(err, models.ErrNotFound))
 }
 
 // SessionsOf returns the live sessions of a user, newest first.
 func (s *Store) SessionsOf(ctx context.Context, userID string, now time.Time) ([]models.Session, error) {
-	ctx, cancel := s.bound(ctx)
-	defer cancel()
+	ctx, done := s.read.turn(ctx)
+	defer done()
 	user, err := parseID(userID)
 	if err != nil {
 		return []models.Session{}, nil
@@ -157,8 +157,8 @@ func (s *Store) CountSessions(ctx context.Context, userIDs []string, now time.Ti
 	if len(args) == 0 {
 		return counts, nil
 	}
-	ctx, cancel := s.bound(ctx)
-	defer cancel()
+	ctx, done := s.read.turn(ctx)
+	defer done()
 	_, err := collect(ctx, s.read, func(row scanner) (struct{}, error) {
 		var user int64
 		var n int
@@ -172,8 +172,8 @@ func (s *Store) CountSessions(ctx context.Context, userIDs []string, now time.Ti
 // TouchSession moves the idle timeout of a session that is live at lastSeen.
 // Neither time ever goes back. models.ErrNotFound if it is not live.
 func (s *Store) TouchSession(ctx context.Context, hash string, lastSeen, idleAt time.Time) error {
-	ctx, cancel := s.bound(ctx)
-	defer cancel()
+	ctx, done := s.write.turn(ctx)
+	defer done()
 	result, err := s.write.ExecContext(ctx, `UPDATE sessions
 		   SET last_seen = CASE WHEN last_seen < $2 THEN $2 ELSE last_seen END,
 		       idle_at = CASE WHEN idle_at < $3 THEN $3 ELSE idle_at END
@@ -188,8 +188,8 @@ func (s *Store) TouchSessions(ctx context.Context, seen []models.Activity) (writ
 	if len(seen) == 0 {
 		return nil, nil
 	}
-	ctx, cancel := s.bound(ctx)
-	defer cancel()
+	ctx, done := s.write.turn(ctx)
+	defer done()
 	rows := make([]string, len(seen))
 	var args []any
 	for i, a := range seen {
@@ -214,8 +214,8 @@ func (s *Store) TouchSessions(ctx context.Context, seen []models.Activity) (writ
 // the one given, and returns the new version. models.ErrStale if it is not,
 // models.ErrNotFound if the session is not live: nothing brings one back.
 func (s *Store) SaveSessionData(ctx context.Context, hash string, version int64, data []byte) (int64, error) {
-	ctx, cancel := s.bound(ctx)
-	defer cancel()
+	ctx, done := s.write.turn(ctx)
+	defer done()
 	now := s.now()
 	result, err := s.write.ExecContext(ctx, `UPDATE sessions SET data = $3, version = version + 1
 		 WHERE hash = $1 AND version = $2 AND idle_at > $4 AND expires_at > $4 AND`+unrevoked,

@@ -5,8 +5,8 @@ import "context"
 // Setting returns the stored value of a key. If there is none, initial is
 // stored; of several instances that start together, the first one's.
 func (s *Store) Setting(ctx context.Context, key, initial string) (string, error) {
-	ctx, cancel := s.bound(ctx)
-	defer cancel()
+	ctx, done := s.write.turn(ctx)
+	defer done()
 	_, err := s.write.ExecContext(ctx,
 		`INSERT INTO settings (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING`, key, initial)
 	if err != nil {

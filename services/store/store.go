@@ -37,9 +37,9 @@ type Options struct {
 // Ids are canonical decimal numbers that are never used again; anything else
 // is models.ErrNotFound. Times are stored in microseconds and returned in UTC.
 type Store struct {
-	write *sql.DB // SQLite: one connection, immediate transactions
-	read  *sql.DB // PostgreSQL: the same as write
-	tail  *sql.DB // one connection, for the revocation log only
+	write *pool // SQLite: one connection, immediate transactions
+	read  *pool // PostgreSQL: the same as write
+	tail  *pool // one connection, for the revocation log only
 
 	oneSession hotQuery
 	newInLog   hotQuery
@@ -93,31 +93,27 @@ func (s *Store) Close() error {
 
 // Ping asks the database something. models.ErrUnavailable if it does not answer.
 func (s *Store) Ping(ctx context.Context) error {
-	ctx, cancel := s.bound(ctx)
-	defer cancel()
+	ctx, done := s.read.turn(ctx)
+	defer done()
 	var era int64
 	return failed("ping database", s.read.QueryRowContext(ctx, `SELECT era FROM revocation_head`).Scan(&era))
 }
 
 // Empty reports whether there is neither a user nor a process yet.
 func (s *Store) Empty(ctx context.Context) (bool, error) {
-	ctx, cancel := s.bound(ctx)
-	defer cancel()
+	ctx, done := s.read.turn(ctx)
+	defer done()
 	var empty bool
 	err := s.read.QueryRowContext(ctx,
 		`SELECT NOT EXISTS (SELECT 1 FROM users) AND NOT EXISTS (SELECT 1 FROM processes)`).Scan(&empty)
 	return empty, failed("look into the database", err)
 }
 
-// querier is what a query needs: *sql.DB or *sql.Tx.
+// querier is what a query needs: *pool or *sql.Tx.
 type querier interface {
 	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
 	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
 	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
-}
-
-func (s *Store) bound(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(ctx, s.timeout)
 }
 
 // transact runs fn in one transaction: all of its writes or, if it fails, none.

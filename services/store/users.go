@@ -34,8 +34,8 @@ func address(email string) string { return strings.ToLower(clean(email)) }
 // CreateUser stores a new user. models.ErrEmailTaken if there is one with this
 // address, in any case.
 func (s *Store) CreateUser(ctx context.Context, email, passwordHash string, roles []string) (models.User, error) {
-	ctx, cancel := s.bound(ctx)
-	defer cancel()
+	ctx, done := s.write.turn(ctx)
+	defer done()
 	c, err := scanCredentials(s.write.QueryRowContext(ctx, `
 		INSERT INTO users (email, password_hash, roles, admin, created_at) VALUES ($1, $2, $3, $4, $5)
 		ON CONFLICT (email) DO NOTHING RETURNING `+userColumns,
@@ -52,8 +52,8 @@ func (s *Store) User(ctx context.Context, id string) (models.User, error) {
 // CredentialsByID returns the user with password hash and epoch, all from one
 // row, also if disabled; models.ErrNotFound if there is none.
 func (s *Store) CredentialsByID(ctx context.Context, id string) (models.Credentials, error) {
-	ctx, cancel := s.bound(ctx)
-	defer cancel()
+	ctx, done := s.read.turn(ctx)
+	defer done()
 	n, err := parseID(id)
 	if err != nil {
 		return models.Credentials{}, failed("read user", err)
@@ -65,8 +65,8 @@ func (s *Store) CredentialsByID(ctx context.Context, id string) (models.Credenti
 // Credentials returns what a sign-in with this address is checked against, all
 // from one row, also for a disabled user; models.ErrNotFound if there is none.
 func (s *Store) Credentials(ctx context.Context, email string) (models.Credentials, error) {
-	ctx, cancel := s.bound(ctx)
-	defer cancel()
+	ctx, done := s.read.turn(ctx)
+	defer done()
 	c, err := scanCredentials(s.read.QueryRowContext(ctx, `SELECT `+userColumns+` FROM users WHERE email = $1`, address(email)))
 	return c, failed("read user by address", orAnswer(err, models.ErrNotFound))
 }
@@ -74,8 +74,8 @@ func (s *Store) Credentials(ctx context.Context, email string) (models.Credentia
 // Users returns a page of all users, oldest first. models.ErrBadCursor if the
 // cursor is not one of this list's.
 func (s *Store) Users(ctx context.Context, p models.Page) (models.List[models.User], error) {
-	ctx, cancel := s.bound(ctx)
-	defer cancel()
+	ctx, done := s.read.turn(ctx)
+	defer done()
 	after, err := decodeCursor("users", p.Cursor, 0)
 	if err != nil {
 		return models.List[models.User]{}, failed("list users", err)
@@ -97,8 +97,8 @@ func (s *Store) Users(ctx context.Context, p models.Page) (models.List[models.Us
 // entry to the revocation log. models.ErrLastAdmin if nobody would be left to
 // manage users, models.ErrNotFound if there is no such user.
 func (s *Store) UpdateUser(ctx context.Context, id string, patch models.UserPatch) (models.User, error) {
-	ctx, cancel := s.bound(ctx)
-	defer cancel()
+	ctx, done := s.write.turn(ctx)
+	defer done()
 	n, err := parseID(id)
 	if err != nil {
 		return models.User{}, failed("update user", err)
@@ -140,8 +140,8 @@ func (s *Store) UpdateUser(ctx context.Context, id string, patch models.UserPatc
 // if nobody would be left to manage users, models.ErrNotFound if there is no
 // such user.
 func (s *Store) DeleteUser(ctx context.Context, id string) error {
-	ctx, cancel := s.bound(ctx)
-	defer cancel()
+	ctx, done := s.write.turn(ctx)
+	defer done()
 	n, err := parseID(id)
 	if err != nil {
 		return failed("delete user", err)

@@ -1,0 +1,71 @@
+package middleware_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/gin-gonic/gin"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"gatehouse/middleware"
+)
+
+func TestAccessLog(t *testing.T) {
+	gone, leave := context.WithCancel(t.Context())
+	leave()
+	late, cancel := context.WithTimeout(t.Context(), 0)
+	defer cancel()
+	for name, row := range map[string]struct {
+		ctx    context.Context
+		path   string
+		answer int
+		want   string
+	}{
+		"answered":                          {t.Context(), "/a", 200, "level=INFO msg=request route=/a status=200"},
+		"asked by monitoring":               {t.Context(), "/quiet", 200, "level=DEBUG msg=request route=/quiet status=200"},
+		"refused":                           {t.Context(), "/a", 423, "level=INFO msg=request route=/a status=423"},
+		"failed":                            {t.Context(), "/a", 503, "level=ERROR msg=request route=/a status=503 error=why"},
+		"failed, asked by monitoring":       {t.Context(), "/quiet", 503, "level=ERROR msg=request route=/quiet status=503 error=why"},
+		"failed as a deadline passed":       {late, "/a", 503, "level=ERROR msg=request route=/a status=503 error=why"},
+		"failed as the client left":         {gone, "/a", 503, "level=INFO msg=request route=/a status=499 error=why"},
+		"answered although the client left": {gone, "/a", 200, "level=INFO msg=request route=/a status=200"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var lines bytes.Buffer
+			log := slog.New(slog.NewTextHandler(&lines, &slog.HandlerOptions{Level: slog.LevelDebug, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+				switch a.Key {
+				case "level", "msg", "route", "status", "error":
+					return a
+				}
+				return slog.Attr{}
+			}}))
+			registry := prometheus.NewPedanticRegistry()
+			r := gin.New()
+			r.Use(middleware.AccessLog(log, "/quiet"), middleware.Metrics(registry))
+			handler := func(c *gin.Context) {
+				if row.answer >= 500 {
+					_ = c.Error(errors.New("why"))
+				}
+				c.Status(row.answer)
+			}
+			r.GET("/a", handler)
+			r.GET("/quiet", handler)
+			r.ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(row.ctx, http.MethodGet, row.path, nil))
+			if got := strings.TrimSpace(lines.String()); got != row.want {
+				t.Errorf("logged %q, want %q", got, row.want)
+			}
+			_, status, _ := strings.Cut(row.want, "status=")
+			status, _, _ = strings.Cut(status, " ")
+			families, err := registry.Gather()
+			if err != nil || len(families) != 1 || !strings.Contains(families[0].String(), `"`+status+`"`) {
+				t.Errorf("no status %s in %v: %v", status, families, err)
+			}
+		})
+	}
+}

@@ -1,0 +1,38 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+)
+
+// pool is connections that calls use in the order they came in. database/sql alone
+// gives a connection that becomes free to any one of those that wait, so that in a
+// crowd some wait for many times the average, and past their timeout.
+type pool struct {
+	*sql.DB
+	timeout time.Duration
+	turns   *semaphore.Weighted
+}
+
+func newPool(db *sql.DB, conns int, timeout time.Duration) *pool {
+	db.SetMaxOpenConns(conns)
+	db.SetMaxIdleConns(conns)
+	return &pool{DB: db, timeout: timeout, turns: semaphore.NewWeighted(int64(conns))}
+}
+
+// turn waits for the caller's turn, and bounds that and all it does in it. A call
+// takes one turn, also if it uses several connections. If none came in time, the
+// context is done and fails what is tried with it.
+func (p *pool) turn(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithTimeout(ctx, p.timeout)
+	if p.turns.Acquire(ctx, 1) != nil {
+		return ctx, cancel
+	}
+	return ctx, func() {
+		p.turns.Release(1)
+		cancel()
+	}
+}

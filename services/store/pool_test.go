@@ -1,0 +1,72 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+
+	"gatehouse/models"
+)
+
+// Calls get their turns in the order they came in, and one that leaves keeps
+// nobody waiting.
+func TestPoolTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &pool{timeout: time.Second, turns: semaphore.NewWeighted(1)}
+		_, release := p.turn(t.Context())
+		impatient, leave := context.WithCancel(t.Context())
+		defer leave()
+		var order []int
+		for i := range 50 {
+			ctx := t.Context()
+			if i%10 == 3 {
+				ctx = impatient
+			}
+			go func() {
+				ctx, done := p.turn(ctx)
+				defer done()
+				if ctx.Err() == nil {
+					order = append(order, i)
+				}
+			}()
+			synctest.Wait()
+		}
+		leave()
+		synctest.Wait()
+		release()
+		synctest.Wait()
+		if len(order) != 45 || !slices.IsSorted(order) {
+			t.Errorf("the turns were %v", order)
+		}
+	})
+}
+
+// Waiting for a turn counts towards the timeout, and every pool has turns.
+func TestPoolTurnTimeout(t *testing.T) {
+	s, err := Open(t.Context(), Options{URL: filepath.Join(t.TempDir(), "test.db"), Timeout: 50 * time.Millisecond, MaxConns: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	calls := map[*pool]func() error{
+		s.read:  func() error { _, err := s.Processes(t.Context(), models.ProcessFilter{}, models.Page{}); return err },
+		s.write: func() error { return s.AddAudit(t.Context(), models.AuditEntry{Action: "login"}) },
+		s.tail:  func() error { _, err := s.Revocations(t.Context(), 0); return err },
+	}
+	for p, call := range calls {
+		_, release := p.turn(t.Context())
+		if err := call(); !errors.Is(err, models.ErrUnavailable) || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("without a turn: %v", err)
+		}
+		release()
+		if err := call(); err != nil {
+			t.Errorf("with its turn: %v", err)
+		}
+	}
+}
