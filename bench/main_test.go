@@ -15,8 +15,8 @@ import (
 )
 
 const (
-	rounds    = 5
-	turn      = 600 * time.Millisecond
+	rounds    = 20
+	turn      = 150 * time.Millisecond
 	workers   = 64
 	keyNumber = 1000
 )

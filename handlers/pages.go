@@ -272,7 +272,7 @@ func (h *Handlers) shownSession(c *gin.Context) (models.Session, bool) {
 		return session, ok
 	}
 	if fresh, err := h.Sessions.Get(c.Request.Context(), token); err == nil && fresh.User.ID != "" {
-		return fresh, true
+		return *fresh, true
 	}
 	return session, ok
 }

@@ -16,7 +16,7 @@ import (
 // URL, and no header: neither tokens nor what people search for end up in a log.
 // What handlers noted with c.Error comes along.
 // Answers of 500 and above are errors, what monitoring asks for is debug. The status
-// is 499 if the client had left, so that the answer failed for lack of a reader.
+// is 499 if it failed because the client had left.
 func AccessLog(log *slog.Logger, quietRoutes ...string) gin.HandlerFunc {
 	quiet := map[string]bool{}
 	for _, route := range quietRoutes {
@@ -49,12 +49,17 @@ func AccessLog(log *slog.Logger, quietRoutes ...string) gin.HandlerFunc {
 // its answer; it is logged, never sent.
 const statusClientClosedRequest = 499
 
-// outcome is the status of the answer, or 499 for one that failed because the
+// outcome is the status of the answer, or 499 for one that failed only because the
 // client had left: that is no fault of the server.
 func outcome(c *gin.Context) int {
 	status := c.Writer.Status()
-	if status >= http.StatusInternalServerError && errors.Is(c.Request.Context().Err(), context.Canceled) {
-		return statusClientClosedRequest
+	if status < http.StatusInternalServerError || len(c.Errors) == 0 || c.Request.Context().Err() == nil {
+		return status
 	}
-	return status
+	for _, err := range c.Errors {
+		if !errors.Is(err, context.Canceled) {
+			return status
+		}
+	}
+	return statusClientClosedRequest
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -21,20 +22,23 @@ func TestAccessLog(t *testing.T) {
 	leave()
 	late, cancel := context.WithTimeout(t.Context(), 0)
 	defer cancel()
+	clients := map[string]context.Context{"waits": t.Context(), "gone": gone, "late": late}
 	for name, row := range map[string]struct {
-		ctx    context.Context
+		client string
 		path   string
 		answer int
 		want   string
 	}{
-		"answered":                          {t.Context(), "/a", 200, "level=INFO msg=request route=/a status=200"},
-		"asked by monitoring":               {t.Context(), "/quiet", 200, "level=DEBUG msg=request route=/quiet status=200"},
-		"refused":                           {t.Context(), "/a", 423, "level=INFO msg=request route=/a status=423"},
-		"failed":                            {t.Context(), "/a", 503, "level=ERROR msg=request route=/a status=503 error=why"},
-		"failed, asked by monitoring":       {t.Context(), "/quiet", 503, "level=ERROR msg=request route=/quiet status=503 error=why"},
-		"failed as a deadline passed":       {late, "/a", 503, "level=ERROR msg=request route=/a status=503 error=why"},
-		"failed as the client left":         {gone, "/a", 503, "level=INFO msg=request route=/a status=499 error=why"},
-		"answered although the client left": {gone, "/a", 200, "level=INFO msg=request route=/a status=200"},
+		"answered":                          {"waits", "/a", 200, "level=INFO msg=request route=/a status=200"},
+		"asked by monitoring":               {"waits", "/quiet", 200, "level=DEBUG msg=request route=/quiet status=200"},
+		"refused":                           {"waits", "/a", 423, "level=INFO msg=request route=/a status=423"},
+		"failed":                            {"waits", "/a", 503, "level=ERROR msg=request route=/a status=503 error=why"},
+		"failed, asked by monitoring":       {"waits", "/quiet", 503, "level=ERROR msg=request route=/quiet status=503 error=why"},
+		"failed as a deadline passed":       {"late", "/a", 503, "level=ERROR msg=request route=/a status=503 error=why"},
+		"failed as the client left":         {"gone", "/a", 503, "level=INFO msg=request route=/a status=499 error=\"read: context canceled\""},
+		"failed, and the client left":       {"gone", "/b", 503, "level=ERROR msg=request route=/b status=503 error=why"},
+		"a fault, and the client left":      {"gone", "/panic", 500, "level=ERROR msg=request route=/panic status=500"},
+		"answered although the client left": {"gone", "/a", 200, "level=INFO msg=request route=/a status=200"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var lines bytes.Buffer
@@ -49,14 +53,19 @@ func TestAccessLog(t *testing.T) {
 			r := gin.New()
 			r.Use(middleware.AccessLog(log, "/quiet"), middleware.Metrics(registry))
 			handler := func(c *gin.Context) {
-				if row.answer >= 500 {
+				switch err := c.Request.Context().Err(); {
+				case row.answer < 500 || c.FullPath() == "/panic":
+				case c.FullPath() == "/a" && errors.Is(err, context.Canceled):
+					_ = c.Error(fmt.Errorf("read: %w", err))
+				default:
 					_ = c.Error(errors.New("why"))
 				}
 				c.Status(row.answer)
 			}
-			r.GET("/a", handler)
-			r.GET("/quiet", handler)
-			r.ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(row.ctx, http.MethodGet, row.path, nil))
+			for _, route := range []string{"/a", "/b", "/panic", "/quiet"} {
+				r.GET(route, handler)
+			}
+			r.ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(clients[row.client], http.MethodGet, row.path, nil))
 			if got := strings.TrimSpace(lines.String()); got != row.want {
 				t.Errorf("logged %q, want %q", got, row.want)
 			}

@@ -55,7 +55,10 @@ func RequireLock(locks LockVerifier, opt LockOptions) gin.HandlerFunc {
 	}
 	user := opt.User
 	if user == nil {
-		user = func(c *gin.Context) string { return identityOf(c).session.User.ID }
+		user = func(c *gin.Context) string {
+			session, _ := SessionFrom(c)
+			return session.User.ID
+		}
 	}
 	return func(c *gin.Context) {
 		grant, degraded, err := locks.Verify(c.Request.Context(), opt.Resource(c), user(c), c.GetHeader(LockTokenHeader))

@@ -13,9 +13,9 @@ import (
 
 // SessionReader finds sessions; *services.SessionCache is one.
 type SessionReader interface {
-	// Get returns the live session of a token; models.ErrNotFound if there is
-	// none, any other error if nobody can say now.
-	Get(ctx context.Context, token string) (models.Session, error)
+	// Get returns the live session of a token, which others share: do not change it.
+	// models.ErrNotFound if there is none, any other error if nobody can say now.
+	Get(ctx context.Context, token string) (*models.Session, error)
 	// Seen notes that the session was used. It does not block.
 	Seen(s models.Session)
 	// Degraded reports whether sessions are read without Redis now.
@@ -27,9 +27,8 @@ type identity struct {
 	token    string
 	given    bool // a token, if only an empty one
 	byCookie bool
-	session  models.Session
-	signedIn bool
-	err      error // why nobody can say
+	session  *models.Session // nil unless signed in
+	err      error           // why nobody can say
 }
 
 type identityKey struct{}
@@ -110,13 +109,12 @@ func (l *lookUp) up(c *gin.Context, found *identity) {
 	if l.sessions.Degraded() {
 		MarkDegraded(c, DegradedSessions)
 	}
-	var err error
-	found.session, err = l.sessions.Get(c.Request.Context(), found.token)
+	session, err := l.sessions.Get(c.Request.Context(), found.token)
 	switch {
-	case err == nil && found.session.User.ID != "":
-		found.signedIn = true
+	case err == nil && session.User.ID != "":
+		found.session = session
 		if !l.passive(c) {
-			l.sessions.Seen(found.session)
+			l.sessions.Seen(*session)
 		}
 	case err != nil && !errors.Is(err, models.ErrNotFound):
 		found.err = err
@@ -136,7 +134,7 @@ func LoadSession(sessions SessionReader, cookieName string, options ...LookUpOpt
 func RequireSession() gin.HandlerFunc {
 	return func(c *gin.Context) {
 		switch found := identityOf(c); {
-		case found.signedIn:
+		case found.session != nil:
 		case found.err != nil:
 			refuseSessionUnknown(c)
 		default:
@@ -163,11 +161,10 @@ func RequireRole(role string) gin.HandlerFunc {
 
 // SessionFrom returns the session of the signed-in user who sent the request.
 func SessionFrom(c *gin.Context) (models.Session, bool) {
-	found := identityOf(c)
-	if !found.signedIn {
-		return models.Session{}, false
+	if session := identityOf(c).session; session != nil {
+		return *session, true
 	}
-	return found.session, true
+	return models.Session{}, false
 }
 
 // SessionError is why LookUp could not say whether there is a session; nil if it could.

@@ -30,18 +30,18 @@ func (f *fakeSessions) signIn(role string) string {
 	return token
 }
 
-func (f *fakeSessions) Get(_ context.Context, token string) (models.Session, error) {
+func (f *fakeSessions) Get(_ context.Context, token string) (*models.Session, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.looked++
 	if f.gone {
-		return models.Session{}, fmt.Errorf("get session: %w", models.ErrUnavailable)
+		return nil, fmt.Errorf("get session: %w", models.ErrUnavailable)
 	}
 	s, ok := f.sessions[token]
 	if !ok {
-		return models.Session{}, fmt.Errorf("get session: %w", models.ErrNotFound)
+		return nil, fmt.Errorf("get session: %w", models.ErrNotFound)
 	}
-	return s, nil
+	return &s, nil
 }
 
 func (f *fakeSessions) Seen(models.Session) {

@@ -150,9 +150,9 @@ func (s *SessionStore) load(r *http.Request, name string) (*loadedSession, map[a
 		return &loadedSession{err: fmt.Errorf("load session %s: %w", record.ID, err)}, nil
 	}
 	if record.User.ID == "" { // of a signed-in user, LookUp decides what is activity
-		s.backend.Seen(record)
+		s.backend.Seen(*record)
 	}
-	return &loadedSession{token: cookie.Value, record: record}, values
+	return &loadedSession{token: cookie.Value, record: *record}, values
 }
 
 // Save stores the session's values and sets the cookie where the browser needs

@@ -9,14 +9,14 @@ type Session struct {
 	Hash      string // hex SHA-256 of the token; never leaves the server
 	ID        string // public name, neither token nor hash
 	User      UserRef
+	LastSeen  time.Time
+	IdleAt    time.Time // ends unused at this time
+	ExpiresAt time.Time // ends at this time however much it is used
+	CreatedAt time.Time
 	Roles     []string
 	Epoch     int64 // the user's epoch when the session began
 	Data      []byte
 	Version   int64 // grows with each write of Data
-	CreatedAt time.Time
-	LastSeen  time.Time
-	IdleAt    time.Time // ends unused at this time
-	ExpiresAt time.Time // ends at this time however much it is used
 	UserAgent string
 	IP        string
 }

@@ -75,8 +75,9 @@ type Redis struct {
 	spawn  func(task func(context.Context)) // runs task in the background until Close
 	ready  chan struct{}                    // closed at the first successful probe
 
-	failing atomic.Bool // the breaker has counted a failure since the last success
-	calls   struct{ ok, failed, timeout, skipped prometheus.Counter }
+	failing       atomic.Bool // the breaker has counted a failure since the last success
+	breakerClosed atomic.Bool // as the breaker says, which locks to answer
+	calls         struct{ ok, failed, timeout, skipped prometheus.Counter }
 }
 
 // NewRedis returns at once and connects in the background, trying again until
@@ -142,7 +143,7 @@ func NewRedis(opt RedisOptions) *Redis {
 
 // Available reports whether calls are sent to Redis now.
 func (r *Redis) Available() bool {
-	return !r.opt.Disabled && r.client.Load() != nil && r.breaker.IsClosed()
+	return !r.opt.Disabled && r.client.Load() != nil && r.breakerClosed.Load()
 }
 
 // Status is "ok", "embedded", "down" or "disabled".

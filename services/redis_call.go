@@ -57,7 +57,7 @@ type call[T any] func(context.Context, rueidis.Client) (T, error)
 // doOn is Do on connections of their own; a nil client is one that is not
 // connected yet.
 func doOn[T any](ctx context.Context, r *Redis, client *rueidis.Client, fn call[T]) (none T, _ error) {
-	if r.opt.Disabled || client == nil || (!r.breaker.IsClosed() && !recovering(ctx)) {
+	if r.opt.Disabled || client == nil || (!r.breakerClosed.Load() && !recovering(ctx)) {
 		r.calls.skipped.Inc()
 		return none, errNotSent
 	}
@@ -229,7 +229,7 @@ func (r *Redis) recordSuccess() {
 
 func (r *Redis) recordFailure() {
 	r.failing.Store(true)
-	if r.breaker.IsClosed() {
+	if r.breakerClosed.Load() {
 		r.breaker.RecordFailure()
 	}
 }

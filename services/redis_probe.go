@@ -35,7 +35,7 @@ func (r *Redis) probeLoop(ctx context.Context) {
 	}
 	r.silent.Store(ctx.Err() != nil)
 	for {
-		if err := r.probe(ctx); err != nil && r.breaker.IsClosed() && ctx.Err() == nil {
+		if err := r.probe(ctx); err != nil && r.breakerClosed.Load() && ctx.Err() == nil {
 			r.breaker.Open()
 		}
 		select {
@@ -59,7 +59,7 @@ func (r *Redis) probe(ctx context.Context) error {
 	if _, err := send(ctx, r, client, r.opt.Timeout, r.whetherItServes); err != nil {
 		return err
 	}
-	if !r.breaker.IsClosed() {
+	if !r.breakerClosed.Load() {
 		r.lane.distrust()
 	}
 	if (*client).Mode() == rueidis.ClientModeStandalone {
@@ -69,7 +69,7 @@ func (r *Redis) probe(ctx context.Context) error {
 			r.lane.keep(ctx, r.whetherItServes)
 		})
 	}
-	if r.breaker.IsClosed() {
+	if r.breakerClosed.Load() {
 		return nil
 	}
 	r.recover(ctx)
@@ -99,7 +99,12 @@ func (r *Redis) recover(ctx context.Context) {
 	}
 }
 
+// stateChanged is called after each change, by who made it, and so perhaps not in
+// the order of the changes.
 func (r *Redis) stateChanged(e circuitbreaker.StateChangedEvent) {
+	r.mu.Lock()
+	r.breakerClosed.Store(r.breaker.IsClosed())
+	r.mu.Unlock()
 	switch {
 	case r.silent.Load() || e.OldState == e.NewState:
 	case e.NewState == circuitbreaker.ClosedState:

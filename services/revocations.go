@@ -121,7 +121,7 @@ func (t *revocationTail) vouches(held *heldCopy, now time.Time) bool {
 	if held.vouched.Load() == state.version {
 		return true
 	}
-	if !t.counts(held.Position, held.Hash, held.User.ID, now) {
+	if s := held.latest.Load(); !t.counts(held.position, s.Hash, s.User.ID, now) {
 		return false
 	}
 	held.vouched.Store(state.version)

@@ -94,11 +94,11 @@ func tailTest(t *testing.T, log *fakeLog, test func(t *testing.T, tail *revocati
 // counts is about a copy made at that position of the log's first history. What
 // is asked for quickly is the same.
 func counts(tail *revocationTail, seq int64) bool {
-	known := &heldCopy{sessionCopy: sessionCopy{Position: logPosition{seq, seq}, Session: models.Session{Hash: "hash", User: models.UserRef{ID: "1"}}}}
-	now := time.Now()
+	known := sessionCopy{Position: logPosition{seq, seq}, Session: models.Session{Hash: "hash", User: models.UserRef{ID: "1"}}}
+	held, now := newHeldCopy(known), time.Now()
 	got := tail.counts(known.Position, known.Hash, known.User.ID, now)
 	for range 2 { // the second time it remembers
-		if tail.vouches(known, now) != got {
+		if tail.vouches(held, now) != got {
 			panic("it vouches for what does not count, or not for what does")
 		}
 	}

@@ -22,9 +22,10 @@ const (
 // that the database does not know yet. A row is written at most once per
 // interval: at once when what it says is older, else when the interval is over.
 type sessionActivity struct {
-	idle     time.Duration
-	interval time.Duration
-	wake     chan struct{}
+	idle      time.Duration
+	interval  time.Duration
+	precision time.Duration // of what is known: later activity is the same
+	wake      chan struct{}
 
 	mu   sync.Mutex
 	seen map[string]*seenSession // each is in exactly one of the queues
@@ -44,23 +45,25 @@ func newSessionActivity(idle time.Duration) *sessionActivity {
 	return &sessionActivity{
 		idle: idle,
 		// A short idle timeout needs writes well before it passes.
-		interval: min(max(maxActivityInterval, idle/10), idle/4),
-		wake:     make(chan struct{}, 1),
-		seen:     map[string]*seenSession{},
+		interval:  min(max(maxActivityInterval, idle/10), idle/4),
+		precision: min(time.Second, idle/1000),
+		wake:      make(chan struct{}, 1),
+		seen:      map[string]*seenSession{},
 	}
 }
 
 // Seen notes that a session, as Get returned it, was used now. It does no I/O and
 // never blocks: the database is told in the background, at most once per
 // max(60 s, idle/10) and session (idle/4 for short idle timeouts). A session that
-// this instance has seen within the idle timeout, to 50 ms, is not ended by it.
+// this instance has seen within the idle timeout is not ended by it, to a second or,
+// if that is less, a thousandth of it.
 func (c *SessionCache) Seen(s models.Session) {
 	now := time.Now()
-	if now.Sub(s.LastSeen) < seenPrecision || !s.Live(now) {
+	if now.Sub(s.LastSeen) < c.activity.precision || !s.Live(now) {
 		return
 	}
 	if key, ok := keyOfHash(s.Hash); ok {
-		if held := c.memory.get(key); held != nil && !held.sawAt(now.UnixMicro()) {
+		if held := c.memory.get(key); held != nil && !held.sawAt(now.UnixMicro(), c.activity.precision) {
 			return
 		}
 	}

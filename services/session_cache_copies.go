@@ -26,7 +26,7 @@ const (
 // has this copy or a newer one.
 func (c *SessionCache) remember(ctx context.Context, key sessionKey, known sessionCopy) (inRedis bool) {
 	held := c.memory.put(key, known, 0)
-	held.sawAt(c.activity.lastSeenAt(known.Hash))
+	held.sawAt(c.activity.lastSeenAt(known.Hash), c.activity.precision)
 	left := min(redisFor, time.Until(known.ExpiresAt))
 	if left < time.Millisecond {
 		return true // it ends before anybody could read it
@@ -49,16 +49,16 @@ func (c *SessionCache) forget(hash string) {
 }
 
 // fromRedis returns the session if Redis has a copy that counts.
-func (c *SessionCache) fromRedis(ctx context.Context, key sessionKey, hash string) (models.Session, bool) {
+func (c *SessionCache) fromRedis(ctx context.Context, key sessionKey, hash string) (*models.Session, bool) {
 	if !c.tail.isTrusted(time.Now()) { // no copy counts now, and a 503 must not wait for Redis first
-		return models.Session{}, false
+		return nil, false
 	}
 	known := sessionCopy{ReadAt: time.Now(), Tracked: c.tracking.life.Load()}
 	known.TrackedUntil = known.ReadAt.Add(redisFor)
 	changes := c.memory.changes(key)
 	msg, err := c.get(ctx, c.redisKey(hash))
 	if err != nil {
-		return models.Session{}, false
+		return nil, false
 	}
 	if msg.IsCacheHit() { // rueidis's own copy is as good as the connection was when it answered last
 		known.ReadAt = c.tracking.state.Load().rightAt
@@ -68,16 +68,16 @@ func (c *SessionCache) fromRedis(ctx context.Context, key sessionKey, hash strin
 	}
 	text, err := msg.ToString()
 	if err != nil {
-		return models.Session{}, false
+		return nil, false
 	}
 	if err := c.decode(&known, hash, text); err != nil {
 		if !errors.Is(err, errSealed) { // while keys are changed, others seal with one that we do not have
 			c.log.Warn("a copy of a session in Redis cannot be read", "error", err)
 		}
-		return models.Session{}, false
+		return nil, false
 	}
 	held := c.memory.put(key, known, changes)
-	held.sawAt(c.activity.lastSeenAt(hash))
+	held.sawAt(c.activity.lastSeenAt(hash), c.activity.precision)
 	return c.accept(held, time.Now())
 }
 

@@ -36,9 +36,32 @@ func TestSessionMemoryKeepsTheNewerCopy(t *testing.T) {
 		m := newSessionMemory(1 << 20)
 		m.put(keyNamed("h"), test.first, 0)
 		m.put(keyNamed("h"), test.then, 0)
-		if got := m.get(keyNamed("h")).Version; got != test.want {
+		if got := m.get(keyNamed("h")).latest.Load().Version; got != test.want {
 			t.Errorf("%s: version %d", test.name, got)
 		}
+	}
+}
+
+// What was handed out never changes; activity makes a new one, once.
+func TestHeldSessionNeverChanges(t *testing.T) {
+	read := time.Now().UTC().Truncate(time.Microsecond)
+	held := newHeldCopy(sessionCopy{Session: models.Session{Hash: "h", LastSeen: read, IdleAt: read.Add(time.Hour)}})
+	first := held.session(time.Hour)
+	if held.session(time.Hour) != first {
+		t.Error("another one although nothing happened")
+	}
+	if !held.sawAt(read.Add(time.Minute).UnixMicro(), time.Second) {
+		t.Fatal("it did not see")
+	}
+	second := held.session(time.Hour)
+	if !second.LastSeen.Equal(read.Add(time.Minute)) || !second.IdleAt.Equal(read.Add(time.Minute+time.Hour)) {
+		t.Errorf("last seen %v, idle at %v", second.LastSeen, second.IdleAt)
+	}
+	if !first.LastSeen.Equal(read) || !first.IdleAt.Equal(read.Add(time.Hour)) {
+		t.Errorf("the first changed: last seen %v, idle at %v", first.LastSeen, first.IdleAt)
+	}
+	if held.session(time.Hour) != second || held.session(time.Minute) != second {
+		t.Error("another one although nothing happened since")
 	}
 }
 
@@ -84,7 +107,7 @@ func TestSessionMemoryFillRacesInvalidation(t *testing.T) {
 	m := newSessionMemory(1 << 20)
 	key := keyNamed("h")
 	tracked := sessionCopy{Session: models.Session{Hash: "h"}, ReadAt: time.Now(), Tracked: 7}
-	if held := m.put(key, tracked, m.changes(key)); held.Tracked != 7 {
+	if held := m.put(key, tracked, m.changes(key)); held.tracked != 7 {
 		t.Error("not tracked")
 	}
 	before := m.changes(key)
@@ -93,7 +116,7 @@ func TestSessionMemoryFillRacesInvalidation(t *testing.T) {
 		t.Error("not marked as changed")
 	}
 	tracked.ReadAt = tracked.ReadAt.Add(time.Millisecond)
-	if held := m.put(key, tracked, before); held.Tracked != 0 || held.stale.Load() {
+	if held := m.put(key, tracked, before); held.tracked != 0 || held.stale.Load() {
 		t.Error("tracked although an invalidation was missed")
 	}
 }
@@ -107,7 +130,10 @@ func TestSessionMemoryConcurrently(t *testing.T) {
 				key, _ := keyOfToken(strings.Repeat(strconv.Itoa(i%9), tokenLength))
 				m.put(key, sessionCopy{Session: models.Session{Version: int64(n)}, ReadAt: time.Now()}, m.changes(key))
 				if held := m.get(key); held != nil {
-					held.sawAt(int64(i))
+					held.sawAt(int64(i), time.Nanosecond)
+					if s := held.session(time.Hour); s.LastSeen.UnixMicro() < int64(i) {
+						t.Errorf("seen at %d, but last seen at %d", i, s.LastSeen.UnixMicro())
+					}
 				}
 				m.invalidate(key)
 				if i%7 == 0 {

@@ -197,7 +197,7 @@ func mustGet(t *testing.T, i sessionInstance, token string) models.Session {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return s
+	return *s
 }
 
 func refused(t *testing.T, i sessionInstance, token string) {

@@ -15,7 +15,6 @@ const (
 	memoryShards       = 64
 	defaultMemoryBytes = 128 << 20
 	evictionSample     = 5
-	seenPrecision      = 50 * time.Millisecond
 	copyOverhead       = 256 // the map's share, the parts of strings and slices, rounding of the allocator
 	roleOverhead       = 32
 )
@@ -47,7 +46,7 @@ type sessionCopy struct {
 
 // size is about what the copy takes in memory, in bytes.
 func (k *sessionCopy) size() int {
-	n := int(unsafe.Sizeof(heldCopy{})) + copyOverhead + len(k.Hash) + len(k.ID) + len(k.User.ID) + len(k.User.Email) +
+	n := int(unsafe.Sizeof(heldCopy{})+unsafe.Sizeof(k.Session)) + copyOverhead + len(k.Hash) + len(k.ID) + len(k.User.ID) + len(k.User.Email) +
 		len(k.Data) + len(k.UserAgent) + len(k.IP)
 	for _, role := range k.Roles {
 		n += roleOverhead + len(role)
@@ -55,31 +54,45 @@ func (k *sessionCopy) size() int {
 	return n
 }
 
-// heldCopy is a copy in memory. The copy itself never changes.
+// heldCopy is a copy in memory. It is small: every request looks at all of it.
 type heldCopy struct {
-	sessionCopy
-	bytes    int
-	lastSeen int64         // Session.LastSeen, Unix microseconds
-	seen     atomic.Int64  // by this instance, Unix microseconds
-	stale    atomic.Bool   // Redis said that it changed
-	vouched  atomic.Uint64 // the state of the tail that last vouched for it
+	latest       atomic.Pointer[models.Session] // as it was read, or with activity since
+	position     logPosition
+	readAt       time.Time
+	tracked      uint64
+	trackedUntil time.Time
+	seen         atomic.Int64  // by this instance, Unix microseconds
+	vouched      atomic.Uint64 // the state of the tail that last vouched for it
+	stale        atomic.Bool   // Redis said that it changed
+	bytes        int
 }
 
-// session is the copy with what this instance has seen of it since.
-func (h *heldCopy) session(idle time.Duration) models.Session {
-	s := h.Session
-	if at := h.seen.Load(); at > h.lastSeen {
-		s.LastSeen = time.UnixMicro(at).UTC()
-		s.IdleAt = later(s.IdleAt, s.LastSeen.Add(idle))
+func newHeldCopy(k sessionCopy) *heldCopy {
+	held := &heldCopy{position: k.Position, readAt: k.ReadAt, tracked: k.Tracked, trackedUntil: k.TrackedUntil, bytes: k.size()}
+	session := k.Session // alone, not the whole of k
+	held.latest.Store(&session)
+	return held
+}
+
+// session is the copy with what this instance has seen of it since. It never
+// changes: activity makes a new one.
+func (h *heldCopy) session(idle time.Duration) *models.Session {
+	s, at := h.latest.Load(), h.seen.Load()
+	if at <= s.LastSeen.UnixMicro() {
+		return s
 	}
-	return s
+	fresh := *s
+	fresh.LastSeen = time.UnixMicro(at).UTC()
+	fresh.IdleAt = later(fresh.IdleAt, fresh.LastSeen.Add(idle))
+	h.latest.Store(&fresh)
+	return &fresh
 }
 
-// sawAt notes activity. It reports false if that is known well enough.
-func (h *heldCopy) sawAt(at int64) bool {
+// sawAt notes activity. It reports false if that is known to that precision.
+func (h *heldCopy) sawAt(at int64, precision time.Duration) bool {
 	for {
 		known := h.seen.Load()
-		if at < known+seenPrecision.Microseconds() {
+		if at < known+precision.Microseconds() {
 			return false
 		}
 		if h.seen.CompareAndSwap(known, at) {
@@ -132,17 +145,17 @@ func (m *sessionMemory) changes(key sessionKey) uint64 {
 // put keeps the newer of two copies and returns the one that is kept. The copy is
 // tracked only if nothing in its shard was invalidated since changes was read.
 func (m *sessionMemory) put(key sessionKey, known sessionCopy, changes uint64) *heldCopy {
-	held := &heldCopy{sessionCopy: known, lastSeen: known.LastSeen.UnixMicro(), bytes: known.size()}
+	held := newHeldCopy(known)
 	s := m.shard(key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.changes != changes {
-		held.Tracked = 0
+		held.tracked = 0
 	}
 	there := s.copies[key]
 	if there != nil {
-		if known.ReadAt.Sub(there.ReadAt) < memoryFor &&
-			(there.Version > known.Version || there.ReadAt.After(known.ReadAt)) {
+		if known.ReadAt.Sub(there.readAt) < memoryFor &&
+			(there.latest.Load().Version > known.Version || there.readAt.After(known.ReadAt)) {
 			return there
 		}
 		held.seen.Store(there.seen.Load())
@@ -161,8 +174,8 @@ func (s *memoryShard) evict(keep sessionKey, most int) {
 		var readAt time.Time
 		looked := 0
 		for key, held := range s.copies {
-			if key != keep && (readAt.IsZero() || held.ReadAt.Before(readAt)) {
-				oldest, readAt = key, held.ReadAt
+			if key != keep && (readAt.IsZero() || held.readAt.Before(readAt)) {
+				oldest, readAt = key, held.readAt
 			}
 			if looked++; looked > evictionSample {
 				break

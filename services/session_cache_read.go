@@ -11,13 +11,14 @@ import (
 	"gatehouse/models"
 )
 
-// Get returns the live session of a token. models.ErrNotFound means that there is
-// none; models.ErrUnavailable, that nobody can say now. It is no activity: see Seen.
-func (c *SessionCache) Get(ctx context.Context, token string) (models.Session, error) {
+// Get returns the live session of a token, which others share: do not change it.
+// models.ErrNotFound means that there is none; models.ErrUnavailable, that nobody can
+// say now. It is no activity: see Seen.
+func (c *SessionCache) Get(ctx context.Context, token string) (*models.Session, error) {
 	key, ok := keyOfToken(token)
 	if !ok {
 		c.reads.none.Inc()
-		return models.Session{}, fmt.Errorf("get session: %w", models.ErrNotFound)
+		return nil, fmt.Errorf("get session: %w", models.ErrNotFound)
 	}
 	if s, ok := c.fromMemory(key, time.Now()); ok {
 		c.reads.memory.Inc()
@@ -25,7 +26,7 @@ func (c *SessionCache) Get(ctx context.Context, token string) (models.Session, e
 	}
 	if !isSessionToken(token) {
 		c.reads.none.Inc()
-		return models.Session{}, fmt.Errorf("get session: %w", models.ErrNotFound)
+		return nil, fmt.Errorf("get session: %w", models.ErrNotFound)
 	}
 	hash := hex.EncodeToString(key[:])
 	if s, ok := c.fromRedis(ctx, key, hash); ok {
@@ -36,14 +37,14 @@ func (c *SessionCache) Get(ctx context.Context, token string) (models.Session, e
 	switch {
 	case err == nil:
 		c.reads.database.Inc()
-		return s, nil
+		return &s, nil
 	case errors.Is(err, models.ErrNotFound):
 		c.reads.none.Inc()
 		c.forget(hash)
 	default:
 		c.reads.unavailable.Inc()
 	}
-	return models.Session{}, fmt.Errorf("get session: %w", err)
+	return nil, fmt.Errorf("get session: %w", err)
 }
 
 // Warm reports whether a token's session is in memory, so that Get will answer
@@ -77,19 +78,19 @@ func keyOfToken(token string) (sessionKey, bool) {
 	return sha256.Sum256(text[:]), true
 }
 
-func (c *SessionCache) fromMemory(key sessionKey, now time.Time) (models.Session, bool) {
+func (c *SessionCache) fromMemory(key sessionKey, now time.Time) (*models.Session, bool) {
 	held := c.memory.get(key)
 	if held == nil {
-		return models.Session{}, false
+		return nil, false
 	}
 	return c.accept(held, now)
 }
 
 // accept decides whether a copy may be used: it is fresh and live, counting what
 // this instance has seen of it, and the revocation log vouches for it.
-func (c *SessionCache) accept(held *heldCopy, now time.Time) (models.Session, bool) {
+func (c *SessionCache) accept(held *heldCopy, now time.Time) (*models.Session, bool) {
 	if !c.fresh(held, now) || !c.tail.vouches(held, now) {
-		return models.Session{}, false
+		return nil, false
 	}
 	s := held.session(c.activity.idle)
 	return s, s.Live(now)
@@ -99,7 +100,7 @@ func (c *SessionCache) fresh(held *heldCopy, now time.Time) bool {
 	if held.stale.Load() {
 		return false
 	}
-	return now.Sub(held.ReadAt) < memoryFor || (now.Before(held.TrackedUntil) && c.tracking.covers(held.Tracked, now))
+	return now.Sub(held.readAt) < memoryFor || (now.Before(held.trackedUntil) && c.tracking.covers(held.tracked, now))
 }
 
 // rowRead is the answer of one query that several callers may share.

@@ -99,6 +99,37 @@ func TestSessionActivityReachesOtherInstancesInTime(t *testing.T) {
 	})
 }
 
+// Activity within the precision is the same, which is a thousandth of the idle
+// timeout, or a second.
+func TestSessionActivityPrecision(t *testing.T) {
+	t.Parallel()
+	for idle, precision := range map[time.Duration]time.Duration{10 * time.Second: 10 * time.Millisecond, time.Hour: time.Second} {
+		t.Run(idle.String(), func(t *testing.T) {
+			inFakeTime(t, 1, services.SessionOptions{IdleTimeout: idle}, func(t *testing.T, all []sessionInstance) {
+				i := all[0]
+				token, _ := signIn(t, i, signUp(t, i.db, "ann@example.com"))
+				pass(2 * precision)
+				i.Seen(mustGet(t, i, token))
+				before := mustGet(t, i, token)
+				if age := time.Since(before.LastSeen); age >= time.Millisecond {
+					t.Errorf("seen now, but last seen %v ago", age)
+				}
+				for _, step := range []struct {
+					pass time.Duration
+					want bool
+				}{{precision - time.Millisecond, false}, {time.Millisecond, true}} {
+					pass(step.pass)
+					i.Seen(mustGet(t, i, token))
+					after := mustGet(t, i, token)
+					if noted := after.LastSeen.After(before.LastSeen); noted != step.want || noted != after.IdleAt.After(before.IdleAt) {
+						t.Errorf("%v later: noted is %v", time.Since(before.LastSeen), noted)
+					}
+				}
+			})
+		})
+	}
+}
+
 func TestSessionAbsoluteTimeout(t *testing.T) {
 	t.Parallel()
 	inFakeTime(t, 1, services.SessionOptions{AbsoluteTimeout: time.Hour}, func(t *testing.T, all []sessionInstance) {

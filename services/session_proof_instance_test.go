@@ -107,7 +107,7 @@ func serveProof(ctx context.Context, cache *services.SessionCache, db *store.Sto
 		if err != nil {
 			return proofReply{}, err
 		}
-		cache.Seen(s)
+		cache.Seen(*s)
 		return proofReply{Role: s.Roles[0]}, nil
 	case "warm":
 		if !cache.Warm(call.Token) {
@@ -131,7 +131,7 @@ func serveProof(ctx context.Context, cache *services.SessionCache, db *store.Sto
 		if err != nil {
 			return proofReply{}, err
 		}
-		token, _, err := cache.ChangePassword(ctx, s, who.Epoch, "another hash")
+		token, _, err := cache.ChangePassword(ctx, *s, who.Epoch, "another hash")
 		return proofReply{Token: token}, err
 	}
 	return proofReply{}, fmt.Errorf("unknown %q", call.Op)

@@ -250,7 +250,7 @@ func TestSessionFrozenRedisProof(t *testing.T) {
 						t.Errorf("refused or told to wait: %v", err)
 						return
 					}
-					i.Seen(s)
+					i.Seen(*s)
 					mine = append(mine, time.Since(began))
 				}
 				mu.Lock()

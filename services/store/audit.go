@@ -20,12 +20,12 @@ func (s *Store) AddAudit(ctx context.Context, e models.AuditEntry) error {
 // Audit returns a page of the events with this action ("" is any), newest
 // first. models.ErrBadCursor if the cursor is not one of this list's.
 func (s *Store) Audit(ctx context.Context, action string, p models.Page) (models.List[models.AuditEntry], error) {
-	ctx, done := s.read.turn(ctx)
-	defer done()
 	before, err := decodeCursor("audit", p.Cursor, math.MaxInt64)
 	if err != nil {
 		return models.List[models.AuditEntry]{}, failed("list audit", err)
 	}
+	ctx, done := s.read.turn(ctx)
+	defer done()
 	limit := pageLimit(p)
 	rows, err := collect(ctx, s.read, func(row scanner) (keyed[models.AuditEntry], error) {
 		var e models.AuditEntry

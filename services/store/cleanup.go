@@ -22,8 +22,8 @@ const dead = `(idle_at <= $1 OR expires_at <= $1 OR NOT (` + unrevoked + `))`
 // after ("" is the beginning), and so takes as long with a million sessions as
 // with a thousand. next is where to go on; "" says that it has seen the last one.
 func (s *Store) CleanUpSessions(ctx context.Context, now time.Time, after string, limit int) (next string, removed int, err error) {
-	ctx, done := s.read.turn(ctx)
-	defer done()
+	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
 	// The search does not hold the lock of SQLite's one writer.
 	hashes, next, err := s.deadSessions(ctx, now, clean(after), limit)
 	if err != nil {
@@ -32,6 +32,8 @@ func (s *Store) CleanUpSessions(ctx context.Context, now time.Time, after string
 	if len(hashes) == 0 {
 		return next, 0, nil
 	}
+	ctx, done := s.write.turn(ctx)
+	defer done()
 	err = s.transact(ctx, func(tx *sql.Tx) error {
 		for _, hash := range hashes {
 			n, err := deleted(ctx, tx, `DELETE FROM sessions WHERE hash =
@@ -50,6 +52,8 @@ func (s *Store) CleanUpSessions(ctx context.Context, now time.Time, after string
 }
 
 func (s *Store) deadSessions(ctx context.Context, now time.Time, after string, limit int) (hashes []string, next string, err error) {
+	ctx, done := s.read.turn(ctx)
+	defer done()
 	err = s.read.QueryRowContext(ctx, `SELECT hash FROM sessions WHERE hash > $1 ORDER BY hash LIMIT 1 OFFSET $2`,
 		after, lookedAt*limit-1).Scan(&next)
 	if err := orAnswer(err, nil); err != nil {

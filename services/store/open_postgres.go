@@ -31,10 +31,10 @@ func openPostgres(ctx context.Context, opts Options) (*Store, error) {
 	if conns <= 0 {
 		conns = 10
 	}
-	main := postgresPool(*config, conns, opts.Timeout, stdlib.OptionAfterConnect(limitSession(opts.Timeout)))
+	main := newPool(postgresConns(*config, stdlib.OptionAfterConnect(limitSession(opts.Timeout))), conns, opts.Timeout)
 	s := &Store{
 		write: main, read: main,
-		tail:    postgresPool(*config, 1, opts.Timeout, stdlib.OptionAfterConnect(limitSession(opts.Timeout))),
+		tail:    newPool(postgresConns(*config, stdlib.OptionAfterConnect(limitSession(opts.Timeout))), 1, opts.Timeout),
 		timeout: opts.Timeout, now: opts.Now,
 		skipLocked: " FOR UPDATE SKIP LOCKED",
 		notify:     `NOTIFY ` + revocationChannel,
@@ -57,13 +57,14 @@ func (s *Store) startPostgres(ctx context.Context, config pgx.ConnConfig) error 
 	}
 	ctx, cancel := context.WithTimeout(ctx, openWait)
 	defer cancel()
-	db := postgresPool(config, 1, openWait)
+	db := postgresConns(config)
+	db.SetMaxOpenConns(1)
 	defer db.Close()
 	migrations, err := fs.Sub(migrationFiles, "migrations/postgres")
 	if err != nil {
 		return err
 	}
-	provider, err := goose.NewProvider(goose.DialectPostgres, db.DB, migrations,
+	provider, err := goose.NewProvider(goose.DialectPostgres, db, migrations,
 		goose.WithDisableGlobalRegistry(true), goose.WithSessionLocker(migrationLock{}))
 	if err != nil {
 		return err
@@ -72,11 +73,11 @@ func (s *Store) startPostgres(ctx context.Context, config pgx.ConnConfig) error 
 	return err
 }
 
-func postgresPool(config pgx.ConnConfig, conns int, timeout time.Duration, options ...stdlib.OptionOpenDB) *pool {
+func postgresConns(config pgx.ConnConfig, options ...stdlib.OptionOpenDB) *sql.DB {
 	db := stdlib.OpenDB(config, options...)
 	db.SetConnMaxIdleTime(5 * time.Minute)
 	db.SetConnMaxLifetime(30 * time.Minute)
-	return newPool(db, conns, timeout)
+	return db
 }
 
 // limitSession makes the server give up what a frozen or lost instance has

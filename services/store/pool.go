@@ -23,14 +23,17 @@ func newPool(db *sql.DB, conns int, timeout time.Duration) *pool {
 	return &pool{DB: db, timeout: timeout, turns: semaphore.NewWeighted(int64(conns))}
 }
 
-// turn waits for the caller's turn, and bounds that and all it does in it. A call
-// takes one turn, also if it uses several connections. If none came in time, the
-// context is done and fails what is tried with it.
+// turn waits for the caller's turn, and bounds that and all that is done in it. No
+// call waits so long that it could not be served any more: in a crowd that stays,
+// all turns would go to such calls. If the turn did not come, the context is done
+// and fails what is tried with it. A call takes one turn at a time.
 func (p *pool) turn(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithTimeout(ctx, p.timeout)
-	if p.turns.Acquire(ctx, 1) != nil {
-		return ctx, cancel
+	wait, stop := context.WithTimeout(ctx, p.timeout*3/4)
+	if p.turns.Acquire(wait, 1) != nil {
+		return wait, func() { stop(); cancel() }
 	}
+	stop()
 	return ctx, func() {
 		p.turns.Release(1)
 		cancel()

@@ -14,6 +14,27 @@ import (
 	"gatehouse/models"
 )
 
+// Nobody waits so long that no time is left to be served in.
+func TestPoolTurnLeavesTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &pool{timeout: time.Second, turns: semaphore.NewWeighted(1)}
+		_, release := p.turn(t.Context())
+		began := time.Now()
+		late, done := p.turn(t.Context())
+		if waited := time.Since(began); waited != 750*time.Millisecond || !errors.Is(late.Err(), context.DeadlineExceeded) {
+			t.Errorf("waited %v: %v", waited, late.Err())
+		}
+		done()
+		began = time.Now()
+		time.AfterFunc(749*time.Millisecond, release)
+		served, done := p.turn(t.Context())
+		defer done()
+		if deadline, _ := served.Deadline(); served.Err() != nil || deadline.Sub(began) != time.Second {
+			t.Errorf("served with %v until %v after the call", served.Err(), deadline.Sub(began))
+		}
+	})
+}
+
 // Calls get their turns in the order they came in, and one that leaves keeps
 // nobody waiting.
 func TestPoolTurns(t *testing.T) {
@@ -49,7 +70,7 @@ func TestPoolTurns(t *testing.T) {
 
 // Waiting for a turn counts towards the timeout, and every pool has turns.
 func TestPoolTurnTimeout(t *testing.T) {
-	s, err := Open(t.Context(), Options{URL: filepath.Join(t.TempDir(), "test.db"), Timeout: 50 * time.Millisecond, MaxConns: 1})
+	s, err := Open(t.Context(), Options{URL: filepath.Join(t.TempDir(), "test.db"), Timeout: 300 * time.Millisecond, MaxConns: 1})
 	if err != nil {
 		t.Fatal(err)
 	}

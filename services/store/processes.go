@@ -39,12 +39,12 @@ func (s *Store) CreateProcess(ctx context.Context, userID string, f models.Proce
 
 // Process returns the process; models.ErrNotFound if there is none.
 func (s *Store) Process(ctx context.Context, id string) (models.Process, error) {
-	ctx, done := s.read.turn(ctx)
-	defer done()
 	n, err := parseID(id)
 	if err != nil {
 		return models.Process{}, failed("read process", err)
 	}
+	ctx, done := s.read.turn(ctx)
+	defer done()
 	p, err := scanProcess(s.read.QueryRowContext(ctx, `SELECT `+processColumns+` FROM processes WHERE id = $1`, n))
 	return p, failed("read process "+id, orAnswer(err, models.ErrNotFound))
 }
@@ -52,12 +52,12 @@ func (s *Store) Process(ctx context.Context, id string) (models.Process, error) 
 // Processes returns a page of the processes that the filter selects, newest
 // change first. models.ErrBadCursor if the cursor is not one of this list's.
 func (s *Store) Processes(ctx context.Context, filter models.ProcessFilter, p models.Page) (models.List[models.Process], error) {
-	ctx, done := s.read.turn(ctx)
-	defer done()
 	after, err := decodeCursor("processes", p.Cursor, math.MaxInt64, math.MaxInt64)
 	if err != nil {
 		return models.List[models.Process]{}, failed("list processes", err)
 	}
+	ctx, done := s.read.turn(ctx)
+	defer done()
 	limit := pageLimit(p)
 	pattern := ""
 	if filter.Query != "" {
@@ -88,12 +88,12 @@ const rule = ` id = $1 AND (version = $2 OR last_grant = $3) AND version = COALE
 // process as it is now: models.ErrPreconditionFailed if only If-Match failed,
 // otherwise models.ErrVersionConflict. models.ErrNotFound if there is no process.
 func (s *Store) UpdateProcess(ctx context.Context, id, userID string, f models.ProcessFields, g models.WriteGuard) (models.Process, error) {
-	ctx, done := s.write.turn(ctx)
-	defer done()
 	n, err := parseID(id)
 	if err != nil {
 		return models.Process{}, failed("update process", err)
 	}
+	ctx, done := s.write.turn(ctx)
+	defer done()
 	title := clean(f.Title)
 	p, err := scanProcess(s.write.QueryRowContext(ctx, `
 		UPDATE processes
@@ -111,12 +111,12 @@ func (s *Store) UpdateProcess(ctx context.Context, id, userID string, f models.P
 // DeleteProcess deletes the process under the same rule and with the same
 // errors as UpdateProcess.
 func (s *Store) DeleteProcess(ctx context.Context, id string, g models.WriteGuard) error {
-	ctx, done := s.write.turn(ctx)
-	defer done()
 	n, err := parseID(id)
 	if err != nil {
 		return failed("delete process", err)
 	}
+	ctx, done := s.write.turn(ctx)
+	defer done()
 	result, err := s.write.ExecContext(ctx, `DELETE FROM processes WHERE`+rule, n, g.GrantedVersion, grant(g), g.IfMatch)
 	if err := affected(result, err, sql.ErrNoRows); errors.Is(err, sql.ErrNoRows) {
 		return failed("delete process "+id, s.refusal(ctx, n, g))
@@ -131,10 +131,10 @@ func grant(g models.WriteGuard) sql.NullString {
 	return sql.NullString{String: g.Grant, Valid: g.Grant != ""}
 }
 
-// refusal says why the rule refused a write to the process.
+// refusal says why the rule refused a write to the process, in the turn of the write.
 func (s *Store) refusal(ctx context.Context, n int64, g models.WriteGuard) error {
 	var last sql.NullString
-	current, err := scanProcess(s.read.QueryRowContext(ctx,
+	current, err := scanProcess(s.write.QueryRowContext(ctx,
 		`SELECT `+processColumns+`, last_grant FROM processes WHERE id = $1`, n), &last)
 	if err != nil {
 		return orAnswer(err, models.ErrNotFound)

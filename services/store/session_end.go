@@ -40,12 +40,12 @@ func (s *Store) endOne(ctx context.Context, op, which string, args ...any) error
 // few writes: the rows stay, without effect, until CleanUp. models.ErrNotFound
 // if there is no such user.
 func (s *Store) EndUserSessions(ctx context.Context, userID string) error {
-	ctx, done := s.write.turn(ctx)
-	defer done()
 	user, err := parseID(userID)
 	if err != nil {
 		return failed("end sessions", err)
 	}
+	ctx, done := s.write.turn(ctx)
+	defer done()
 	return failed("end sessions of user "+userID, s.transact(ctx, func(tx *sql.Tx) error {
 		if _, err := nextEpoch(ctx, tx, user); err != nil {
 			return err
@@ -57,12 +57,12 @@ func (s *Store) EndUserSessions(ctx context.Context, userID string) error {
 // EndOtherSessions ends all sessions of the user but the one to keep.
 // models.ErrNotFound, and nothing is done, if that one has itself been ended.
 func (s *Store) EndOtherSessions(ctx context.Context, userID, keepHash string) error {
-	ctx, done := s.write.turn(ctx)
-	defer done()
 	user, err := parseID(userID)
 	if err != nil {
 		return failed("end sessions", err)
 	}
+	ctx, done := s.write.turn(ctx)
+	defer done()
 	return failed("end other sessions of user "+userID, s.transact(ctx, func(tx *sql.Tx) error {
 		epoch, err := nextEpoch(ctx, tx, user)
 		if err != nil {
@@ -117,12 +117,12 @@ func (s *Store) EndAllSessions(ctx context.Context, keepHash string) error {
 // the password that was checked; models.ErrStale if it is no longer the user's, or
 // the user is disabled or gone.
 func (s *Store) ChangePassword(ctx context.Context, userID string, epoch int64, newHash string, next models.Session) error {
-	ctx, done := s.write.turn(ctx)
-	defer done()
 	user, err := parseID(userID)
 	if err != nil {
 		return failed("change password", models.ErrStale)
 	}
+	ctx, done := s.write.turn(ctx)
+	defer done()
 	return failed("change password of user "+userID, s.transact(ctx, func(tx *sql.Tx) error {
 		result, err := tx.ExecContext(ctx,
 			`UPDATE users SET password_hash = $3, epoch = epoch + 1 WHERE id = $1 AND epoch = $2 AND NOT disabled`, user, epoch, newHash)

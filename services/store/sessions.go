@@ -134,12 +134,12 @@ func (s *Store) Session(ctx context.Context, hash string, now time.Time) (models
 
 // SessionsOf returns the live sessions of a user, newest first.
 func (s *Store) SessionsOf(ctx context.Context, userID string, now time.Time) ([]models.Session, error) {
-	ctx, done := s.read.turn(ctx)
-	defer done()
 	user, err := parseID(userID)
 	if err != nil {
 		return []models.Session{}, nil
 	}
+	ctx, done := s.read.turn(ctx)
+	defer done()
 	list, err := collect(ctx, s.read, scanSession, sessionsOfUser, user, now.UnixMicro())
 	return list, failed("list sessions of user "+userID, err)
 }
@@ -225,8 +225,9 @@ func (s *Store) SaveSessionData(ctx context.Context, hash string, version int64,
 		return version + 1, nil
 	}
 	if errors.Is(err, models.ErrStale) {
-		if _, readErr := s.Session(ctx, hash, now); readErr != nil {
-			err = readErr // ended, not merely changed
+		_, readErr := scanSession(s.write.QueryRowContext(ctx, oneSession, clean(hash), now.UnixMicro()))
+		if readErr != nil {
+			err = orAnswer(readErr, models.ErrNotFound) // ended, not merely changed
 		}
 	}
 	return 0, failed("save session data", err)

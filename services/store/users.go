@@ -52,12 +52,12 @@ func (s *Store) User(ctx context.Context, id string) (models.User, error) {
 // CredentialsByID returns the user with password hash and epoch, all from one
 // row, also if disabled; models.ErrNotFound if there is none.
 func (s *Store) CredentialsByID(ctx context.Context, id string) (models.Credentials, error) {
-	ctx, done := s.read.turn(ctx)
-	defer done()
 	n, err := parseID(id)
 	if err != nil {
 		return models.Credentials{}, failed("read user", err)
 	}
+	ctx, done := s.read.turn(ctx)
+	defer done()
 	c, err := scanCredentials(s.read.QueryRowContext(ctx, `SELECT `+userColumns+` FROM users WHERE id = $1`, n))
 	return c, failed("read user "+id, orAnswer(err, models.ErrNotFound))
 }
@@ -74,12 +74,12 @@ func (s *Store) Credentials(ctx context.Context, email string) (models.Credentia
 // Users returns a page of all users, oldest first. models.ErrBadCursor if the
 // cursor is not one of this list's.
 func (s *Store) Users(ctx context.Context, p models.Page) (models.List[models.User], error) {
-	ctx, done := s.read.turn(ctx)
-	defer done()
 	after, err := decodeCursor("users", p.Cursor, 0)
 	if err != nil {
 		return models.List[models.User]{}, failed("list users", err)
 	}
+	ctx, done := s.read.turn(ctx)
+	defer done()
 	limit := pageLimit(p)
 	rows, err := collect(ctx, s.read, func(row scanner) (keyed[models.User], error) {
 		c, err := scanCredentials(row)
@@ -97,12 +97,12 @@ func (s *Store) Users(ctx context.Context, p models.Page) (models.List[models.Us
 // entry to the revocation log. models.ErrLastAdmin if nobody would be left to
 // manage users, models.ErrNotFound if there is no such user.
 func (s *Store) UpdateUser(ctx context.Context, id string, patch models.UserPatch) (models.User, error) {
-	ctx, done := s.write.turn(ctx)
-	defer done()
 	n, err := parseID(id)
 	if err != nil {
 		return models.User{}, failed("update user", err)
 	}
+	ctx, done := s.write.turn(ctx)
+	defer done()
 	var user models.User
 	err = s.transact(ctx, func(tx *sql.Tx) error {
 		if mayRemoveAdmin(patch) {
@@ -140,12 +140,12 @@ func (s *Store) UpdateUser(ctx context.Context, id string, patch models.UserPatc
 // if nobody would be left to manage users, models.ErrNotFound if there is no
 // such user.
 func (s *Store) DeleteUser(ctx context.Context, id string) error {
-	ctx, done := s.write.turn(ctx)
-	defer done()
 	n, err := parseID(id)
 	if err != nil {
 		return failed("delete user", err)
 	}
+	ctx, done := s.write.turn(ctx)
+	defer done()
 	err = s.transact(ctx, func(tx *sql.Tx) error {
 		if err := takeAdminGuard(ctx, tx); err != nil {
 			return err
