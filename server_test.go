@@ -3,7 +3,9 @@ package main
 import (
 	"bufio"
 	"encoding/json"
+	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -12,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/gin-gonic/gin"
 )
@@ -134,6 +137,31 @@ func TestSwaggerUIIsServed(t *testing.T) {
 	}
 	if w := a.do(http.MethodGet, "/swagger/doc.json", ""); !strings.Contains(w.Body.String(), "type: Bearer TOKEN") {
 		t.Error("the Authorize box does not say what to type")
+	}
+}
+
+// Who asks first is told before it sends a body that is too large.
+func TestTooLargeIsToldBeforeItIsSent(t *testing.T) {
+	a := startApp(t, nil)
+	server := httptest.NewServer(a.server.Handler)
+	defer server.Close()
+	for size, want := range map[int]string{1<<20 + 1: "HTTP/1.1 413 ", 1 << 20: "HTTP/1.1 100 "} {
+		conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", server.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		_, err = fmt.Fprintf(conn, "POST /api/v1/auth/login HTTP/1.1\r\nHost: gatehouse\r\nContent-Type: application/json\r\nContent-Length: %d\r\nExpect: 100-continue\r\n\r\n", size)
+		if err != nil {
+			t.Fatal(err)
+		}
+		line, err := bufio.NewReader(conn).ReadString('\n')
+		if err != nil || !strings.HasPrefix(line, want) {
+			t.Errorf("to %d bytes: %q, %v, want %q", size, line, err, want)
+		}
 	}
 }
 

@@ -121,6 +121,8 @@ func TestRateLimitDecision(t *testing.T) {
 	tellRatio("decision: sliding log / ulule (fixed window)", speed, "gatehouse sliding log", "ulule/limiter", 1.0)
 	tellRatio("decision: sliding log / redis_rate", speed, "gatehouse sliding log", "redis_rate", 1.5)
 	tellRatio("decision: sliding log / bare sorted-set script", speed, "gatehouse sliding log", "bare sorted-set script", 0.85)
+	tellRatio("the least: bare sorted-set script / ulule", speed, "bare sorted-set script", "ulule/limiter", 0)
+	tellRatio("the least: bare sorted-set script / redis_rate", speed, "bare sorted-set script", "redis_rate", 0)
 	tellRatio("decision: GCRA / redis_rate", speed, "gatehouse GCRA", "redis_rate", 1.5)
 }
 
