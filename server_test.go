@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -122,6 +123,45 @@ func TestEveryRouteIsDocumentedAndNothingElse(t *testing.T) {
 	slices.Sort(documented)
 	if !slices.Equal(routes, documented) {
 		t.Errorf("routes:\n%s\ndocumented:\n%s", strings.Join(routes, "\n"), strings.Join(documented, "\n"))
+	}
+}
+
+// No route takes a client that left for a fault of the server.
+func TestClientThatLeftIsNoFault(t *testing.T) {
+	var lines strings.Builder
+	a := startAppOn(t, &lines, nil)
+	token := a.signIn(t, "admin@example.com")
+	bodies := map[string]string{
+		"POST /api/v1/auth/login":                  `{"email": "bob@example.com", "password": "` + demoPassword + `"}`,
+		"POST /api/v1/auth/password":               `{"currentPassword": "` + demoPassword + `", "newPassword": "long enough for it"}`,
+		"POST /api/v1/processes":                   `{"title": "t", "status": "active", "description": ""}`,
+		"PUT /api/v1/processes/:id":                `{"title": "t", "status": "active", "description": ""}`,
+		"PATCH /api/v1/processes/:id/quick-update": `{"status": "completed"}`,
+		"POST /api/v1/users":                       `{"email": "x@example.com", "password": "long enough for it", "roles": ["viewer"]}`,
+		"PATCH /api/v1/users/:id":                  `{"roles": ["admin"]}`,
+	}
+	gone, leave := context.WithCancel(t.Context())
+	leave()
+	parameter := regexp.MustCompile(`[:*][a-z]+`)
+	for _, route := range a.server.Handler.(*gin.Engine).Routes() {
+		for _, wait := range []string{"", "wait=5"} {
+			r := httptest.NewRequestWithContext(gone, route.Method, parameter.ReplaceAllString(route.Path, "1"), strings.NewReader(bodies[route.Method+" "+route.Path]))
+			r.Header.Set("Authorization", "Bearer "+token)
+			r.Header.Set("Content-Type", "application/json")
+			r.Header.Set("Prefer", wait)
+			w := httptest.NewRecorder()
+			a.server.Handler.ServeHTTP(w, r)
+			if w.Code == http.StatusInternalServerError {
+				t.Errorf("%s %s, prefer %q: %s", route.Method, route.Path, wait, w.Body)
+			}
+		}
+	}
+	if strings.Contains(lines.String(), "status=5") {
+		t.Errorf("logged as a failure:\n%s", lines.String())
+	}
+	w := a.do(http.MethodGet, "/api/v1/processes/1/lock/status", "", "Authorization", "Bearer "+token)
+	if !strings.Contains(w.Body.String(), `"isLocked":false`) {
+		t.Errorf("the lock after all have left: %s", w.Body)
 	}
 }
 

@@ -33,6 +33,7 @@ func (h *Handlers) ready(c *gin.Context) {
 	}
 	if err := h.Database.Ping(c.Request.Context()); err != nil {
 		answer.Status, answer.Components.Database.Status = "unavailable", "down"
+		_ = c.Error(err) // for the access log
 	}
 	if h.draining.Load() {
 		answer.Status = "unavailable"

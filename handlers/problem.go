@@ -1,6 +1,7 @@
 package handlers
 
 import (
+	"context"
 	"errors"
 	"maps"
 	"net/http"
@@ -142,6 +143,8 @@ func problemOf(err error) models.Problem {
 		return problemFor("invalid-credentials", "The e-mail address or the password is wrong.")
 	case errors.Is(err, models.ErrNotFound):
 		return problemFor("not-found", "There is nothing at this address, or no longer.")
+	case errors.Is(err, context.Canceled): // nobody waits for the answer
+		return problemFor("unavailable", "The request was given up.")
 	}
 	return problemFor("internal", "This is a fault of the server. Report it with the requestId.")
 }

@@ -1,48 +1,25 @@
 package handlers
 
 import (
-	"encoding/json"
+	"context"
+	"fmt"
 	"net/http"
 	"testing"
 
-	"github.com/gin-gonic/gin"
-
-	"gatehouse/middleware"
 	"gatehouse/models"
 )
 
-// What the middleware refuses by itself, for other applications too, is in the
-// table: the same name, title and status, and so a help page.
-func TestMiddlewareRefusesWithProblemsOfTheTable(t *testing.T) {
-	for name, refuse := range map[string]gin.HandlerFunc{
-		"unauthenticated": middleware.RequireSession(),
-		"cross-origin":    middleware.SameOrigin("https://gatehouse.example.com"),
-		"quota-exceeded": func(c *gin.Context) {
-			middleware.RefuseQuota(c, []models.Decision{{Policy: models.Policy{Name: "api", Limit: 1}}})
-		},
-		"forbidden":           func(c *gin.Context) { middleware.RefuseQuota(c, []models.Decision{{Barred: true}}) },
-		"lock-token-required": func(c *gin.Context) { middleware.RefuseLock(c, models.ErrLockTokenRequired) },
-		"lock-not-held":       func(c *gin.Context) { middleware.RefuseLock(c, &models.NotHeldError{}) },
-		"unavailable":         func(c *gin.Context) { middleware.RefuseLock(c, models.ErrUnavailable) },
+// What the client gave up is no fault of the server, wherever it was then.
+func TestProblemOfWhatWasGivenUp(t *testing.T) {
+	for _, err := range []error{
+		fmt.Errorf("acquire process:1: %w: %w", models.ErrNotAcquired, context.Canceled),
+		fmt.Errorf("read process 1: %w: %w", models.ErrUnavailable, context.Canceled),
 	} {
-		c, w := requestWith(http.MethodPost, "")
-		c.Request.Header.Set("Sec-Fetch-Site", "cross-site")
-		refuse(c)
-		var got struct{ Type, Title string }
-		if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil {
-			t.Fatal(err)
-		}
-		kind, ok := problemKinds()[name]
-		if !ok || got.Type != "/problems/"+name || got.Title != kind.Title || w.Code != kind.Status {
-			t.Errorf("%s: %d %+v, the table says %+v", name, w.Code, got, kind)
+		if p := problemOf(err); p.Status != http.StatusServiceUnavailable || p.Name != "unavailable" {
+			t.Errorf("%v: %d %s", err, p.Status, p.Name)
 		}
 	}
-}
-
-func TestEveryProblemHasAHelpText(t *testing.T) {
-	for _, name := range problemNames() {
-		if kind := problemKinds()[name]; kind.Title == "" || kind.Help == "" || http.StatusText(kind.Status) == "" {
-			t.Errorf("%s: %+v", name, kind)
-		}
+	if p := problemOf(fmt.Errorf("acquire process:1: %w", models.ErrNotAcquired)); p.Status != http.StatusInternalServerError {
+		t.Errorf("an error that nobody knows: %d", p.Status)
 	}
 }

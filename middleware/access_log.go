@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -49,17 +50,13 @@ func AccessLog(log *slog.Logger, quietRoutes ...string) gin.HandlerFunc {
 // its answer; it is logged, never sent.
 const statusClientClosedRequest = 499
 
-// outcome is the status of the answer, or 499 for one that failed only because the
-// client had left: that is no fault of the server.
+// outcome is the status of the answer, or 499 for one that failed because the client
+// had left: that is no fault of the server. Other errors may have followed from it.
 func outcome(c *gin.Context) int {
 	status := c.Writer.Status()
-	if status < http.StatusInternalServerError || len(c.Errors) == 0 || c.Request.Context().Err() == nil {
-		return status
+	left := func(err *gin.Error) bool { return errors.Is(err, context.Canceled) }
+	if status >= http.StatusInternalServerError && c.Request.Context().Err() != nil && slices.ContainsFunc(c.Errors, left) {
+		return statusClientClosedRequest
 	}
-	for _, err := range c.Errors {
-		if !errors.Is(err, context.Canceled) {
-			return status
-		}
-	}
-	return statusClientClosedRequest
+	return status
 }

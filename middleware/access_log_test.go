@@ -35,7 +35,7 @@ func TestAccessLog(t *testing.T) {
 		"failed":                            {"waits", "/a", 503, "level=ERROR msg=request route=/a status=503 error=why"},
 		"failed, asked by monitoring":       {"waits", "/quiet", 503, "level=ERROR msg=request route=/quiet status=503 error=why"},
 		"failed as a deadline passed":       {"late", "/a", 503, "level=ERROR msg=request route=/a status=503 error=why"},
-		"failed as the client left":         {"gone", "/a", 503, "level=INFO msg=request route=/a status=499 error=\"read: context canceled\""},
+		"failed as the client left":         {"gone", "/a", 503, "level=INFO msg=request route=/a status=499 error=\"read: context canceled; why\""},
 		"failed, and the client left":       {"gone", "/b", 503, "level=ERROR msg=request route=/b status=503 error=why"},
 		"a fault, and the client left":      {"gone", "/panic", 500, "level=ERROR msg=request route=/panic status=500"},
 		"answered although the client left": {"gone", "/a", 200, "level=INFO msg=request route=/a status=200"},
@@ -57,6 +57,7 @@ func TestAccessLog(t *testing.T) {
 				case row.answer < 500 || c.FullPath() == "/panic":
 				case c.FullPath() == "/a" && errors.Is(err, context.Canceled):
 					_ = c.Error(fmt.Errorf("read: %w", err))
+					_ = c.Error(errors.New("why"))
 				default:
 					_ = c.Error(errors.New("why"))
 				}

@@ -58,6 +58,9 @@ type AccountsOptions struct {
 	Logger         *slog.Logger // nil is slog.Default
 }
 
+// maxEpochRetries is how often a step is tried again while the user's other sessions are ended.
+const maxEpochRetries = 5
+
 // Accounts signs users in and out and manages them; every step is audited.
 type Accounts struct {
 	store     AccountStore
@@ -115,13 +118,14 @@ func (a *Accounts) SignIn(ctx context.Context, email, password string, client Cl
 	return token, session, nil
 }
 
-func (a *Accounts) begin(ctx context.Context, who models.Credentials, client Client) (string, models.Session, error) {
-	token, session, ended, err := a.sessions.begin(ctx, models.Session{
-		User: models.UserRef{ID: who.ID, Email: who.Email}, Roles: who.Roles, Epoch: who.Epoch, UserAgent: client.UserAgent, IP: client.IP,
+func (a *Accounts) begin(ctx context.Context, who models.Credentials, client Client) (token string, session models.Session, err error) {
+	var ended int
+	err = a.whileRight(ctx, who, func(who models.Credentials) error {
+		token, session, ended, err = a.sessions.begin(ctx, models.Session{
+			User: models.UserRef{ID: who.ID, Email: who.Email}, Roles: who.Roles, Epoch: who.Epoch, UserAgent: client.UserAgent, IP: client.IP,
+		})
+		return err
 	})
-	if errors.Is(err, models.ErrStale) { // the password changed, or the user was disabled, meanwhile
-		return "", session, models.ErrInvalidCredentials
-	}
 	if err != nil {
 		return "", session, err
 	}
@@ -132,6 +136,29 @@ func (a *Accounts) begin(ctx context.Context, who models.Credentials, client Cli
 		a.log.Warn("sign-in address not remembered", "user", who.ID, "error", err) // a courtesy: the session stands
 	}
 	return token, session, nil
+}
+
+// whileRight does something for which the password of who was checked, again with
+// newer credentials if the user's epoch has moved on: that may only have ended other
+// sessions. models.ErrInvalidCredentials if the password is not the same any more, or
+// the user is disabled or gone.
+func (a *Accounts) whileRight(ctx context.Context, who models.Credentials, do func(who models.Credentials) error) error {
+	for range maxEpochRetries {
+		if err := do(who); !errors.Is(err, models.ErrStale) {
+			return err
+		}
+		now, err := a.store.CredentialsByID(ctx, who.ID)
+		switch {
+		case errors.Is(err, models.ErrNotFound):
+			return models.ErrInvalidCredentials
+		case err != nil:
+			return err
+		case now.Disabled || now.PasswordHash != who.PasswordHash:
+			return models.ErrInvalidCredentials
+		}
+		who = now
+	}
+	return fmt.Errorf("the user's sessions are ended again and again: %w", models.ErrUnavailable)
 }
 
 // SignOut ends a session.
@@ -164,15 +191,19 @@ func (a *Accounts) ChangePassword(ctx context.Context, session models.Session, c
 	if err != nil {
 		return "", session, fmt.Errorf("change password: %w: %w", models.ErrUnavailable, err)
 	}
-	token, session, err = a.sessions.ChangePassword(ctx, session, who.Epoch, hash)
-	if errors.Is(err, models.ErrStale) {
+	var changed models.Session
+	err = a.whileRight(ctx, who, func(who models.Credentials) error {
+		token, changed, err = a.sessions.ChangePassword(ctx, session, who.Epoch, hash)
+		return err
+	})
+	if errors.Is(err, models.ErrInvalidCredentials) {
 		return "", session, wrong // somebody changed it meanwhile
 	}
 	if err != nil {
 		return "", session, err
 	}
 	a.record(ctx, models.AuditPasswordChanged, who.Email, who.ID, client, "")
-	return token, session, nil
+	return token, changed, nil
 }
 
 // Users is a page of users.
