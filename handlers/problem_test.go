@@ -2,12 +2,52 @@ package handlers
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"testing"
 
+	"github.com/gin-gonic/gin"
+
+	"gatehouse/middleware"
 	"gatehouse/models"
 )
+
+// What the middleware refuses by itself, for other applications too, is in the
+// table: the same name, title and status, and so a help page.
+func TestMiddlewareRefusesWithProblemsOfTheTable(t *testing.T) {
+	for name, refuse := range map[string]gin.HandlerFunc{
+		"unauthenticated": middleware.RequireSession(),
+		"cross-origin":    middleware.SameOrigin("https://gatehouse.example.com"),
+		"quota-exceeded": func(c *gin.Context) {
+			middleware.RefuseQuota(c, []models.Decision{{Policy: models.Policy{Name: "api", Limit: 1}}})
+		},
+		"forbidden":           func(c *gin.Context) { middleware.RefuseQuota(c, []models.Decision{{Barred: true}}) },
+		"lock-token-required": func(c *gin.Context) { middleware.RefuseLock(c, models.ErrLockTokenRequired) },
+		"lock-not-held":       func(c *gin.Context) { middleware.RefuseLock(c, &models.NotHeldError{}) },
+		"unavailable":         func(c *gin.Context) { middleware.RefuseLock(c, models.ErrUnavailable) },
+	} {
+		c, w := requestWith(http.MethodPost, "")
+		c.Request.Header.Set("Sec-Fetch-Site", "cross-site")
+		refuse(c)
+		var got struct{ Type, Title string }
+		if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil {
+			t.Fatal(err)
+		}
+		kind, ok := problemKinds()[name]
+		if !ok || got.Type != "/problems/"+name || got.Title != kind.Title || w.Code != kind.Status {
+			t.Errorf("%s: %d %+v, the table says %+v", name, w.Code, got, kind)
+		}
+	}
+}
+
+func TestEveryProblemHasAHelpText(t *testing.T) {
+	for _, name := range problemNames() {
+		if kind := problemKinds()[name]; kind.Title == "" || kind.Help == "" || http.StatusText(kind.Status) == "" {
+			t.Errorf("%s: %+v", name, kind)
+		}
+	}
+}
 
 // What the client gave up is no fault of the server, wherever it was then.
 func TestProblemOfWhatWasGivenUp(t *testing.T) {

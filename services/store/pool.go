@@ -29,11 +29,13 @@ func newPool(db *sql.DB, conns int, timeout time.Duration) *pool {
 // and fails what is tried with it. A call takes one turn at a time.
 func (p *pool) turn(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithTimeout(ctx, p.timeout)
-	wait, stop := context.WithTimeout(ctx, p.timeout*3/4)
-	if p.turns.Acquire(wait, 1) != nil {
-		return wait, func() { stop(); cancel() }
+	if !p.turns.TryAcquire(1) { // it never overtakes who waits
+		wait, stop := context.WithTimeout(ctx, p.timeout*3/4)
+		if p.turns.Acquire(wait, 1) != nil {
+			return wait, func() { stop(); cancel() }
+		}
+		stop()
 	}
-	stop()
 	return ctx, func() {
 		p.turns.Release(1)
 		cancel()
