@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"context"
 	"fmt"
 	"io/fs"
 	"net/http"
@@ -20,7 +19,7 @@ import (
 
 const (
 	readmeAddr    = "127.0.0.1:8080" // where the README says that it serves
-	buildPatience = 5 * time.Minute  // for go run, with nothing built yet
+	goRunPatience = 2 * time.Minute  // for go run, which finds everything built, to link and to start
 )
 
 // block is a fenced block of the README.
@@ -191,6 +190,12 @@ func copyRepository(t *testing.T) string {
 // at another.
 func goRun(t *testing.T, folder string) string {
 	t.Helper()
+	// No limit of time counts the build: how long it takes is the machine's affair.
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", os.DevNull, ".")
+	build.Dir = folder
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
 	var said output
 	cmd := exec.Command("go", "run", ".")
 	cmd.Dir, cmd.Stdout, cmd.Stderr = folder, &said, &said
@@ -226,19 +231,14 @@ func goRun(t *testing.T, folder string) string {
 			t.Errorf("go run does not end after Ctrl+C\n%s", said.tail())
 		}
 	})
-	ctx, cancel := context.WithTimeout(t.Context(), buildPatience)
-	defer cancel()
-	poll := time.NewTicker(50 * time.Millisecond)
-	defer poll.Stop()
-	for !strings.Contains(said.String(), "http://"+addr+"/swagger/index.html") {
+	servicestest.Eventually(t, goRunPatience, func() bool {
 		select {
 		case <-exited:
 			t.Fatalf("go run ended\n%s", said.String())
-		case <-ctx.Done():
-			t.Fatalf("go run does not serve at %s\n%s", addr, said.String())
-		case <-poll.C:
+		default:
 		}
-	}
+		return strings.Contains(said.String(), "http://"+addr+"/swagger/index.html")
+	}, "go run does not serve at "+addr)
 	servicestest.Eventually(t, startPatience, func() bool {
 		res, err := http.Get("http://" + addr + "/readyz")
 		if err == nil {
