@@ -172,7 +172,7 @@ func isKeyPrefix(text string) bool {
 }
 
 func longEnough(keys []string) bool {
-	return !slices.ContainsFunc(keys, func(key string) bool { return len(key) < 32 })
+	return keys == nil || models.ValidateSecrets(keys) == nil
 }
 
 func isEmail(text string) bool {

@@ -189,10 +189,13 @@ func (a *app) wire(ctx context.Context, db *store.Store, redis *services.Redis, 
 		return handlers.Options{}, err
 	}
 	locks := services.NewLocker(redis, &services.LockerOptions{OnRedisDown: c.LockOnRedisDown, Logger: a.log, Metrics: registry})
-	sessions := services.NewSessionCache(redis, db, services.SessionOptions{
+	sessions, err := services.NewSessionCache(redis, db, services.SessionOptions{
 		IdleTimeout: c.SessionIdleTimeout, AbsoluteTimeout: c.SessionAbsoluteTimeout, MaxPerUser: c.SessionMaxPerUser, Secrets: secrets,
 		Logger: a.log, Metrics: registry,
 	})
+	if err != nil {
+		return handlers.Options{}, err
+	}
 	a.closers = append(a.closers, sessions.Close)
 	accounts := services.NewAccounts(db, sessions, locks, limiter, services.AccountsOptions{
 		LoginByIP: limits.loginByIP, LoginByAccount: limits.loginByAccount, Logger: a.log,

@@ -51,7 +51,10 @@ func newSessions(t testing.TB, server *servicestest.RedisServer) sessionWorld {
 	if server != nil {
 		servicestest.Eventually(t, 5*time.Second, redis.Available, "Redis did not become available")
 	}
-	cache := services.NewSessionCache(redis, db, services.SessionOptions{MaxPerUser: 1_000_000, Logger: quiet})
+	cache, err := services.NewSessionCache(redis, db, services.SessionOptions{MaxPerUser: 1_000_000, Logger: quiet})
+	if err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() {
 		ctx := context.Background()
 		if err := errors.Join(cache.Close(ctx), redis.Close(ctx), db.Close()); err != nil {

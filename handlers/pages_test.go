@@ -54,7 +54,8 @@ func newSite(t *testing.T, redis services.RedisOptions) *site {
 	policy := func(name string) models.Policy { return models.Policy{Name: name, Limit: 500, Window: time.Minute} }
 	limiter := services.NewRateLimiter(r, services.RateLimiterOptions{Logger: quiet})
 	locks := services.NewLocker(r, &services.LockerOptions{OnRedisDown: models.OnRedisDownOpen, Logger: quiet})
-	sessions := services.NewSessionCache(r, db, services.SessionOptions{Logger: quiet})
+	sessions, err := services.NewSessionCache(r, db, services.SessionOptions{Logger: quiet})
+	fatal(t, err)
 	t.Cleanup(func() { _ = sessions.Close(context.Background()) })
 	accounts := services.NewAccounts(db, sessions, locks, limiter, services.AccountsOptions{
 		LoginByIP: policy("login-ip"), LoginByAccount: models.Policy{Name: "login-account", Limit: 5, Window: time.Minute}, Logger: quiet,

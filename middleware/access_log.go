@@ -1,6 +1,7 @@
 package middleware
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -17,8 +18,9 @@ import (
 // URL, and no header: neither tokens nor what people search for end up in a log.
 // What handlers noted with c.Error comes along.
 // Answers of 500 and above are errors, what monitoring asks for is debug. The status
-// is 499 if it failed because the client had left.
+// is 499 if it failed because the client had left. A nil log is slog.Default.
 func AccessLog(log *slog.Logger, quietRoutes ...string) gin.HandlerFunc {
+	log = cmp.Or(log, slog.Default())
 	quiet := map[string]bool{}
 	for _, route := range quietRoutes {
 		quiet[route] = true

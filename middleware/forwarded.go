@@ -1,6 +1,7 @@
 package middleware
 
 import (
+	"cmp"
 	"log/slog"
 	"sync/atomic"
 
@@ -14,8 +15,10 @@ import (
 // sends no X-Forwarded-For. The header is not believed then: behind a real proxy all
 // clients share one limit. trusted is what the engine's SetTrustedProxies was given;
 // set its RemoteIPHeaders to X-Forwarded-For alone: Gin would also read X-Real-IP,
-// which a proxy may pass on as a client made it up. log must not be nil.
+// which a proxy may pass on as a client made it up. A nil log is slog.Default. It
+// panics on anything in trusted that is neither address nor network.
 func WarnUntrustedProxy(log *slog.Logger, trusted []string) gin.HandlerFunc {
+	log = cmp.Or(log, slog.Default())
 	proxies, err := models.NewClientList(trusted...)
 	if err != nil {
 		panic("middleware.WarnUntrustedProxy: " + err.Error())

@@ -45,14 +45,13 @@ type lockKey struct{}
 // database refuse what comes too late: hand the lock's fence to store.FenceGuard in
 // the transaction that writes.
 //
-// It panics without a Resource: that is a mistake in the program.
+// It panics without locks or a Resource: that is a mistake in the program.
 //
 // gatehouse's own routes ask in their handlers, because they refuse a wrong body
 // and a process that is not there before they look at the token.
 func RequireLock(locks LockVerifier, opt LockOptions) gin.HandlerFunc {
-	if opt.Resource == nil {
-		panic("middleware.RequireLock: no Resource")
-	}
+	mustHave("RequireLock", "LockVerifier", locks)
+	mustHave("RequireLock", "Resource", opt.Resource)
 	user := opt.User
 	if user == nil {
 		user = func(c *gin.Context) string {

@@ -72,8 +72,8 @@ func InNetworks(networks ...string) func(*gin.Context) bool {
 
 // RateLimit refuses a request with 429 when one of the policies is exceeded;
 // then none of them counts it. Every answer carries the policies' headers. It
-// panics on a policy that is not valid and on two of the same name: that is a
-// mistake in the program.
+// panics without limiter, on a policy that is not valid and on two of the same name:
+// that is a mistake in the program.
 //
 // Policies whose keys differ are counted under the names of all of them, so a
 // policy that is mounted again in other company starts another count.
@@ -81,6 +81,7 @@ func InNetworks(networks ...string) func(*gin.Context) bool {
 // Without Redis each policy does what its OnRedisDown says: the answer then
 // carries X-Degraded, or is 503 if the policy is closed.
 func RateLimit(limiter Limiter, policies ...Policy) gin.HandlerFunc {
+	mustHave("RateLimit", "Limiter", limiter)
 	policies = slices.Clone(policies)
 	names := make([]string, len(policies))
 	for i := range policies {

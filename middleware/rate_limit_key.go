@@ -23,8 +23,12 @@ func ByUser(c *gin.Context) string {
 func ByClientIP(c *gin.Context) string { return "ip:" + ClientNetwork(c) }
 
 // ByHeader counts each value of a request header, and each client address of
-// requests without it. A value may be a secret: only its hash leaves the request.
+// requests without it. A value may be a secret: only its hash leaves the request. It
+// panics without a name: that is a mistake in the program.
 func ByHeader(name string) func(*gin.Context) string {
+	if name == "" {
+		panic("middleware.ByHeader: no name")
+	}
 	prefix := "header:" + strings.ToLower(name) + ":"
 	return func(c *gin.Context) string {
 		if value := c.GetHeader(name); value != "" {

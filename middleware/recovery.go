@@ -1,6 +1,7 @@
 package middleware
 
 import (
+	"cmp"
 	"log/slog"
 	"net/http"
 	"runtime/debug"
@@ -11,8 +12,10 @@ import (
 )
 
 // Recovery answers 500 when a handler panics and logs the stack; nothing of it
-// is in the answer. http.ErrAbortHandler goes on to net/http, as it must.
+// is in the answer. http.ErrAbortHandler goes on to net/http, as it must. A nil log
+// is slog.Default.
 func Recovery(log *slog.Logger) gin.HandlerFunc {
+	log = cmp.Or(log, slog.Default())
 	return func(c *gin.Context) {
 		defer func() {
 			cause := recover()

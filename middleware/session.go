@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strconv"
 	"strings"
 
 	"github.com/gin-gonic/gin"
@@ -79,8 +80,9 @@ type lookUp struct {
 
 // IgnoreActivity leaves the idle time of a session as it is for the requests that
 // passive reports true for, such as a page that refreshes itself: it would keep
-// its session alive with nobody in front of it.
+// its session alive with nobody in front of it. It panics without passive.
 func IgnoreActivity(passive func(*gin.Context) bool) LookUpOption {
+	mustHave("IgnoreActivity", "passive", passive)
 	return func(l *lookUp) { l.passive = passive }
 }
 
@@ -88,15 +90,19 @@ func IgnoreActivity(passive func(*gin.Context) bool) LookUpOption {
 // request as activity. It refuses nothing: RequireSession does. What it found is
 // there for SessionFrom. Sessions of nobody, as NewSessionStore begins them, do
 // not count as found. The answer carries X-Degraded: sessions when a session was
-// looked for without Redis.
+// looked for without Redis. It panics without sessions: that is a mistake in the program.
 func LookUp(sessions SessionReader, options ...LookUpOption) gin.HandlerFunc {
-	look := newLookUp(sessions, options)
+	look := newLookUp("LookUp", sessions, options)
 	return func(c *gin.Context) { look.up(c, identityOf(c)) }
 }
 
-func newLookUp(sessions SessionReader, options []LookUpOption) *lookUp {
+func newLookUp(middleware string, sessions SessionReader, options []LookUpOption) *lookUp {
+	mustHave(middleware, "SessionReader", sessions)
 	look := &lookUp{sessions: sessions, passive: func(*gin.Context) bool { return false }}
 	for _, set := range options {
+		if set == nil {
+			panic("middleware." + middleware + ": an option is nil")
+		}
 		set(look)
 	}
 	return look
@@ -125,7 +131,7 @@ func (l *lookUp) up(c *gin.Context, found *identity) {
 // LoadSession is FindToken and LookUp in one, for applications that put nothing
 // between them.
 func LoadSession(sessions SessionReader, cookieName string, options ...LookUpOption) gin.HandlerFunc {
-	look := newLookUp(sessions, options)
+	look := newLookUp("LoadSession", sessions, options)
 	return func(c *gin.Context) { look.up(c, findToken(c, cookieName)) }
 }
 
@@ -144,8 +150,12 @@ func RequireSession() gin.HandlerFunc {
 }
 
 // RequireRole answers 403 unless the signed-in user has the role, or one that
-// includes it. Without a session it answers as RequireSession does.
+// includes it. Without a session it answers as RequireSession does. It panics on a role
+// that there is not: that is a mistake in the program.
 func RequireRole(role string) gin.HandlerFunc {
+	if err := models.ValidateRoles([]string{role}); err != nil {
+		panic("middleware.RequireRole: no role " + strconv.Quote(role))
+	}
 	signedIn := RequireSession()
 	return func(c *gin.Context) {
 		signedIn(c)

@@ -57,8 +57,10 @@ type SessionStore struct {
 }
 
 // NewSessionStore returns a store whose cookies are for the whole site, HttpOnly,
-// SameSite=Lax, and end with the browser.
+// SameSite=Lax, and end with the browser. It panics without a backend: that is a
+// mistake in the program.
 func NewSessionStore(backend SessionBackend, opt SessionStoreOptions) *SessionStore {
+	mustHave("NewSessionStore", "SessionBackend", backend)
 	name := opt.Name
 	if name == "" {
 		name = "session"

@@ -93,7 +93,10 @@ func exampleSessions() (*services.SessionCache, func()) {
 		panic(err)
 	}
 	redis := services.NewRedis(services.RedisOptions{Disabled: true, Logger: slog.New(slog.DiscardHandler)})
-	cache := services.NewSessionCache(redis, db, services.SessionOptions{})
+	cache, err := services.NewSessionCache(redis, db, services.SessionOptions{})
+	if err != nil {
+		panic(err)
+	}
 	return cache, func() {
 		ctx := context.Background()
 		_ = cache.Close(ctx)

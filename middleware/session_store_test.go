@@ -37,7 +37,10 @@ func realSessions(t *testing.T) *services.SessionCache {
 		t.Fatal(err)
 	}
 	redis := services.NewRedis(services.RedisOptions{Disabled: true, Logger: quiet})
-	cache := services.NewSessionCache(redis, db, services.SessionOptions{Logger: quiet})
+	cache, err := services.NewSessionCache(redis, db, services.SessionOptions{Logger: quiet})
+	if err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()

@@ -72,8 +72,15 @@ type Accounts struct {
 	log       *slog.Logger
 }
 
-// NewAccounts joins the services that accounts need.
+// NewAccounts joins the services that accounts need. It panics without one of them,
+// and on a policy that is not valid: that is a mistake in the program.
 func NewAccounts(store AccountStore, sessions *SessionCache, locks *Locker, limiter *RateLimiter, opt AccountsOptions) *Accounts {
+	mustRequire("NewAccounts", argument{"AccountStore", store}, argument{"SessionCache", sessions}, argument{"Locker", locks}, argument{"RateLimiter", limiter})
+	for _, policy := range []models.Policy{opt.LoginByIP, opt.LoginByAccount} {
+		if err := policy.Validate(); err != nil {
+			panic("services.NewAccounts: " + err.Error())
+		}
+	}
 	if opt.Logger == nil {
 		opt.Logger = slog.Default()
 	}

@@ -98,7 +98,7 @@ func TestPasswordCheckedMeanwhile(t *testing.T) {
 						t.Error(err)
 					}
 				}}, row.times)}
-				token, err := step.do(services.NewAccounts(slow, a.sessions, a.locks, a.limiter, services.AccountsOptions{Logger: quiet()}), s)
+				token, err := step.do(services.NewAccounts(slow, a.sessions, a.locks, a.limiter, loginLimits(1)), s)
 				if !errors.Is(err, step.want) {
 					t.Fatalf("%v, want %v", err, step.want)
 				}

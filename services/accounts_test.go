@@ -31,26 +31,29 @@ func newAccounts(t *testing.T, loginLimit int64) accountsDesk {
 	t.Helper()
 	redis := patientRedis(t, servicestest.StartRedis(t).Addr)
 	db := openStore(t, filepath.Join(t.TempDir(), "test.db"))
-	sessions := services.NewSessionCache(redis, db, services.SessionOptions{Logger: quiet()})
+	sessions, err := services.NewSessionCache(redis, db, services.SessionOptions{Logger: quiet()})
+	if err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() {
 		if err := sessions.Close(context.Background()); err != nil {
 			t.Error(err)
 		}
 	})
 	locks := services.NewLocker(redis, nil)
-	limit := func(name string) models.Policy {
-		return models.Policy{Name: name, Limit: loginLimit, Window: time.Minute}
-	}
 	limiter := services.NewRateLimiter(redis, services.RateLimiterOptions{})
-	accounts := services.NewAccounts(db, sessions, locks, limiter, services.AccountsOptions{
-		LoginByIP: limit("login-ip"), LoginByAccount: limit("login-account"), Logger: quiet(),
-	})
+	accounts := services.NewAccounts(db, sessions, locks, limiter, loginLimits(loginLimit))
 	for email, role := range map[string]string{"alice@example.com": models.RoleEditor, "admin@example.com": models.RoleAdmin} {
 		if err := accounts.EnsureUser(t.Context(), email, password, role); err != nil {
 			t.Fatal(err)
 		}
 	}
 	return accountsDesk{accounts, db, sessions, locks, limiter}
+}
+
+func loginLimits(limit int64) services.AccountsOptions {
+	policy := func(name string) models.Policy { return models.Policy{Name: name, Limit: limit, Window: time.Minute} }
+	return services.AccountsOptions{LoginByIP: policy("login-ip"), LoginByAccount: policy("login-account"), Logger: quiet()}
 }
 
 // allowed reports whether the limits let one more attempt pass.

@@ -74,8 +74,9 @@ type Locker struct {
 }
 
 // NewLocker returns a Locker; nil options mean the defaults. Its background work
-// ends when redis is closed.
+// ends when redis is closed. It panics without redis: that is a mistake in the program.
 func NewLocker(redis *Redis, opt *LockerOptions) *Locker {
+	mustRequire("NewLocker", argument{"Redis", redis})
 	if opt == nil {
 		opt = &LockerOptions{}
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/hkdf"
 	"crypto/sha256"
-	"errors"
 	"fmt"
 	"time"
 
@@ -24,8 +23,8 @@ type LockTokenSigner struct {
 
 // NewLockTokenSigner needs at least one secret, each of 32 bytes or more.
 func NewLockTokenSigner(secrets []string) (*LockTokenSigner, error) {
-	if len(secrets) == 0 {
-		return nil, errors.New("lock tokens: no secret")
+	if err := models.ValidateSecrets(secrets); err != nil {
+		return nil, fmt.Errorf("services.NewLockTokenSigner: %w", err)
 	}
 	t := &LockTokenSigner{}
 	for _, secret := range secrets {
@@ -96,8 +95,10 @@ type LockTokens struct {
 	signer *LockTokenSigner
 }
 
-// NewLockTokens joins the two.
+// NewLockTokens joins the two. It panics without one of them: that is a mistake in
+// the program.
 func NewLockTokens(locks *Locker, signer *LockTokenSigner) *LockTokens {
+	mustRequire("NewLockTokens", argument{"Locker", locks}, argument{"LockTokenSigner", signer})
 	return &LockTokens{locks: locks, signer: signer}
 }
 

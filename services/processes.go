@@ -44,8 +44,15 @@ type Processes struct {
 }
 
 // NewProcesses joins the store and the locks. The first secret keys idempotent
-// acquires; a repeated one also finds the grant made under another.
+// acquires; a repeated one also finds the grant made under another. It refuses to
+// work without one of them, and with a secret of less than 32 bytes.
 func NewProcesses(store ProcessStore, locks *Locker, signer *LockTokenSigner, secrets []string) (*Processes, error) {
+	if err := require("NewProcesses", argument{"ProcessStore", store}, argument{"Locker", locks}, argument{"LockTokenSigner", signer}); err != nil {
+		return nil, err
+	}
+	if err := models.ValidateSecrets(secrets); err != nil {
+		return nil, fmt.Errorf("services.NewProcesses: %w", err)
+	}
 	p := &Processes{processReader: store, store: store, locks: locks, tokens: NewLockTokens(locks, signer)}
 	for _, secret := range secrets {
 		key, err := deriveKey(secret, "gatehouse idempotent acquire")

@@ -71,8 +71,9 @@ type RateLimiter struct {
 type limitScripts struct{ take, refund, account, lease *rueidis.Lua }
 
 // NewRateLimiter returns a limiter that asks redis. Close it before redis if a
-// policy has a Lease.
+// policy has a Lease. It panics without redis: that is a mistake in the program.
 func NewRateLimiter(redis *Redis, opt RateLimiterOptions) *RateLimiter {
+	mustRequire("NewRateLimiter", argument{"Redis", redis})
 	if opt.Logger == nil {
 		opt.Logger = slog.Default()
 	}

@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -81,8 +82,15 @@ type Redis struct {
 }
 
 // NewRedis returns at once and connects in the background, trying again until
-// Close. It never fails because Redis is down.
+// Close. It never fails because Redis is down. It panics if Client has no address,
+// or KeyPrefix a brace: that is a mistake in the program.
 func NewRedis(opt RedisOptions) *Redis {
+	switch {
+	case !opt.Disabled && len(opt.Client.InitAddress) == 0:
+		panic("services.NewRedis: no address in Client.InitAddress")
+	case strings.ContainsAny(opt.KeyPrefix, "{}"):
+		panic("services.NewRedis: a brace in KeyPrefix")
+	}
 	opt.Timeout = orDefault(opt.Timeout, defaultTimeout)
 	opt.MaxInFlight = orDefault(opt.MaxInFlight, defaultInFlight)
 	if opt.Logger == nil {

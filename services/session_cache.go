@@ -45,7 +45,8 @@ type SessionOptions struct {
 	// Secrets encrypt the copies in Redis: the first seals, all open. To change
 	// one, give every instance the new one as a later one, then as the first.
 	// A copy that cannot be opened is read again from the database, so nobody is
-	// signed out. Nil is a random one: instances then cannot share copies.
+	// signed out. Each has at least 32 bytes. Nil is a random one: instances then
+	// cannot share copies.
 	Secrets []string
 	// Logger gets one line per change of state. Nil is slog.Default.
 	Logger *slog.Logger
@@ -144,8 +145,17 @@ func newSessionReads(metrics prometheus.Registerer) sessionReads {
 }
 
 // NewSessionCache returns at once and follows the revocation log in the
-// background until Close.
-func NewSessionCache(redis *Redis, store SessionStore, opt SessionOptions) *SessionCache {
+// background until Close. It refuses to work without redis and store, and with
+// options that are not allowed.
+func NewSessionCache(redis *Redis, store SessionStore, opt SessionOptions) (*SessionCache, error) {
+	if err := require("NewSessionCache", argument{"Redis", redis}, argument{"SessionStore", store}); err != nil {
+		return nil, err
+	}
+	if opt.Secrets != nil {
+		if err := models.ValidateSecrets(opt.Secrets); err != nil {
+			return nil, fmt.Errorf("services.NewSessionCache: %w", err)
+		}
+	}
 	opt.IdleTimeout = orDefault(opt.IdleTimeout, defaultIdleTimeout)
 	opt.AbsoluteTimeout = orDefault(opt.AbsoluteTimeout, defaultAbsoluteTimeout)
 	opt.MaxPerUser = orDefault(opt.MaxPerUser, defaultMaxPerUser)
@@ -193,7 +203,7 @@ func NewSessionCache(redis *Redis, store SessionStore, opt SessionOptions) *Sess
 	c.tasks.Go(func() { c.tracking.run(life) })
 	c.tasks.Go(func() { store.WatchRevocations(life, c.tail.poke) })
 	redis.Subscribe(revokedChannel, c.hinted)
-	return c
+	return c, nil
 }
 
 // Close writes down the last activity and ends the background work. Call it

@@ -154,7 +154,10 @@ func startSessionCache(t *testing.T, path string, redis *services.Redis, opt ser
 	if opt.Secrets == nil {
 		opt.Secrets = []string{"a secret of at least thirty-two bytes"}
 	}
-	cache := services.NewSessionCache(redis, db, opt)
+	cache, err := services.NewSessionCache(redis, db, opt)
+	if err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		defer cancel()

@@ -30,7 +30,11 @@ func inFakeTime(t *testing.T, n int, opt services.SessionOptions, test func(t *t
 			}
 			redis := services.NewRedis(services.RedisOptions{Disabled: true, Logger: quiet()})
 			db2 := &sessionDB{Store: db}
-			all = append(all, sessionInstance{services.NewSessionCache(redis, db2, opt), db2, redis})
+			cache, err := services.NewSessionCache(redis, db2, opt)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, sessionInstance{cache, db2, redis})
 		}
 		synctest.Wait()
 		test(t, all)

@@ -56,7 +56,10 @@ func TestSessionProofInstance(t *testing.T) {
 		t.Fatal(err)
 	}
 	redis := services.NewRedis(services.RedisOptions{Client: rueidis.ClientOption{InitAddress: []string{with.Redis}}, KeyPrefix: "test:", Logger: quiet()})
-	cache := services.NewSessionCache(redis, db, services.SessionOptions{MaxPerUser: 1_000_000, Secrets: []string{"the secret of the proof, all instances have it"}, Logger: quiet()})
+	cache, err := services.NewSessionCache(redis, db, services.SessionOptions{MaxPerUser: 1_000_000, Secrets: []string{"the secret of the proof, all instances have it"}, Logger: quiet()})
+	if err != nil {
+		t.Fatal(err)
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 	redis.WaitReady(ctx)
 	cancel()

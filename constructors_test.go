@@ -1,0 +1,287 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"log/slog"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/redis/rueidis"
+
+	"gatehouse/middleware"
+	"gatehouse/models"
+	"gatehouse/services"
+	"gatehouse/services/store"
+)
+
+// wrong is one argument that a constructor must not take, and a word of what it says
+// about it.
+type wrong struct {
+	says string
+	call func() error
+}
+
+// panics is a constructor that returns no error.
+func panics(call func()) func() error { return func() error { call(); return nil } }
+
+// wrongArguments are, for each constructor with parameters, its arguments that are
+// nil, empty or too short. Constructors for which all of these mean something are
+// there with nothing.
+func wrongArguments(t *testing.T) map[string][]wrong {
+	t.Helper()
+	quiet := slog.New(slog.DiscardHandler)
+	redis := services.NewRedis(services.RedisOptions{Disabled: true, Logger: quiet})
+	db, err := store.Open(t.Context(), store.Options{URL: filepath.Join(t.TempDir(), "test.db")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sessions, err := services.NewSessionCache(redis, db, services.SessionOptions{Logger: quiet})
+	if err != nil {
+		t.Fatal(err)
+	}
+	long := []string{strings.Repeat("s", models.MinSecret)}
+	signer, err := services.NewLockTokenSigner(long)
+	if err != nil {
+		t.Fatal(err)
+	}
+	locks := services.NewLocker(redis, nil)
+	limiter := services.NewRateLimiter(redis, services.RateLimiterOptions{})
+	t.Cleanup(func() {
+		ctx := context.Background()
+		_, _, _ = sessions.Close(ctx), redis.Close(ctx), db.Close()
+	})
+	policy := models.Policy{Name: "login", Limit: 1, Window: time.Second}
+	limits := services.AccountsOptions{LoginByIP: policy, LoginByAccount: policy}
+	address := rueidis.ClientOption{InitAddress: []string{"127.0.0.1:1"}}
+
+	all := map[string][]wrong{
+		"services.NewRedis": {
+			{"no address", panics(func() { services.NewRedis(services.RedisOptions{}) })},
+			{"brace in KeyPrefix", panics(func() { services.NewRedis(services.RedisOptions{Client: address, KeyPrefix: "{a}:"}) })},
+		},
+		"services.NewSessionCache": {
+			{"no Redis", func() error { return second(services.NewSessionCache(nil, db, services.SessionOptions{})) }},
+			{"no SessionStore", func() error { return second(services.NewSessionCache(redis, nil, services.SessionOptions{})) }},
+			{"no SessionStore", func() error {
+				return second(services.NewSessionCache(redis, (*store.Store)(nil), services.SessionOptions{}))
+			}},
+		},
+		"services.NewLockTokenSigner": nil, // and more below
+		"services.NewLocker":          {{"no Redis", panics(func() { services.NewLocker(nil, nil) })}},
+		"services.NewLockTokens": {
+			{"no Locker", panics(func() { services.NewLockTokens(nil, signer) })},
+			{"no LockTokenSigner", panics(func() { services.NewLockTokens(locks, nil) })},
+		},
+		"services.NewRateLimiter": {{"no Redis", panics(func() { services.NewRateLimiter(nil, services.RateLimiterOptions{}) })}},
+		"services.NewProcesses": {
+			{"no ProcessStore", func() error { return second(services.NewProcesses(nil, locks, signer, long)) }},
+			{"no ProcessStore", func() error { return second(services.NewProcesses((*store.Store)(nil), locks, signer, long)) }},
+			{"no Locker", func() error { return second(services.NewProcesses(db, nil, signer, long)) }},
+			{"no LockTokenSigner", func() error { return second(services.NewProcesses(db, locks, nil, long)) }},
+		},
+		"services.NewAccounts": {
+			{"no AccountStore", panics(func() { services.NewAccounts(nil, sessions, locks, limiter, limits) })},
+			{"no AccountStore", panics(func() { services.NewAccounts((*store.Store)(nil), sessions, locks, limiter, limits) })},
+			{"no SessionCache", panics(func() { services.NewAccounts(db, nil, locks, limiter, limits) })},
+			{"no Locker", panics(func() { services.NewAccounts(db, sessions, nil, limiter, limits) })},
+			{"no RateLimiter", panics(func() { services.NewAccounts(db, sessions, locks, nil, limits) })},
+			{"policy", panics(func() { services.NewAccounts(db, sessions, locks, limiter, services.AccountsOptions{}) })},
+		},
+		"services.ParsePolicies": {{"policies", func() error { return second(services.ParsePolicies("", nil, nil)) }}},
+		"store.Open":             {{"not the path of a file", func() error { return second(store.Open(t.Context(), store.Options{})) }}},
+
+		"middleware.LookUp": {
+			{"no SessionReader", panics(func() { middleware.LookUp(nil) })},
+			{"no SessionReader", panics(func() { middleware.LookUp((*services.SessionCache)(nil)) })},
+			{"an option is nil", panics(func() { middleware.LookUp(sessions, nil) })},
+		},
+		"middleware.LoadSession": {
+			{"no SessionReader", panics(func() { middleware.LoadSession(nil, "shop") })},
+			{"no SessionReader", panics(func() { middleware.LoadSession((*services.SessionCache)(nil), "shop") })},
+		},
+		"middleware.IgnoreActivity": {{"no passive", panics(func() { middleware.IgnoreActivity(nil) })}},
+		"middleware.RequireRole":    {{"no role", panics(func() { middleware.RequireRole("") })}},
+		"middleware.NewSessionStore": {
+			{"no SessionBackend", panics(func() { middleware.NewSessionStore(nil, middleware.SessionStoreOptions{}) })},
+			{"no SessionBackend", panics(func() { middleware.NewSessionStore((*services.SessionCache)(nil), middleware.SessionStoreOptions{}) })},
+		},
+		"middleware.Sessions": {
+			{"no Store", panics(func() { middleware.Sessions("shop", nil) })},
+			{"no Store", panics(func() { middleware.Sessions("shop", (*middleware.SessionStore)(nil)) })},
+			{"no name", panics(func() {
+				middleware.Sessions("", middleware.NewSessionStore(sessions, middleware.SessionStoreOptions{}))
+			})},
+		},
+		"middleware.RequireLock": {
+			{"no LockVerifier", panics(func() {
+				middleware.RequireLock(nil, middleware.LockOptions{Resource: func(*gin.Context) string { return "" }})
+			})},
+			{"no Resource", panics(func() { middleware.RequireLock(services.NewLockTokens(locks, signer), middleware.LockOptions{}) })},
+		},
+		"middleware.RateLimit": {
+			{"no Limiter", panics(func() { middleware.RateLimit(nil, middleware.Policy{Policy: policy}) })},
+			{"no Limiter", panics(func() { middleware.RateLimit((*services.RateLimiter)(nil), middleware.Policy{Policy: policy}) })},
+			{"policy", panics(func() { middleware.RateLimit(limiter, middleware.Policy{}) })},
+		},
+		"middleware.InNetworks": {{"", panics(func() { middleware.InNetworks("") })}},
+		"middleware.ByHeader":   {{"no name", panics(func() { middleware.ByHeader("") })}},
+		"middleware.SameOrigin": {{"origin", panics(func() { middleware.SameOrigin("") })}},
+
+		"middleware.FindToken":          nil, // "": no cookie is looked at
+		"middleware.Recovery":           nil, // nil: slog.Default
+		"middleware.AccessLog":          nil,
+		"middleware.WarnUntrustedProxy": nil,
+		"middleware.Metrics":            nil, // nil: registers nothing
+		"middleware.SecurityHeaders":    nil, // true or false
+	}
+	for name, make := range map[string]func([]string) error{
+		"services.NewLockTokenSigner": func(s []string) error { return second(services.NewLockTokenSigner(s)) },
+		"services.NewProcesses":       func(s []string) error { return second(services.NewProcesses(db, locks, signer, s)) },
+		"services.NewSessionCache": func(s []string) error {
+			return second(services.NewSessionCache(redis, db, services.SessionOptions{Secrets: s, Logger: quiet}))
+		},
+	} {
+		lists := [][]string{{}, {""}, {"short"}, {strings.Repeat("s", 31)}, {long[0], ""}, {long[0], strings.Repeat("s", 31)}}
+		if name != "services.NewSessionCache" { // for which nil is a random one
+			lists = append(lists, nil)
+		}
+		for _, list := range lists {
+			all[name] = append(all[name], wrong{"secret", func() error { return make(list) }})
+		}
+	}
+	return all
+}
+
+func second[T any](_ T, err error) error { return err }
+
+// What a constructor cannot work with it says when it is called, in one line, by an
+// error or, if it returns none, a panic: no request and no background work is the
+// first to find it. And no secret that is wrong is shown.
+func TestConstructorsTellWhatIsWrong(t *testing.T) {
+	rows := wrongArguments(t)
+	for _, name := range slices.Sorted(maps.Keys(rows)) {
+		for i, row := range rows[name] {
+			text := told(row.call)
+			if text == "" || strings.ContainsAny(text, "\r\n") || !strings.Contains(text, row.says) {
+				t.Errorf("%s, %d: says %q, want one line with %q", name, i, text, row.says)
+			}
+			if strings.Contains(text, "short") || strings.Contains(text, "sssss") || strings.Contains(text, "nil pointer") {
+				t.Errorf("%s, %d: says %q", name, i, text)
+			}
+		}
+	}
+}
+
+func told(call func() error) (text string) {
+	defer func() {
+		if cause := recover(); cause != nil {
+			text = fmt.Sprint(cause)
+		}
+	}()
+	if err := call(); err != nil {
+		return err.Error()
+	}
+	return ""
+}
+
+// No constructor is left out of the list above.
+func TestConstructorsAreAllHeldToIt(t *testing.T) {
+	rows := wrongArguments(t)
+	for _, folder := range []string{"services", "services/store", "middleware"} {
+		for _, name := range constructors(t, os.DirFS("."), folder) {
+			if _, listed := rows[name]; !listed {
+				t.Errorf("%s is not held to what it must refuse", name)
+			}
+			delete(rows, name)
+		}
+	}
+	for name := range rows {
+		t.Errorf("%s is no constructor", name)
+	}
+}
+
+// constructors are a folder's exported functions with parameters that make something
+// or return a handler.
+func constructors(t *testing.T, tree fs.FS, folder string) (names []string) {
+	t.Helper()
+	files, err := fs.Glob(tree, path.Join(folder, "*.go"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no file in %s: %v", folder, err)
+	}
+	for _, name := range files {
+		if strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		source, err := fs.ReadFile(tree, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), name, source, parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range file.Decls {
+			if f, ok := d.(*ast.FuncDecl); ok && f.Recv == nil && f.Name.IsExported() && f.Type.Params.NumFields() > 0 && isConstructor(f) {
+				names = append(names, path.Base(folder)+"."+f.Name.Name)
+			}
+		}
+	}
+	return names
+}
+
+func isConstructor(f *ast.FuncDecl) bool {
+	for _, verb := range []string{"New", "Start", "Open", "Parse", "Load"} {
+		if strings.HasPrefix(f.Name.Name, verb) {
+			return true
+		}
+	}
+	if f.Type.Results == nil {
+		return false
+	}
+	switch result := f.Type.Results.List[0].Type.(type) {
+	case *ast.FuncType:
+		return true
+	case *ast.SelectorExpr:
+		return result.Sel.Name == "HandlerFunc"
+	case *ast.Ident:
+		return strings.HasSuffix(result.Name, "Option")
+	}
+	return false
+}
+
+// Middleware that is given no logger writes to the default one, also where it first
+// needs one: in a request.
+func TestMiddlewareWithoutALoggerHasTheDefault(t *testing.T) {
+	before := slog.Default()
+	defer slog.SetDefault(before)
+	var log bytes.Buffer
+	slog.SetDefault(slog.New(slog.NewTextHandler(&log, nil)))
+	gin.SetMode(gin.TestMode)
+	router := gin.New()
+	router.Use(middleware.AccessLog(nil), middleware.Recovery(nil), middleware.WarnUntrustedProxy(nil, nil), middleware.Metrics(nil))
+	router.GET("/", func(*gin.Context) { panic("for the test") })
+	request := httptest.NewRequest(http.MethodGet, "/", nil)
+	request.Header.Set("X-Forwarded-For", "192.0.2.1")
+	answer := httptest.NewRecorder()
+	router.ServeHTTP(answer, request)
+	for _, word := range []string{"msg=panic", "msg=request", "not trusted"} {
+		if answer.Code != 500 || !strings.Contains(log.String(), word) {
+			t.Errorf("status %d, no %q in the log: %s", answer.Code, word, &log)
+		}
+	}
+}
