@@ -23,8 +23,8 @@ func (h *Handlers) alive(c *gin.Context) {
 	c.JSON(http.StatusOK, gin.H{"status": "ok"})
 }
 
-// ready answers 503 while the database is gone or the server shuts down. Redis
-// being away only makes it degraded: everything still works.
+// ready answers 503 while the database is gone or takes no writes, or the server
+// shuts down. Redis being away only makes it degraded: everything still works.
 func (h *Handlers) ready(c *gin.Context) {
 	answer := readiness{Status: "ok"}
 	answer.Components.Database.Status, answer.Components.Redis.Status = "ok", h.Redis.Status()

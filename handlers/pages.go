@@ -3,6 +3,7 @@ package handlers
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"net/http"
 	"strconv"
@@ -210,10 +211,13 @@ func (h *Handlers) whyUnavailable(c *gin.Context) (heading string, paragraphs []
 	ctx, cancel := context.WithTimeout(c.Request.Context(), 250*time.Millisecond)
 	defer cancel()
 	retry := "You are not signed out, and nothing was changed unless you were told so."
-	switch {
-	case h.draining.Load():
+	if h.draining.Load() {
 		return "The server is restarting", []string{retry, "Try again in a moment."}
-	case middleware.SessionError(c) != nil || h.Database.Ping(ctx) != nil:
+	}
+	switch err := h.Database.Ping(ctx); {
+	case errors.Is(err, models.ErrNotWritable):
+		return "The database takes no changes", []string{"What is there can be read; nothing can be saved until an administrator has seen to it.", retry}
+	case err != nil || middleware.SessionError(c) != nil:
 		return "The database cannot be reached", []string{
 			"gatehouse keeps processes, users and sessions there, so it can show nothing until the database is back.", retry,
 		}

@@ -39,6 +39,7 @@ type Options struct {
 
 // Pinger is the database as far as readiness asks for it.
 type Pinger interface {
+	// Ping is nil only if the database can be read and written.
 	Ping(ctx context.Context) error
 }
 

@@ -3,13 +3,19 @@
 // any other application, can use it.
 package models
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+)
 
 // The sentinel errors that cross package borders. Callers test for them with
 // errors.Is; the layer that returns one wraps it with the operation and the key.
 var (
 	// ErrUnavailable: Redis or the database cannot be asked now. Try again later.
 	ErrUnavailable = errors.New("unavailable")
+	// ErrNotWritable is the ErrUnavailable of a database that can be read and in
+	// which nothing can be stored.
+	ErrNotWritable = fmt.Errorf("not writable: %w", ErrUnavailable)
 	// ErrNotFound: there is no such process, user, session or lock.
 	ErrNotFound = errors.New("not found")
 	// ErrNotAcquired: somebody else holds the lock. See NotAcquiredError.

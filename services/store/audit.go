@@ -8,10 +8,10 @@ import (
 )
 
 // AddAudit stores one security event.
-func (s *Store) AddAudit(ctx context.Context, e models.AuditEntry) error {
-	ctx, done := s.write.turn(ctx)
-	defer done()
-	_, err := s.write.ExecContext(ctx, `
+func (s *Store) AddAudit(ctx context.Context, e models.AuditEntry) (err error) {
+	ctx, done := s.writing(ctx)
+	defer done(&err)
+	_, err = s.write.ExecContext(ctx, `
 		INSERT INTO audit (at, action, actor, target, ip, request_id, detail) VALUES ($1, $2, $3, $4, $5, $6, $7)`,
 		e.At.UnixMicro(), clean(e.Action), clean(e.Actor), clean(e.Target), clean(e.IP), clean(e.RequestID), clean(e.Detail))
 	return failed("write audit", err)

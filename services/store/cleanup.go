@@ -32,8 +32,8 @@ func (s *Store) CleanUpSessions(ctx context.Context, now time.Time, after string
 	if len(hashes) == 0 {
 		return next, 0, nil
 	}
-	ctx, done := s.write.turn(ctx)
-	defer done()
+	ctx, done := s.writing(ctx)
+	defer done(&err)
 	err = s.transact(ctx, func(tx *sql.Tx) error {
 		for _, hash := range hashes {
 			n, err := deleted(ctx, tx, `DELETE FROM sessions WHERE hash =
@@ -77,11 +77,11 @@ func (s *Store) deadSessions(ctx context.Context, now time.Time, after string, l
 // CleanUp deletes log entries older than 24 hours and networks not seen for 30
 // days, at most limit rows of each. It returns how many rows; call it again while
 // that is at least limit.
-func (s *Store) CleanUp(ctx context.Context, now time.Time, limit int) (int, error) {
-	ctx, done := s.write.turn(ctx)
-	defer done()
+func (s *Store) CleanUp(ctx context.Context, now time.Time, limit int) (_ int, err error) {
+	ctx, done := s.writing(ctx)
+	defer done(&err)
 	total := 0
-	err := s.transact(ctx, func(tx *sql.Tx) error {
+	err = s.transact(ctx, func(tx *sql.Tx) error {
 		// Only the oldest entries, without gaps, also if clocks disagree.
 		n, err := deleted(ctx, tx, `DELETE FROM revocations WHERE seq IN (
 			SELECT seq FROM revocations WHERE seq < COALESCE(

@@ -35,6 +35,7 @@ func openPostgres(ctx context.Context, opts Options) (*Store, error) {
 	s := &Store{
 		write: main, read: main,
 		tail:    newPool(postgresConns(*config, stdlib.OptionAfterConnect(limitSession(opts.Timeout))), 1, opts.Timeout),
+		writes:  writeState{log: opts.Logger},
 		timeout: opts.Timeout, now: opts.Now,
 		skipLocked: " FOR UPDATE SKIP LOCKED",
 		notify:     `NOTIFY ` + revocationChannel,

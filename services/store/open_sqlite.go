@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,7 +15,7 @@ import (
 
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/database"
-	_ "modernc.org/sqlite" // the driver "sqlite"
+	"modernc.org/sqlite"
 )
 
 // openWait is how long a start waits for another process that is creating or
@@ -32,14 +33,20 @@ func openSQLite(ctx context.Context, opts Options) (*Store, error) {
 	if err := migrateSQLite(ctx, path); err != nil {
 		return nil, oneLine("open database "+path, err)
 	}
+	file, err := pinSQLite(ctx, path)
+	if err != nil {
+		return nil, oneLine("open database "+path, err)
+	}
 	conns := opts.MaxConns
 	if conns <= 0 {
 		conns = 4
 	}
 	s := &Store{
-		write:   newPool(sqliteConns(path), 1, opts.Timeout),
-		read:    newPool(sqliteConns(path, "_query_only=1"), conns, opts.Timeout),
-		tail:    newPool(sqliteConns(path, "_query_only=1"), 1, opts.Timeout),
+		write:   newPool(file.conns(), 1, opts.Timeout),
+		read:    newPool(file.conns("_query_only=1"), conns, opts.Timeout),
+		tail:    newPool(file.conns("_query_only=1"), 1, opts.Timeout),
+		file:    file,
+		writes:  writeState{log: opts.Logger},
 		timeout: opts.Timeout, now: opts.Now,
 	}
 	s.nameQueries()
@@ -64,18 +71,19 @@ func createFile(path string) error {
 	return file.Close()
 }
 
-// sqliteConns are connections to the file. Nothing is opened yet.
-func sqliteConns(path string, settings ...string) *sql.DB {
+// sqliteConnector connects to the file, which must exist. Nothing is opened yet.
+func sqliteConnector(path string, settings ...string) driver.Connector {
 	settings = append(settings,
+		"mode=rw", // never makes an empty file where one was removed
 		"_busy_timeout=5000", "_foreign_keys=1", "_txlock=immediate",
 		"_synchronous=FULL", // an acknowledged write survives power loss
 	)
 	dsn := url.URL{Scheme: "file", Path: filepath.ToSlash(path), RawQuery: strings.Join(settings, "&")}
-	db, err := sql.Open("sqlite", dsn.String())
+	connector, err := sqlite.NewConnector(dsn.String())
 	if err != nil {
-		panic(err) // only for a driver that is not registered
+		panic(err) // only for settings that the driver does not know
 	}
-	return db
+	return connector
 }
 
 // migrateSQLite brings the tables up to date. One connection holds the write
@@ -84,7 +92,7 @@ func sqliteConns(path string, settings ...string) *sql.DB {
 func migrateSQLite(ctx context.Context, path string) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, openWait)
 	defer cancel()
-	db := sqliteConns(path)
+	db := sql.OpenDB(sqliteConnector(path))
 	db.SetMaxOpenConns(1)
 	defer db.Close()
 

@@ -25,9 +25,9 @@ func scanProcess(row scanner, more ...any) (models.Process, error) {
 
 // CreateProcess stores a new process, version 1, written by the user; userID ""
 // is nobody.
-func (s *Store) CreateProcess(ctx context.Context, userID string, f models.ProcessFields) (models.Process, error) {
-	ctx, done := s.write.turn(ctx)
-	defer done()
+func (s *Store) CreateProcess(ctx context.Context, userID string, f models.ProcessFields) (_ models.Process, err error) {
+	ctx, done := s.writing(ctx)
+	defer done(&err)
 	title := clean(f.Title)
 	p, err := scanProcess(s.write.QueryRowContext(ctx, `
 		INSERT INTO processes (title, title_folded, status, description, version, created_at, updated_at, updated_by, updated_by_email)
@@ -87,13 +87,13 @@ const rule = ` id = $1 AND (version = $2 OR last_grant = $3) AND version = COALE
 // rule. If the rule refuses, the error is a *models.ConflictError with the
 // process as it is now: models.ErrPreconditionFailed if only If-Match failed,
 // otherwise models.ErrVersionConflict. models.ErrNotFound if there is no process.
-func (s *Store) UpdateProcess(ctx context.Context, id, userID string, f models.ProcessFields, g models.WriteGuard) (models.Process, error) {
+func (s *Store) UpdateProcess(ctx context.Context, id, userID string, f models.ProcessFields, g models.WriteGuard) (_ models.Process, err error) {
 	n, err := parseID(id)
 	if err != nil {
 		return models.Process{}, failed("update process", err)
 	}
-	ctx, done := s.write.turn(ctx)
-	defer done()
+	ctx, done := s.writing(ctx)
+	defer done(&err)
 	title := clean(f.Title)
 	p, err := scanProcess(s.write.QueryRowContext(ctx, `
 		UPDATE processes
@@ -110,13 +110,13 @@ func (s *Store) UpdateProcess(ctx context.Context, id, userID string, f models.P
 
 // DeleteProcess deletes the process under the same rule and with the same
 // errors as UpdateProcess.
-func (s *Store) DeleteProcess(ctx context.Context, id string, g models.WriteGuard) error {
+func (s *Store) DeleteProcess(ctx context.Context, id string, g models.WriteGuard) (err error) {
 	n, err := parseID(id)
 	if err != nil {
 		return failed("delete process", err)
 	}
-	ctx, done := s.write.turn(ctx)
-	defer done()
+	ctx, done := s.writing(ctx)
+	defer done(&err)
 	result, err := s.write.ExecContext(ctx, `DELETE FROM processes WHERE`+rule, n, g.GrantedVersion, grant(g), g.IfMatch)
 	if err := affected(result, err, sql.ErrNoRows); errors.Is(err, sql.ErrNoRows) {
 		return failed("delete process "+id, s.refusal(ctx, n, g))

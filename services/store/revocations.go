@@ -41,9 +41,9 @@ func (s *Store) log(ctx context.Context, tx querier, entries ...models.Revocatio
 
 // NoteChange writes to the revocation log that a session is no longer what copies
 // say, or, with hash "", that no copy of any session counts. It ends nothing.
-func (s *Store) NoteChange(ctx context.Context, hash string) error {
-	ctx, done := s.write.turn(ctx)
-	defer done()
+func (s *Store) NoteChange(ctx context.Context, hash string) (err error) {
+	ctx, done := s.writing(ctx)
+	defer done(&err)
 	entry := models.Revocation{SessionHash: clean(hash)}
 	return failed("note change of a session", s.transact(ctx, func(tx *sql.Tx) error { return s.log(ctx, tx, entry) }))
 }
@@ -76,6 +76,7 @@ func (s *Store) RevocationsSince(ctx context.Context, at time.Time) (models.Revo
 }
 
 func (s *Store) readTail(ctx context.Context, query hotQuery, arg int64) (models.RevocationTail, error) {
+	_ = s.writable() // now and then is enough to tell of a file that is gone
 	ctx, done := s.tail.turn(ctx)
 	defer done()
 	tail := models.RevocationTail{}

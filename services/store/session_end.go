@@ -23,9 +23,9 @@ func (s *Store) EndSessionByID(ctx context.Context, userID, id string) error {
 	return s.endOne(ctx, "end session of user "+userID, `user_id = $1 AND id = $2 AND`+unrevoked, user, clean(id))
 }
 
-func (s *Store) endOne(ctx context.Context, op, which string, args ...any) error {
-	ctx, done := s.write.turn(ctx)
-	defer done()
+func (s *Store) endOne(ctx context.Context, op, which string, args ...any) (err error) {
+	ctx, done := s.writing(ctx)
+	defer done(&err)
 	return failed(op, s.transact(ctx, func(tx *sql.Tx) error {
 		var ended models.Revocation
 		err := tx.QueryRowContext(ctx, `DELETE FROM sessions WHERE `+which+` RETURNING hash`, args...).Scan(&ended.SessionHash)
@@ -39,13 +39,13 @@ func (s *Store) endOne(ctx context.Context, op, which string, args ...any) error
 // EndUserSessions ends all sessions of the user, however many, with the same
 // few writes: the rows stay, without effect, until CleanUp. models.ErrNotFound
 // if there is no such user.
-func (s *Store) EndUserSessions(ctx context.Context, userID string) error {
+func (s *Store) EndUserSessions(ctx context.Context, userID string) (err error) {
 	user, err := parseID(userID)
 	if err != nil {
 		return failed("end sessions", err)
 	}
-	ctx, done := s.write.turn(ctx)
-	defer done()
+	ctx, done := s.writing(ctx)
+	defer done(&err)
 	return failed("end sessions of user "+userID, s.transact(ctx, func(tx *sql.Tx) error {
 		if _, err := nextEpoch(ctx, tx, user); err != nil {
 			return err
@@ -56,13 +56,13 @@ func (s *Store) EndUserSessions(ctx context.Context, userID string) error {
 
 // EndOtherSessions ends all sessions of the user but the one to keep.
 // models.ErrNotFound, and nothing is done, if that one has itself been ended.
-func (s *Store) EndOtherSessions(ctx context.Context, userID, keepHash string) error {
+func (s *Store) EndOtherSessions(ctx context.Context, userID, keepHash string) (err error) {
 	user, err := parseID(userID)
 	if err != nil {
 		return failed("end sessions", err)
 	}
-	ctx, done := s.write.turn(ctx)
-	defer done()
+	ctx, done := s.writing(ctx)
+	defer done(&err)
 	return failed("end other sessions of user "+userID, s.transact(ctx, func(tx *sql.Tx) error {
 		epoch, err := nextEpoch(ctx, tx, user)
 		if err != nil {
@@ -89,9 +89,9 @@ func nextEpoch(ctx context.Context, tx querier, user int64) (int64, error) {
 // with one entry in the revocation log and the same few writes however many
 // there are. models.ErrNotFound, and nothing is done, if the one to keep has
 // itself been ended.
-func (s *Store) EndAllSessions(ctx context.Context, keepHash string) error {
-	ctx, done := s.write.turn(ctx)
-	defer done()
+func (s *Store) EndAllSessions(ctx context.Context, keepHash string) (err error) {
+	ctx, done := s.writing(ctx)
+	defer done(&err)
 	return failed("end all sessions", s.transact(ctx, func(tx *sql.Tx) error {
 		// The row is moved first, to keep the order in which locks are taken. If
 		// another call ends everybody in between, era grows by more, and the kept
@@ -116,13 +116,13 @@ func (s *Store) EndAllSessions(ctx context.Context, keepHash string) error {
 // ended, so a change under way revives nothing. epoch was read in the same row as
 // the password that was checked; models.ErrStale if it is no longer the user's, or
 // the user is disabled or gone.
-func (s *Store) ChangePassword(ctx context.Context, userID string, epoch int64, newHash string, next models.Session) error {
+func (s *Store) ChangePassword(ctx context.Context, userID string, epoch int64, newHash string, next models.Session) (err error) {
 	user, err := parseID(userID)
 	if err != nil {
 		return failed("change password", models.ErrStale)
 	}
-	ctx, done := s.write.turn(ctx)
-	defer done()
+	ctx, done := s.writing(ctx)
+	defer done(&err)
 	return failed("change password of user "+userID, s.transact(ctx, func(tx *sql.Tx) error {
 		result, err := tx.ExecContext(ctx,
 			`UPDATE users SET password_hash = $3, epoch = epoch + 1 WHERE id = $1 AND epoch = $2 AND NOT disabled`, user, epoch, newHash)

@@ -63,8 +63,8 @@ func scanSession(row scanner) (models.Session, error) {
 // the user then has more than maxPerUser live sessions, the oldest others end,
 // with one entry each in the revocation log, and are counted; 0 is no limit.
 func (s *Store) InsertSession(ctx context.Context, x models.Session, maxPerUser int) (ended int, err error) {
-	ctx, done := s.write.turn(ctx)
-	defer done()
+	ctx, done := s.writing(ctx)
+	defer done(&err)
 	if x.User.ID == "" {
 		return 0, failed("insert session", insertSession(ctx, s.write, nil, x))
 	}
@@ -171,9 +171,9 @@ func (s *Store) CountSessions(ctx context.Context, userIDs []string, now time.Ti
 
 // TouchSession moves the idle timeout of a session that is live at lastSeen.
 // Neither time ever goes back. models.ErrNotFound if it is not live.
-func (s *Store) TouchSession(ctx context.Context, hash string, lastSeen, idleAt time.Time) error {
-	ctx, done := s.write.turn(ctx)
-	defer done()
+func (s *Store) TouchSession(ctx context.Context, hash string, lastSeen, idleAt time.Time) (err error) {
+	ctx, done := s.writing(ctx)
+	defer done(&err)
 	result, err := s.write.ExecContext(ctx, `UPDATE sessions
 		   SET last_seen = CASE WHEN last_seen < $2 THEN $2 ELSE last_seen END,
 		       idle_at = CASE WHEN idle_at < $3 THEN $3 ELSE idle_at END
@@ -188,8 +188,8 @@ func (s *Store) TouchSessions(ctx context.Context, seen []models.Activity) (writ
 	if len(seen) == 0 {
 		return nil, nil
 	}
-	ctx, done := s.write.turn(ctx)
-	defer done()
+	ctx, done := s.writing(ctx)
+	defer done(&err)
 	rows := make([]string, len(seen))
 	var args []any
 	for i, a := range seen {
@@ -213,9 +213,9 @@ func (s *Store) TouchSessions(ctx context.Context, seen []models.Activity) (writ
 // SaveSessionData replaces the data of a live session, if its version is still
 // the one given, and returns the new version. models.ErrStale if it is not,
 // models.ErrNotFound if the session is not live: nothing brings one back.
-func (s *Store) SaveSessionData(ctx context.Context, hash string, version int64, data []byte) (int64, error) {
-	ctx, done := s.write.turn(ctx)
-	defer done()
+func (s *Store) SaveSessionData(ctx context.Context, hash string, version int64, data []byte) (_ int64, err error) {
+	ctx, done := s.writing(ctx)
+	defer done(&err)
 	now := s.now()
 	result, err := s.write.ExecContext(ctx, `UPDATE sessions SET data = $3, version = version + 1
 		 WHERE hash = $1 AND version = $2 AND idle_at > $4 AND expires_at > $4 AND`+unrevoked,

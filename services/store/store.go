@@ -8,6 +8,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strconv"
 	"strings"
 	"time"
@@ -28,6 +29,9 @@ type Options struct {
 	MaxConns int
 	// Now is the clock for what is stored as "now". nil is time.Now.
 	Now func() time.Time
+	// Logger gets one line when nothing can be written any more, and one when it
+	// can again. nil is slog.Default.
+	Logger *slog.Logger
 }
 
 // Store is an open database. Use Open. All methods may be called concurrently;
@@ -40,6 +44,9 @@ type Store struct {
 	write *pool // SQLite: one connection, immediate transactions
 	read  *pool // PostgreSQL: the same as write
 	tail  *pool // one connection, for the revocation log only
+
+	file   *sqliteFile // nil with PostgreSQL
+	writes writeState
 
 	oneSession hotQuery
 	newInLog   hotQuery
@@ -67,6 +74,9 @@ func Open(ctx context.Context, opts Options) (*Store, error) {
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
+	if opts.Logger == nil {
+		opts.Logger = slog.Default()
+	}
 	scheme, _, hasScheme := strings.Cut(opts.URL, "://")
 	switch {
 	case hasScheme && (scheme == "postgres" || scheme == "postgresql"):
@@ -82,7 +92,7 @@ func Open(ctx context.Context, opts Options) (*Store, error) {
 // Close ends all connections. It does not wait for a database that hangs.
 func (s *Store) Close() error {
 	done := make(chan error, 1)
-	go func() { done <- errors.Join(s.write.Close(), s.read.Close(), s.tail.Close()) }()
+	go func() { done <- errors.Join(s.write.Close(), s.read.Close(), s.tail.Close(), s.file.close()) }()
 	select {
 	case err := <-done:
 		return err
@@ -91,12 +101,20 @@ func (s *Store) Close() error {
 	}
 }
 
-// Ping asks the database something. models.ErrUnavailable if it does not answer.
+// Ping asks the database something. models.ErrUnavailable if it does not answer;
+// models.ErrNotWritable, which is that, too, if it answers and cannot be written.
 func (s *Store) Ping(ctx context.Context) error {
+	if err := s.answers(ctx); err != nil {
+		return failed("ping database", err)
+	}
+	return failed("ping database", s.writable())
+}
+
+func (s *Store) answers(ctx context.Context) error {
 	ctx, done := s.read.turn(ctx)
 	defer done()
 	var era int64
-	return failed("ping database", s.read.QueryRowContext(ctx, `SELECT era FROM revocation_head`).Scan(&era))
+	return s.read.QueryRowContext(ctx, `SELECT era FROM revocation_head`).Scan(&era)
 }
 
 // Empty reports whether there is neither a user nor a process yet.

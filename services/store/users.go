@@ -33,9 +33,9 @@ func address(email string) string { return strings.ToLower(clean(email)) }
 
 // CreateUser stores a new user. models.ErrEmailTaken if there is one with this
 // address, in any case.
-func (s *Store) CreateUser(ctx context.Context, email, passwordHash string, roles []string) (models.User, error) {
-	ctx, done := s.write.turn(ctx)
-	defer done()
+func (s *Store) CreateUser(ctx context.Context, email, passwordHash string, roles []string) (_ models.User, err error) {
+	ctx, done := s.writing(ctx)
+	defer done(&err)
 	c, err := scanCredentials(s.write.QueryRowContext(ctx, `
 		INSERT INTO users (email, password_hash, roles, admin, created_at) VALUES ($1, $2, $3, $4, $5)
 		ON CONFLICT (email) DO NOTHING RETURNING `+userColumns,
@@ -96,13 +96,13 @@ func (s *Store) Users(ctx context.Context, p models.Page) (models.List[models.Us
 // password or disabling ends all of the user's sessions; any change writes one
 // entry to the revocation log. models.ErrLastAdmin if nobody would be left to
 // manage users, models.ErrNotFound if there is no such user.
-func (s *Store) UpdateUser(ctx context.Context, id string, patch models.UserPatch) (models.User, error) {
+func (s *Store) UpdateUser(ctx context.Context, id string, patch models.UserPatch) (_ models.User, err error) {
 	n, err := parseID(id)
 	if err != nil {
 		return models.User{}, failed("update user", err)
 	}
-	ctx, done := s.write.turn(ctx)
-	defer done()
+	ctx, done := s.writing(ctx)
+	defer done(&err)
 	var user models.User
 	err = s.transact(ctx, func(tx *sql.Tx) error {
 		if mayRemoveAdmin(patch) {
@@ -139,13 +139,13 @@ func (s *Store) UpdateUser(ctx context.Context, id string, patch models.UserPatc
 // revocation log. The processes that the user wrote stay. models.ErrLastAdmin
 // if nobody would be left to manage users, models.ErrNotFound if there is no
 // such user.
-func (s *Store) DeleteUser(ctx context.Context, id string) error {
+func (s *Store) DeleteUser(ctx context.Context, id string) (err error) {
 	n, err := parseID(id)
 	if err != nil {
 		return failed("delete user", err)
 	}
-	ctx, done := s.write.turn(ctx)
-	defer done()
+	ctx, done := s.writing(ctx)
+	defer done(&err)
 	err = s.transact(ctx, func(tx *sql.Tx) error {
 		if err := takeAdminGuard(ctx, tx); err != nil {
 			return err
