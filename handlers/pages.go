@@ -9,7 +9,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/gin-gonic/gin"
 
@@ -17,8 +16,6 @@ import (
 	"gatehouse/models"
 	"gatehouse/templates"
 )
-
-const maxForm = 64 << 10
 
 // registerPages adds what browsers open. identify finds out who asks; what it
 // and the handlers refuse is shown as a page.
@@ -305,20 +302,3 @@ func goWith(c *gin.Context, path string, flash middleware.Flash) {
 }
 
 func goHome(c *gin.Context) { c.Redirect(http.StatusSeeOther, "/") }
-
-// formValues reads fields of a posted form. Fields that are absent are empty.
-func formValues(c *gin.Context, names ...string) (map[string]string, error) {
-	c.Request.Body = http.MaxBytesReader(c.Writer, c.Request.Body, maxForm)
-	if err := c.Request.ParseForm(); err != nil {
-		return nil, badRequest("The form could not be read.")
-	}
-	values := map[string]string{}
-	for _, name := range names {
-		value := c.Request.PostForm.Get(name)
-		if !utf8.ValidString(value) || strings.ContainsRune(value, 0) {
-			return nil, models.Invalid(name, "must be UTF-8 without NUL")
-		}
-		values[name] = value
-	}
-	return values, nil
-}

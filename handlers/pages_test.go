@@ -177,7 +177,7 @@ func TestSignIn(t *testing.T) {
 	}
 	shows(t, b.post("/login", "email", "ann@example.com"), http.StatusUnprocessableEntity, "Enter your e-mail address and your password.")
 	shows(t, b.post("/login", "email", "ann@example.com", "password", "\xff"), http.StatusUnprocessableEntity, "Not accepted: password must be")
-	shows(t, b.post("/login", "email", strings.Repeat("a", 100_000), "password", "x"), http.StatusBadRequest, "The form could not be read.")
+	shows(t, b.post("/login", "email", strings.Repeat("a", 100_000), "password", "x"), http.StatusRequestEntityTooLarge, "The body is larger than 64 KiB.")
 
 	sendsHome(t, b.post("/login", "email", " ANN@example.com", "password", password))
 	if b.cookie == nil || !b.cookie.HttpOnly || b.cookie.SameSite != http.SameSiteLaxMode {

@@ -1,16 +1,10 @@
 package handlers
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"math"
-	"mime"
-	"net/http"
 	"net/url"
-	"reflect"
 	"regexp"
 	"slices"
 	"strconv"
@@ -24,11 +18,8 @@ import (
 )
 
 const (
-	maxBody   = 1 << 20
 	maxWait   = 30 * time.Second
 	maxFilter = 200 // characters of a query parameter
-	maxErrors = 20  // fields that an answer names
-	maxName   = 100 // characters of a name that it repeats
 )
 
 var (
@@ -36,126 +27,6 @@ var (
 	resourcePattern = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}:[A-Za-z0-9_-]{1,64}$`)
 	visiblePattern  = regexp.MustCompile(`^[!-~]{1,255}$`)
 )
-
-// decode reads the JSON body into T: one object, with no field that T does not
-// have and none of a wrong type. No such request has query parameters.
-func decode[T any](c *gin.Context) (T, error) { return decodeBody[T](c, false) }
-
-// decodeOptional is decode, but an empty body is T's zero value.
-func decodeOptional[T any](c *gin.Context) (T, error) { return decodeBody[T](c, true) }
-
-func decodeBody[T any](c *gin.Context, optional bool) (T, error) {
-	var into T
-	raw, err := readBody(c, optional)
-	if err != nil {
-		return into, err
-	}
-	var fields map[string]json.RawMessage
-	var notObject error
-	var syntax *json.SyntaxError
-	if raw != nil {
-		if notObject = json.Unmarshal(raw, &fields); errors.As(notObject, &syntax) {
-			return into, badRequest("The body is not one JSON document.")
-		}
-	}
-	if _, err := query(c); err != nil || raw == nil {
-		return into, err
-	}
-	if notObject != nil || fields == nil {
-		return into, models.Invalid("body", "must be a JSON object")
-	}
-	if errs := checkFields(fields, reflect.TypeFor[T]()); errs != nil {
-		return into, &models.ValidationError{Errors: errs}
-	}
-	var wrongType *json.UnmarshalTypeError
-	if err := json.Unmarshal(raw, &into); errors.As(err, &wrongType) {
-		return into, models.Invalid(wrongType.Field, "must be "+jsonName(wrongType.Type))
-	} else if err != nil {
-		return into, badRequest("The body is not one JSON document.")
-	}
-	return into, nil
-}
-
-func readBody(c *gin.Context, optional bool) ([]byte, error) {
-	tooLarge := &requestError{problemFor("content-too-large", "The body is larger than 1 MiB.")}
-	if c.Request.ContentLength > maxBody && strings.EqualFold(c.GetHeader("Expect"), "100-continue") {
-		return nil, tooLarge // without being sent; who sends it anyway reads the answer only afterwards
-	}
-	c.Request.Body = http.MaxBytesReader(c.Writer, c.Request.Body, maxBody)
-	raw, err := io.ReadAll(c.Request.Body)
-	var passedLimit *http.MaxBytesError
-	switch {
-	case errors.As(err, &passedLimit):
-		return nil, tooLarge
-	case err != nil:
-		return nil, badRequest("The body could not be read.")
-	case len(bytes.TrimSpace(raw)) == 0 && optional:
-		return nil, nil
-	}
-	if len(raw) > 0 || c.GetHeader("Content-Type") != "" {
-		kind, params, err := mime.ParseMediaType(c.GetHeader("Content-Type"))
-		if charset := params["charset"]; err != nil || kind != "application/json" || (charset != "" && !strings.EqualFold(charset, "utf-8")) {
-			return nil, &requestError{problemFor("unsupported-media-type", "Send the body as Content-Type: application/json, in UTF-8.")}
-		}
-	}
-	switch {
-	case len(raw) == 0:
-		return nil, badRequest("The body is empty; send a JSON object.")
-	case !utf8.Valid(raw):
-		return nil, badRequest("The body is not UTF-8.")
-	}
-	return raw, nil
-}
-
-// checkFields reports the fields that t does not have, and nulls. The standard
-// decoder alone would take Title for title and null for nothing.
-func checkFields(fields map[string]json.RawMessage, t reflect.Type) []models.FieldError {
-	known := map[string]bool{}
-	for i := range t.NumField() {
-		known[strings.Split(t.Field(i).Tag.Get("json"), ",")[0]] = true
-	}
-	var errs []models.FieldError
-	for name, value := range fields {
-		switch {
-		case !known[name]:
-			errs = append(errs, models.FieldError{Field: name, Message: "is not a known field"})
-		case string(value) == "null":
-			errs = append(errs, models.FieldError{Field: name, Message: "must not be null"})
-		}
-	}
-	return listed(errs)
-}
-
-// listed is what an answer tells of what is wrong, sorted: the first of very many, and
-// not all of a very long name.
-func listed(errs []models.FieldError) []models.FieldError {
-	slices.SortFunc(errs, func(a, b models.FieldError) int { return strings.Compare(a.Field, b.Field) })
-	errs = errs[:min(len(errs), maxErrors)]
-	for i := range errs {
-		if name := []rune(errs[i].Field); len(name) > maxName {
-			errs[i].Field = string(name[:maxName-1]) + "…"
-		}
-	}
-	return errs
-}
-
-func jsonName(t reflect.Type) string {
-	for t.Kind() == reflect.Pointer {
-		t = t.Elem()
-	}
-	switch t.Kind() {
-	case reflect.String:
-		return "a string"
-	case reflect.Bool:
-		return "true or false"
-	case reflect.Slice:
-		return "a list"
-	case reflect.Int, reflect.Int64:
-		return "an integer"
-	default:
-		return "an object"
-	}
-}
 
 // missing reports a required field that is not there.
 func missing(field string, value *string) error {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/gin-gonic/gin"
 
+	"gatehouse/middleware"
 	"gatehouse/models"
 )
 
@@ -25,6 +26,7 @@ func requestWith(method, body string, headers ...string) (*gin.Context, *httptes
 	for i := 0; i < len(headers); i += 2 {
 		c.Request.Header.Add(headers[i], headers[i+1])
 	}
+	middleware.LimitBody(maxBody)(c)
 	return c, w
 }
 

@@ -68,7 +68,7 @@ func (h *Handlers) Drain() {
 
 // Register adds every route to r. Refusals come in the order of the handlers.
 func (h *Handlers) Register(r *gin.Engine) {
-	r.Use(redisBudget)
+	r.Use(middleware.LimitBody(maxBody), redisBudget)
 	r.NoRoute(h.noRoute)
 	r.NoMethod(h.noMethod)
 

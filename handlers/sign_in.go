@@ -34,7 +34,8 @@ func (h *Handlers) signInForm(c *gin.Context) {
 }
 
 func (h *Handlers) showSignIn(c *gin.Context, status int, problem string) {
-	view := templates.SignIn{Frame: h.frame(c, "Sign in"), Error: problem, Email: c.PostForm("email")}
+	view := templates.SignIn{Frame: h.frame(c, "Sign in"), Error: problem}
+	view.Email = c.Request.PostForm.Get("email") // if the form was read: what is refused before is not
 	if problem != "" {
 		view.Title = "Error: Sign in" // what a screen reader says first
 	}

@@ -1,0 +1,207 @@
+package handlers
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"reflect"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/gin-gonic/gin"
+
+	"gatehouse/models"
+)
+
+const (
+	maxBody   = 1 << 20 // of any request: middleware.LimitBody holds it for all routes
+	maxForm   = 64 << 10
+	maxErrors = 20  // fields that an answer names
+	maxName   = 100 // characters of a name that it repeats
+)
+
+// decode reads the JSON body into T: one object, with no field that T does not
+// have and none of a wrong type. No such request has query parameters.
+func decode[T any](c *gin.Context) (T, error) { return decodeBody[T](c, false) }
+
+// decodeOptional is decode, but an empty body is T's zero value.
+func decodeOptional[T any](c *gin.Context) (T, error) { return decodeBody[T](c, true) }
+
+func decodeBody[T any](c *gin.Context, optional bool) (T, error) {
+	var into T
+	raw, err := readBody(c, optional)
+	if err != nil {
+		return into, err
+	}
+	var fields map[string]json.RawMessage
+	var notObject error
+	var syntax *json.SyntaxError
+	if raw != nil {
+		if notObject = json.Unmarshal(raw, &fields); errors.As(notObject, &syntax) {
+			return into, badRequest("The body is not one JSON document.")
+		}
+	}
+	if _, err := query(c); err != nil || raw == nil {
+		return into, err
+	}
+	if notObject != nil || fields == nil {
+		return into, models.Invalid("body", "must be a JSON object")
+	}
+	if errs := checkFields(fields, reflect.TypeFor[T]()); errs != nil {
+		return into, &models.ValidationError{Errors: errs}
+	}
+	var mismatch *json.UnmarshalTypeError
+	if err := json.Unmarshal(raw, &into); errors.As(err, &mismatch) {
+		return into, models.Invalid(mismatch.Field, "must be "+jsonName(mismatch.Type))
+	} else if err != nil {
+		return into, badRequest("The body is not one JSON document.")
+	}
+	return into, nil
+}
+
+// readBody returns a JSON body as it was sent, nil if it is empty and may be. A body that
+// is refused for its length or its type is not read.
+func readBody(c *gin.Context, optional bool) ([]byte, error) {
+	const kind = "application/json"
+	if err := refuseLength(c, maxBody); err != nil {
+		return nil, err
+	}
+	if !hasType(c, kind) {
+		if hasBody(c) || !optional && c.GetHeader("Content-Type") != "" {
+			return nil, wrongType(kind)
+		}
+	}
+	raw, err := io.ReadAll(c.Request.Body)
+	switch {
+	case err != nil:
+		return nil, unreadable(err, maxBody)
+	case len(bytes.TrimSpace(raw)) == 0 && optional:
+		return nil, nil
+	case len(raw) == 0:
+		return nil, badRequest("The body is empty; send a JSON object.")
+	case !utf8.Valid(raw):
+		return nil, badRequest("The body is not UTF-8.")
+	}
+	return raw, nil
+}
+
+// formValues reads fields of a posted form. Fields that are absent are empty. As the
+// middleware that bounds bodies, it takes no multipart form.
+func formValues(c *gin.Context, names ...string) (map[string]string, error) {
+	const kind = "application/x-www-form-urlencoded"
+	if err := refuseLength(c, maxForm); err != nil {
+		return nil, err
+	}
+	if !hasType(c, kind) && hasBody(c) {
+		return nil, wrongType(kind)
+	}
+	c.Request.Body = http.MaxBytesReader(c.Writer, c.Request.Body, maxForm)
+	if err := c.Request.ParseForm(); err != nil {
+		return nil, unreadable(err, maxForm)
+	}
+	values := map[string]string{}
+	for _, name := range names {
+		value := c.Request.PostForm.Get(name)
+		if !utf8.ValidString(value) || strings.ContainsRune(value, 0) {
+			return nil, models.Invalid(name, "must be UTF-8 without NUL")
+		}
+		values[name] = value
+	}
+	return values, nil
+}
+
+// refuseLength refuses a body that is announced as longer than limit.
+func refuseLength(c *gin.Context, limit int64) error {
+	if c.Request.ContentLength > limit {
+		return tooLarge(limit)
+	}
+	return nil
+}
+
+// hasBody reports whether there is a body. Of one whose length was not announced it
+// reads a byte: proxies also send empty ones like that.
+func hasBody(c *gin.Context) bool {
+	if c.Request.ContentLength >= 0 {
+		return c.Request.ContentLength > 0
+	}
+	_, err := io.ReadFull(c.Request.Body, make([]byte, 1))
+	return !errors.Is(err, io.EOF)
+}
+
+// hasType reports whether the body is said to be of a type, in UTF-8.
+func hasType(c *gin.Context, kind string) bool {
+	got, params, err := mime.ParseMediaType(c.GetHeader("Content-Type"))
+	charset := params["charset"]
+	return err == nil && got == kind && (charset == "" || strings.EqualFold(charset, "utf-8"))
+}
+
+func tooLarge(limit int64) error {
+	return &requestError{problemFor("content-too-large", fmt.Sprintf("The body is larger than %d KiB.", limit>>10))}
+}
+
+func wrongType(kind string) error {
+	return &requestError{problemFor("unsupported-media-type", "Send the body as Content-Type: "+kind+", in UTF-8.")}
+}
+
+func unreadable(err error, limit int64) error {
+	var passedLimit *http.MaxBytesError
+	if errors.As(err, &passedLimit) {
+		return tooLarge(limit)
+	}
+	return badRequest("The body could not be read.")
+}
+
+// checkFields reports the fields that t does not have, and nulls. The standard
+// decoder alone would take Title for title and null for nothing.
+func checkFields(fields map[string]json.RawMessage, t reflect.Type) []models.FieldError {
+	known := map[string]bool{}
+	for i := range t.NumField() {
+		known[strings.Split(t.Field(i).Tag.Get("json"), ",")[0]] = true
+	}
+	var errs []models.FieldError
+	for name, value := range fields {
+		switch {
+		case !known[name]:
+			errs = append(errs, models.FieldError{Field: name, Message: "is not a known field"})
+		case string(value) == "null":
+			errs = append(errs, models.FieldError{Field: name, Message: "must not be null"})
+		}
+	}
+	return listed(errs)
+}
+
+// listed is what an answer tells of what is wrong, sorted: the first of very many, and
+// not all of a very long name.
+func listed(errs []models.FieldError) []models.FieldError {
+	slices.SortFunc(errs, func(a, b models.FieldError) int { return strings.Compare(a.Field, b.Field) })
+	errs = errs[:min(len(errs), maxErrors)]
+	for i := range errs {
+		if name := []rune(errs[i].Field); len(name) > maxName {
+			errs[i].Field = string(name[:maxName-1]) + "…"
+		}
+	}
+	return errs
+}
+
+func jsonName(t reflect.Type) string {
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	switch t.Kind() {
+	case reflect.String:
+		return "a string"
+	case reflect.Bool:
+		return "true or false"
+	case reflect.Slice:
+		return "a list"
+	case reflect.Int, reflect.Int64:
+		return "an integer"
+	default:
+		return "an object"
+	}
+}
