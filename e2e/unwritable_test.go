@@ -2,6 +2,8 @@ package e2e
 
 import (
 	"os"
+	"os/exec"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -64,5 +66,36 @@ func TestSQLiteFileRemoved(t *testing.T) {
 	if err := os.Rename(path+".kept", path); err != nil {
 		t.Fatal(err)
 	}
+	writableAgain(t, a, alice)
+}
+
+func TestPostgresReadOnly(t *testing.T) {
+	t.Parallel()
+	database := servicestest.StartPostgresServer(t)
+	a := start(t, "DATABASE_URL="+database.URL, "DATABASE_TIMEOUT=10s")
+	alice := a.signIn(t, "alice@example.com")
+	database.SetReadOnly(t, true)
+	servicestest.Eventually(t, startPatience, func() bool { return alice.call(t, "POST /processes", fields("lost")).Status == 503 }, "still writes")
+	unwritable(t, a, alice, "read-only")
+	database.SetReadOnly(t, false)
+	writableAgain(t, a, alice)
+}
+
+// A limit on the size of files is as good as a full disk, and can be set for a
+// process that runs.
+func TestSQLiteDiskFull(t *testing.T) {
+	t.Parallel()
+	a := start(t, "DATABASE_TIMEOUT=10s")
+	alice := a.signIn(t, "alice@example.com")
+	limit := func(size string) {
+		out, err := exec.Command("prlimit", "--pid", strconv.Itoa(a.cmd.Process.Pid), "--fsize="+size+":").CombinedOutput()
+		if err != nil {
+			t.Fatalf("prlimit: %v: %s", err, out)
+		}
+	}
+	limit("1")
+	alice.call(t, "POST /processes", fields("lost")).problem(t, 503, "unavailable")
+	unwritable(t, a, alice, "disk")
+	limit("unlimited")
 	writableAgain(t, a, alice)
 }

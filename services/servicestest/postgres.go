@@ -89,6 +89,16 @@ func (p *Postgres) Stop() {
 	<-p.exited
 }
 
+// SetReadOnly makes the server refuse writes, as it does when it has become a standby,
+// or take them again. Connections learn of it a moment later.
+func (p *Postgres) SetReadOnly(t testing.TB, on bool) {
+	t.Helper()
+	alter := fmt.Sprintf("ALTER SYSTEM SET default_transaction_read_only = %t", on)
+	if err := p.admin("psql", "-q", "-c", alter, "-c", "SELECT pg_reload_conf()", "postgres"); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func signal(pids []int, sig syscall.Signal) {
 	for _, pid := range pids {
 		syscall.Kill(pid, sig) // one that has ended meanwhile is no matter

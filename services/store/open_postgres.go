@@ -32,11 +32,12 @@ func openPostgres(ctx context.Context, opts Options) (*Store, error) {
 		conns = 10
 	}
 	main := newPool(postgresConns(*config, stdlib.OptionAfterConnect(limitSession(opts.Timeout))), conns, opts.Timeout)
+	tail := newPool(postgresConns(*config, stdlib.OptionAfterConnect(limitSession(opts.Timeout))), 1, opts.Timeout)
 	s := &Store{
-		write: main, read: main,
-		tail:    newPool(postgresConns(*config, stdlib.OptionAfterConnect(limitSession(opts.Timeout))), 1, opts.Timeout),
-		writes:  writeState{log: opts.Logger},
+		write: main, read: main, tail: tail,
+		writes:  writeState{log: opts.Logger, patience: 2 * opts.Timeout},
 		timeout: opts.Timeout, now: opts.Now,
+		reconnect:  func() { main.reconnect(); tail.reconnect() },
 		skipLocked: " FOR UPDATE SKIP LOCKED",
 		notify:     `NOTIFY ` + revocationChannel,
 		listen: func(ctx context.Context, told func()) error {
@@ -70,8 +71,10 @@ func (s *Store) startPostgres(ctx context.Context, config pgx.ConnConfig) error 
 	if err != nil {
 		return err
 	}
-	_, err = provider.Up(ctx)
-	return err
+	if _, err = provider.Up(ctx); err != nil {
+		return err
+	}
+	return s.trial(ctx)
 }
 
 func postgresConns(config pgx.ConnConfig, options ...stdlib.OptionOpenDB) *sql.DB {

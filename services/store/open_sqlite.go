@@ -16,6 +16,7 @@ import (
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/database"
 	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
 )
 
 // openWait is how long a start waits for another process that is creating or
@@ -46,16 +47,25 @@ func openSQLite(ctx context.Context, opts Options) (*Store, error) {
 		read:    newPool(file.conns("_query_only=1"), conns, opts.Timeout),
 		tail:    newPool(file.conns("_query_only=1"), 1, opts.Timeout),
 		file:    file,
-		writes:  writeState{log: opts.Logger},
+		writes:  writeState{log: opts.Logger, patience: 2 * opts.Timeout},
 		timeout: opts.Timeout, now: opts.Now,
 	}
 	s.nameQueries()
-	for _, q := range []*hotQuery{&s.oneSession, &s.newInLog} {
-		if err := q.prepare(ctx); err != nil {
-			return nil, errors.Join(oneLine("open database "+path, err), s.Close())
-		}
+	if err := s.startSQLite(ctx); err != nil {
+		return nil, errors.Join(oneLine("open database "+path, err), s.Close())
 	}
 	return s, nil
+}
+
+func (s *Store) startSQLite(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, openWait)
+	defer cancel()
+	for _, q := range []*hotQuery{&s.oneSession, &s.newInLog} {
+		if err := q.prepare(ctx); err != nil {
+			return err
+		}
+	}
+	return s.trial(ctx)
 }
 
 // createFile makes the file readable by its owner only: it holds password
@@ -137,7 +147,7 @@ func enableWAL(ctx context.Context, db *sql.DB) error {
 			return nil
 		case err == nil:
 			return fmt.Errorf("the file system does not support WAL (journal mode is %s)", mode)
-		case !isBusy(err):
+		case sqliteCode(err) != sqlite3.SQLITE_BUSY:
 			return err
 		}
 		select {
@@ -146,13 +156,6 @@ func enableWAL(ctx context.Context, db *sql.DB) error {
 		case <-time.After(5 * time.Millisecond):
 		}
 	}
-}
-
-// isBusy reports whether another connection has the file.
-func isBusy(err error) bool {
-	var coded interface{ Code() int }
-	const busy = 5 // SQLITE_BUSY; the upper bits say more
-	return errors.As(err, &coded) && coded.Code()&0xff == busy
 }
 
 // createVersionTable does what goose would do in a transaction of its own,

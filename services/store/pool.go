@@ -13,6 +13,7 @@ import (
 // crowd some wait for many times the average, and past their timeout.
 type pool struct {
 	*sql.DB
+	conns   int
 	timeout time.Duration
 	turns   *semaphore.Weighted
 }
@@ -20,7 +21,7 @@ type pool struct {
 func newPool(db *sql.DB, conns int, timeout time.Duration) *pool {
 	db.SetMaxOpenConns(conns)
 	db.SetMaxIdleConns(conns)
-	return &pool{DB: db, timeout: timeout, turns: semaphore.NewWeighted(int64(conns))}
+	return &pool{DB: db, conns: conns, timeout: timeout, turns: semaphore.NewWeighted(int64(conns))}
 }
 
 // turn waits for the caller's turn, and bounds that and all that is done in it. No
@@ -40,4 +41,11 @@ func (p *pool) turn(ctx context.Context) (context.Context, context.CancelFunc) {
 		p.turns.Release(1)
 		cancel()
 	}
+}
+
+// reconnect closes the connections that are not in use, so that the next calls open
+// new ones.
+func (p *pool) reconnect() {
+	p.SetMaxIdleConns(0)
+	p.SetMaxIdleConns(p.conns)
 }

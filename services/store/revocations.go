@@ -76,7 +76,9 @@ func (s *Store) RevocationsSince(ctx context.Context, at time.Time) (models.Revo
 }
 
 func (s *Store) readTail(ctx context.Context, query hotQuery, arg int64) (models.RevocationTail, error) {
-	_ = s.writable() // now and then is enough to tell of a file that is gone
+	if moved := s.file.check(); moved != nil { // which is to be told also while nothing is written
+		s.writes.broke(moved, time.Now())
+	}
 	ctx, done := s.tail.turn(ctx)
 	defer done()
 	tail := models.RevocationTail{}

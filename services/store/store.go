@@ -58,6 +58,10 @@ type Store struct {
 	// writer, has neither the need nor the syntax.
 	skipLocked string
 
+	// reconnect closes connections that are not in use: after a failover the URL may
+	// lead elsewhere. It is nil for SQLite.
+	reconnect func()
+
 	// notify tells listeners of a new entry in the log; SQLite has no such thing.
 	notify string
 	// listen waits for that. It is nil for SQLite.
@@ -102,12 +106,13 @@ func (s *Store) Close() error {
 }
 
 // Ping asks the database something. models.ErrUnavailable if it does not answer;
-// models.ErrNotWritable, which is that, too, if it answers and cannot be written.
+// models.ErrNotWritable, which is that, too, if it answers and cannot be written, as
+// the last writes showed.
 func (s *Store) Ping(ctx context.Context) error {
 	if err := s.answers(ctx); err != nil {
 		return failed("ping database", err)
 	}
-	return failed("ping database", s.writable())
+	return failed("ping database", s.writable(ctx))
 }
 
 func (s *Store) answers(ctx context.Context) error {

@@ -1,0 +1,216 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"gatehouse/models"
+	"gatehouse/services/servicestest"
+)
+
+// told counts the lines of a logger.
+type told struct {
+	slog.Handler
+	mu    sync.Mutex
+	lines []string
+}
+
+func (h *told) Enabled(context.Context, slog.Level) bool { return true }
+
+func (h *told) Handle(_ context.Context, r slog.Record) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	line := r.Level.String() + " " + r.Message
+	r.Attrs(func(a slog.Attr) bool { line += " " + a.String(); return true })
+	h.lines = append(h.lines, line)
+	return nil
+}
+
+func (h *told) all() string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return strings.Join(h.lines, "\n")
+}
+
+func openTold(t *testing.T, opts Options) (*Store, *told) {
+	t.Helper()
+	h := &told{}
+	opts.Logger = slog.New(h)
+	s, err := Open(t.Context(), opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	return s, h
+}
+
+// unwritable holds a database that takes no writes to what is promised, and then
+// lets it take them.
+func unwritable(t *testing.T, s *Store, h *told, why string, mend func()) {
+	t.Helper()
+	process := models.ProcessFields{Title: "x", Description: strings.Repeat("x", models.MaxDescription)}
+	for range 20 {
+		if _, err := s.CreateProcess(t.Context(), "", process); !errors.Is(err, models.ErrUnavailable) {
+			t.Fatalf("a write that cannot be done: %v", err)
+		}
+		if err := s.Ping(t.Context()); !errors.Is(err, models.ErrNotWritable) {
+			t.Fatalf("ready for writes: %v", err)
+		}
+		if _, err := s.Users(t.Context(), models.Page{}); err != nil {
+			t.Fatalf("a read: %v", err)
+		}
+	}
+	if all := h.all(); strings.Count(all, "\n") != 0 || !strings.Contains(all, why) {
+		t.Fatalf("the log has %q, not one line with %q", all, why)
+	}
+	mend()
+	servicestest.Eventually(t, 5*time.Second, func() bool { return s.Ping(t.Context()) == nil }, "still not ready for writes")
+	if _, err := s.CreateProcess(t.Context(), "", process); err != nil {
+		t.Fatal(err)
+	}
+	if all := h.all(); strings.Count(all, "\n") != 1 || !strings.HasSuffix(all, "can be written again") {
+		t.Fatalf("the log has %q", all)
+	}
+}
+
+func TestReadOnlyPostgres(t *testing.T) {
+	t.Parallel()
+	server := servicestest.StartPostgresServer(t)
+	s, h := openTold(t, Options{URL: server.URL, Timeout: 10 * time.Second})
+	server.SetReadOnly(t, true)
+	servicestest.Eventually(t, 5*time.Second, func() bool { return s.AddAudit(t.Context(), models.AuditEntry{}) != nil }, "still writes")
+	unwritable(t, s, h, "read-only", func() { server.SetReadOnly(t, false) })
+}
+
+// A URL that names several servers leads to the one that takes writes now.
+func TestPostgresFailover(t *testing.T) {
+	t.Parallel()
+	first, second := servicestest.StartPostgresServer(t), servicestest.StartPostgresServer(t)
+	other, _ := openTold(t, Options{URL: second.URL, Timeout: 10 * time.Second})
+	url := strings.Replace(first.URL, first.Addr, first.Addr+","+second.Addr, 1) + "&target_session_attrs=read-write"
+	s, _ := openTold(t, Options{URL: url, Timeout: 10 * time.Second})
+	first.SetReadOnly(t, true)
+	servicestest.Eventually(t, 10*time.Second, func() bool {
+		p, err := s.CreateProcess(t.Context(), "", models.ProcessFields{Title: "after the failover"})
+		if err != nil {
+			return false
+		}
+		_, err = other.Process(t.Context(), p.ID)
+		return err == nil
+	}, "nothing is written to the server that takes writes")
+	if err := s.Ping(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := other.NoteChange(t.Context(), "x"); err != nil {
+		t.Fatal(err)
+	}
+	if tail, err := s.Revocations(t.Context(), 0); err != nil || tail.Head != 1 {
+		t.Errorf("the log is read elsewhere: %+v, %v", tail, err)
+	}
+}
+
+func TestFullSQLite(t *testing.T) {
+	s, h := openTold(t, Options{URL: filepath.Join(t.TempDir(), "test.db"), Timeout: 10 * time.Second})
+	limit := func(pages int) {
+		if _, err := s.write.Exec(fmt.Sprint("PRAGMA max_page_count = ", pages)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	limit(1) // as many as there are
+	var err error
+	for range 100 { // until what is left in the pages is used up
+		if _, err = s.CreateProcess(t.Context(), "", models.ProcessFields{Description: strings.Repeat("x", 4000)}); err != nil {
+			break
+		}
+	}
+	if err == nil {
+		t.Fatal("it is never full")
+	}
+	// What still fits does not make it ready.
+	for range 3 {
+		_ = s.AddAudit(t.Context(), models.AuditEntry{})
+	}
+	unwritable(t, s, h, "no room", func() { limit(1_000_000) })
+}
+
+// A writer that keeps everybody out for longer than a crowd could.
+func TestWritesWithoutAnswer(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "test.db")
+	s, h := openTold(t, Options{URL: path, Timeout: 100 * time.Millisecond})
+	raw, err := sql.Open("sqlite", "file:"+path+"?_txlock=immediate")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer raw.Close()
+	tx, err := raw.BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	servicestest.Eventually(t, 10*time.Second, func() bool {
+		_ = s.AddAudit(t.Context(), models.AuditEntry{})
+		return errors.Is(s.Ping(t.Context()), models.ErrNotWritable)
+	}, "ready while no write is answered")
+	unwritable(t, s, h, "no write is answered", func() {
+		if err := tx.Rollback(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestWriteState(t *testing.T) {
+	timedOut := failed("write", context.DeadlineExceeded)
+	full := failed("write", &pgconn.PgError{Code: "53100"})
+	taken := failed("write", models.ErrEmailTaken)
+	violated := failed("write", &pgconn.PgError{Code: "23505"})
+	canceled := failed("write", &pgconn.PgError{Code: "57014"})
+	for name, row := range map[string]struct {
+		each   []error // one every second
+		broken bool
+	}{
+		"done":                         {[]error{nil}, false},
+		"one without an answer":        {[]error{timedOut}, false},
+		"two, soon after another":      {[]error{timedOut, timedOut}, false},
+		"none is answered":             {[]error{timedOut, timedOut, canceled}, true},
+		"one is done in between":       {[]error{timedOut, nil, timedOut, nil, timedOut, nil, timedOut}, false},
+		"one is answered in between":   {[]error{timedOut, taken, timedOut, violated, timedOut}, false},
+		"full":                         {[]error{full}, true},
+		"full, and a small one fitted": {[]error{full, nil}, true}, // a trial decides
+		"answers are no fault":         {[]error{taken, violated, taken, violated, taken}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := writeState{log: slog.New(slog.DiscardHandler), patience: 2 * time.Second}
+				for i, err := range row.each {
+					if i > 0 {
+						time.Sleep(time.Second)
+					}
+					w.note(err, time.Now())
+				}
+				if broken := w.reason() != nil; broken != row.broken {
+					t.Errorf("%v", w.reason())
+				}
+				if due := w.retryDue(time.Now()); due != (row.broken && row.each[len(row.each)-1] == nil) {
+					t.Errorf("a trial is due: %t", due)
+				}
+				time.Sleep(writeRetry)
+				if due := w.retryDue(time.Now()); due != row.broken {
+					t.Errorf("a second later a trial is due: %t", due)
+				}
+				if w.retryDue(time.Now()) {
+					t.Error("two trials at once")
+				}
+			})
+		})
+	}
+}
