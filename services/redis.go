@@ -61,6 +61,7 @@ type Redis struct {
 	opt       RedisOptions
 	log       *slog.Logger
 	breaker   circuitbreaker.CircuitBreaker[any]
+	main      rueidis.ClientOption // of the connections that calls share
 	client    atomic.Pointer[rueidis.Client]
 	live      liveness
 	lane      *lane
@@ -108,13 +109,15 @@ func NewRedis(opt RedisOptions) *Redis {
 	}
 	r := &Redis{
 		opt:       opt,
+		main:      opt.Client,
 		log:       opt.Logger,
 		inFlight:  make(chan struct{}, opt.MaxInFlight),
 		ready:     make(chan struct{}),
 		deadlines: newDeadlines(opt.Timeout),
 	}
-	r.lane = newLane(r.opt.Client, opt.Timeout)
-	r.live.watch(&r.opt.Client, r.letOthersWrite)
+	r.main.DisableCache = true // calls need no CLIENT TRACKING, and not every Redis has it
+	r.lane = newLane(r.main, opt.Timeout)
+	r.live.watch(&r.main, r.letOthersWrite)
 	calls := promauto.With(opt.Metrics).NewCounterVec(prometheus.CounterOpts{
 		Name: "gatehouse_redis_calls_total",
 		Help: "Redis calls by result: ok, failed, timeout, or skipped because Redis was known to be away.",

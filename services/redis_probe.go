@@ -49,7 +49,7 @@ func (r *Redis) probeLoop(ctx context.Context) {
 func (r *Redis) probe(ctx context.Context) error {
 	client := r.client.Load()
 	if client == nil {
-		connected, err := rueidis.NewClient(r.opt.Client)
+		connected, err := rueidis.NewClient(r.main)
 		if connected == nil {
 			return err
 		}

@@ -96,7 +96,8 @@ type SessionStore interface {
 // PostgreSQL carries the hint, and within 2 s whatever Redis does.
 //
 // A copy in memory is kept fresh by Redis, which tells of a change, for at most
-// 10 min; without that it is good for 2 s. Values saved through one instance are
+// 10 min. Without that, because Redis is away or its user, version or proxy does not
+// allow CLIENT TRACKING, a copy is good for 2 s. Values saved through one instance are
 // seen by the others at most 2 s later, also if Redis cannot be reached from there;
 // if Redis lost them, by failing over or coming back from a dump, in at most 10 min.
 //
@@ -177,7 +178,7 @@ func NewSessionCache(redis *Redis, store SessionStore, opt SessionOptions) (*Ses
 		name:     rand.Text(),
 		reads:    newSessionReads(opt.Metrics),
 	}
-	c.tracking = newSessionTracking(redis, redis.Key(redisSessions), c.memory)
+	c.tracking = newSessionTracking(redis, redis.Key(redisSessions), c.memory, c.log)
 	promauto.With(opt.Metrics).NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "gatehouse_session_memory_bytes",
 		Help: "Estimated size of the sessions kept in memory.",

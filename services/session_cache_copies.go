@@ -56,14 +56,14 @@ func (c *SessionCache) fromRedis(ctx context.Context, key sessionKey, hash strin
 	known := sessionCopy{ReadAt: time.Now(), Tracked: c.tracking.life.Load()}
 	known.TrackedUntil = known.ReadAt.Add(redisFor)
 	changes := c.memory.changes(key)
-	msg, err := c.get(ctx, c.redisKey(hash))
+	msg, tracked, err := c.get(ctx, c.redisKey(hash))
 	if err != nil {
 		return nil, false
 	}
 	if msg.IsCacheHit() { // rueidis's own copy is as good as the connection was when it answered last
 		known.ReadAt = c.tracking.state.Load().rightAt
 	}
-	if !c.tracking.possible() {
+	if !tracked {
 		known.Tracked = 0
 	}
 	text, err := msg.ToString()
@@ -82,15 +82,22 @@ func (c *SessionCache) fromRedis(ctx context.Context, key sessionKey, hash strin
 }
 
 // get reads a key on the connection that Redis tells of changes, if there is one.
-func (c *SessionCache) get(ctx context.Context, key string) (rueidis.RedisMessage, error) {
-	if !c.tracking.possible() {
-		return c.redis.Do(ctx, func(ctx context.Context, r rueidis.Client) rueidis.RedisResult {
+func (c *SessionCache) get(ctx context.Context, key string) (_ rueidis.RedisMessage, tracked bool, _ error) {
+	client := c.tracking.reads.Load()
+	if client == nil {
+		msg, err := c.redis.Do(ctx, func(ctx context.Context, r rueidis.Client) rueidis.RedisResult {
 			return r.Do(ctx, r.B().Get().Key(key).Build())
 		})
+		return msg, false, err
 	}
-	return doOn(ctx, c.redis, c.tracking.client.Load(), func(ctx context.Context, r rueidis.Client) (rueidis.RedisMessage, error) {
-		return r.DoCache(ctx, r.B().Get().Key(key).Cache(), redisLocalFor).ToMessage()
+	msg, err := doOn(ctx, c.redis, client, func(ctx context.Context, r rueidis.Client) (rueidis.RedisMessage, error) {
+		msg, err := readTracked(ctx, r, key)
+		if _, refused := rueidis.IsRedisErr(err); refused {
+			c.tracking.refused(client)
+		}
+		return msg, err
 	})
+	return msg, true, err
 }
 
 func (c *SessionCache) redisKey(hash string) string { return c.redis.Key(redisSessions + hash) }

@@ -150,7 +150,9 @@ func startSessions(t *testing.T, n int, server *servicestest.RedisServer, opt se
 func startSessionCache(t *testing.T, path string, redis *services.Redis, opt services.SessionOptions) sessionInstance {
 	t.Helper()
 	db := openSessionDB(t, path)
-	opt.Logger = quiet()
+	if opt.Logger == nil {
+		opt.Logger = quiet()
+	}
 	if opt.Secrets == nil {
 		opt.Secrets = []string{"a secret of at least thirty-two bytes"}
 	}

@@ -2,6 +2,10 @@ package services
 
 import (
 	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
 	"maps"
 	"strings"
 	"sync/atomic"
@@ -10,22 +14,40 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// trackingPing is how often the tracking connection is asked whether it lives.
-const trackingPing = 500 * time.Millisecond
+const (
+	trackingPing  = 500 * time.Millisecond // how often the tracking connection is asked whether it lives
+	trackingRetry = 30 * time.Second       // at most, between two tries where Redis refuses to track
+	trackingHear  = time.Second            // to be told of a change that this instance makes itself
+	trackingProof = 10 * time.Second       // between two proofs: permissions can change
+	trackingDoubt = 3                      // failures in a row, until they are no accident
+)
 
 // sessionTracking is the connection on which Redis tells of changed copies. Redis
 // sends what changed before it answers a later ping on the same connection. So a
 // copy that nobody invalidated was right when the last answered ping was sent, and
 // is used for 2 s from then. Another connection begins another life, and what was
 // read in an earlier one is not tracked any more.
+//
+// Not every Redis, user and proxy can do that. A life counts only once a change was
+// told of in it. Until then, and where it fails, copies are read on the connection
+// that everything else uses, and are good for 2 s.
 type sessionTracking struct {
 	redis  *Redis
+	log    *slog.Logger
 	prefix string
 	memory *sessionMemory
-	client atomic.Pointer[rueidis.Client]
 	life   atomic.Uint64
 	state  atomic.Pointer[trackingState]
-	ids    map[string]int64 // of the connections that answered last, by node
+	reads  atomic.Pointer[rueidis.Client] // what copies are read on; nil while nothing is told of
+	heard  chan string                    // names of changed keys that are no sessions
+
+	// Only run and what it calls use these.
+	client   rueidis.Client
+	ids      map[string]int64 // of the connections that answered last, by node
+	proven   uint64           // the life in which a change was told of
+	provenAt time.Time
+	failures int  // in a row, while Redis is there
+	told     bool // that Redis does not track
 }
 
 // trackingState says that copies read in a life were right at a time.
@@ -34,15 +56,27 @@ type trackingState struct {
 	rightAt time.Time
 }
 
-func newSessionTracking(redis *Redis, keyPrefix string, memory *sessionMemory) *sessionTracking {
-	t := &sessionTracking{redis: redis, prefix: keyPrefix, memory: memory}
+func newSessionTracking(redis *Redis, keyPrefix string, memory *sessionMemory, log *slog.Logger) *sessionTracking {
+	t := &sessionTracking{redis: redis, log: log, prefix: keyPrefix, memory: memory, heard: make(chan string, 1)}
 	t.life.Store(1)
 	t.state.Store(&trackingState{})
 	return t
 }
 
-// possible reports whether this Redis can track: the embedded one cannot.
-func (t *sessionTracking) possible() bool { return !t.redis.opt.Disabled && !t.redis.opt.Embedded }
+// unwanted says why Redis is not asked to track, "" if it is.
+func (t *sessionTracking) unwanted() string {
+	switch opt := t.redis.opt; {
+	case opt.Disabled:
+		return "there is no Redis"
+	case opt.Embedded:
+		return "the embedded Redis cannot"
+	case opt.Client.AlwaysRESP2:
+		return "protocol=2 is set"
+	case opt.Client.DisableCache:
+		return "client_cache=0 is set"
+	}
+	return ""
+}
 
 // covers reports whether a tracked copy is still told of.
 func (t *sessionTracking) covers(life uint64, now time.Time) bool {
@@ -52,63 +86,182 @@ func (t *sessionTracking) covers(life uint64, now time.Time) bool {
 
 // run connects and pings until ctx ends.
 func (t *sessionTracking) run(ctx context.Context) {
-	if !t.possible() {
+	if why := t.unwanted(); why != "" {
+		if !t.redis.opt.Disabled && !t.redis.opt.Embedded {
+			t.log.Info("Redis is not asked to tell of changed sessions: copies in memory are good for 2 s", "reason", why)
+		}
 		return
 	}
-	ticker := time.NewTicker(trackingPing)
-	defer ticker.Stop()
+	defer t.close()
 	for {
-		t.ping(ctx)
+		wait := t.after(t.ping(ctx))
 		select {
-		case <-ticker.C:
+		case <-time.After(wait):
 		case <-ctx.Done():
-			t.close()
 			return
 		}
 	}
 }
 
-func (t *sessionTracking) ping(ctx context.Context) {
-	client := t.client.Load()
-	if client == nil {
-		connected, err := rueidis.NewClient(t.options())
-		if connected == nil {
-			return
+var (
+	errUntold   = errors.New("a change was not told of: the user may lack client|caching, multi, exec or pttl, or a proxy may not pass it on")
+	errNotAsked = errors.New("not asked")
+)
+
+// after notes the outcome of a ping and says when to send the next one. A Redis that
+// is away as a whole is told of elsewhere.
+func (t *sessionTracking) after(err error) time.Duration {
+	switch {
+	case err == nil:
+		if t.told {
+			t.log.Info("Redis tells of changed sessions: copies in memory are good for longer than 2 s")
 		}
-		if err != nil {
-			connected.Close()
-			return
-		}
-		client = &connected
-		t.client.Store(client)
+		t.failures, t.told = 0, false
+		return trackingPing
+	case !t.redis.Available() || errors.Is(err, errNotAsked):
+		t.reads.Store(nil)
+		t.failures = 0
+		return trackingPing
+	}
+	t.reads.Store(nil)
+	t.failures++
+	if !t.told && (refusesTracking(err) || t.failures >= trackingDoubt) {
+		t.told = true
+		t.log.Warn("Redis does not tell of changed sessions: copies in memory are good for 2 s only", "reason", trackingReason(err))
+	}
+	if errors.Is(err, context.DeadlineExceeded) { // perhaps just busy
+		return trackingPing
+	}
+	return min(trackingPing<<min(t.failures-1, 10), trackingRetry)
+}
+
+// refusesTracking reports whether an answer means that it will not change by itself.
+func refusesTracking(err error) bool {
+	if errors.Is(err, rueidis.ErrNoCache) {
+		return true
+	}
+	var reply *rueidis.RedisError
+	return errors.As(err, &reply) && (strings.HasPrefix(reply.Error(), "NOPERM") || !notNow(reply.Error()))
+}
+
+// trackingReason is one line: the library adds to what Redis said what it did itself.
+func trackingReason(err error) string {
+	first, _, _ := strings.Cut(err.Error(), "\n")
+	switch {
+	case first == rueidis.ErrNoCache.Error():
+		return "it does not speak RESP3"
+	case errors.Is(err, rueidis.ErrDoCacheAborted):
+		return errUntold.Error()
+	}
+	return first
+}
+
+// ping asks each connection whether it is still the one on which copies were read. In
+// a life that is not proven yet, it proves it.
+func (t *sessionTracking) ping(ctx context.Context) error {
+	if err := t.connect(); err != nil {
+		return err
 	}
 	life, sentAt := t.life.Load(), time.Now()
 	ids := map[string]int64{}
-	for address, node := range (*client).Nodes() {
+	for address, node := range t.client.Nodes() {
 		// A ping that says which connection answers: it may be another one before
 		// anybody has told us that the last one broke.
 		id, err := race(ctx, t.redis, node, t.redis.opt.Timeout, func(ctx context.Context, c rueidis.Client) (int64, error) {
 			return c.Do(ctx, c.B().ClientId().Build()).AsInt64()
 		})
 		if err != nil {
-			return
+			return err
 		}
 		ids[address] = id
 	}
-	switch {
-	case !maps.Equal(ids, t.ids):
-		t.life.Add(1) // what is read from now on is tracked
-	case life == t.life.Load():
+	if !maps.Equal(ids, t.ids) {
+		life = t.life.Add(1) // what is read from now on is tracked
+		t.ids = ids
+	}
+	if life != t.proven || sentAt.Sub(t.provenAt) > trackingProof {
+		if err := t.prove(ctx); err != nil {
+			t.proven = 0
+			t.life.Add(1)
+			return err
+		}
+		t.proven, t.provenAt = life, sentAt
+	} else if life == t.life.Load() {
 		t.state.Store(&trackingState{life: life, rightAt: sentAt})
 	}
-	t.ids = ids
+	if life == t.life.Load() {
+		t.reads.Store(&t.client)
+	}
+	return nil
 }
 
-func (t *sessionTracking) options() rueidis.ClientOption {
+func (t *sessionTracking) connect() error {
+	if t.client != nil {
+		return nil
+	}
 	opt := t.redis.opt.Client
 	opt.PipelineMultiplex = -1 // one connection to each node: the one that is pinged
 	opt.OnInvalidations = t.invalidated
-	return opt
+	client, err := rueidis.NewClient(opt)
+	if err != nil {
+		if client != nil {
+			client.Close()
+		}
+		return err
+	}
+	t.client = client
+	return nil
+}
+
+// prove reads a key as copies are read, and changes it: Redis must tell of that. A
+// proxy may say yes to everything and pass on nothing, and a user may lack one of the
+// commands.
+func (t *sessionTracking) prove(ctx context.Context) error {
+	name := "probe:" + rand.Text()
+	key := t.prefix + name
+	select {
+	case <-t.heard: // of an earlier try
+	default:
+	}
+	_, err := race(ctx, t.redis, t.client, t.redis.opt.Timeout, func(ctx context.Context, c rueidis.Client) (rueidis.RedisMessage, error) {
+		return readTracked(ctx, c, key)
+	})
+	if err != nil && !rueidis.IsRedisNil(err) {
+		return err
+	}
+	_, err = t.redis.Do(ctx, func(ctx context.Context, c rueidis.Client) rueidis.RedisResult {
+		return c.Do(ctx, c.B().Set().Key(key).Value("1").Px(time.Second).Build())
+	})
+	if err != nil {
+		return fmt.Errorf("%w: %w", errNotAsked, err)
+	}
+	wait := time.NewTimer(trackingHear)
+	defer wait.Stop()
+	for {
+		select {
+		case heard := <-t.heard:
+			if heard == name {
+				return nil
+			}
+		case <-wait.C:
+			return errUntold
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// readTracked reads a key so that Redis tells of its next change.
+func readTracked(ctx context.Context, c rueidis.Client, key string) (rueidis.RedisMessage, error) {
+	return c.DoCache(ctx, c.B().Get().Key(key).Cache(), redisLocalFor).ToMessage()
+}
+
+// refused ends the reads on a client that Redis refuses them on, until they are
+// proven again: the user's permissions have changed.
+func (t *sessionTracking) refused(client *rueidis.Client) {
+	if t.reads.CompareAndSwap(client, nil) {
+		t.life.Add(1)
+	}
 }
 
 // invalidated runs on the goroutine that reads the connection. nil is everything:
@@ -124,20 +277,27 @@ func (t *sessionTracking) invalidated(keys []rueidis.RedisMessage) {
 			continue
 		}
 		hash, ours := strings.CutPrefix(name, t.prefix)
-		if key, ok := keyOfHash(hash); ours && ok {
+		if !ours {
+			continue
+		}
+		if key, ok := keyOfHash(hash); ok {
 			t.memory.invalidate(key)
+			continue
+		}
+		select {
+		case t.heard <- hash:
+		default: // told of an older one, which nobody waits for any more
 		}
 	}
 }
 
 // close gives a connection that hangs no more than its timeouts.
 func (t *sessionTracking) close() {
-	client := t.client.Load()
-	if client == nil {
+	if t.client == nil {
 		return
 	}
 	done := make(chan struct{})
-	go func() { (*client).Close(); close(done) }()
+	go func() { t.client.Close(); close(done) }()
 	select {
 	case <-done:
 	case <-time.After(2 * connWriteTimeout): // the process is about to end

@@ -1,0 +1,202 @@
+package services_test
+
+import (
+	"bytes"
+	"fmt"
+	"log/slog"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"gatehouse/models"
+	"gatehouse/services"
+	"gatehouse/services/servicestest"
+)
+
+// logLines is a log that a test reads while it is written.
+type logLines struct {
+	mu  sync.Mutex
+	all bytes.Buffer
+}
+
+func (l *logLines) Write(line []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.all.Write(line)
+}
+
+// with returns the lines that have text in them.
+func (l *logLines) with(text string) (lines []string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for line := range strings.Lines(l.all.String()) {
+		if strings.Contains(line, text) {
+			lines = append(lines, line)
+		}
+	}
+	return lines
+}
+
+// trackingMode is a Redis, or a way to ask it, that tells of changed sessions or not.
+type trackingMode struct {
+	server []string // arguments of redis-server
+	acl    string   // what a user of this name may do; "" is the default user
+	query  string   // of REDIS_URL
+	change func(*rueidis.ClientOption)
+	reason string // what the log says; "": changes are told of
+	long   bool   // only in the proof
+}
+
+func trackingModes() map[string]trackingMode {
+	return map[string]trackingMode{
+		"tracks":                  {},
+		"tracks, as least user":   {acl: "+@all -@admin -@dangerous", long: true},
+		"client_cache=0":          {query: "?client_cache=0", reason: "client_cache=0 is set"},
+		"protocol=2":              {query: "?protocol=2", reason: "protocol=2 is set"},
+		"no CLIENT TRACKING":      {acl: "+@all -client|tracking", reason: "client|tracking"},
+		"no CLIENT CACHING":       {acl: "+@all -client|caching", reason: "client|caching"},
+		"no CLIENT ID":            {acl: "+@all -client|id", reason: "client|id"},
+		"no CLIENT":               {acl: "+@all -client", reason: "client|tracking", long: true},
+		"no connection commands":  {acl: "+@all -@connection", reason: "client|tracking"},
+		"no transactions":         {acl: "+@all -@transaction", reason: "multi", long: true},
+		"no PTTL":                 {acl: "+@all -pttl", reason: "pttl", long: true},
+		"RESP2 only":              {server: []string{"--rename-command", "HELLO", ""}, reason: "RESP3"},
+		"CLIENT renamed away":     {server: []string{"--rename-command", "CLIENT", ""}, reason: "unknown command", long: true},
+		"a proxy that keeps mute": {change: func(opt *rueidis.ClientOption) { opt.ClientTrackingOptions = []string{"PREFIX", "other:", "BCAST"} }, reason: "not told of"},
+	}
+}
+
+// redisFor is a client of the server as a mode asks for it.
+func (m trackingMode) redisFor(t *testing.T, server *servicestest.RedisServer, log *logLines) *services.Redis {
+	t.Helper()
+	user := ""
+	if m.acl != "" {
+		server.Do(append([]string{"ACL", "SETUSER", "app", "on", ">secret", "~test:*", "&test:*"}, strings.Fields(m.acl)...)...)
+		user = "app:secret@"
+	}
+	option, err := rueidis.ParseURL("redis://" + user + server.Addr + m.query)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m.change != nil {
+		m.change(&option)
+	}
+	return startRedisClient(t, services.RedisOptions{Client: option, KeyPrefix: "test:", Timeout: time.Second, Logger: slog.New(slog.NewTextHandler(log, nil))})
+}
+
+// Where Redis, its user, its version, a proxy or REDIS_URL does not allow that Redis
+// tells of changed sessions, Redis is used all the same, copies in memory are good for
+// 2 s, and one line in the log says why. So what one instance saves, ends or changes
+// counts at another in time.
+func TestSessionWithAndWithoutTracking(t *testing.T) {
+	modes := trackingModes()
+	for _, name := range slices.Sorted(maps.Keys(modes)) {
+		mode := modes[name]
+		rounds := 1
+		if servicestest.LongProof() {
+			rounds = 4
+		} else if mode.long {
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := servicestest.StartRedis(t, mode.server...)
+			path := filepath.Join(t.TempDir(), "sessions.db")
+			var log logLines // of the second
+			opt := services.SessionOptions{Logger: slog.New(slog.NewTextHandler(&log, nil))}
+			a := startSessionCache(t, path, mode.redisFor(t, server, new(logLines)), services.SessionOptions{})
+			b := startSessionCache(t, path, mode.redisFor(t, server, &log), opt)
+			servicestest.Eventually(t, 10*time.Second, func() bool { return a.redis.Available() && b.redis.Available() }, "Redis is not used")
+
+			saved, savedSession := signIn(t, a, signUp(t, a.db, "saved@example.com"))
+			ended, _ := signIn(t, a, signUp(t, a.db, "ended@example.com"))
+			user := signUp(t, a.db, "changed@example.com")
+			changed, _ := signIn(t, a, user)
+			for _, token := range []string{saved, ended, changed} {
+				mustGet(t, b, token)
+				if mode.reason == "" {
+					warmForLong(t, b, token)
+				}
+			}
+			for round := range rounds {
+				var err error
+				if savedSession, err = a.SaveData(t.Context(), savedSession, fmt.Append(nil, round)); err != nil {
+					t.Fatal(err)
+				}
+				roles := []string{[]string{models.RoleViewer, models.RoleEditor}[round%2]}
+				if _, err := a.db.UpdateUser(t.Context(), user.ID, models.UserPatch{Roles: roles}); err != nil {
+					t.Fatal(err)
+				}
+				a.CatchUp(t.Context())
+				if err := a.Delete(t.Context(), ended); err != nil {
+					t.Fatal(err)
+				}
+				servicestest.Eventually(t, revokeBound, func() bool {
+					_, err := b.Get(t.Context(), ended)
+					return string(mustGet(t, b, saved).Data) == fmt.Sprint(round) && slices.Equal(mustGet(t, b, changed).Roles, roles) && err != nil
+				}, "the other instance goes on with what was")
+				refused(t, b, ended)
+				ended, _ = signIn(t, a, signUp(t, a.db, fmt.Sprint(round, "@example.com")))
+				mustGet(t, b, ended)
+			}
+
+			switch mode.reason {
+			case "":
+				if b.redis.Status() != "ok" || len(log.with("changed sessions")) > 0 {
+					t.Errorf("%s; %s", b.redis.Status(), &log.all)
+				}
+			default:
+				servicestest.Eventually(t, 20*time.Second, func() bool { return len(log.with("changed sessions")) > 0 }, "nothing in the log")
+				line := log.with("changed sessions")
+				if len(line) != 1 || !strings.Contains(line[0], mode.reason) || b.Tracks(saved) {
+					t.Errorf("the log says %q, want one line with %q; tracks %t", line, mode.reason, b.Tracks(saved))
+				}
+			}
+			if lines := log.with("not available"); b.Degraded() || len(lines) > 0 {
+				t.Errorf("degraded: %t, %q", b.Degraded(), lines)
+			}
+		})
+	}
+}
+
+// A permission that is taken away and given back while instances run: copies are good
+// for 2 s meanwhile, Redis stays in use, and each change is told of once.
+func TestSessionTrackingTakenAwayAndGivenBack(t *testing.T) {
+	permissions := []string{"client|id"}
+	if servicestest.LongProof() { // what only the next proof finds
+		permissions = append(permissions, "client|caching", "multi")
+	}
+	for _, permission := range permissions {
+		t.Run(permission, func(t *testing.T) {
+			t.Parallel()
+			server := servicestest.StartRedis(t)
+			path := filepath.Join(t.TempDir(), "sessions.db")
+			var log logLines
+			mode := trackingMode{acl: "+@all"}
+			a := startSessionCache(t, path, newRedis(t, server.Addr), services.SessionOptions{})
+			b := startSessionCache(t, path, mode.redisFor(t, server, &log), services.SessionOptions{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+			waitReady(t, b.redis)
+			token, s := signIn(t, a, signUp(t, a.db, "ann@example.com"))
+			other, _ := signIn(t, a, signUp(t, a.db, "bob@example.com"))
+			warmForLong(t, b, token)
+			server.Do("ACL", "SETUSER", "app", "-"+permission)
+			// A copy that is not in memory is asked for on the connection that is refused now.
+			servicestest.Eventually(t, 40*time.Second, func() bool { mustGet(t, b, other); return len(log.with("does not tell")) == 1 && !b.Tracks(token) }, "not told")
+			if _, err := a.SaveData(t.Context(), s, []byte("new")); err != nil {
+				t.Fatal(err)
+			}
+			servicestest.Eventually(t, revokeBound, func() bool { return string(mustGet(t, b, token).Data) == "new" }, "an old copy is used")
+			server.Do("ACL", "SETUSER", "app", "+"+permission)
+			servicestest.Eventually(t, 40*time.Second, func() bool { mustGet(t, b, token); return b.Tracks(token) }, "Redis does not tell of changes")
+			if again := log.with("Redis tells of changed sessions"); len(again) != 1 || len(log.with("does not tell")) != 1 {
+				t.Errorf("the log: %s", &log.all)
+			}
+		})
+	}
+}
