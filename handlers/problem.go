@@ -131,6 +131,9 @@ func problemOf(err error) models.Problem {
 			p.Members["holder"] = notHeld.Status.Holder
 		}
 		return p
+	case errors.As(err, &refused) && !refused.Status.Held:
+		return with(problemFor("locked", "The lock is about to be another's: of a waiter, or of a holder whom Redis has just forgotten. Try again in a moment."),
+			"expiresIn", seconds(refused.Status.TTL))
 	case errors.As(err, &refused):
 		p := with(problemFor("locked", refused.Status.Holder.Email+" holds the lock. Try again later, or queue with Prefer: wait=30."), "holder", refused.Status.Holder)
 		p.Members["expiresIn"] = seconds(refused.Status.TTL)

@@ -48,6 +48,9 @@ type NotAcquiredError struct {
 }
 
 func (e *NotAcquiredError) Error() string {
+	if !e.Status.Held {
+		return "lock " + e.Status.Resource + " not acquired: about to be another's"
+	}
 	return "lock " + e.Status.Resource + " not acquired: held by " + e.Status.Holder.UserID
 }
 

@@ -28,6 +28,11 @@ const (
 	waiterAlive   = 240 * time.Millisecond // waiters of a silent instance are skipped after this, and a round trip
 	waiterConfirm = 100 * time.Millisecond // the least a waiter has to take what it was granted
 	cleanUpTime   = time.Second            // for giving back what a caller who left had asked for
+
+	// claimGrace is how long after a server has forgotten a shard its free locks are only for
+	// holders who claim them: an instance is back within 1 s, and claims within another.
+	claimGrace   = 2 * time.Second
+	claimsAtOnce = 64 // far fewer than calls may be in flight: others want to use Redis, too
 )
 
 // LockerOptions configures a Locker.

@@ -3,7 +3,6 @@ package services
 import (
 	"context"
 	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	mathrand "math/rand/v2"
@@ -111,12 +110,15 @@ type attempt struct {
 	l       *Locker
 	req     LockRequest
 	grant   string
-	arrival string        // in the queue, as Redis answered
-	held    time.Duration // of a claim: since the grant
-	block   int           // fences to reserve
-	claims  string        // of a grant that this instance knows, not a new one; see localLock.claims
-	sent    bool          // Redis may have executed it
-	extends bool          // its caller extends the lock at once
+	since   time.Time
+	arrival string            // in the queue, as Redis answered, or by its clock when it could not be asked
+	told    models.LockStatus // who has the lock, as Redis answered last ...
+	until   time.Time         // ... and how long at least, unless it is given back
+	held    time.Duration     // of a claim: since the grant
+	block   int               // fences to reserve
+	claims  string            // of a grant that this instance knows, not a new one; see localLock.claims
+	sent    bool              // Redis may have executed it
+	extends bool              // its caller extends the lock at once
 }
 
 func (l *Locker) newAttempt(req LockRequest) *attempt {
@@ -124,9 +126,7 @@ func (l *Locker) newAttempt(req LockRequest) *attempt {
 	if req.Token == "" {
 		req.Token = NewLockToken()
 	}
-	var id [16]byte
-	_, _ = rand.Read(id[:]) // never fails
-	return &attempt{l: l, req: req, grant: hex.EncodeToString(id[:]), block: 1}
+	return &attempt{l: l, req: req, grant: random128(), since: time.Now(), block: 1}
 }
 
 // proof is what the scripts compare: the grant's id and the hash of its token.
@@ -146,10 +146,17 @@ func (a *attempt) once(ctx context.Context, queue bool) (Lock, error) {
 	switch {
 	case err == nil && got.code == lockRefused:
 		a.arrival = got.extra
+		l.table.heardEpoch(shardOf(a.req.Resource), got.epoch)
 		if queue {
 			l.waiters.queued(a.req.Resource, got.epoch)
 		}
-		return Lock{}, &models.NotAcquiredError{Status: got.status(a.req.Resource)}
+		status := got.status(a.req.Resource)
+		forgotten := !status.Held && got.remaining > 0
+		if !forgotten { // else its holder is who it was, if he claims it
+			a.told, a.until = status, time.Now().Add(got.remaining)
+		}
+		status.TTL = got.remaining
+		return Lock{}, &models.NotAcquiredError{Status: status}
 	case err == nil:
 		lock := got.lock(a.claim(), sent)
 		l.table.learn(lock, got.epoch, lock.Grant == a.grant)
@@ -159,6 +166,13 @@ func (a *attempt) once(ctx context.Context, queue bool) (Lock, error) {
 	case l.opt.OnRedisDown != models.OnRedisDownOpen:
 		l.oweAttempt(a)
 		return Lock{}, fmt.Errorf("acquire %s: %w", a.req.Resource, err)
+	}
+	if queue && a.arrival == "" {
+		a.arrival = l.clock.arrival(a.since)
+	}
+	if queue && l.table.stillTaken(sent, a) {
+		a.told.TTL, a.told.Degraded = a.until.Sub(sent), true
+		return Lock{}, &models.NotAcquiredError{Status: a.told}
 	}
 	lock, status := l.table.acquire(sent, a.claim(), a.req.Holder, a.req.TTL, queue)
 	if status != nil {

@@ -232,14 +232,13 @@ func (l *Locker) follow(ctx context.Context, news [lockShards]shardNews, seen *[
 	if len(epochs) == 0 {
 		return
 	}
-	forgotten := l.table.forgotten(time.Now(), epochs)
+	for _, forgotten := range l.table.forgotten(time.Now(), epochs) {
+		l.claimAll(ctx, forgotten)
+	}
 	var group errgroup.Group
 	for shard := range epochs {
 		now := news[shard]
 		group.Go(func() error {
-			for _, known := range forgotten[shard] {
-				_, _ = l.claim(WithRedisBudget(ctx), known)
-			}
 			if now.held && now.signs != seen[shard] && l.lookAfter(ctx, shard) == nil {
 				seen[shard] = now.signs
 			}
@@ -257,7 +256,7 @@ func (l *Locker) beat(ctx context.Context, shard int, awaited []string) (epoch, 
 		waits = "1"
 	}
 	sent := time.Now()
-	msg, err := l.redis.Exec(ctx, l.scripts.beat, l.keys.in(shard, "")[:3], append([]string{l.instance, waits}, awaited...))
+	msg, err := l.redis.Exec(ctx, l.scripts.beat, l.keys.in(shard, "")[:3], append([]string{l.instance, waits, random128()}, awaited...))
 	if err != nil {
 		return "", "", 0, err
 	}

@@ -34,6 +34,7 @@ func TestLockClaimedAgainKeepsItsBeginning(t *testing.T) {
 			if err != nil || lock.Degraded != withoutRedis {
 				t.Fatal(lock, err)
 			}
+			took := time.Since(began) // what the calls took on a busy machine may count as held
 			if withoutRedis {
 				proxy.Restore()
 				servicestest.Eventually(t, 2*time.Second, l.redis.Available, "not back")
@@ -41,7 +42,9 @@ func TestLockClaimedAgainKeepsItsBeginning(t *testing.T) {
 			claimed, fence := 0, int64(0)
 			servicestest.Eventually(t, 2*longest, func() bool {
 				server.Do("FLUSHALL")
+				called := time.Now()
 				extended, err := l.Extend(t.Context(), lock.LockClaim, longest)
+				took = max(took, time.Since(called))
 				if errors.Is(err, models.ErrNotHeld) {
 					return true
 				}
@@ -53,7 +56,7 @@ func TestLockClaimedAgainKeepsItsBeginning(t *testing.T) {
 					t.Errorf("fence %d after %d", *extended.Fence, fence)
 				}
 				fence = *extended.Fence
-				if moved := extended.Holder.Since.Sub(lock.Holder.Since); moved.Abs() > 200*time.Millisecond {
+				if moved := extended.Holder.Since.Sub(lock.Holder.Since); moved.Abs() > 200*time.Millisecond+2*took {
 					t.Fatalf("claimed %d times, it began %v later", claimed, moved)
 				}
 				return false
@@ -64,10 +67,13 @@ func TestLockClaimedAgainKeepsItsBeginning(t *testing.T) {
 			if claimed < 3 {
 				t.Errorf("claimed %d times: nothing is proven", claimed)
 			}
-			next, err := other.TryAcquire(t.Context(), req)
-			if err != nil || *next.Fence <= fence {
-				t.Errorf("the next holder: %+v, %v, after fence %d", next, err, fence)
-			}
+			servicestest.Eventually(t, 2*claimGrace, func() bool { // or it could still be claimed
+				next, err := other.TryAcquire(t.Context(), req)
+				if err == nil && *next.Fence <= fence {
+					t.Errorf("the next holder: %+v, after fence %d", next, fence)
+				}
+				return err == nil
+			}, "no next holder")
 		})
 	}
 }
@@ -181,10 +187,12 @@ func TestLockWaiterGrantedWithoutRedisLeavesTheQueue(t *testing.T) {
 		}},
 	} {
 		t.Run(how, func(t *testing.T) {
+			t.Parallel()
 			server := servicestest.StartRedis(t)
 			proxy := servicestest.NewProxy(t, server.Addr)
 			holder, cutOff := openLockerAt(t, server.Addr), openLockerAt(t, proxy.Addr)
-			held, err := holder.TryAcquire(t.Context(), LockRequest{Resource: "process:1", TTL: time.Minute})
+			const known = 3 * time.Second // the waiter believes in it so long
+			held, err := holder.TryAcquire(t.Context(), LockRequest{Resource: "process:1", TTL: known})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -205,6 +213,9 @@ func TestLockWaiterGrantedWithoutRedisLeavesTheQueue(t *testing.T) {
 			}()
 			servicestest.Eventually(t, 5*time.Second, func() bool { return waiting() == 1 }, "nobody waits")
 			proxy.Cut()
+			if _, err := holder.Extend(t.Context(), held.LockClaim, time.Minute); err != nil {
+				t.Fatal(err)
+			}
 			lock := <-granted
 			if !lock.Degraded {
 				t.Fatalf("%+v", lock)

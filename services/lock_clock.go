@@ -57,6 +57,16 @@ func (c *serverClock) after(local time.Time, d time.Duration) string {
 	return strconv.FormatInt((best.at(local)+d).Milliseconds()+1, 10)
 }
 
+// arrival is the server's time at local in microseconds, as queues are sorted by; empty
+// while nothing is known.
+func (c *serverClock) arrival(local time.Time) string {
+	best := c.estimate.Load()
+	if best == nil {
+		return ""
+	}
+	return strconv.FormatInt(best.at(local).Microseconds(), 10)
+}
+
 // now is the server's time as it is estimated here, this instance's own while
 // nothing is known.
 func (c *serverClock) now() time.Time {

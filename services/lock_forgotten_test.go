@@ -21,7 +21,7 @@ func TestLockForgottenBesideNewOnes(t *testing.T) {
 		}
 		return resources
 	}(21)
-	acquire := func(resource string) Lock {
+	acquire := func(l *Locker, resource string) Lock {
 		t.Helper()
 		lock, err := l.TryAcquire(t.Context(), LockRequest{Resource: resource})
 		if err != nil {
@@ -29,10 +29,11 @@ func TestLockForgottenBesideNewOnes(t *testing.T) {
 		}
 		return lock
 	}
-	old := acquire(inShard[0])
+	old := acquire(l, inShard[0])
 	server.Do("FLUSHALL")
+	fresh := openLockerAt(t, server.Addr) // it does not know that there was anything: others wait
 	for _, resource := range inShard[1:] {
-		acquire(resource)
+		acquire(fresh, resource)
 	}
 	servicestest.Eventually(t, time.Second, func() bool {
 		s, err := other.Status(t.Context(), old.Resource)

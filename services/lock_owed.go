@@ -18,12 +18,12 @@ type owedRelease struct {
 // settle sends what is owed: the releases and forces that Redis has not seen.
 func (l *Locker) settle(ctx context.Context) {
 	owed, forced := l.table.owes()
-	for _, owed := range owed {
+	atOnce(owed, func(owed owedRelease) {
 		how := orDefault(owed.how, milliseconds(time.Until(owed.until)))
-		if _, err := l.run(ctx, l.scripts.release, owed.claim.Resource, proofOf(owed.claim), how); err == nil {
+		if _, err := l.run(WithRedisBudget(ctx), l.scripts.release, owed.claim.Resource, proofOf(owed.claim), how); err == nil {
 			l.table.paid(owed.claim.Grant)
 		}
-	}
+	})
 	for _, userID := range l.table.owedUsers() {
 		_ = l.ReleaseUser(ctx, userID) // owed anew if it fails
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -61,6 +62,7 @@ type held struct {
 	told  error // by WithLock
 }
 
+// prove also wants the many locks that the replica knew of to stay with their holders.
 func (row lostLease) prove(t *testing.T) {
 	sentinel := servicestest.StartSentinel(t)
 	proxies := map[string]*servicestest.Proxy{} // of the first instance, by server
@@ -86,6 +88,8 @@ func (row lostLease) prove(t *testing.T) {
 			return sentinel.Replica.Do("KEYS", "*}fence") != "" && sentinel.Replica.Do("KEYS", "*lock:r") == ""
 		}, "the replica does not follow")
 	}
+	many := holdMany(t, f.lockers, 160, "r") // of which the replica does know
+	servicestest.Eventually(t, 5*time.Second, func() bool { return strings.Count(sentinel.Replica.Do("KEYS", "*lock:many:*"), "\n") == len(many)-1 }, "the replica does not follow")
 	sentinel.Replica.LoseMaster()
 
 	g := openGuarded(t)
@@ -119,6 +123,7 @@ func (row lostLease) prove(t *testing.T) {
 	sentinel.Master.Kill()
 	sentinel.WaitFailedOver(t)
 	over := time.Now()
+	defer servicestest.Eventually(t, 10*time.Second, func() bool { return stillHeld(t, f.lockers[1], many) == len(many) }, "a lock beside it is lost")
 
 	second, taken := row.second(t, f, lock)
 	granted := time.Now()

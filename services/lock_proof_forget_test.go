@@ -13,9 +13,10 @@ import (
 	"gatehouse/services/servicestest"
 )
 
-// TestProofLockTakenFromItsHolder: where the server forgets a lock, or an
-// administrator forces it, a second holder cannot be kept out. The first is told
-// within 1 s, although its lease would last, and its guarded write is refused.
+// TestProofLockTakenFromItsHolder: where the server forgets a lock, and an instance that
+// does not know of it grants it again, or an administrator forces it, a second holder cannot
+// be kept out. The first is told within 1 s, although its lease would last, and its guarded
+// write is refused. The many locks beside it stay with their holders.
 func TestProofLockTakenFromItsHolder(t *testing.T) {
 	t.Parallel()
 	for name, take := range map[string]func(f *field, t *testing.T){
@@ -42,6 +43,7 @@ func proveTold(t *testing.T, take func(*field, *testing.T)) {
 		redis := newRedis(t, f.server.Addr)
 		f.lockers = append(f.lockers, services.NewLocker(redis, &services.LockerOptions{Logger: quiet()}))
 	}
+	many := holdMany(t, f.lockers, 160)
 	g := openGuarded(t)
 	holding, written, first := make(chan string, 1), make(chan struct{}), make(chan belief, 1)
 	var wg sync.WaitGroup
@@ -66,8 +68,9 @@ func proveTold(t *testing.T, take func(*field, *testing.T)) {
 	take(f, t)
 	var second services.Lock
 	servicestest.Eventually(t, 10*time.Second, func() bool {
-		// Redis itself is asked, as a client would whose instance is not busy coming back.
-		lock, err := f.lockers[1].TryAcquire(t.Context(), request("r", bob))
+		// Redis itself is asked, by an instance that knows of nothing before.
+		fresh := services.NewLocker(newRedis(t, f.server.Addr), &services.LockerOptions{Logger: quiet()})
+		lock, err := fresh.TryAcquire(t.Context(), request("r", bob))
 		if taken := (*models.NotAcquiredError)(nil); errors.As(err, &taken) && taken.Status.Grant == grant {
 			take(f, t) // the first holder claimed it again before
 		}
@@ -88,6 +91,7 @@ func proveTold(t *testing.T, take func(*field, *testing.T)) {
 	if *second.Fence <= b.Fence {
 		t.Errorf("fence %d after %d", *second.Fence, b.Fence)
 	}
+	servicestest.Eventually(t, 10*time.Second, func() bool { return stillHeld(t, f.lockers[1], many) == len(many) }, "a lock beside it is lost")
 }
 
 // TestProofLockAbandonedLeavesNoOrphan: an acquire whose reply never came may have

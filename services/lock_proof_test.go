@@ -54,7 +54,8 @@ func slow(each time.Duration) func(*field) {
 
 // TestProofLockExcludesUnderFaults: with OnRedisDown closed, whatever happens to
 // Redis short of losing its data, and whatever the clocks of the instances say, no
-// two holders believe at a time, fences grow, every waiter ends, and nothing is left.
+// two holders believe at a time, fences grow, every waiter ends, the many locks held
+// meanwhile stay with their holders, and nothing is left.
 func TestProofLockExcludesUnderFaults(t *testing.T) {
 	rounds := 1
 	if servicestest.LongProof() {
@@ -73,6 +74,7 @@ func TestProofLockExcludesUnderFaults(t *testing.T) {
 func proveExclusion(t *testing.T, fault proofFault, rounds int) {
 	f := newField(t, fault.timeout)
 	history := newLockHistory()
+	many := holdMany(t, f.lockers, 80)
 	var processes []*servicestest.Process
 	if fault.apart || servicestest.LongProof() {
 		processes = startLockInstances(t, f, history, lockInstance{Skew: 5 * time.Second}, lockInstance{Skew: -5 * time.Second})
@@ -103,6 +105,7 @@ func proveExclusion(t *testing.T, fault proofFault, rounds int) {
 	theirs := endLockInstances(t, f, history, processes)
 	checkBeliefs(t, f.beliefs)
 	history.check(t)
+	giveBackMany(t, f.lockers, many)
 	checkClean(t, f.server)
 	t.Logf("%d holds, none at a time with another, %d of them by instances whose clocks are off; %d calls without the lock; %s",
 		len(f.beliefs), theirs, f.failed, history)

@@ -3,6 +3,8 @@ package services
 import (
 	"context"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // reconcile runs each time Redis answers again, before anything else is sent:
@@ -10,9 +12,7 @@ import (
 // knows. The first to claim wins; the loser's token is refused at its next use.
 func (l *Locker) reconcile(ctx context.Context) {
 	l.settle(ctx)
-	for _, known := range l.table.alive() {
-		_, _ = l.claim(ctx, known) // what fails, the beats claim
-	}
+	l.claimAll(ctx, l.table.alive()) // what fails, the beats claim
 }
 
 // catchUp runs beside the beats: a single call can fail without an outage, and
@@ -21,10 +21,24 @@ func (l *Locker) catchUp(ctx context.Context) {
 	if !l.redis.Available() {
 		return
 	}
-	l.settle(WithRedisBudget(ctx))
-	for _, known := range l.table.degraded() {
-		_, _ = l.claim(WithRedisBudget(ctx), known) // or at the next beats
+	l.settle(ctx)
+	l.claimAll(ctx, l.table.degraded())
+}
+
+// claimAll claims so many grants that one after the other would take too long. What fails
+// is found again by the next beats.
+func (l *Locker) claimAll(ctx context.Context, all []localLock) {
+	atOnce(all, func(known localLock) { _, _ = l.claim(WithRedisBudget(ctx), known) })
+}
+
+// atOnce does something about each of many, claimsAtOnce at a time.
+func atOnce[T any](all []T, do func(T)) {
+	var group errgroup.Group
+	group.SetLimit(claimsAtOnce)
+	for _, one := range all {
+		group.Go(func() error { do(one); return nil })
 	}
+	_ = group.Wait()
 }
 
 // claim takes a known grant in Redis under its own token. It reports whether the
@@ -44,7 +58,11 @@ func (l *Locker) claim(ctx context.Context, known localLock) (stands bool, err e
 	}
 	if got.code == lockRefused || got.grant != known.lock.Grant { // or its token has another grant, from another instance
 		l.metrics.conflicts.Inc()
-		l.opt.Logger.Warn("a lock did not survive the outage: somebody else has it or ended it", "resource", known.lock.Resource, "holder", known.lock.Holder.UserID)
+		lost := "a lock did not survive the outage: it was ended meanwhile, or expired"
+		if got.grant != "" {
+			lost = "a lock did not survive the outage: another holder has it"
+		}
+		l.opt.Logger.Warn(lost, "resource", known.lock.Resource, "holder", known.lock.Holder.UserID)
 		l.table.end(known.lock.Resource, known.lock.Grant)
 		l.groups.revoke(known.lock.Grant)
 		return false, nil

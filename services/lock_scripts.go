@@ -2,8 +2,10 @@ package services
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/subtle"
 	"embed"
+	"encoding/hex"
 	"fmt"
 	"hash/fnv"
 	"strconv"
@@ -30,7 +32,7 @@ type lockScripts struct {
 func loadLockScripts(events, ends string, maxHold time.Duration) lockScripts {
 	constants := strings.NewReplacer(
 		"ALIVE", milliseconds(waiterAlive), "CONFIRM", milliseconds(waiterConfirm), "LONGEST", milliseconds(maxHold),
-		"EVENTS", strconv.Quote(events), "ENDS", strconv.Quote(ends),
+		"GRACE", milliseconds(claimGrace), "EVENTS", strconv.Quote(events), "ENDS", strconv.Quote(ends),
 	)
 	load := func(name string, before ...string) *rueidis.Lua {
 		text := ""
@@ -55,6 +57,13 @@ func luaSource(name string) string {
 	return string(text)
 }
 
+// random128 is a text of 128 random bits: an id that never comes again.
+func random128() string {
+	var id [epochLength / 2]byte
+	_, _ = rand.Read(id[:]) // never fails
+	return hex.EncodeToString(id[:])
+}
+
 func shardOf(resource string) int {
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(resource)) // never fails
@@ -62,24 +71,25 @@ func shardOf(resource string) int {
 }
 
 // lockKeys are what the keys of locks start with or, of a shard, what they are.
-type lockKeys [lockShards]struct{ lock, queue, index, fence string }
+type lockKeys [lockShards]struct{ lock, queue, index, fence, forgot string }
 
 func newLockKeys(redis *Redis) *lockKeys {
 	var keys lockKeys
 	for shard := range keys {
 		prefix := redis.Key("{" + strconv.Itoa(shard) + "}")
-		keys[shard].lock, keys[shard].queue, keys[shard].index, keys[shard].fence = prefix+"lock:", prefix+"queue:", prefix+"locks", prefix+"fence"
+		keys[shard].lock, keys[shard].queue, keys[shard].index = prefix+"lock:", prefix+"queue:", prefix+"locks"
+		keys[shard].fence, keys[shard].forgot = prefix+"fence", prefix+"forgot"
 	}
 	return &keys
 }
 
-// of are the keys of a resource's lock, its queue, its shard's index and highest
-// fence; only acquire needs the last.
+// of are the keys of a resource's lock, its queue, its shard's index, highest fence, and
+// whether it was forgotten; only acquire needs the last two.
 func (k *lockKeys) of(resource string) []string { return k.in(shardOf(resource), resource) }
 
 func (k *lockKeys) in(shard int, resource string) []string {
 	s := &k[shard]
-	return []string{s.lock + resource, s.queue + resource, s.index, s.fence}
+	return []string{s.lock + resource, s.queue + resource, s.index, s.fence, s.forgot}
 }
 
 // runAcquire sends an attempt. A claim takes a free lock only if the shard's
@@ -88,7 +98,10 @@ func (k *lockKeys) in(shard int, resource string) []string {
 func (l *Locker) runAcquire(ctx context.Context, a *attempt, queue bool, knownEpoch string) (lockReply, error) {
 	args := []string{
 		a.proof() + writeGrant(a.req.Resource, a.req.Holder), milliseconds(a.req.TTL), l.givenUp(ctx),
-		strconv.Itoa(a.block),
+		strconv.Itoa(a.block), random128(), "",
+	}
+	if l.table.epoch(shardOf(a.req.Resource)) != "" {
+		args[5] = "1"
 	}
 	switch {
 	case a.claims != "":

@@ -23,7 +23,7 @@ type lockTable struct {
 	owed   map[string]owedRelease       // by grant: releases that Redis has not seen
 	forced map[string]models.LockStatus // by grant: forces that Redis has not seen
 	users  map[string]int               // disabled or deleted without Redis: how often to look for their locks there
-	epochs [lockShards]string           // as beats have answered last
+	epochs [lockShards]string           // the last one heard of
 	swept  time.Time
 
 	expired []Lock // whose place somebody took before expire was called
@@ -60,6 +60,7 @@ func (t *lockTable) learn(lock Lock, epoch string, made bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.sweep(time.Now())
+	t.epochs[shardOf(lock.Resource)] = orDefault(epoch, t.epochs[shardOf(lock.Resource)])
 	if t.ended.has(lock.Grant) {
 		return
 	}
@@ -212,6 +213,15 @@ func (l *localLock) join(grant string, now time.Time) {
 	l.queue = append(l.queue, localWaiter{grant: grant, seen: now})
 }
 
+// stillTaken reports whether the lock that a waits for is another's, as Redis told a before
+// it could not be asked any more: another instance may have granted it, which is not in this
+// table. Then a lease is believed in until it was to end, unless its end was heard of here.
+func (t *lockTable) stillTaken(now time.Time, a *attempt) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return a.told.Held && now.Before(a.until) && !t.ended.has(a.told.Grant)
+}
+
 // check passes a claim unless the table knows better.
 func (t *lockTable) check(now time.Time, claim LockClaim) error {
 	t.mu.Lock()
@@ -258,10 +268,18 @@ func (t *lockTable) extend(now time.Time, claim LockClaim, holder models.Holder,
 	return l.lock, nil
 }
 
+// heardEpoch notes a shard's epoch; one that has none has forgotten, this instance has not.
 func (t *lockTable) heardEpoch(shard int, epoch string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.epochs[shard] = epoch
+	t.epochs[shard] = orDefault(epoch, t.epochs[shard])
+}
+
+// epoch is the last one heard of, empty before the first.
+func (t *lockTable) epoch(shard int) string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.epochs[shard]
 }
 
 // release forgets a grant and remembers that it is over.

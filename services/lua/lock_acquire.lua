@@ -1,18 +1,20 @@
 -- Takes the lock, or a place in its queue, or tells who has it. Safe to repeat:
 -- the same token gets the same grant.
--- KEYS[4] -> the shard's highest fence and its epoch
+-- KEYS[4] -> the shard's highest fence and its epoch, KEYS[5] -> its forgot
 -- ARGV[1] -> the grant's text without fence and since
 -- ARGV[2] -> ttl (milliseconds)
 -- ARGV[3] -> when its sender has given up (server's milliseconds, 13 digits), '9' if that is not known: an acquire that
 --   comes out of a frozen server or network later than that must not lock for nobody
 -- ARGV[4] -> how many fences to reserve
--- ARGV[5] -> the instance, to queue when the lock is taken; none or '' does not queue
--- ARGV[6] -> arrival as answered before, none or '' at the first time
--- ARGV[7] -> 'claim' for a grant made without Redis, or forgotten by it, unless it was given back elsewhere; 'made' if it is
+-- ARGV[5] -> an epoch, if the shard has none
+-- ARGV[6] -> '1' if the instance knows of one that it had before; '' otherwise
+-- ARGV[7] -> the instance, to queue when the lock is taken; none or '' does not queue
+-- ARGV[8] -> arrival as answered before, none or '' at the first time
+-- ARGV[9] -> 'claim' for a grant made without Redis, or forgotten by it, unless it was given back elsewhere; 'made' if it is
 --   the claim of the instance that made it and knows the holder; none or '' otherwise
--- ARGV[8] -> of a claim: the epoch in which Redis knew of the grant; while it is in that it takes a free lock only if the
+-- ARGV[10] -> of a claim: the epoch in which Redis knew of the grant; while it is in that it takes a free lock only if the
 --   lease ended by itself, and not if somebody ended it. 'unknown' is like that; '': it never knew
--- ARGV[9] -> of a claim: how long the grant has been held (milliseconds)
+-- ARGV[11] -> of a claim: how long the grant has been held (milliseconds)
 -- returns the reply, with the arrival; code 1: granted, 2: this token had it already, 0: not acquired, 3: too late
 if string.format('%013d', now) > ARGV[3] then
   return reply(3, nil, 0)
@@ -26,7 +28,7 @@ if lock and string.sub(lock.proof, 33) == string.sub(ARGV[1], 33, 75) then
     lease(lock, ttl)
     code = 1
   end
-  if ARGV[7] == 'made' and id_of(lock.grant) == id then
+  if ARGV[9] == 'made' and id_of(lock.grant) == id then
     correct(lock, ARGV[1])
   end
   mark(lock)
@@ -36,33 +38,35 @@ if lock and string.sub(lock.proof, 33) == string.sub(ARGV[1], 33, 75) then
   end
   return reply(code, lock, 0)
 end
-local claims = (ARGV[7] or '') ~= ''
+local claims = (ARGV[9] or '') ~= ''
 if claims then
   lapse(-1, id) -- or it is not known to have lapsed
   lock = current()
   local by_itself = redis.call('GET', lapsed(id)) == string.sub(ARGV[1], 33, 75)
-  if redis.call('EXISTS', ended(id)) == 1 or (not by_itself and (ARGV[8] == 'unknown' or ARGV[8] ~= '' and ARGV[8] == epoch())) then
+  if redis.call('EXISTS', ended(id)) == 1 or (not by_itself and (ARGV[10] == 'unknown' or ARGV[10] ~= '' and ARGV[10] == epoch())) then
     leave(id) -- it may have waited before it was granted without Redis
     return reply(0, lock, 0)
   end
   redis.call('DEL', lapsed(id))
 end
-local instance, arrival = ARGV[5] or '', ARGV[6] or ''
+begin(ARGV[5], claims or ARGV[6] == '1')
+local instance, arrival = ARGV[7] or '', ARGV[8] or ''
 if instance ~= '' then -- who asks is alive, or would be passed over in the queue
   redis.call('ZADD', prefix .. 'instances', now, instance)
   redis.call('PEXPIRE', prefix .. 'instances', 60000)
 end
 if not lock then
   local first = redis.call('EXISTS', KEYS[2]) == 1 and head()
-  if not first or first == id then
-    local granted = grant(ARGV[1], ttl, tonumber(ARGV[4]), nil, tonumber(ARGV[9]))
-    if first then
-      leave(id)
-    end
+  local grace = in_grace()
+  if (grace and claims) or (not grace and (not first or first == id)) then
+    local granted = grant(ARGV[1], ttl, tonumber(ARGV[4]), nil, tonumber(ARGV[11]))
+    leave(id)
     return reply(1, granted, 0)
   end
-  advance()
-  lock = current()
+  if not grace then
+    advance()
+    lock = current()
+  end
 end
 if claims then
   leave(id)

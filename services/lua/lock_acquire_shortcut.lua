@@ -2,7 +2,7 @@
 -- need. Keys, arguments and effects are the same. Numbers of fixed width are compared as text.
 -- returns the fence and the shard's value
 local shard = redis.call('GET', KEYS[4])
-if shard and (ARGV[7] or '') == '' and redis.call('EXISTS', KEYS[1], KEYS[2]) == 0 then
+if shard and not ARGV[9] and redis.call('EXISTS', KEYS[1], KEYS[2], KEYS[5]) == 0 then
   local clock = redis.call('TIME')
   local micros = clock[1] * 1000000 + clock[2]
   local fence = string.format('%016d', micros)

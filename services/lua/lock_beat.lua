@@ -3,7 +3,8 @@
 -- KEYS[1], KEYS[2] -> set to each resource in turn
 -- ARGV[1] -> the instance
 -- ARGV[2] -> '1' if it has waiters here
--- ARGV[3] ... -> resources that it waits for
+-- ARGV[3] -> an epoch, if somebody waits and the shard has none
+-- ARGV[4] ... -> resources that it waits for
 -- returns the shard's highest fence (16 digits) and epoch, how many locks were forced, the time (milliseconds), how long until the first of the locks waited
 --   for can end ('' if there is none), then the grant id of each waiter of this instance that is to confirm
 if ARGV[2] == '1' then
@@ -13,12 +14,15 @@ end
 lapse(100)
 local answer = {redis.call('GET', highest) or '', redis.call('GET', prefix .. 'forced') or '0', string.format('%d', now), ''}
 local soonest
-for i = 3, #ARGV do
+for i = 4, #ARGV do
   look_at(ARGV[i])
   local lock = current()
-  if not lock then
-    advance()
-    lock = current()
+  if not lock and redis.call('EXISTS', KEYS[2]) == 1 then
+    begin(ARGV[3], true)
+    if not in_grace() then
+      advance()
+      lock = current()
+    end
   end
   if redis.call('PEXPIRE', KEYS[2], 60000) == 1 then
     redis.call('PEXPIRE', waiters(), 60000)

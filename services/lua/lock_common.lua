@@ -6,19 +6,21 @@
 -- KEYS[3] -> the shard's index: sorted set, grant -> end of its lease (milliseconds)
 -- A grant is text: fence (16 digits), since (13, milliseconds), id (32) and hash of token (43), resource and holder.
 -- Beside them, named by the prefix of the shard:
---   fence: the highest fence (16 digits) and the shard's epoch; forced: how many locks were;
+--   fence: the highest fence (16 digits) and the shard's epoch, a random text that never comes again: where the server
+--   has lost the one, it has lost the locks; forgot: there for a while after that; forced: how many locks were;
 --   waiters:<resource>: hash, grant id -> request (JSON); instances: sorted set, instance -> its last beat (milliseconds);
 --   note:<id of a grant>: its holder's note, as long as the lock. And as long as somebody could still claim the grant:
 --   ended:<id>: somebody ended it, it cannot be claimed; lapsed:<id>: its lease ended by itself, whoever has the token
 --   (the value is its hash) can claim it; kept:<id>: a second attempt with its token has it
 -- Set by services: EVENTS and ENDS, channels; ALIVE, how long an instance counts as alive without a beat, and an
 --   unconfirmed grant lasts from its last one; CONFIRM, how long that lasts at least; LONGEST, how long a grant can be
---   held (milliseconds)
+--   held; GRACE, how long holders have to claim what the server forgot (milliseconds)
 local clock = redis.call('TIME')
 local micros = clock[1] * 1000000 + clock[2]
 local now = math.floor(micros / 1000)
 local prefix = string.sub(KEYS[3], 1, -6) -- 'locks'
 local highest = prefix .. 'fence'
+local forgot = prefix .. 'forgot'
 
 local function id_of(grant)
   return string.sub(grant, 30, 61)
@@ -56,11 +58,28 @@ local function epoch()
   return string.sub(redis.call('GET', highest) or '', 17)
 end
 
+-- Begins an epoch where the shard has none. It must be new at every call: never one that was tried before. after: the
+-- shard had one before, so that its locks are there for their holders to claim, and for nobody else, for a while.
+local function begin(new, after)
+  if epoch() == '' then
+    redis.call('SET', highest, string.format('%016d', redis.call('GET', highest) or 0) .. new)
+    if after then
+      redis.call('SET', forgot, '1', 'PX', GRACE)
+    end
+  end
+end
+
+local function in_grace()
+  return redis.call('EXISTS', forgot) == 1
+end
+
 -- Every reply has this shape, so that one function reads them all.
 local function reply(code, lock, waiting, extra)
   local left = 0
   local note = ''
-  if lock then
+  if not lock then
+    left = math.max(0, redis.call('PTTL', forgot)) -- a free lock can be had after that
+  else
     left = lock.left or redis.call('PTTL', KEYS[1])
     note = lock.flag == '*' and redis.call('GET', prefix .. 'note:' .. id_of(lock.grant)) or ''
   end
@@ -129,11 +148,11 @@ end
 
 -- Grants a free lock; request is the grant's text without fence and since. A block reserves so many fences for
 -- hand-over within the instance. pending names the instance that is to confirm; nil: none. held is how long it was held
--- before (milliseconds), so that its longest hold does not begin anew; nil: not at all.
+-- before (milliseconds), so that its longest hold does not begin anew; nil: not at all. The shard must have an epoch.
 local function grant(request, ttl, block, pending, held)
   local shard = redis.call('GET', highest)
-  local fence = math.max(tonumber(string.sub(shard or '0', 1, 16)) + 1, micros)
-  redis.call('SET', highest, string.format('%016d', fence + block - 1) .. (shard and string.sub(shard, 17) or string.sub(request, 1, 32)))
+  local fence = math.max(tonumber(string.sub(shard, 1, 16)) + 1, micros)
+  redis.call('SET', highest, string.format('%016d', fence + block - 1) .. string.sub(shard, 17))
   local lock = {flag = pending and '?' or '+', grant = string.format('%016d%013d', fence, now - (held or 0)) .. request, left = ttl}
   redis.call('SET', KEYS[1], lock.flag .. (pending or '') .. lock.grant, 'PX', ttl)
   redis.call('ZADD', KEYS[3], now + ttl, lock.grant)
@@ -170,10 +189,11 @@ end
 
 -- Gives a free lock to the head of the queue, for a short lease that its next
 -- word makes a whole one, and tells the head's instance. That lease is shorter the
--- longer the instance is silent: a dead one costs ALIVE from its last word. Returns "instance id".
+-- longer the instance is silent: a dead one costs ALIVE from its last word. Returns "instance id". In a shard without
+-- an epoch that is left to the beats, which bring one.
 local function advance()
   local id, request, silent = head()
-  if not id then
+  if not id or epoch() == '' then
     return ''
   end
   local lock = grant(request.grant, math.min(math.max(ALIVE - silent, CONFIRM), request.ttl), request.block, request.instance)
