@@ -59,9 +59,8 @@ if not lock then
   local first = redis.call('EXISTS', KEYS[2]) == 1 and head()
   local grace = in_grace()
   if (grace and claims) or (not grace and (not first or first == id)) then
-    local granted = grant(ARGV[1], ttl, tonumber(ARGV[4]), nil, tonumber(ARGV[11]))
     leave(id)
-    return reply(1, granted, 0)
+    return reply(1, grant(ARGV[1], ttl, tonumber(ARGV[4]), nil, tonumber(ARGV[11])), 0)
   end
   if not grace then
     advance()

@@ -9,10 +9,10 @@ if shard and not ARGV[9] and redis.call('EXISTS', KEYS[1], KEYS[2], KEYS[5]) == 
   local since = string.sub(fence, 1, 13)
   if fence > shard and since <= ARGV[3] then
     local grant = fence .. since .. ARGV[1]
+    redis.call('ZADD', KEYS[3], string.format('%d', since + ARGV[2]), grant)
     redis.call('SETRANGE', KEYS[4], '0', ARGV[4] == '1' and fence or string.format('%016d', micros + ARGV[4] - 1))
     redis.call('SET', KEYS[1], grant, 'PX', ARGV[2])
-    redis.call('ZADD', KEYS[3], string.format('%d', since + ARGV[2]), grant)
-    redis.call('PUBLISH', EVENTS, 'acquired\n' .. grant)
+    redis.pcall('PUBLISH', EVENTS, 'acquired\n' .. grant)
     return fence .. shard
   end
 end

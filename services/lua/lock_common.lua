@@ -86,8 +86,10 @@ local function reply(code, lock, waiting, extra)
   return {code, lock and lock.grant or '', left, waiting, epoch(), extra or '', note, now}
 end
 
+-- A message is a hint. A user that may not publish must not end a script half way: hence pcall. Likewise what makes a
+-- grant count, its lock, is written after all else that could be refused.
 local function event(name, grant)
-  redis.call('PUBLISH', EVENTS, name .. '\n' .. grant)
+  redis.pcall('PUBLISH', EVENTS, name .. '\n' .. grant)
 end
 
 -- Where the end of a grant is remembered that an instance may have made without Redis, so that it does not claim it.
@@ -154,8 +156,8 @@ local function grant(request, ttl, block, pending, held)
   local fence = math.max(tonumber(string.sub(shard, 1, 16)) + 1, micros)
   redis.call('SET', highest, string.format('%016d', fence + block - 1) .. string.sub(shard, 17))
   local lock = {flag = pending and '?' or '+', grant = string.format('%016d%013d', fence, now - (held or 0)) .. request, left = ttl}
-  redis.call('SET', KEYS[1], lock.flag .. (pending or '') .. lock.grant, 'PX', ttl)
   redis.call('ZADD', KEYS[3], now + ttl, lock.grant)
+  redis.call('SET', KEYS[1], lock.flag .. (pending or '') .. lock.grant, 'PX', ttl)
   event('acquired', lock.grant)
   return lock
 end
@@ -196,9 +198,9 @@ local function advance()
   if not id or epoch() == '' then
     return ''
   end
-  local lock = grant(request.grant, math.min(math.max(ALIVE - silent, CONFIRM), request.ttl), request.block, request.instance)
   leave(id)
-  redis.call('PUBLISH', string.sub(EVENTS, 1, -6) .. 'grants:' .. request.instance, epoch() .. lock.grant)
+  local lock = grant(request.grant, math.min(math.max(ALIVE - silent, CONFIRM), request.ttl), request.block, request.instance)
+  redis.pcall('PUBLISH', string.sub(EVENTS, 1, -6) .. 'grants:' .. request.instance, epoch() .. lock.grant)
   return request.instance .. ' ' .. id
 end
 
@@ -207,7 +209,7 @@ local function free(lock, name)
   redis.call('DEL', KEYS[1], prefix .. 'note:' .. id_of(lock.grant))
   redis.call('ZREM', KEYS[3], lock.grant)
   event(name, lock.grant)
-  redis.call('PUBLISH', ENDS, lock.grant)
+  redis.pcall('PUBLISH', ENDS, lock.grant)
   return advance()
 end
 

@@ -4,6 +4,6 @@ local grant = redis.call('GET', KEYS[1])
 if grant and not ARGV[2] and string.sub(grant, 30, 104) == ARGV[1] then
   redis.call('DEL', KEYS[1])
   redis.call('ZREM', KEYS[3], grant)
-  redis.call('PUBLISH', EVENTS, 'released\n' .. grant)
+  redis.pcall('PUBLISH', EVENTS, 'released\n' .. grant)
   return 1
 end
