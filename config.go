@@ -19,6 +19,7 @@ import (
 	"github.com/redis/rueidis"
 
 	"gatehouse/models"
+	"gatehouse/models/email"
 )
 
 // What APP_ENV can be.
@@ -62,7 +63,7 @@ type Config struct {
 	SessionMaxPerUser      int           `env:"SESSION_MAX_PER_USER" envDefault:"20"` // beyond it the oldest ends
 
 	SecretKeys     []string `env:"SECRET_KEY"`      // the first signs, all verify; nil: made and kept in the database
-	AdminEmail     string   `env:"ADMIN_EMAIL"`     // as models.NormalizeEmail returns it
+	AdminEmail     string   `env:"ADMIN_EMAIL"`     // as email.Normalize returns it
 	AdminPassword  string   `env:"ADMIN_PASSWORD"`  // set if and only if AdminEmail is
 	Demo           bool     `env:"DEMO"`            // demo users and processes in an empty database
 	TrustedProxies []string `env:"TRUSTED_PROXIES"` // IP addresses and CIDR ranges; nil trusts none
@@ -145,8 +146,8 @@ func (c *Config) complete(given map[string]string) {
 	if c.RateLimitAlgorithm == "auto" {
 		c.RateLimitAlgorithm = models.AlgorithmAuto
 	}
-	if email, err := models.NormalizeEmail(c.AdminEmail); err == nil {
-		c.AdminEmail = email
+	if address, err := email.Normalize(c.AdminEmail); err == nil {
+		c.AdminEmail = address
 	}
 	for _, list := range [][]string{c.SecretKeys, c.TrustedProxies} {
 		for i := range list {

@@ -15,6 +15,7 @@ import (
 	"github.com/redis/rueidis"
 
 	"gatehouse/models"
+	"gatehouse/models/email"
 )
 
 // rule is what one variable must be, and whether it is.
@@ -87,7 +88,7 @@ func (c Config) rules(given map[string]string) []rule {
 
 		{"SECRET_KEY", longEnough(c.SecretKeys), "a key of at least 32 bytes, or several with commas between them"},
 		{"SECRET_KEY", !c.Production() || c.SecretKeys != nil, "set in production: a key of at least 32 bytes, or several with commas between them"},
-		{"ADMIN_EMAIL", c.AdminEmail == "" || isEmail(c.AdminEmail), "an e-mail address"},
+		{"ADMIN_EMAIL", c.AdminEmail == "" || isEmail(c.AdminEmail), "an e-mail address, without invisible characters and words of mixed scripts"},
 		{"ADMIN_EMAIL", c.AdminEmail != "" || c.AdminPassword == "", "set together with ADMIN_PASSWORD"},
 		{"ADMIN_PASSWORD", c.AdminEmail == "" || c.AdminPassword != "", "set together with ADMIN_EMAIL"},
 		{"ADMIN_PASSWORD", c.AdminPassword == "" || models.ValidatePassword("", c.AdminPassword) == nil, "12 to 128 characters"},
@@ -176,7 +177,7 @@ func longEnough(keys []string) bool {
 }
 
 func isEmail(text string) bool {
-	_, err := models.NormalizeEmail(text)
+	_, err := email.Normalize(text)
 	return err == nil
 }
 

@@ -22,16 +22,17 @@ const module = "gatehouse"
 func arrows() map[string][]string {
 	return map[string][]string{
 		"models":                {},
-		"services":              {"models", "rueidis"},
-		"services/store":        {"models", "database/sql"},
+		"models/email":          {"models"},
+		"services":              {"models", "models/email", "rueidis"},
+		"services/store":        {"models", "models/email", "database/sql"},
 		"services/servicestest": {"database/sql"}, // makes and drops test databases
 		"middleware":            {"models", "gin", "gin-contrib/sessions"},
-		"handlers":              {"models", "services", "middleware", "templates", "gin"},
+		"handlers":              {"models", "models/email", "services", "middleware", "templates", "gin"},
 		"templates":             {},
 		"docs":                  {},
 		"e2e":                   {},
 		"proof":                 {},
-		".": {"models", "services", "services/store", "middleware", "handlers", "templates", "docs",
+		".": {"models", "models/email", "services", "services/store", "middleware", "handlers", "templates", "docs",
 			"gin", "gin-contrib/sessions", "rueidis", "database/sql", "environment"},
 	}
 }

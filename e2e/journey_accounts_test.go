@@ -106,6 +106,14 @@ func users(t *testing.T, w *world) {
 	}
 	w.admin.call(t, "POST /users", map[string]any{"email": strings.ToUpper(email), "password": password1, "roles": []string{"viewer"}}).
 		problem(t, 409, "conflict").with(t, "field", "email").with(t, "detail", "This e-mail address is already in use.")
+	create := func(address string) *answer {
+		return w.admin.call(t, "POST /users", map[string]any{"email": address, "password": password1, "roles": []string{"viewer"}})
+	}
+	create(strings.Replace(email, "e", "\uff45", 1)).problem(t, 409, "conflict").with(t, "field", "email") // full width
+	w.anonymous().call(t, "POST /auth/login", credentials(strings.Replace(email, "e", "\uff45", 1), password1)).is(t, 200).with(t, "user.email", email)
+	for _, lookAlike := range []string{strings.Replace(email, "e", "\u0435", 1), "\u200b" + email, strings.Replace(email, "@", "\u00ad@", 1), email + "\u202e"} {
+		create(lookAlike).problem(t, 422, "validation").with(t, "errors.0.field", "email")
+	}
 	user := "/users/" + id
 	w.admin.call(t, "GET "+user, nil).is(t, 200).with(t, "email", email)
 

@@ -10,6 +10,7 @@ import (
 
 	"gatehouse/middleware"
 	"gatehouse/models"
+	"gatehouse/models/email"
 	"gatehouse/services"
 )
 
@@ -95,13 +96,13 @@ func (h *Handlers) createUser(c *gin.Context) {
 		h.fail(c, err)
 		return
 	}
-	email, err := checkNewUser(body)
+	address, err := checkNewUser(body)
 	if err != nil {
 		h.fail(c, err)
 		return
 	}
 	session, _ := middleware.SessionFrom(c)
-	user, err := h.Accounts.CreateUser(c.Request.Context(), session.User.Email, email, *body.Password, body.Roles, clientOf(c))
+	user, err := h.Accounts.CreateUser(c.Request.Context(), session.User.Email, address, *body.Password, body.Roles, clientOf(c))
 	if err != nil {
 		h.fail(c, userConflict(err, "email"))
 		return
@@ -111,17 +112,17 @@ func (h *Handlers) createUser(c *gin.Context) {
 }
 
 // checkNewUser reports everything wrong at once.
-func checkNewUser(body createUserBody) (email string, err error) {
+func checkNewUser(body createUserBody) (address string, err error) {
 	problems := []error{missing("email", body.Email), missing("password", body.Password)}
 	if body.Email != nil {
-		email, err = models.NormalizeEmail(*body.Email)
+		address, err = email.Normalize(*body.Email)
 		problems = append(problems, err)
 	}
 	if body.Password != nil {
 		problems = append(problems, models.ValidatePassword("password", *body.Password))
 	}
 	problems = append(problems, models.ValidateRoles(body.Roles))
-	return email, joinInvalid(problems...)
+	return address, joinInvalid(problems...)
 }
 
 // userConflict names the field that a business rule refused.

@@ -1,9 +1,7 @@
 package models
 
 import (
-	"net/mail"
 	"slices"
-	"strings"
 	"time"
 	"unicode/utf8"
 )
@@ -89,15 +87,4 @@ func ValidatePassword(field, password string) error {
 		return Invalid(field, "must have 12 to 128 characters")
 	}
 	return nil
-}
-
-// NormalizeEmail returns the address as it is stored and compared (trimmed, in
-// lower case) or says what is wrong with it.
-func NormalizeEmail(email string) (string, error) {
-	email = strings.ToLower(strings.TrimSpace(email))
-	addr, err := mail.ParseAddress(email)
-	if err != nil || addr.Address != email || len(email) > 254 || strings.ContainsAny(email, "\x00\"<>") {
-		return "", Invalid("email", "must be an e-mail address")
-	}
-	return email, nil
 }

@@ -90,7 +90,7 @@ func NewAccounts(store AccountStore, sessions *SessionCache, locks *Locker, limi
 // SignIn begins a session, or answers models.ErrInvalidCredentials: the same,
 // after the same time, for an unknown user, a wrong password and a disabled user.
 func (a *Accounts) SignIn(ctx context.Context, email, password string, client Client) (token string, session models.Session, err error) {
-	email = looseEmail(email)
+	email = asTyped(email)
 	who, err := a.store.Credentials(ctx, email)
 	switch {
 	case errors.Is(err, models.ErrNotFound):
@@ -338,10 +338,10 @@ func (a *Accounts) record(ctx context.Context, action, actor, userID string, cli
 	a.Audit(ctx, models.AuditEntry{Action: action, Actor: actor, Target: target, IP: client.IP, RequestID: client.RequestID, Detail: detail})
 }
 
-// looseEmail is an address as typed, compared as stored: whoever mistypes one is
-// told the same as with a wrong password. The store changes nothing about it, so that
-// what is limited is what is found.
-func looseEmail(email string) string {
+// asTyped is an address of whoever signs in, good or not: who mistypes one is told the
+// same as with a wrong password. The store compares it by email.Key, and so does the
+// limit on sign-ins, so that what is limited is what is found.
+func asTyped(email string) string {
 	email = strings.ReplaceAll(strings.ToValidUTF8(email, ""), "\x00", "")
 	email = strings.ToLower(strings.TrimSpace(email))
 	return strings.ToValidUTF8(email[:min(len(email), 254)], "")

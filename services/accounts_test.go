@@ -314,3 +314,30 @@ func (a accountsDesk) wantLimited(t *testing.T, want ...string) {
 		t.Errorf("%q, want %q", details, want)
 	}
 }
+
+// However an address is written, it is one account: who signs in by it, and what its
+// limit counts.
+func TestSignInByEveryFormOfAnAddress(t *testing.T) {
+	t.Parallel()
+	a := newAccounts(t, 4)
+	forms := []string{"alice@example.com", "ALICE@example.com", " ａｌｉｃｅ@example.com", "𝐚lice＠example.com"}
+	for i, form := range forms {
+		if !a.allowed(t, form, fmt.Sprintf("192.0.2.%d", i)) {
+			t.Errorf("%+q: limited after %d attempts", form, i)
+		}
+		if i > 0 { // the first network is not to be known
+			continue
+		}
+		if _, _, err := a.SignIn(t.Context(), "\u0430lice@example.com", password, from("192.0.2.200")); !errors.Is(err, models.ErrInvalidCredentials) {
+			t.Errorf("a look-alike: %v", err)
+		}
+	}
+	for i, form := range forms {
+		if a.allowed(t, form, fmt.Sprintf("192.0.2.%d", 100+i)) {
+			t.Errorf("%+q: a fifth attempt passes", form)
+		}
+		if _, s, err := a.SignIn(t.Context(), form, password, from("192.0.2.201")); err != nil || s.User.Email != "alice@example.com" {
+			t.Errorf("%+q: %+v, %v", form, s.User, err)
+		}
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"gatehouse/models"
+	"gatehouse/models/email"
 )
 
 // knownNetworkAge is how long an address counts as one the account signs in from.
@@ -20,14 +21,15 @@ const knownNetworkAge = 30 * 24 * time.Hour
 // Allowed: that is audited, once for each limit, key and window. Without Redis the
 // policies' OnRedisDown says what happens, and each instance audits by itself; without
 // the database the error is models.ErrUnavailable.
-func (a *Accounts) AllowSignIn(ctx context.Context, email string, client Client) ([]models.Decision, error) {
-	email = looseEmail(email)
-	known, err := a.store.KnownNetwork(ctx, email, client.Network, time.Now().Add(-knownNetworkAge))
+func (a *Accounts) AllowSignIn(ctx context.Context, address string, client Client) ([]models.Decision, error) {
+	address = asTyped(address)
+	known, err := a.store.KnownNetwork(ctx, address, client.Network, time.Now().Add(-knownNetworkAge))
 	if err != nil {
 		return nil, err
 	}
-	// Hashed: the address of somebody who may have no account is not kept in Redis.
-	sum := sha256.Sum256([]byte(email))
+	// However it is typed, it counts as the same. Hashed, because the address of somebody
+	// who may have no account is not kept in Redis.
+	sum := sha256.Sum256([]byte(email.Key(address)))
 	account := hex.EncodeToString(sum[:16])
 	if known {
 		account = client.Network + "@" + account // not after it: the key must not end in an address, which a list could have
@@ -39,7 +41,7 @@ func (a *Accounts) AllowSignIn(ctx context.Context, email string, client Client)
 	decisions, err := a.limiter.Take(ctx, "login", hits...)
 	for i := range decisions {
 		if !decisions[i].Allowed {
-			a.tellLimited(ctx, email, hits, &decisions[i], client)
+			a.tellLimited(ctx, address, hits, &decisions[i], client)
 		}
 	}
 	return decisions, err
@@ -47,7 +49,7 @@ func (a *Accounts) AllowSignIn(ctx context.Context, email string, client Client)
 
 // tellLimited audits a refusal of one of the hits by a limit, once for each of its keys
 // and windows: a flood of refused attempts must not become one of writes.
-func (a *Accounts) tellLimited(ctx context.Context, email string, hits []models.Hit, refused *models.Decision, client Client) {
+func (a *Accounts) tellLimited(ctx context.Context, address string, hits []models.Hit, refused *models.Decision, client Client) {
 	asked := cmp.Or(refused.With, refused.Policy.Name)
 	i := slices.IndexFunc(hits, func(hit models.Hit) bool { return hit.Policy.Name == asked })
 	if i < 0 {
@@ -56,6 +58,6 @@ func (a *Accounts) tellLimited(ctx context.Context, email string, hits []models.
 	once := models.Policy{Name: "login-audit", Limit: 1, Window: refused.Policy.Window}
 	told, err := a.limiter.Take(ctx, once.Name, models.Hit{Policy: once, Key: refused.Policy.Name + ":" + hits[i].Key, Cost: 1})
 	if err == nil && told[0].Allowed {
-		a.record(ctx, models.AuditSignInLimited, email, "", client, "refused by "+refused.Policy.Name)
+		a.record(ctx, models.AuditSignInLimited, address, "", client, "refused by "+refused.Policy.Name)
 	}
 }

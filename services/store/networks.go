@@ -3,6 +3,8 @@ package store
 import (
 	"context"
 	"time"
+
+	"gatehouse/models/email"
 )
 
 // RememberNetwork notes that the user signed in from a network at a time. It
@@ -23,12 +25,12 @@ func (s *Store) RememberNetwork(ctx context.Context, userID, network string, at 
 
 // KnownNetwork reports whether the user with this address signed in from the
 // network since then.
-func (s *Store) KnownNetwork(ctx context.Context, email, network string, since time.Time) (bool, error) {
+func (s *Store) KnownNetwork(ctx context.Context, address, network string, since time.Time) (bool, error) {
 	ctx, done := s.read.turn(ctx)
 	defer done()
 	var known bool
-	err := s.read.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM networks JOIN users ON users.id = networks.user_id
-		WHERE users.email = $1 AND networks.network = $2 AND networks.at >= $3)`,
-		address(email), clean(network), since.UnixMicro()).Scan(&known)
+	err := s.read.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM networks
+		WHERE user_id = `+userByAddress+` AND network = $3 AND at >= $4)`,
+		stored(address), email.Key(stored(address)), clean(network), since.UnixMicro()).Scan(&known)
 	return known, failed("look up network", err)
 }

@@ -74,6 +74,9 @@ func (s *Store) startPostgres(ctx context.Context, config pgx.ConnConfig) error 
 	if _, err = provider.Up(ctx); err != nil {
 		return err
 	}
+	if err := keyAddressesPostgres(ctx, db, s.writes.log); err != nil {
+		return err
+	}
 	return s.trial(ctx)
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -31,7 +32,7 @@ func openSQLite(ctx context.Context, opts Options) (*Store, error) {
 	if err := createFile(path); err != nil {
 		return nil, fmt.Errorf("open database %s: %w", path, err)
 	}
-	if err := migrateSQLite(ctx, path); err != nil {
+	if err := migrateSQLite(ctx, path, opts.Logger); err != nil {
 		return nil, oneLine("open database "+path, err)
 	}
 	file, err := pinSQLite(ctx, path)
@@ -99,7 +100,7 @@ func sqliteConnector(path string, settings ...string) driver.Connector {
 // migrateSQLite brings the tables up to date. One connection holds the write
 // lock from before it looks at the version until everything is done, so
 // processes that start together take turns, and a failure leaves no half.
-func migrateSQLite(ctx context.Context, path string) (err error) {
+func migrateSQLite(ctx context.Context, path string, log *slog.Logger) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, openWait)
 	defer cancel()
 	db := sql.OpenDB(sqliteConnector(path))
@@ -130,6 +131,9 @@ func migrateSQLite(ctx context.Context, path string) (err error) {
 		return err
 	}
 	if _, err := provider.Up(ctx); err != nil {
+		return err
+	}
+	if err := keyAddresses(ctx, db, log); err != nil {
 		return err
 	}
 	_, err = db.ExecContext(ctx, `COMMIT`)

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"gatehouse/models"
+	"gatehouse/models/email"
 )
 
 const userColumns = `users.id, users.email, users.roles, users.disabled, users.created_at, users.password_hash, users.epoch`
@@ -27,19 +28,27 @@ func splitRoles(roles string) []string {
 	return strings.Split(roles, ",")
 }
 
-// address is an e-mail address as it is stored and compared. Space around it counts:
-// who limits by an address must mean the one that is found here.
-func address(email string) string { return strings.ToLower(clean(email)) }
+// stored is an e-mail address as it is stored. Space around it counts: who limits by
+// an address must mean the one that is found here.
+func stored(address string) string { return strings.ToLower(clean(address)) }
 
-// CreateUser stores a new user. models.ErrEmailTaken if there is one with this
-// address, in any case.
-func (s *Store) CreateUser(ctx context.Context, email, passwordHash string, roles []string) (_ models.User, err error) {
+// userByAddress is the id of the user whose address is $1 or, if there is none, has
+// the key $2. Users from before addresses had keys may share one: each is found by
+// the address as it was stored.
+const userByAddress = `(SELECT id FROM users WHERE email = $1 OR email_key = $2
+	ORDER BY CASE WHEN email = $1 THEN 0 ELSE 1 END, email_twin LIMIT 1)`
+
+// CreateUser stores a new user. models.ErrEmailTaken if there is one whose address
+// is the same by email.Key.
+func (s *Store) CreateUser(ctx context.Context, address, passwordHash string, roles []string) (_ models.User, err error) {
 	ctx, done := s.writing(ctx)
 	defer done(&err)
 	c, err := scanCredentials(s.write.QueryRowContext(ctx, `
-		INSERT INTO users (email, password_hash, roles, admin, created_at) VALUES ($1, $2, $3, $4, $5)
-		ON CONFLICT (email) DO NOTHING RETURNING `+userColumns,
-		address(email), passwordHash, strings.Join(roles, ","), slices.Contains(roles, models.RoleAdmin), s.now().UnixMicro()))
+		INSERT INTO users (email, email_key, password_hash, roles, admin, created_at)
+		SELECT CAST($1 AS TEXT), CAST($2 AS TEXT), CAST($3 AS TEXT), CAST($4 AS TEXT), CAST($5 AS BOOLEAN), CAST($6 AS BIGINT)
+		WHERE NOT EXISTS (SELECT 1 FROM users WHERE email_key = $2)
+		ON CONFLICT DO NOTHING RETURNING `+userColumns,
+		stored(address), email.Key(stored(address)), passwordHash, strings.Join(roles, ","), slices.Contains(roles, models.RoleAdmin), s.now().UnixMicro()))
 	return c.User, failed("create user", orAnswer(err, models.ErrEmailTaken))
 }
 
@@ -64,10 +73,11 @@ func (s *Store) CredentialsByID(ctx context.Context, id string) (models.Credenti
 
 // Credentials returns what a sign-in with this address is checked against, all
 // from one row, also for a disabled user; models.ErrNotFound if there is none.
-func (s *Store) Credentials(ctx context.Context, email string) (models.Credentials, error) {
+func (s *Store) Credentials(ctx context.Context, address string) (models.Credentials, error) {
 	ctx, done := s.read.turn(ctx)
 	defer done()
-	c, err := scanCredentials(s.read.QueryRowContext(ctx, `SELECT `+userColumns+` FROM users WHERE email = $1`, address(email)))
+	c, err := scanCredentials(s.read.QueryRowContext(ctx, `SELECT `+userColumns+` FROM users WHERE id = `+userByAddress,
+		stored(address), email.Key(stored(address))))
 	return c, failed("read user by address", orAnswer(err, models.ErrNotFound))
 }
 
