@@ -20,6 +20,8 @@ const (
 	trackingHear  = time.Second            // to be told of a change that this instance makes itself
 	trackingProof = 10 * time.Second       // between two proofs: permissions can change
 	trackingDoubt = 3                      // failures in a row, until they are no accident
+
+	trackingProofs = "tracking:" // starts the keys that an instance changes itself
 )
 
 // sessionTracking is the connection on which Redis tells of changed copies. Redis
@@ -39,7 +41,7 @@ type sessionTracking struct {
 	life   atomic.Uint64
 	state  atomic.Pointer[trackingState]
 	reads  atomic.Pointer[rueidis.Client] // what copies are read on; nil while nothing is told of
-	heard  chan string                    // names of changed keys that are no sessions
+	heard  chan string                    // keys of proofs that changed
 
 	// Only run and what it calls use these.
 	client   rueidis.Client
@@ -217,8 +219,7 @@ func (t *sessionTracking) connect() error {
 // proxy may say yes to everything and pass on nothing, and a user may lack one of the
 // commands.
 func (t *sessionTracking) prove(ctx context.Context) error {
-	name := "probe:" + rand.Text()
-	key := t.prefix + name
+	key := t.redis.Key(trackingProofs + rand.Text())
 	select {
 	case <-t.heard: // of an earlier try
 	default:
@@ -240,7 +241,7 @@ func (t *sessionTracking) prove(ctx context.Context) error {
 	for {
 		select {
 		case heard := <-t.heard:
-			if heard == name {
+			if heard == key {
 				return nil
 			}
 		case <-wait.C:
@@ -276,17 +277,15 @@ func (t *sessionTracking) invalidated(keys []rueidis.RedisMessage) {
 		if err != nil {
 			continue
 		}
-		hash, ours := strings.CutPrefix(name, t.prefix)
-		if !ours {
-			continue
-		}
-		if key, ok := keyOfHash(hash); ok {
-			t.memory.invalidate(key)
+		if hash, ours := strings.CutPrefix(name, t.prefix); ours {
+			if key, ok := keyOfHash(hash); ok {
+				t.memory.invalidate(key)
+			}
 			continue
 		}
 		select {
-		case t.heard <- hash:
-		default: // told of an older one, which nobody waits for any more
+		case t.heard <- name:
+		default: // one of an earlier try is there, and nobody waits for either
 		}
 	}
 }
