@@ -99,7 +99,7 @@ func proveExclusion(t *testing.T, fault proofFault, rounds int) {
 		fault.heal(f)
 		pause(ctx, 700*time.Millisecond)
 	}
-	servicestest.Eventually(t, 20*time.Second, func() bool { return f.holds(time.Time{}) >= 10*rounds }, "too few holds: nothing is proven")
+	servicestest.Eventually(t, time.Minute, func() bool { return f.holds(time.Time{}) >= 10*rounds }, "too few holds: nothing is proven")
 	stop()
 	allEnd(t, &wg)
 	theirs := endLockInstances(t, f, history, processes)
@@ -121,7 +121,7 @@ func allEnd(t *testing.T, wg *sync.WaitGroup) {
 	}()
 	select {
 	case <-ended:
-	case <-time.After(10 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Fatal("a waiter does not end")
 	}
 }
