@@ -48,6 +48,7 @@ type Config struct {
 	RedisKeyPrefix  string             `env:"REDIS_KEY_PREFIX" envDefault:"gatehouse:"` // starts every key and channel
 	RedisTimeout    time.Duration      `env:"REDIS_TIMEOUT" envDefault:"100ms"`         // all Redis calls of one request
 	LockOnRedisDown models.OnRedisDown `env:"LOCK_ON_REDIS_DOWN" envDefault:"open"`     // open or closed
+	LockMaxPerUser  int                `env:"LOCK_MAX_PER_USER" envDefault:"20"`        // processes that one user can lock at a time
 
 	RateLimitMax         int64              `env:"RATE_LIMIT_MAX" envDefault:"300"`             // requests in any RateLimitWindow
 	RateLimitWindow      time.Duration      `env:"RATE_LIMIT_WINDOW" envDefault:"1m"`           // whole seconds

@@ -68,6 +68,7 @@ func (c Config) rules(given map[string]string) []rule {
 		{"REDIS_KEY_PREFIX", isKeyPrefix(c.RedisKeyPrefix), "1 to 64 visible ASCII characters other than { and }"},
 		{"REDIS_TIMEOUT", between(c.RedisTimeout, time.Millisecond, time.Minute), timeout},
 		{"LOCK_ON_REDIS_DOWN", oneOf(c.LockOnRedisDown, models.OnRedisDownOpen, models.OnRedisDownClosed), "open or closed"},
+		{"LOCK_MAX_PER_USER", between(c.LockMaxPerUser, 1, 10_000), "a whole number from 1 to 10000"},
 
 		{"RATE_LIMIT_MAX", between(c.RateLimitMax, 1, 1_000_000), limit},
 		{"RATE_LIMIT_WINDOW", isWindow(c.RateLimitWindow), window},

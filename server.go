@@ -220,7 +220,7 @@ func (a *app) wire(ctx context.Context, db *store.Store, redis *services.Redis, 
 	return handlers.Options{
 		Processes: processes, Locks: locks, Accounts: accounts, Sessions: sessions, Limiter: limiter, Redis: redis, Database: db,
 		Pages: pages, Cookie: middleware.NewSessionStore(sessions, middleware.SessionStoreOptions{Name: "gatehouse", Secure: c.Secure()}),
-		Metrics: promhttp.HandlerFor(registry, promhttp.HandlerOpts{}), PublicURL: c.PublicURL,
+		Metrics: promhttp.HandlerFor(registry, promhttp.HandlerOpts{}), PublicURL: c.PublicURL, LocksPerUser: c.LockMaxPerUser,
 		API:       limits.api,
 		Anonymous: limits.anonymous,
 	}, nil

@@ -1204,7 +1204,7 @@ const docTemplate = `{
                         }
                     },
                     "429": {
-                        "description": "Too Many Requests",
+                        "description": "quota-exceeded; too-many-locks: the user has limit processes locked",
                         "schema": {
                             "$ref": "#/definitions/handlers.problemDoc"
                         }

@@ -96,7 +96,7 @@ type lockList struct {
 //	@Failure	415				{object}	problemDoc
 //	@Failure	422				{object}	problemDoc
 //	@Failure	423				{object}	problemDoc
-//	@Failure	429				{object}	problemDoc
+//	@Failure	429				{object}	problemDoc	"quota-exceeded; too-many-locks: the user has limit processes locked"
 //	@Failure	503				{object}	problemDoc
 //	@Security	Bearer
 //	@Router		/processes/{id}/lock [post]
@@ -117,7 +117,7 @@ func (h *Handlers) lockProcess(c *gin.Context) {
 		return
 	}
 	session, _ := middleware.SessionFrom(c)
-	opt.Allowed = h.stillAllowed(c, models.RoleEditor)
+	opt.Allowed, opt.Most = h.stillAllowed(c, models.RoleEditor), h.LocksPerUser
 	ctx, stop := h.whileWaiting(c, opt.Wait, opt.Allowed)
 	defer stop()
 	lock, err := h.Processes.Lock(ctx, session.User, id, opt)

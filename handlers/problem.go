@@ -42,6 +42,7 @@ func problemKinds() map[string]problemKind {
 		"validation":             {http.StatusUnprocessableEntity, "Invalid input", "The member errors names each field and what is wrong with it."},
 		"locked":                 {http.StatusLocked, "Locked by somebody else", "The member holder says who has the lock and since when. Try again after Retry-After seconds, or queue with Prefer: wait=30."},
 		"lock-token-required":    {http.StatusPreconditionRequired, "Lock token required", "Lock the process first (POST .../lock) and send the lockToken it answers as X-Lock-Token."},
+		"too-many-locks":         {http.StatusTooManyRequests, "Too many locks", "You have as many processes locked as one user can have at a time; the member limit says how many. Give one back first, or let one end."},
 		"quota-exceeded":         {http.StatusTooManyRequests, "Too many requests", "Wait for Retry-After seconds. The RateLimit headers say what is left."},
 		"unavailable":            {http.StatusServiceUnavailable, "Not available now", "The database cannot be asked, or Redis cannot and the policy refuses to work without it, or the server is shutting down. Nothing was changed unless you were told so; try again after Retry-After seconds."},
 		"internal":               {http.StatusInternalServerError, "Internal error", "This is a fault of the server. Report it with the requestId."},
@@ -106,6 +107,7 @@ func problemOf(err error) models.Problem {
 	var refused *models.NotAcquiredError
 	var notHeld *models.NotHeldError
 	var field *fieldConflict
+	var tooMany *models.TooManyLocksError
 	switch {
 	case errors.As(err, &request):
 		return request.problem
@@ -131,6 +133,8 @@ func problemOf(err error) models.Problem {
 			p.Members["holder"] = notHeld.Status.Holder
 		}
 		return p
+	case errors.As(err, &tooMany):
+		return with(problemFor("too-many-locks", "You have "+strconv.Itoa(tooMany.Limit)+" processes locked. Give one back first, or let one end."), "limit", tooMany.Limit)
 	case errors.As(err, &refused) && !refused.Status.Held:
 		return with(problemFor("locked", "The lock is about to be another's: of a waiter, or of a holder whom Redis has just forgotten. Try again in a moment."),
 			"expiresIn", seconds(refused.Status.TTL))

@@ -34,6 +34,8 @@ type Options struct {
 	API       models.Policy // per signed-in user
 	Anonymous models.Policy // per client address, without a session
 
+	LocksPerUser int // at a time; 0 is any number
+
 	Heartbeat time.Duration // between the comments in a quiet event stream; 0 is 15 s
 }
 

@@ -6,6 +6,7 @@ package models
 import (
 	"errors"
 	"fmt"
+	"strconv"
 )
 
 // The sentinel errors that cross package borders. Callers test for them with
@@ -41,6 +42,15 @@ var (
 	// ErrBadCursor: a page cursor that this server did not hand out.
 	ErrBadCursor = errors.New("bad cursor")
 )
+
+// TooManyLocksError tells that the user has as many locks as one user may have.
+type TooManyLocksError struct {
+	Limit int
+}
+
+func (e *TooManyLocksError) Error() string {
+	return "the user has " + strconv.Itoa(e.Limit) + " locks already"
+}
 
 // NotAcquiredError tells who holds the lock. It matches ErrNotAcquired.
 type NotAcquiredError struct {

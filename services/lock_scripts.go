@@ -25,7 +25,7 @@ var luaFiles embed.FS
 const lockShards = 16
 
 type lockScripts struct {
-	acquire, release, extend, status, force, note, beat, list *rueidis.Lua
+	acquire, release, extend, status, force, note, beat, list, count *rueidis.Lua
 }
 
 // loadLockScripts puts what is the same at every call into the scripts.
@@ -44,7 +44,7 @@ func loadLockScripts(events, ends string, maxHold time.Duration) lockScripts {
 	return lockScripts{
 		acquire: load("lock_acquire", "lock_acquire_shortcut"), release: load("lock_release", "lock_release_shortcut"),
 		extend: load("lock_extend"), status: load("lock_status"), force: load("lock_force"), note: load("lock_note"),
-		beat: load("lock_beat"), list: load("lock_list"),
+		beat: load("lock_beat"), list: load("lock_list"), count: load("lock_count"),
 	}
 }
 

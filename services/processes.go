@@ -79,6 +79,11 @@ type ProcessLockOptions struct {
 	Wait           time.Duration // how long to queue; zero answers at once
 	IfMatch        *models.IfMatch
 	IdempotencyKey string // the same key gets the same grant and token while that lives
+	// Most is how many processes the user can have locked, this one included: one more is a
+	// *models.TooManyLocksError. Never more stay locked; of several requests at the same time
+	// that would exceed it, more than need be can be refused. While an instance cannot ask
+	// Redis it counts what it knows itself. Zero is any number.
+	Most int
 	// Allowed is asked after a wait, before anything is done with the grant: the
 	// user may have lost the right meanwhile. Nil allows.
 	Allowed func(ctx context.Context) error
@@ -98,6 +103,11 @@ func (p *Processes) Lock(ctx context.Context, user models.UserRef, id string, op
 		return ProcessLock{}, err
 	}
 	token, others := p.idempotentTokens(user, id, opt.IdempotencyKey)
+	if opt.Wait > 0 && token == "" { // no need to wait for what is refused in the end; a repeated request is not new
+		if err := p.room(ctx, user, opt.Most-1, opt.Most); err != nil {
+			return ProcessLock{}, err
+		}
+	}
 	lock, err := p.acquire(ctx, opt.Wait, LockRequest{
 		Resource: Resource(id), TTL: orDefault(opt.TTL, DefaultProcessTTL), Token: token,
 		Holder: models.Holder{UserID: user.ID, Email: user.Email, Reason: opt.Reason},
@@ -106,6 +116,9 @@ func (p *Processes) Lock(ctx context.Context, user models.UserRef, id string, op
 		return ProcessLock{}, err
 	}
 	err = allowedAfter(ctx, opt.Wait, opt.Allowed)
+	if err == nil && !lock.Repeated { // counted with this one: of two at the same time each knows of the other
+		err = p.room(context.WithoutCancel(ctx), user, opt.Most, opt.Most)
+	}
 	var granted ProcessLock
 	if err == nil { // what may end a wait must not cut off what follows it
 		granted, err = p.granted(context.WithoutCancel(ctx), user, id, lock, opt)
@@ -118,6 +131,14 @@ func (p *Processes) Lock(ctx context.Context, user models.UserRef, id string, op
 	}
 	granted.Degraded = lock.Degraded
 	return granted, err
+}
+
+// room refuses if the user has more locks than held; limit 0 refuses nobody.
+func (p *Processes) room(ctx context.Context, user models.UserRef, held, limit int) error {
+	if limit > 0 && p.locks.countHeld(ctx, user.ID) > held {
+		return &models.TooManyLocksError{Limit: limit}
+	}
+	return nil
 }
 
 // allowedAfter asks whether a request that may have waited may go on.

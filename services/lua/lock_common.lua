@@ -218,6 +218,13 @@ local function look_at(resource)
   KEYS[2] = prefix .. 'queue:' .. resource
 end
 
+-- Tells whether the index is right about a grant: a server that evicts keys may have taken its lock.
+local function stands(grant)
+  look_at(resource_of(grant))
+  local lock = current()
+  return lock and lock.grant == grant
+end
+
 -- Passes on the locks of the shard whose lease has ended by itself: at most so many, -1 for all, or of these only the
 -- grant of this id. They alone are in the index then: what ends a lock takes it out. Somebody may have taken one already.
 local function lapse(most, id)
@@ -227,13 +234,11 @@ local function lapse(most, id)
   local until_then = id and now + 100 or now
   for _, grant in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', until_then, 'LIMIT', 0, most)) do
     if not id or id == id_of(grant) then
-      look_at(resource_of(grant))
-      local lock = current()
-      if not (lock and lock.grant == grant) then
+      if not stands(grant) then
         redis.call('ZREM', KEYS[3], grant)
         redis.call('SET', lapsed(id_of(grant)), string.sub(grant, 62, 104), 'PX', math.max(1, tonumber(string.sub(grant, 17, 29)) + LONGEST - now))
         event('expired', grant)
-        if not lock then
+        if not current() then
           advance()
         end
       end

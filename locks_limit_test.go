@@ -1,0 +1,171 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"gatehouse/services/servicestest"
+)
+
+// lockUser is a user with processes of his own, on several instances.
+type lockUser struct {
+	t      *testing.T
+	apps   []*app
+	tokens []string // of his session, on each
+}
+
+func (u *lockUser) send(on int, method, path, body string, headers ...string) (code int, answer map[string]any) {
+	u.t.Helper()
+	headers = append(headers, "Authorization", "Bearer "+u.tokens[on], "Content-Type", "application/json")
+	w := u.apps[on].do(method, "/api/v1/processes"+path, body, headers...)
+	if w.Body.Len() > 0 {
+		if err := json.Unmarshal(w.Body.Bytes(), &answer); err != nil {
+			u.t.Error(err)
+		}
+	}
+	return w.Code, answer
+}
+
+func (u *lockUser) create(n int) (ids []string) {
+	u.t.Helper()
+	for i := range n {
+		code, process := u.send(0, http.MethodPost, "", fmt.Sprintf(`{"title":"limit %d"}`, i))
+		id, ok := process["id"].(string)
+		if code != http.StatusCreated || !ok {
+			u.t.Fatal(code, process)
+		}
+		ids = append(ids, id)
+	}
+	return ids
+}
+
+func (u *lockUser) wantTooMany(what string, code int, answer map[string]any) {
+	u.t.Helper()
+	if code != http.StatusTooManyRequests || answer["type"] != "/problems/too-many-locks" || answer["limit"] != 3.0 {
+		u.t.Errorf("%s: %d %v", what, code, answer)
+	}
+}
+
+func startLimited(t *testing.T, redis map[string]string, instances int) *lockUser {
+	t.Helper()
+	env := map[string]string{"LOCK_MAX_PER_USER": "3", "DATABASE_URL": filepath.Join(t.TempDir(), "shared.db")}
+	for name, value := range redis {
+		env[name] = value
+	}
+	u := &lockUser{t: t}
+	for range instances {
+		a := startApp(t, env)
+		u.apps, u.tokens = append(u.apps, a), append(u.tokens, a.signIn(t, "admin@example.com"))
+	}
+	return u
+}
+
+// No user, an administrator neither, can lock more than LOCK_MAX_PER_USER processes on
+// all instances together.
+func TestLocksOfOneUserAreLimited(t *testing.T) {
+	server := servicestest.StartRedis(t)
+	u := startLimited(t, map[string]string{"REDIS_URL": "redis://" + server.Addr, "REDIS_TIMEOUT": "5s"}, 2)
+	ids := u.create(6)
+	var lockTokens []string
+	for i := range 3 {
+		code, lock := u.send(i%2, http.MethodPost, "/"+ids[i]+"/lock", `{"ttl":3600}`, "Idempotency-Key", ids[i])
+		if code != http.StatusCreated {
+			t.Fatal(code, lock)
+		}
+		lockTokens = append(lockTokens, lock["lockToken"].(string))
+	}
+	for on := range 2 {
+		code, answer := u.send(on, http.MethodPost, "/"+ids[3]+"/lock", "")
+		u.wantTooMany("one more", code, answer)
+		code, answer = u.send(on, http.MethodPost, "/"+ids[3]+"/lock", "", "Idempotency-Key", "another")
+		u.wantTooMany("with a key", code, answer)
+		start := time.Now()
+		code, answer = u.send(on, http.MethodPost, "/"+ids[3]+"/lock", "", "Prefer", "wait=30")
+		u.wantTooMany("with patience", code, answer)
+		if time.Since(start) > 20*time.Second {
+			t.Error("it waited for what is refused")
+		}
+		if code, status := u.send(on, http.MethodGet, "/"+ids[3]+"/lock/status", ""); code != http.StatusOK || status["isLocked"] != false {
+			t.Errorf("left behind: %d %v", code, status)
+		}
+		if code, lock := u.send(on, http.MethodPost, "/"+ids[0]+"/lock", "", "Idempotency-Key", ids[0]); code != http.StatusCreated || lock["lockToken"] != lockTokens[0] {
+			t.Errorf("the same grant again: %d %v", code, lock)
+		}
+		if code, lock := u.send(on, http.MethodPost, "/"+ids[0]+"/lock", "", "Idempotency-Key", ids[0], "Prefer", "wait=5"); code != http.StatusCreated || lock["lockToken"] != lockTokens[0] {
+			t.Errorf("the same grant again, with patience: %d %v", code, lock)
+		}
+		if code, process := u.send(on, http.MethodPatch, "/"+ids[4]+"/quick-update", `{"title":"quick"}`); code != http.StatusOK {
+			t.Errorf("quick update: %d %v", code, process)
+		}
+		if code, answer := u.send(on, http.MethodPost, "/"+ids[0]+"/lock/extend", "", "X-Lock-Token", lockTokens[0]); code != http.StatusOK {
+			t.Errorf("extend: %d %v", code, answer)
+		}
+	}
+	alice := u.apps[1].signIn(t, "alice@example.com")
+	if w := u.apps[1].do(http.MethodPost, "/api/v1/processes/"+ids[3]+"/lock", "", "Authorization", "Bearer "+alice); w.Code != http.StatusCreated {
+		t.Errorf("another user: %d %s", w.Code, w.Body)
+	}
+	if code, answer := u.send(1, http.MethodDelete, "/"+ids[0]+"/lock", "", "X-Lock-Token", lockTokens[0]); code != http.StatusNoContent {
+		t.Errorf("release: %d %v", code, answer)
+	}
+	if code, lock := u.send(0, http.MethodPost, "/"+ids[5]+"/lock", ""); code != http.StatusCreated {
+		t.Errorf("after a release: %d %v", code, lock)
+	}
+	if w := u.apps[0].do(http.MethodGet, "/problems/too-many-locks", ""); w.Code != http.StatusOK || !strings.Contains(w.Body.String(), "Too many locks") {
+		t.Errorf("the help page: %d", w.Code)
+	}
+}
+
+// Of many requests at the same time, on two instances and over all shards, never more
+// stand than are allowed.
+func TestLocksOfOneUserAreLimitedAtTheSameTime(t *testing.T) {
+	server := servicestest.StartRedis(t)
+	u := startLimited(t, map[string]string{"REDIS_URL": "redis://" + server.Addr, "REDIS_TIMEOUT": "5s"}, 2)
+	ids := u.create(24)
+	for round := range 3 {
+		var wg sync.WaitGroup
+		var mu sync.Mutex
+		held := map[string]string{}
+		for i, id := range ids {
+			wg.Go(func() {
+				code, lock := u.send(i%2, http.MethodPost, "/"+id+"/lock", "")
+				mu.Lock()
+				defer mu.Unlock()
+				if code == http.StatusCreated {
+					held[id] = lock["lockToken"].(string)
+				} else {
+					u.wantTooMany(id, code, lock)
+				}
+			})
+		}
+		wg.Wait()
+		if len(held) > 3 {
+			t.Errorf("round %d: %d locks", round, len(held))
+		}
+		for id, token := range held {
+			if code, answer := u.send(0, http.MethodDelete, "/"+id+"/lock", "", "X-Lock-Token", token); code != http.StatusNoContent {
+				t.Errorf("release: %d %v", code, answer)
+			}
+		}
+	}
+}
+
+// Without Redis an instance counts what it knows.
+func TestLocksOfOneUserAreLimitedWithoutRedis(t *testing.T) {
+	u := startLimited(t, map[string]string{"REDIS_ENABLED": "false"}, 1)
+	ids := u.create(4)
+	for i, id := range ids {
+		code, lock := u.send(0, http.MethodPost, "/"+id+"/lock", "")
+		if i == 3 {
+			u.wantTooMany("one more", code, lock)
+		} else if code != http.StatusCreated || lock["degraded"] != true {
+			t.Errorf("%d %v", code, lock)
+		}
+	}
+}

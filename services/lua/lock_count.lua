@@ -1,0 +1,11 @@
+-- Counts the locks of one shard that a holder has.
+-- ARGV[1] -> the user's id
+-- returns how many
+local mine, found = string.format('%d:%s', #ARGV[1], ARGV[1]), 0
+for _, grant in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], string.format('(%d', now), '+inf')) do
+  local length, rest = string.match(string.sub(grant, 105), '^(%d+):(.*)$')
+  if string.sub(rest, length + 1, length + #mine) == mine and stands(grant) then
+    found = found + 1
+  end
+end
+return found
