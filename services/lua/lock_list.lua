@@ -2,7 +2,7 @@
 -- ARGV[1] -> the most to return
 -- ARGV[2] -> only after this end (milliseconds) ...
 -- ARGV[3] -> ... and this fence
--- returns a flat list, four per lock: grant, end, time left, waiting
+-- returns a flat list, four per lock: grant, end, time left, waiting. KEYS[1], KEYS[2] are set to each in turn
 local limit, after = tonumber(ARGV[1]), tonumber(ARGV[2])
 local found = {}
 local offset = 0
@@ -15,11 +15,12 @@ while #found < limit * 4 do
   offset = offset + limit
   for i = 1, #entries, 2 do
     local grant, till = entries[i], tonumber(entries[i + 1])
-    if (till > after or tonumber(string.sub(grant, 1, 16)) > tonumber(ARGV[3])) and #found < limit * 4 then
+    local beyond = till > after or tonumber(string.sub(grant, 1, 16)) > tonumber(ARGV[3])
+    if beyond and #found < limit * 4 and stands(grant) then
       table.insert(found, grant)
       table.insert(found, till)
       table.insert(found, till - now)
-      table.insert(found, redis.call('ZCARD', prefix .. 'queue:' .. resource_of(grant)))
+      table.insert(found, redis.call('ZCARD', KEYS[2]))
     end
   end
 end
