@@ -36,7 +36,7 @@ type Config struct {
 	AppEnv    string `env:"APP_ENV" envDefault:"development"` // development or production
 
 	DatabaseURL      string        `env:"DATABASE_URL" envDefault:"gatehouse.db"` // a SQLite path, or postgres://...
-	DatabaseTimeout  time.Duration `env:"DATABASE_TIMEOUT" envDefault:"1s"`       // bounds each call
+	DatabaseTimeout  time.Duration `env:"DATABASE_TIMEOUT" envDefault:"1s"`       // bounds all calls of one request together
 	DatabaseMaxConns int           `env:"DATABASE_MAX_CONNS" envDefault:"0"`      // 0 lets the store choose
 
 	RedisEnabled    bool               `env:"REDIS_ENABLED" envDefault:"true"` // false runs without Redis on purpose

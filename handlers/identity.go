@@ -115,7 +115,7 @@ func (h *Handlers) whileWaiting(c *gin.Context, wait time.Duration, allowed func
 				return
 			case <-ticker.C:
 			}
-			if err := allowed(ctx); err != nil {
+			if err := allowed(h.Database.WithBudget(ctx)); err != nil { // what looks on does not use up what the request has
 				cancel(err)
 				return
 			}

@@ -25,7 +25,7 @@ type Options struct {
 	Sessions  *services.SessionCache
 	Limiter   *services.RateLimiter
 	Redis     *services.Redis
-	Database  Pinger
+	Database  Database
 	Pages     *templates.Pages
 	Cookie    *middleware.SessionStore
 	Metrics   http.Handler
@@ -39,10 +39,13 @@ type Options struct {
 	Heartbeat time.Duration // between the comments in a quiet event stream; 0 is 15 s
 }
 
-// Pinger is the database as far as readiness asks for it.
-type Pinger interface {
+// Database is what the handlers ask of it themselves.
+type Database interface {
 	// Ping is nil only if the database can be read and written.
 	Ping(ctx context.Context) error
+	// WithBudget makes all calls to the database under the returned context share
+	// one timeout.
+	WithBudget(ctx context.Context) context.Context
 }
 
 // Handlers answers requests; all its methods may run concurrently.
@@ -70,7 +73,7 @@ func (h *Handlers) Drain() {
 
 // Register adds every route to r. Refusals come in the order of the handlers.
 func (h *Handlers) Register(r *gin.Engine) {
-	r.Use(middleware.LimitBody(maxBody), redisBudget)
+	r.Use(middleware.LimitBody(maxBody), h.budgets)
 	r.NoRoute(h.noRoute)
 	r.NoMethod(h.noMethod)
 
@@ -127,9 +130,10 @@ func (h *Handlers) Register(r *gin.Engine) {
 	admin.GET("/audit", h.listAudit)
 }
 
-// redisBudget lets all Redis calls of a request share one REDIS_TIMEOUT.
-func redisBudget(c *gin.Context) {
-	c.Request = c.Request.WithContext(services.WithRedisBudget(c.Request.Context()))
+// budgets lets all Redis calls of a request share one REDIS_TIMEOUT, and all its calls
+// to the database one DATABASE_TIMEOUT.
+func (h *Handlers) budgets(c *gin.Context) {
+	c.Request = c.Request.WithContext(h.Database.WithBudget(services.WithRedisBudget(c.Request.Context())))
 }
 
 func noStore(c *gin.Context) { c.Header("Cache-Control", "no-store") }

@@ -83,6 +83,8 @@ type SessionStore interface {
 	sessionRows
 	sessionEnder
 	revocationLog
+	// WithinBudget bounds what waits for the database to what is left to a request.
+	WithinBudget(ctx context.Context) (context.Context, context.CancelFunc)
 	// WatchRevocations calls told soon after the log has grown, until ctx ends. It
 	// may miss some, or all.
 	WatchRevocations(ctx context.Context, told func())

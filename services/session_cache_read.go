@@ -119,6 +119,8 @@ func (c *SessionCache) fromRow(ctx context.Context, hash string) (models.Session
 
 func (c *SessionCache) shareRow(ctx context.Context, hash string) (rowRead, error) {
 	asked := time.Now()
+	ctx, done := c.store.WithinBudget(ctx) // the query is shared, the waiting is the caller's own
+	defer done()
 	for {
 		result := c.flight.DoChan(hash, func() (any, error) {
 			return c.readRow(context.WithoutCancel(ctx), hash)

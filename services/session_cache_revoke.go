@@ -79,6 +79,8 @@ func (c *SessionCache) CatchUp(ctx context.Context) {
 	// The change is made: a caller that leaves does not unmake it.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), revokeTimeout)
 	defer cancel()
+	ctx, done := c.store.WithinBudget(ctx)
+	defer done()
 	if err := c.tail.catchUp(ctx); err != nil {
 		c.log.Warn("sessions are read from the database until the revocation log is", "error", err)
 	}

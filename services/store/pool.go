@@ -29,9 +29,9 @@ func newPool(db *sql.DB, conns int, timeout time.Duration) *pool {
 // all turns would go to such calls. If the turn did not come, the context is done
 // and fails what is tried with it. A call takes one turn at a time.
 func (p *pool) turn(ctx context.Context) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithTimeout(ctx, p.timeout)
+	ctx, left, cancel := within(ctx, p.timeout)
 	if !p.turns.TryAcquire(1) { // it never overtakes who waits
-		wait, stop := context.WithTimeout(ctx, p.timeout*3/4)
+		wait, stop := context.WithTimeout(ctx, left*3/4)
 		if p.turns.Acquire(wait, 1) != nil {
 			return wait, func() { stop(); cancel() }
 		}

@@ -91,3 +91,48 @@ func TestPoolTurnTimeout(t *testing.T) {
 		}
 	}
 }
+
+// The calls under one budget share a timeout. What is done between them costs
+// nothing, and a wait that covers calls is not counted twice.
+func TestBudget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &Store{timeout: time.Second}
+		p := &pool{timeout: time.Second, turns: semaphore.NewWeighted(2)}
+		left := func(ctx context.Context) time.Duration {
+			ctx, done := p.turn(ctx)
+			defer done()
+			deadline, _ := ctx.Deadline()
+			return time.Until(deadline)
+		}
+		ctx := s.WithBudget(t.Context())
+		for spent := time.Duration(0); spent < time.Second; spent += 200 * time.Millisecond {
+			if got := left(ctx); got != time.Second-spent {
+				t.Errorf("%v left after %v", got, spent)
+			}
+			_, done := p.turn(ctx)
+			time.Sleep(100 * time.Millisecond)
+			done()
+			time.Sleep(time.Hour) // the hash of a password, say
+			waiting, done := s.WithinBudget(ctx)
+			if got := left(waiting); got != time.Second-spent-100*time.Millisecond {
+				t.Errorf("%v left to who waits after %v", got, spent)
+			}
+			time.Sleep(100 * time.Millisecond)
+			done()
+		}
+		spent, done := p.turn(ctx)
+		if !errors.Is(spent.Err(), context.DeadlineExceeded) {
+			t.Error("a call is made when nothing is left")
+		}
+		done()
+		for _, other := range []context.Context{t.Context(), s.WithBudget(ctx)} {
+			if got := left(other); got != time.Second {
+				t.Errorf("%v left to who has spent nothing", got)
+			}
+		}
+		if unbounded, done := s.WithinBudget(t.Context()); unbounded != t.Context() {
+			done()
+			t.Error("a wait is bounded without a budget")
+		}
+	})
+}

@@ -21,7 +21,8 @@ type Options struct {
 	// URL is postgres://... or postgresql://..., or, without a scheme, the path
 	// of a SQLite file, which is created if it does not exist.
 	URL string
-	// Timeout bounds each call. 0 is 1 second.
+	// Timeout bounds each call, and all calls under one WithBudget together. 0 is 1
+	// second.
 	Timeout time.Duration
 	// MaxConns bounds the connections of PostgreSQL, or those that read SQLite,
 	// which has one more to write. The revocation tail's is not counted. 0 is 10
@@ -35,8 +36,9 @@ type Options struct {
 }
 
 // Store is an open database. Use Open. All methods may be called concurrently;
-// each returns within Options.Timeout, with models.ErrUnavailable if the
-// database did not answer. Whether a write that ended so was done is unknown.
+// each returns within Options.Timeout, or what WithBudget leaves of it, with
+// models.ErrUnavailable if the database did not answer. Whether a write that ended
+// so was done is unknown.
 //
 // Ids are canonical decimal numbers that are never used again; anything else
 // is models.ErrNotFound. Times are stored in microseconds and returned in UTC.

@@ -1,0 +1,43 @@
+package e2e
+
+import (
+	"testing"
+	"time"
+
+	"gatehouse/services/servicestest"
+)
+
+// TestSlowDatabase: each call is quick enough by itself, and a request makes many.
+// They share one DATABASE_TIMEOUT, whatever the request is.
+func TestSlowDatabase(t *testing.T) {
+	t.Parallel()
+	proxy := servicestest.NewProxy(t, servicestest.StartPostgresServer(t).Addr)
+	const (
+		timeout = time.Second
+		slack   = 600 * time.Millisecond // for the hash of a password, and a busy machine
+	)
+	a := start(t, "DATABASE_URL=postgres://postgres@"+proxy.Addr+"/postgres?sslmode=disable", "DATABASE_TIMEOUT="+timeout.String())
+	admin, alice := a.signIn(t, "admin@example.com"), a.signIn(t, "alice@example.com")
+	token := "X-Lock-Token: " + alice.call(t, "POST /processes/1/lock", nil).is(t, 201).text(t, "lockToken")
+
+	proxy.SetLatency(85 * time.Millisecond)
+	for _, request := range []struct {
+		who  *client
+		what string
+		body any
+	}{
+		{a.anonymous(), "POST /auth/login", credentials("bob@example.com", demoPassword)},
+		{alice, "POST /auth/password", map[string]any{"currentPassword": "not this one", "newPassword": "a new long password"}},
+		{alice, "DELETE /sessions", nil},
+		{alice, "PUT /processes/1", fields("slow")},
+		{alice, "PATCH /processes/3/quick-update", map[string]any{"title": "slow"}},
+		{admin, "PATCH /users/4", map[string]any{"password": "a new long password"}},
+		{admin, "DELETE /users/4/sessions", nil},
+	} {
+		got := request.who.call(t, request.what, request.body, token)
+		t.Log(request.what, got.Status, got.Took)
+		if got.Took > timeout+slack {
+			t.Errorf("%s: %d after %v", request.what, got.Status, got.Took)
+		}
+	}
+}

@@ -1,0 +1,48 @@
+package store
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+)
+
+type budgetKey struct{}
+
+// budget is what the calls of one request have spent in the database together: their
+// time in it, and that in which they waited for it. Other work costs nothing.
+type budget struct{ spent atomic.Int64 }
+
+// WithBudget makes all calls under the returned context share one Options.Timeout:
+// after those that took it up, the rest answer models.ErrUnavailable at once. A
+// second call starts a new budget.
+func (s *Store) WithBudget(ctx context.Context) context.Context {
+	return context.WithValue(ctx, budgetKey{}, new(budget))
+}
+
+// WithinBudget is ctx, bounded by what is left of its budget, for one who waits for
+// what the database does for others, too. The time until done is spent; calls under
+// the returned context spend nothing by themselves. Without a budget it is ctx.
+func (s *Store) WithinBudget(ctx context.Context) (_ context.Context, done context.CancelFunc) {
+	if b, _ := ctx.Value(budgetKey{}).(*budget); b == nil {
+		return ctx, func() {}
+	}
+	ctx, _, done = within(ctx, s.timeout)
+	return ctx, done
+}
+
+// within bounds a call by its timeout or, if the request has a budget, by what is left
+// of that, and says how much that is. done must be called.
+func within(ctx context.Context, timeout time.Duration) (_ context.Context, left time.Duration, done context.CancelFunc) {
+	b, _ := ctx.Value(budgetKey{}).(*budget)
+	if b == nil {
+		ctx, done = context.WithTimeout(ctx, timeout)
+		return ctx, timeout, done
+	}
+	began := time.Now()
+	left = max(0, timeout-time.Duration(b.spent.Load()))
+	ctx, cancel := context.WithTimeout(context.WithValue(ctx, budgetKey{}, (*budget)(nil)), left)
+	return ctx, left, func() {
+		cancel()
+		b.spent.Add(int64(time.Since(began)))
+	}
+}
