@@ -70,19 +70,19 @@ func emptiedField(t *testing.T, instances int) *emptied {
 		f.redis = append(f.redis, redis)
 		f.lockers = append(f.lockers, services.NewLocker(redis, &services.LockerOptions{OnRedisDown: models.OnRedisDownOpen, Logger: slog.New(f.lost)}))
 	}
-	f.held = holdMany(t, f.lockers, 1000)
+	f.held = holdMany(t, f.lockers, "many", 1000)
 	return f
 }
 
-// holdMany lets the instances hold so many locks, over all shards but the one of except.
-func holdMany(t *testing.T, all []*services.Locker, locks int, except ...string) []services.Lock {
+// holdMany lets the instances hold so many locks of that name, over all shards but the one of except.
+func holdMany(t *testing.T, all []*services.Locker, name string, locks int, except ...string) []services.Lock {
 	t.Helper()
 	var held []services.Lock
 	var mu sync.Mutex
 	var group errgroup.Group
 	group.SetLimit(8)
 	for i := range locks {
-		req := services.LockRequest{Resource: fmt.Sprint("many:", i), Holder: alice, TTL: 10 * time.Minute, Token: services.NewLockToken()}
+		req := services.LockRequest{Resource: fmt.Sprint(name, ":", i), Holder: alice, TTL: 10 * time.Minute, Token: services.NewLockToken()}
 		if slices.ContainsFunc(except, func(resource string) bool { return shard(resource) == shard(req.Resource) }) {
 			continue
 		}

@@ -88,7 +88,7 @@ func (row lostLease) prove(t *testing.T) {
 			return sentinel.Replica.Do("KEYS", "*}fence") != "" && sentinel.Replica.Do("KEYS", "*lock:r") == ""
 		}, "the replica does not follow")
 	}
-	many := holdMany(t, f.lockers, 160, "r") // of which the replica does know
+	many := holdMany(t, f.lockers, "many", 160, "r") // of which the replica does know
 	servicestest.Eventually(t, 5*time.Second, func() bool { return strings.Count(sentinel.Replica.Do("KEYS", "*lock:many:*"), "\n") == len(many)-1 }, "the replica does not follow")
 	sentinel.Replica.LoseMaster()
 

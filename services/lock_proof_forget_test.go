@@ -43,7 +43,7 @@ func proveTold(t *testing.T, take func(*field, *testing.T)) {
 		redis := newRedis(t, f.server.Addr)
 		f.lockers = append(f.lockers, services.NewLocker(redis, &services.LockerOptions{Logger: quiet()}))
 	}
-	many := holdMany(t, f.lockers, 160)
+	many := holdMany(t, f.lockers, "many", 160)
 	g := openGuarded(t)
 	holding, written, first := make(chan string, 1), make(chan struct{}), make(chan belief, 1)
 	var wg sync.WaitGroup

@@ -74,7 +74,7 @@ func TestProofLockExcludesUnderFaults(t *testing.T) {
 func proveExclusion(t *testing.T, fault proofFault, rounds int) {
 	f := newField(t, fault.timeout)
 	history := newLockHistory()
-	many := holdMany(t, f.lockers, 80)
+	many := holdMany(t, f.lockers, "many", 80)
 	var processes []*servicestest.Process
 	if fault.apart || servicestest.LongProof() {
 		processes = startLockInstances(t, f, history, lockInstance{Skew: 5 * time.Second}, lockInstance{Skew: -5 * time.Second})
