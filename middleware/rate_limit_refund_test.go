@@ -25,8 +25,6 @@ func limiterOn(t *testing.T, server *servicestest.RedisServer) *services.RateLim
 
 // What a policy file adds to a policy is skipped, told and given back with it.
 func TestRateLimitCompanionsFollowTheirPolicy(t *testing.T) {
-	server := servicestest.StartRedis(t)
-	limiter := limiterOn(t, server)
 	set, err := services.ParsePolicies("p.yaml", []byte(`policies:
   - {name: base-burst, with: base, limit: 5, window: 1h}
   - {name: all-burst, with: all, limit: 5, window: 1h}
@@ -34,7 +32,6 @@ func TestRateLimitCompanionsFollowTheirPolicy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	limiter.Configure(set)
 	for _, row := range []struct {
 		name    string
 		change  func(*middleware.Policy)
@@ -47,6 +44,9 @@ func TestRateLimitCompanionsFollowTheirPolicy(t *testing.T) {
 		{"not told", func(p *middleware.Policy) { p.Headers = middleware.NoHeaders }, `"all";q=9;w=60, "all-burst";q=5;w=3600`, "3"},
 		{"skipped", func(p *middleware.Policy) { p.Skip = func(*gin.Context) bool { return true } }, `"all";q=9;w=60, "all-burst";q=5;w=3600`, "0"},
 	} {
+		server := servicestest.StartRedis(t)
+		limiter := limiterOn(t, server)
+		limiter.Configure(set)
 		base := perMinute("base", 9)
 		row.change(&base)
 		app := appWith(middleware.RateLimit(limiter, base, perMinute("all", 9)))
@@ -59,7 +59,6 @@ func TestRateLimitCompanionsFollowTheirPolicy(t *testing.T) {
 				t.Errorf("%s: %s has %s units, want %s", row.name, policy, got, want)
 			}
 		}
-		server.Do("FLUSHALL")
 	}
 }
 

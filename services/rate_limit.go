@@ -10,6 +10,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/rueidis"
+	"golang.org/x/sync/singleflight"
 
 	"gatehouse/models"
 )
@@ -22,9 +23,9 @@ type RateLimiterOptions struct {
 	Metrics prometheus.Registerer
 	// Logger gets what should not happen. Nil is slog.Default.
 	Logger *slog.Logger
-	// MaxKeys bounds how many keys this instance remembers for outages and
-	// floods. Zero is 50,000; the least is 64. A key forgotten is asked for at
-	// Redis, and starts anew while Redis is away.
+	// MaxKeys bounds how many keys this instance remembers for outages, floods and
+	// what Redis loses. Zero is 50,000; the least is 64. A key forgotten is asked for at
+	// Redis, and starts anew while Redis is away or when it has lost the key.
 	MaxKeys int
 	// Clock is read in place of time.Now. It must be monotonic: only differences
 	// between its readings count. Nil is time.Now.
@@ -34,7 +35,9 @@ type RateLimiterOptions struct {
 // RateLimiter decides whether a request is within its policies, exactly and
 // across instances: no policy ever admits more than its Limit in any Window, by
 // the clock of Redis. Without Redis each policy does what its OnRedisDown says,
-// and what was admitted meanwhile is accounted when Redis returns.
+// and what was admitted meanwhile is accounted when Redis returns. What Redis loses
+// is put back from what the instances remember, before it decides about a key again:
+// RATE_LIMITS.md says what remains.
 //
 // A sliding log (limits up to 1,000) holds every admission of the last window as
 // a member of a sorted set; GCRA holds two numbers for any limit, admits a tenth of the limit at
@@ -57,18 +60,21 @@ type RateLimiter struct {
 	log      *slog.Logger
 	table    *limitTable
 	leases   *leaseBook
-	owed     *owedBook
+	admitted *admittedBook
 	metrics  *limitMetrics
 	scripts  limitScripts
 	single   *bundler // decides hits that are alone in their decision
 	policies atomic.Pointer[PolicySet]
+	reports  singleflight.Group
+
+	connections atomic.Uint64 // how many had been lost when Redis was last taken to have lost something
 
 	mu     sync.Mutex
 	closed bool
 	tasks  sync.WaitGroup
 }
 
-type limitScripts struct{ take, refund, account, lease *rueidis.Lua }
+type limitScripts struct{ take, refund, reset, account, blocks, lease *rueidis.Lua }
 
 // NewRateLimiter returns a limiter that asks redis. Close it before redis if a
 // policy has a Lease. It panics without redis: that is a mistake in the program.
@@ -80,16 +86,18 @@ func NewRateLimiter(redis *Redis, opt RateLimiterOptions) *RateLimiter {
 	maxKeys := orDefault(opt.MaxKeys, defaultMaxKeys)
 	table := newLimitTable(maxKeys, opt.Clock)
 	l := &RateLimiter{
-		redis:   redis,
-		log:     opt.Logger,
-		table:   table,
-		leases:  newLeaseBook(maxKeys, table.now),
-		owed:    newOwedBook(maxKeys),
-		metrics: newLimitMetrics(opt.Metrics),
+		redis:    redis,
+		log:      opt.Logger,
+		table:    table,
+		leases:   newLeaseBook(maxKeys, table.now),
+		admitted: newAdmittedBook(maxKeys, table.now),
+		metrics:  newLimitMetrics(opt.Metrics),
 		scripts: limitScripts{
 			take:    rueidis.NewLuaScript(luaSource("rate_limit_take")),
 			refund:  rueidis.NewLuaScript(luaSource("rate_limit_refund")),
+			reset:   rueidis.NewLuaScript(luaSource("rate_limit_reset")),
 			account: rueidis.NewLuaScript(luaSource("rate_limit_account")),
+			blocks:  rueidis.NewLuaScript(luaSource("rate_limit_account_blocks")),
 			lease:   rueidis.NewLuaScript(luaSource("rate_limit_lease")),
 		},
 	}
@@ -98,6 +106,9 @@ func NewRateLimiter(redis *Redis, opt RateLimiterOptions) *RateLimiter {
 		args: takeArgs, replies: takeReplies, patience: redis.deadlines.grain, spawn: l.goBackground,
 	}
 	redis.OnRecover(l.recovered)
+	if !redis.opt.Disabled {
+		redis.spawn(l.watchLosses)
+	}
 	return l
 }
 
@@ -150,7 +161,7 @@ func (l *RateLimiter) decide(ctx context.Context, group string, asks []ask, now 
 	if mayAsk {
 		decisions, err := l.takeFromRedis(ctx, group, asks, id, now)
 		if err == nil {
-			l.accountSoon()
+			l.reportSoon()
 			return decisions, nil
 		}
 		now = l.table.now()

@@ -24,8 +24,8 @@ for _, key in ipairs(redis.call('KEYS', '*rate:*')) do
   elseif kind == 'hash' then
     redis.call('HINCRBY', key, 'now', by)
   else
-    local level, last = string.match(redis.call('GET', key), '^(%d+) (%d+)$')
-    redis.call('SET', key, string.format('%s %.0f', level, last + by), 'KEEPTTL')
+    local level, last, rest = string.match(redis.call('GET', key), '^(%d+) (%d+)(.*)$')
+    redis.call('SET', key, string.format('%s %.0f%s', level, last + by, rest), 'KEEPTTL')
   end
   redis.call('PEXPIREAT', key, redis.call('PEXPIRETIME', key) + math.ceil(by / 1000))
 end`

@@ -51,7 +51,7 @@ func (l *RateLimiter) Close(ctx context.Context) error {
 // is away each further one would only cost its deadline.
 func (l *RateLimiter) giveBack(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(accountingCalls)
+	group.SetLimit(reportingCalls)
 	for key, s := range l.leases.takeAll() {
 		if ctx.Err() != nil {
 			break

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -114,7 +115,19 @@ func TestRateLimitCluster(t *testing.T) {
 	}
 	servicestest.Eventually(t, 15*time.Second, func() bool {
 		ds, err := l.Take(t.Context(), "group", models.Hit{Policy: policies[0], Key: "probe"})
-		return err == nil && !ds[0].Degraded && !l.owed.some.Load() && !l.owed.busy.Load()
+		return err == nil && !ds[0].Degraded && !l.admitted.some.Load() && !l.admitted.busy.Load()
 	}, "not accounted")
 	wants("different", other, 8, 8, 8)
+
+	// Each node loses what it has: all of it is told again.
+	asker := limiter(5 * time.Second)
+	for _, node := range nodes {
+		node.Do("FLUSHALL")
+	}
+	for name, remaining := range map[string]int64{"same elsewhere": 8, "different": 8} {
+		servicestest.Eventually(t, time.Second+busy, func() bool {
+			ds, err := asker.Peek(t.Context(), "group", groups[name]...)
+			return err == nil && !slices.ContainsFunc(ds, func(d models.Decision) bool { return d.Degraded || d.Remaining > remaining })
+		}, name+": not told again")
+	}
 }

@@ -51,7 +51,10 @@ type slidingLog struct {
 	used    int64       // sum of their costs
 }
 
-type admission struct{ at, id, cost int64 }
+type admission struct {
+	at, id, cost int64
+	told         int64 // by the server's clock, where Redis has it
+}
 
 // look decides about cost at now without counting it. It forgets what has left
 // the window. Cost 0 always passes.
@@ -101,7 +104,7 @@ func (l *slidingLog) nth(n int64) int64 {
 
 // add counts an admission at the clock of look.
 func (l *slidingLog) add(at, id, cost int64) {
-	l.entries = append(l.entries, admission{at, id, cost})
+	l.entries = append(l.entries, admission{at: at, id: id, cost: cost})
 	l.used += cost
 }
 

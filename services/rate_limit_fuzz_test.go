@@ -78,6 +78,7 @@ func (z *scriptFuzz) begin(t *testing.T) {
 	z.t, z.states, z.admitted, z.calls = t, make([]keyState, len(z.policies)), nil, 0
 	z.clock = time.UnixMicro(1_700_000_000_000_000)
 	z.l.table.started = z.clock
+	z.l.admitted = newAdmittedBook(0, z.l.table.now)
 	z.server.SetTime(z.clock)
 }
 
@@ -187,7 +188,7 @@ func (z *scriptFuzz) accountLog(number int64) {
 	z.t.Helper()
 	const policy = 0
 	a, s := z.ask(policy, 1), &z.states[policy]
-	owed := newOwedState(&a)
+	owed := z.owed(&a)
 	for i := range number%4 + 1 {
 		z.calls++
 		e := admission{at: z.l.table.now() - number/4%62*16_000, id: z.calls, cost: number/256%3 + 1}
@@ -206,7 +207,7 @@ func (z *scriptFuzz) accountLog(number int64) {
 		s.log.entries = slices.Insert(s.log.entries, after, e)
 		s.log.used += e.cost
 	}
-	z.account(&a, owed)
+	z.report(&a)
 }
 
 // accountBucket tells Redis of up to twice the burst.
@@ -214,18 +215,25 @@ func (z *scriptFuzz) accountBucket(number int64) {
 	z.t.Helper()
 	const policy = 1
 	a, s := z.ask(policy, 1), &z.states[policy]
-	owed := newOwedState(&a)
+	owed := z.owed(&a)
 	owed.bucket = bucket{level: number % (2 * a.rule.burst * a.rule.window), last: z.l.table.now()}
 	if owed.bucket.level > 0 {
 		s.bucket = s.bucket.leaked(z.now(), a.rule)
 		s.bucket.level += owed.bucket.level
 	}
-	z.account(&a, owed)
+	z.report(&a)
 }
 
-func (z *scriptFuzz) account(a *ask, owed *owedState) {
+// owed is what is remembered of a key, of which Redis is to be told.
+func (z *scriptFuzz) owed(a *ask) *admittedState {
+	s := z.l.admitted.state(placedKey{"k", a.name}, a, z.l.table.now())
+	s.behind = true
+	return s
+}
+
+func (z *scriptFuzz) report(a *ask) {
 	z.t.Helper()
-	if err := z.l.accountKey(z.t.Context(), placedKey{"k", a.name}, owed); err != nil {
+	if err := z.l.report(z.t.Context(), placedKey{"k", a.name}); err != nil {
 		z.t.Fatal(err)
 	}
 }

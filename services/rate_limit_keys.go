@@ -1,7 +1,6 @@
 package services
 
 import (
-	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -17,8 +16,8 @@ const (
 	maxCallID = 1_000_000_000_000_000 - 1
 	// maxKeyLength is how much of a key is stored as it is.
 	maxKeyLength = 64
-	takeArgs     = 5 // for each hit, of both take scripts
-	takeReplies  = 5 // for each hit
+	takeArgs     = 7 // for each hit, of both take scripts
+	takeReplies  = 6 // for each hit
 )
 
 // ask is a hit made ready to decide.
@@ -143,58 +142,9 @@ func (l *RateLimiter) redisKey(tag string, a *ask) string {
 	return l.redis.Key("{" + tag + "}rate:" + algorithm + ":" + a.name.policy + ":" + a.name.key)
 }
 
-// run asks the script; with id 0 it only looks.
-func (l *RateLimiter) run(ctx context.Context, tag string, asks []ask, id int64) ([]verdict, error) {
-	name := ""
-	if id != 0 {
-		name = strconv.FormatInt(id, 10)
-	}
-	if len(asks) == 1 {
-		a := &asks[0]
-		reply, err := l.single.exec(ctx, l.redisKey(tag, a), name, strconv.FormatInt(a.rule.burst, 10),
-			strconv.FormatInt(a.rule.limit, 10), strconv.FormatInt(a.rule.window, 10), strconv.FormatInt(a.cost, 10))
-		if err == nil && reply[0] < 0 {
-			l.log.Error("the key of a rate limit holds something else in Redis", "policy", a.name.policy)
-			err = models.ErrUnavailable
-		}
-		return l.verdicts(reply, err, 1)
-	}
-	keys := make([]string, len(asks))
-	args := make([]string, 1, 1+takeArgs*len(asks))
-	args[0] = name
-	for i := range asks {
-		a := &asks[i]
-		keys[i] = l.redisKey(tag, a)
-		shadow := "0"
-		if a.hit.Policy.Shadow {
-			shadow = "1"
-		}
-		args = append(args, strconv.FormatInt(a.rule.burst, 10), strconv.FormatInt(a.rule.limit, 10),
-			strconv.FormatInt(a.rule.window, 10), strconv.FormatInt(a.cost, 10), shadow)
-	}
-	msg, err := l.redis.Exec(ctx, l.scripts.take, keys, args)
-	if err != nil {
-		return nil, fmt.Errorf("rate limit: %w", err)
-	}
-	reply, err := msg.AsIntSlice()
-	return l.verdicts(reply, err, len(asks))
-}
-
-// verdicts reads the reply of a take script about n hits.
-func (l *RateLimiter) verdicts(reply []int64, err error, n int) ([]verdict, error) {
-	if err != nil {
-		return nil, fmt.Errorf("rate limit: %w", err)
-	}
-	if len(reply) != takeReplies*n {
-		l.log.Error("the rate limit script answered something else", "reply", reply)
-		return nil, fmt.Errorf("rate limit: %w", models.ErrUnavailable)
-	}
-	verdicts := make([]verdict, n)
-	for i := range verdicts {
-		r := reply[takeReplies*i:]
-		verdicts[i] = verdict{passes: r[0] == 1, remaining: r[1], retry: r[2], more: r[3], at: r[4]}
-	}
-	return verdicts, nil
+// resetKey is where it is kept when a key was reset.
+func (l *RateLimiter) resetKey(key placedKey) string {
+	return l.redis.Key("{" + key.tag + "}rate:reset:" + key.name.policy + ":" + key.name.key)
 }
 
 // leasedAdmission in place of the server's time says that a unit came from the
@@ -210,10 +160,6 @@ func (a *ask) admission(id, at, localAt int64, tag string) models.Admission {
 	return e
 }
 
-func refundArgs(e models.Admission, r rule) []string {
-	args := []string{strconv.FormatInt(e.ID, 10)}
-	for _, n := range []int64{r.burst, r.limit, r.window, e.Cost, e.At} {
-		args = append(args, strconv.FormatInt(n, 10))
-	}
-	return args
+func refundArgs(id, cost, at int64, r rule, e expectation) []string {
+	return append(texts(id, r.burst, r.limit, r.window, cost, at), e.member, strconv.FormatInt(e.until, 10))
 }

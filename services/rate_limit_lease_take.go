@@ -45,21 +45,50 @@ func (l *RateLimiter) lease(ctx context.Context, key placedKey, a *ask) (v verdi
 	}
 }
 
-// askForBlock runs the script: it takes units (0: none), if least of them are
-// there, and gives back what is owed.
-func (l *RateLimiter) askForBlock(ctx context.Context, key placedKey, policy models.Policy, id, units, least int64, owed []block) leaseReply {
-	window := policy.Window.Microseconds()
-	return l.runLease(ctx, key, id, []int64{policy.Limit, window, leaseLength(window), units, least}, owed)
+// leaseNumbers are what a call for a block is about.
+type leaseNumbers struct {
+	limit, window, length int64
+	units, least          int64 // wanted, and that make it worth while
 }
 
-func (l *RateLimiter) runLease(ctx context.Context, key placedKey, id int64, numbers []int64, owed []block) leaseReply {
-	args := make([]string, 0, 6+2*len(owed))
-	args = append(args, strconv.FormatInt(id, 10))
-	for _, n := range numbers {
-		args = append(args, strconv.FormatInt(n, 10))
+// askForBlock runs the script: it takes units (0: none), if least of them are
+// there, and gives back what is owed. What Redis lost of the key is put back first.
+func (l *RateLimiter) askForBlock(ctx context.Context, key placedKey, policy models.Policy, id, units, least int64, owed []block) leaseReply {
+	l.noticeConnections()
+	window := policy.Window.Microseconds()
+	call := leaseNumbers{limit: policy.Limit, window: window, length: leaseLength(window), units: units, least: least}
+	asks := [1]ask{{hit: models.Hit{Policy: policy}, name: key.name, rule: ruleOf(&policy)}}
+	var expected [1]expectation
+	start, within := l.table.now(), ctx
+	for range askAttempts {
+		if behind := l.admitted.expect(key.tag, asks[:], expected[:]); behind == nil {
+			got := l.sendLease(within, key, id, call, expected[0], owed)
+			switch {
+			case got.err == nil && got.units != forgotten:
+				l.admitted.learnBlocks(key, &expected[0], id, got, call, owed)
+				return got
+			case got.err != nil:
+				l.admitted.asked(key.tag, asks[:], expected[:])
+				return got
+			}
+			l.admitted.asked(key.tag, asks[:], expected[:])
+			l.reportSoon() // the other keys
+		}
+		within = l.rest(ctx, start) //nolint:fatcontext // made from the caller's each time
+		if err := l.report(within, key); err != nil {
+			return leaseReply{err: err}
+		}
 	}
+	return leaseReply{err: fmt.Errorf("rate limit: redis lost what it was told again and again: %w", models.ErrUnavailable)}
+}
+
+// sendLease runs the script once.
+func (l *RateLimiter) sendLease(
+	ctx context.Context, key placedKey, id int64, call leaseNumbers, e expectation, owed []block,
+) leaseReply {
+	args := append(texts(id, call.limit, call.window, call.length, call.units, call.least), e.member, strconv.FormatInt(e.until, 10))
 	for _, o := range owed {
-		args = append(args, strconv.FormatInt(o.id, 10), strconv.FormatInt(o.used, 10))
+		args = append(args, texts(o.id, o.used)...)
 	}
 	msg, err := l.redis.Exec(ctx, l.scripts.lease, l.leaseKeys(key), args)
 	if err != nil {

@@ -151,13 +151,10 @@ func TestConfiguredTiers(t *testing.T) {
 }
 
 func TestPlacementIsWhereHitsAreCounted(t *testing.T) {
-	server := servicestest.StartRedis(t)
-	l := limiterAt(t, server.Addr, false)
 	set, err := ParsePolicies("p.yaml", []byte(strings.Replace(samplePolicies, "lease: 1", "lease: 0", 1)), knownPolicies())
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.Configure(set)
 	api, other := models.Policy{Name: "api", Limit: 9, Window: time.Minute}, models.Policy{Name: "other", Limit: 9, Window: time.Minute}
 	for _, row := range []struct {
 		hits     []models.Hit
@@ -169,6 +166,9 @@ func TestPlacementIsWhereHitsAreCounted(t *testing.T) {
 		{[]models.Hit{{Policy: api, Key: "both"}, {Policy: other, Key: "both"}}, "api other api-burst", "both"},
 		{[]models.Hit{{Policy: api, Key: "one"}, {Policy: other, Key: "two"}}, "api other api-burst", "group"},
 	} {
+		server := servicestest.StartRedis(t)
+		l := limiterAt(t, server.Addr, false)
+		l.Configure(set)
 		policies, tag, err := l.Placement("group", row.hits...)
 		if err != nil || strings.Join(policies, " ") != row.policies || tag != row.tag {
 			t.Errorf("%q by %q, %v, want %q by %q", policies, tag, err, row.policies, row.tag)
@@ -186,6 +186,5 @@ func TestPlacementIsWhereHitsAreCounted(t *testing.T) {
 		if len(keys) != len(policies) {
 			t.Errorf("%q have the keys %q", policies, keys)
 		}
-		server.Do("FLUSHALL")
 	}
 }

@@ -47,13 +47,24 @@ func readHistory(t *testing.T, files []string) []proofRecord {
 type proofFinding struct {
 	Kept           int   // admissions that were not taken back
 	TakenBack      int   // those that were
+	Excused        int   // those soon after Redis lost something, which do not count
 	Highest        int64 // most units in any window
 	Refused        int   // refusals judged
 	WronglyRefused int   // those that nothing admitted before explains
 }
 
-// checkHistory judges the records of the i-th policy, sorted as by readHistory.
-func checkHistory(history []proofRecord, i int, policy models.Policy) (found proofFinding) {
+// span is from when Redis had lost something until all instances must have told it again,
+// in microseconds of its clock.
+type span struct{ from, to int64 }
+
+func inOneOf(spans []span, at int64) bool {
+	return slices.ContainsFunc(spans, func(s span) bool { return s.from <= at && at <= s.to })
+}
+
+// checkHistory judges the records of the i-th policy, sorted as by readHistory. What was
+// admitted within the spans does not count: that is what remains of a loss where several
+// instances admit.
+func checkHistory(history []proofRecord, i int, policy models.Policy, lost []span) (found proofFinding) {
 	for len(history) > 0 {
 		first := history[0]
 		n := slices.IndexFunc(history, func(r proofRecord) bool { return r.Policy != first.Policy || r.Key != first.Key })
@@ -61,7 +72,7 @@ func checkHistory(history []proofRecord, i int, policy models.Policy) (found pro
 			n = len(history)
 		}
 		if int(first.Policy) == i {
-			found.judge(history[:n], policy)
+			found.judge(history[:n], policy, lost)
 		}
 		history = history[n:]
 	}
@@ -69,7 +80,7 @@ func checkHistory(history []proofRecord, i int, policy models.Policy) (found pro
 }
 
 // judge adds what the records of one key say.
-func (f *proofFinding) judge(records []proofRecord, policy models.Policy) {
+func (f *proofFinding) judge(records []proofRecord, policy models.Policy, lost []span) {
 	var admitted, refused []proofRecord
 	for _, r := range records {
 		if r.What == proofAdmitted {
@@ -80,15 +91,20 @@ func (f *proofFinding) judge(records []proofRecord, policy models.Policy) {
 	}
 	window := policy.Window.Microseconds()
 	oldest, sum := 0, int64(0)
+	counts := func(r proofRecord) bool { return r.Until == 0 && !inOneOf(lost, r.At) }
 	for _, r := range admitted {
-		if r.Until != 0 {
+		switch {
+		case r.Until != 0:
 			f.TakenBack++
+			continue
+		case !counts(r):
+			f.Excused++
 			continue
 		}
 		f.Kept++
 		sum += int64(r.Cost)
-		for ; admitted[oldest].Until != 0 || admitted[oldest].At <= r.At-window; oldest++ {
-			if admitted[oldest].Until == 0 {
+		for ; !counts(admitted[oldest]) || admitted[oldest].At <= r.At-window; oldest++ {
+			if counts(admitted[oldest]) {
 				sum -= int64(admitted[oldest].Cost)
 			}
 		}
@@ -170,21 +186,24 @@ func TestProofRateLimitJudge(t *testing.T) {
 		name    string
 		policy  models.Policy
 		records []proofRecord
+		lost    []span
 		want    proofFinding
 	}{
-		{"a full window", log, []proofRecord{yes(1, 2, 0), yes(second, 1, 0), yes(second+1, 2, 0)}, proofFinding{Kept: 3, Highest: 3}},
-		{"one too many", log, []proofRecord{yes(1, 2, 0), yes(second, 2, 0)}, proofFinding{Kept: 2, Highest: 4}},
-		{"one too many but taken back", log, []proofRecord{yes(1, 2, 0), yes(2, 1, 3), yes(second, 1, 0)}, proofFinding{Kept: 2, TakenBack: 1, Highest: 3}},
-		{"refused with reason", log, []proofRecord{yes(1, 3, 0), no(proofLooked, second, second, 1)}, proofFinding{Kept: 1, Highest: 3, Refused: 1}},
-		{"refused too long", log, []proofRecord{yes(1, 3, 0), no(proofLooked, second+1, second+1, 1)}, proofFinding{Kept: 1, Highest: 3, Refused: 1, WronglyRefused: 1}},
-		{"refused from memory too long", log, []proofRecord{yes(1, 3, 0), no(proofRefused, second+1, second+9, 1)}, proofFinding{Kept: 1, Highest: 3, Refused: 1, WronglyRefused: 1}},
-		{"looked at after a refund", log, []proofRecord{yes(1, 3, 5), no(proofLooked, 6, 6, 1)}, proofFinding{TakenBack: 1, Refused: 1, WronglyRefused: 1}},
-		{"remembered after a refund elsewhere", log, []proofRecord{yes(1, 3, 5), no(proofRefused, 6, 9, 1)}, proofFinding{TakenBack: 1, Refused: 1}},
-		{"a bucket that is full", gcra, []proofRecord{yes(second, 2, 0), no(proofLooked, second+10_000, second+10_000, 1)}, proofFinding{Kept: 1, Highest: 2, Refused: 1}},
-		{"a bucket with room", gcra, []proofRecord{yes(second, 2, 0), no(proofLooked, second+60_000, second+60_000, 1)}, proofFinding{Kept: 1, Highest: 2, Refused: 1, WronglyRefused: 1}},
-		{"a bucket filled meanwhile", gcra, []proofRecord{yes(second, 2, 0), yes(second+65_000, 1, 0), no(proofRefused, second+60_000, second+70_000, 1)}, proofFinding{Kept: 2, Highest: 3, Refused: 1}},
+		{"a full window", log, []proofRecord{yes(1, 2, 0), yes(second, 1, 0), yes(second+1, 2, 0)}, nil, proofFinding{Kept: 3, Highest: 3}},
+		{"one too many", log, []proofRecord{yes(1, 2, 0), yes(second, 2, 0)}, nil, proofFinding{Kept: 2, Highest: 4}},
+		{"one too many but taken back", log, []proofRecord{yes(1, 2, 0), yes(2, 1, 3), yes(second, 1, 0)}, nil, proofFinding{Kept: 2, TakenBack: 1, Highest: 3}},
+		{"one too many after a loss", log, []proofRecord{yes(1, 3, 0), yes(5, 3, 0), yes(9, 0, 0)}, []span{{2, 5}}, proofFinding{Kept: 2, Excused: 1, Highest: 3}},
+		{"one too many after that", log, []proofRecord{yes(1, 3, 0), yes(5, 3, 0), yes(9, 1, 0)}, []span{{2, 5}}, proofFinding{Kept: 2, Excused: 1, Highest: 4}},
+		{"refused with reason", log, []proofRecord{yes(1, 3, 0), no(proofLooked, second, second, 1)}, nil, proofFinding{Kept: 1, Highest: 3, Refused: 1}},
+		{"refused too long", log, []proofRecord{yes(1, 3, 0), no(proofLooked, second+1, second+1, 1)}, nil, proofFinding{Kept: 1, Highest: 3, Refused: 1, WronglyRefused: 1}},
+		{"refused from memory too long", log, []proofRecord{yes(1, 3, 0), no(proofRefused, second+1, second+9, 1)}, nil, proofFinding{Kept: 1, Highest: 3, Refused: 1, WronglyRefused: 1}},
+		{"looked at after a refund", log, []proofRecord{yes(1, 3, 5), no(proofLooked, 6, 6, 1)}, nil, proofFinding{TakenBack: 1, Refused: 1, WronglyRefused: 1}},
+		{"remembered after a refund elsewhere", log, []proofRecord{yes(1, 3, 5), no(proofRefused, 6, 9, 1)}, nil, proofFinding{TakenBack: 1, Refused: 1}},
+		{"a bucket that is full", gcra, []proofRecord{yes(second, 2, 0), no(proofLooked, second+10_000, second+10_000, 1)}, nil, proofFinding{Kept: 1, Highest: 2, Refused: 1}},
+		{"a bucket with room", gcra, []proofRecord{yes(second, 2, 0), no(proofLooked, second+60_000, second+60_000, 1)}, nil, proofFinding{Kept: 1, Highest: 2, Refused: 1, WronglyRefused: 1}},
+		{"a bucket filled meanwhile", gcra, []proofRecord{yes(second, 2, 0), yes(second+65_000, 1, 0), no(proofRefused, second+60_000, second+70_000, 1)}, nil, proofFinding{Kept: 2, Highest: 3, Refused: 1}},
 	} {
-		if got := checkHistory(row.records, 0, row.policy); got != row.want {
+		if got := checkHistory(row.records, 0, row.policy, row.lost); got != row.want {
 			t.Errorf("%s: %+v, want %+v", row.name, got, row.want)
 		}
 	}

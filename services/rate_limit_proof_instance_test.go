@@ -135,11 +135,18 @@ type proofWorker struct {
 	rnd      *rand.Rand
 	healthy  bool // nothing is cut yet: refusals are recorded
 	history  *proofHistory
+	steady   time.Time // when it asks that policy again
 }
 
 // hits are what one decision is about: a policy alone, up to three for one key, or
 // two that are always asked together, each for a key of its own.
 func (w *proofWorker) hits() (hits []models.Hit, records []proofRecord) {
+	if now := time.Now(); now.After(w.steady) {
+		w.steady = now.Add(time.Duration(50+w.rnd.IntN(100)) * time.Millisecond)
+		key := w.rnd.IntN(2)
+		hits = []models.Hit{{Policy: w.policies.steady, Key: proofKey(key), Cost: 1}}
+		return hits, []proofRecord{{Policy: int16(len(w.policies.all()) - 1), Key: int16(key), Cost: 1}}
+	}
 	key := w.rnd.IntN(1 + w.rnd.IntN(proofKeys))
 	add := func(policy, key int) {
 		p, cost := w.policies.all()[policy], 1+w.rnd.Int64N(3)

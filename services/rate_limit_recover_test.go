@@ -81,7 +81,7 @@ func TestRateLimitAccountsForALostReply(t *testing.T) {
 		}
 	}
 	takeAs(t, l, hit)
-	servicestest.Eventually(t, 2*time.Second, func() bool { return !l.owed.some.Load() && !l.owed.busy.Load() }, "not accounted")
+	servicestest.Eventually(t, 2*time.Second, func() bool { return !l.admitted.some.Load() && !l.admitted.busy.Load() }, "not accounted")
 	if ds, err := l.Peek(t.Context(), "group", hit); err != nil || ds[0].Remaining != 7 {
 		t.Errorf("%+v, %v, want 7 of 10 remaining", ds, err)
 	}
@@ -114,10 +114,10 @@ func TestRateLimitAccountScriptKeepsTheOrder(t *testing.T) {
 	run(1)
 	at(900)
 	run(2)
-	now := l.table.now()
-	s := &owedState{policy: policy, rule: asks[0].rule}
-	s.log.add(now-500_000, 3, 2) // at 400
-	if err := l.accountKey(t.Context(), placedKey{"k", asks[0].name}, s); err != nil {
+	l.admitted.drop(placedKey{"k", asks[0].name})
+	asks[0].cost = 2
+	l.admitted.addLocal(placedKey{"k", asks[0].name}, &asks[0], 3, l.table.now()-500_000) // at 400
+	if err := l.report(t.Context(), placedKey{"k", asks[0].name}); err != nil {
 		t.Fatal(err)
 	}
 	for _, row := range []struct {
@@ -131,106 +131,120 @@ func TestRateLimitAccountScriptKeepsTheOrder(t *testing.T) {
 	}
 }
 
-func TestOwedBookIsBounded(t *testing.T) {
-	b := newOwedBook(0)
-	policy := models.Policy{Name: "p", Limit: 1000, Window: time.Hour}
-	for i := range int64(500) {
-		a := askOf(policy, string(rune('a'+i%200))+"k", 1)
-		for range 30 {
-			b.add("tag", &a, i, i)
-		}
-		if len(b.keys) > minKeys || b.units > entriesPerKey*minKeys+30 {
-			t.Fatalf("%d keys, %d entries", len(b.keys), b.units)
-		}
+func TestAdmittedBookIsBounded(t *testing.T) {
+	policies := map[string]models.Policy{
+		"log":    {Name: "p", Limit: 1000, Window: time.Hour},
+		"gcra":   {Name: "p", Limit: 10_000, Window: time.Hour},
+		"leased": {Name: "p", Limit: 10_000, Window: time.Hour, Lease: 5},
 	}
-	all := b.takeAll()
-	b.putBack(all)
-	if len(b.keys) != len(all) || b.units == 0 {
-		t.Errorf("%d of %d keys put back", len(b.keys), len(all))
+	for name, policy := range policies {
+		b := newAdmittedBook(0, func() int64 { return 1 })
+		for i := range int64(500) {
+			a := askOf(policy, string(rune('a'+i%200))+"k", 1)
+			key := placedKey{"tag", a.name}
+			for n := range int64(30) {
+				e := make([]expectation, 1)
+				switch {
+				case n%2 == 0:
+					b.addLocal(key, &a, 100*i+n, i)
+					b.keys[key].behind = false
+				case b.expect("tag", []ask{a}, e) != nil:
+					t.Fatal("behind")
+				case a.leased():
+					b.learnBlocks(key, &e[0], 100*i+n, leaseReply{units: 1, at: i}, leaseNumbers{window: 1 << 40}, nil)
+				default:
+					b.learn(key, &a, &e[0], 100*i+n, true, verdict{passes: true, at: i + 1}, a.rule.burst*(i+1))
+					b.keys[key].behind = false
+				}
+			}
+			entries := 0
+			for _, s := range b.keys {
+				entries += s.size()
+			}
+			if len(b.keys) > minKeys || b.entries != entries || entries > entriesPerKey*minKeys+30 {
+				t.Fatalf("%s: %d keys, %d entries counted as %d", name, len(b.keys), entries, b.entries)
+			}
+		}
 	}
 }
 
 // Hits of a leased policy share an entry; a refund takes its own units out of it.
-func TestOwedBookTakesBackWhatOneHitAdded(t *testing.T) {
-	b := newOwedBook(0)
+func TestAdmittedBookTakesBackWhatOneHitAdded(t *testing.T) {
+	b := newAdmittedBook(0, func() int64 { return 2000 })
 	policy := models.Policy{Name: "p", Limit: 1000, Window: time.Hour, Lease: 5}
 	hits := []ask{askOf(policy, "k", 1), askOf(policy, "k", 2), askOf(policy, "k", 3)}
 	key := placedKey{"tag", hits[0].name}
 	for i := range hits {
-		b.add("tag", &hits[i], int64(i+1), int64(1000+i))
+		b.addLocal(key, &hits[i], int64(i+1), int64(1000+i))
 	}
 	for _, row := range []struct {
 		hit     int
 		used    int64
 		entries int
 	}{{0, 5, 1}, {2, 2, 1}, {1, 0, 0}} {
-		b.remove("tag", &hits[row.hit], int64(row.hit+1), int64(1000+row.hit), 2000)
-		if s := b.keys[key]; s.log.used != row.used || len(s.log.entries) != row.entries || b.units != row.entries {
-			t.Errorf("after the refund of hit %d: %+v, %d units, want %d used", row.hit, s.log, b.units, row.used)
+		b.remove(key, &hits[row.hit], int64(row.hit+1), int64(1000+row.hit))
+		if s := b.keys[key]; s.log.used != row.used || len(s.log.entries) != row.entries || b.entries != row.entries {
+			t.Errorf("after the refund of hit %d: %+v, %d entries, want %d used", row.hit, s.log, b.entries, row.used)
 		}
 	}
 }
 
-// What is owed stays when only the limit of a policy changes.
-func TestOwedBookFollowsThePolicy(t *testing.T) {
+// What was admitted stays when only the limit of a policy changes.
+func TestAdmittedBookFollowsThePolicy(t *testing.T) {
 	log := models.Policy{Name: "p", Limit: 10, Window: time.Minute}
 	changed := func(change func(*models.Policy)) models.Policy {
 		p := log
 		change(&p)
 		return p
 	}
-	for _, row := range []struct {
-		name string
-		now  models.Policy
-		want int64 // units owed, one of them by the policy as it is now
-	}{
-		{"as it was", log, 4},
-		{"another limit", changed(func(p *models.Policy) { p.Limit = 20 }), 4},
-		{"another rule for outages", changed(func(p *models.Policy) { p.OnRedisDown = models.OnRedisDownLocal }), 4},
-		{"another window", changed(func(p *models.Policy) { p.Window = time.Hour }), 1},
-		{"leased", changed(func(p *models.Policy) { p.Lease = 2 }), 1},
-	} {
-		b := newOwedBook(0)
-		before, now := askOf(log, "k", 3), askOf(row.now, "k", 1)
-		b.add("tag", &before, 1, 1000)
-		b.add("tag", &now, 2, 2000)
-		s := b.keys[placedKey{"tag", now.name}]
-		if s.log.used != row.want || s.policy != row.now || s.rule != now.rule || b.units != len(s.log.entries) {
-			t.Errorf("%s: %+v, %d units, want %d used", row.name, s, b.units, row.want)
-		}
-		all := b.takeAll()
-		b.add("tag", &before, 3, 3000)
-		b.putBack(all)
-		if got, want := b.keys[placedKey{"tag", now.name}].log.used, int64(3); row.want == 4 && got != want+row.want {
-			t.Errorf("%s: %d used once put back, want %d", row.name, got, want+row.want)
-		}
-	}
 	gcra := models.Policy{Name: "p", Limit: 100, Window: time.Minute, Algorithm: models.AlgorithmGCRA}
-	b := newOwedBook(0)
-	before, now := askOf(gcra, "k", 3), askOf(log, "k", 1)
-	b.add("tag", &before, 1, 1000)
-	if b.add("tag", &now, 2, 2000); b.keys[placedKey{"tag", now.name}].log.used != 1 {
-		t.Error("a bucket is taken for a log")
+	longer := gcra
+	longer.Window = time.Hour
+	for _, row := range []struct {
+		name         string
+		before, now  models.Policy
+		used, filled int64 // units of the log, of the bucket
+	}{
+		{"as it was", log, log, 4, 0},
+		{"another limit", log, changed(func(p *models.Policy) { p.Limit = 20 }), 4, 0},
+		{"another rule for outages", log, changed(func(p *models.Policy) { p.OnRedisDown = models.OnRedisDownLocal }), 4, 0},
+		{"another window, counted in the same place", log, changed(func(p *models.Policy) { p.Window = time.Hour }), 4, 0},
+		{"leased", log, changed(func(p *models.Policy) { p.Lease = 2 }), 1, 0},
+		{"a bucket", gcra, gcra, 0, 4},
+		{"a bucket of another window", gcra, longer, 0, 1},
+		{"a log in place of a bucket", gcra, log, 1, 0},
+	} {
+		b := newAdmittedBook(0, func() int64 { return 2000 })
+		before, now := askOf(row.before, "k", 3), askOf(row.now, "k", 1)
+		key := placedKey{"tag", now.name}
+		b.addLocal(key, &before, 1, 2000)
+		b.addLocal(key, &now, 2, 2000)
+		s := b.keys[key]
+		if s.log.used != row.used || s.bucket.level != row.filled*s.rule.window || s.policy != row.now || b.entries != len(s.log.entries) {
+			t.Errorf("%s: %+v, %d entries, want %d used and %d filled", row.name, s, b.entries, row.used, row.filled)
+		}
 	}
 }
 
 // Of a leased policy what is accounted again because the reply got lost counts
 // once, but what was admitted meanwhile counts too.
 func TestRateLimitAccountsForALostReplyOfALeasedPolicy(t *testing.T) {
-	l := limiterAt(t, servicestest.StartRedis(t).Addr, false)
+	server := servicestest.StartRedis(t)
+	l, other := limiterAt(t, server.Addr, false), limiterAt(t, server.Addr, false)
 	hit := models.Hit{Policy: models.Policy{Name: "p", Limit: 20, Window: time.Minute, Lease: 5}, Key: "k", Cost: 3}
 	a := newAsk(&hit)
 	key := placedKey{"k", a.name}
 	for i, want := range []int64{17, 17, 11, 11} { // over-counting is the safe side: 3 and then 6
 		if i%2 == 0 {
-			l.owed.add("k", &a, int64(i+1), l.table.now())
+			l.admitted.addLocal(key, &a, int64(i+1), l.table.now())
 		}
-		all := l.owed.takeAll()
-		if err := l.accountKey(t.Context(), key, all[key]); err != nil { // executed, and then its reply was lost
+		r := l.admitted.begin(key)
+		r.blocks = nil
+		if _, err := l.send(t.Context(), r); err != nil { // executed, and then its reply was lost
 			t.Fatal(err)
 		}
-		l.owed.putBack(all)
-		if ds, err := l.Peek(t.Context(), "group", models.Hit{Policy: hit.Policy, Key: "k"}); err != nil || ds[0].Remaining != want {
+		l.admitted.end(r, reportReply{}, models.ErrUnavailable)
+		if ds, err := other.Peek(t.Context(), "group", models.Hit{Policy: hit.Policy, Key: "k"}); err != nil || ds[0].Remaining != want {
 			t.Errorf("accounted %d times: %+v, %v, want %d remaining", i+1, ds, err, want)
 		}
 	}

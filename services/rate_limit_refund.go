@@ -1,11 +1,11 @@
 package services
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-
-	"github.com/redis/rueidis"
+	"strconv"
 
 	"gatehouse/models"
 )
@@ -55,17 +55,51 @@ func (l *RateLimiter) takeBack(ctx context.Context, a *ask, e models.Admission) 
 			return nil
 		}
 		return l.askForBlock(ctx, key, a.hit.Policy, 0, 0, 0, []block{{id: e.ID, used: -e.Cost}}).err
-	case e.At > 0:
-		_, err = l.redis.Exec(ctx, l.scripts.refund, []string{l.redisKey(e.Tag, a)}, refundArgs(e, a.rule))
-		return err
+	case a.rule.burst > 0 && e.At > 0:
+		return l.takeBackOfBucket(ctx, key, a, e)
 	}
-	l.owed.remove(e.Tag, a, e.ID, e.LocalAt, l.table.now())
+	removed := l.admitted.remove(key, a, e.ID, e.LocalAt)
 	// An admission made here may be at Redis too, when only the reply got lost or
-	// it was accounted since: a log knows it by its id, a bucket cannot tell.
-	if a.rule.burst == 0 && !a.leased() && l.redis.Available() {
-		_, _ = l.redis.Exec(ctx, l.scripts.refund, []string{l.redisKey(e.Tag, a)}, refundArgs(e, a.rule))
+	// it was reported since: a log knows it by its id, a bucket cannot tell.
+	if a.rule.burst > 0 || a.leased() || e.At == 0 && !l.redis.Available() {
+		return nil
 	}
-	return nil
+	_, err = l.redis.Exec(ctx, l.scripts.refund, []string{l.redisKey(e.Tag, a)}, refundArgs(e.ID, e.Cost, e.At, a.rule, expectation{}))
+	if errors.Is(err, errNotSent) && e.At > 0 {
+		l.admitted.restore(key, a, removed)
+	}
+	if e.At == 0 {
+		return nil
+	}
+	return err
+}
+
+// takeBackOfBucket takes a GCRA admission back. What Redis lost of the bucket is put
+// back first: the admission may be in it.
+func (l *RateLimiter) takeBackOfBucket(ctx context.Context, key placedKey, a *ask, e models.Admission) error {
+	ctx = withinBudget(ctx)
+	asks := []ask{*a}
+	expected := make([]expectation, 1)
+	for range askAttempts {
+		if behind := l.admitted.expect(e.Tag, asks, expected); behind == nil {
+			msg, err := l.redis.Exec(ctx, l.scripts.refund, []string{l.redisKey(e.Tag, a)}, refundArgs(e.ID, e.Cost, e.At, a.rule, expected[0]))
+			reply, wrong := msg.AsIntSlice()
+			switch {
+			case err == nil && wrong == nil && len(reply) == 4 && reply[0] != forgotten:
+				l.admitted.learnRefund(key, &expected[0], reply[3], reply[1], reply[2])
+				return nil
+			case err == nil && wrong == nil && len(reply) == 4:
+				l.admitted.asked(e.Tag, asks, expected)
+			default:
+				l.admitted.asked(e.Tag, asks, expected)
+				return cmp.Or(err, wrong, models.ErrUnavailable)
+			}
+		}
+		if err := l.report(ctx, key); err != nil {
+			return fmt.Errorf("%w: %w", errNotSent, err)
+		}
+	}
+	return errNotSent
 }
 
 // Reset gives the keys of the hits, asked in this group, their whole quota back.
@@ -77,23 +111,29 @@ func (l *RateLimiter) Reset(ctx context.Context, group string, hits ...models.Hi
 		return err
 	}
 	tag := tagOf(group, asks)
-	var keys []string
+	var keys, markers, windows []string
 	for i := range asks {
 		a := &asks[i]
+		key := placedKey{tag, a.name}
 		if a.leased() {
-			keys = append(keys, l.leaseKeys(placedKey{tag, a.name})...)
-			continue
+			keys = append(keys, l.leaseKeys(key)...)
+		} else {
+			keys = append(keys, l.redisKey(tag, a))
 		}
-		keys = append(keys, l.redisKey(tag, a))
+		markers = append(markers, l.resetKey(key))
+		windows = append(windows, strconv.FormatInt(a.rule.window, 10))
 	}
-	_, err = l.redis.Do(ctx, func(ctx context.Context, c rueidis.Client) rueidis.RedisResult {
-		return c.Do(ctx, c.B().Del().Key(keys...).Build())
-	})
-	for _, a := range asks {
+	at := int64(0)
+	msg, err := l.redis.Exec(ctx, l.scripts.reset, append(keys, markers...), windows)
+	if err == nil {
+		at, err = msg.AsInt64()
+	}
+	for i := range asks {
+		a := &asks[i]
 		key := placedKey{tag, a.name}
 		l.leases.drop(key)
-		l.owed.forget(key)
-		l.table.reset(a)
+		l.admitted.reset(key, a, at)
+		l.table.reset(*a)
 	}
 	if err != nil {
 		return fmt.Errorf("reset rate limits: %w", err)

@@ -142,8 +142,7 @@ func refund(t *testing.T, l *RateLimiter, a ask, id int64, v verdict) {
 	if !v.passes || a.cost == 0 {
 		return
 	}
-	e := models.Admission{ID: id, Cost: a.cost, At: v.at}
-	if _, err := l.redis.Exec(t.Context(), l.scripts.refund, []string{l.redisKey("group", &a)}, refundArgs(e, a.rule)); err != nil {
+	if err := l.refund(t.Context(), &a, a.admission(id, v.at, 0, "group")); err != nil {
 		t.Fatal(err)
 	}
 }

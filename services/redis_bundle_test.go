@@ -195,7 +195,7 @@ func TestBundleForARedisFarAway(t *testing.T) {
 	proxy := servicestest.NewProxy(t, server.Addr)
 	l := limiterAt(t, proxy.Addr, false) // with a timeout of 5 s
 	l.single.patience = 10 * time.Millisecond
-	if _, err := l.single.exec(t.Context(), "test:{a}far", "", "0", "5", "1000000", "1"); err != nil { // loads the script
+	if _, err := l.single.exec(t.Context(), "test:{a}far", "", "0", "5", "1000000", "1", "", "0"); err != nil { // loads the script
 		t.Fatal(err)
 	}
 	const latency = 500 * time.Millisecond
@@ -204,7 +204,7 @@ func TestBundleForARedisFarAway(t *testing.T) {
 	for range bundlesUnderway + 3 {
 		wg.Go(func() {
 			start := time.Now()
-			_, err := l.single.exec(t.Context(), "test:{a}far", "", "0", "5", "1000000", "1")
+			_, err := l.single.exec(t.Context(), "test:{a}far", "", "0", "5", "1000000", "1", "", "0")
 			// Waiting for another one to return would make it two round trips.
 			if took := time.Since(start); err != nil || took > 3*latency {
 				t.Errorf("took %v, %v", took, err)

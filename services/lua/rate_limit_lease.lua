@@ -8,10 +8,12 @@
 -- KEYS[1] -> the blocks: a sorted set, id -> when it leaves (microseconds). KEYS[2] -> their units: a hash, id -> units.
 -- ARGV[1] -> the new block's id; ARGV[2] -> limit; ARGV[3] -> window, ARGV[4] -> length of the lease, in microseconds
 -- ARGV[5] -> units wanted, 0 takes none; ARGV[6] -> units that make it worth while, or that are asked about
+-- ARGV[7], ARGV[8] -> the latest block that must be there if Redis lost nothing (empty: none), until when in microseconds
 -- then any number of -> the id of a block whose lease is over, the units used of it (negative: units not used after all)
 --
 -- Returns units taken (0: refused); units remaining; microseconds until that many
--- can be taken (0: now); microseconds until more quota; the server's time.
+-- can be taken (0: now); microseconds until more quota; the server's time. The first is -2 if what must be there is not:
+-- then nothing was done, and the instance puts back the blocks that it took.
 
 local blocks, sizes, id = KEYS[1], KEYS[2], ARGV[1]
 local limit, window, length = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
@@ -22,7 +24,11 @@ local now = clock[1] * 1000000 + clock[2]
 -- Time never goes back for a key.
 now = math.max(now, tonumber(redis.call('HGET', sizes, 'now') or 0))
 
-for a = 7, #ARGV, 2 do
+if ARGV[7] ~= '' and tonumber(ARGV[8]) > now and redis.call('HEXISTS', sizes, ARGV[7]) == 0 then
+  return {-2, 0, 0, 0, now}
+end
+
+for a = 9, #ARGV, 2 do
   local size = redis.call('HGET', sizes, ARGV[a])
   if size then
     size = tonumber(size)

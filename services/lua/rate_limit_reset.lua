@@ -1,0 +1,17 @@
+-- Gives keys their whole quota back, and remembers when: what an instance finds missing then is not put back.
+--
+-- KEYS -> what holds admissions, and after those as many markers as there are windows
+-- ARGV -> the windows, in microseconds: so long each marker matters, and a lease longer
+--
+-- Returns the server's time in microseconds.
+
+local clock = redis.call('TIME')
+local time = clock[1] * 1000000 + clock[2]
+local held = #KEYS - #ARGV
+for i = 1, held do
+  redis.call('DEL', KEYS[i])
+end
+for i = 1, #ARGV do
+  redis.call('SET', KEYS[held + i], string.format('%.0f', time), 'PX', math.ceil(ARGV[i] / 1000) + 2000)
+end
+return time
