@@ -93,8 +93,17 @@ func (p *Postgres) Stop() {
 // or take them again. Connections learn of it a moment later.
 func (p *Postgres) SetReadOnly(t testing.TB, on bool) {
 	t.Helper()
-	alter := fmt.Sprintf("ALTER SYSTEM SET default_transaction_read_only = %t", on)
-	if err := p.admin("psql", "-q", "-c", alter, "-c", "SELECT pg_reload_conf()", "postgres"); err != nil {
+	p.Do(t, fmt.Sprintf("ALTER SYSTEM SET default_transaction_read_only = %t", on), "SELECT pg_reload_conf()")
+}
+
+// Do runs statements as the superuser, each in a transaction of its own.
+func (p *Postgres) Do(t testing.TB, statements ...string) {
+	t.Helper()
+	args := []string{"-q"}
+	for _, statement := range statements {
+		args = append(args, "-c", statement)
+	}
+	if err := p.admin("psql", append(args, "postgres")...); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -71,13 +71,28 @@ func (s *Store) startPostgres(ctx context.Context, config pgx.ConnConfig) error 
 	if err != nil {
 		return err
 	}
-	if _, err = provider.Up(ctx); err != nil {
+	if err := migrate(ctx, provider); err != nil {
 		return err
 	}
 	if err := keyAddressesPostgres(ctx, db, s.writes.log); err != nil {
 		return err
 	}
 	return s.trial(ctx)
+}
+
+// migrate brings the tables up to date. It leaves those alone that are ahead of it.
+func migrate(ctx context.Context, provider *goose.Provider) error {
+	if _, err := provider.Up(ctx); err != nil {
+		return err
+	}
+	version, err := provider.GetDBVersion(ctx)
+	if err != nil {
+		return err
+	}
+	if sources := provider.ListSources(); version > sources[len(sources)-1].Version {
+		return errNewerTables
+	}
+	return nil
 }
 
 func postgresConns(config pgx.ConnConfig, options ...stdlib.OptionOpenDB) *sql.DB {
@@ -117,8 +132,12 @@ func (migrationLock) SessionUnlock(ctx context.Context, conn *sql.Conn) error {
 	return err
 }
 
-// oneLine is an error whose text has no line breaks, fit for a log.
+// oneLine is an error whose text has no line breaks, fit for a log, and begins with
+// the reason.
 func oneLine(op string, err error) error {
+	if reason := openReason(err); reason != "" {
+		op += ": " + reason
+	}
 	return &openError{text: op + ": " + strings.Join(strings.Fields(err.Error()), " "), err: err}
 }
 

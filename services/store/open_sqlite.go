@@ -30,7 +30,7 @@ func openSQLite(ctx context.Context, opts Options) (*Store, error) {
 		return nil, fmt.Errorf("open database %s: %w", opts.URL, err)
 	}
 	if err := createFile(path); err != nil {
-		return nil, fmt.Errorf("open database %s: %w", path, err)
+		return nil, oneLine("open database "+path, err)
 	}
 	if err := migrateSQLite(ctx, path, opts.Logger); err != nil {
 		return nil, oneLine("open database "+path, err)
@@ -130,7 +130,7 @@ func migrateSQLite(ctx context.Context, path string, log *slog.Logger) (err erro
 	if err := createVersionTable(ctx, db); err != nil {
 		return err
 	}
-	if _, err := provider.Up(ctx); err != nil {
+	if err := migrate(ctx, provider); err != nil {
 		return err
 	}
 	if err := keyAddresses(ctx, db, log); err != nil {
