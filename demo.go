@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"gatehouse/models"
@@ -24,40 +25,45 @@ func demoUsers() []demoUser {
 	}
 }
 
-// fillDatabase creates the configured administrator, and in an empty database
-// the demo users and processes if they are wanted.
-func fillDatabase(ctx context.Context, config Config, db *store.Store, accounts *services.Accounts, processes *services.Processes) error {
+// fillDatabase stores the demo in an empty database, if it is wanted, and creates the
+// configured administrator.
+func fillDatabase(ctx context.Context, config Config, db *store.Store, accounts *services.Accounts) error {
 	empty, err := db.Empty(ctx)
 	if err != nil {
 		return err
 	}
-	if config.AdminEmail != "" {
-		if err := accounts.EnsureUser(ctx, config.AdminEmail, config.AdminPassword, models.RoleAdmin); err != nil {
+	if empty && config.Demo {
+		seed, passwords := demo(config)
+		if err := accounts.Seed(ctx, seed, passwords); err != nil {
 			return err
 		}
 	}
-	if !empty || !config.Demo {
+	if config.AdminEmail == "" {
 		return nil
 	}
+	return accounts.EnsureUser(ctx, config.AdminEmail, config.AdminPassword, models.RoleAdmin)
+}
+
+// demo has the configured administrator in it: with that user alone the database would
+// be empty no more for an instance that starts beside this one.
+func demo(config Config) (models.Seed, map[string]string) {
+	seed, passwords := models.Seed{Owner: demoUsers()[1].email}, map[string]string{}
 	for _, user := range demoUsers() {
-		if err := accounts.EnsureUser(ctx, user.email, demoPassword, user.role); err != nil {
-			return err
-		}
+		seed.Users = append(seed.Users, models.NewUser{Email: user.email, Roles: []string{user.role}})
+		passwords[user.email] = demoPassword
 	}
-	owner, err := db.Credentials(ctx, demoUsers()[1].email)
-	if err != nil {
-		return err
+	if config.AdminEmail != "" {
+		admin := models.NewUser{Email: config.AdminEmail, Roles: []string{models.RoleAdmin}}
+		seed.Users = slices.DeleteFunc(seed.Users, func(user models.NewUser) bool { return user.Email == admin.Email })
+		seed.Users = append(seed.Users, admin)
+		passwords[admin.Email] = config.AdminPassword
 	}
-	for _, fields := range []models.ProcessFields{
+	seed.Processes = []models.ProcessFields{
 		{Title: "Order paper", Status: "active", Description: "Ten boxes, before the end of the month."},
 		{Title: "Hire a gardener", Status: "draft", Description: "The roses need somebody who knows them."},
 		{Title: "Repair the gate", Status: "paused", Description: "Waiting for the hinge."},
-	} {
-		if _, err := processes.Create(ctx, models.UserRef{ID: owner.ID, Email: owner.Email}, fields); err != nil {
-			return err
-		}
 	}
-	return nil
+	return seed, passwords
 }
 
 // printWelcome tells where everything is, on the console in development.

@@ -210,7 +210,7 @@ func (a *app) wire(ctx context.Context, db *store.Store, redis *services.Redis, 
 	if err != nil {
 		return handlers.Options{}, err
 	}
-	if err := fillDatabase(ctx, c, db, accounts, processes); err != nil {
+	if err := fillDatabase(ctx, c, db, accounts); err != nil {
 		return handlers.Options{}, err
 	}
 	pages, err := templates.New()

@@ -30,6 +30,7 @@ type userWriter interface {
 	CreateUser(ctx context.Context, email, passwordHash string, roles []string) (models.User, error)
 	UpdateUser(ctx context.Context, id string, patch models.UserPatch) (models.User, error)
 	DeleteUser(ctx context.Context, id string) error
+	Seed(ctx context.Context, seed models.Seed) (done bool, err error)
 }
 
 type signInNetworks interface {
@@ -304,6 +305,20 @@ func (a *Accounts) releaseLocks(ctx context.Context, userID string) {
 	if err := a.locks.ReleaseUser(ctx, userID); err != nil {
 		a.log.Warn("locks of a user not released: they end with their lease", "user", userID, "error", err)
 	}
+}
+
+// Seed fills an empty database. The passwords of its users are not yet hashed in
+// passwords, by address. Another instance may be quicker: then it does nothing.
+func (a *Accounts) Seed(ctx context.Context, seed models.Seed, passwords map[string]string) error {
+	for i, user := range seed.Users {
+		hash, err := a.passwords.Hash(ctx, passwords[user.Email])
+		if err != nil {
+			return fmt.Errorf("fill the database: %w: %w", models.ErrUnavailable, err)
+		}
+		seed.Users[i].PasswordHash = hash
+	}
+	_, err := a.store.Seed(ctx, seed)
+	return err
 }
 
 // EnsureUser creates a user unless the e-mail address is known already.

@@ -11,10 +11,14 @@ import (
 func (s *Store) AddAudit(ctx context.Context, e models.AuditEntry) (err error) {
 	ctx, done := s.writing(ctx)
 	defer done(&err)
-	_, err = s.write.ExecContext(ctx, `
+	return failed("write audit", insertAudit(ctx, s.write, e))
+}
+
+func insertAudit(ctx context.Context, q querier, e models.AuditEntry) error {
+	_, err := q.ExecContext(ctx, `
 		INSERT INTO audit (at, action, actor, target, ip, request_id, detail) VALUES ($1, $2, $3, $4, $5, $6, $7)`,
 		e.At.UnixMicro(), clean(e.Action), clean(e.Actor), clean(e.Target), clean(e.IP), clean(e.RequestID), clean(e.Detail))
-	return failed("write audit", err)
+	return err
 }
 
 // Audit returns a page of the events with this action ("" is any), newest

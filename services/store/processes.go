@@ -28,13 +28,17 @@ func scanProcess(row scanner, more ...any) (models.Process, error) {
 func (s *Store) CreateProcess(ctx context.Context, userID string, f models.ProcessFields) (_ models.Process, err error) {
 	ctx, done := s.writing(ctx)
 	defer done(&err)
+	p, err := s.createProcess(ctx, s.write, userID, f)
+	return p, failed("create process", err)
+}
+
+func (s *Store) createProcess(ctx context.Context, q querier, userID string, f models.ProcessFields) (models.Process, error) {
 	title := clean(f.Title)
-	p, err := scanProcess(s.write.QueryRowContext(ctx, `
+	return scanProcess(q.QueryRowContext(ctx, `
 		INSERT INTO processes (title, title_folded, status, description, version, created_at, updated_at, updated_by, updated_by_email)
 		VALUES ($1, $2, $3, $4, 1, $5, $5, $6, COALESCE((SELECT email FROM users WHERE id = $6), ''))
 		RETURNING `+processColumns,
 		title, fold(title), f.Status, clean(f.Description), s.now().UnixMicro(), nullID(userID)))
-	return p, failed("create process", err)
 }
 
 // Process returns the process; models.ErrNotFound if there is none.

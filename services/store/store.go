@@ -128,10 +128,13 @@ func (s *Store) answers(ctx context.Context) error {
 func (s *Store) Empty(ctx context.Context) (bool, error) {
 	ctx, done := s.read.turn(ctx)
 	defer done()
-	var empty bool
-	err := s.read.QueryRowContext(ctx,
-		`SELECT NOT EXISTS (SELECT 1 FROM users) AND NOT EXISTS (SELECT 1 FROM processes)`).Scan(&empty)
+	empty, err := isEmpty(ctx, s.read)
 	return empty, failed("look into the database", err)
+}
+
+func isEmpty(ctx context.Context, q querier) (empty bool, err error) {
+	err = q.QueryRowContext(ctx, `SELECT NOT EXISTS (SELECT 1 FROM users) AND NOT EXISTS (SELECT 1 FROM processes)`).Scan(&empty)
+	return empty, err
 }
 
 // querier is what a query needs: *pool or *sql.Tx.

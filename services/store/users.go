@@ -43,13 +43,18 @@ const userByAddress = `(SELECT id FROM users WHERE email = $1 OR email_key = $2
 func (s *Store) CreateUser(ctx context.Context, address, passwordHash string, roles []string) (_ models.User, err error) {
 	ctx, done := s.writing(ctx)
 	defer done(&err)
-	c, err := scanCredentials(s.write.QueryRowContext(ctx, `
+	user, err := s.createUser(ctx, s.write, address, passwordHash, roles)
+	return user, failed("create user", err)
+}
+
+func (s *Store) createUser(ctx context.Context, q querier, address, passwordHash string, roles []string) (models.User, error) {
+	c, err := scanCredentials(q.QueryRowContext(ctx, `
 		INSERT INTO users (email, email_key, password_hash, roles, admin, created_at)
 		SELECT CAST($1 AS TEXT), CAST($2 AS TEXT), CAST($3 AS TEXT), CAST($4 AS TEXT), CAST($5 AS BOOLEAN), CAST($6 AS BIGINT)
 		WHERE NOT EXISTS (SELECT 1 FROM users WHERE email_key = $2)
 		ON CONFLICT DO NOTHING RETURNING `+userColumns,
 		stored(address), email.Key(stored(address)), passwordHash, strings.Join(roles, ","), slices.Contains(roles, models.RoleAdmin), s.now().UnixMicro()))
-	return c.User, failed("create user", orAnswer(err, models.ErrEmailTaken))
+	return c.User, orAnswer(err, models.ErrEmailTaken)
 }
 
 // User returns the user; models.ErrNotFound if there is none.

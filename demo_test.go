@@ -1,0 +1,93 @@
+package main
+
+import (
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"gatehouse/models"
+	"gatehouse/services"
+	"gatehouse/services/servicestest"
+	"gatehouse/services/store"
+)
+
+// Instances that start together on an empty database make one demo, one
+// administrator and one key, and none of them fails.
+func TestStartTogether(t *testing.T) {
+	t.Parallel()
+	for name, url := range map[string]string{"sqlite": filepath.Join(t.TempDir(), "test.db"), "postgres": servicestest.StartPostgres(t)} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var wg sync.WaitGroup
+			secrets := make([]string, 2) // hashing passwords takes long, see store.TestSeedAtOnce for many
+			for i := range secrets {
+				wg.Go(func() {
+					var err error
+					if secrets[i], err = startOn(t, url); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			wg.Wait()
+			db, err := store.Open(t.Context(), store.Options{URL: url})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer db.Close()
+			users, err := db.Users(t.Context(), models.Page{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			processes, err := db.Processes(t.Context(), models.ProcessFilter{}, models.Page{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			audit, err := db.Audit(t.Context(), models.AuditUserCreated, models.Page{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(users.Items) != 5 || len(processes.Items) != 3 || len(audit.Items) != 5 {
+				t.Errorf("%d users, %d processes, %d users in the audit; want 5, 3, 5", len(users.Items), len(processes.Items), len(audit.Items))
+			}
+			if processes.Items[0].UpdatedBy.Email != "alice@example.com" {
+				t.Errorf("the demo was written by %+v", processes.Items[0].UpdatedBy)
+			}
+			for _, secret := range secrets {
+				if secret != secrets[0] || secret == "" {
+					t.Errorf("the instances have different keys")
+				}
+			}
+		})
+	}
+}
+
+// startOn is what a start does to the database. It returns the key of the instance.
+func startOn(t *testing.T, url string) (secret string, err error) {
+	env := map[string]string{"DATABASE_URL": url, "ADMIN_EMAIL": "root@example.com", "ADMIN_PASSWORD": "a long enough password"}
+	config, err := LoadConfig(func(name string) string { return env[name] }, "")
+	if err != nil {
+		return "", err
+	}
+	db, err := store.Open(t.Context(), store.Options{URL: url, Timeout: 20 * time.Second})
+	if err != nil {
+		return "", err
+	}
+	defer db.Close()
+	redis := services.NewRedis(services.RedisOptions{Disabled: true})
+	sessions, err := services.NewSessionCache(redis, db, services.SessionOptions{})
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = sessions.Close(t.Context()) }()
+	locks, limiter := services.NewLocker(redis, nil), services.NewRateLimiter(redis, services.RateLimiterOptions{})
+	accounts := services.NewAccounts(db, sessions, locks, limiter, services.AccountsOptions{
+		LoginByIP: newPolicies(config).loginByIP, LoginByAccount: newPolicies(config).loginByAccount, Logger: slog.New(slog.DiscardHandler),
+	})
+	secrets, err := (&app{config: config}).secrets(t.Context(), db)
+	if err != nil {
+		return "", err
+	}
+	return secrets[0], fillDatabase(t.Context(), config, db, accounts)
+}
