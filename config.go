@@ -63,6 +63,8 @@ type Config struct {
 	SessionAbsoluteTimeout time.Duration `env:"SESSION_ABSOLUTE_TIMEOUT" envDefault:"12h"`
 	SessionMaxPerUser      int           `env:"SESSION_MAX_PER_USER" envDefault:"20"` // beyond it the oldest ends
 
+	StreamsPerUser int `env:"STREAMS_PER_USER" envDefault:"20"` // event streams at one instance
+
 	SecretKeys     []string `env:"SECRET_KEY"`      // the first signs, all verify; nil: made and kept in the database
 	AdminEmail     string   `env:"ADMIN_EMAIL"`     // as email.Normalize returns it
 	AdminPassword  string   `env:"ADMIN_PASSWORD"`  // set if and only if AdminEmail is

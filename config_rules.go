@@ -86,6 +86,7 @@ func (c Config) rules(given map[string]string) []rule {
 		{"SESSION_IDLE_TIMEOUT", c.SessionIdleTimeout > 0, "a duration above 0, such as 30m"},
 		{"SESSION_ABSOLUTE_TIMEOUT", c.SessionAbsoluteTimeout > 0, "a duration above 0, such as 12h"},
 		{"SESSION_MAX_PER_USER", between(c.SessionMaxPerUser, 1, 10_000), "a whole number from 1 to 10000"},
+		{"STREAMS_PER_USER", between(c.StreamsPerUser, 1, 10_000), "a whole number from 1 to 10000"},
 
 		{"SECRET_KEY", longEnough(c.SecretKeys), "a key of at least 32 bytes, or several with commas between them"},
 		{"SECRET_KEY", !c.Production() || c.SecretKeys != nil, "set in production: a key of at least 32 bytes, or several with commas between them"},

@@ -61,7 +61,8 @@ func TestConfigDefaults(t *testing.T) {
 		RateLimitMax: 300, RateLimitWindow: time.Minute, RateLimitAlgorithm: models.AlgorithmAuto, RateLimitOnRedisDown: models.OnRedisDownLocal,
 		LoginRateLimitMax: 10, LoginRateLimitWindow: time.Minute,
 		SessionIdleTimeout: 30 * time.Minute, SessionAbsoluteTimeout: 12 * time.Hour, SessionMaxPerUser: 20,
-		Demo: true, LogFormat: "text", ShutdownTimeout: 15 * time.Second,
+		StreamsPerUser: 20,
+		Demo:           true, LogFormat: "text", ShutdownTimeout: 15 * time.Second,
 	}
 	if got := load(t, nil); !reflect.DeepEqual(got, want) {
 		t.Errorf("without variables\n got %v\nwant %v", got, want)
@@ -143,6 +144,7 @@ func TestConfigValues(t *testing.T) {
 		{name: "SESSION_IDLE_TIMEOUT", good: []string{"1s", "12h"}, bad: []string{"0s", "-1m", "30"}},
 		{name: "SESSION_ABSOLUTE_TIMEOUT", good: []string{"30m", "720h"}, bad: []string{"0s", "-1h", "12"}},
 		{name: "SESSION_MAX_PER_USER", good: []string{"1", "10000"}, bad: []string{"0", "10001", "x"}},
+		{name: "STREAMS_PER_USER", good: []string{"1", "10000"}, bad: []string{"0", "-1", "10001", "many"}},
 		{name: "SECRET_KEY", good: []string{key, key + ", " + key}, bad: []string{"hunter2", key + ",hunter2", key + ",", key[1:]}},
 		{name: "ADMIN_EMAIL", with: vars{"ADMIN_PASSWORD": "twelve-chars"}, good: []string{"a@b", "Root@Example.COM"}, bad: []string{"root", "Root <a@b>"}},
 		{name: "ADMIN_PASSWORD", with: vars{"ADMIN_EMAIL": "a@b"}, good: []string{"twelve-chars", strings.Repeat("é", 128)}, bad: []string{"hunter2", strings.Repeat("hunter2", 19)}},

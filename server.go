@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"os"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -41,8 +40,7 @@ type app struct {
 	stdout   io.Writer
 	handlers *handlers.Handlers
 	server   *http.Server
-	listener net.Listener
-	underWay sync.Map                      // the net.Conn of each request
+	listener *connections
 	hangUps  chan os.Signal                // from the start on, see catchHangUps
 	closers  []func(context.Context) error // closed last to first
 }
@@ -100,7 +98,7 @@ func (a *app) start(ctx context.Context) error {
 	}
 	a.server = &http.Server{
 		Handler:           router,
-		ConnState:         a.follow,
+		ConnState:         a.listener.follow,
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       30 * time.Second,
 		WriteTimeout:      60 * time.Second, // a lock request may wait 30 s
@@ -110,22 +108,14 @@ func (a *app) start(ctx context.Context) error {
 	return nil
 }
 
-// follow knows on which connections a request is under way, from its first byte to
-// the last of its answer.
-func (a *app) follow(conn net.Conn, state http.ConnState) {
-	if state == http.StateActive {
-		a.underWay.Store(conn, nil)
-	} else {
-		a.underWay.Delete(conn)
-	}
-}
-
 // listen takes the port first: an address in use is told before anything is
 // started. With port 0 it makes up the public address.
-func (a *app) listen(ctx context.Context) (err error) {
-	if a.listener, err = new(net.ListenConfig).Listen(ctx, "tcp", a.config.Addr); err != nil {
+func (a *app) listen(ctx context.Context) error {
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", a.config.Addr)
+	if err != nil {
 		return fmt.Errorf("ADDR=%q: %w", a.config.Addr, err)
 	}
+	a.listener = newConnections(listener, connectionsFor(fileLimit(), a.config.DatabaseMaxConns), a.log)
 	a.closers = append(a.closers, func(context.Context) error {
 		if err := a.listener.Close(); !errors.Is(err, net.ErrClosed) {
 			return err
@@ -220,9 +210,9 @@ func (a *app) wire(ctx context.Context, db *store.Store, redis *services.Redis, 
 	return handlers.Options{
 		Processes: processes, Locks: locks, Accounts: accounts, Sessions: sessions, Limiter: limiter, Redis: redis, Database: db,
 		Pages: pages, Cookie: middleware.NewSessionStore(sessions, middleware.SessionStoreOptions{Name: "gatehouse", Secure: c.Secure()}),
-		Metrics: promhttp.HandlerFor(registry, promhttp.HandlerOpts{}), PublicURL: c.PublicURL, LocksPerUser: c.LockMaxPerUser,
-		API:       limits.api,
-		Anonymous: limits.anonymous,
+		Metrics: promhttp.HandlerFor(registry, promhttp.HandlerOpts{}), PublicURL: c.PublicURL,
+		API: limits.api, Anonymous: limits.anonymous,
+		LocksPerUser: c.LockMaxPerUser, StreamsPerUser: c.StreamsPerUser, Connections: a.listener.max,
 	}, nil
 }
 
@@ -274,10 +264,9 @@ func (a *app) serve(ctx context.Context) error {
 	err := a.server.Shutdown(drain)
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = nil // unless more is left than connections on which nothing was sent
-		a.underWay.Range(func(any, any) bool {
+		if a.listener.busy() {
 			err = fmt.Errorf("SHUTDOWN_TIMEOUT=%s passed: requests under way were cut off", a.config.ShutdownTimeout)
-			return false
-		})
+		}
 		err = errors.Join(err, a.server.Close())
 	}
 	if err := a.close(); err != nil { // no request was cut off by it

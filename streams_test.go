@@ -2,6 +2,8 @@ package main
 
 import (
 	"bufio"
+	"context"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -107,4 +109,53 @@ func openStream(t *testing.T, at, user string) (*bufio.Scanner, http.Header) {
 		t.Fatalf("%d %v", answer.StatusCode, answer.Header)
 	}
 	return stream, answer.Header
+}
+
+// A user has only so many streams, whatever the session; others have theirs, and a
+// stream that has ended makes room.
+func TestStreamsOfAUserAreBounded(t *testing.T) {
+	a := startApp(t, map[string]string{"STREAMS_PER_USER": "3"})
+	front := httptest.NewServer(a.server.Handler)
+	t.Cleanup(front.Close)
+	defer time.AfterFunc(30*time.Second, front.CloseClientConnections).Stop() // or a failing test waits for the stream
+	alice, again, bob := a.signIn(t, "alice@example.com"), a.signIn(t, "alice@example.com"), a.signIn(t, "bob@example.com")
+	ctx, leave := context.WithCancel(t.Context())
+	defer leave()
+	ask := func(ctx context.Context, user string) (status int, header http.Header, body string) {
+		t.Helper()
+		r, err := http.NewRequestWithContext(ctx, http.MethodGet, front.URL+"/api/v1/locks/events", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Authorization", "Bearer "+user)
+		answer, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = answer.Body.Close() })
+		if answer.StatusCode != http.StatusOK {
+			text, _ := io.ReadAll(answer.Body)
+			body = string(text)
+		}
+		return answer.StatusCode, answer.Header, body
+	}
+	for range 3 {
+		if status, _, body := ask(ctx, alice); status != http.StatusOK {
+			t.Fatal(status, body)
+		}
+	}
+	for _, token := range []string{alice, again} {
+		status, header, body := ask(ctx, token)
+		if status != http.StatusTooManyRequests || !strings.Contains(body, "/problems/too-many-streams") ||
+			!strings.Contains(body, `"limit":3`) || header.Get("Retry-After") == "" {
+			t.Errorf("a stream too many: %d %v %s", status, header, body)
+		}
+	}
+	openStream(t, front.URL, bob)
+	leave()
+	servicestest.Eventually(t, 10*time.Second, func() bool {
+		status, _, _ := ask(t.Context(), again)
+		return status == http.StatusOK
+	}, "no room after streams have ended")
+	a.handlers.Drain()
 }

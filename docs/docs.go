@@ -514,7 +514,7 @@ const docTemplate = `{
                         }
                     },
                     "429": {
-                        "description": "Too Many Requests",
+                        "description": "also too-many-streams",
                         "schema": {
                             "$ref": "#/definitions/handlers.problemDoc"
                         }

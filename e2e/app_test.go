@@ -103,6 +103,12 @@ func launch(t *testing.T, env ...string) *app {
 // launchIn is launch in a directory that the test has prepared.
 func launchIn(t *testing.T, dir string, env ...string) *app {
 	t.Helper()
+	return launchCommand(t, exec.Command(binary), dir, env...)
+}
+
+// launchCommand is launchIn for a command that becomes an instance.
+func launchCommand(t *testing.T, cmd *exec.Cmd, dir string, env ...string) *app {
+	t.Helper()
 	a := &app{
 		Dir: dir, Stdout: &output{}, Stderr: &output{}, exited: make(chan struct{}),
 		http: &http.Client{
@@ -111,7 +117,7 @@ func launchIn(t *testing.T, dir string, env ...string) *app {
 			Timeout:       45 * time.Second,
 		},
 	}
-	a.cmd = exec.Command(binary)
+	a.cmd = cmd
 	a.cmd.Dir = a.Dir
 	a.cmd.Env = append([]string{
 		"PATH=" + os.Getenv("PATH"), "HOME=" + a.Dir, "GORACE=atexit_sleep_ms=50", // not the second that it sleeps by default

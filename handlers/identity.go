@@ -94,14 +94,31 @@ func (h *Handlers) stillAllowed(c *gin.Context, role string) func(context.Contex
 	}
 }
 
-// whileWaiting is a context for a request that may queue for so long: it ends when
-// allowed, asked every second, refuses, and when the server shuts down. Get vouches
-// for a session for 2 s after the database went away, so who is refused because
-// nobody can say would be refused as a new request, too.
-func (h *Handlers) whileWaiting(c *gin.Context, wait time.Duration, allowed func(context.Context) error) (context.Context, func()) {
+// whileWaiting is whileAllowed for a request that would like to queue for so long. It
+// returns how long the request may: not at all if too many wait already, as each holds a
+// connection. The wait is only preferred (RFC 7240), and the answer says what was applied.
+func (h *Handlers) whileWaiting(c *gin.Context, wait time.Duration, allowed func(context.Context) error) (context.Context, time.Duration, func()) {
 	if wait <= 0 {
-		return c.Request.Context(), func() {}
+		return c.Request.Context(), 0, func() {}
 	}
+	session, _ := middleware.SessionFrom(c)
+	giveBack, reached := h.waits.take(session.User.ID)
+	if reached > 0 {
+		c.Writer.Header().Del(preferenceApplied)
+		return c.Request.Context(), 0, func() {}
+	}
+	ctx, stop := h.whileAllowed(c, allowed)
+	return ctx, wait, func() {
+		stop()
+		giveBack()
+	}
+}
+
+// whileAllowed is a context for a request that stays open: it ends when allowed, asked
+// every second, refuses, and when the server shuts down. Get vouches for a session for
+// 2 s after the database went away, so who is refused because nobody can say would be
+// refused as a new request, too.
+func (h *Handlers) whileAllowed(c *gin.Context, allowed func(context.Context) error) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(c.Request.Context())
 	go func() {
 		ticker := time.NewTicker(time.Second)

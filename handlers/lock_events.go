@@ -5,19 +5,18 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math"
 	"net/http"
 	"time"
 
 	"github.com/gin-gonic/gin"
 
+	"gatehouse/middleware"
 	"gatehouse/models"
 )
 
 const (
 	streamHeartbeat = 15 * time.Second // so that proxies do not take a quiet stream for a dead one
 	streamWrite     = 5 * time.Second  // a client that takes nothing for so long is gone
-	streamForever   = math.MaxInt64
 )
 
 // lockEventDoc is the data of one event.
@@ -43,7 +42,7 @@ type lockEventDoc struct {
 //	@Failure		401	{object}	problemDoc
 //	@Failure		403	{object}	problemDoc
 //	@Failure		422	{object}	problemDoc
-//	@Failure		429	{object}	problemDoc
+//	@Failure		429	{object}	problemDoc	"also too-many-streams"
 //	@Failure		503	{object}	problemDoc
 //	@Security		Bearer
 //	@Router			/locks/events [get]
@@ -52,7 +51,14 @@ func (h *Handlers) lockEvents(c *gin.Context) {
 		h.fail(c, err)
 		return
 	}
-	ctx, stop := h.whileWaiting(c, streamForever, h.stillAllowed(c, models.RoleViewer))
+	session, _ := middleware.SessionFrom(c)
+	giveBack, reached := h.streams.take(session.User.ID)
+	if reached > 0 {
+		h.fail(c, tooManyStreams(reached))
+		return
+	}
+	defer giveBack()
+	ctx, stop := h.whileAllowed(c, h.stillAllowed(c, models.RoleViewer))
 	defer stop()
 	events := h.Locks.Events(ctx)
 	markLocks(c, !h.Redis.Available())
@@ -83,6 +89,12 @@ func (h *Handlers) lockEvents(c *gin.Context) {
 			return
 		}
 	}
+}
+
+// tooManyStreams refuses a stream beyond what one user, or this instance, may have open.
+func tooManyStreams(limit int) error {
+	problem := problemFor("too-many-streams", "As many event streams are open as there may be. Close one, or try again later.")
+	return &requestError{with(problem, "limit", limit)}
 }
 
 // streamTo writes and flushes, each time with a deadline of its own.

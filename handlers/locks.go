@@ -118,8 +118,9 @@ func (h *Handlers) lockProcess(c *gin.Context) {
 	}
 	session, _ := middleware.SessionFrom(c)
 	opt.Allowed, opt.Most = h.stillAllowed(c, models.RoleEditor), h.LocksPerUser
-	ctx, stop := h.whileWaiting(c, opt.Wait, opt.Allowed)
+	ctx, wait, stop := h.whileWaiting(c, opt.Wait, opt.Allowed)
 	defer stop()
+	opt.Wait = wait
 	lock, err := h.Processes.Lock(ctx, session.User, id, opt)
 	markLocks(c, lock.Degraded)
 	if err != nil {

@@ -276,8 +276,9 @@ func (h *Handlers) quickUpdate(c *gin.Context) {
 	}
 	session, _ := middleware.SessionFrom(c)
 	opt := services.QuickUpdateOptions{Wait: waitOf(c, quickUpdateWait), IfMatch: ifMatch(c), Allowed: h.stillAllowed(c, models.RoleEditor)}
-	ctx, stop := h.whileWaiting(c, opt.Wait, opt.Allowed)
+	ctx, wait, stop := h.whileWaiting(c, opt.Wait, opt.Allowed)
 	defer stop()
+	opt.Wait = wait
 	process, degraded, err := h.Processes.QuickUpdate(ctx, session.User, id, opt, patch)
 	markLocks(c, degraded)
 	if err != nil {

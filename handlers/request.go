@@ -113,6 +113,8 @@ func ttlOf(seconds *int64) (time.Duration, error) {
 	return time.Duration(*seconds) * time.Second, nil
 }
 
+const preferenceApplied = "Preference-Applied"
+
 // waitOf reads "Prefer: wait=N" (RFC 7240), whose parameters mean nothing here, and
 // says on the answer what was applied. Anything malformed is ignored.
 func waitOf(c *gin.Context, fallback time.Duration) time.Duration {
@@ -131,7 +133,7 @@ func waitOf(c *gin.Context, fallback time.Duration) time.Duration {
 		}
 		seconds, _ := strconv.ParseUint(digits, 10, 32) // out of range is the largest number
 		wait := min(time.Duration(seconds)*time.Second, maxWait)
-		c.Header("Preference-Applied", fmt.Sprintf("wait=%d", int(wait.Seconds())))
+		c.Header(preferenceApplied, fmt.Sprintf("wait=%d", int(wait.Seconds())))
 		return wait
 	}
 	return fallback

@@ -3,6 +3,7 @@
 package handlers
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"sync"
@@ -17,7 +18,7 @@ import (
 	"gatehouse/templates"
 )
 
-// Options is what the handlers work with. All fields but Heartbeat must be set.
+// Options is what the handlers work with. All fields but the last ones must be set.
 type Options struct {
 	Processes *services.Processes
 	Locks     *services.Locker
@@ -34,9 +35,10 @@ type Options struct {
 	API       models.Policy // per signed-in user
 	Anonymous models.Policy // per client address, without a session
 
-	LocksPerUser int // at a time; 0 is any number
-
-	Heartbeat time.Duration // between the comments in a quiet event stream; 0 is 15 s
+	Heartbeat      time.Duration // between the comments in a quiet event stream; 0 is 15 s
+	LocksPerUser   int           // at a time; 0 is any number
+	StreamsPerUser int           // event streams that a user may have open; 0 is 20
+	Connections    int           // that the server keeps open at most; 0 is any number
 }
 
 // Database is what the handlers ask of it themselves.
@@ -51,6 +53,8 @@ type Database interface {
 // Handlers answers requests; all its methods may run concurrently.
 type Handlers struct {
 	Options
+	streams   *places
+	waits     *places
 	draining  atomic.Bool
 	drainOnce sync.Once
 	drain     chan struct{} // closed when the server begins to shut down
@@ -58,7 +62,13 @@ type Handlers struct {
 
 // New joins the handlers and what they work with.
 func New(opt Options) *Handlers {
-	return &Handlers{Options: opt, drain: make(chan struct{})}
+	return &Handlers{
+		Options: opt, drain: make(chan struct{}),
+		// Half of the connections for streams, a quarter for requests that wait: the rest
+		// is for all others, always.
+		streams: newPlaces(opt.Connections/2, cmp.Or(opt.StreamsPerUser, streamsPerUser)),
+		waits:   newPlaces(opt.Connections/4, opt.Connections/8),
+	}
 }
 
 // NotReady makes /readyz answer 503, so that load balancers send no more; all

@@ -1,0 +1,150 @@
+package e2e
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"gatehouse/services/servicestest"
+)
+
+const (
+	fewFiles    = 128
+	streamsEach = 20 // the default of STREAMS_PER_USER
+)
+
+// TestCrowdOfConnections: with room for few files, one viewer's streams, requests that
+// wait and connections that nothing is sent on shut out nobody.
+func TestCrowdOfConnections(t *testing.T) {
+	t.Parallel()
+	limited := exec.Command("sh", "-c", fmt.Sprintf(`ulimit -n %d && exec "$0"`, fewFiles), binary)
+	a := launchCommand(t, limited, t.TempDir(), "DATABASE_URL="+demoDatabase(t))
+	a.waitReady(t)
+	t.Cleanup(func() { a.stop(t) })
+	viewer, alice := a.signIn(t, "viewer@example.com"), a.signIn(t, "alice@example.com")
+	viewer.app = a.withClient(&http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 1000}, Timeout: time.Minute})
+
+	open := viewer.openStreams(t, 250)
+	if open != streamsEach {
+		t.Errorf("%d streams are open, want %d", open, streamsEach)
+	}
+	a.served(t, "beside the streams")
+
+	for range 300 {
+		conn, err := net.Dial("tcp", strings.TrimPrefix(a.URL, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+	}
+	a.served(t, "beside silent connections")
+
+	// Of those who would wait for a lock only some may; the others are told at once.
+	lock := alice.call(t, "POST /processes/1/lock", nil).is(t, 201).text(t, "lockToken")
+	bob := a.signIn(t, "bob@example.com")
+	bob.app = a.withClient(&http.Client{Timeout: time.Minute})
+	answers := make(chan *answer, 60)
+	for range cap(answers) {
+		go func() { answers <- bob.call(t, "POST /processes/1/lock", nil, "Prefer: wait=30") }()
+	}
+	waiting := func() int {
+		return int(alice.call(t, "GET /processes/1/lock/status", nil).is(t, 200).number(t, "waiting"))
+	}
+	servicestest.Eventually(t, 20*time.Second, func() bool { return waiting() == 10 }, "not as many wait as there is room for")
+	a.served(t, "beside waiting requests")
+	if used := a.files(t); used > fewFiles-10 {
+		t.Errorf("%d of %d files are open", used, fewFiles)
+	}
+	alice.call(t, "DELETE /processes/1/lock", nil, "X-Lock-Token: "+lock).is(t, 204)
+	applied := 0
+	for range cap(answers) {
+		got := <-answers
+		if got.Header.Get("Preference-Applied") != "" {
+			applied++
+		}
+		if got.Status != 201 {
+			got.problem(t, 423, "locked")
+			continue
+		}
+		bob.call(t, "DELETE /processes/1/lock", nil, "X-Lock-Token: "+got.text(t, "lockToken")).is(t, 204)
+	}
+	if applied != 10 {
+		t.Errorf("%d waited, want 10", applied)
+	}
+}
+
+// withClient is the same instance seen with other connections.
+func (a *app) withClient(client *http.Client) *app {
+	return &app{URL: a.URL, http: client}
+}
+
+// openStreams asks for so many event streams at the same time, each on a connection of its
+// own that stays open until the test ends, and returns how many there are.
+func (c *client) openStreams(t *testing.T, asked int) (open int) {
+	t.Helper()
+	var mu sync.Mutex
+	var all sync.WaitGroup
+	for range asked {
+		all.Go(func() {
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, c.app.URL+"/api/v1/locks/events", http.NoBody)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			req.Header.Set("Authorization", "Bearer "+c.token)
+			res, err := c.app.http.Do(req)
+			if err != nil { // it was closed to make room for another, just before its request came
+				return
+			}
+			if res.StatusCode == http.StatusOK {
+				t.Cleanup(func() { res.Body.Close() })
+				mu.Lock()
+				defer mu.Unlock()
+				open++
+				return
+			}
+			defer res.Body.Close()
+			body, _ := io.ReadAll(res.Body)
+			if res.StatusCode != http.StatusTooManyRequests || !strings.Contains(string(body), "/problems/too-many-streams") {
+				t.Errorf("a stream too many: %d %s", res.StatusCode, body)
+			}
+		})
+	}
+	all.Wait()
+	return open
+}
+
+// served checks that others are answered, each on a new connection.
+func (a *app) served(t *testing.T, when string) {
+	t.Helper()
+	fresh := a.withClient(&http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 30 * time.Second})
+	for range 5 {
+		start := time.Now()
+		if got := fresh.anonymous().send(t, "GET /healthz", nil); got.Status != http.StatusOK {
+			t.Fatalf("%s: /healthz: %d", when, got.Status)
+		}
+		if got := fresh.anonymous().send(t, "GET /readyz", nil); got.Status != http.StatusOK {
+			t.Fatalf("%s: /readyz: %d %s", when, got.Status, got.Body)
+		}
+		t.Logf("%s: answered after %v", when, time.Since(start))
+	}
+	fresh.anonymous().call(t, "POST /auth/login", credentials("bob@example.com", demoPassword)).is(t, 200)
+}
+
+// files is how many files, connections included, the instance has open.
+func (a *app) files(t *testing.T) int {
+	t.Helper()
+	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", a.cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d files are open", len(entries))
+	return len(entries)
+}
