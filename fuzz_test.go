@@ -46,7 +46,7 @@ func FuzzBodies(f *testing.F) {
 			``, `{`, `{}`, `null`, `[]`, `"x"`, `0`, `{"title":"x","status":"draft","description":""}`, `{"title":"\u0000"}`, `{"title":"\ud800"}`,
 			`{"ttl":1}`, `{"ttl":0}`, `{"ttl":-1}`, `{"ttl":1e400}`, `{"ttl":9223372036854775808}`, `{"reason":"` + strings.Repeat("ä", 201) + `"}`,
 			`{"email":"a@b.c","password":"123456789012","roles":["viewer"]}`, `{"email":"\u0000","password":"\u0000"}`, `{"roles":[]}`, `{"roles":[null]}`,
-			`{"disabled":false}`, `{"currentPassword":"x","newPassword":"123456789012"}`, `{"title":{"a":1}}`, "{\"title\":\"\xff\"}", `{"a":` + strings.Repeat("[", 20000),
+			`{"disabled":false}`, `{"currentPassword":"x","newPassword":"123456789012"}`, `{"title":{"a":1}}`, `{"a":1,"\u0061":{"a":1,"a":2}}`, "{\"title\":\"\xff\"}", `{"a":` + strings.Repeat("[", 20000),
 		} {
 			f.Add(uint8(route), body)
 		}

@@ -126,6 +126,39 @@ func TestEveryRouteIsDocumentedAndNothingElse(t *testing.T) {
 	}
 }
 
+// Whatever route reads JSON refuses a name that is there twice, and says which.
+func TestEveryBodyRefusesANameTwice(t *testing.T) {
+	a := startApp(t, nil)
+	headers := []string{"Authorization", "Bearer " + a.signIn(t, "admin@example.com"), "Content-Type", "application/json"}
+	parameter, found := regexp.MustCompile(`[:*][a-z]+`), 0
+	for _, route := range a.server.Handler.(*gin.Engine).Routes() {
+		path := parameter.ReplaceAllString(route.Path, "999")
+		if route.Method == http.MethodGet || !strings.HasPrefix(path, "/api/") || strings.HasSuffix(path, "/logout") {
+			continue
+		}
+		if w := a.do(route.Method, path, `{`, headers...); w.Code != http.StatusBadRequest {
+			continue // it reads no body
+		}
+		found++
+		for body, field := range map[string]string{
+			`{"title":"a","title":"b"}`:           "title",
+			`{"title":"a","t\u0069tle":"a"}`:      "title",
+			`{"roles":[{"x":1,"x":2}]}`:           "roles.x",
+			`{"ttl":60,"reason":"","ttl":60}`:     "ttl",
+			`{"email":"","email":"","other":"a"}`: "email",
+		} {
+			w := a.do(route.Method, path, body, headers...)
+			want := `{"field":"` + field + `","message":"must be given once"}`
+			if w.Code != http.StatusUnprocessableEntity || !strings.Contains(w.Body.String(), want) {
+				t.Errorf("%s %s %s: %d %s", route.Method, path, body, w.Code, w.Body)
+			}
+		}
+	}
+	if found < 9 {
+		t.Errorf("only %d routes read a body", found)
+	}
+}
+
 // No route takes a client that left for a fault of the server.
 func TestClientThatLeftIsNoFault(t *testing.T) {
 	var lines strings.Builder

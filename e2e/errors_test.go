@@ -77,7 +77,7 @@ func wrongBodies() []refusal {
 			rows = append(rows, refusal{who: "alice", what: what, body: body, status: 422, name: "validation"})
 		}
 		rows = append(rows,
-			refusal{who: "alice", what: what, body: `{"title":"` + strings.Repeat("x", 1<<20) + `"}`, status: 413, name: "content-too-large"},
+			refusal{who: "alice", what: what, body: `{"title":"` + strings.Repeat("x", 1<<20) + `"}`, headers: []string{"Expect: 100-continue"}, status: 413, name: "content-too-large"},
 			refusal{who: "alice", what: what, body: full, headers: []string{"Content-Type: text/plain"}, status: 415, name: "unsupported-media-type"},
 			refusal{who: "alice", what: what, body: full, headers: []string{"Content-Type: "}, status: 415, name: "unsupported-media-type"},
 		)
@@ -97,7 +97,7 @@ func wrongBodies() []refusal {
 		// The body itself comes before what it, the path and the query say.
 		refusal{who: "alice", what: "PUT /processes/a.b", body: "{", status: 400, name: "bad-request"},
 		refusal{who: "alice", what: "PATCH /processes/a.b/quick-update", body: full, headers: []string{"Content-Type: text/plain"}, status: 415, name: "unsupported-media-type"},
-		refusal{who: "alice", what: "POST /processes/a.b/lock", body: `{"reason":"` + strings.Repeat("x", 1<<20) + `"}`, status: 413, name: "content-too-large"},
+		refusal{who: "alice", what: "POST /processes/a.b/lock", body: `{"reason":"` + strings.Repeat("x", 1<<20) + `"}`, headers: []string{"Expect: 100-continue"}, status: 413, name: "content-too-large"},
 		refusal{who: "alice", what: "POST /processes?x=1", body: "{", status: 400, name: "bad-request"},
 		refusal{who: "alice", what: "POST /processes?x=1", body: full, status: 422, name: "validation", fields: []string{"x"}},
 		refusal{who: "alice", what: "PUT /processes/a.b", body: full, status: 422, name: "validation", fields: []string{"id"}},
@@ -114,6 +114,8 @@ func wrongFields() []refusal {
 		invalid("alice", "POST /processes", `{}`, "title"),
 		invalid("alice", "POST /processes", `{"title":"t","titel":"t"}`, "titel"),
 		invalid("alice", "POST /processes", `{"Title":"t"}`, "Title"),
+		invalid("alice", "POST /processes", `{"title":"t","title":"t"}`, "title"),
+		invalid("alice", "POST FREE/lock", `{"ttl":60,"\u0074tl":60}`, "ttl"),
 		invalid("alice", "POST /processes", `{"title":7}`, "title"),
 		invalid("alice", "POST /processes", `{"title":null}`, "title"),
 		invalid("alice", "POST /processes", `{"title":""}`, "title"),

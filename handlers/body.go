@@ -26,7 +26,7 @@ const (
 )
 
 // decode reads the JSON body into T: one object, with no field that T does not
-// have and none of a wrong type. No such request has query parameters.
+// have, none of a wrong type and none twice. No such request has query parameters.
 func decode[T any](c *gin.Context) (T, error) { return decodeBody[T](c, false) }
 
 // decodeOptional is decode, but an empty body is T's zero value.
@@ -38,18 +38,17 @@ func decodeBody[T any](c *gin.Context, optional bool) (T, error) {
 	if err != nil {
 		return into, err
 	}
-	var fields map[string]json.RawMessage
-	var notObject error
-	var syntax *json.SyntaxError
-	if raw != nil {
-		if notObject = json.Unmarshal(raw, &fields); errors.As(notObject, &syntax) {
-			return into, badRequest("The body is not one JSON document.")
-		}
+	if raw != nil && !json.Valid(raw) {
+		return into, badRequest("The body is not one JSON document.")
 	}
 	if _, err := query(c); err != nil || raw == nil {
 		return into, err
 	}
-	if notObject != nil || fields == nil {
+	if errs := checkNames(raw); errs != nil {
+		return into, &models.ValidationError{Errors: errs}
+	}
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(raw, &fields); err != nil || fields == nil {
 		return into, models.Invalid("body", "must be a JSON object")
 	}
 	if errs := checkFields(fields, reflect.TypeFor[T]()); errs != nil {
