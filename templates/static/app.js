@@ -76,6 +76,11 @@
   setInterval(() => { tick(); clearWhenEnded(); }, 1000);
   document.addEventListener("visibilitychange", clearWhenEnded);
 
+  // A browser may keep the whole page for "Back". By then its reader may have signed out,
+  // or be another one: it is kept empty, and asked for again.
+  window.addEventListener("pagehide", (event) => { if (event.persisted) document.body.replaceChildren(); });
+  window.addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
+
   // Tabs that nobody sees ask for nothing.
   document.addEventListener("htmx:beforeRequest", (event) => { if (document.hidden) event.preventDefault(); });
   document.addEventListener("htmx:afterSwap", () => {
