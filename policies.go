@@ -1,8 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"strings"
@@ -129,11 +131,18 @@ func (a *app) tellPlacement(limiter *services.RateLimiter, own policies) error {
 	return nil
 }
 
+// readPolicies reads a policy file as far as one may be long. It does not wait for the
+// writer of a pipe.
 func readPolicies(path string) (*services.PolicySet, error) {
-	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() { // reading a pipe waits for its writer
-		return nil, fmt.Errorf("%s: not a regular file", path)
+	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
 	}
-	source, err := os.ReadFile(path)
+	defer file.Close()
+	if info, err := file.Stat(); err != nil || !info.Mode().IsRegular() {
+		return nil, cmp.Or(err, fmt.Errorf("%s: not a regular file", path))
+	}
+	source, err := io.ReadAll(io.LimitReader(file, services.MaxPolicyFile+1))
 	if err != nil {
 		return nil, err
 	}

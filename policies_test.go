@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -115,6 +116,62 @@ func TestPoliciesAreReadAgainOnHangUp(t *testing.T) {
 			t.Fatal(err)
 		}
 		write("8")
+	}
+}
+
+// A file that is not what it should be is told with its line, at the start and on SIGHUP,
+// where the policies in use stay, and costs no memory to speak of however large it is.
+func TestPolicyFilesThatAreRefused(t *testing.T) {
+	const api = "policies:\n  - name: api\n    limit: 7\n    window: 1m\n"
+	path := filepath.Join(t.TempDir(), "policies.yaml")
+	var log syncBuffer
+	a := &app{config: Config{RateLimitPolicies: path}, log: slog.New(slog.NewTextHandler(&log, nil))}
+	a.catchHangUps()
+	own := newPolicies(Config{RateLimitMax: 300, RateLimitWindow: time.Minute, LoginRateLimitMax: 1, LoginRateLimitWindow: time.Minute})
+	limiter := services.NewRateLimiter(services.NewRedis(services.RedisOptions{Disabled: true}), services.RateLimiterOptions{})
+	writePolicies(t, path, "\ufeff"+strings.ReplaceAll(api, "\n", "\r\n")) // as an editor of Windows writes it
+	if err := a.watchPolicies(limiter, own); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := a.close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	for _, row := range []struct{ told, text string }{
+		{":3: 010 is not allowed: a number must be plain digits", strings.Replace(api, "7", "010", 1)},
+		{":3: 0x10 is not allowed: a number must be plain digits", strings.Replace(api, "7", "0x10", 1)},
+		{":3: 1_000 is not allowed: a number must be plain digits", strings.Replace(api, "7", "1_000", 1)},
+		{":3: limit must be a whole number", strings.Replace(api, "7", "1m", 1)},
+		{":4: mapping key ", strings.Replace(api, "7", "7\n    limit: 8", 1)},
+		{":5: policy \\\"login-audit\\\" cannot be in a file", api + "  - {name: login-audit, with: api, limit: 1, window: 1m}\n"},
+		{":5: the control character U+0000", api + "\x00"},
+		{":1: must be UTF-8, not UTF-16", "\xff\xfep\x00"},
+		{":1: nested too deeply", strings.Repeat("[", 1000)},
+		{":1: a policy file may have 256 KiB, this one is larger", ""},
+	} {
+		told := "policies.yaml" + row.told
+		writePolicies(t, path, row.text)
+		if row.text == "" {
+			if err := os.Truncate(path, 200<<20); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, err := readPolicies(path) // as watchPolicies does at the start
+		runtime.ReadMemStats(&after)
+		if err == nil || !strings.Contains(err.Error(), strings.ReplaceAll(told, `\"`, `"`)) {
+			t.Errorf("%v, want %s", err, told)
+		}
+		if spent := (after.TotalAlloc - before.TotalAlloc) >> 20; spent > 100 {
+			t.Errorf("%s: %d MB", told, spent)
+		}
+		hangUp(t)
+		servicestest.Eventually(t, 5*time.Second, func() bool { return strings.Contains(log.String(), told) }, told+" is not told")
+		if limit := limiter.Effective(models.Hit{Policy: own.api}).Limit; limit != 7 {
+			t.Errorf("%s: limit %d is in use", told, limit)
+		}
 	}
 }
 

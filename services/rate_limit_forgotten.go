@@ -50,7 +50,7 @@ func (l *RateLimiter) run(ctx context.Context, tag string, asks []ask, id int64)
 			return l.learned(tag, asks, expected, id, reply), nil
 		}
 		l.admitted.asked(tag, asks, expected)
-		within = l.rest(ctx, start) //nolint:fatcontext // made from the caller's each time
+		within = l.rest(ctx, start)
 		if err := l.reportThese(within, lost); err != nil {
 			return nil, err
 		}

@@ -1,6 +1,7 @@
 package services
 
 import (
+	"bytes"
 	"cmp"
 	"fmt"
 	"maps"
@@ -72,7 +73,8 @@ type filePolicy struct {
 // asks for, with the tiers it tells apart, lowest first: any other policy needs a
 // with, and has the tiers of that one. A tier that a policy does not list has the
 // limit of the next lower one that it lists, else the policy's. A file that names no
-// list is wrong; an empty one is policies: []. An error is one line that begins with
+// list is wrong; an empty one is policies: []. So is one that is larger than MaxPolicyFile,
+// or has more than 64 policies. An error is one line that begins with
 // name and the number of the line that is wrong.
 func ParsePolicies(name string, source []byte, known map[string][]string) (*PolicySet, error) {
 	tree, err := parsePolicyTree(name, source)
@@ -80,11 +82,15 @@ func ParsePolicies(name string, source []byte, known map[string][]string) (*Poli
 		return nil, err
 	}
 	var file policyFile
+	source = bytes.TrimPrefix(source, []byte("\ufeff"))
 	if err := yaml.UnmarshalWithOptions(source, &file, yaml.Strict()); err != nil {
 		return nil, atLine(name, err)
 	}
 	if file.Policies == nil { // perhaps it is just being written
 		return nil, fmt.Errorf("%s:%d: policies: must be there; for none say policies: []", name, lineAt(tree, "$.policies"))
+	}
+	if len(file.Policies) > maxPolicies {
+		return nil, fmt.Errorf("%s:%d: more than %d policies are not allowed", name, lineOf(tree, maxPolicies, "name"), maxPolicies)
 	}
 	set := &PolicySet{byName: map[string]*configuredPolicy{}, with: map[string][]models.Policy{}}
 	for i := range file.Policies {
@@ -103,6 +109,8 @@ func (s *PolicySet) add(p *filePolicy, known map[string][]string) (field string,
 	}
 	names := slices.Sorted(maps.Keys(known))
 	switch {
+	case p.Name == signInAudit:
+		return "name", fmt.Errorf("policy %q cannot be in a file: it bounds what the audit takes, and limits nobody", p.Name)
 	case s.byName[p.Name] != nil:
 		return "name", fmt.Errorf("policy %q is given twice", p.Name)
 	case p.With == "" && !slices.Contains(names, p.Name):
