@@ -29,7 +29,12 @@ type accountsDesk struct {
 
 func newAccounts(t *testing.T, loginLimit int64) accountsDesk {
 	t.Helper()
-	redis := patientRedis(t, servicestest.StartRedis(t).Addr)
+	return newAccountsOn(t, servicestest.StartRedis(t), loginLimit)
+}
+
+func newAccountsOn(t *testing.T, server *servicestest.RedisServer, loginLimit int64) accountsDesk {
+	t.Helper()
+	redis := patientRedis(t, server.Addr)
 	db := openStore(t, filepath.Join(t.TempDir(), "test.db"))
 	sessions, err := services.NewSessionCache(redis, db, services.SessionOptions{Logger: quiet()})
 	if err != nil {
