@@ -15,6 +15,7 @@ import (
 type AccountStore interface {
 	userReader
 	userWriter
+	passwordRenewer
 	signInNetworks
 	auditTrail
 }
@@ -27,10 +28,16 @@ type userReader interface {
 }
 
 type userWriter interface {
-	CreateUser(ctx context.Context, email, passwordHash string, roles []string) (models.User, error)
+	CreateUser(ctx context.Context, address, passwordHash string, roles []string) (models.User, error)
 	UpdateUser(ctx context.Context, id string, patch models.UserPatch) (models.User, error)
 	DeleteUser(ctx context.Context, id string) error
 	Seed(ctx context.Context, seed models.Seed) (done bool, err error)
+}
+
+type passwordRenewer interface {
+	// RenewPasswordHash replaces a user's hash by another one of the same password, if it
+	// is still the one that was read. It ends no session.
+	RenewPasswordHash(ctx context.Context, userID, read, renewed string) error
 }
 
 type signInNetworks interface {
@@ -99,7 +106,7 @@ func (a *Accounts) SignIn(ctx context.Context, email, password string, client Cl
 	case err != nil:
 		return "", session, err
 	}
-	right, err := a.passwords.Matches(ctx, password, who.PasswordHash)
+	right, err := a.isRight(ctx, password, who)
 	if err != nil {
 		return "", session, fmt.Errorf("sign in: %w: %w", models.ErrUnavailable, err)
 	}
@@ -108,7 +115,7 @@ func (a *Accounts) SignIn(ctx context.Context, email, password string, client Cl
 		return "", session, err
 	}
 	if right && !who.Disabled {
-		token, session, err = a.begin(ctx, who, client)
+		token, session, err = a.begin(ctx, who, password, client)
 	} else {
 		err = models.ErrInvalidCredentials
 	}
@@ -119,6 +126,7 @@ func (a *Accounts) SignIn(ctx context.Context, email, password string, client Cl
 	case err != nil:
 		return "", session, err
 	}
+	a.renewHash(ctx, who, password)
 	a.record(ctx, models.AuditSignIn, who.Email, who.ID, client, "")
 	if !usual {
 		a.record(ctx, models.AuditSignInNewPlace, who.Email, who.ID, client, "not signed in from there during the last 30 days")
@@ -126,9 +134,9 @@ func (a *Accounts) SignIn(ctx context.Context, email, password string, client Cl
 	return token, session, nil
 }
 
-func (a *Accounts) begin(ctx context.Context, who models.Credentials, client Client) (token string, session models.Session, err error) {
+func (a *Accounts) begin(ctx context.Context, who models.Credentials, password string, client Client) (token string, session models.Session, err error) {
 	var ended int
-	err = a.whileRight(ctx, who, func(who models.Credentials) error {
+	err = a.whileRight(ctx, who, password, func(who models.Credentials) error {
 		token, session, ended, err = a.sessions.begin(ctx, models.Session{
 			User: models.UserRef{ID: who.ID, Email: who.Email}, Roles: who.Roles, Epoch: who.Epoch, UserAgent: client.UserAgent, IP: client.IP,
 		})
@@ -146,29 +154,6 @@ func (a *Accounts) begin(ctx context.Context, who models.Credentials, client Cli
 	return token, session, nil
 }
 
-// whileRight does something for which the password of who was checked, again with
-// newer credentials if the user's epoch has moved on: that may only have ended other
-// sessions. models.ErrInvalidCredentials if the password is not the same any more, or
-// the user is disabled or gone.
-func (a *Accounts) whileRight(ctx context.Context, who models.Credentials, do func(who models.Credentials) error) error {
-	for range maxEpochRetries {
-		if err := do(who); !errors.Is(err, models.ErrStale) {
-			return err
-		}
-		now, err := a.store.CredentialsByID(ctx, who.ID)
-		switch {
-		case errors.Is(err, models.ErrNotFound):
-			return models.ErrInvalidCredentials
-		case err != nil:
-			return err
-		case now.Disabled || now.PasswordHash != who.PasswordHash:
-			return models.ErrInvalidCredentials
-		}
-		who = now
-	}
-	return fmt.Errorf("the user's sessions are ended again and again: %w", models.ErrUnavailable)
-}
-
 // SignOut ends a session.
 func (a *Accounts) SignOut(ctx context.Context, session models.Session, client Client) error {
 	if err := a.sessions.DeleteByHash(ctx, session.Hash); err != nil && !errors.Is(err, models.ErrNotFound) {
@@ -176,42 +161,6 @@ func (a *Accounts) SignOut(ctx context.Context, session models.Session, client C
 	}
 	a.record(ctx, models.AuditSignOut, session.User.Email, session.User.ID, client, "")
 	return nil
-}
-
-// ChangePassword sets the user's own password: a new token for this session, and
-// every other one of the user ends. A wrong current password is a
-// *models.ValidationError on currentPassword.
-func (a *Accounts) ChangePassword(ctx context.Context, session models.Session, current, next string, client Client) (token string, _ models.Session, err error) {
-	wrong := models.Invalid("currentPassword", "is wrong")
-	who, err := a.store.CredentialsByID(ctx, session.User.ID)
-	if err != nil {
-		return "", session, err
-	}
-	right, err := a.passwords.Matches(ctx, current, who.PasswordHash)
-	if err != nil {
-		return "", session, fmt.Errorf("change password: %w: %w", models.ErrUnavailable, err)
-	}
-	if !right {
-		a.record(ctx, models.AuditSignInFailed, who.Email, who.ID, client, "at a change of password")
-		return "", session, wrong
-	}
-	hash, err := a.passwords.Hash(ctx, next)
-	if err != nil {
-		return "", session, fmt.Errorf("change password: %w: %w", models.ErrUnavailable, err)
-	}
-	var changed models.Session
-	err = a.whileRight(ctx, who, func(who models.Credentials) error {
-		token, changed, err = a.sessions.ChangePassword(ctx, session, who.Epoch, hash)
-		return err
-	})
-	if errors.Is(err, models.ErrInvalidCredentials) {
-		return "", session, wrong // somebody changed it meanwhile
-	}
-	if err != nil {
-		return "", session, err
-	}
-	a.record(ctx, models.AuditPasswordChanged, who.Email, who.ID, client, "")
-	return token, changed, nil
 }
 
 // Users is a page of users.
@@ -318,18 +267,6 @@ func (a *Accounts) Seed(ctx context.Context, seed models.Seed, passwords map[str
 		seed.Users[i].PasswordHash = hash
 	}
 	_, err := a.store.Seed(ctx, seed)
-	return err
-}
-
-// EnsureUser creates a user unless the e-mail address is known already.
-func (a *Accounts) EnsureUser(ctx context.Context, email, password string, roles ...string) error {
-	if _, err := a.store.Credentials(ctx, email); !errors.Is(err, models.ErrNotFound) {
-		return err
-	}
-	_, err := a.CreateUser(ctx, "start", email, password, roles, Client{})
-	if errors.Is(err, models.ErrEmailTaken) {
-		return nil // another instance was quicker
-	}
 	return err
 }
 

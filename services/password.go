@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/subtle"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"runtime"
 	"strings"
@@ -82,50 +83,106 @@ func (p *Passwords) Hash(ctx context.Context, password string) (string, error) {
 		return "", fmt.Errorf("hash password: %w", err)
 	}
 	defer done()
-	salt := make([]byte, argonSalt)
-	_, _ = rand.Read(salt) // never fails
-	return encodeHash(salt, p.derive([]byte(password), salt, argonTime, argonMemory, argonThreads, argonKey)), nil
+	return p.hash(password), nil
 }
 
-// Matches reports whether the password has this hash. An empty hash is checked
-// against a decoy and never matches.
-func (p *Passwords) Matches(ctx context.Context, password, hash string) (bool, error) {
-	known := hash != ""
-	if !known {
-		hash = p.decoy
+// hash does the work of Hash. The caller has a slot.
+func (p *Passwords) hash(password string) string {
+	salt := make([]byte, argonSalt)
+	_, _ = rand.Read(salt) // never fails
+	return encodeHash(salt, p.derive([]byte(password), salt, argonTime, argonMemory, argonThreads, argonKey))
+}
+
+// renew hashes a password again whose stored hash was made with other parameters. It
+// does not where the hash is of today's, nor where it would have to wait: there is a
+// next time.
+func (p *Passwords) renew(password, hash string) (renewed string, ok bool) {
+	known, err := decodeHash(hash)
+	if err != nil || known.isCurrent() || !p.slots.TryAcquire(1) {
+		return "", false
 	}
-	salt, key, threads, passes, memory, err := decodeHash(hash)
-	if err != nil {
-		return false, err
+	defer p.slots.Release(1)
+	return p.hash(password), true
+}
+
+// errUnusableHash is a stored hash that no password is checked against.
+var errUnusableHash = errors.New("stored password hash cannot be used")
+
+// Matches reports whether the password has this hash. An empty hash is checked
+// against a decoy and never matches; neither does one that cannot be used, which is
+// an error, too: it is of another algorithm or version, or its parameters are beyond
+// what a check may cost.
+func (p *Passwords) Matches(ctx context.Context, password, hash string) (bool, error) {
+	known, unusable := decodeHash(hash)
+	if unusable != nil {
+		if known, _ = decodeHash(p.decoy); hash == "" {
+			unusable = nil
+		}
+		hash = ""
 	}
 	done, err := p.slot(ctx)
 	if err != nil {
 		return false, fmt.Errorf("check password: %w", err)
 	}
 	defer done()
-	got := p.derive([]byte(password), salt, passes, memory, threads, uint32(len(key)))
-	return subtle.ConstantTimeCompare(got, key) == 1 && known, nil
+	got := p.derive([]byte(password), known.salt, known.passes, known.memory, known.threads, uint32(len(known.key)))
+	return subtle.ConstantTimeCompare(got, known.key) == 1 && hash != "", unusable
 }
+
+// storedHash is a hash taken apart.
+type storedHash struct {
+	memory, passes uint32 // KiB, rounds
+	threads        uint8
+	salt, key      []byte
+}
+
+// What a stored hash may ask for: a check of the most takes some seconds and 256 MiB,
+// and whoever can write hashes can ask for no more.
+const (
+	mostArgonMemory  = 256 * 1024 // KiB
+	mostArgonTime    = 16
+	mostArgonThreads = 16
+	mostArgonBytes   = 64 // of salt and of key
+	leastArgonBytes  = 8  // of salt; the key has twice that
+)
 
 func encodeHash(salt, key []byte) string {
-	return fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s", argon2.Version, argonMemory, argonTime, argonThreads,
-		base64.RawStdEncoding.EncodeToString(salt), base64.RawStdEncoding.EncodeToString(key))
+	return storedHash{argonMemory, argonTime, argonThreads, salt, key}.String()
 }
 
-func decodeHash(hash string) (salt, key []byte, threads uint8, passes, memory uint32, err error) {
-	var version int
+func (h storedHash) String() string {
+	return fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s", argon2.Version, h.memory, h.passes, h.threads,
+		base64.RawStdEncoding.EncodeToString(h.salt), base64.RawStdEncoding.EncodeToString(h.key))
+}
+
+// isCurrent reports whether a hash made today would have the same parameters.
+func (h storedHash) isCurrent() bool {
+	return h.memory == argonMemory && h.passes == argonTime && h.threads == argonThreads && len(h.salt) == argonSalt && len(h.key) == argonKey
+}
+
+// decodeHash takes a hash apart. Its errors show nothing of salt and key.
+func decodeHash(hash string) (h storedHash, err error) {
 	fields := strings.Split(hash, "$")
-	if len(fields) != 6 || fields[1] != "argon2id" {
-		return nil, nil, 0, 0, 0, fmt.Errorf("stored password hash is not argon2id")
+	if len(hash) > 512 || len(fields) != 6 || fields[0] != "" || fields[1] != "argon2id" {
+		return h, fmt.Errorf("%w: it is not argon2id", errUnusableHash)
 	}
-	if _, err = fmt.Sscanf(fields[2]+" "+fields[3], "v=%d m=%d,t=%d,p=%d", &version, &memory, &passes, &threads); err != nil {
-		return nil, nil, 0, 0, 0, fmt.Errorf("stored password hash: %w", err)
+	if fields[2] != fmt.Sprintf("v=%d", argon2.Version) {
+		return h, fmt.Errorf("%w: its version is %.20q, not v=%d", errUnusableHash, fields[2], argon2.Version)
 	}
-	if salt, err = base64.RawStdEncoding.DecodeString(fields[4]); err != nil {
-		return nil, nil, 0, 0, 0, fmt.Errorf("stored password hash: %w", err)
+	if _, err := fmt.Sscanf(fields[3], "m=%d,t=%d,p=%d", &h.memory, &h.passes, &h.threads); err != nil {
+		return h, fmt.Errorf("%w: its parameters are %.60q", errUnusableHash, fields[3])
 	}
-	if key, err = base64.RawStdEncoding.DecodeString(fields[5]); err != nil {
-		return nil, nil, 0, 0, 0, fmt.Errorf("stored password hash: %w", err)
+	var saltErr, keyErr error
+	h.salt, saltErr = base64.RawStdEncoding.DecodeString(fields[4])
+	h.key, keyErr = base64.RawStdEncoding.DecodeString(fields[5])
+	if saltErr != nil || keyErr != nil || h.String() != hash {
+		return h, fmt.Errorf("%w: it is not in the PHC string format", errUnusableHash)
 	}
-	return salt, key, threads, passes, memory, nil
+	switch within := func(n, least, most int) bool { return least <= n && n <= most }; {
+	case !within(int(h.passes), 1, mostArgonTime), !within(int(h.threads), 1, mostArgonThreads), !within(int(h.memory), 8*int(h.threads), mostArgonMemory):
+		return h, fmt.Errorf("%w: its parameters %q are out of bounds", errUnusableHash, fields[3])
+	case !within(len(h.salt), leastArgonBytes, mostArgonBytes), !within(len(h.key), 2*leastArgonBytes, mostArgonBytes):
+		return h, fmt.Errorf("%w: its salt or key is too short or too long", errUnusableHash)
+	}
+	return h, nil
 }

@@ -150,6 +150,19 @@ func (s *Store) UpdateUser(ctx context.Context, id string, patch models.UserPatc
 	return user, failed("update user "+id, err)
 }
 
+// RenewPasswordHash replaces a user's hash by another one of the same password, if it
+// is still the one that was read. Sessions and epoch stay. It does nothing otherwise.
+func (s *Store) RenewPasswordHash(ctx context.Context, userID, read, renewed string) (err error) {
+	n, err := parseID(userID)
+	if err != nil {
+		return nil
+	}
+	ctx, done := s.writing(ctx)
+	defer done(&err)
+	_, err = s.write.ExecContext(ctx, `UPDATE users SET password_hash = $3 WHERE id = $1 AND password_hash = $2`, n, read, renewed)
+	return failed("renew the password hash of user "+userID, err)
+}
+
 // DeleteUser deletes the user and the user's sessions, with one entry in the
 // revocation log. The processes that the user wrote stay. models.ErrLastAdmin
 // if nobody would be left to manage users, models.ErrNotFound if there is no

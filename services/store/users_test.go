@@ -217,3 +217,22 @@ func TestLastAdministratorRace(t *testing.T) {
 		}
 	})
 }
+
+// A hash is replaced only if it is the one that was read; no session ends by it.
+func TestRenewPasswordHash(t *testing.T) {
+	onBoth(t, func(t *testing.T, url string) {
+		s := open(t, url)
+		id := newUser(t, s, "ann@example.com").ID
+		first := must(s.CredentialsByID(t.Context(), id)).PasswordHash
+		head := must(s.Revocations(t.Context(), 0)).Head
+		for _, row := range []struct{ id, read, renewed, want string }{{id, "other", "new", first}, {id, first, "new", "new"}, {id, first, "newer", "new"}, {"x", "new", "newer", "new"}} {
+			check(t, s.RenewPasswordHash(t.Context(), row.id, row.read, row.renewed))
+			if now := must(s.CredentialsByID(t.Context(), id)); now.PasswordHash != row.want || now.Epoch != 1 {
+				t.Errorf("%+v: %q, epoch %d", row, now.PasswordHash, now.Epoch)
+			}
+		}
+		if now := must(s.Revocations(t.Context(), 0)).Head; now != head {
+			t.Errorf("%d entries in the log", now-head)
+		}
+	})
+}

@@ -1,0 +1,194 @@
+package services_test
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"gatehouse/models"
+	"gatehouse/services"
+)
+
+// A sign-in brings a hash up to date whose parameters are not today's: once, without
+// ending a session, and never over a password that was changed meanwhile.
+func TestSignInRenewsAnOutdatedHash(t *testing.T) {
+	t.Parallel()
+	a := newAccounts(t, 1000)
+	old := a.outdated(t, "alice@example.com")
+	first, _, err := a.SignIn(t.Context(), "alice@example.com", password, from("192.0.2.1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := a.credentials(t, "alice@example.com")
+	if now.PasswordHash == old.PasswordHash || !strings.Contains(now.PasswordHash, "$m=19456,t=2,p=1$") || now.Epoch != old.Epoch {
+		t.Fatalf("after a sign-in: %q, epoch %d, was %d", now.PasswordHash, now.Epoch, old.Epoch)
+	}
+	if _, _, err := a.SignIn(t.Context(), "alice@example.com", "a wrong password", from("192.0.2.1")); !errors.Is(err, models.ErrInvalidCredentials) {
+		t.Errorf("a wrong password: %v", err)
+	}
+	if _, _, err := a.SignIn(t.Context(), "alice@example.com", password, from("192.0.2.1")); err != nil {
+		t.Errorf("the second time: %v", err)
+	}
+	if again := a.credentials(t, "alice@example.com"); again.PasswordHash != now.PasswordHash {
+		t.Error("renewed again")
+	}
+	if _, err := a.sessions.Get(t.Context(), first); err != nil {
+		t.Errorf("the first session: %v", err)
+	}
+}
+
+// Sign-ins, changes of the password and ends of sessions at the same time, with a hash
+// to renew: what was changed last is the password, and a right one is never refused
+// because another sign-in renewed its hash.
+func TestRenewedHashRaces(t *testing.T) {
+	t.Parallel()
+	a := newAccounts(t, 100_000)
+	for round := range 4 {
+		address := fmt.Sprintf("user%d@example.com", round)
+		if err := a.EnsureUser(t.Context(), address, password, models.RoleViewer); err != nil {
+			t.Fatal(err)
+		}
+		a.outdated(t, address)
+		who := a.credentials(t, address)
+		const next = "the next password"
+		changes := round%2 == 1
+		var changed atomic.Bool
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() {
+				began := changed.Load()
+				err := a.signIn(t, address, password)
+				if err != nil && (!changes || !errors.Is(err, models.ErrInvalidCredentials)) || err == nil && began {
+					t.Errorf("round %d: sign-in: %v", round, err)
+				}
+			})
+		}
+		wg.Go(func() {
+			if !changes {
+				if err := untilAnswered(func() error { return a.sessions.DeleteUser(t.Context(), who.ID) }); err != nil {
+					t.Error(err)
+				}
+				return
+			}
+			if err := untilAnswered(func() error {
+				_, err := a.ChangeUser(t.Context(), "admin@example.com", who.ID, services.UserChange{Password: new(next)}, from(""))
+				return err
+			}); err != nil {
+				t.Error(err)
+			}
+			changed.Store(true)
+		})
+		wg.Wait()
+		right, wrong := password, next
+		if changes {
+			right, wrong = next, password
+		}
+		if err := a.signIn(t, address, right); err != nil {
+			t.Errorf("round %d: %v", round, err)
+		}
+		if err := a.signIn(t, address, wrong); !errors.Is(err, models.ErrInvalidCredentials) {
+			t.Errorf("round %d, the other password: %v", round, err)
+		}
+	}
+}
+
+// While the password is checked, another sign-in renews the hash and the sessions are
+// ended: the password is right all the same.
+func TestPasswordCheckedWhileItsHashIsRenewed(t *testing.T) {
+	t.Parallel()
+	a := newAccounts(t, 1000)
+	for name, step := range map[string]func(at *services.Accounts, s models.Session) error{
+		"sign-in": func(at *services.Accounts, s models.Session) error {
+			_, _, err := at.SignIn(t.Context(), s.User.Email, password, from("192.0.2.1"))
+			return err
+		},
+		"change": func(at *services.Accounts, s models.Session) error {
+			_, _, err := at.ChangePassword(t.Context(), s, password, "the next password", from(""))
+			return err
+		},
+	} {
+		address := name + "@example.com"
+		if err := a.EnsureUser(t.Context(), address, password, models.RoleViewer); err != nil {
+			t.Fatal(err)
+		}
+		_, s, err := a.SignIn(t.Context(), address, password, from("192.0.2.1"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		who := a.credentials(t, address)
+		slow := &meanwhileStore{Store: a.db, happens: []func(){func() {
+			renewed, err := services.NewPasswords().Hash(t.Context(), password)
+			if err := errors.Join(err, a.db.RenewPasswordHash(t.Context(), who.ID, who.PasswordHash, renewed), a.sessions.DeleteOthers(t.Context(), s)); err != nil {
+				t.Error(err)
+			}
+		}}}
+		if err := step(services.NewAccounts(slow, a.sessions, a.locks, a.limiter, loginLimits(1)), s); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// A user whose stored hash cannot be used is told the same as with a wrong password;
+// the log says so, and nothing of the hash.
+func TestSignInWithAnUnusableHash(t *testing.T) {
+	t.Parallel()
+	a := newAccounts(t, 1000)
+	who := a.credentials(t, "alice@example.com")
+	unusable := strings.Replace(who.PasswordHash, "v=19", "v=16", 1)
+	if _, err := a.db.UpdateUser(t.Context(), who.ID, models.UserPatch{PasswordHash: &unusable}); err != nil {
+		t.Fatal(err)
+	}
+	var log logLines
+	opt := loginLimits(1000)
+	opt.Logger = slog.New(slog.NewTextHandler(&log, nil))
+	accounts := services.NewAccounts(a.db, a.sessions, a.locks, a.limiter, opt)
+	if _, _, err := accounts.SignIn(t.Context(), "alice@example.com", password, from("192.0.2.1")); !errors.Is(err, models.ErrInvalidCredentials) {
+		t.Errorf("%v, want invalid credentials", err)
+	}
+	lines := log.with("cannot sign in")
+	if len(lines) != 1 || !strings.Contains(lines[0], "user="+who.ID) || strings.Contains(lines[0], unusable[30:]) {
+		t.Errorf("the log says %q", lines)
+	}
+}
+
+// signIn is SignIn, again while a busy machine has no time for it.
+func (a accountsDesk) signIn(t *testing.T, address, password string) error {
+	t.Helper()
+	return untilAnswered(func() error {
+		_, _, err := a.SignIn(t.Context(), address, password, from("192.0.2.1"))
+		return err
+	})
+}
+
+// untilAnswered repeats what is not possible now.
+func untilAnswered(do func() error) error {
+	for late := time.Now().Add(time.Minute); ; {
+		if err := do(); !errors.Is(err, models.ErrUnavailable) || time.Now().After(late) {
+			return err
+		}
+	}
+}
+
+func (a accountsDesk) credentials(t *testing.T, address string) models.Credentials {
+	t.Helper()
+	who, err := a.db.Credentials(t.Context(), address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return who
+}
+
+// outdated gives a user a hash with other parameters, of the same password.
+func (a accountsDesk) outdated(t *testing.T, address string) models.Credentials {
+	t.Helper()
+	hash := services.OutdatedHash(password)
+	if _, err := a.db.UpdateUser(t.Context(), a.credentials(t, address).ID, models.UserPatch{PasswordHash: &hash}); err != nil {
+		t.Fatal(err)
+	}
+	return a.credentials(t, address)
+}
