@@ -146,6 +146,9 @@ func (c *Config) complete(given map[string]string) {
 	if c.RedisURL == "" && given["REDIS_PORT"]+given["REDIS_PASSWORD"]+given["REDIS_DB"] != "" {
 		c.RedisHost = cmp.Or(c.RedisHost, "127.0.0.1")
 	}
+	if given["SESSION_IDLE_TIMEOUT"] == "" && c.SessionAbsoluteTimeout > 0 {
+		c.SessionIdleTimeout = min(c.SessionIdleTimeout, c.SessionAbsoluteTimeout)
+	}
 	if c.RateLimitAlgorithm == "auto" {
 		c.RateLimitAlgorithm = models.AlgorithmAuto
 	}

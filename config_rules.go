@@ -85,6 +85,8 @@ func (c Config) rules(given map[string]string) []rule {
 
 		{"SESSION_IDLE_TIMEOUT", c.SessionIdleTimeout > 0, "a duration above 0, such as 30m"},
 		{"SESSION_ABSOLUTE_TIMEOUT", c.SessionAbsoluteTimeout > 0, "a duration above 0, such as 12h"},
+		{"SESSION_IDLE_TIMEOUT", c.SessionIdleTimeout <= c.SessionAbsoluteTimeout,
+			"at most SESSION_ABSOLUTE_TIMEOUT, which is " + c.SessionAbsoluteTimeout.String()},
 		{"SESSION_MAX_PER_USER", between(c.SessionMaxPerUser, 1, 10_000), "a whole number from 1 to 10000"},
 		{"STREAMS_PER_USER", between(c.StreamsPerUser, 1, 10_000), "a whole number from 1 to 10000"},
 

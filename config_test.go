@@ -141,7 +141,8 @@ func TestConfigValues(t *testing.T) {
 		{name: "RATE_LIMIT_POLICIES", good: []string{"policies.yaml", "/etc/gate house.yaml"}},
 		{name: "LOGIN_RATE_LIMIT_MAX", good: []string{"1", "1000000"}, bad: []string{"0", "1000001", "ten"}},
 		{name: "LOGIN_RATE_LIMIT_WINDOW", good: []string{"1s", "24h"}, bad: []string{"0s", "25h", "1.5s"}},
-		{name: "SESSION_IDLE_TIMEOUT", good: []string{"1s", "12h"}, bad: []string{"0s", "-1m", "30"}},
+		{name: "SESSION_IDLE_TIMEOUT", good: []string{"1s", "12h"}, bad: []string{"0s", "-1m", "30", "12h1ns", "13h"}},
+		{name: "SESSION_IDLE_TIMEOUT", with: vars{"SESSION_ABSOLUTE_TIMEOUT": "10m"}, good: []string{"10m"}, bad: []string{"11m", "30m"}},
 		{name: "SESSION_ABSOLUTE_TIMEOUT", good: []string{"30m", "720h"}, bad: []string{"0s", "-1h", "12"}},
 		{name: "SESSION_MAX_PER_USER", good: []string{"1", "10000"}, bad: []string{"0", "10001", "x"}},
 		{name: "STREAMS_PER_USER", good: []string{"1", "10000"}, bad: []string{"0", "-1", "10001", "many"}},
@@ -341,5 +342,17 @@ func TestExampleFile(t *testing.T) {
 	c, err := LoadConfig(vars{}.getenv, ".env.example")
 	if err != nil || !reflect.DeepEqual(c, load(t, nil)) {
 		t.Errorf("a copy of the example changes the configuration: %v, %v", c, err)
+	}
+}
+
+// The idle timeout's default follows an absolute one that is shorter; what is set must
+// not be longer.
+func TestSessionTimeoutsGoTogether(t *testing.T) {
+	if c := load(t, vars{"SESSION_ABSOLUTE_TIMEOUT": "10m"}); c.SessionIdleTimeout != 10*time.Minute {
+		t.Errorf("idle %v", c.SessionIdleTimeout)
+	}
+	_, err := LoadConfig(vars{"SESSION_IDLE_TIMEOUT": "24h"}.getenv, "")
+	if want := `SESSION_IDLE_TIMEOUT="24h": must be at most SESSION_ABSOLUTE_TIMEOUT, which is 12h0m0s`; err == nil || err.Error() != want {
+		t.Errorf("%v, want %s", err, want)
 	}
 }

@@ -77,6 +77,15 @@ func wrongArguments(t *testing.T) map[string][]wrong {
 		"services.NewSessionCache": {
 			{"no Redis", func() error { return second(services.NewSessionCache(nil, db, services.SessionOptions{})) }},
 			{"no SessionStore", func() error { return second(services.NewSessionCache(redis, nil, services.SessionOptions{})) }},
+			{"IdleTimeout 13h0m0s is above", func() error {
+				return second(services.NewSessionCache(redis, db, services.SessionOptions{IdleTimeout: 13 * time.Hour}))
+			}},
+			{"IdleTimeout 2s is above", func() error {
+				return second(services.NewSessionCache(redis, db, services.SessionOptions{IdleTimeout: 2 * time.Second, AbsoluteTimeout: time.Second}))
+			}},
+			{"negative", func() error {
+				return second(services.NewSessionCache(redis, db, services.SessionOptions{IdleTimeout: -1}))
+			}},
 			{"no SessionStore", func() error {
 				return second(services.NewSessionCache(redis, (*store.Store)(nil), services.SessionOptions{}))
 			}},

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 
@@ -41,7 +42,7 @@ func fillDatabase(ctx context.Context, config Config, db *store.Store, accounts 
 	if config.AdminEmail == "" {
 		return nil
 	}
-	return accounts.EnsureUser(ctx, config.AdminEmail, config.AdminPassword, models.RoleAdmin)
+	return ensureAdmin(ctx, config, accounts, slog.Default())
 }
 
 // demo has the configured administrator in it: with that user alone the database would

@@ -108,3 +108,19 @@ func (a *Accounts) EnsureUser(ctx context.Context, email, password string, roles
 	}
 	return err
 }
+
+// CheckPassword returns the user with an address, and whether the password is theirs,
+// also of a disabled one; models.ErrNotFound if there is none. It begins no session,
+// counts against no limit and is not audited: it is for what an operator configured, not
+// for what a client sends.
+func (a *Accounts) CheckPassword(ctx context.Context, address, password string) (user models.User, right bool, err error) {
+	who, err := a.store.Credentials(ctx, address)
+	if err != nil {
+		return models.User{}, false, err
+	}
+	right, err = a.passwords.Matches(ctx, password, who.PasswordHash)
+	if errors.Is(err, errUnusableHash) {
+		err = nil
+	}
+	return who.User, right, err
+}

@@ -3,6 +3,7 @@ package services
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"log/slog"
 	mathrand "math/rand/v2"
@@ -32,7 +33,8 @@ const (
 
 // SessionOptions configures a SessionCache. The zero value has the defaults.
 type SessionOptions struct {
-	// IdleTimeout ends a session that is not used for so long. Zero is 30 min.
+	// IdleTimeout ends a session that is not used for so long. Zero is 30 min, or
+	// AbsoluteTimeout if that is less; more than that is refused.
 	IdleTimeout time.Duration
 	// AbsoluteTimeout ends a session however much it is used. Zero is 12 h.
 	AbsoluteTimeout time.Duration
@@ -159,8 +161,14 @@ func NewSessionCache(redis *Redis, store SessionStore, opt SessionOptions) (*Ses
 			return nil, fmt.Errorf("services.NewSessionCache: %w", err)
 		}
 	}
-	opt.IdleTimeout = orDefault(opt.IdleTimeout, defaultIdleTimeout)
 	opt.AbsoluteTimeout = orDefault(opt.AbsoluteTimeout, defaultAbsoluteTimeout)
+	opt.IdleTimeout = orDefault(opt.IdleTimeout, min(defaultIdleTimeout, opt.AbsoluteTimeout))
+	if opt.IdleTimeout < 0 || opt.AbsoluteTimeout < 0 || opt.MaxPerUser < 0 || opt.MemoryBytes < 0 {
+		return nil, errors.New("services.NewSessionCache: a negative option")
+	}
+	if opt.IdleTimeout > opt.AbsoluteTimeout {
+		return nil, fmt.Errorf("services.NewSessionCache: IdleTimeout %v is above AbsoluteTimeout, which is %v", opt.IdleTimeout, opt.AbsoluteTimeout)
+	}
 	opt.MaxPerUser = orDefault(opt.MaxPerUser, defaultMaxPerUser)
 	opt.MemoryBytes = orDefault(opt.MemoryBytes, defaultMemoryBytes)
 	if opt.Logger == nil {
