@@ -10,7 +10,7 @@ import (
 )
 
 // A server that evicts keys may take a lock and leave it in its shard's index: it is not
-// listed, nor counted, and what is left of it is in nobody's way.
+// listed, nor counted, and what is left of it is in no user's way.
 func TestLockThatWasEvictedIsNotListed(t *testing.T) {
 	t.Parallel()
 	server := servicestest.StartRedis(t)

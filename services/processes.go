@@ -133,7 +133,7 @@ func (p *Processes) Lock(ctx context.Context, user models.UserRef, id string, op
 	return granted, err
 }
 
-// room refuses if the user has more locks than held; limit 0 refuses nobody.
+// room refuses if the user has more locks than held; a limit of 0 is none.
 func (p *Processes) room(ctx context.Context, user models.UserRef, held, limit int) error {
 	if limit > 0 && p.locks.countHeld(ctx, user.ID) > held {
 		return &models.TooManyLocksError{Limit: limit}

@@ -3,7 +3,7 @@
 -- KEYS[1], KEYS[2] -> set to each resource in turn
 -- ARGV[1] -> the instance
 -- ARGV[2] -> '1' if it has waiters here
--- ARGV[3] -> an epoch, if somebody waits and the shard has none
+-- ARGV[3] -> an epoch, if there is a queue and the shard has none
 -- ARGV[4] ... -> resources that it waits for
 -- returns the shard's highest fence (16 digits) and epoch, how many locks were forced, the time (milliseconds), how long until the first of the locks waited
 --   for can end ('' if there is none), then the grant id of each waiter of this instance that is to confirm

@@ -59,7 +59,7 @@ local function epoch()
 end
 
 -- Begins an epoch where the shard has none. It must be new at every call: never one that was tried before. after: the
--- shard had one before, so that its locks are there for their holders to claim, and for nobody else, for a while.
+-- shard had one before, so that for a while its free locks are only for holders who claim them.
 local function begin(new, after)
   if epoch() == '' then
     redis.call('SET', highest, string.format('%016d', redis.call('GET', highest) or 0) .. new)
