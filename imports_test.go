@@ -200,7 +200,7 @@ func TestViolations(t *testing.T) {
 		{"models/a.go", imports("models", "github.com/google/uuid"), "imports github.com/google/uuid, which is not in the standard library"},
 		{"models/a.go", imports("models", "gatehouse/services"), "imports gatehouse/services"},
 		{"models/a.go", imports("models", "database/sql"), "imports database/sql"},
-		{"services/a.go", imports("services", "gatehouse/models", "github.com/redis/rueidis", "github.com/failsafe-go/failsafe-go"), ""},
+		{"services/a.go", imports("services", "gatehouse/models", "github.com/redis/rueidis"), ""},
 		{"services/a.go", imports("services", "gatehouse/services/store"), "imports gatehouse/services/store"},
 		{"services/a.go", imports("services", "github.com/gin-gonic/gin"), "imports github.com/gin-gonic/gin"},
 		{"services/a.go", imports("services", "database/sql/driver"), "imports database/sql/driver"},

@@ -8,6 +8,7 @@ import (
 
 type componentStatus struct {
 	Status string `json:"status" enums:"ok,down,disabled,embedded"`
+	Reason string `json:"reason,omitempty"` // why not all of it is as it should be
 }
 
 type readiness struct {
@@ -27,8 +28,10 @@ func (h *Handlers) alive(c *gin.Context) {
 // shuts down. Redis being away only makes it degraded: everything still works.
 func (h *Handlers) ready(c *gin.Context) {
 	answer := readiness{Status: "ok"}
-	answer.Components.Database.Status, answer.Components.Redis.Status = "ok", h.Redis.Status()
-	if !h.Redis.Available() {
+	answer.Components.Database.Status = "ok"
+	redis := &answer.Components.Redis
+	redis.Status, redis.Reason = h.Redis.Status(), h.Redis.Reason()
+	if h.Redis.Degraded() {
 		answer.Status = "degraded"
 	}
 	if err := h.Database.Ping(c.Request.Context()); err != nil {

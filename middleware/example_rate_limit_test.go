@@ -25,7 +25,9 @@ func ExampleRateLimit() {
 	defer server.Close()
 	redis := services.NewRedis(services.RedisOptions{Client: server.ClientOption(), Embedded: true, KeyPrefix: "shop:"})
 	defer redis.Close(context.Background())
-	redis.WaitReady(context.Background())
+	ready, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	redis.WaitReady(ready) // if there is none, it goes on without Redis
 
 	limiter := services.NewRateLimiter(redis, services.RateLimiterOptions{})
 	app := gin.New()

@@ -89,7 +89,7 @@ func TestLockEndedInAnOutageIsNotClaimedByOneThatExtendedIt(t *testing.T) {
 				}
 				makersWay.Cut()
 				extendersWay.Cut()
-				servicestest.Eventually(t, time.Second, func() bool { return !maker.redis.Available() && !extender.redis.Available() }, "Redis still counts as available")
+				servicestest.Eventually(t, 5*time.Second, func() bool { return !maker.redis.Available() && !extender.redis.Available() }, "Redis still counts as available")
 				if _, err := extender.Extend(t.Context(), lock.LockClaim, time.Minute); err != nil {
 					t.Fatal(err)
 				}
@@ -152,7 +152,7 @@ func TestLockIsClaimedBehindManyLeasesThatEnded(t *testing.T) {
 		t.Fatal(err)
 	}
 	proxy.Cut()
-	servicestest.Eventually(t, time.Second, func() bool { return !l.redis.Available() }, "Redis still counts as available")
+	servicestest.Eventually(t, 5*time.Second, func() bool { return !l.redis.Available() }, "Redis still counts as available")
 	if _, err := l.Extend(t.Context(), lock.LockClaim, time.Minute); err != nil {
 		t.Fatal(err)
 	}
@@ -183,7 +183,7 @@ func TestLockOfOneTokenGrantedByTwoInstancesIsKept(t *testing.T) {
 	}
 	for i, l := range all {
 		ways[i].Cut()
-		servicestest.Eventually(t, time.Second, func() bool { return !l.redis.Available() }, "Redis still counts as available")
+		servicestest.Eventually(t, 5*time.Second, func() bool { return !l.redis.Available() }, "Redis still counts as available")
 		lock, err := l.TryAcquire(t.Context(), req)
 		if err != nil || !lock.Degraded {
 			t.Fatal(lock, err)

@@ -27,7 +27,7 @@ func TestLockClaimedAgainKeepsItsBeginning(t *testing.T) {
 			req := LockRequest{Resource: "process:1", TTL: longest, Holder: models.Holder{UserID: "1"}}
 			if withoutRedis {
 				proxy.Cut()
-				servicestest.Eventually(t, time.Second, func() bool { return !l.redis.Available() }, "Redis still counts as available")
+				servicestest.Eventually(t, 5*time.Second, func() bool { return !l.redis.Available() }, "Redis still counts as available")
 			}
 			began := time.Now()
 			lock, err := l.TryAcquire(t.Context(), req)
@@ -99,7 +99,7 @@ func TestLockTakenOverIsClaimedForItsHolder(t *testing.T) {
 		return extender.table.epochs[shardOf(lock.Resource)] != ""
 	}, "no beat of the shard")
 	proxy.Cut()
-	servicestest.Eventually(t, time.Second, func() bool { return !extender.redis.Available() }, "Redis still counts as available")
+	servicestest.Eventually(t, 5*time.Second, func() bool { return !extender.redis.Available() }, "Redis still counts as available")
 	holder.Since = lock.Holder.Since.Add(-10 * time.Minute) // as its token says
 	if _, err := extender.extend(t.Context(), lock.LockClaim, holder, time.Hour); err != nil {
 		t.Fatal(err)
@@ -123,7 +123,7 @@ func TestLockClaimedByAnotherInstanceGetsItsHolderBack(t *testing.T) {
 	holder := models.Holder{UserID: "1", Email: "alice@example.com", Reason: "review"}
 	granterWay.Cut()
 	extenderWay.Cut()
-	servicestest.Eventually(t, time.Second, func() bool { return !granter.redis.Available() && !extender.redis.Available() }, "Redis still counts as available")
+	servicestest.Eventually(t, 5*time.Second, func() bool { return !granter.redis.Available() && !extender.redis.Available() }, "Redis still counts as available")
 	lock, err := granter.TryAcquire(t.Context(), LockRequest{Resource: "process:1", Holder: holder})
 	if err != nil {
 		t.Fatal(err)

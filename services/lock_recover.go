@@ -18,7 +18,7 @@ func (l *Locker) reconcile(ctx context.Context) {
 // catchUp runs beside the beats: a single call can fail without an outage, and
 // what came up while Redis was returning was too late for reconcile.
 func (l *Locker) catchUp(ctx context.Context) {
-	if !l.redis.Available() {
+	if !l.redis.someAvailable() {
 		return
 	}
 	l.settle(ctx)

@@ -54,7 +54,7 @@ func TestLockOfADisabledUserEndsWhenAnotherInstanceClaimsIt(t *testing.T) {
 	granter, disabler := openLockerAt(t, granterWay.Addr), openLockerAt(t, disablerWay.Addr)
 	granterWay.Cut()
 	disablerWay.Cut()
-	servicestest.Eventually(t, time.Second, func() bool { return !granter.redis.Available() && !disabler.redis.Available() }, "Redis still counts as available")
+	servicestest.Eventually(t, 5*time.Second, func() bool { return !granter.redis.Available() && !disabler.redis.Available() }, "Redis still counts as available")
 	lock, err := granter.TryAcquire(t.Context(), LockRequest{Resource: "process:1", Holder: models.Holder{UserID: "1"}, TTL: time.Hour})
 	if err != nil {
 		t.Fatal(err)

@@ -133,7 +133,7 @@ func (l *RateLimiter) Take(ctx context.Context, group string, hits ...models.Hit
 	if err != nil || len(asks) == 0 {
 		return nil, err
 	}
-	mayAsk := l.redis.Available() || allLeased(asks)
+	mayAsk := l.redis.AvailableFor(tagOf(group, asks)) || allLeased(asks)
 	if mayAsk && len(asks) == 1 {
 		if decisions := l.refusedBefore(&asks[0], start); decisions != nil {
 			return decisions, nil

@@ -119,7 +119,7 @@ func TestProofRateLimitFrozenUnderLoad(t *testing.T) {
 	<-time.After(100 * time.Millisecond)
 	server.Freeze()
 	frozen.Store(true)
-	servicestest.Eventually(t, 2*time.Second, func() bool { return !redis.Available() }, "the breaker did not open")
+	servicestest.Eventually(t, 5*time.Second, func() bool { return !redis.Available() }, "Redis still counts as available")
 	<-time.After(300 * time.Millisecond)
 	if n := runtime.NumGoroutine(); n > before+3*load+defaultInFlight {
 		t.Errorf("%d goroutines, %d before", n, before)
@@ -139,7 +139,7 @@ func TestProofRateLimitFrozenUnderLoad(t *testing.T) {
 		t.Errorf("the first %d calls took %v (p99), want at most %v", len(first), p, firstBound)
 	}
 	if p := percentile(then, 99); len(then) == 0 || p > thenBound {
-		t.Errorf("%d calls with the breaker open took %v (p99), want at most %v", len(then), p, thenBound)
+		t.Errorf("%d calls without Redis took %v (p99), want at most %v", len(then), p, thenBound)
 	}
 	t.Logf("p99 of the first %d calls %v, of %d later ones %v", len(first), percentile(first, 99), len(then), percentile(then, 99))
 }

@@ -165,7 +165,7 @@ func (l *RateLimiter) watchLosses(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		if l.redis.Available() {
+		if l.redis.someAvailable() {
 			l.noticeConnections()
 			l.lookForLosses(ctx)
 			l.reportSoon()
@@ -177,6 +177,9 @@ func (l *RateLimiter) watchLosses(ctx context.Context) {
 func (l *RateLimiter) lookForLosses(ctx context.Context) {
 	group, ctx := errgroup.WithContext(ctx)
 	for key, sample := range l.admitted.sample(lossSample) {
+		if !l.redis.AvailableFor(key.tag) {
+			continue
+		}
 		group.Go(func() error {
 			there, err := l.has(ctx, key, sample)
 			if err != nil || there {
@@ -191,7 +194,7 @@ func (l *RateLimiter) lookForLosses(ctx context.Context) {
 // has reports whether Redis has what it must have.
 func (l *RateLimiter) has(ctx context.Context, key placedKey, e expectedOf) (bool, error) {
 	a := ask{hit: models.Hit{Policy: e.policy}, name: key.name, rule: e.rule}
-	msg, err := l.redis.Do(ctx, func(ctx context.Context, c rueidis.Client) rueidis.RedisResult {
+	msg, err := l.redis.DoAt(ctx, key.tag, func(ctx context.Context, c rueidis.Client) rueidis.RedisResult {
 		switch {
 		case a.leased():
 			return c.Do(ctx, c.B().Hget().Key(l.leaseKeys(key)[1]).Field(e.member).Build())

@@ -42,6 +42,9 @@ func (l *RateLimiter) reportSoon() {
 		ctx, cancel := context.WithTimeout(context.Background(), reportingTime)
 		defer cancel()
 		l.reportAll(ctx)
+		if l.admitted.some.Load() { // its node is away: do not look at every call
+			<-time.After(probeInterval)
+		}
 	})
 	if !started {
 		l.admitted.busy.Store(false)
@@ -49,14 +52,19 @@ func (l *RateLimiter) reportSoon() {
 }
 
 // reportAll reports the keys that are behind, some at a time. It stops at the first
-// error; the rest stay behind.
+// error; the rest stay behind. So do those of a node that is away, until it returns.
 func (l *RateLimiter) reportAll(ctx context.Context) {
 	group, until := errgroup.WithContext(ctx)
 	group.SetLimit(reportingCalls)
+	away := false
 	for _, key := range l.admitted.takeBehind() {
+		if !l.redis.sends(ctx, key.tag) {
+			away = true
+			continue
+		}
 		group.Go(func() error { return l.report(until, key) })
 	}
-	if group.Wait() != nil {
+	if group.Wait() != nil || away {
 		l.admitted.some.Store(true)
 	}
 }

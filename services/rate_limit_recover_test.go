@@ -30,7 +30,7 @@ func TestRateLimitAccountsForAnOutage(t *testing.T) {
 		takeAs(t, other, models.Hit{Policy: p, Key: "k"})
 	}
 	proxy.Cut()
-	servicestest.Eventually(t, 2*time.Second, func() bool { return !l.redis.Available() }, "Redis did not count as away")
+	servicestest.Eventually(t, 5*time.Second, func() bool { return !l.redis.Available() }, "Redis did not count as away")
 	for _, p := range policies {
 		for range 3 {
 			if d := takeAs(t, l, models.Hit{Policy: p, Key: "k"})[0]; !d.Allowed || !d.Degraded {

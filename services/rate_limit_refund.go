@@ -61,7 +61,7 @@ func (l *RateLimiter) takeBack(ctx context.Context, a *ask, e models.Admission) 
 	removed := l.admitted.remove(key, a, e.ID, e.LocalAt)
 	// An admission made here may be at Redis too, when only the reply got lost or
 	// it was reported since: a log knows it by its id, a bucket cannot tell.
-	if a.rule.burst > 0 || a.leased() || e.At == 0 && !l.redis.Available() {
+	if a.rule.burst > 0 || a.leased() || e.At == 0 && !l.redis.AvailableFor(e.Tag) {
 		return nil
 	}
 	_, err = l.redis.Exec(ctx, l.scripts.refund, []string{l.redisKey(e.Tag, a)}, refundArgs(e.ID, e.Cost, e.At, a.rule, expectation{}))

@@ -66,7 +66,7 @@ func TestRateLimitRefundsOnce(t *testing.T) {
 	taken := takeAs(t, l, models.Hit{Policy: gcra, Key: "k"})[0]
 	before := remaining(other, gcra)
 	proxy.Cut()
-	servicestest.Eventually(t, 2*time.Second, func() bool { return !l.redis.Available() }, "Redis did not count as away")
+	servicestest.Eventually(t, 5*time.Second, func() bool { return !l.redis.Available() }, "Redis did not count as away")
 	if err := l.Refund(t.Context(), taken); err == nil {
 		t.Fatal("refunded without Redis")
 	}

@@ -12,21 +12,21 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/failsafe-go/failsafe-go/circuitbreaker"
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promauto"
 	"github.com/redis/rueidis"
 )
 
 const (
 	probeInterval    = 250 * time.Millisecond
-	failuresToOpen   = 3
+	wholeProbes      = 240 // one of so many tries every command, while nothing else calls for it
 	defaultTimeout   = 100 * time.Millisecond
 	defaultInFlight  = 512 // below rueidis's ring of 1,024, so a full ring never blocks
 	dialTimeout      = 250 * time.Millisecond
 	connWriteTimeout = time.Second
 	crowd            = 8        // so many calls at once share their writes
 	clientCacheBytes = 16 << 20 // per connection
+	readyPatience    = 5 * time.Second
+	sentinelRefresh  = 5 * time.Second
 )
 
 // RedisOptions configures a Redis.
@@ -50,36 +50,44 @@ type RedisOptions struct {
 	Logger *slog.Logger
 	// Metrics registers the collectors. Nil registers none.
 	Metrics prometheus.Registerer
+
+	evictionLook time.Duration // for tests
 }
 
 // Redis is the one door to Redis. A call has a deadline, a place among the calls
-// in flight, and a circuit breaker before it: when Redis hangs, the first few
-// calls cost one deadline each, and from then on every call answers
-// models.ErrUnavailable at once. Only a background probe closes the breaker
-// again, never a user's request.
+// in flight, and the health of the node before it where its keys live: when that hangs,
+// the first few calls cost one deadline each, and from then on every call answers
+// models.ErrUnavailable at once. Only background probes make a node used again, never a
+// user's request.
 type Redis struct {
 	opt       RedisOptions
-	log       *slog.Logger
-	breaker   circuitbreaker.CircuitBreaker[any]
 	main      rueidis.ClientOption // of the connections that calls share
+	log       *slog.Logger
 	client    atomic.Pointer[rueidis.Client]
+	nodes     atomic.Pointer[redisNodes] // never nil
 	live      liveness
 	lane      *lane
 	deadlines *deadlines
+	probe     string // the script of a whole probe
+	probeSHA  string
 	inFlight  chan struct{}
 
 	mu        sync.Mutex
 	onRecover []func(context.Context)
+	recovery  sync.Mutex    // one node's hooks at a time
+	moved     chan struct{} // asks to look now where the slots are
 
-	stop   context.CancelFunc
-	silent atomic.Bool // before the first probe, and after Close
-	tasks  sync.WaitGroup
-	spawn  func(task func(context.Context)) // runs task in the background until Close
-	ready  chan struct{}                    // closed at the first successful probe
+	stop       context.CancelFunc
+	closed     atomic.Bool
+	tasks      sync.WaitGroup
+	spawn      func(task func(context.Context))               // runs task in the background until Close
+	spawnUntil func(task func(context.Context)) (stop func()) // or until stop
+	ready      chan struct{}
+	isReady    func() // closes ready
 
-	failing       atomic.Bool // the breaker has counted a failure since the last success
-	breakerClosed atomic.Bool // as the breaker says, which locks to answer
-	calls         struct{ ok, failed, timeout, skipped prometheus.Counter }
+	refusalTold atomic.Int64           // when a refused command was told of, in Unix nanoseconds
+	deaf        atomic.Pointer[string] // why no subscription is possible
+	calls       struct{ ok, failed, timeout, skipped prometheus.Counter }
 }
 
 // NewRedis returns at once and connects in the background, trying again until
@@ -98,6 +106,10 @@ func NewRedis(opt RedisOptions) *Redis {
 		opt.Logger = slog.Default()
 	}
 	opt.Client.Dialer.Timeout = max(dialTimeout, opt.Timeout)
+	sentinel := &opt.Client.Sentinel
+	sentinel.Dialer.Timeout = opt.Client.Dialer.Timeout
+	sentinel.Dialer.KeepAlive = orDefault(sentinel.Dialer.KeepAlive, rueidis.DefaultTCPKeepAlive)
+	sentinel.TopologyRefreshInterval = orDefault(sentinel.TopologyRefreshInterval, sentinelRefresh) // a message may be missed
 	opt.Client.ConnWriteTimeout = connWriteTimeout
 	opt.Client.CacheSizeEachConn = clientCacheBytes
 	opt.Client.AlwaysPipelining = true // a deadline then abandons the reply, not the connection
@@ -113,66 +125,39 @@ func NewRedis(opt RedisOptions) *Redis {
 		log:       opt.Logger,
 		inFlight:  make(chan struct{}, opt.MaxInFlight),
 		ready:     make(chan struct{}),
+		moved:     make(chan struct{}, 1),
 		deadlines: newDeadlines(opt.Timeout),
+		probe:     luaSource("redis_probe"),
 	}
 	r.main.DisableCache = true // calls need no CLIENT TRACKING, and not every Redis has it
+	r.probeSHA = sha1Of(r.probe)
+	r.isReady = sync.OnceFunc(func() { close(r.ready) })
+	r.nodes.Store(oneNode(newRedisNode(strings.Join(opt.Client.InitAddress, ","), r.Key("probe"), opt.Timeout, true)))
 	r.lane = newLane(r.main, opt.Timeout)
 	r.live.watch(&r.main, r.letOthersWrite)
-	calls := promauto.With(opt.Metrics).NewCounterVec(prometheus.CounterOpts{
-		Name: "gatehouse_redis_calls_total",
-		Help: "Redis calls by result: ok, failed, timeout, or skipped because Redis was known to be away.",
-	}, []string{"result"})
-	r.calls.ok, r.calls.failed = calls.WithLabelValues("ok"), calls.WithLabelValues("failed")
-	r.calls.timeout, r.calls.skipped = calls.WithLabelValues("timeout"), calls.WithLabelValues("skipped")
-	// The delay never passes: only the probe closes the breaker.
-	r.breaker = circuitbreaker.NewBuilder[any]().
-		WithFailureThreshold(failuresToOpen).
-		WithDelay(time.Duration(1<<63 - 1)).
-		OnStateChanged(r.stateChanged).
-		Build()
-	promauto.With(opt.Metrics).NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "gatehouse_redis_up",
-		Help: "1 while Redis is used, 0 while it is away or disabled.",
-	}, func() float64 {
-		if r.Available() {
-			return 1
-		}
-		return 0
-	})
+	r.measure(opt.Metrics)
 	life, stop := context.WithCancel(context.Background())
 	r.stop = stop
 	r.spawn = func(task func(context.Context)) { r.tasks.Go(func() { task(life) }) }
+	r.spawnUntil = func(task func(context.Context)) func() {
+		ctx, stop := context.WithCancel(life)
+		r.tasks.Go(func() { defer stop(); task(ctx) })
+		return stop
+	}
 	if opt.Disabled {
-		close(r.ready)
+		r.isReady()
 		return r
 	}
-	r.silent.Store(true)
-	r.breaker.Open()
-	r.spawn(r.probeLoop)
+	r.spawn(r.connect)
 	return r
 }
 
-// Available reports whether calls are sent to Redis now.
-func (r *Redis) Available() bool {
-	return !r.opt.Disabled && r.client.Load() != nil && r.breakerClosed.Load()
-}
-
-// Status is "ok", "embedded", "down" or "disabled".
-func (r *Redis) Status() string {
-	switch {
-	case r.opt.Disabled:
-		return "disabled"
-	case !r.Available():
-		return "down"
-	case r.opt.Embedded:
-		return "embedded"
-	}
-	return "ok"
-}
-
-// WaitReady returns when Redis has answered for the first time, is disabled, or
-// ctx ends. It spares the first requests after a start the degraded way.
+// WaitReady returns when all of Redis has answered for the first time or is disabled,
+// and else when ctx ends or 5 s have passed: without Redis everything works, too. It
+// spares the first requests after a start the degraded way.
 func (r *Redis) WaitReady(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, readyPatience)
+	defer cancel()
 	select {
 	case <-r.ready:
 	case <-ctx.Done():
@@ -185,7 +170,7 @@ func (r *Redis) Key(name string) string { return r.opt.KeyPrefix + name }
 // Close ends the background work and the connections; it waits for calls under
 // way, but not longer than ctx.
 func (r *Redis) Close(ctx context.Context) error {
-	r.silent.Store(true)
+	r.closed.Store(true)
 	r.stop()
 	done := make(chan struct{})
 	go func() {

@@ -47,7 +47,7 @@ type bundle struct {
 // its bundle is sent leaves an empty id behind; one that leaves later may have been
 // served.
 func (b *bundler) exec(ctx context.Context, key string, args ...string) ([]int64, error) {
-	return doOn(ctx, b.redis, b.redis.client.Load(), func(ctx context.Context, client rueidis.Client) ([]int64, error) {
+	return doAt(ctx, b.redis, b.redis.client.Load(), b.redis.nodes.Load().of(key), func(ctx context.Context, client rueidis.Client) ([]int64, error) {
 		shared := *b.redis.client.Load()
 		b.mu.Lock()
 		if b.underway < bundlesUnderway || client != shared || client.Mode() == rueidis.ClientModeCluster {

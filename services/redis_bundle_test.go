@@ -115,7 +115,7 @@ func TestBundleAfterClose(t *testing.T) {
 	release := l.single.hold()
 	policy := models.Policy{Name: "p", Limit: 5, Window: time.Hour}
 	var wg sync.WaitGroup
-	for range 2 * failuresToOpen {
+	for range 2 * suspectFailures {
 		wg.Go(func() {
 			decisions, err := l.Take(t.Context(), "", models.Hit{Policy: policy, Key: "a"})
 			if err != nil || !decisions[0].Degraded {
@@ -123,7 +123,7 @@ func TestBundleAfterClose(t *testing.T) {
 			}
 		})
 	}
-	servicestest.Eventually(t, 5*time.Second, func() bool { return l.single.waiting() == 2*failuresToOpen }, "the decisions are not together")
+	servicestest.Eventually(t, 5*time.Second, func() bool { return l.single.waiting() == 2*suspectFailures }, "the decisions are not together")
 	if err := l.Close(t.Context()); err != nil {
 		t.Error(err)
 	}
@@ -239,7 +239,7 @@ func TestRateLimitScriptThatRedisCannotServe(t *testing.T) {
 			for ; redis.Available() && asked < 100; asked++ {
 				take(asked)
 			}
-			if redis.Available() || asked > 1+failuresToOpen {
+			if redis.Available() || asked > 1+suspectFailures {
 				t.Errorf("asked %d times, counts as available: %v", asked, redis.Available())
 			}
 			if text := logged.String(); text != "" {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -41,8 +40,15 @@ var errNotSent = fmt.Errorf("redis: %w", models.ErrUnavailable)
 // is rueidis.Nil. Everything that means "not now" is models.ErrUnavailable; the
 // command may have been executed all the same, so it must be safe to repeat. A ctx
 // without a deadline that is cancelled meanwhile ends the call not before Timeout.
+// Where fn sends it in a Cluster is not known here: DoAt is told.
 func (r *Redis) Do(ctx context.Context, fn func(context.Context, rueidis.Client) rueidis.RedisResult) (rueidis.RedisMessage, error) {
-	return doOn(ctx, r, r.client.Load(), messageOf(fn))
+	return r.DoAt(ctx, "", fn)
+}
+
+// DoAt is Do for a command whose keys live where key does: if that is away, it answers
+// at once.
+func (r *Redis) DoAt(ctx context.Context, key string, fn func(context.Context, rueidis.Client) rueidis.RedisResult) (rueidis.RedisMessage, error) {
+	return doAt(ctx, r, r.client.Load(), r.nodes.Load().of(key), messageOf(fn))
 }
 
 func messageOf(fn func(context.Context, rueidis.Client) rueidis.RedisResult) call[rueidis.RedisMessage] {
@@ -54,10 +60,10 @@ func messageOf(fn func(context.Context, rueidis.Client) rueidis.RedisResult) cal
 // call asks Redis once. Its error is rueidis's, or that of ctx.
 type call[T any] func(context.Context, rueidis.Client) (T, error)
 
-// doOn is Do on connections of their own; a nil client is one that is not
-// connected yet.
-func doOn[T any](ctx context.Context, r *Redis, client *rueidis.Client, fn call[T]) (none T, _ error) {
-	if r.opt.Disabled || client == nil || (!r.breakerClosed.Load() && !recovering(ctx)) {
+// doAt is DoAt on connections of their own; a nil client is one that is not connected
+// yet.
+func doAt[T any](ctx context.Context, r *Redis, client *rueidis.Client, n *redisNode, fn call[T]) (none T, _ error) {
+	if r.opt.Disabled || client == nil || (n.shut.Load() && recovering(ctx) != n) { // as sends
 		r.calls.skipped.Inc()
 		return none, errNotSent
 	}
@@ -75,12 +81,12 @@ func doOn[T any](ctx context.Context, r *Redis, client *rueidis.Client, fn call[
 	if limited {
 		spending.spent.Add(int64(time.Since(start)))
 	}
-	return reply, r.judge(ctx, err, allowed)
+	return reply, r.judge(ctx, n, err, allowed)
 }
 
 // Exec runs a script through the door. All keys share one hash tag.
 func (r *Redis) Exec(ctx context.Context, script *rueidis.Lua, keys, args []string) (rueidis.RedisMessage, error) {
-	return r.Do(ctx, func(ctx context.Context, c rueidis.Client) rueidis.RedisResult {
+	return r.DoAt(ctx, keys[0], func(ctx context.Context, c rueidis.Client) rueidis.RedisResult {
 		return script.Exec(ctx, c, keys, args)
 	})
 }
@@ -174,14 +180,21 @@ func race[T any](ctx context.Context, r *Redis, client rueidis.Client, allowed t
 	if err := r.place(ctx); err != nil {
 		return none, err
 	}
+	return leave(ctx, func(ctx context.Context) (T, error) {
+		defer func() { <-r.inFlight }()
+		return fn(ctx, client)
+	})
+}
+
+// leave runs fn and leaves it behind when ctx ends.
+func leave[T any](ctx context.Context, fn func(context.Context) (T, error)) (none T, _ error) {
 	type outcome struct {
 		reply T
 		err   error
 	}
 	done := make(chan outcome, 1)
 	go func() {
-		defer func() { <-r.inFlight }()
-		reply, err := fn(ctx, client)
+		reply, err := fn(ctx)
 		done <- outcome{reply, err}
 	}()
 	select {
@@ -192,13 +205,13 @@ func race[T any](ctx context.Context, r *Redis, client rueidis.Client, allowed t
 	}
 }
 
-// judge turns an error of a call into its meaning and tells the breaker.
-func (r *Redis) judge(ctx context.Context, err error, allowed time.Duration) error {
+// judge turns an error of a call into its meaning and tells the node's health.
+func (r *Redis) judge(ctx context.Context, n *redisNode, err error, allowed time.Duration) error {
 	redisErr, replied := rueidis.IsRedisErr(err)
 	switch {
 	case err == nil || rueidis.IsRedisNil(err):
 		r.calls.ok.Inc()
-		r.recordSuccess()
+		n.succeeded()
 		return err
 	case errors.Is(err, errNotSent): // nor was Redis asked
 		r.calls.skipped.Inc()
@@ -207,42 +220,30 @@ func (r *Redis) judge(ctx context.Context, err error, allowed time.Duration) err
 		return fmt.Errorf("redis: %w: %w", models.ErrUnavailable, context.Cause(ctx))
 	case replied && !notNow(redisErr.Error()):
 		r.calls.failed.Inc()
-		r.recordSuccess()
-		r.log.Error("Redis refused a command", "error", redisErr.Error())
+		n.succeeded()
+		r.tellRefusal(redisErr)
 	case errors.Is(err, context.DeadlineExceeded):
 		r.calls.timeout.Inc()
 		if allowed >= r.opt.Timeout/2 { // a rest of a budget proves nothing
-			r.recordFailure()
+			n.failed(true)
 		}
+	case replied && isElsewhere(redisErr.Error()):
+		r.calls.failed.Inc()
+		r.lookForSlots()
 	default:
 		r.calls.failed.Inc()
-		r.recordFailure()
+		n.failed(false)
 	}
 	return fmt.Errorf("redis: %w: %w", models.ErrUnavailable, err)
 }
 
-func (r *Redis) recordSuccess() {
-	if r.failing.Load() && r.failing.Swap(false) {
-		r.breaker.RecordSuccess()
-	}
-}
+// refusalsTold is how far apart the lines about refused commands are: there may be one
+// in every request.
+const refusalsTold = 10 * time.Second
 
-func (r *Redis) recordFailure() {
-	r.failing.Store(true)
-	if r.breakerClosed.Load() {
-		r.breaker.RecordFailure()
+func (r *Redis) tellRefusal(err error) {
+	now, told := time.Now().UnixNano(), r.refusalTold.Load()
+	if now-told >= int64(refusalsTold) && r.refusalTold.CompareAndSwap(told, now) {
+		r.log.Error("Redis refused a command", "error", err)
 	}
-}
-
-// notNow reports whether an error reply means that Redis cannot serve now.
-func notNow(reply string) bool {
-	for _, prefix := range []string{
-		"LOADING", "OOM", "READONLY", "BUSY", "CLUSTERDOWN", "MASTERDOWN", "NOAUTH", "WRONGPASS", "NOPERM",
-		"TRYAGAIN", "MISCONF", "NOREPLICAS", "MOVED", "ASK", "ERR max number of clients",
-	} {
-		if strings.HasPrefix(reply, prefix) {
-			return true
-		}
-	}
-	return false
 }

@@ -71,7 +71,7 @@ func (l *lane) distrust() { l.live.lost.Add(1) }
 
 // keep connects the lane anew if it is not connected, and notices when it no longer
 // serves. It returns when that has come to an end, and not much after ctx.
-func (l *lane) keep(ctx context.Context, ask call[rueidis.RedisMessage]) {
+func (l *lane) keep(ctx context.Context, ask call[struct{}]) {
 	if (l.live.now() && l.used.Swap(false)) || !l.busy.CompareAndSwap(false, true) {
 		return
 	}

@@ -3,6 +3,8 @@ package services
 import (
 	"context"
 	"crypto/tls"
+	"errors"
+	"fmt"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -40,12 +42,26 @@ func (l *liveness) watch(opt *rueidis.ClientOption, yield func()) {
 	}
 }
 
+// errHandshake is the end of a connection that was made, but not secured.
+var errHandshake = errors.New("tls: handshake")
+
 func dialTCP(ctx context.Context, addr string, dialer *net.Dialer, config *tls.Config) (net.Conn, error) {
-	if config == nil {
-		return dialer.DialContext(ctx, "tcp", addr)
+	ctx, cancel := context.WithTimeout(ctx, dialer.Timeout)
+	defer cancel()
+	conn, err := dialer.DialContext(ctx, "tcp", addr)
+	if err != nil || config == nil {
+		return conn, err
 	}
-	secure := tls.Dialer{NetDialer: dialer, Config: config}
-	return secure.DialContext(ctx, "tcp", addr)
+	if config.ServerName == "" {
+		config = config.Clone()
+		config.ServerName, _, _ = net.SplitHostPort(addr)
+	}
+	secure := tls.Client(conn, config)
+	if err := secure.HandshakeContext(ctx); err != nil {
+		_ = conn.Close()
+		return nil, fmt.Errorf("%w: %w", errHandshake, err)
+	}
+	return secure, nil
 }
 
 // watchedConn is lost when reading or writing fails, or when it is closed: rueidis

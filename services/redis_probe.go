@@ -2,16 +2,25 @@ package services
 
 import (
 	"context"
+	"crypto/sha1" //nolint:gosec // as EVALSHA wants it
+	"encoding/hex"
+	"errors"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
-	"github.com/failsafe-go/failsafe-go/circuitbreaker"
 	"github.com/redis/rueidis"
 )
 
-// OnRecover registers fn to run each time Redis answers again, before Available
-// turns true: what has to reach Redis before anything else goes here. Redis
-// calls made with fn's context pass although the breaker is still open; that
-// context ends after ten Timeouts.
+const probeSoon = 50 * time.Millisecond // after a probe or a call that failed
+
+// OnRecover registers fn to run each time a node of Redis answers again, before it
+// counts as available: what has to reach it before anything else goes here. Redis
+// calls made with fn's context pass to the node that returns; those to a node that is
+// still away answer models.ErrUnavailable at once, and fn runs again when that returns,
+// so fn keeps what it could not send. Only one fn runs at a time. The context ends after
+// ten Timeouts.
 func (r *Redis) OnRecover(fn func(context.Context)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -20,120 +29,248 @@ func (r *Redis) OnRecover(fn func(context.Context)) {
 
 type recoveryKey struct{}
 
-// recovering reports whether ctx is one of OnRecover's.
-func recovering(ctx context.Context) bool {
-	_, is := ctx.Value(recoveryKey{}).(bool)
-	return is
+// recovering is the node for whose return the hook runs that ctx was made for.
+func recovering(ctx context.Context) *redisNode {
+	n, _ := ctx.Value(recoveryKey{}).(*redisNode)
+	return n
 }
 
-// probeLoop connects and then asks Redis every 250 ms whether it serves.
-func (r *Redis) probeLoop(ctx context.Context) {
-	ticker := time.NewTicker(probeInterval)
-	defer ticker.Stop()
-	if r.probe(ctx) != nil && ctx.Err() == nil {
-		r.logDown()
-	}
-	r.silent.Store(ctx.Err() != nil)
-	for {
-		if err := r.probe(ctx); err != nil && r.breakerClosed.Load() && ctx.Err() == nil {
-			r.breaker.Open()
-		}
-		select {
-		case <-ticker.C:
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-func (r *Redis) probe(ctx context.Context) error {
-	client := r.client.Load()
-	if client == nil {
-		connected, err := rueidis.NewClient(r.main)
-		if connected == nil {
-			return err
-		}
-		r.client.Store(&connected)
-		client = &connected
-	}
-	if _, err := send(ctx, r, client, r.opt.Timeout, r.whetherItServes); err != nil {
-		return err
-	}
-	if !r.breakerClosed.Load() {
-		r.lane.distrust()
-	}
-	if (*client).Mode() == rueidis.ClientModeStandalone {
-		r.spawn(func(ctx context.Context) {
-			ctx, cancel := context.WithTimeout(ctx, r.opt.Timeout)
-			defer cancel()
-			r.lane.keep(ctx, r.whetherItServes)
-		})
-	}
-	if r.breakerClosed.Load() {
-		return nil
-	}
-	r.recover(ctx)
-	r.breaker.Close()
-	select {
-	case <-r.ready:
-	default:
-		close(r.ready)
-		r.spawn(r.warnAboutEviction)
-	}
-	return nil
-}
-
-// whetherItServes is a write, so that a full or read-only server counts as away.
-func (r *Redis) whetherItServes(ctx context.Context, c rueidis.Client) (rueidis.RedisMessage, error) {
-	return c.Do(ctx, c.B().Set().Key(r.Key("probe")).Value("1").Px(time.Minute).Build()).ToMessage()
-}
-
-func (r *Redis) recover(ctx context.Context) {
+func (r *Redis) recover(ctx context.Context, n *redisNode) {
+	r.recovery.Lock()
+	defer r.recovery.Unlock()
 	r.mu.Lock()
-	hooks := r.onRecover
+	hooks := slices.Clone(r.onRecover)
 	r.mu.Unlock()
-	ctx, cancel := context.WithTimeout(context.WithValue(ctx, recoveryKey{}, true), 10*r.opt.Timeout)
+	ctx, cancel := context.WithTimeout(context.WithValue(ctx, recoveryKey{}, n), 10*r.opt.Timeout)
 	defer cancel()
 	for _, hook := range hooks {
 		hook(ctx)
 	}
 }
 
-// stateChanged is called after each change, by who made it, and so perhaps not in
-// the order of the changes.
-func (r *Redis) stateChanged(e circuitbreaker.StateChangedEvent) {
-	r.mu.Lock()
-	r.breakerClosed.Store(r.breaker.IsClosed())
-	r.mu.Unlock()
-	switch {
-	case r.silent.Load() || e.OldState == e.NewState:
-	case e.NewState == circuitbreaker.ClosedState:
-		r.log.Info("Redis is available", "addresses", r.opt.Client.InitAddress)
-	default:
-		r.logDown()
-	}
-}
-
-func (r *Redis) logDown() {
-	r.log.Warn("Redis is not available: working without it", "addresses", r.opt.Client.InitAddress)
-}
-
-// warnAboutEviction tells at start when the server may evict locks.
-func (r *Redis) warnAboutEviction(ctx context.Context) {
-	config := func(name string) string {
-		msg, err := r.Do(ctx, func(ctx context.Context, c rueidis.Client) rueidis.RedisResult {
-			return c.Do(ctx, c.B().ConfigGet().Parameter(name).Build())
-		})
-		if err != nil {
-			return ""
+// connect connects, trying again until ctx ends, and has the nodes probed.
+func (r *Redis) connect(ctx context.Context) {
+	one := r.nodes.Load().all[0]
+	opt := r.main
+	for {
+		client, err := rueidis.NewClient(opt)
+		if client != nil {
+			r.client.Store(&client)
+			if client.Mode() == rueidis.ClientModeCluster {
+				r.followCluster(ctx, client, one)
+			} else {
+				r.watch(ctx, client, one)
+			}
+			return
 		}
-		values, _ := msg.AsStrMap()
-		return values[name]
+		if ctx.Err() == nil {
+			r.away(one, err)
+		}
+		select {
+		case <-time.After(probeInterval):
+		case <-ctx.Done():
+			return
+		}
 	}
-	if r.opt.Embedded {
-		return
+}
+
+// watch probes a node every 250 ms, and at once after a call that failed, until ctx
+// ends.
+func (r *Redis) watch(ctx context.Context, client rueidis.Client, n *redisNode) {
+	for round := 0; ; round++ {
+		if client.Mode() == rueidis.ClientModeSentinel {
+			n.rename(slices.Collect(maps.Keys(client.Nodes())))
+		}
+		start := time.Now()
+		err := r.ask(ctx, client, n, round%wholeProbes == 0)
+		took := time.Since(start)
+		if ctx.Err() != nil {
+			return
+		}
+		pause := probeInterval
+		if err != nil {
+			r.away(n, err)
+		} else {
+			r.serves(ctx, client, n, took)
+		}
+		if n.used() && (err != nil || n.shut.Load()) { // the question is open
+			pause = probeSoon
+		}
+		select {
+		case <-time.After(pause - min(took, pause)):
+		case <-n.wake:
+			select {
+			case <-time.After(probeSoon - min(took, probeSoon)):
+			case <-ctx.Done():
+				return
+			}
+		case <-ctx.Done():
+			return
+		}
 	}
-	if policy := config("maxmemory-policy"); policy != "" && policy != "noeviction" && config("maxmemory") != "0" {
-		r.log.Warn("Redis may evict locks before they end: set maxmemory-policy to noeviction", "maxmemory-policy", policy)
+}
+
+// ask probes a node once. While it waits, each Timeout and a half that passes counts as a
+// failure: round trips that are only a little too long leave no doubt.
+func (r *Redis) ask(ctx context.Context, client rueidis.Client, n *redisNode, whole bool) error {
+	n.mu.Lock()
+	key := n.key
+	whole = n.suspect.Swap(false) || whole || !n.health.up || n.lack.state != ""
+	n.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, patience(r.opt.Timeout))
+	defer cancel()
+	waited := time.NewTicker(r.opt.Timeout * 3 / 2)
+	defer waited.Stop()
+	done := make(chan error, 1)
+	go func() { done <- r.askOnShared(ctx, client, key, whole) }()
+	for {
+		select {
+		case err := <-done:
+			return r.learnLack(n, err, whole)
+		case <-waited.C:
+			n.note((*health).waited)
+		case <-ctx.Done(): // rueidis may still dial
+			select {
+			case err := <-done:
+				return r.learnLack(n, err, whole)
+			default:
+				return ctx.Err()
+			}
+		}
 	}
+}
+
+// learnLack notes what a whole probe says that the node can do without.
+func (r *Redis) learnLack(n *redisNode, err error, whole bool) error {
+	var lacks *lackError
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	switch {
+	case errors.As(err, &lacks) && lacks.command == "PUBLISH" && !isTransient(lacks.reply):
+		n.lack = cause{NodeMute, "it does not let us PUBLISH: other instances hear of locks and ended sessions later", err}
+		return nil
+	case err == nil && whole:
+		n.lack = cause{}
+	}
+	return err
+}
+
+func (r *Redis) askOnShared(ctx context.Context, client rueidis.Client, key string, whole bool) error {
+	lost, live := r.live.lost.Load(), r.live.now()
+	_, err := onShared(ctx, r, client, func(ctx context.Context, c rueidis.Client) (struct{}, error) {
+		return struct{}{}, r.whetherItServes(ctx, c, key, whole)
+	})
+	if answered(err) && client.Mode() != rueidis.ClientModeCluster {
+		if !live {
+			r.lane.distrust() // what took the connection may have taken the lane's
+		}
+		r.live.served(lost)
+	}
+	return err
+}
+
+// whetherItServes is a write, so that a full or read-only server counts as away. A whole
+// probe does what the work does, so that one does, too, that runs no scripts or does not
+// let its user do all that they do; it asks for new scripts and for those that the server
+// has.
+func (r *Redis) whetherItServes(ctx context.Context, c rueidis.Client, key string, whole bool) error {
+	write := c.B().Set().Key(key).Value("1").Px(time.Minute).Build()
+	if !whole {
+		return c.Do(ctx, write).Error()
+	}
+	channel := r.Key("probe")
+	replies := c.DoMulti(ctx,
+		c.B().Eval().Script(r.probe).Numkeys(1).Key(key).Arg(channel).Build(),
+		c.B().Evalsha().Sha1(r.probeSHA).Numkeys(1).Key(key).Arg(channel).Build(), write)
+	for _, reply := range replies[:2] {
+		text, err := reply.ToString()
+		switch {
+		case rueidis.IsRedisNil(err):
+		case err != nil:
+			return err
+		default:
+			command, reply, _ := strings.Cut(text, "\n")
+			return &lackError{command, reply}
+		}
+	}
+	return replies[2].Error()
+}
+
+// serves notes a probe that was answered. A node that returns is told first what came
+// up while it was away.
+func (r *Redis) serves(ctx context.Context, client rueidis.Client, n *redisNode, took time.Duration) {
+	var returns, changed bool
+	n.note(func(h *health) { returns, changed = h.answered(time.Now(), took, n.lack) })
+	if client.Mode() == rueidis.ClientModeStandalone {
+		if returns {
+			r.lane.distrust()
+		}
+		r.spawn(func(ctx context.Context) {
+			ctx, cancel := context.WithTimeout(ctx, r.opt.Timeout)
+			defer cancel()
+			r.lane.keep(ctx, func(ctx context.Context, c rueidis.Client) (struct{}, error) {
+				return struct{}{}, r.whetherItServes(ctx, c, n.key, false)
+			})
+		})
+	}
+	if returns {
+		r.recover(ctx, n)
+		n.note(func(h *health) { changed = h.returned(time.Now(), n.lack) || changed })
+		if r.Available() {
+			r.isReady()
+		}
+	}
+	if changed {
+		r.tell(ctx, n)
+	}
+	if n.used() {
+		r.lookAtEviction(ctx, client, n)
+	}
+}
+
+// away notes a probe that failed.
+func (r *Redis) away(n *redisNode, err error) {
+	why := causeOf(err, r.opt.Timeout, patience(r.opt.Timeout))
+	if errors.Is(err, errUnassigned) {
+		why = cause{NodeUnassigned, errUnassigned.Error(), err}
+	}
+	changed := false
+	n.note(func(h *health) { changed = h.unanswered(time.Now(), why) })
+	r.lookForSlots()
+	if changed {
+		r.tell(context.Background(), n)
+	}
+}
+
+// tell logs one line for a change of a node's state.
+func (r *Redis) tell(ctx context.Context, n *redisNode) {
+	n.mu.Lock()
+	name, quiet, up, why, reason := n.name, n.quiet, n.health.up, n.health.why, n.health.reason()
+	n.quiet = false
+	n.mu.Unlock()
+	log := r.log.With("node", name)
+	switch {
+	case ctx.Err() != nil || r.closed.Load():
+	case !up:
+		attrs := []any{"state", why.state, "reason", reason}
+		if why.detail != nil {
+			attrs = append(attrs, "error", why.detail)
+		}
+		log.Warn("Redis is not available: working without it", attrs...)
+	case why.state == NodeSlow:
+		log.Warn("Redis is slow: raise REDIS_TIMEOUT, or bring Redis nearer", "state", why.state, "reason", reason)
+	case why.state == NodeMute:
+		log.Warn("Redis is used without PUBLISH", "state", why.state, "reason", reason, "error", why.detail)
+	case !quiet:
+		log.Info("Redis is available")
+	}
+}
+
+// isTransient reports whether an error reply is about this moment only.
+func isTransient(reply string) bool { return causeOfReply(reply, "", nil).state == NodeNotNow }
+
+// sha1Of is the name that Redis gives a script.
+func sha1Of(script string) string {
+	sum := sha1.Sum([]byte(script)) //nolint:gosec // as EVALSHA wants it
+	return hex.EncodeToString(sum[:])
 }

@@ -8,30 +8,27 @@ import (
 	"github.com/redis/rueidis"
 )
 
+const (
+	subscribePause    = 250 * time.Millisecond // before subscribing again
+	subscribePauseMax = 30 * time.Second       // where Redis refuses to
+)
+
 // Subscribe calls fn for each message on the prefixed channel until Close,
 // subscribing again by itself. Messages sent while Redis was away are lost: use
-// them as hints only. Disabled Redis carries none.
+// them as hints only. Disabled Redis carries none, nor does one that does not let its
+// user SUBSCRIBE.
 func (r *Redis) Subscribe(channel string, fn func(message string)) {
-	r.spawn(func(ctx context.Context) { r.receive(ctx, channel, fn, r.shared, func() {}) })
+	r.spawn(func(ctx context.Context) { r.receive(ctx, channel, fn, r.shared, func() {}, func() {}) })
 }
 
 // Listen is Subscribe until ctx ends, on a connection of its own. It calls up each
 // time the subscription is confirmed, and down when it is lost after that.
 func (r *Redis) Listen(ctx context.Context, channel string, fn func(message string), up, down func()) {
 	r.spawn(func(life context.Context) {
-		var confirmed atomic.Bool
-		ctx, cancel := context.WithCancel(rueidis.WithOnSubscriptionHook(ctx, func(s rueidis.PubSubSubscription) {
-			if s.Kind == "subscribe" && confirmed.CompareAndSwap(false, true) {
-				up()
-			}
-		}))
+		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
 		defer context.AfterFunc(life, cancel)()
-		r.receive(ctx, channel, fn, r.dedicated, func() {
-			if confirmed.Swap(false) {
-				down()
-			}
-		})
+		r.receive(ctx, channel, fn, r.dedicated, up, down)
 	})
 }
 
@@ -41,23 +38,59 @@ type receiver interface {
 	Receive(ctx context.Context, subscribe rueidis.Completed, fn func(msg rueidis.PubSubMessage)) error
 }
 
-// receive subscribes on what lease answers, again and again until ctx ends, and calls
-// ended after each time.
-func (r *Redis) receive(ctx context.Context, channel string, fn func(message string), lease func() (c receiver, done func()), ended func()) {
+// receive subscribes on what lease answers, again and again until ctx ends. It calls up
+// when that is confirmed, and down when it has ended after that.
+func (r *Redis) receive(ctx context.Context, channel string, fn func(message string), lease func() (c receiver, done func()), up, down func()) {
 	if r.opt.Disabled {
 		return
 	}
-	for ctx.Err() == nil {
+	var confirmed atomic.Bool
+	ctx = rueidis.WithOnSubscriptionHook(ctx, func(s rueidis.PubSubSubscription) {
+		if s.Kind == "subscribe" && confirmed.CompareAndSwap(false, true) {
+			r.hears()
+			up()
+		}
+	})
+	for pause := subscribePause; ctx.Err() == nil; {
 		if c, done := lease(); c != nil {
-			_ = c.Receive(ctx, c.B().Subscribe().Channel(r.Key(channel)).Build(),
-				func(msg rueidis.PubSubMessage) { fn(msg.Message) }) // whatever ended it, we subscribe again
+			err := c.Receive(ctx, c.B().Subscribe().Channel(r.Key(channel)).Build(),
+				func(msg rueidis.PubSubMessage) { fn(msg.Message) })
 			done()
-			ended()
+			_, refused := rueidis.IsRedisErr(err)
+			switch had := confirmed.Swap(false); {
+			case had:
+				down()
+				pause = subscribePause
+			case refused && ctx.Err() == nil:
+				r.hearsNothing(err)
+				pause = min(2*pause, subscribePauseMax)
+			default:
+				pause = subscribePause
+			}
 		}
 		select {
-		case <-time.After(probeInterval):
+		case <-time.After(pause):
 		case <-ctx.Done():
 		}
+	}
+}
+
+// hearsNothing tells once that Redis refuses subscriptions.
+func (r *Redis) hearsNothing(err error) {
+	why := causeOf(err, r.opt.Timeout, r.opt.Timeout)
+	if why.state == NodeNotNow {
+		return
+	}
+	reason := "it does not let us SUBSCRIBE, so locks given back and sessions ended elsewhere are noticed later: " + why.reason
+	if r.deaf.Swap(&reason) == nil {
+		r.log.Warn("Redis is used without SUBSCRIBE: trying again every 30 s", "state", why.state, "reason", reason, "error", err)
+	}
+}
+
+// hears tells that subscriptions are possible again.
+func (r *Redis) hears() {
+	if r.deaf.Load() != nil && r.deaf.Swap(nil) != nil {
+		r.log.Info("Redis lets us SUBSCRIBE again")
 	}
 }
 
@@ -66,7 +99,7 @@ func (r *Redis) shared() (receiver, func()) {
 		return r.dedicated()
 	}
 	if client := r.client.Load(); client != nil {
-		return *client, func() {}
+		return r.onOneThatServes(*client), func() {}
 	}
 	return nil, nil
 }
@@ -81,14 +114,24 @@ func (r *Redis) dedicated() (receiver, func()) {
 		return nil, nil
 	}
 	if client := r.client.Load(); client != nil {
-		return (*client).Dedicate()
+		return r.onOneThatServes(*client).Dedicate()
 	}
 	return nil, nil
+}
+
+// onOneThatServes is a client for what may go to any node of a Cluster.
+func (r *Redis) onOneThatServes(client rueidis.Client) rueidis.Client {
+	n := r.nodes.Load().of("")
+	n.mu.Lock()
+	name := n.name
+	n.mu.Unlock()
+	return connectionOf(client, name)
 }
 
 // Publish sends a hint to every instance's Subscribe.
 func (r *Redis) Publish(ctx context.Context, channel, message string) error {
 	_, err := r.Do(ctx, func(ctx context.Context, c rueidis.Client) rueidis.RedisResult {
+		c = r.onOneThatServes(c)
 		return c.Do(ctx, c.B().Publish().Channel(r.Key(channel)).Message(message).Build())
 	})
 	return err

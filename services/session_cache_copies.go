@@ -85,12 +85,12 @@ func (c *SessionCache) fromRedis(ctx context.Context, key sessionKey, hash strin
 func (c *SessionCache) get(ctx context.Context, key string) (_ rueidis.RedisMessage, tracked bool, _ error) {
 	client := c.tracking.reads.Load()
 	if client == nil {
-		msg, err := c.redis.Do(ctx, func(ctx context.Context, r rueidis.Client) rueidis.RedisResult {
+		msg, err := c.redis.DoAt(ctx, key, func(ctx context.Context, r rueidis.Client) rueidis.RedisResult {
 			return r.Do(ctx, r.B().Get().Key(key).Build())
 		})
 		return msg, false, err
 	}
-	msg, err := doOn(ctx, c.redis, client, func(ctx context.Context, r rueidis.Client) (rueidis.RedisMessage, error) {
+	msg, err := doAt(ctx, c.redis, client, c.redis.nodes.Load().of(key), func(ctx context.Context, r rueidis.Client) (rueidis.RedisMessage, error) {
 		msg, err := readTracked(ctx, r, key)
 		if _, refused := rueidis.IsRedisErr(err); refused {
 			c.tracking.refused(client)

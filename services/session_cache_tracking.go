@@ -143,7 +143,7 @@ func refusesTracking(err error) bool {
 		return true
 	}
 	var reply *rueidis.RedisError
-	return errors.As(err, &reply) && (strings.HasPrefix(reply.Error(), "NOPERM") || !notNow(reply.Error()))
+	return errors.As(err, &reply) && causeOfReply(reply.Error(), "", nil).lasting()
 }
 
 // trackingReason is one line: the library adds to what Redis said what it did itself.

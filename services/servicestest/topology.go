@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -55,27 +56,89 @@ func (s *Sentinel) WaitFailedOver(t testing.TB) {
 	}, "the replica was not made the master")
 }
 
-// StartCluster starts three masters that share the slots. They end with the test.
-func StartCluster(t testing.TB) []*RedisServer {
+// StartCluster starts three masters that share the slots, with args for each. They end
+// with the test.
+func StartCluster(t testing.TB, args ...string) []*RedisServer {
 	t.Helper()
 	const masters, slots = 3, 16384
 	var nodes []*RedisServer
-	var buses []string
 	for i := range masters {
-		// The usual bus port, 10,000 above, may not exist.
-		_, bus, _ := net.SplitHostPort(FreeAddr(t))
-		node := StartRedis(t, "--cluster-enabled", "yes", "--cluster-port", bus, "--cluster-node-timeout", "2000")
+		node := startClusterNode(t, args...)
 		node.Do("CLUSTER", "ADDSLOTSRANGE", fmt.Sprint(i*slots/masters), fmt.Sprint((i+1)*slots/masters-1))
-		nodes, buses = append(nodes, node), append(buses, bus)
+		nodes = append(nodes, node)
 	}
-	for i, node := range nodes[1:] {
-		nodes[0].Do("CLUSTER", "MEET", "127.0.0.1", node.port, buses[i+1])
+	for _, node := range nodes[1:] {
+		node.meet(nodes[0])
 	}
 	for _, node := range nodes {
-		Eventually(t, 15*time.Second, func() bool {
-			info := node.Do("CLUSTER", "INFO")
-			return strings.Contains(info, "cluster_state:ok") && strings.Contains(info, fmt.Sprintf("cluster_known_nodes:%d", masters))
-		}, "the cluster does not form")
+		node.waitForCluster(masters)
 	}
 	return nodes
+}
+
+// StartReplicas starts a replica for each of a Cluster's masters. They end with the test.
+func StartReplicas(t testing.TB, masters []*RedisServer) []*RedisServer {
+	t.Helper()
+	var replicas []*RedisServer
+	for range masters {
+		replica := startClusterNode(t, "--repl-diskless-sync-delay", "0")
+		replica.meet(masters[0])
+		replicas = append(replicas, replica)
+	}
+	for i, master := range masters {
+		replicas[i].waitForCluster(2 * len(masters))
+		replicas[i].Do("CLUSTER", "REPLICATE", master.Do("CLUSTER", "MYID"))
+	}
+	for i, master := range masters {
+		master.waitForCluster(2 * len(masters))
+		Eventually(t, 15*time.Second, func() bool {
+			return strings.Contains(replicas[i].Do("INFO", "replication"), "master_link_status:up")
+		}, "a replica does not follow")
+	}
+	return replicas
+}
+
+func startClusterNode(t testing.TB, args ...string) *RedisServer {
+	t.Helper()
+	// The usual bus port, 10,000 above, may not exist.
+	_, bus, _ := net.SplitHostPort(FreeAddr(t))
+	return StartRedis(t, append([]string{
+		"--cluster-enabled", "yes", "--cluster-port", bus, "--cluster-node-timeout", "2000",
+		"--cluster-config-file", filepath.Join(t.TempDir(), "nodes.conf"),
+	}, args...)...)
+}
+
+// meet makes the server known to a Cluster.
+func (s *RedisServer) meet(member *RedisServer) {
+	s.t.Helper()
+	bus := member.args[slices.Index(member.args, "--cluster-port")+1]
+	s.Do("CLUSTER", "MEET", "127.0.0.1", member.port, bus)
+}
+
+func (s *RedisServer) waitForCluster(nodes int) {
+	s.t.Helper()
+	Eventually(s.t, 15*time.Second, func() bool {
+		info := s.Do("CLUSTER", "INFO")
+		return strings.Contains(info, "cluster_state:ok") && strings.Contains(info, "cluster_slots_ok:16384") && strings.Contains(info, fmt.Sprintf("cluster_known_nodes:%d", nodes))
+	}, "the cluster does not form")
+}
+
+// MoveSlot moves a slot and its keys from one master of a Cluster to another, as
+// redis-cli --cluster reshard does, while clients use it.
+func MoveSlot(t testing.TB, slot string, from, to *RedisServer, all []*RedisServer) {
+	t.Helper()
+	to.Do("CLUSTER", "SETSLOT", slot, "IMPORTING", from.Do("CLUSTER", "MYID"))
+	from.Do("CLUSTER", "SETSLOT", slot, "MIGRATING", to.Do("CLUSTER", "MYID"))
+	for {
+		keys := strings.Fields(from.Do("CLUSTER", "GETKEYSINSLOT", slot, "10"))
+		if len(keys) == 0 {
+			break
+		}
+		for _, key := range keys {
+			from.Do("MIGRATE", "127.0.0.1", to.port, key, "0", "1000")
+		}
+	}
+	for _, node := range append([]*RedisServer{to, from}, all...) {
+		node.Do("CLUSTER", "SETSLOT", slot, "NODE", to.Do("CLUSTER", "MYID"))
+	}
 }

@@ -1,0 +1,256 @@
+package services_test
+
+import (
+	"context"
+	"fmt"
+	"hash/fnv"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"gatehouse/models"
+	"gatehouse/services"
+	"gatehouse/services/servicestest"
+)
+
+// livesOn is a name of which both the lock and the limit live on a master of a Cluster.
+func livesOn(t *testing.T, nodes []*servicestest.RedisServer, master int) string {
+	t.Helper()
+	on := func(tag string) bool {
+		slot, err := strconv.Atoi(nodes[0].Do("CLUSTER", "KEYSLOT", tag))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return slot*len(nodes)/16384 == master
+	}
+	for i := range 1000 {
+		name := fmt.Sprint("r:", master, ":", i)
+		if on(shardTag(name)) && on(name) {
+			return name
+		}
+	}
+	t.Fatal("no name lives there")
+	return ""
+}
+
+// shardTag is the hash tag of a lock.
+func shardTag(resource string) string {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(resource))
+	return fmt.Sprint(h.Sum32() % 16)
+}
+
+// clusterOf is a client of a Cluster, with work for each of its masters.
+type clusterOf struct {
+	*watched
+	nodes []*servicestest.RedisServer
+	names []string // of what lives on which master
+}
+
+func watchCluster(t *testing.T, nodes []*servicestest.RedisServer, timeout time.Duration) *clusterOf {
+	t.Helper()
+	var addresses []string
+	for _, node := range nodes {
+		addresses = append(addresses, node.Addr)
+	}
+	c := &clusterOf{nodes: nodes, watched: watch(t, services.RedisOptions{Client: rueidis.ClientOption{InitAddress: addresses}, Timeout: timeout})}
+	waitReady(t, c.Redis)
+	for i := range nodes {
+		c.names = append(c.names, livesOn(t, nodes, i))
+	}
+	return c
+}
+
+// share is which part of the rounds was exact, and how many there were, on a master's
+// keys while d passes.
+type share struct{ worked, rounds int64 }
+
+func (c *clusterOf) workEverywhere(t *testing.T, d time.Duration) []share {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	defer cancel()
+	shares := make([]share, len(c.names))
+	var wg sync.WaitGroup
+	for i, name := range c.names {
+		wg.Go(func() {
+			alone := &watched{Redis: c.Redis, locks: c.locks, limits: c.limits}
+			alone.work(ctx, t, name)
+			shares[i] = share{alone.worked.Load(), alone.rounds.Load()}
+		})
+	}
+	wg.Wait()
+	return shares
+}
+
+// mostly reports whether nearly all rounds were exact, and not much fewer than before: the
+// machine may have got more to do since.
+func (s share) mostly(before share) bool {
+	return s.worked*10 >= s.rounds*9 && s.worked*4 >= before.worked
+}
+
+// allExact waits until everything is exact again: what was lost on the way is made good
+// for beside the work.
+func (c *clusterOf) allExact(t *testing.T, before []share) (after []share) {
+	t.Helper()
+	servicestest.Eventually(t, 15*time.Second, func() bool {
+		after = c.workEverywhere(t, 500*time.Millisecond)
+		for i, s := range after {
+			if !s.mostly(share{worked: before[i].worked / 2}) {
+				return false
+			}
+		}
+		return true
+	}, "not everything is exact again")
+	return after
+}
+
+// One master of a Cluster is frozen, another killed: what lives there is degraded at once
+// and without a wait, everything else stays exact, streams stay open, and it is told once.
+func TestRedisClusterLosesAMaster(t *testing.T) {
+	t.Parallel()
+	nodes := servicestest.StartCluster(t, "--cluster-require-full-coverage", "no")
+	c := watchCluster(t, nodes, 250*time.Millisecond)
+	events := c.locks.Events(t.Context())
+	go func() {
+		for range events { // so that it does not fall behind
+			continue
+		}
+		if t.Context().Err() == nil {
+			t.Error("the stream of events was ended")
+		}
+	}()
+	before := c.workEverywhere(t, time.Second)
+	lose := func(lost int, strike func()) {
+		t.Helper()
+		strike()
+		servicestest.Eventually(t, 5*time.Second, func() bool { return !c.AvailableFor(c.names[lost]) }, "the node counts as available")
+		after := c.workEverywhere(t, 2*time.Second)
+		for i, s := range after {
+			switch {
+			case i == lost && s.worked > 0:
+				t.Errorf("%d rounds worked on the lost node", s.worked)
+			case i == lost && s.rounds < before[i].rounds:
+				t.Errorf("only %d rounds on the lost node's keys in 2 s, %d in 1 s before: they wait", s.rounds, before[i].rounds)
+			case i != lost && !s.mostly(before[i]):
+				t.Errorf("node %d: %+v, in half the time before %+v", i, s, before[i])
+			}
+		}
+		if lines := c.lines("not available", nodes[lost].Addr); len(lines) != 1 || len(c.lines("is")) != 1 {
+			t.Errorf("node %d: the log:\n%s", lost, c.log.String())
+		}
+		if c.Available() || c.Status() != "down" || c.Reason() == "" {
+			t.Errorf("%s, %q", c.Status(), c.Reason())
+		}
+		t.Logf("before, in 1 s %+v; without node %d, in 2 s %+v; %s", before, lost, after, c.Reason())
+	}
+	lose(1, nodes[1].Freeze)
+	nodes[1].Thaw()
+	servicestest.Eventually(t, 5*time.Second, c.Available, "not back")
+	c.allExact(t, before)
+	if lines := c.lines("Redis is available", nodes[1].Addr); len(lines) != 1 {
+		t.Errorf("the log:\n%s", c.log.String())
+	}
+	c.log.reset()
+	lose(2, nodes[2].Kill)
+}
+
+// A master's replica takes over. What lives there is degraded until then; the rest is
+// exact all the time.
+func TestRedisClusterFailsOver(t *testing.T) {
+	t.Parallel()
+	nodes := servicestest.StartCluster(t, "--cluster-require-full-coverage", "no")
+	replicas := servicestest.StartReplicas(t, nodes)
+	c := watchCluster(t, nodes, 250*time.Millisecond)
+	before := c.workEverywhere(t, time.Second)
+	held := mustAcquire(t, c.locks, request("kept:"+c.names[0], alice))
+	nodes[0].Kill()
+	servicestest.Eventually(t, 5*time.Second, func() bool { return !c.AvailableFor(c.names[0]) }, "the node counts as available")
+	var all []share
+	servicestest.Eventually(t, 20*time.Second, func() bool { all = append(all, c.workEverywhere(t, 500*time.Millisecond)...); return c.Available() }, "the replica is not used")
+	for master := 1; master < len(nodes); master++ {
+		var sum share
+		for i := master; i < len(all); i += len(nodes) {
+			sum.worked, sum.rounds = sum.worked+all[i].worked, sum.rounds+all[i].rounds
+		}
+		if sum.worked*4 < sum.rounds*3 {
+			t.Errorf("while the replica took over, node %d: %+v", master, sum)
+		}
+	}
+	after := c.allExact(t, before)
+	if degraded, err := c.locks.Check(t.Context(), held.LockClaim); err != nil || degraded {
+		t.Errorf("a lock from before: degraded %v, %v", degraded, err)
+	}
+	if lost, back := c.lines("not available", nodes[0].Addr), c.lines("Redis is available", replicas[0].Addr); len(lost) != 1 || len(back) != 1 || len(c.lines("Redis")) != 2 {
+		t.Errorf("the log:\n%s", c.log.String())
+	}
+	t.Logf("before %+v, after %+v, the log:\n%s", before, after, c.log.String())
+}
+
+// Slots move from one master to another while they are used: nobody is degraded for
+// longer than a key is on its way, and no node counts as away.
+func TestRedisClusterMovesSlots(t *testing.T) {
+	t.Parallel()
+	nodes := servicestest.StartCluster(t)
+	c := watchCluster(t, nodes, time.Second)
+	done := make(chan []share, 1)
+	go func() { done <- c.workEverywhere(t, 3*time.Second) }()
+	moved := 0
+	for round := range 2 {
+		for i, name := range c.names {
+			for _, tag := range []string{shardTag(name), name} {
+				from, to := nodes[(i+round)%3], nodes[(i+round+1)%3]
+				servicestest.MoveSlot(t, nodes[0].Do("CLUSTER", "KEYSLOT", tag), from, to, nodes)
+				moved++
+			}
+		}
+	}
+	shares := <-done
+	for i, s := range shares {
+		if s.worked*2 < s.rounds { // a call that fails leaves the lock held for up to 500 ms
+			t.Errorf("node %d: %+v", i, s)
+		}
+	}
+	if text := c.log.String(); text != "" {
+		t.Errorf("the log:\n%s", text)
+	}
+	servicestest.Eventually(t, 5*time.Second, func() bool {
+		held, err := c.locks.TryAcquire(t.Context(), request(c.names[0], alice))
+		return err == nil && !held.Degraded
+	}, "the moved lock is degraded")
+	decisions, err := c.limits.Peek(t.Context(), "", models.Hit{Policy: models.Policy{Name: "p", Limit: models.MaxLimit, Window: time.Minute}, Key: c.names[0]})
+	if err != nil || decisions[0].Degraded {
+		t.Errorf("%+v, %v", decisions, err)
+	}
+	t.Logf("%d slots moved: %+v", moved, shares)
+}
+
+// A Sentinel makes a replica the master: one line when it goes, one when it is back.
+func TestRedisSentinelFailsOver(t *testing.T) {
+	t.Parallel()
+	sentinel := servicestest.StartSentinel(t)
+	w := watch(t, services.RedisOptions{
+		Client:  rueidis.ClientOption{InitAddress: []string{sentinel.Addr}, Sentinel: rueidis.SentinelOption{MasterSet: servicestest.SentinelName}},
+		Timeout: 250 * time.Millisecond,
+	})
+	waitReady(t, w.Redis)
+	if node := w.Nodes()[0]; node.Name != sentinel.Master.Addr {
+		t.Errorf("%+v, the master is %s", node, sentinel.Master.Addr)
+	}
+	sentinel.Master.Kill()
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() { w.work(ctx, t, w.name) })
+	servicestest.Eventually(t, 5*time.Second, func() bool { return !w.Available() }, "still available")
+	servicestest.Eventually(t, 20*time.Second, w.Available, "the replica is not used")
+	cancel()
+	wg.Wait()
+	if node := w.Nodes()[0]; node.Name != sentinel.Replica.Addr {
+		t.Errorf("%+v, the new master is %s", node, sentinel.Replica.Addr)
+	}
+	if w.changes.Load() > 2 || len(w.lines("not available")) > 2 || len(w.lines("Redis is available")) != 1 {
+		t.Errorf("%d changes:\n%s", w.changes.Load(), w.log.String())
+	}
+}

@@ -1,0 +1,142 @@
+package services_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"gatehouse/models"
+	"gatehouse/services"
+	"gatehouse/services/servicestest"
+)
+
+// watched is a client whose changes are counted, and what is built on it.
+type watched struct {
+	*services.Redis
+	name    string // of what it works on: it is alone there
+	log     lockedBuffer
+	locks   *services.Locker
+	limits  *services.RateLimiter
+	changes atomic.Int64 // of Status
+	worked  atomic.Int64 // rounds of work without anything degraded
+	rounds  atomic.Int64
+}
+
+func watch(t *testing.T, opt services.RedisOptions) *watched {
+	t.Helper()
+	w := &watched{name: t.Name()}
+	opt.KeyPrefix = "test:"
+	opt.Logger = slog.New(slog.NewTextHandler(&w.log, nil))
+	w.Redis = startRedisClient(t, opt)
+	w.locks = services.NewLocker(w.Redis, &services.LockerOptions{OnRedisDown: models.OnRedisDownOpen, Logger: quiet()})
+	w.limits = services.NewRateLimiter(w.Redis, services.RateLimiterOptions{Logger: quiet()})
+	return w
+}
+
+// work takes and gives back a lock and asks a limit, again and again until ctx ends.
+// Nothing of that may fail, whatever Redis does.
+func (w *watched) work(ctx context.Context, t *testing.T, name string) {
+	policy := models.Policy{Name: "p", Limit: models.MaxLimit, Window: time.Minute}
+	status := w.Status()
+	for ; ctx.Err() == nil; w.rounds.Add(1) {
+		if now := w.Status(); now != status {
+			status = now
+			w.changes.Add(1)
+		}
+		lock, err := w.locks.TryAcquire(context.Background(), request(name, alice))
+		var held *models.NotAcquiredError
+		if err != nil && !errors.As(err, &held) {
+			t.Errorf("acquire: %v", err)
+			return
+		}
+		exact := err == nil && !lock.Degraded
+		if err == nil {
+			if _, err := w.locks.Release(context.Background(), lock.LockClaim); err != nil && !errors.Is(err, models.ErrNotHeld) {
+				t.Errorf("release: %v", err)
+				return
+			}
+		}
+		decisions, err := w.limits.Take(context.Background(), "", models.Hit{Policy: policy, Key: name})
+		if err != nil {
+			t.Errorf("take: %v", err)
+			return
+		}
+		if exact && !decisions[0].Degraded {
+			w.worked.Add(1)
+		}
+		<-time.After(5 * time.Millisecond)
+	}
+}
+
+// lines are those of the log that name what is given.
+func (w *watched) lines(parts ...string) (found []string) {
+	for line := range strings.Lines(w.log.String()) {
+		all := true
+		for _, part := range parts {
+			all = all && strings.Contains(line, part)
+		}
+		if all {
+			found = append(found, line)
+		}
+	}
+	return found
+}
+
+// workFor works for a while, with Redis asked all the time.
+func (w *watched) workFor(t *testing.T, d time.Duration) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	defer cancel()
+	w.work(ctx, t, w.name)
+}
+
+// A Redis whose round trips come near the timeout is used, and one whose replies come
+// later is not. Neither goes to and fro, and one line says what to do.
+func TestRedisThatIsSlow(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		each   time.Duration
+		status string
+	}{{44 * time.Millisecond, "ok"}, {80 * time.Millisecond, "down"}} {
+		t.Run(fmt.Sprint(row.each), func(t *testing.T) {
+			t.Parallel()
+			proxy := servicestest.NewProxy(t, servicestest.StartRedis(t).Addr)
+			w := watch(t, services.RedisOptions{Client: rueidis.ClientOption{InitAddress: []string{proxy.Addr}}})
+			waitReady(t, w.Redis)
+			proxy.SetLatency(row.each)
+			long := 7 * time.Second
+			if servicestest.LongProof() {
+				long = time.Minute
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), long)
+			defer cancel()
+			var wg sync.WaitGroup
+			for i := range 4 {
+				wg.Go(func() { w.work(ctx, t, fmt.Sprint(w.name, i)) })
+			}
+			wg.Wait()
+			if most := int64(long/(5*time.Second)) * 4; w.changes.Load() > most { // each worker sees them
+				t.Errorf("%d changes seen by 4 workers in %v", w.changes.Load(), long)
+			}
+			if w.Status() != row.status || w.Nodes()[0].State != services.NodeSlow || !strings.Contains(w.Reason(), "REDIS_TIMEOUT") {
+				t.Errorf("%s, %+v", w.Status(), w.Nodes())
+			}
+			if lines := w.lines("level=WARN"); len(lines) != 1 || !strings.Contains(lines[0], "REDIS_TIMEOUT") {
+				t.Errorf("the log:\n%s", w.log.String())
+			}
+			got, of := w.worked.Load(), w.rounds.Load()
+			if row.status == "ok" && servicestest.LongProof() && got*2 < of { // on a machine with nothing else to do
+				t.Errorf("%d of %d rounds were exact", got, of)
+			}
+			t.Logf("%d changes, %d of %d rounds exact, %s", w.changes.Load(), got, of, w.Reason())
+		})
+	}
+}
