@@ -368,16 +368,37 @@ func (h *Handlers) force(c *gin.Context, resource, reason, fenceText string) (mo
 	if len(wrong.Errors) > 0 {
 		return models.LockStatus{}, wrong
 	}
-	was, err := h.Locks.ForceRelease(c.Request.Context(), resource, fence)
+	return h.forceAudited(c, resource, reason, fence)
+}
+
+// forceAudited stores the entry first: Redis and the database share no transaction, and
+// a lock must not be forced without one. If it then is not forced, a second entry says so.
+func (h *Handlers) forceAudited(c *gin.Context, resource, reason string, fence *int64) (models.LockStatus, error) {
+	ctx := c.Request.Context()
+	now, err := h.Locks.Status(ctx, resource)
 	switch {
-	case errors.Is(err, models.ErrNotHeld):
-		return was, fmt.Errorf("%w: %w", errOtherFence, err)
 	case err != nil:
-		return was, err
+		return now, err
+	case !now.Held:
+		return now, fmt.Errorf("force %s: %w", resource, models.ErrNotFound)
+	case fence != nil && now.Fence != nil && *now.Fence != *fence:
+		return now, fmt.Errorf("%w: %w", errOtherFence, &models.NotHeldError{Status: now})
 	}
 	session, _ := middleware.SessionFrom(c)
-	h.Accounts.Audit(c.Request.Context(), h.auditEntry(c, models.AuditLockForced, session.User.Email, resource, "held by "+was.Holder.Email+": "+reason))
-	return was, nil
+	entry := h.auditEntry(c, models.AuditLockForced, session.User.Email, resource, "held by "+now.Holder.Email+": "+reason)
+	if err := h.Accounts.Audit(ctx, entry); err != nil {
+		return now, err
+	}
+	was, err := h.Locks.ForceRelease(ctx, resource, fence)
+	if err == nil {
+		return was, nil
+	}
+	entry.Detail = "not done: " + entry.Detail
+	_ = h.Accounts.Audit(ctx, entry) // the first one errs on the safe side
+	if errors.Is(err, models.ErrNotHeld) {
+		err = fmt.Errorf("%w: %w", errOtherFence, err)
+	}
+	return was, err
 }
 
 var (

@@ -28,6 +28,7 @@ const password = "a long enough password"
 type site struct {
 	handlers.Options
 	db     *store.Store
+	path   string // of the database
 	router *gin.Engine
 }
 
@@ -36,7 +37,8 @@ type site struct {
 func newSite(t *testing.T, redis services.RedisOptions) *site {
 	t.Helper()
 	gin.SetMode(gin.TestMode)
-	db, err := store.Open(t.Context(), store.Options{URL: filepath.Join(t.TempDir(), "test.db")})
+	path := filepath.Join(t.TempDir(), "test.db")
+	db, err := store.Open(t.Context(), store.Options{URL: path, Timeout: 20 * time.Second}) // the machine may be busy
 	fatal(t, err)
 	t.Cleanup(func() { _ = db.Close() })
 	if redis.Embedded {
@@ -70,7 +72,7 @@ func newSite(t *testing.T, redis services.RedisOptions) *site {
 	for email, role := range map[string]string{"admin@example.com": "admin", "ann@example.com": "editor", "bob@example.com": "editor", "vic@example.com": "viewer"} {
 		fatal(t, accounts.EnsureUser(t.Context(), email, password, role))
 	}
-	s := &site{db: db, router: gin.New(), Options: handlers.Options{
+	s := &site{db: db, path: path, router: gin.New(), Options: handlers.Options{
 		Processes: processes, Locks: locks, Accounts: accounts, Sessions: sessions, Limiter: limiter, Redis: r, Database: db, Pages: pages,
 		Cookie: middleware.NewSessionStore(sessions, middleware.SessionStoreOptions{Name: "gatehouse"}), Metrics: http.NotFoundHandler(),
 		PublicURL: "http://gate.example", API: policy("api"), Anonymous: policy("anonymous"),

@@ -1,6 +1,7 @@
 package handlers
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -89,11 +90,9 @@ func (h *Handlers) endSession(c *gin.Context) {
 // endOne ends one of the signed-in user's sessions, for the API and the page.
 func (h *Handlers) endOne(c *gin.Context, id string) error {
 	session, _ := middleware.SessionFrom(c)
-	if err := h.Sessions.DeleteByID(c.Request.Context(), session.User.ID, id); err != nil {
-		return err
-	}
-	h.Accounts.Audit(c.Request.Context(), h.auditEntry(c, models.AuditSessionRevoked, session.User.Email, "user:"+session.User.ID, "session "+id))
-	return nil
+	return h.Accounts.Audited(c.Request.Context(), func(ctx context.Context) error {
+		return h.Sessions.DeleteByID(ctx, session.User.ID, id)
+	}, h.auditEntry(c, models.AuditSessionRevoked, session.User.Email, "user:"+session.User.ID, "session "+id))
 }
 
 // endSessions ends my other sessions, or all of them.
@@ -130,15 +129,12 @@ func (h *Handlers) endSessions(c *gin.Context) {
 // endMine ends the signed-in user's other sessions, or all of them.
 func (h *Handlers) endMine(c *gin.Context, thisToo bool) error {
 	session, _ := middleware.SessionFrom(c)
-	end, detail := func() error { return h.Sessions.DeleteOthers(c.Request.Context(), session) }, "all others"
+	end, detail := func(ctx context.Context) error { return h.Sessions.DeleteOthers(ctx, session) }, "all others"
 	if thisToo {
-		end, detail = func() error { return h.Sessions.DeleteUser(c.Request.Context(), session.User.ID) }, "all"
+		end, detail = func(ctx context.Context) error { return h.Sessions.DeleteUser(ctx, session.User.ID) }, "all"
 	}
-	if err := end(); err != nil {
-		return err
-	}
-	h.Accounts.Audit(c.Request.Context(), h.auditEntry(c, models.AuditSessionsRevoked, session.User.Email, "user:"+session.User.ID, detail))
-	return nil
+	return h.Accounts.Audited(c.Request.Context(), end,
+		h.auditEntry(c, models.AuditSessionsRevoked, session.User.Email, "user:"+session.User.ID, detail))
 }
 
 // userSessions answers a user's sessions.
@@ -194,12 +190,10 @@ func (h *Handlers) endUserSessions(c *gin.Context) {
 
 // endAllOf ends all sessions of a user, for the API and the page.
 func (h *Handlers) endAllOf(c *gin.Context, userID string) error {
-	if err := h.Sessions.DeleteUser(c.Request.Context(), userID); err != nil {
-		return err
-	}
 	session, _ := middleware.SessionFrom(c)
-	h.Accounts.Audit(c.Request.Context(), h.auditEntry(c, models.AuditSessionsRevoked, session.User.Email, "user:"+userID, "all"))
-	return nil
+	return h.Accounts.Audited(c.Request.Context(), func(ctx context.Context) error {
+		return h.Sessions.DeleteUser(ctx, userID)
+	}, h.auditEntry(c, models.AuditSessionsRevoked, session.User.Email, "user:"+userID, "all"))
 }
 
 // endEverybody ends everybody's sessions but this one.
@@ -229,9 +223,7 @@ func (h *Handlers) endEverybody(c *gin.Context) {
 // endAllOthers ends everybody's sessions but this one, for the API and the page.
 func (h *Handlers) endAllOthers(c *gin.Context) error {
 	session, _ := middleware.SessionFrom(c)
-	if err := h.Sessions.DeleteAll(c.Request.Context(), session); err != nil {
-		return endedIfNotFound(err)
-	}
-	h.Accounts.Audit(c.Request.Context(), h.auditEntry(c, models.AuditSessionsRevoked, session.User.Email, "everybody", "all but this one"))
-	return nil
+	return endedIfNotFound(h.Accounts.Audited(c.Request.Context(), func(ctx context.Context) error {
+		return h.Sessions.DeleteAll(ctx, session)
+	}, h.auditEntry(c, models.AuditSessionsRevoked, session.User.Email, "everybody", "all but this one")))
 }

@@ -47,6 +47,7 @@ type signInNetworks interface {
 
 type auditTrail interface {
 	AddAudit(ctx context.Context, entry models.AuditEntry) error
+	WithAudit(ctx context.Context, entries ...models.AuditEntry) (_ context.Context, stored func() bool)
 	Audit(ctx context.Context, action string, page models.Page) (models.List[models.AuditEntry], error)
 }
 
@@ -115,38 +116,40 @@ func (a *Accounts) SignIn(ctx context.Context, email, password string, client Cl
 		return "", session, err
 	}
 	if right && !who.Disabled {
-		token, session, err = a.begin(ctx, who, password, client)
+		entries := []models.AuditEntry{auditOf(models.AuditSignIn, who.Email, who.ID, client, "")}
+		if !usual {
+			entries = append(entries, auditOf(models.AuditSignInNewPlace, who.Email, who.ID, client, "not signed in from there during the last 30 days"))
+		}
+		err = a.Audited(ctx, func(ctx context.Context) error {
+			token, session, err = a.begin(ctx, who, password, client)
+			return err
+		}, entries...)
 	} else {
 		err = models.ErrInvalidCredentials
 	}
 	switch {
 	case errors.Is(err, models.ErrInvalidCredentials):
-		a.record(ctx, models.AuditSignInFailed, email, who.ID, client, "")
+		// Without its entry the answer is that of a right password: it must not tell.
+		if err := a.Audit(ctx, auditOf(models.AuditSignInFailed, email, who.ID, client, "")); err != nil {
+			return "", session, err
+		}
 		return "", session, fmt.Errorf("sign in: %w", err)
 	case err != nil:
 		return "", session, err
 	}
 	a.renewHash(ctx, who, password)
-	a.record(ctx, models.AuditSignIn, who.Email, who.ID, client, "")
-	if !usual {
-		a.record(ctx, models.AuditSignInNewPlace, who.Email, who.ID, client, "not signed in from there during the last 30 days")
-	}
 	return token, session, nil
 }
 
 func (a *Accounts) begin(ctx context.Context, who models.Credentials, password string, client Client) (token string, session models.Session, err error) {
-	var ended int
 	err = a.whileRight(ctx, who, password, func(who models.Credentials) error {
-		token, session, ended, err = a.sessions.begin(ctx, models.Session{
+		token, session, err = a.sessions.Set(ctx, models.Session{
 			User: models.UserRef{ID: who.ID, Email: who.Email}, Roles: who.Roles, Epoch: who.Epoch, UserAgent: client.UserAgent, IP: client.IP,
 		})
 		return err
 	})
 	if err != nil {
 		return "", session, err
-	}
-	if ended > 0 {
-		a.record(ctx, models.AuditSessionRevoked, who.Email, who.ID, client, fmt.Sprintf("%d beyond the limit of sessions at once, the oldest", ended))
 	}
 	if err := a.store.RememberNetwork(ctx, who.ID, client.Network, time.Now()); err != nil {
 		a.log.Warn("sign-in address not remembered", "user", who.ID, "error", err) // a courtesy: the session stands
@@ -156,11 +159,12 @@ func (a *Accounts) begin(ctx context.Context, who models.Credentials, password s
 
 // SignOut ends a session.
 func (a *Accounts) SignOut(ctx context.Context, session models.Session, client Client) error {
-	if err := a.sessions.DeleteByHash(ctx, session.Hash); err != nil && !errors.Is(err, models.ErrNotFound) {
-		return err
-	}
-	a.record(ctx, models.AuditSignOut, session.User.Email, session.User.ID, client, "")
-	return nil
+	return a.Audited(ctx, func(ctx context.Context) error {
+		if err := a.sessions.DeleteByHash(ctx, session.Hash); !errors.Is(err, models.ErrNotFound) {
+			return err
+		}
+		return nil
+	}, auditOf(models.AuditSignOut, session.User.Email, session.User.ID, client, ""))
 }
 
 // Users is a page of users.
@@ -184,11 +188,14 @@ func (a *Accounts) CreateUser(ctx context.Context, actor, email, password string
 	if err != nil {
 		return models.User{}, fmt.Errorf("create user: %w: %w", models.ErrUnavailable, err)
 	}
-	user, err := a.store.CreateUser(ctx, email, hash, roles)
+	var user models.User
+	err = a.Audited(ctx, func(ctx context.Context) (err error) {
+		user, err = a.store.CreateUser(ctx, email, hash, roles)
+		return err
+	}, auditOf(models.AuditUserCreated, actor, "", client, email+" as "+strings.Join(roles, ", ")))
 	if err != nil {
 		return models.User{}, err
 	}
-	a.record(ctx, models.AuditUserCreated, actor, user.ID, client, user.Email+" as "+strings.Join(roles, ", "))
 	return user, nil
 }
 
@@ -213,7 +220,11 @@ func (a *Accounts) ChangeUser(ctx context.Context, actor, id string, change User
 		}
 		patch.PasswordHash = &hash
 	}
-	user, err := a.store.UpdateUser(ctx, id, patch)
+	var user models.User
+	err := a.Audited(ctx, func(ctx context.Context) (err error) {
+		user, err = a.store.UpdateUser(ctx, id, patch)
+		return err
+	}, auditOf(models.AuditUserChanged, actor, id, client, change.String()))
 	if err != nil {
 		return models.User{}, err
 	}
@@ -221,28 +232,34 @@ func (a *Accounts) ChangeUser(ctx context.Context, actor, id string, change User
 	if user.Disabled {
 		a.releaseLocks(ctx, id)
 	}
-	var detail []string
-	if change.Roles != nil {
-		detail = append(detail, "roles "+strings.Join(user.Roles, ", "))
-	}
-	if change.Disabled != nil {
-		detail = append(detail, fmt.Sprintf("disabled %t", user.Disabled))
-	}
-	if change.Password != nil {
-		detail = append(detail, "password")
-	}
-	a.record(ctx, models.AuditUserChanged, actor, id, client, strings.Join(detail, "; "))
 	return user, nil
+}
+
+// String names the changes, without a password.
+func (c UserChange) String() string {
+	var changes []string
+	if c.Roles != nil {
+		changes = append(changes, "roles "+strings.Join(c.Roles, ", "))
+	}
+	if c.Disabled != nil {
+		changes = append(changes, fmt.Sprintf("disabled %t", *c.Disabled))
+	}
+	if c.Password != nil {
+		changes = append(changes, "password")
+	}
+	return strings.Join(changes, "; ")
 }
 
 // DeleteUser removes a user with all sessions and locks.
 func (a *Accounts) DeleteUser(ctx context.Context, actor, id string, client Client) error {
-	if err := a.store.DeleteUser(ctx, id); err != nil {
+	err := a.Audited(ctx, func(ctx context.Context) error {
+		return a.store.DeleteUser(ctx, id)
+	}, auditOf(models.AuditUserDeleted, actor, id, client, ""))
+	if err != nil {
 		return err
 	}
 	a.sessions.CatchUp(ctx)
 	a.releaseLocks(ctx, id)
-	a.record(ctx, models.AuditUserDeleted, actor, id, client, "")
 	return nil
 }
 
@@ -270,24 +287,51 @@ func (a *Accounts) Seed(ctx context.Context, seed models.Seed, passwords map[str
 	return err
 }
 
-// Audit records a security event in the database and in the log. It outlives the
-// request; an entry that cannot be stored is in the log all the same.
-func (a *Accounts) Audit(ctx context.Context, entry models.AuditEntry) {
+// Audited does something that the database stores, together with its entries in the
+// audit: neither is there without the other.
+func (a *Accounts) Audited(ctx context.Context, do func(ctx context.Context) error, entries ...models.AuditEntry) error {
+	for i := range entries {
+		entries[i].At = time.Now().UTC()
+	}
+	auditing, stored := a.store.WithAudit(ctx, entries...)
+	if err := do(auditing); err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		if stored() {
+			a.tell(entry)
+		} else if err := a.Audit(ctx, entry); err != nil { // nothing was left to be done
+			return err
+		}
+	}
+	return nil
+}
+
+// Audit records a security event in the database, which is an error if it cannot, and
+// in the log. It outlives the request.
+func (a *Accounts) Audit(ctx context.Context, entry models.AuditEntry) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTime)
 	defer cancel()
 	entry.At = time.Now().UTC()
-	a.log.Info("audit", "action", entry.Action, "actor", entry.Actor, "target", entry.Target, "ip", entry.IP, "requestId", entry.RequestID, "detail", entry.Detail)
+	a.tell(entry)
 	if err := a.store.AddAudit(ctx, entry); err != nil {
 		a.log.Error("audit entry not stored", "action", entry.Action, "error", err)
+		return err
 	}
+	return nil
 }
 
-func (a *Accounts) record(ctx context.Context, action, actor, userID string, client Client, detail string) {
+func (a *Accounts) tell(entry models.AuditEntry) {
+	a.log.Info("audit", "action", entry.Action, "actor", entry.Actor, "target", entry.Target, "ip", entry.IP, "requestId", entry.RequestID, "detail", entry.Detail)
+}
+
+// auditOf is an entry about a user, "" one that is not there or not yet.
+func auditOf(action, actor, userID string, client Client, detail string) models.AuditEntry {
 	target := ""
 	if userID != "" {
 		target = "user:" + userID
 	}
-	a.Audit(ctx, models.AuditEntry{Action: action, Actor: actor, Target: target, IP: client.IP, RequestID: client.RequestID, Detail: detail})
+	return models.AuditEntry{Action: action, Actor: actor, Target: target, IP: client.IP, RequestID: client.RequestID, Detail: detail}
 }
 
 // asTyped is an address of whoever signs in, good or not: who mistypes one is told the

@@ -23,7 +23,9 @@ func (a *Accounts) ChangePassword(ctx context.Context, session models.Session, c
 		return "", session, fmt.Errorf("change password: %w: %w", models.ErrUnavailable, err)
 	}
 	if !right {
-		a.record(ctx, models.AuditSignInFailed, who.Email, who.ID, client, "at a change of password")
+		if err := a.Audit(ctx, auditOf(models.AuditSignInFailed, who.Email, who.ID, client, "at a change of password")); err != nil {
+			return "", session, err
+		}
 		return "", session, wrong
 	}
 	hash, err := a.passwords.Hash(ctx, next)
@@ -31,17 +33,18 @@ func (a *Accounts) ChangePassword(ctx context.Context, session models.Session, c
 		return "", session, fmt.Errorf("change password: %w: %w", models.ErrUnavailable, err)
 	}
 	var changed models.Session
-	err = a.whileRight(ctx, who, current, func(who models.Credentials) error {
-		token, changed, err = a.sessions.ChangePassword(ctx, session, who.Epoch, hash)
-		return err
-	})
+	err = a.Audited(ctx, func(ctx context.Context) error {
+		return a.whileRight(ctx, who, current, func(who models.Credentials) error {
+			token, changed, err = a.sessions.ChangePassword(ctx, session, who.Epoch, hash)
+			return err
+		})
+	}, auditOf(models.AuditPasswordChanged, who.Email, who.ID, client, ""))
 	if errors.Is(err, models.ErrInvalidCredentials) {
 		return "", session, wrong // somebody changed it meanwhile
 	}
 	if err != nil {
 		return "", session, err
 	}
-	a.record(ctx, models.AuditPasswordChanged, who.Email, who.ID, client, "")
 	return token, changed, nil
 }
 

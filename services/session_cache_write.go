@@ -23,12 +23,6 @@ const maxUserAgent = 400 // bytes
 // disabled: the password checked may have changed since. The oldest sessions of
 // the user beyond MaxPerUser end.
 func (c *SessionCache) Set(ctx context.Context, s models.Session) (token string, _ models.Session, err error) {
-	token, s, _, err = c.begin(ctx, s)
-	return token, s, err
-}
-
-// begin is Set, and tells how many older sessions it ended.
-func (c *SessionCache) begin(ctx context.Context, s models.Session) (token string, _ models.Session, ended int, err error) {
 	token, s.Hash = newSessionToken()
 	now := atMicrosecond(time.Now())
 	s.ID = rand.Text()
@@ -36,8 +30,9 @@ func (c *SessionCache) begin(ctx context.Context, s models.Session) (token strin
 	s.CreatedAt, s.LastSeen = now, now
 	s.IdleAt, s.ExpiresAt = now.Add(c.opt.IdleTimeout), now.Add(c.opt.AbsoluteTimeout)
 	s.UserAgent = shorten(s.UserAgent, maxUserAgent)
-	if ended, err = c.store.InsertSession(ctx, s, c.opt.MaxPerUser); err != nil {
-		return "", models.Session{}, 0, fmt.Errorf("begin session: %w", err)
+	ended, err := c.store.InsertSession(ctx, s, c.opt.MaxPerUser)
+	if err != nil {
+		return "", models.Session{}, fmt.Errorf("begin session: %w", err)
 	}
 	if ended > 0 {
 		c.CatchUp(ctx)
@@ -46,7 +41,7 @@ func (c *SessionCache) begin(ctx context.Context, s models.Session) (token strin
 	if stored, err := c.fromRow(ctx, s.Hash); err == nil {
 		s = stored
 	}
-	return token, s, ended, nil
+	return token, s, nil
 }
 
 // Refresh starts the idle time anew, and writes that at once. models.ErrNotFound

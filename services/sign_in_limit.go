@@ -61,6 +61,7 @@ func (a *Accounts) tellLimited(ctx context.Context, address string, hits []model
 	once := models.Policy{Name: signInAudit, Limit: 1, Window: refused.Policy.Window}
 	told, err := a.limiter.Take(ctx, once.Name, models.Hit{Policy: once, Key: refused.Policy.Name + ":" + hits[i].Key, Cost: 1})
 	if err == nil && told[0].Allowed {
-		a.record(ctx, models.AuditSignInLimited, address, "", client, "refused by "+refused.Policy.Name)
+		// The attempt is refused, so nothing is acknowledged that the audit lacks.
+		_ = a.Audit(ctx, auditOf(models.AuditSignInLimited, address, "", client, "refused by "+refused.Policy.Name))
 	}
 }

@@ -1,8 +1,10 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"math"
+	"slices"
 
 	"gatehouse/models"
 )
@@ -19,6 +21,63 @@ func insertAudit(ctx context.Context, q querier, e models.AuditEntry) error {
 		INSERT INTO audit (at, action, actor, target, ip, request_id, detail) VALUES ($1, $2, $3, $4, $5, $6, $7)`,
 		e.At.UnixMicro(), clean(e.Action), clean(e.Actor), clean(e.Target), clean(e.IP), clean(e.RequestID), clean(e.Detail))
 	return err
+}
+
+type auditKey struct{}
+
+// pendingAudit is what the next transaction of a request stores, too.
+type pendingAudit struct {
+	entries []models.AuditEntry
+	more    []models.AuditEntry // found out in the transaction
+	stored  bool
+}
+
+// WithAudit makes the next transaction under the returned context store the entries,
+// too, so that nothing is done without them. stored says afterwards whether there was
+// one. An entry without a target is about what the transaction creates.
+func (s *Store) WithAudit(ctx context.Context, entries ...models.AuditEntry) (_ context.Context, stored func() bool) {
+	pending := &pendingAudit{entries: slices.Clone(entries)}
+	return context.WithValue(ctx, auditKey{}, pending), func() bool { return pending.stored }
+}
+
+// auditOf is what is pending; nil if nothing is.
+func auditOf(ctx context.Context) *pendingAudit {
+	pending, _ := ctx.Value(auditKey{}).(*pendingAudit)
+	if pending == nil || pending.stored {
+		return nil
+	}
+	return pending
+}
+
+// about gives a target to the entries that have none.
+func (p *pendingAudit) about(target string) {
+	if p == nil {
+		return
+	}
+	for i := range p.entries {
+		p.entries[i].Target = cmp.Or(p.entries[i].Target, target)
+	}
+}
+
+// also adds what happens along with the first entry.
+func (p *pendingAudit) also(action, detail string) {
+	if p != nil {
+		entry := p.entries[0]
+		entry.Action, entry.Detail = action, detail
+		p.more = append(p.more, entry)
+	}
+}
+
+func (p *pendingAudit) insert(ctx context.Context, tx querier) error {
+	if p == nil {
+		return nil
+	}
+	for _, entry := range slices.Concat(p.entries, p.more) {
+		if err := insertAudit(ctx, tx, entry); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Audit returns a page of the events with this action ("" is any), newest

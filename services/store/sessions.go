@@ -90,7 +90,9 @@ func (s *Store) InsertSession(ctx context.Context, x models.Session, maxPerUser 
 		if err != nil {
 			return err
 		}
-		ended = len(oldest)
+		if ended = len(oldest); ended > 0 {
+			auditOf(ctx).also(models.AuditSessionRevoked, fmt.Sprintf("%d beyond the limit of sessions at once, the oldest", ended))
+		}
 		return s.log(ctx, tx, oldest...)
 	})
 	return ended, failed("insert session of user "+x.User.ID, err)

@@ -144,7 +144,8 @@ type querier interface {
 	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
 }
 
-// transact runs fn in one transaction: all of its writes or, if it fails, none.
+// transact runs fn in one transaction: all of its writes or, if it fails, none. What
+// WithAudit has is one of them.
 //
 // Transactions take their row locks in this order, so that none waits for
 // another in a circle: admin_guard, users, sessions, revocation_head.
@@ -154,10 +155,23 @@ func (s *Store) transact(ctx context.Context, fn func(tx *sql.Tx) error) error {
 		return err
 	}
 	defer tx.Rollback() // without effect after Commit
+	audit := auditOf(ctx)
+	if audit != nil {
+		audit.more = nil // of an attempt that failed
+	}
 	if err := fn(tx); err != nil {
 		return err
 	}
-	return tx.Commit()
+	if err := audit.insert(ctx, tx); err != nil {
+		return err
+	}
+	if err := tx.Commit(); err != nil {
+		return err
+	}
+	if audit != nil {
+		audit.stored = true
+	}
+	return nil
 }
 
 // collect runs a query and scans each of its rows.

@@ -43,7 +43,12 @@ const userByAddress = `(SELECT id FROM users WHERE email = $1 OR email_key = $2
 func (s *Store) CreateUser(ctx context.Context, address, passwordHash string, roles []string) (_ models.User, err error) {
 	ctx, done := s.writing(ctx)
 	defer done(&err)
-	user, err := s.createUser(ctx, s.write, address, passwordHash, roles)
+	var user models.User
+	err = s.transact(ctx, func(tx *sql.Tx) (err error) {
+		user, err = s.createUser(ctx, tx, address, passwordHash, roles)
+		auditOf(ctx).about("user:" + user.ID)
+		return err
+	})
 	return user, failed("create user", err)
 }
 
