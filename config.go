@@ -38,6 +38,7 @@ type Config struct {
 	DatabaseURL      string        `env:"DATABASE_URL" envDefault:"gatehouse.db"` // a SQLite path, or postgres://...
 	DatabaseTimeout  time.Duration `env:"DATABASE_TIMEOUT" envDefault:"1s"`       // bounds all calls of one request together
 	DatabaseMaxConns int           `env:"DATABASE_MAX_CONNS" envDefault:"0"`      // 0 lets the store choose
+	AuditRetention   time.Duration `env:"AUDIT_RETENTION" envDefault:"9600h"`     // entries of the audit older than this are deleted
 
 	RedisEnabled    bool               `env:"REDIS_ENABLED" envDefault:"true"` // false runs without Redis on purpose
 	RedisURL        string             `env:"REDIS_URL"`                       // see RedisClient

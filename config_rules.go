@@ -53,6 +53,7 @@ func (c Config) rules(given map[string]string) []rule {
 		{"DATABASE_URL", isDatabase(c.DatabaseURL), "a file path for SQLite or postgres://user:password@host:port/name"},
 		{"DATABASE_TIMEOUT", between(c.DatabaseTimeout, time.Millisecond, time.Minute), timeout},
 		{"DATABASE_MAX_CONNS", between(c.DatabaseMaxConns, 0, 10_000), "a whole number from 0 to 10000; 0 is the default"},
+		{"AUDIT_RETENTION", c.AuditRetention >= 24*time.Hour, "a duration of at least 24h, such as 9600h"},
 
 		{"REDIS_ENABLED", true, yesNo},
 		{"REDIS_URL", c.RedisURL == "" || isRedisURL(c.RedisURL),

@@ -55,7 +55,7 @@ var key = strings.Repeat("k", 32)
 func TestConfigDefaults(t *testing.T) {
 	want := Config{
 		Addr: "127.0.0.1:8080", PublicURL: "http://127.0.0.1:8080", AppEnv: "development",
-		DatabaseURL: "gatehouse.db", DatabaseTimeout: time.Second,
+		DatabaseURL: "gatehouse.db", DatabaseTimeout: time.Second, AuditRetention: 9600 * time.Hour,
 		RedisEnabled: true, RedisPort: 6379, RedisKeyPrefix: "gatehouse:", RedisTimeout: 100 * time.Millisecond,
 		LockOnRedisDown: models.OnRedisDownOpen, LockMaxPerUser: 20,
 		RateLimitMax: 300, RateLimitWindow: time.Minute, RateLimitAlgorithm: models.AlgorithmAuto, RateLimitOnRedisDown: models.OnRedisDownLocal,
@@ -115,6 +115,7 @@ func TestConfigValues(t *testing.T) {
 			bad: []string{"mysql://u:hunter2@h/db", "sqlite:x.db", "postgres:u:hunter2@h", "postgres://u:hunter2@h:port/db", "x\n.db", "u:hunter2@h/db"}},
 		{name: "DATABASE_TIMEOUT", good: []string{"1ms", "1m"}, bad: []string{"0", "-1s", "5", "1h", "soon"}},
 		{name: "DATABASE_MAX_CONNS", good: []string{"0", "1", "10000"}, bad: []string{"-1", "10001", "1.5", "many", "99999999999999999999"}},
+		{name: "AUDIT_RETENTION", good: []string{"24h", "9600h", "100000h"}, bad: []string{"0", "23h59m", "-1h", "400", "400d"}},
 		{name: "REDIS_ENABLED", good: []string{"true", "false", "1", "0"}, bad: []string{"yes", "on", "2"}},
 		{name: "REDIS_URL", good: []string{"redis://h", "rediss://user:p%23@h:6380/1", "redis://h?addr=h2:6379&addr=h3", "redis://h:26379?master_set=m", "unix:///run/redis.sock", "redis://[::1]:6379"},
 			bad: []string{"h:6379", "http://h", "redis://u:hunter2@h:6379/x", "redis://:hunter2@h:99999", "redis://:hunter2#x@h", "redis://:hunter2", "redis://:hunter2/x@h", "redis://:12#hunter2@h", "redis://:hunter2@h/-1", "unix://", "redis://:hunter2@h?db=x"}},

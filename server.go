@@ -73,7 +73,8 @@ func (a *app) start(ctx context.Context) error {
 		return err
 	}
 	db, err := store.Open(ctx, store.Options{
-		URL: a.config.DatabaseURL, Timeout: a.config.DatabaseTimeout, MaxConns: a.config.DatabaseMaxConns, Logger: a.log,
+		URL: a.config.DatabaseURL, Timeout: a.config.DatabaseTimeout, MaxConns: a.config.DatabaseMaxConns,
+		AuditRetention: a.config.AuditRetention, Logger: a.log,
 	})
 	if err != nil {
 		return fmt.Errorf("DATABASE_URL: %w", err)

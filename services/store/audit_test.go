@@ -3,8 +3,10 @@ package store_test
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"gatehouse/models"
+	"gatehouse/services/store"
 )
 
 func TestAudit(t *testing.T) {
@@ -35,5 +37,30 @@ func TestAudit(t *testing.T) {
 			t.Fatalf("page of no action is %+v", list)
 		}
 		check(t, s.AddAudit(t.Context(), models.AuditEntry{Detail: "\x00\xff"}))
+	})
+}
+
+// Old entries go, some at a time, whatever the clocks said when others were written;
+// an index finds them.
+func TestAuditRetention(t *testing.T) {
+	onBoth(t, func(t *testing.T, url string) {
+		s := openWith(t, store.Options{URL: url, Timeout: 20 * time.Second, AuditRetention: 48 * time.Hour})
+		for i, age := range []time.Duration{-24 * 365, 49, 47, 50, 0, 1000} {
+			check(t, s.AddAudit(t.Context(), models.AuditEntry{At: start.Add(-age * time.Hour), Detail: fmt.Sprint(i)}))
+		}
+		left := func() (details string) {
+			for _, e := range must(s.Audit(t.Context(), "", models.Page{})).Items {
+				details += e.Detail
+			}
+			return details
+		}
+		for _, want := range []struct {
+			removed int
+			left    string
+		}{{2, "4210"}, {1, "420"}, {0, "420"}} {
+			if n := must(s.CleanUp(t.Context(), start, 2)); n != want.removed || left() != want.left {
+				t.Fatalf("%d removed, left are %s, want %+v", n, left(), want)
+			}
+		}
 	})
 }

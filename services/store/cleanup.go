@@ -74,8 +74,8 @@ func (s *Store) deadSessions(ctx context.Context, now time.Time, after string, l
 	return hashes, next, err
 }
 
-// CleanUp deletes log entries older than 24 hours and networks not seen for 30
-// days, at most limit rows of each. It returns how many rows; call it again while
+// CleanUp deletes log entries older than 24 hours, networks not seen for 30 days and
+// audit entries older than Options.AuditRetention, at most limit rows of each. It returns how many rows; call it again while
 // that is at least limit.
 func (s *Store) CleanUp(ctx context.Context, now time.Time, limit int) (_ int, err error) {
 	ctx, done := s.writing(ctx)
@@ -93,6 +93,12 @@ func (s *Store) CleanUp(ctx context.Context, now time.Time, limit int) (_ int, e
 		total += n
 		n, err = deleted(ctx, tx, `DELETE FROM networks WHERE (user_id, network) IN (
 			SELECT user_id, network FROM networks WHERE at < $1 LIMIT $2`+s.skipLocked+`)`, now.Add(-keepNetworks).UnixMicro(), limit)
+		if err != nil {
+			return err
+		}
+		total += n
+		n, err = deleted(ctx, tx, `DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE at < $1 ORDER BY at LIMIT $2`+s.skipLocked+`)`,
+			now.Add(-s.auditRetention).UnixMicro(), limit)
 		total += n
 		return err
 	})

@@ -36,7 +36,7 @@ func openPostgres(ctx context.Context, opts Options) (*Store, error) {
 	s := &Store{
 		write: main, read: main, tail: tail,
 		writes:  writeState{log: opts.Logger, patience: 2 * opts.Timeout},
-		timeout: opts.Timeout, now: opts.Now,
+		timeout: opts.Timeout, auditRetention: opts.AuditRetention, now: opts.Now,
 		reconnect:  func() { main.reconnect(); tail.reconnect() },
 		skipLocked: " FOR UPDATE SKIP LOCKED",
 		notify:     `NOTIFY ` + revocationChannel,

@@ -49,7 +49,7 @@ func openSQLite(ctx context.Context, opts Options) (*Store, error) {
 		tail:    newPool(file.conns("_query_only=1"), 1, opts.Timeout),
 		file:    file,
 		writes:  writeState{log: opts.Logger, patience: 2 * opts.Timeout},
-		timeout: opts.Timeout, now: opts.Now,
+		timeout: opts.Timeout, auditRetention: opts.AuditRetention, now: opts.Now,
 	}
 	s.nameQueries()
 	if err := s.startSQLite(ctx); err != nil {

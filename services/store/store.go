@@ -28,6 +28,8 @@ type Options struct {
 	// which has one more to write. The revocation tail's is not counted. 0 is 10
 	// for PostgreSQL and 4 for SQLite.
 	MaxConns int
+	// AuditRetention is how long CleanUp leaves entries of the audit. 0 is 400 days.
+	AuditRetention time.Duration
 	// Now is the clock for what is stored as "now". nil is time.Now.
 	Now func() time.Time
 	// Logger gets one line when nothing can be written any more, and one when it
@@ -53,8 +55,9 @@ type Store struct {
 	oneSession hotQuery
 	newInLog   hotQuery
 
-	timeout time.Duration
-	now     func() time.Time
+	timeout        time.Duration
+	auditRetention time.Duration
+	now            func() time.Time
 
 	// skipLocked leaves rows that somebody else is changing; SQLite, with one
 	// writer, has neither the need nor the syntax.
@@ -76,6 +79,9 @@ type Store struct {
 func Open(ctx context.Context, opts Options) (*Store, error) {
 	if opts.Timeout <= 0 {
 		opts.Timeout = time.Second
+	}
+	if opts.AuditRetention <= 0 {
+		opts.AuditRetention = 400 * 24 * time.Hour
 	}
 	if opts.Now == nil {
 		opts.Now = time.Now
