@@ -108,7 +108,7 @@ func (h *Handlers) signIn(c *gin.Context, email, password string) (string, model
 	if err != nil {
 		return "", models.Session{}, err
 	}
-	if h.Sessions.Degraded() {
+	if h.Sessions.Degraded(token) {
 		middleware.MarkDegraded(c, middleware.DegradedSessions)
 	}
 	if old, ok := middleware.SessionFrom(c); ok {

@@ -19,8 +19,8 @@ type SessionReader interface {
 	Get(ctx context.Context, token string) (*models.Session, error)
 	// Seen notes that the session was used. It does not block.
 	Seen(s models.Session)
-	// Degraded reports whether sessions are read without Redis now.
-	Degraded() bool
+	// Degraded reports whether the session of a token is read without Redis now.
+	Degraded(token string) bool
 }
 
 // identity is what is known about who sent a request.
@@ -112,7 +112,7 @@ func (l *lookUp) up(c *gin.Context, found *identity) {
 	if !found.given || found.token == "" {
 		return
 	}
-	if l.sessions.Degraded() {
+	if l.sessions.Degraded(found.token) {
 		MarkDegraded(c, DegradedSessions)
 	}
 	session, err := l.sessions.Get(c.Request.Context(), found.token)

@@ -50,7 +50,7 @@ func (f *fakeSessions) Seen(models.Session) {
 	f.seen++
 }
 
-func (f *fakeSessions) Degraded() bool { return f.degraded }
+func (f *fakeSessions) Degraded(string) bool { return f.degraded }
 
 func (f *fakeSessions) Set(_ context.Context, s models.Session) (string, models.Session, error) {
 	f.mu.Lock()

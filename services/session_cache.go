@@ -235,8 +235,11 @@ func (c *SessionCache) Close(ctx context.Context) error {
 	return nil
 }
 
-// Degraded reports whether sessions are read without Redis now.
-func (c *SessionCache) Degraded() bool { return !c.redis.Available() }
+// Degraded reports whether the session of a token is read without Redis now. In a Cluster
+// that depends on where it lives.
+func (c *SessionCache) Degraded(token string) bool {
+	return !c.redis.Available() && !c.redis.AvailableFor(c.redisKey(hashToken(token)))
+}
 
 // cleanUp removes what has expired from the database, a batch at a time.
 func (c *SessionCache) cleanUp(ctx context.Context) {

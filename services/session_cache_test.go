@@ -208,7 +208,7 @@ func TestSessionSurvivesRedis(t *testing.T) {
 			}
 		}
 	}
-	servicestest.Eventually(t, 2*time.Second, func() bool { return !b.Degraded() }, "still degraded")
+	servicestest.Eventually(t, 2*time.Second, func() bool { return !b.Degraded(token) }, "still degraded")
 }
 
 // A database that hangs is told within its timeout; nobody is signed out by it,

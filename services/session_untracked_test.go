@@ -158,8 +158,8 @@ func TestSessionWithAndWithoutTracking(t *testing.T) {
 					t.Errorf("the log says %q, want one line with %q; tracks %t", line, mode.reason, b.Tracks(saved))
 				}
 			}
-			if lines := log.with("not available"); b.Degraded() || len(lines) > 0 {
-				t.Errorf("degraded: %t, %q", b.Degraded(), lines)
+			if lines := log.with("not available"); b.Degraded("") || len(lines) > 0 {
+				t.Errorf("degraded: %t, %q", b.Degraded(""), lines)
 			}
 		})
 	}
