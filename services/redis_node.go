@@ -223,25 +223,23 @@ func (r *Redis) someAvailable() bool {
 // it: a node is away, or cannot do all that is needed, or Redis is disabled.
 func (r *Redis) Degraded() bool {
 	for _, n := range r.Nodes() {
-		if !n.Up || n.State == NodeMute {
+		if n.State == NodeMute {
 			return true
 		}
 	}
-	return r.opt.Disabled || r.deaf.Load() != nil
+	return !r.Available() || r.deaf.Load() != nil
 }
 
 // Status is "ok", "embedded", "down" or "disabled". It is "down" also if only a part
-// of a Cluster is; Nodes tells which.
+// of a Cluster is, and while it is not settled whether a node is: where it says "ok", calls
+// are sent.
 func (r *Redis) Status() string {
-	if r.opt.Disabled {
+	switch {
+	case r.opt.Disabled:
 		return "disabled"
-	}
-	for _, n := range r.nodes.Load().all {
-		if !n.used() {
-			return "down"
-		}
-	}
-	if r.opt.Embedded {
+	case !r.Available():
+		return "down"
+	case r.opt.Embedded:
 		return "embedded"
 	}
 	return "ok"
