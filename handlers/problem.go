@@ -139,7 +139,7 @@ func problemOf(err error) models.Problem {
 	case errors.As(err, &tooMany):
 		return with(problemFor("too-many-locks", "You have "+strconv.Itoa(tooMany.Limit)+" processes locked. Give one back first, or let one end."), "limit", tooMany.Limit)
 	case errors.As(err, &refused) && !refused.Status.Held:
-		return with(problemFor("locked", "The lock is about to be another's: of a waiter, or of a holder whom Redis has just forgotten. Try again in a moment."),
+		return with(problemFor("locked", "The lock is about to be another's: of a waiter, or of its holder, who is about to get it back. Try again in a moment."),
 			"expiresIn", seconds(refused.Status.TTL))
 	case errors.As(err, &refused):
 		p := with(problemFor("locked", refused.Status.Holder.Email+" holds the lock. Try again later, or queue with Prefer: wait=30."), "holder", refused.Status.Holder)

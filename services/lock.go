@@ -73,6 +73,7 @@ type Locker struct {
 	groups   *lockGroups
 	events   *lockEvents
 	clock    serverClock
+	peers    lockPeers
 	scripts  lockScripts
 
 	metrics *lockMetrics

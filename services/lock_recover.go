@@ -23,6 +23,7 @@ func (l *Locker) catchUp(ctx context.Context) {
 	}
 	l.settle(ctx)
 	l.claimAll(ctx, l.table.degraded())
+	l.peers.look(ctx, l.redis)
 }
 
 // claimAll claims so many grants that one after the other would take too long. What fails

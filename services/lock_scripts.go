@@ -100,7 +100,11 @@ func (l *Locker) runAcquire(ctx context.Context, a *attempt, queue bool, knownEp
 		a.proof() + writeGrant(a.req.Resource, a.req.Holder), milliseconds(a.req.TTL), l.givenUp(ctx),
 		strconv.Itoa(a.block), random128(), "",
 	}
-	if l.table.epoch(shardOf(a.req.Resource)) != "" {
+	switch epoch, living := l.table.knows(time.Now(), a.req.Resource); {
+	case epoch == "":
+	case !living && l.peers.none():
+		args[5] = "free"
+	default:
 		args[5] = "1"
 	}
 	switch {

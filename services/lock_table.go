@@ -275,11 +275,12 @@ func (t *lockTable) heardEpoch(shard int, epoch string) {
 	t.epochs[shard] = orDefault(epoch, t.epochs[shard])
 }
 
-// epoch is the last one heard of, empty before the first.
-func (t *lockTable) epoch(shard int) string {
+// knows is the last epoch of the resource's shard that this instance heard of, empty
+// before the first, and whether it knows a living grant of the resource.
+func (t *lockTable) knows(now time.Time, resource string) (epoch string, living bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.epochs[shard]
+	return t.epochs[shardOf(resource)], t.live(now, resource) != nil
 }
 
 // release forgets a grant and remembers that it is over.

@@ -7,7 +7,8 @@
 --   comes out of a frozen server or network later than that must not lock for nobody
 -- ARGV[4] -> how many fences to reserve
 -- ARGV[5] -> an epoch, if the shard has none
--- ARGV[6] -> '1' if the instance knows of one that it had before; '' otherwise
+-- ARGV[6] -> '1' if the instance knows of one that it had before, 'free' if it knows as well that no living grant could be
+--   claimed; '' otherwise
 -- ARGV[7] -> the instance, to queue when the lock is taken; none or '' does not queue
 -- ARGV[8] -> arrival as answered before, none or '' at the first time
 -- ARGV[9] -> 'claim' for a grant made without Redis, or forgotten by it, unless it was given back elsewhere; 'made' if it is
@@ -49,7 +50,7 @@ if claims then
   end
   redis.call('DEL', lapsed(id))
 end
-begin(ARGV[5], claims or ARGV[6] == '1')
+begin(ARGV[5], claims or ARGV[6] ~= '')
 local instance, arrival = ARGV[7] or '', ARGV[8] or ''
 if instance ~= '' then -- who asks is alive, or would be passed over in the queue
   redis.call('ZADD', prefix .. 'instances', now, instance)
@@ -58,7 +59,7 @@ end
 if not lock then
   local first = redis.call('EXISTS', KEYS[2]) == 1 and head()
   local grace = in_grace()
-  if (grace and claims) or (not grace and (not first or first == id)) then
+  if (grace and claims) or ((not grace or ARGV[6] == 'free') and (not first or first == id)) then
     leave(id)
     return reply(1, grant(ARGV[1], ttl, tonumber(ARGV[4]), nil, tonumber(ARGV[11])), 0)
   end

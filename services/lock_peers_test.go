@@ -1,0 +1,81 @@
+package services_test
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"gatehouse/models"
+	"gatehouse/services"
+	"gatehouse/services/servicestest"
+)
+
+// Where one instance alone uses a Redis that forgets, what is free can be had at once, and what
+// is held cannot: no other instance could claim it.
+func TestLocksOfOneInstanceWhileTheServerForgets(t *testing.T) {
+	t.Parallel()
+	server := servicestest.StartRedis(t)
+	redis := redisAt(t, server.Addr, services.RedisOptions{Timeout: time.Second})
+	l := services.NewLocker(redis, &services.LockerOptions{OnRedisDown: models.OnRedisDownClosed, Logger: quiet()})
+	held := holdMany(t, []*services.Locker{l}, "held", 160)
+	for round, forget := range []func(){
+		func() { server.Do("FLUSHALL") },
+		func() {
+			server.Kill()
+			servicestest.Eventually(t, 10*time.Second, func() bool { return !redis.Available() }, "Redis still counts as available")
+			server.Start()
+			servicestest.Eventually(t, 10*time.Second, redis.Available, "Redis does not return")
+		},
+		func() { server.Do("FLUSHALL") },
+	} {
+		forget()
+		var group errgroup.Group
+		group.SetLimit(16)
+		for i := range held {
+			group.Go(func() error {
+				mine := fmt.Sprintf("free:%d:%d", round, i)
+				lock, err := l.TryAcquire(t.Context(), services.LockRequest{Resource: mine, Holder: models.Holder{UserID: "new"}})
+				if err != nil || lock.Degraded {
+					return fmt.Errorf("round %d: %s is free: degraded %t, %w", round, mine, lock.Degraded, err)
+				}
+				if _, err := l.Release(t.Context(), lock.LockClaim); err != nil {
+					return err
+				}
+				if lock, err = l.TryAcquire(t.Context(), services.LockRequest{Resource: mine, Holder: models.Holder{UserID: "next"}}); err != nil {
+					return fmt.Errorf("round %d: %s was given back: %w", round, mine, err)
+				}
+				_, err = l.TryAcquire(t.Context(), services.LockRequest{Resource: held[i].Resource, Holder: models.Holder{UserID: "new"}})
+				if !errors.Is(err, models.ErrNotAcquired) {
+					return fmt.Errorf("round %d: %s is held: %w", round, held[i].Resource, err)
+				}
+				_, err = l.Release(t.Context(), lock.LockClaim)
+				return err
+			})
+		}
+		if err := group.Wait(); err != nil {
+			t.Fatal(err)
+		}
+		servicestest.Eventually(t, 20*time.Second, func() bool { return stillHeld(t, l, held) == len(held) }, "a lock is lost")
+	}
+}
+
+// An instance is alone when it has not found another one for a while: one that is cut off
+// shortly has not gone.
+func TestLockPeersAreExpectedForAWhile(t *testing.T) {
+	t.Parallel()
+	server := servicestest.StartRedis(t)
+	l := services.NewLocker(redisAt(t, server.Addr, services.RedisOptions{Timeout: time.Second}), &services.LockerOptions{Logger: quiet()})
+	if !l.Alone() {
+		t.Fatal("another instance is expected before there was one")
+	}
+	other := redisAt(t, server.Addr, services.RedisOptions{Timeout: time.Second})
+	services.NewLocker(other, &services.LockerOptions{Logger: quiet()})
+	servicestest.Eventually(t, 20*time.Second, func() bool { return !l.Alone() }, "the other instance is not found")
+	if err := other.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	servicestest.Eventually(t, time.Minute, l.Alone, "an instance that has gone is expected for ever")
+}
