@@ -31,7 +31,6 @@ const (
 	newFailures     = 5               // of a master that has just got slots: rueidis finds it within a second
 	slowStreak      = 8               // so many slow probes in a row make a node slow, or too slow
 	easeStreak      = 20              // so many quick ones make up for it
-	lateForgiven    = 2               // so many late probes in a row do not keep a node shut
 	causeStreak     = 4               // probes, until another cause of being away is told
 	settleTime      = 5 * time.Second // at least, between two changes that are about slowness
 )
@@ -133,7 +132,7 @@ func (h *health) answered(now time.Time, took time.Duration, lack cause) (return
 		h.become(now, lacking(lack))
 		changed = true
 	}
-	return h.shut && h.late <= lateForgiven, changed
+	return h.shut && h.late == 0, changed
 }
 
 // returned lets calls be sent. changed says that there is something to tell.

@@ -81,7 +81,7 @@ func TestHealth(t *testing.T) {
 		"calls that fail":              {[]func(*healthRun){quick, refused, refused, shut(false), refused, shut(true), quick, shut(false)}, "ok/true"},
 		"calls that fail and a probe":  {[]func(*healthRun){quick, refused, refused, gone, shut(true), gone}, "ok/true gone/false"},
 		"calls that are late":          {[]func(*healthRun){quick, times(100, timedOut), shut(false), quick}, "ok/true"},
-		"late calls and a late probe":  {[]func(*healthRun){quick, times(3, timedOut), waits, shut(true), answers(150), shut(false)}, "ok/true"},
+		"late calls and a late probe":  {[]func(*healthRun){quick, times(3, timedOut), waits, shut(true), answers(150), shut(true), quick, shut(false)}, "ok/true"},
 		"frozen":                       {[]func(*healthRun){quick, frozen, shut(true), frozen, frozen, quick}, "ok/true timeout/false ok/true"},
 		"late at thaw":                 {[]func(*healthRun){quick, frozen, answers(300), shut(true), quick}, "ok/true timeout/false ok/true"},
 		"now and then late":            {[]func(*healthRun){quick, times(20, both(times(7, answers(150)), quick))}, "ok/true"},

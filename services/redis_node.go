@@ -95,6 +95,15 @@ func (n *redisNode) used() bool {
 	return n.health.up
 }
 
+// down reports whether the node is not used, be it that the question is still open: where
+// the answer is no, calls are sent. One that is known as slow is shut for a moment now and
+// then, which is not worth telling.
+func (n *redisNode) down() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return !n.health.up || (n.health.shut && n.health.why.state != NodeSlow)
+}
+
 // redisNodes are the nodes and what lives on them. It is never changed.
 type redisNodes struct {
 	all    []*redisNode
@@ -227,20 +236,23 @@ func (r *Redis) Degraded() bool {
 			return true
 		}
 	}
-	return !r.Available() || r.deaf.Load() != nil
+	return r.opt.Disabled || r.anyDown() || r.deaf.Load() != nil
 }
 
 // Status is "ok", "embedded", "down" or "disabled". It is "down" also if only a part
-// of a Cluster is, and while it is not settled whether a node is: where it says "ok", calls
-// are sent.
+// of a Cluster is.
 func (r *Redis) Status() string {
 	switch {
 	case r.opt.Disabled:
 		return "disabled"
-	case !r.Available():
+	case r.anyDown():
 		return "down"
 	case r.opt.Embedded:
 		return "embedded"
 	}
 	return "ok"
+}
+
+func (r *Redis) anyDown() bool {
+	return slices.ContainsFunc(r.nodes.Load().all, (*redisNode).down)
 }
