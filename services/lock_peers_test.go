@@ -62,6 +62,37 @@ func TestLocksOfOneInstanceWhileTheServerForgets(t *testing.T) {
 	}
 }
 
+// Grants made without Redis in shards that it never knew are claimed there without keeping
+// others from what is free: nothing was forgotten.
+func TestLocksClaimedInNewShardsKeepNoneFromFreeOnes(t *testing.T) {
+	t.Parallel()
+	server := servicestest.StartRedis(t)
+	redis := redisAt(t, server.Addr, services.RedisOptions{Timeout: time.Second})
+	open := &services.LockerOptions{OnRedisDown: models.OnRedisDownOpen, Logger: quiet()}
+	l := services.NewLocker(redis, open)
+	services.NewLocker(redisAt(t, server.Addr, services.RedisOptions{Timeout: time.Second}), open)
+	servicestest.Eventually(t, 20*time.Second, func() bool { return !l.Alone() }, "the other instance is not found")
+	server.Freeze()
+	var degraded []string
+	servicestest.Eventually(t, 20*time.Second, func() bool {
+		resource := fmt.Sprint("degraded:", len(degraded))
+		lock, err := l.TryAcquire(t.Context(), services.LockRequest{Resource: resource, Holder: alice})
+		if err != nil || !lock.Degraded {
+			t.Fatalf("%s: degraded %t, %v", resource, lock.Degraded, err)
+		}
+		degraded = append(degraded, resource)
+		return len(degraded) >= 64 && !redis.Available()
+	}, "Redis still counts as available")
+	server.Thaw()
+	servicestest.Eventually(t, 20*time.Second, redis.Available, "Redis does not return")
+	for i := range 64 {
+		lock, err := l.TryAcquire(t.Context(), services.LockRequest{Resource: fmt.Sprint("free:", i), Holder: alice})
+		if err != nil || lock.Degraded {
+			t.Fatalf("free:%d: degraded %t, %v", i, lock.Degraded, err)
+		}
+	}
+}
+
 // An instance is alone when it has not found another one for a while: one that is cut off
 // shortly has not gone.
 func TestLockPeersAreExpectedForAWhile(t *testing.T) {

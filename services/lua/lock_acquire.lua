@@ -50,7 +50,7 @@ if claims then
   end
   redis.call('DEL', lapsed(id))
 end
-begin(ARGV[5], claims or ARGV[6] ~= '')
+begin(ARGV[5], ARGV[6] ~= '' or (ARGV[10] or '') ~= '')
 local instance, arrival = ARGV[7] or '', ARGV[8] or ''
 if instance ~= '' then -- who asks is alive, or would be passed over in the queue
   redis.call('ZADD', prefix .. 'instances', now, instance)
