@@ -11,8 +11,8 @@ SWAG := $(TOOL) swag init --quiet --generalInfo main.go --dir ./ --exclude bench
 # SQLite is translated from C, and checking each of its pointers is a third of its work.
 RACE := -race -gcflags='modernc.org/...=-d=checkptr=0'
 
-# What the tests are linked from, but for the tests themselves.
-TESTED := go list -test -deps -f '{{if and (not .ForTest) (ne .Name "main")}}{{.ImportPath}}{{end}}' ./...
+# What the tests are linked from, but for the tests themselves and folders that have only tests.
+TESTED := go list -test -deps -f '{{if and (not .ForTest) (ne .Name "main") (or .GoFiles .CgoFiles)}}{{.ImportPath}}{{end}}' ./...
 
 FUZZTIME ?= 10s
 

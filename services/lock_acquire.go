@@ -152,8 +152,11 @@ func (a *attempt) once(ctx context.Context, queue bool) (Lock, error) {
 		}
 		status := got.status(a.req.Resource)
 		forgotten := !status.Held && got.remaining > 0
-		if !forgotten { // else its holder is who it was, if he claims it
+		if !forgotten {
 			a.told, a.until = status, time.Now().Add(got.remaining)
+		} else if known := l.table.status(sent, a.req.Resource); known.Held {
+			known.Degraded, known.Waiting = false, status.Waiting // its holder is about to claim it
+			return Lock{}, &models.NotAcquiredError{Status: known}
 		}
 		status.TTL = got.remaining
 		return Lock{}, &models.NotAcquiredError{Status: status}

@@ -48,8 +48,9 @@ func TestLocksOfOneInstanceWhileTheServerForgets(t *testing.T) {
 					return fmt.Errorf("round %d: %s was given back: %w", round, mine, err)
 				}
 				_, err = l.TryAcquire(t.Context(), services.LockRequest{Resource: held[i].Resource, Holder: models.Holder{UserID: "new"}})
-				if !errors.Is(err, models.ErrNotAcquired) {
-					return fmt.Errorf("round %d: %s is held: %w", round, held[i].Resource, err)
+				var refused *models.NotAcquiredError
+				if !errors.As(err, &refused) || refused.Status.Holder.UserID != alice.UserID {
+					return fmt.Errorf("round %d: %s is held by alice: %w", round, held[i].Resource, err)
 				}
 				_, err = l.Release(t.Context(), lock.LockClaim)
 				return err
