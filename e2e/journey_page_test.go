@@ -51,8 +51,8 @@ func page(t *testing.T, w *world) {
 	if !strings.Contains(string(dashboard.Body), w.bob.email) || strings.Contains(string(dashboard.Body), `name="password"`) {
 		t.Errorf("signed in, / is: %.500s", dashboard.Body)
 	}
-	if banner := strings.Contains(string(dashboard.Body), "without Redis") || strings.Contains(string(dashboard.Body), "Redis unavailable"); banner != w.degraded {
-		t.Errorf("a banner about Redis: %t, degraded: %t", banner, w.degraded)
+	if banner := strings.Contains(string(dashboard.Body), "keeps its own locks"); banner != w.degraded {
+		t.Errorf("a banner: %t, degraded: %t", banner, w.degraded)
 	}
 
 	// The API takes the cookie, but not from elsewhere, and never instead of a bad token.

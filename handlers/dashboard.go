@@ -186,14 +186,18 @@ func (h *Handlers) titleOf(ctx context.Context, resource string) string {
 	return process.Title
 }
 
-// redisBanner says how the page works without Redis, nil if it works with it.
+// redisBanner says how the page works without Redis, nil if it works with it. Its readers
+// edit processes and need not know what Redis is.
 func (h *Handlers) redisBanner(degraded bool) *templates.Banner {
-	safe := "This list shows what this server knows. Edits stay safe: the database refuses a save that would overwrite somebody else's."
+	const (
+		title = "Each server keeps its own locks."
+		safe  = "This list shows what this server knows. Edits stay safe: the database refuses a save that would overwrite another one."
+	)
 	switch status := h.Redis.Status(); {
 	case status == "disabled":
-		return &templates.Banner{Title: "Running without Redis.", Text: "It is switched off by configuration, so each server keeps its own locks. " + safe}
+		return &templates.Banner{Title: title, Text: "It is configured like that. " + safe}
 	case status == "down" || degraded:
-		return &templates.Banner{Title: "Redis unavailable.", Text: safe}
+		return &templates.Banner{Title: title, Text: "They are shared again as soon as that is possible. " + safe}
 	}
 	return nil
 }

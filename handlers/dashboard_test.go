@@ -39,7 +39,7 @@ func TestDashboardWithoutLocks(t *testing.T) {
 	s := newSite(t, embedded())
 	w := s.signedIn(t, "ann@example.com").get("/")
 	shows(t, w, http.StatusOK, "Nobody is editing anything.", "API=http://gate.example/api/v1", `{&#34;email&#34;:&#34;ann@example.com&#34;`, "this device")
-	if strings.Contains(w.Body.String(), "Redis") {
+	if strings.Contains(w.Body.String(), "keeps its own locks") {
 		t.Error("a banner with an embedded Redis")
 	}
 	if w := s.signedIn(t, "vic@example.com").get("/"); strings.Contains(w.Body.String(), "curl") {
@@ -206,7 +206,7 @@ func TestBannerWithoutRedis(t *testing.T) {
 	b := s.signedIn(t, "admin@example.com")
 	resource, _ := s.lockAs(t, "ann@example.com", "Order paper", "")
 	w := b.get("/")
-	shows(t, w, http.StatusOK, "Running without Redis.", `role="status"`, resource, "Order paper")
+	shows(t, w, http.StatusOK, "Each server keeps its own locks.", `role="status"`, resource, "Order paper")
 	if got := w.Header().Get("X-Degraded"); !strings.Contains(got, "locks") {
 		t.Errorf("X-Degraded is %q", got)
 	}

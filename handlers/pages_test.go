@@ -157,6 +157,9 @@ func shows(t *testing.T, w *httptest.ResponseRecorder, status int, texts ...stri
 			t.Errorf("no %q in the page: %s", text, w.Body)
 		}
 	}
+	if strings.Contains(w.Body.String(), "Redis") { // which those who edit need not know
+		t.Errorf("the page names Redis: %s", w.Body)
+	}
 }
 
 func sendsHome(t *testing.T, w *httptest.ResponseRecorder) {

@@ -45,7 +45,7 @@ func problemKinds() map[string]problemKind {
 		"too-many-locks":         {http.StatusTooManyRequests, "Too many locks", "You have as many processes locked as one user can have at a time; the member limit says how many. Give one back first, or let one end."},
 		"quota-exceeded":         {http.StatusTooManyRequests, "Too many requests", "Wait for Retry-After seconds. The RateLimit headers say what is left."},
 		"too-many-streams":       {http.StatusTooManyRequests, "Too many event streams", "A user may have only so many event streams open at one instance (the member limit, STREAMS_PER_USER), and an instance only as many as its limit of open files allows. Close one that is not needed."},
-		"unavailable":            {http.StatusServiceUnavailable, "Not available now", "The database cannot be asked, or Redis cannot and the policy refuses to work without it, or the server is shutting down. Nothing was changed unless you were told so; try again after Retry-After seconds."},
+		"unavailable":            {http.StatusServiceUnavailable, "Not available now", "The database cannot be asked, or what the servers share cannot and the configuration refuses to work without it, or the server is shutting down. Nothing was changed unless you were told so; try again after Retry-After seconds."},
 		"internal":               {http.StatusInternalServerError, "Internal error", "This is a fault of the server. Report it with the requestId."},
 	}
 }
