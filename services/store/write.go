@@ -97,7 +97,7 @@ func (w *writeState) note(err error, now time.Time) {
 		w.unanswered, w.retryAt = time.Time{}, now
 	case answered(err):
 		w.unanswered = time.Time{}
-	case w.unanswered.IsZero():
+	case w.unanswered.IsZero() || now.Sub(w.unanswered) > 30*w.patience: // long ago: nothing was tried in between
 		w.unanswered = now
 	case now.Sub(w.unanswered) >= w.patience:
 		w.breakFor(&writeError{"no write is answered", err}, now.Add(writeRetry))

@@ -214,3 +214,26 @@ func TestWriteState(t *testing.T) {
 		})
 	}
 }
+
+// Where little is written, writes without an answer that are an hour apart have no common
+// cause. From then on it is as after the first.
+func TestWritesWithoutAnswerFarApart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		timedOut := failed("write", context.DeadlineExceeded)
+		w := writeState{log: slog.New(slog.DiscardHandler), patience: 2 * time.Second}
+		for range 3 {
+			w.note(timedOut, time.Now())
+			if err := w.reason(); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Hour)
+		}
+		for range 3 {
+			w.note(timedOut, time.Now())
+			time.Sleep(time.Second)
+		}
+		if w.reason() == nil {
+			t.Error("writable while no write is answered")
+		}
+	})
+}
