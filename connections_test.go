@@ -134,6 +134,7 @@ func TestConnectionsAreClosedTheLongestQuietFirst(t *testing.T) {
 	c.eventually(t, 2, 2)
 	idle.send("/")
 	idle.answered()
+	c.eventually(t, 2, 2) // it is without a request only a moment after its answer
 	busy := c.dial(t)
 	busy.send("/held")
 	<-c.held

