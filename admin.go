@@ -11,8 +11,8 @@ import (
 )
 
 // ensureAdmin creates the configured administrator. A user of that address who is
-// there already stays as it is; how it differs from what is configured is told in one
-// line, because whoever changed ADMIN_PASSWORD would wait for it to count.
+// there already stays as it is. How it differs from what is configured is told in one
+// line, or an operator who changed ADMIN_PASSWORD would wait for it to count.
 func ensureAdmin(ctx context.Context, config Config, accounts *services.Accounts, log *slog.Logger) error {
 	user, right, err := accounts.CheckPassword(ctx, config.AdminEmail, config.AdminPassword)
 	if errors.Is(err, models.ErrNotFound) {

@@ -45,8 +45,8 @@ func fillDatabase(ctx context.Context, config Config, db *store.Store, accounts 
 	return ensureAdmin(ctx, config, accounts, slog.Default())
 }
 
-// demo has the configured administrator in it: with that user alone the database would
-// be empty no more for an instance that starts beside this one.
+// demo has the configured administrator in it. If that user were stored first, an instance
+// that starts at the same time would find the database not empty, and make no demo.
 func demo(config Config) (models.Seed, map[string]string) {
 	seed, passwords := models.Seed{Owner: demoUsers()[1].email}, map[string]string{}
 	for _, user := range demoUsers() {

@@ -115,9 +115,9 @@ func (h *Handlers) whileWaiting(c *gin.Context, wait time.Duration, allowed func
 }
 
 // whileAllowed is a context for a request that stays open: it ends when allowed, asked
-// every second, refuses, and when the server shuts down. Get vouches for a session for
-// 2 s after the database went away, so who is refused because nobody can say would be
-// refused as a new request, too.
+// every second, refuses, and when the server shuts down. Get vouches for a session for 2 s
+// after the database went away: when allowed refuses because the database cannot be asked,
+// a new request of the session would be refused, too.
 func (h *Handlers) whileAllowed(c *gin.Context, allowed func(context.Context) error) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(c.Request.Context())
 	go func() {

@@ -334,9 +334,9 @@ func auditOf(action, actor, userID string, client Client, detail string) models.
 	return models.AuditEntry{Action: action, Actor: actor, Target: target, IP: client.IP, RequestID: client.RequestID, Detail: detail}
 }
 
-// asTyped is an address of whoever signs in, good or not: who mistypes one is told the
-// same as with a wrong password. The store compares it by email.Key, and so does the
-// limit on sign-ins, so that what is limited is what is found.
+// asTyped is an address as a client sent it to sign in, good or not: a mistyped one gets the
+// answer of a wrong password. The store and the limit on sign-ins both compare it by
+// email.Key, so that what is limited is what is found.
 func asTyped(email string) string {
 	email = strings.ReplaceAll(strings.ToValidUTF8(email, ""), "\x00", "")
 	email = strings.ToLower(strings.TrimSpace(email))

@@ -40,7 +40,7 @@ func (a *Accounts) ChangePassword(ctx context.Context, session models.Session, c
 		})
 	}, auditOf(models.AuditPasswordChanged, who.Email, who.ID, client, ""))
 	if errors.Is(err, models.ErrInvalidCredentials) {
-		return "", session, wrong // somebody changed it meanwhile
+		return "", session, wrong // another request changed it meanwhile
 	}
 	if err != nil {
 		return "", session, err
@@ -48,7 +48,7 @@ func (a *Accounts) ChangePassword(ctx context.Context, session models.Session, c
 	return token, changed, nil
 }
 
-// isRight reports whether it is the password of who, which may be nobody.
+// isRight reports whether it is the password of who; of no user it is none.
 func (a *Accounts) isRight(ctx context.Context, password string, who models.Credentials) (bool, error) {
 	right, err := a.passwords.Matches(ctx, password, who.PasswordHash)
 	if errors.Is(err, errUnusableHash) {

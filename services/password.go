@@ -29,7 +29,7 @@ const (
 )
 
 // passwordWait bounds the wait for a slot, well below what a server gives an answer,
-// so that who cannot be served in a flood is told.
+// so that a client that cannot be served in a flood is told so.
 const passwordWait = 3 * time.Second
 
 // passwordQueue is how many may wait for each slot: more than it serves in
@@ -136,8 +136,8 @@ type storedHash struct {
 	salt, key      []byte
 }
 
-// What a stored hash may ask for: a check of the most takes some seconds and 256 MiB,
-// and whoever can write hashes can ask for no more.
+// What a stored hash may ask for: a check of the most takes some seconds and 256 MiB. A
+// hash that another program wrote can ask for no more.
 const (
 	mostArgonMemory  = 256 * 1024 // KiB
 	mostArgonTime    = 16

@@ -29,7 +29,7 @@ func (c *SessionCache) remember(ctx context.Context, key sessionKey, known sessi
 	held.sawAt(c.activity.lastSeenAt(known.Hash), c.activity.precision)
 	left := min(redisFor, time.Until(known.ExpiresAt))
 	if left < time.Millisecond {
-		return true // it ends before anybody could read it
+		return true // it ends before it could be read
 	}
 	text, err := c.encode(known)
 	if err != nil {

@@ -26,7 +26,7 @@ const (
 
 // sessionTracking is the connection on which Redis tells of changed copies. Redis
 // sends what changed before it answers a later ping on the same connection. So a
-// copy that nobody invalidated was right when the last answered ping was sent, and
+// copy that was not invalidated was right when the last answered ping was sent, and
 // is used for 2 s from then. Another connection begins another life, and what was
 // read in an earlier one is not tracked any more.
 //
@@ -167,8 +167,8 @@ func (t *sessionTracking) ping(ctx context.Context) error {
 	life, sentAt := t.life.Load(), time.Now()
 	ids := map[string]int64{}
 	for address, node := range t.client.Nodes() {
-		// A ping that says which connection answers: it may be another one before
-		// anybody has told us that the last one broke.
+		// A ping that says which connection answers: it may be another one before this
+		// instance is told that the last one broke.
 		id, err := race(ctx, t.redis, node, t.redis.opt.Timeout, func(ctx context.Context, c rueidis.Client) (int64, error) {
 			return c.Do(ctx, c.B().ClientId().Build()).AsInt64()
 		})
@@ -285,7 +285,7 @@ func (t *sessionTracking) invalidated(keys []rueidis.RedisMessage) {
 		}
 		select {
 		case t.heard <- name:
-		default: // one of an earlier try is there, and nobody waits for either
+		default: // one of an earlier try is there: no proof waits for either
 		}
 	}
 }

@@ -30,8 +30,8 @@ func (a *Accounts) AllowSignIn(ctx context.Context, address string, client Clien
 	if err != nil {
 		return nil, err
 	}
-	// However it is typed, it counts as the same. Hashed, because the address of somebody
-	// who may have no account is not kept in Redis.
+	// However it is typed, it counts as the same. It is hashed: Redis keeps no address of a
+	// person who may have no account.
 	sum := sha256.Sum256([]byte(email.Key(address)))
 	account := hex.EncodeToString(sum[:16])
 	if known {

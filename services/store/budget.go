@@ -19,8 +19,8 @@ func (s *Store) WithBudget(ctx context.Context) context.Context {
 	return context.WithValue(ctx, budgetKey{}, new(budget))
 }
 
-// WithinBudget is ctx, bounded by what is left of its budget, for one who waits for
-// what the database does for others, too. The time until done is spent; calls under
+// WithinBudget is ctx, bounded by what is left of its budget, for a caller that waits for
+// a query which it shares with others. The time until done is spent; calls under
 // the returned context spend nothing by themselves. Without a budget it is ctx.
 func (s *Store) WithinBudget(ctx context.Context) (_ context.Context, done context.CancelFunc) {
 	if b, _ := ctx.Value(budgetKey{}).(*budget); b == nil {

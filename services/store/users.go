@@ -28,8 +28,8 @@ func splitRoles(roles string) []string {
 	return strings.Split(roles, ",")
 }
 
-// stored is an e-mail address as it is stored. Space around it counts: who limits by
-// an address must mean the one that is found here.
+// stored is an e-mail address as it is stored. Space around it counts: a limit on an
+// address must be about the user that is found here.
 func stored(address string) string { return strings.ToLower(clean(address)) }
 
 // userByAddress is the id of the user whose address is $1 or, if there is none, has
