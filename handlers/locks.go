@@ -372,7 +372,7 @@ func (h *Handlers) force(c *gin.Context, resource, reason, fenceText string) (mo
 }
 
 // forceAudited stores the entry first: Redis and the database share no transaction, and
-// a lock must not be forced without one. If it then is not forced, a second entry says so.
+// a lock must not be forced without one. If that fails then, a second entry says so.
 func (h *Handlers) forceAudited(c *gin.Context, resource, reason string, fence *int64) (models.LockStatus, error) {
 	ctx := c.Request.Context()
 	now, err := h.Locks.Status(ctx, resource)
@@ -393,8 +393,8 @@ func (h *Handlers) forceAudited(c *gin.Context, resource, reason string, fence *
 	if err == nil {
 		return was, nil
 	}
-	entry.Detail = "not done: " + entry.Detail
-	_ = h.Accounts.Audit(ctx, entry) // the first one errs on the safe side
+	entry.Detail = "not acknowledged: " + entry.Detail // the answer may have got lost, and the lock be forced
+	_ = h.Accounts.Audit(ctx, entry)                   // the first one errs on the safe side
 	if errors.Is(err, models.ErrNotHeld) {
 		err = fmt.Errorf("%w: %w", errOtherFence, err)
 	}
