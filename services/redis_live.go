@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"sync"
 	"sync/atomic"
 
 	"github.com/redis/rueidis"
@@ -38,7 +37,7 @@ func (l *liveness) watch(opt *rueidis.ClientOption, yield func()) {
 		if err != nil {
 			return nil, err
 		}
-		return &watchedConn{Conn: conn, yield: yield, lose: sync.OnceFunc(func() { l.lost.Add(1) })}, nil
+		return &watchedConn{Conn: conn, yield: yield, lost: &l.lost}, nil
 	}
 }
 
@@ -65,17 +64,28 @@ func dialTCP(ctx context.Context, addr string, dialer *net.Dialer, config *tls.C
 }
 
 // watchedConn is lost when reading or writing fails, or when it is closed: rueidis
-// learns it after us.
+// learns it after us. One on which the server never answered is no loss: a frozen server
+// takes connections, one after the other.
 type watchedConn struct {
 	net.Conn
-	yield func()
-	lose  func()
+	yield  func()
+	lost   *atomic.Uint64
+	served atomic.Bool
+}
+
+func (c *watchedConn) lose() {
+	if c.served.Swap(false) {
+		c.lost.Add(1)
+	}
 }
 
 func (c *watchedConn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
-	if err != nil {
+	switch {
+	case err != nil:
 		c.lose()
+	case !c.served.Load():
+		c.served.Store(true)
 	}
 	return n, err
 }

@@ -1,0 +1,47 @@
+package services
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"testing"
+
+	"github.com/redis/rueidis"
+)
+
+// A frozen server, or a proxy before nothing, takes connections again and again: only the
+// end of one on which it answered says that something may be lost, and says it once.
+func TestConnectionThatNeverServedIsNoLoss(t *testing.T) {
+	t.Parallel()
+	var live liveness
+	var server net.Conn
+	opt := rueidis.ClientOption{DialCtxFn: func(context.Context, string, *net.Dialer, *tls.Config) (client net.Conn, _ error) {
+		client, server = net.Pipe()
+		return client, nil
+	}}
+	live.watch(&opt, func() {})
+	for _, answers := range []bool{false, true} {
+		before := live.lost.Load()
+		conn, err := opt.DialCtxFn(t.Context(), "", nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if answers {
+			go func() { _, _ = server.Write([]byte("+")) }()
+			if _, err := conn.Read(make([]byte, 1)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_ = server.Close()
+		if _, err := conn.Read(make([]byte, 1)); err == nil {
+			t.Fatal("a closed connection is read")
+		}
+		_ = conn.Close()
+		if lost := live.lost.Load() != before; lost != answers {
+			t.Errorf("answered %t, lost %t", answers, lost)
+		}
+		if live.lost.Load() > before+1 {
+			t.Error("lost twice")
+		}
+	}
+}
