@@ -129,3 +129,31 @@ func TestRateLimitPutsBackWhatCountsOnly(t *testing.T) {
 		})
 	}
 }
+
+// A server that evicts keys may take one of the two that a leased policy has: both count as
+// lost then. What a living instance took is put back, and what is left is no hindrance.
+func TestRateLimitPutsBackWhatWasEvictedByHalf(t *testing.T) {
+	t.Parallel()
+	for half := range 2 {
+		server := servicestest.StartRedis(t)
+		gone, one := limiterAt(t, server.Addr, false), limiterAt(t, server.Addr, false)
+		hit := models.Hit{Policy: models.Policy{Name: "leased", Limit: 10, Window: time.Hour, Lease: 1}, Key: "k"}
+		for range 3 {
+			takeAs(t, gone, hit)
+		}
+		for range 4 {
+			takeAs(t, one, hit)
+		}
+		if err := gone.redis.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		server.Do("DEL", one.leaseKeys(placedKey{"k", limitKey{"leased", "k"}})[half])
+		if got := passes(t, one, []models.Hit{hit}); got != 6 {
+			t.Errorf("without key %d: %d more pass, want 6", half, got)
+		}
+		ds, err := one.Peek(t.Context(), "group", hit)
+		if err != nil || ds[0].Degraded || ds[0].Allowed || ds[0].RetryAfter < 30*time.Minute {
+			t.Errorf("without key %d: %+v, %v", half, ds, err)
+		}
+	}
+}

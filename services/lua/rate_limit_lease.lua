@@ -21,6 +21,11 @@ local wanted, least = tonumber(ARGV[5]), tonumber(ARGV[6])
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
 
+-- A server that evicts keys may have taken one of the two. Then both are lost, or units would never leave.
+if redis.call('EXISTS', blocks, sizes) == 1 then
+  redis.call('DEL', blocks, sizes)
+end
+
 -- Time never goes back for a key.
 now = math.max(now, tonumber(redis.call('HGET', sizes, 'now') or 0))
 
