@@ -96,11 +96,15 @@ func (b *admittedBook) takeBehind() (behind []placedKey) {
 }
 
 // report tells Redis what this instance admitted of a key, when the calls about it that
-// are under way have ended. While one call does, the others wait for it.
+// are under way have ended. While one call does, the others wait for it, so it goes on
+// when its own caller leaves.
 func (l *RateLimiter) report(ctx context.Context, key placedKey) error {
-	_, err, _ := l.reports.Do(key.tag+" "+key.name.policy+" "+key.name.key, func() (any, error) {
-		return nil, l.reportNow(ctx, key)
-	})
+	err := ctx.Err()
+	if err == nil {
+		_, err, _ = l.reports.Do(key.tag+" "+key.name.policy+" "+key.name.key, func() (any, error) {
+			return nil, l.reportNow(context.WithoutCancel(ctx), key)
+		})
+	}
 	if err != nil {
 		return fmt.Errorf("report %s: %w", key.name.policy, err)
 	}
@@ -118,8 +122,6 @@ func (l *RateLimiter) reportNow(ctx context.Context, key placedKey) (err error) 
 	case <-asked:
 	case <-patience.C:
 		err = fmt.Errorf("calls under way do not end: %w", models.ErrUnavailable)
-	case <-ctx.Done():
-		err = ctx.Err()
 	}
 	r := l.admitted.begin(key)
 	if r == nil {

@@ -1,6 +1,7 @@
 package services
 
 import (
+	"context"
 	"log/slog"
 	"testing"
 	"time"
@@ -247,5 +248,32 @@ func TestRateLimitAccountsForALostReplyOfALeasedPolicy(t *testing.T) {
 		if ds, err := other.Peek(t.Context(), "group", models.Hit{Policy: hit.Policy, Key: "k"}); err != nil || ds[0].Remaining != want {
 			t.Errorf("accounted %d times: %+v, %v, want %d remaining", i+1, ds, err, want)
 		}
+	}
+}
+
+// A report goes on when its caller leaves: others wait for it.
+func TestRateLimitReportOutlivesItsCaller(t *testing.T) {
+	t.Parallel()
+	l := limiterOn(t, true)
+	hit := models.Hit{Policy: models.Policy{Name: "p", Limit: 10, Window: time.Minute}, Key: "k"}
+	takeAs(t, l, hit)
+	asks, err := l.prepare([]models.Hit{hit}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	under, key := make([]expectation, 1), placedKey{"k", asks[0].name}
+	l.admitted.expect("k", asks, under) // a call that is under way: the report waits for it
+	ctx, leave := context.WithCancel(t.Context())
+	reported := make(chan error, 1)
+	go func() { reported <- l.report(ctx, key) }()
+	servicestest.Eventually(t, 5*time.Second, func() bool {
+		l.admitted.mu.Lock()
+		defer l.admitted.mu.Unlock()
+		return under[0].state.reporting
+	}, "the report did not begin")
+	leave()
+	l.admitted.asked("k", asks, under)
+	if err := <-reported; err != nil {
+		t.Error(err)
 	}
 }
