@@ -14,7 +14,7 @@ import (
 )
 
 func asUser(addr, user string) services.RedisOptions {
-	return services.RedisOptions{Client: rueidis.ClientOption{InitAddress: []string{addr}, Username: user, Password: "secret"}, Timeout: 300 * time.Millisecond}
+	return services.RedisOptions{Client: rueidis.ClientOption{InitAddress: []string{addr}, Username: user, Password: "secret"}, Timeout: time.Second}
 }
 
 // Each category of commands is taken from a user of its own. Whatever is left works as
@@ -32,7 +32,7 @@ func TestRedisWithoutACategoryOfCommands(t *testing.T) {
 		t.Run(category, func(t *testing.T) {
 			t.Parallel()
 			w := watch(t, asUser(server.Addr, "no-"+category))
-			servicestest.Eventually(t, 3*time.Second, func() bool { return w.Available() || len(w.lines("is not available")) > 0 }, "nothing is known of Redis")
+			servicestest.Eventually(t, 10*time.Second, func() bool { return w.Available() || len(w.lines("is not available")) > 0 }, "nothing is known of Redis")
 			w.workFor(t, 1200*time.Millisecond)
 			node := w.Nodes()[0]
 			if w.changes.Load() > 0 || len(w.lines("level=ERROR")) > 0 || len(w.lines("not available")) > 1 {
@@ -60,7 +60,7 @@ func TestRedisWithoutScripts(t *testing.T) {
 		t.Run(renamed, func(t *testing.T) {
 			t.Parallel()
 			server := servicestest.StartRedis(t, "--rename-command", renamed, "")
-			w := watch(t, services.RedisOptions{Client: rueidis.ClientOption{InitAddress: []string{server.Addr}}, Timeout: 300 * time.Millisecond})
+			w := watch(t, services.RedisOptions{Client: rueidis.ClientOption{InitAddress: []string{server.Addr}}, Timeout: time.Second})
 			servicestest.Eventually(t, 3*time.Second, func() bool { return len(w.lines("level=WARN")) > 0 }, "nothing is told")
 			w.workFor(t, 2*time.Second)
 			if got := w.lines("Redis"); w.changes.Load() > 0 || len(got) != 1 || !strings.Contains(got[0], "EVAL") && !strings.Contains(got[0], "PUBLISH") {
@@ -88,7 +88,7 @@ func TestRedisPermissionTakenAwayAndGivenBack(t *testing.T) {
 			t.Errorf("%q", reason)
 		}
 		server.Do("ACL", "SETUSER", "app", "+zadd")
-		servicestest.Eventually(t, time.Second, w.Available, "not back within 1 s")
+		servicestest.Eventually(t, 5*time.Second, w.Available, "not back")
 	}
 	if lines := w.lines("not available"); len(lines) != 2 {
 		t.Errorf("%s", w.log.String())

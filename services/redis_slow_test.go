@@ -105,11 +105,11 @@ func TestRedisThatIsSlow(t *testing.T) {
 	for _, row := range []struct {
 		each   time.Duration
 		status string
-	}{{44 * time.Millisecond, "ok"}, {80 * time.Millisecond, "down"}} {
+	}{{105 * time.Millisecond, "ok"}, {160 * time.Millisecond, "down"}} {
 		t.Run(fmt.Sprint(row.each), func(t *testing.T) {
 			t.Parallel()
 			proxy := servicestest.NewProxy(t, servicestest.StartRedis(t).Addr)
-			w := watch(t, services.RedisOptions{Client: rueidis.ClientOption{InitAddress: []string{proxy.Addr}}})
+			w := watch(t, services.RedisOptions{Client: rueidis.ClientOption{InitAddress: []string{proxy.Addr}}, Timeout: 250 * time.Millisecond})
 			waitReady(t, w.Redis)
 			proxy.SetLatency(row.each)
 			long := 7 * time.Second
