@@ -42,7 +42,7 @@ func (p *lockPeers) look(ctx context.Context, redis *Redis) {
 	})
 	var reply *rueidis.RedisError
 	switch {
-	case errors.As(err, &reply):
+	case errors.As(err, &reply) && !isTransient(reply.Error()):
 		p.refused = true
 		p.some.Store(true)
 	case err != nil:
