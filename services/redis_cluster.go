@@ -40,6 +40,11 @@ func (r *Redis) followCluster(ctx context.Context, client rueidis.Client, first 
 		case <-time.After(probeInterval):
 		case <-r.moved:
 			refreshed = time.Time{}
+			select { // each call that fails may have asked for it
+			case <-time.After(probeSoon):
+			case <-ctx.Done():
+				return
+			}
 		case <-ctx.Done():
 			return
 		}
@@ -178,7 +183,7 @@ func (r *Redis) arrange(client rueidis.Client, ranges []slotRange) {
 		}
 	}
 	for _, n := range fresh {
-		if n.name == "" { // nobody to ask
+		if n.name == "" { // there is no master to probe
 			r.away(n, errUnassigned)
 			continue
 		}
