@@ -24,7 +24,7 @@ const (
 	DefaultMaxHold = time.Hour
 
 	waiterPoll    = 50 * time.Millisecond  // how often a waiter asks the instance's own table
-	waiterAsk     = 3 * time.Second        // how often it asks Redis although nobody woke it
+	waiterAsk     = 3 * time.Second        // how often it asks Redis although nothing woke it
 	waiterAlive   = 240 * time.Millisecond // waiters of a silent instance are skipped after this, and a round trip
 	waiterConfirm = 100 * time.Millisecond // the least a waiter has to take what it was granted
 	cleanUpTime   = time.Second            // for giving back what a caller who left had asked for
@@ -251,7 +251,7 @@ func (l *Locker) runHeld(ctx context.Context, operation string, claim LockClaim,
 	return got, nil
 }
 
-// Status tells who has the lock, if anybody.
+// Status tells which user has the lock, if one has.
 func (l *Locker) Status(ctx context.Context, resource string) (models.LockStatus, error) {
 	got, err := l.run(ctx, l.scripts.status, resource)
 	if err == nil {

@@ -191,7 +191,7 @@ func (a *attempt) once(ctx context.Context, queue bool) (Lock, error) {
 // What lock_release.lua is to give back.
 const (
 	asRelease = ""        // the grant, wherever it is known
-	asAttempt = "attempt" // which may have been granted, although nobody was told
+	asAttempt = "attempt" // which may have been granted, although its caller was not told
 	asPlace   = "place"   // only that in the queue: the waiter was granted the lock without Redis
 )
 

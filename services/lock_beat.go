@@ -18,7 +18,7 @@ const (
 	waitingBeat = 80 * time.Millisecond  // for shards in which this instance waits
 	soonestBeat = 5 * time.Millisecond   // after another, when a lock ends
 	holdingBeat = 500 * time.Millisecond // for shards in which it only holds locks
-	sweepBeat   = 4                      // every so many of these go to all shards: somebody may have crashed
+	sweepBeat   = 4                      // every so many of these go to all shards: an instance may have crashed
 )
 
 // lockWaiters are the waiters of this instance. A grant that Redis made to one of
@@ -68,7 +68,7 @@ func (w *lockWaiters) tell(grant string, pushed *pushedGrant) {
 	}
 }
 
-// wakeAll lets everybody who waits in a shard ask again: what they know is stale.
+// wakeAll lets all waiters of a shard ask again: what they know is stale.
 func (w *lockWaiters) wakeAll(shard int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

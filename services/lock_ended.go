@@ -5,7 +5,7 @@ import "time"
 // endedMost is how many ended grants are remembered at least, whatever their age.
 const endedMost = 1 << 15
 
-// endedGrants remembers the grants that are over for as long as anybody could ask
+// endedGrants remembers the grants that are over for as long as an instance could ask
 // about them, and the last 32,768 to 65,536 of them if there are more. A grant that
 // is forgotten counts without Redis as one of another instance.
 type endedGrants struct {
@@ -52,7 +52,7 @@ func (t *lockTable) expire(now time.Time) []Lock {
 	return ended
 }
 
-// sweep forgets, once a minute, what nobody can ask for any more.
+// sweep forgets, once a minute, what no instance can ask for any more.
 func (t *lockTable) sweep(now time.Time) {
 	if now.Sub(t.swept) < time.Minute {
 		return
@@ -70,7 +70,7 @@ func (t *lockTable) sweep(now time.Time) {
 		}
 	}
 	for grant, status := range t.forced {
-		if t.wall().Sub(status.ExpiresAt) > t.maxHold { // nobody can claim it any more
+		if t.wall().Sub(status.ExpiresAt) > t.maxHold { // no instance can claim it any more
 			delete(t.forced, grant)
 		}
 	}

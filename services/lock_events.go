@@ -154,7 +154,7 @@ func (l *Locker) heard(message string) {
 }
 
 // heardEnd is told of a grant that an instance ended which did not make it, or for
-// which somebody waited. It is a hint: what is missed, the next use finds out.
+// which there were waiters. It is a hint: what is missed, the next use finds out.
 func (l *Locker) heardEnd(text string) {
 	if g, ok := readGrant(text); ok {
 		l.table.heardEnd(&g)

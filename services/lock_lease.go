@@ -43,7 +43,7 @@ type lockLease struct {
 	alive context.Context //nolint:containedctx // the lease is what it tells of; ends, with the cause, when the lease is lost
 	lose  context.CancelCauseFunc
 	stop  context.CancelFunc
-	done  chan struct{} // closed when nobody extends the lease any more
+	done  chan struct{} // closed when the lease is not extended any more
 
 	givenBack bool // whoever has the turn sets it
 

@@ -35,7 +35,7 @@ func (l *Locker) settle(ctx context.Context) {
 }
 
 // owe keeps for when Redis returns what has ended here. A release is remembered there
-// then until nobody can ask about the grant: an instance that extended it without Redis
+// then until no instance can ask about the grant: an instance that extended it without Redis
 // would claim it.
 func (t *lockTable) owe(claim LockClaim, how string) {
 	t.mu.Lock()
@@ -53,7 +53,7 @@ func (t *lockTable) owes() (owed []owedRelease, forced map[string]models.LockSta
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for grant, o := range t.owed {
-		if time.Until(o.until) <= 0 { // nobody can ask about it any more
+		if time.Until(o.until) <= 0 { // no instance can ask about it any more
 			delete(t.owed, grant)
 			continue
 		}

@@ -43,7 +43,7 @@ func atOnce[T any](all []T, do func(T)) {
 }
 
 // claim takes a known grant in Redis under its own token. It reports whether the
-// grant stands there now; after an error nobody knows.
+// grant stands there now; after an error that is not known.
 func (l *Locker) claim(ctx context.Context, known localLock) (stands bool, err error) {
 	sent := time.Now()
 	left := known.lock.ends.Sub(sent)
@@ -90,7 +90,7 @@ func (l *Locker) claim(ctx context.Context, known localLock) (stands bool, err e
 }
 
 // changed reports whether the time left was changed here while Redis was away, and is
-// to be passed on: a longer one always, a shorter one if nobody else has extended the
+// to be passed on: a longer one always, a shorter one if no other instance has extended the
 // grant since this instance heard what Redis has.
 func (l *localLock) changed(left, inRedis time.Duration, now time.Time) bool {
 	const rounding = time.Second

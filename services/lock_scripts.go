@@ -201,7 +201,7 @@ const (
 	lockRefused    = 0 // not acquired, not held, or free
 	lockDone       = 1
 	lockRepeated   = 2 // acquire: this token had the grant already
-	lockGivenBack  = 2 // extend: somebody waits
+	lockGivenBack  = 2 // extend: there is a waiter
 	lockOtherFence = 2 // force: another grant is there
 	lockTooLate    = 3 // acquire: executed after its sender had given up
 )

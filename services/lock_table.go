@@ -14,7 +14,7 @@ import (
 // Redis or without it. While Redis is away it excludes within the instance; what
 // could not be sent waits here until Redis returns. Times are monotonic.
 type lockTable struct {
-	maxHold time.Duration    // how long anybody can ask about a grant
+	maxHold time.Duration    // how long an instance can ask about a grant
 	wall    func() time.Time // for what is told; all else is monotonic
 
 	mu     sync.Mutex
@@ -26,7 +26,7 @@ type lockTable struct {
 	epochs [lockShards]string           // the last one heard of
 	swept  time.Time
 
-	expired []Lock // whose place somebody took before expire was called
+	expired []Lock // whose place was taken before expire was called
 }
 
 // epochUnknown stands for the epoch of a shard that was never heard of.
@@ -110,7 +110,7 @@ func (t *lockTable) replacing(resource, grant string) {
 // reply is on its way.
 func (t *lockTable) heardEnd(g *storedGrant) { t.end(g.resource, g.id) }
 
-// made reports whether this instance made the grant, so that nobody else knows of it
+// made reports whether this instance made the grant, so that no other instance knows of it
 // unless Redis says so.
 func (t *lockTable) made(claim LockClaim) bool {
 	t.mu.Lock()

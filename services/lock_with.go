@@ -20,7 +20,7 @@ type LockLost string
 // The ways to lose a lock while working under it.
 const (
 	LostExpired LockLost = "expired" // the longest hold was reached
-	LostRevoked LockLost = "revoked" // forced, or forgotten by the server and taken by somebody else
+	LostRevoked LockLost = "revoked" // forced, or forgotten by the server and taken by another holder
 	LostBackend LockLost = "backend" // Redis could not be asked in time to extend
 )
 

@@ -40,7 +40,7 @@ type RateLimiterOptions struct {
 // RATE_LIMITS.md says what remains.
 //
 // A sliding log (limits up to 1,000) holds every admission of the last window as
-// a member of a sorted set; GCRA holds two numbers for any limit, admits a tenth of the limit at
+// a member of a sorted set; GCRA holds four numbers for any limit, admits a tenth of the limit at
 // once and spreads the rest over the window. A Cost above the Limit (GCRA: above
 // that tenth) never passes.
 //

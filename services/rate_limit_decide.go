@@ -149,7 +149,7 @@ func (l *RateLimiter) takeLocally(group string, asks []ask, id, now int64) ([]mo
 		decisions[i] = a.decision(v)
 		decisions[i].Degraded = true
 		if counted && v.passes && a.cost > 0 && a.local() {
-			if !l.redis.opt.Disabled { // else nobody will ever ask for it
+			if !l.redis.opt.Disabled { // else it will never be asked for
 				l.admitted.addLocal(placedKey{tag, a.name}, a, id, v.at)
 			}
 			decisions[i].Admission = a.admission(id, 0, v.at, tag)

@@ -12,7 +12,7 @@ import (
 
 const (
 	bundlesUnderway = 4  // at once; what comes then waits for one of them to return, or for bundler.patience
-	bundleCalls     = 16 // at most in one, which does not wait when it is full: a longer script would hold up everybody else
+	bundleCalls     = 16 // at most in one, which does not wait when it is full: a longer script would hold up all other calls
 )
 
 // bundler runs a script for calls of one key each. Calls that come while others are

@@ -30,7 +30,7 @@ func (r *Redis) lookAtEviction(ctx context.Context, client rueidis.Client, n *re
 	}
 	n.mu.Lock()
 	n.looked = time.Now()
-	if err == nil { // else it tells nobody, as with hosted ones
+	if err == nil { // hosted servers may not let it be read
 		n.evicts = policy
 	}
 	n.mu.Unlock()

@@ -13,7 +13,7 @@ type NodeState string
 const (
 	NodeOK         NodeState = "ok"
 	NodeSlow       NodeState = "slow"       // round trips come near the Timeout, or take longer
-	NodeMute       NodeState = "mute"       // it serves, but neither tells nor lets an instance be told (PUBLISH)
+	NodeMute       NodeState = "mute"       // it serves, but does not let us PUBLISH
 	NodeStarting   NodeState = "starting"   // not asked yet
 	NodeGone       NodeState = "gone"       // refused, closed, not found
 	NodeTimeout    NodeState = "timeout"    // connected or not, it does not answer
@@ -61,8 +61,8 @@ func (c cause) lasting() bool {
 //	the probe fails   -> the node is away
 //	a probe answers in time -> OnRecover's hooks run, then calls are sent again
 //
-// A node that was shut, but not away, is given the benefit of two late answers in a row,
-// and nothing is told of it. Probes that answer, but 8 times in a row later than the
+// A node that was shut, but not away, is used again with the first answer in time, and
+// nothing is told of it. Probes that answer, but 8 times in a row later than the
 // Timeout, make a node away as too slow: then 20 in a row must be in time before it is
 // used again. Changes of that kind are 5 s apart.
 //

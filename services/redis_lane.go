@@ -65,7 +65,7 @@ func (l *lane) followed(before uint64, answered bool) {
 	}
 }
 
-// distrust keeps calls off the lane until it has served again: nobody reads there
+// distrust keeps calls off the lane until it has served again: it is not read
 // between calls, so an outage that ended its connection shows only at the next one.
 func (l *lane) distrust() { l.live.lost.Add(1) }
 

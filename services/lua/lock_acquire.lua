@@ -4,7 +4,7 @@
 -- ARGV[1] -> the grant's text without fence and since
 -- ARGV[2] -> ttl (milliseconds)
 -- ARGV[3] -> when its sender has given up (server's milliseconds, 13 digits), '9' if that is not known: an acquire that
---   comes out of a frozen server or network later than that must not lock for nobody
+--   comes out of a frozen server or network later than that must not take a lock that is not used
 -- ARGV[4] -> how many fences to reserve
 -- ARGV[5] -> an epoch, if the shard has none
 -- ARGV[6] -> '1' if the instance knows of one that it had before, 'free' if it knows as well that no living grant could be
@@ -14,7 +14,7 @@
 -- ARGV[9] -> 'claim' for a grant made without Redis, or forgotten by it, unless it was given back elsewhere; 'made' if it is
 --   the claim of the instance that made it and knows the holder; none or '' otherwise
 -- ARGV[10] -> of a claim: the epoch in which Redis knew of the grant; while it is in that it takes a free lock only if the
---   lease ended by itself, and not if somebody ended it. 'unknown' is like that; '': it never knew
+--   lease ended by itself, and not if it was given back or forced. 'unknown' is like that; '': it never knew
 -- ARGV[11] -> of a claim: how long the grant has been held (milliseconds)
 -- returns the reply, with the arrival; code 1: granted, 2: this token had it already, 0: not acquired, 3: too late
 if string.format('%013d', now) > ARGV[3] then
@@ -52,7 +52,7 @@ if claims then
 end
 begin(ARGV[5], ARGV[6] ~= '' or (ARGV[10] or '') ~= '')
 local instance, arrival = ARGV[7] or '', ARGV[8] or ''
-if instance ~= '' then -- who asks is alive, or would be passed over in the queue
+if instance ~= '' then -- it asks, so it is alive: else it would be passed over in the queue
   redis.call('ZADD', prefix .. 'instances', now, instance)
   redis.call('PEXPIRE', prefix .. 'instances', 60000)
 end

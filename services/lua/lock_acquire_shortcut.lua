@@ -1,4 +1,4 @@
--- Takes a free lock for which nobody waits: lock_acquire.lua for the most frequent case, without what only the others
+-- Takes a free lock that has no waiters: lock_acquire.lua for the most frequent case, without what only the others
 -- need. Keys, arguments and effects are the same. Numbers of fixed width are compared as text.
 -- returns the fence and the shard's value
 local shard = redis.call('GET', KEYS[4])

@@ -1,6 +1,6 @@
 -- What the lock scripts share; put before each of them, and behind the shortcuts of acquire and release.
--- KEYS[1] -> the lock: the grant; before it '+' if somebody may wait or another
---   instance know of it, '*' if there is a note, '?' and the instance (26)
+-- KEYS[1] -> the lock: the grant; before it '+' if a waiter or another instance
+--   may know of it, '*' if there is a note, '?' and the instance (26)
 --   if that is to confirm. It ends with its lease
 -- KEYS[2] -> its queue: sorted set, grant id -> arrival (microseconds)
 -- KEYS[3] -> the shard's index: sorted set, grant -> end of its lease (milliseconds)
@@ -9,9 +9,9 @@
 --   fence: the highest fence (16 digits) and the shard's epoch, a random text that never comes again: where the server
 --   has lost the one, it has lost the locks; forgot: there for a while after that; forced: how many locks were;
 --   waiters:<resource>: hash, grant id -> request (JSON); instances: sorted set, instance -> its last beat (milliseconds);
---   note:<id of a grant>: its holder's note, as long as the lock. And as long as somebody could still claim the grant:
---   ended:<id>: somebody ended it, it cannot be claimed; lapsed:<id>: its lease ended by itself, whoever has the token
---   (the value is its hash) can claim it; kept:<id>: a second attempt with its token has it
+--   note:<id of a grant>: its holder's note, as long as the lock. And as long as an instance could still claim the grant:
+--   ended:<id>: it was given back or forced, and cannot be claimed; lapsed:<id>: its lease ended by itself, an instance with
+--   the token (the value is its hash) can claim it; kept:<id>: a second attempt with its token has it
 -- Set by services: EVENTS and ENDS, channels; ALIVE, how long an instance counts as alive without a beat, and an
 --   unconfirmed grant lasts from its last one; CONFIRM, how long that lasts at least; LONGEST, how long a grant can be
 --   held; GRACE, how long holders have to claim what the server forgot (milliseconds)
@@ -226,7 +226,7 @@ local function stands(grant)
 end
 
 -- Passes on the locks of the shard whose lease has ended by itself: at most so many, -1 for all, or of these only the
--- grant of this id. They alone are in the index then: what ends a lock takes it out. Somebody may have taken one already.
+-- grant of this id. They alone are in the index then: what ends a lock takes it out. Another holder may have taken one already.
 local function lapse(most, id)
   local key, queue = KEYS[1], KEYS[2]
   -- A lock goes before its score when Redis was held up between the moment from which PX counts, the script's start, and

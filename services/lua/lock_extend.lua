@@ -4,7 +4,7 @@
 -- ARGV[3] -> longest hold since the grant (milliseconds)
 -- ARGV[4] -> how many more fences to reserve, 0 for none
 -- ARGV[5] -> '1' if the extending instance did not make the grant: it knows of it from now on
--- ARGV[6] -> '1' to give the lock back instead if somebody waits for it
+-- ARGV[6] -> '1' to give the lock back instead if there is a waiter for it
 -- returns the reply, with the first fence reserved or "instance id" of the waiter it was granted to; code 1: extended,
 --   2: given back, 0: not held by this grant
 local lock = current()

@@ -24,6 +24,6 @@ end
 leave(id)
 lapse(-1, id) -- or it lapses later, and is claimed
 if redis.call('GET', lapsed(id)) == string.sub(ARGV[1], 33) then
-  redis.call('DEL', lapsed(id)) -- nobody shall claim it
+  redis.call('DEL', lapsed(id)) -- it shall not be claimed
 end
 return reply(0, current(), 0)

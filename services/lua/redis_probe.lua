@@ -1,7 +1,7 @@
 -- Does what the work does, every command that the scripts use: where this passes, they
 -- can run. The key is gone after it.
--- KEYS[1] -> a key that nobody else uses
--- ARGV[1] -> a channel that nobody listens on
+-- KEYS[1] -> a key of the probes alone
+-- ARGV[1] -> a channel without subscribers
 -- returns nil or, of the first command that failed, its name, a line feed and the error
 local key, failed = KEYS[1], nil
 
