@@ -53,6 +53,9 @@ func TestLocksStayWhileTheServerForgets(t *testing.T) {
 				f.proxies, f.redis = append(f.proxies, proxy), append(f.redis, redis)
 				f.lockers = append(f.lockers, services.NewLocker(redis, &services.LockerOptions{OnRedisDown: models.OnRedisDownOpen, Logger: quiet()}))
 			}
+			for _, l := range f.lockers {
+				servicestest.Eventually(t, 20*time.Second, func() bool { return !l.Alone() }, "the instances do not know of each other")
+			}
 			held := holdMany(t, f.lockers, "many", 150)
 			servicestest.Eventually(t, 10*time.Second, func() bool { return strings.Count(replica.Do("KEYS", "*}lock:*"), "lock:") == len(held) }, "the replica does not follow")
 			forget(t, f, replica)

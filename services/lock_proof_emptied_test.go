@@ -70,6 +70,9 @@ func emptiedField(t *testing.T, instances int) *emptied {
 		f.redis = append(f.redis, redis)
 		f.lockers = append(f.lockers, services.NewLocker(redis, &services.LockerOptions{OnRedisDown: models.OnRedisDownOpen, Logger: slog.New(f.lost)}))
 	}
+	for _, l := range f.lockers {
+		servicestest.Eventually(t, 20*time.Second, func() bool { return l.Alone() == (instances == 1) }, "the instances do not know of each other")
+	}
 	f.held = holdMany(t, f.lockers, "many", 1000)
 	return f
 }

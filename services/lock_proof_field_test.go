@@ -171,7 +171,7 @@ func checkClean(t *testing.T, server *servicestest.RedisServer) {
 	for {
 		left = nil
 		for key := range strings.SplitSeq(server.Do("KEYS", "*"), "\n") {
-			if key != "" && key != "test:probe" && !strings.HasSuffix(key, "}fence") && !strings.HasSuffix(key, "}forced") && !strings.HasSuffix(key, "}instances") && !remembersAnEnd(server, key) {
+			if key != "" && key != "test:probe" && !strings.HasSuffix(key, "}probe") && !strings.HasSuffix(key, "}fence") && !strings.HasSuffix(key, "}forced") && !strings.HasSuffix(key, "}instances") && !remembersAnEnd(server, key) {
 				left = append(left, key)
 			}
 		}

@@ -3,6 +3,7 @@ package services
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -161,6 +162,8 @@ func TestLockScriptsWithoutPublish(t *testing.T) {
 	if got := run(u.l.scripts.extend, proofOf(first), "60000", "3600000", "0", ""); got.code != lockDone {
 		t.Errorf("extend: %+v", got)
 	}
+	index := u.l.keys.of("process:1")[2]
+	u.server.Do("ZADD", strings.TrimSuffix(index, "locks")+"instances", "99999999999999", instance) // it is alive, however busy the machine
 	if got := run(u.l.scripts.release, proofOf(first)); got.code != lockDone || got.extra != instance+" "+next.grant || u.holder("process:1") != next.grant {
 		t.Errorf("release: %+v", got)
 	}
