@@ -37,7 +37,7 @@ test: requirements ## Run all tests with the race detector; installs what they n
 	@echo 'make test: building (with empty caches 5 to 10 minutes on two processors, else seconds)'
 	@began=$$SECONDS; go build ./... && go build $(RACE) $$($(TESTED)) && \
 	echo "make test: built in $$((SECONDS - began)) s; testing (about 6 minutes, each package is named when it is done)"
-	go test $(RACE) -parallel 4 -timeout 15m ./services ./...
+	go test $(RACE) -parallel 4 -timeout 30m ./services ./...
 
 requirements: ## Install what the tests need (Redis, PostgreSQL, Chromium) if it is missing
 	@scripts/requirements
