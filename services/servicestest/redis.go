@@ -23,7 +23,9 @@ type RedisServer struct {
 	t    testing.TB
 	port string
 	args []string
-	cmd  *exec.Cmd
+
+	cmd    *exec.Cmd
+	exited chan struct{} // closed when cmd has ended
 
 	config string // of a sentinel
 }
@@ -35,13 +37,22 @@ func StartRedis(t testing.TB, args ...string) *RedisServer {
 	if _, err := exec.LookPath("redis-server"); err != nil {
 		t.Fatal("redis-server is not installed: apt-get install -y redis-server")
 	}
-	addr := FreeAddr(t)
-	_, port, _ := net.SplitHostPort(addr)
-	s := &RedisServer{Addr: addr, t: t, port: port, args: args}
-	s.Start()
-	t.Cleanup(s.Kill)
-	return s
+	for range portsTried {
+		addr := FreeAddr(t)
+		_, port, _ := net.SplitHostPort(addr)
+		s := &RedisServer{Addr: addr, t: t, port: port, args: args}
+		if s.launch() {
+			t.Cleanup(s.Kill)
+			return s
+		}
+	}
+	t.Fatalf("redis-server ends at its start, on %d ports", portsTried)
+	return nil
 }
+
+// portsTried is how often a server is started: another process may take a port that was
+// free a moment ago, and answer there in its place.
+const portsTried = 20
 
 // FreeAddr is a loopback address that nothing listens on.
 func FreeAddr(t testing.TB) string {
@@ -57,20 +68,45 @@ func FreeAddr(t testing.TB) string {
 // Start starts the process, after Kill on the same port.
 func (s *RedisServer) Start() {
 	s.t.Helper()
+	for range portsTried {
+		if s.launch() {
+			return
+		}
+		time.Sleep(100 * time.Millisecond) // whoever has the port for a moment
+	}
+	s.t.Fatalf("redis-server ends at its start: is %s taken?", s.Addr)
+}
+
+// launch starts the process and reports whether it serves; it does not if it ended.
+func (s *RedisServer) launch() bool {
+	s.t.Helper()
 	args := append([]string{"--port", s.port, "--bind", "127.0.0.1", "--save", "", "--dir", s.t.TempDir()}, s.args...)
 	if s.config != "" {
 		args = []string{s.config, "--sentinel", "--port", s.port, "--bind", "127.0.0.1"}
 	}
-	s.cmd = exec.Command("redis-server", args...)
+	cmd, exited := exec.Command("redis-server", args...), make(chan struct{})
 	// The server must not outlive a test binary that is killed.
-	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := s.cmd.Start(); err != nil {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
 		s.t.Fatal(err)
 	}
-	Eventually(s.t, 5*time.Second, func() bool {
-		reply, err := s.try("PING")
-		return err == nil && strings.Contains(reply, "PONG")
+	go func() {
+		_ = cmd.Wait()
+		close(exited)
+	}()
+	s.cmd, s.exited = cmd, exited
+	own, ended := fmt.Sprintf("process_id:%d\r", cmd.Process.Pid), false
+	Eventually(s.t, 20*time.Second, func() bool {
+		select {
+		case <-exited:
+			ended = true
+			return true
+		default:
+		}
+		reply, err := s.try("INFO", "server")
+		return err == nil && strings.Contains(reply, own)
 	}, "redis-server did not start")
+	return !ended
 }
 
 // Kill ends the process at once. Killing twice is harmless.
@@ -79,7 +115,7 @@ func (s *RedisServer) Kill() {
 		return
 	}
 	_ = s.cmd.Process.Kill()
-	_ = s.cmd.Wait()
+	<-s.exited
 	s.cmd = nil
 }
 
