@@ -35,6 +35,9 @@ func Normalize(address string) (string, error) {
 	if strings.ContainsFunc(address, isHidden) || strings.ContainsFunc(stored, isHidden) {
 		return "", models.Invalid("email", "must not have control, format or invisible characters")
 	}
+	if strings.ContainsFunc(stored, isLooseMark) {
+		return "", models.Invalid("email", "must not have accents and marks that belong to no letter")
+	}
 	parsed, err := mail.ParseAddress(stored)
 	if err != nil || parsed.Address != stored || len(stored) > maxBytes || strings.ContainsAny(stored, "\"<>") || strings.ContainsFunc(stored, isSymbol) {
 		return "", models.Invalid("email", "must be an e-mail address")
@@ -80,6 +83,10 @@ func isHidden(r rune) bool {
 	const brailleBlank = '\u2800'
 	return !unicode.IsPrint(r) || r == brailleBlank || unicode.In(r, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector)
 }
+
+// isLooseMark reports whether a character is an accent or the like that any letter could
+// have, but that makes no letter of its own with the one before it: often it is not seen.
+func isLooseMark(r rune) bool { return unicode.IsMark(r) && unicode.Is(unicode.Inherited, r) }
 
 // isSymbol reports whether a character outside ASCII is none that words are made of:
 // dots and dashes among them look like those that addresses have.

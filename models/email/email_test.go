@@ -51,6 +51,7 @@ func TestNormalizeRefusesLookAlikes(t *testing.T) {
 			"ann\u2800@example.com", "a\u0000nn@example.com", "ann\x7f@example.com", "a\u00a0nn@example.com", "a\u3000nn@example.com", "a\u2028nn@example.com",
 			"a\U000e0101nn@example.com", "a\U000e0041nn@example.com", "ann\ue000@example.com", "ann@exa\u180emple.com", "ann@example.com\u200b", "ann\u0085x@example.com", "a\u0378nn@example.com",
 		},
+		"marks": {"ali\u0307ce@example.com", "alice\u0332@example.com", "\u0430\u0301\u043d\u043d\u0430@example.com"},
 		"must be an e-mail address": {
 			"", "ann", "ann@", "@example.com", "Ann <ann@example.com>", `"a b"@example.com`, "a b@example.com", "ann@example.com, bob@example.com",
 			"ann\u2010lee@example.com", "ann😀@example.com", "a∕b@example.com", "a\xffb@example.com", strings.Repeat("a", 250) + "@example.com", strings.Repeat("\ufdfa", 100) + "@example.com",
