@@ -255,8 +255,12 @@ func (l *Locker) beat(ctx context.Context, shard int, awaited []string) (epoch, 
 	if len(awaited) > 0 {
 		waits = "1"
 	}
+	epoch = ""
+	if l.table.epoch(shard) != "" {
+		epoch = random128()
+	}
 	sent := time.Now()
-	msg, err := l.redis.Exec(ctx, l.scripts.beat, l.keys.in(shard, "")[:3], append([]string{l.instance, waits, random128()}, awaited...))
+	msg, err := l.redis.Exec(ctx, l.scripts.beat, l.keys.in(shard, "")[:3], append([]string{l.instance, waits, epoch}, awaited...))
 	if err != nil {
 		return "", "", 0, err
 	}

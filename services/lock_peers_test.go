@@ -3,6 +3,7 @@ package services_test
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -89,6 +90,27 @@ func TestLocksClaimedInNewShardsKeepNoneFromFreeOnes(t *testing.T) {
 	for i := range 64 {
 		lock, err := l.TryAcquire(t.Context(), services.LockRequest{Resource: fmt.Sprint("free:", i), Holder: alice})
 		if err != nil || lock.Degraded {
+			t.Fatalf("free:%d: degraded %t, %v", i, lock.Degraded, err)
+		}
+	}
+}
+
+// After the server forgot, free locks wait for claims once, and not from the first use of
+// each shard on: also of shards in which no lock was held.
+func TestLocksWaitForClaimsOnlyOnce(t *testing.T) {
+	t.Parallel()
+	server := servicestest.StartRedis(t)
+	var all []*services.Locker
+	for range 2 {
+		all = append(all, services.NewLocker(redisAt(t, server.Addr, services.RedisOptions{Timeout: time.Second}), &services.LockerOptions{Logger: quiet()}))
+	}
+	servicestest.Eventually(t, 20*time.Second, func() bool { return !all[0].Alone() }, "the other instance is not found")
+	giveBackMany(t, all, holdMany(t, all, "used", 160))
+	server.Do("FLUSHALL")
+	servicestest.Eventually(t, 20*time.Second, func() bool { return strings.Count(server.Do("KEYS", "*}fence"), "}fence") == 16 }, "a shard has no epoch until it is used")
+	servicestest.Eventually(t, 20*time.Second, func() bool { return server.Do("KEYS", "*}forgot") == "" }, "free locks wait for ever")
+	for i := range 64 {
+		if lock, err := all[0].TryAcquire(t.Context(), services.LockRequest{Resource: fmt.Sprint("free:", i), Holder: alice}); err != nil || lock.Degraded {
 			t.Fatalf("free:%d: degraded %t, %v", i, lock.Degraded, err)
 		}
 	}

@@ -275,6 +275,13 @@ func (t *lockTable) heardEpoch(shard int, epoch string) {
 	t.epochs[shard] = orDefault(epoch, t.epochs[shard])
 }
 
+// epoch is the last one of a shard that this instance heard of, empty before the first.
+func (t *lockTable) epoch(shard int) string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.epochs[shard]
+}
+
 // knows is the last epoch of the resource's shard that this instance heard of, empty
 // before the first, and whether it knows a living grant of the resource.
 func (t *lockTable) knows(now time.Time, resource string) (epoch string, living bool) {

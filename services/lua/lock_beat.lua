@@ -3,13 +3,16 @@
 -- KEYS[1], KEYS[2] -> set to each resource in turn
 -- ARGV[1] -> the instance
 -- ARGV[2] -> '1' if it has waiters here
--- ARGV[3] -> an epoch, if there is a queue and the shard has none
+-- ARGV[3] -> an epoch, if the shard has none although the instance knows of one before; else ''
 -- ARGV[4] ... -> resources that it waits for
 -- returns the shard's highest fence (16 digits) and epoch, how many locks were forced, the time (milliseconds), how long until the first of the locks waited
 --   for can end ('' if there is none), then the grant id of each waiter of this instance that is to confirm
 if ARGV[2] == '1' then
   redis.call('ZADD', prefix .. 'instances', now, ARGV[1])
   redis.call('PEXPIRE', prefix .. 'instances', 60000)
+end
+if ARGV[3] ~= '' then
+  begin(ARGV[3], true) -- now, so that what is free does not wait for claims from its first use on
 end
 lapse(100)
 local answer = {redis.call('GET', highest) or '', redis.call('GET', prefix .. 'forced') or '0', string.format('%d', now), ''}
@@ -18,7 +21,6 @@ for i = 4, #ARGV do
   look_at(ARGV[i])
   local lock = current()
   if not lock and redis.call('EXISTS', KEYS[2]) == 1 then
-    begin(ARGV[3], true)
     if not in_grace() then
       advance()
       lock = current()
