@@ -16,7 +16,7 @@ TESTED := go list -test -deps -f '{{if and (not .ForTest) (ne .Name "main") (or 
 
 FUZZTIME ?= 10s
 
-.PHONY: help run dev build test requirements lint fmt docs docs-check bench proof fuzz tidy clean
+.PHONY: help run dev build test requirements lint fmt docs docs-check picture bench proof fuzz tidy clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ docs-check: ## Check that docs/ is up to date
 	@fresh=$$(mktemp -d); trap 'rm -rf "$$fresh"' EXIT; \
 	$(SWAG) --output "$$fresh/docs"; \
 	diff -ru docs "$$fresh/docs" || { echo "docs/ is out of date: run make docs" >&2; exit 1; }
+
+picture: requirements ## Take the picture of the page that README.md shows
+	GATEHOUSE_PICTURE=$(CURDIR)/.github/dashboard.png go test $(RACE) -count=1 -run '^TestPicture$$' ./e2e
 
 # No package is named, or go test would print nothing but ok.
 bench: ## Compare with other libraries side by side and print one table; wants a quiet machine

@@ -22,72 +22,55 @@ const (
 	goRunPatience = 2 * time.Minute  // for go run, which finds everything built, to link and to start
 )
 
-// block is a fenced block of the README.
-type block struct {
-	language string
-	text     string
-	line     int // where it begins
+// shown is a shell block of a document and, if it answers, the answer shown below it.
+type shown struct {
+	document string
+	command  block
+	answer   *block
 }
 
-func readReadme(t *testing.T) (text string, blocks []block) {
+// commands are the shell blocks of a document, but for those that start or test gatehouse.
+func commands(t *testing.T, d document) []shown {
 	t.Helper()
-	raw, err := os.ReadFile("../README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var open *block
-	for i, line := range strings.Split(string(raw), "\n") {
-		language, fence := strings.CutPrefix(line, "```")
+	var all []shown
+	for _, b := range d.blocks {
 		switch {
-		case fence && open == nil:
-			open = &block{language: language, line: i + 1}
-		case fence:
-			blocks = append(blocks, *open)
-			open = nil
-		case open != nil:
-			open.text += line + "\n"
+		case b.language == "http" || b.language == "json":
+			if len(all) == 0 || all[len(all)-1].answer != nil {
+				t.Fatalf("%s:%d: an answer without a command", d.name, b.line)
+			}
+			all[len(all)-1].answer = &b
+		case b.language == "sh" && b.text != "go run .\n":
+			all = append(all, shown{document: d.name, command: b})
 		}
 	}
-	if open != nil {
-		t.Fatalf("line %d: the block does not end", open.line)
-	}
-	return string(raw), blocks
+	return all
 }
 
 // TestReadmeCommands does what a newcomer does: in a fresh copy of the
-// repository it runs the README's shell blocks, one after the other in one
-// shell, and holds each answer to the one that the README shows. Only make test
-// is left out: this is part of it.
+// repository it runs the shell blocks of the README and then of API.md, one
+// after the other in one shell, and holds each answer to the one that is shown.
 func TestReadmeCommands(t *testing.T) {
 	t.Parallel()
-	text, blocks := readReadme(t)
-	shown := map[int]block{} // the answer to each shell block
-	var commands []block
-	run := false
-	for _, b := range blocks {
-		switch {
-		case b.language == "http" || b.language == "json":
-			if _, twice := shown[len(commands)-1]; twice || len(commands) == 0 {
-				t.Fatalf("line %d: an answer without a command", b.line)
-			}
-			shown[len(commands)-1] = b
-		case b.language != "sh" || b.text == "make test\n":
-		case b.text == "go run .\n":
-			run = true
-		default:
-			commands = append(commands, b)
+	readme, api := readDocument(t, "README.md"), readDocument(t, "API.md")
+	all := append(commands(t, readme), commands(t, api)...)
+	answers := 0
+	for _, s := range all {
+		if s.answer != nil {
+			answers++
 		}
 	}
-	if !run || len(shown) < 9 {
-		t.Fatalf("the README has go run: %t, and %d answers", run, len(shown))
+	start := slices.ContainsFunc(readme.blocks, func(b block) bool { return b.language == "sh" && b.text == "go run .\n" })
+	if !start || answers < 13 {
+		t.Fatalf("the README has go run: %t, and with API.md %d answers", start, answers)
 	}
 
 	addr := goRun(t, copyRepository(t))
 	var script strings.Builder
-	for _, b := range commands {
-		fmt.Fprintf(&script, "printf '\\036'\n%s", strings.ReplaceAll(b.text, readmeAddr, addr))
-		if strings.Contains("\n"+b.text, "\n#") || strings.Contains(b.text, " #") {
-			t.Errorf("line %d: a comment; pasted into zsh it is an error", b.line)
+	for _, s := range all {
+		fmt.Fprintf(&script, "printf '\\036'\n%s", strings.ReplaceAll(s.command.text, readmeAddr, addr))
+		if strings.Contains("\n"+s.command.text, "\n#") || strings.Contains(s.command.text, " #") {
+			t.Errorf("%s:%d: a comment; pasted into zsh it is an error", s.document, s.command.line)
 		}
 	}
 	shell := exec.Command("bash", "-euo", "pipefail", "-c", script.String())
@@ -95,21 +78,19 @@ func TestReadmeCommands(t *testing.T) {
 	shell.Stderr = &output{}
 	out, err := shell.Output()
 	if err != nil {
-		t.Fatalf("the README's commands: %v\n%s\n%s", err, shell.Stderr, out)
+		t.Fatalf("the commands: %v\n%s\n%s", err, shell.Stderr, out)
 	}
-	answers := strings.Split(string(out), "\x1e")[1:]
-	for i, b := range commands {
-		want, answered := shown[i]
-		switch {
-		case !answered && strings.TrimSpace(answers[i]) != "":
-			t.Errorf("line %d answers, and the README does not show it:\n%s", b.line, answers[i])
-		case answered:
-			want.compare(t, answers[i])
+	for i, got := range strings.Split(string(out), "\x1e")[1:] {
+		switch s := all[i]; {
+		case s.answer != nil:
+			s.answer.compare(t, s.document, got)
+		case strings.TrimSpace(got) != "":
+			t.Errorf("%s:%d answers, and the document does not show it:\n%s", s.document, s.command.line, got)
 		}
 	}
 
-	// The pages it names are there.
-	for _, address := range regexp.MustCompile(`<http://`+readmeAddr+`([^>]*)>`).FindAllStringSubmatch(text, -1) {
+	// The pages they name are there.
+	for _, address := range regexp.MustCompile(`<http://`+readmeAddr+`([^>]*)>`).FindAllStringSubmatch(readme.text+api.text, -1) {
 		res, err := http.Get("http://" + addr + address[1])
 		if err != nil {
 			t.Fatal(err)
@@ -121,9 +102,9 @@ func TestReadmeCommands(t *testing.T) {
 	}
 }
 
-// compare holds an answer to the one that the README shows, in which "…" is
+// compare holds an answer to the one that a document shows, in which "…" is
 // anything, and seconds left and the room between values do not matter.
-func (b block) compare(t *testing.T, answer string) {
+func (b block) compare(t *testing.T, document, answer string) {
 	t.Helper()
 	wantHead, wantBody := "", b.text
 	body := answer
@@ -137,19 +118,19 @@ func (b block) compare(t *testing.T, answer string) {
 				return pattern(strings.ToLower(line)).MatchString(packed(strings.ToLower(header)))
 			}
 			if i == 0 && !matches(got[0]) || !slices.ContainsFunc(got, matches) {
-				t.Errorf("line %d: the README shows %q; the answer is\n%s", b.line, line, answer)
+				t.Errorf("%s:%d shows %q; the answer is\n%s", document, b.line, line, answer)
 			}
 		}
 	}
 	if !pattern(wantBody).MatchString(packed(body)) {
-		t.Errorf("line %d: the README shows\n%sThe answer is\n%s", b.line, wantBody, body)
+		t.Errorf("%s:%d shows\n%sThe answer is\n%s", document, b.line, wantBody, body)
 	}
 }
 
 // packed is text without spaces and line ends.
 func packed(text string) string { return strings.Join(strings.Fields(text), "") }
 
-// pattern matches, packed, what the README means by shown.
+// pattern matches, packed, what a document means by shown.
 func pattern(shown string) *regexp.Regexp {
 	expression := strings.ReplaceAll(regexp.QuoteMeta(packed(shown)), "…", ".*")
 	left := regexp.MustCompile(`("expiresIn":|"ttl":|^retry-after:)\d+`)

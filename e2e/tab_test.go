@@ -158,9 +158,8 @@ func switchOffScripts(t testing.TB, tab context.Context) {
 	do(t, tab, chromedp.Reload())
 }
 
-// screenshot saves the whole page and returns its mean brightness, 0 to 1. The
-// pictures are kept in the folder that GATEHOUSE_SCREENSHOTS names, if it is set.
-func screenshot(t *testing.T, tab context.Context, name string) float64 {
+// capture returns the whole page as a PNG.
+func capture(t testing.TB, tab context.Context) []byte {
 	t.Helper()
 	until(t, tab, `document.getAnimations().length === 0`) // else colours are on their way
 	ctx, cancel := context.WithTimeout(tab, pagePatience)
@@ -169,6 +168,14 @@ func screenshot(t *testing.T, tab context.Context, name string) float64 {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return picture
+}
+
+// screenshot saves the whole page and returns its mean brightness, 0 to 1. The
+// pictures are kept in the folder that GATEHOUSE_SCREENSHOTS names, if it is set.
+func screenshot(t *testing.T, tab context.Context, name string) float64 {
+	t.Helper()
+	picture := capture(t, tab)
 	dir := os.Getenv("GATEHOUSE_SCREENSHOTS")
 	if dir == "" {
 		dir = t.TempDir()

@@ -31,7 +31,7 @@ func ExampleRateLimit() {
 
 	limiter := services.NewRateLimiter(redis, services.RateLimiterOptions{})
 	app := gin.New()
-	_ = app.SetTrustedProxies(nil) // else anybody chooses the address that is counted
+	_ = app.SetTrustedProxies(nil) // else each client chooses the address that is counted
 	app.GET("/quote", middleware.RateLimit(limiter,
 		middleware.Policy{Policy: models.Policy{Name: "steady", Limit: 100, Window: time.Hour}, Key: middleware.ByHeader("X-Api-Key")},
 		middleware.Policy{Policy: models.Policy{Name: "burst", Limit: 2, Window: time.Minute}, Key: middleware.ByHeader("X-Api-Key")},
