@@ -21,12 +21,13 @@ const module = "gatehouse"
 // libraries. What is absent is forbidden, and so is a folder that is not here.
 func arrows() map[string][]string {
 	return map[string][]string{
+		"internal/require":      {},
 		"models":                {},
 		"models/email":          {"models"},
-		"services":              {"models", "models/email", "rueidis"},
+		"services":              {"internal/require", "models", "models/email", "rueidis"},
 		"services/store":        {"models", "models/email", "database/sql"},
 		"services/servicestest": {"database/sql"}, // makes and drops test databases
-		"middleware":            {"models", "gin", "gin-contrib/sessions"},
+		"middleware":            {"internal/require", "models", "gin", "gin-contrib/sessions"},
 		"handlers":              {"models", "models/email", "services", "middleware", "templates", "gin"},
 		"templates":             {},
 		"docs":                  {},

@@ -37,6 +37,10 @@ const (
 	OnRedisDownClosed OnRedisDown = "closed" // refuse with ErrUnavailable
 )
 
+// SignInAuditPolicy is the name of the policy that lets refused sign-ins into the audit. It
+// limits no request, so a policy file must not name it.
+const SignInAuditPolicy = "login-audit"
+
 // Policy is a rate limit: at most Limit units in any Window, for each key.
 type Policy struct {
 	Name        string        // shown in headers and metrics

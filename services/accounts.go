@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"gatehouse/internal/require"
 	"gatehouse/models"
 )
 
@@ -70,6 +71,9 @@ type AccountsOptions struct {
 // maxEpochRetries is how often a step is tried again while the user's other sessions are ended.
 const maxEpochRetries = 5
 
+// afterwards bounds the work that outlives its request: locks given back, attempts forgotten.
+const afterwards = time.Second
+
 // Accounts signs users in and out and manages them; every step is audited.
 type Accounts struct {
 	store     AccountStore
@@ -84,7 +88,7 @@ type Accounts struct {
 // NewAccounts joins the services that accounts need. It panics without one of them,
 // and on a policy that is not valid: that is a mistake in the program.
 func NewAccounts(store AccountStore, sessions *SessionCache, locks *Locker, limiter *RateLimiter, opt AccountsOptions) *Accounts {
-	mustRequire("NewAccounts", argument{"AccountStore", store}, argument{"SessionCache", sessions}, argument{"Locker", locks}, argument{"RateLimiter", limiter})
+	require.Must("services.NewAccounts", require.Argument{Name: "AccountStore", Value: store}, require.Argument{Name: "SessionCache", Value: sessions}, require.Argument{Name: "Locker", Value: locks}, require.Argument{Name: "RateLimiter", Value: limiter})
 	for _, policy := range []models.Policy{opt.LoginByIP, opt.LoginByAccount} {
 		if err := policy.Validate(); err != nil {
 			panic("services.NewAccounts: " + err.Error())
@@ -266,7 +270,7 @@ func (a *Accounts) DeleteUser(ctx context.Context, actor, id string, client Clie
 // releaseLocks outlives the request. What cannot be released ends with its lease,
 // and cannot be used: the user's sessions are over.
 func (a *Accounts) releaseLocks(ctx context.Context, userID string) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTime)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), afterwards)
 	defer cancel()
 	if err := a.locks.ReleaseUser(ctx, userID); err != nil {
 		a.log.Warn("locks of a user not released: they end with their lease", "user", userID, "error", err)
@@ -310,7 +314,7 @@ func (a *Accounts) Audited(ctx context.Context, do func(ctx context.Context) err
 // Audit records a security event in the database, which is an error if it cannot, and
 // in the log. It outlives the request.
 func (a *Accounts) Audit(ctx context.Context, entry models.AuditEntry) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTime)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), afterwards)
 	defer cancel()
 	entry.At = time.Now().UTC()
 	a.tell(entry)

@@ -65,7 +65,7 @@ func (a *Accounts) renewHash(ctx context.Context, who models.Credentials, passwo
 	if !ok {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTime)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), afterwards)
 	defer cancel()
 	if err := a.store.RenewPasswordHash(ctx, who.ID, who.PasswordHash, renewed); err != nil {
 		a.log.Warn("a password hash not brought up to date: the next sign-in will", "user", who.ID, "error", err)

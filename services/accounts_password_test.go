@@ -12,6 +12,7 @@ import (
 
 	"gatehouse/models"
 	"gatehouse/services"
+	"gatehouse/services/servicestest"
 )
 
 // A sign-in brings a hash up to date whose parameters are not today's: once, without
@@ -143,14 +144,14 @@ func TestSignInWithAnUnusableHash(t *testing.T) {
 	if _, err := a.db.UpdateUser(t.Context(), who.ID, models.UserPatch{PasswordHash: &unusable}); err != nil {
 		t.Fatal(err)
 	}
-	var log logLines
+	var log servicestest.LogLines
 	opt := loginLimits(1000)
 	opt.Logger = slog.New(slog.NewTextHandler(&log, nil))
 	accounts := services.NewAccounts(a.db, a.sessions, a.locks, a.limiter, opt)
 	if _, _, err := accounts.SignIn(t.Context(), "alice@example.com", password, from("192.0.2.1")); !errors.Is(err, models.ErrInvalidCredentials) {
 		t.Errorf("%v, want invalid credentials", err)
 	}
-	lines := log.with("cannot sign in")
+	lines := log.With("cannot sign in")
 	if len(lines) != 1 || !strings.Contains(lines[0], "user="+who.ID) || strings.Contains(lines[0], unusable[30:]) {
 		t.Errorf("the log says %q", lines)
 	}

@@ -346,3 +346,29 @@ func TestSignInByEveryFormOfAnAddress(t *testing.T) {
 		}
 	}
 }
+
+func TestSessionLimitIsInTheAudit(t *testing.T) {
+	t.Parallel()
+	a := newAccounts(t, 1000)
+	for range 21 { // one more than the default limit
+		if _, _, err := a.SignIn(t.Context(), "alice@example.com", password, from("192.0.2.1")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	told, err := a.AuditPage(t.Context(), models.AuditSessionRevoked, models.Page{Limit: 50})
+	if err != nil || len(told.Items) != 1 || told.Items[0].Actor != "alice@example.com" {
+		t.Errorf("%+v, %v", told.Items, err)
+	}
+}
+
+// Signing out leaves the user's locks: they go by lock token, and end with their lease.
+func TestSignOutLeavesLocks(t *testing.T) {
+	a := newAccounts(t, 1000)
+	_, session := a.signInAndLock(t)
+	if err := a.SignOut(t.Context(), session, from("192.0.2.1")); err != nil {
+		t.Fatal(err)
+	}
+	if status, err := a.locks.Status(t.Context(), "process:1"); err != nil || !status.Held {
+		t.Errorf("after signing out: %+v, %v", status, err)
+	}
+}

@@ -1,6 +1,7 @@
 package services
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -14,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/rueidis"
 
+	"gatehouse/internal/require"
 	"gatehouse/models"
 )
 
@@ -82,7 +84,7 @@ type Locker struct {
 // NewLocker returns a Locker; nil options mean the defaults. Its background work
 // ends when redis is closed. It panics without redis: that is a mistake in the program.
 func NewLocker(redis *Redis, opt *LockerOptions) *Locker {
-	mustRequire("NewLocker", argument{"Redis", redis})
+	require.Must("services.NewLocker", require.Argument{Name: "Redis", Value: redis})
 	if opt == nil {
 		opt = &LockerOptions{}
 	}
@@ -90,7 +92,7 @@ func NewLocker(redis *Redis, opt *LockerOptions) *Locker {
 		redis: redis, opt: *opt, instance: rand.Text(), waiters: newLockWaiters(), groups: newLockGroups(),
 		events: newLockEvents(), keys: newLockKeys(redis),
 	}
-	l.opt.MaxHold = orDefault(opt.MaxHold, DefaultMaxHold)
+	l.opt.MaxHold = cmp.Or(opt.MaxHold, DefaultMaxHold)
 	if l.opt.Clock == nil {
 		l.opt.Clock = time.Now
 	}
@@ -105,7 +107,7 @@ func NewLocker(redis *Redis, opt *LockerOptions) *Locker {
 	redis.Subscribe("grants:"+l.instance, l.waiters.granted)
 	redis.Subscribe("ends", l.heardEnd)
 	l.events.subscribe = func(ctx context.Context, up, down func()) { redis.Listen(ctx, "locks", l.heard, up, down) }
-	redis.spawn(l.beats)
+	redis.Go(l.beats)
 	return l
 }
 

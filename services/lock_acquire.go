@@ -142,7 +142,7 @@ func (a *attempt) once(ctx context.Context, queue bool) (Lock, error) {
 	l := a.l
 	sent := time.Now()
 	got, err := l.runAcquire(ctx, a, queue, "")
-	a.sent = a.sent || !errors.Is(err, errNotSent)
+	a.sent = a.sent || !errors.Is(err, ErrNotSent)
 	switch {
 	case err == nil && got.code == lockRefused:
 		a.arrival = got.extra

@@ -200,7 +200,7 @@ func (l *Locker) beatShards(ctx context.Context, awaited map[int][]string, held 
 			continue
 		}
 		group.Go(func() error {
-			lost := l.redis.live.lost.Load()
+			lost := l.redis.LostConnections()
 			epoch, forced, end, err := l.beat(ctx, shard, awaited[shard])
 			if err != nil { // the waiters fall back to the instance's own table, or fail
 				l.waiters.wakeAll(shard)

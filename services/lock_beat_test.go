@@ -158,7 +158,7 @@ func TestLockWhoseClaimFailsIsNotLost(t *testing.T) {
 	err := l.WithLock(t.Context(), LockRequest{Resource: "process:1", TTL: time.Minute}, func(ctx context.Context, lock Lock) error {
 		lease := l.groups.in(shardOf(lock.Resource))[0]
 		for range 10 { // a beat may have claimed it before
-			proxy.SetLatency(defaultTimeout * 3 / 10) // enough for one call, not for two
+			proxy.SetLatency(30 * time.Millisecond) // enough for one call, not for two
 			server.Do("FLUSHALL")
 			if _, err := l.Check(WithRedisBudget(ctx), lease.lock.LockClaim); err != nil {
 				t.Fatalf("the holder's use: %v", err)

@@ -45,7 +45,7 @@ func newLockEvents() *lockEvents {
 func (l *Locker) Events(ctx context.Context) <-chan models.LockEvent {
 	events, up := l.events.join()
 	context.AfterFunc(ctx, func() { l.events.drop(events) })
-	if l.redis.someAvailable() {
+	if l.redis.AnyAvailable() {
 		patience := time.NewTimer(subscribePatience)
 		defer patience.Stop()
 		select {

@@ -15,9 +15,7 @@ import (
 // budgetSpent is a request that has waited for Redis as long as it may: its next call
 // is not sent, although Redis is there.
 func budgetSpent(ctx context.Context) context.Context {
-	spent := new(budget)
-	spent.spent.Store(int64(time.Hour))
-	return context.WithValue(ctx, budgetKey{}, spent)
+	return WithSpentRedisBudget(ctx, time.Hour)
 }
 
 // An extend that one call could not tell Redis is told by the next beats: without an

@@ -1,6 +1,7 @@
 package services
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"slices"
@@ -19,7 +20,7 @@ type owedRelease struct {
 func (l *Locker) settle(ctx context.Context) {
 	owed, forced := l.table.owes()
 	atOnce(owed, func(owed owedRelease) {
-		how := orDefault(owed.how, milliseconds(time.Until(owed.until)))
+		how := cmp.Or(owed.how, milliseconds(time.Until(owed.until)))
 		if _, err := l.run(WithRedisBudget(ctx), l.scripts.release, owed.claim.Resource, proofOf(owed.claim), how); err == nil {
 			l.table.paid(owed.claim.Grant)
 		}

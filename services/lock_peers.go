@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"sync/atomic"
-
-	"github.com/redis/rueidis"
 )
 
 // peersGone is how many looks in a row find no other instance until none is expected. An
@@ -18,35 +16,24 @@ const peersGone = 10
 type lockPeers struct {
 	seen    bool
 	missed  int         // looks in a row since
-	refused bool        // the user of this instance may not look
+	refused bool        // this instance cannot look
 	some    atomic.Bool // others are expected
 }
 
 // none reports whether no other instance is expected.
 func (p *lockPeers) none() bool { return !p.some.Load() }
 
-// look counts the instances that listen for the end of locks. In a Cluster a node knows only
-// those that are connected to it, so others are expected there.
+// look counts the instances that listen for the end of locks.
 func (p *lockPeers) look(ctx context.Context, redis *Redis) {
-	client := redis.client.Load()
-	if client == nil || p.refused {
+	if p.refused {
 		return
 	}
-	if (*client).Mode() == rueidis.ClientModeCluster {
-		p.some.Store(true)
-		return
-	}
-	// Not through the door: a permission that is missing here says nothing about the server.
-	found, err := race(ctx, redis, *client, redis.opt.Timeout, func(ctx context.Context, c rueidis.Client) (map[string]int64, error) {
-		return c.Do(ctx, c.B().PubsubNumsub().Channel(redis.Key("ends")).Build()).AsIntMap()
-	})
-	var reply *rueidis.RedisError
-	switch {
-	case errors.As(err, &reply) && !isTransient(reply.Error()):
+	switch found, err := redis.Subscribers(ctx, redis.Key("ends")); {
+	case errors.Is(err, ErrSubscribersUnknown):
 		p.refused = true
 		p.some.Store(true)
 	case err != nil:
-	case found[redis.Key("ends")] > 1:
+	case found > 1:
 		p.seen, p.missed = true, 0
 		p.some.Store(true)
 	case p.seen:

@@ -1,6 +1,7 @@
 package services
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -18,7 +19,7 @@ func (l *Locker) reconcile(ctx context.Context) {
 // catchUp runs beside the beats: a single call can fail without an outage, and
 // what came up while Redis was returning was too late for reconcile.
 func (l *Locker) catchUp(ctx context.Context) {
-	if !l.redis.someAvailable() {
+	if !l.redis.AnyAvailable() {
 		return
 	}
 	l.settle(ctx)
@@ -72,7 +73,7 @@ func (l *Locker) claim(ctx context.Context, known localLock) (stands bool, err e
 		l.groups.reclaimed(known.lock.Grant)
 	}
 	lock := got.lock(known.lock.LockClaim, sent)
-	lock.Note = orDefault(lock.Note, known.lock.Note)
+	lock.Note = cmp.Or(lock.Note, known.lock.Note)
 	stands, extended := l.table.confirm(known, lock, got.epoch)
 	if !stands { // given back while it was claimed
 		_, _ = l.run(ctx, l.scripts.release, lock.Resource, proofOf(lock.LockClaim))

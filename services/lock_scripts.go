@@ -17,8 +17,8 @@ import (
 	"gatehouse/models"
 )
 
-//go:embed lua/*.lua
-var luaFiles embed.FS
+//go:embed lua/lock_*.lua
+var lockScriptFiles embed.FS
 
 // lockShards is how many hash tags the locks are spread over. All keys of a lock
 // and its shard's index and fence are in one Cluster slot.
@@ -36,21 +36,21 @@ func loadLockScripts(events, ends string, maxHold time.Duration) lockScripts {
 	)
 	load := func(name string, before ...string) *rueidis.Lua {
 		text := ""
-		for _, part := range append(before, "lock_common", name) {
-			text += luaSource(part)
+		for _, part := range append(before, "common", name) {
+			text += lockScript(part)
 		}
 		return rueidis.NewLuaScript(constants.Replace(text))
 	}
 	return lockScripts{
-		acquire: load("lock_acquire", "lock_acquire_shortcut"), release: load("lock_release", "lock_release_shortcut"),
-		extend: load("lock_extend"), status: load("lock_status"), force: load("lock_force"), note: load("lock_note"),
-		beat: load("lock_beat"), list: load("lock_list"), count: load("lock_count"),
+		acquire: load("acquire", "acquire_shortcut"), release: load("release", "release_shortcut"),
+		extend: load("extend"), status: load("status"), force: load("force"), note: load("note"),
+		beat: load("beat"), list: load("list"), count: load("count"),
 	}
 }
 
-// luaSource is the text of an embedded script.
-func luaSource(name string) string {
-	text, err := luaFiles.ReadFile("lua/" + name + ".lua")
+// lockScript is the text of an embedded script.
+func lockScript(name string) string {
+	text, err := lockScriptFiles.ReadFile("lua/lock_" + name + ".lua")
 	if err != nil {
 		panic(err) // the name is a constant of this package
 	}
@@ -132,7 +132,7 @@ func (l *Locker) runAcquire(ctx context.Context, a *attempt, queue bool, knownEp
 // givenUp is when the caller stops to wait for a call that begins now, in the
 // server's time. What it sends after that finds the call executed, or never to be.
 func (l *Locker) givenUp(ctx context.Context) string {
-	now, patience := time.Now(), l.redis.opt.Timeout
+	now, patience := time.Now(), l.redis.Timeout()
 	if deadline, ok := ctx.Deadline(); ok {
 		patience = min(patience, deadline.Sub(now))
 	}

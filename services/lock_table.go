@@ -1,6 +1,7 @@
 package services
 
 import (
+	"cmp"
 	"crypto/subtle"
 	"fmt"
 	"slices"
@@ -60,7 +61,7 @@ func (t *lockTable) learn(lock Lock, epoch string, made bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.sweep(time.Now())
-	t.epochs[shardOf(lock.Resource)] = orDefault(epoch, t.epochs[shardOf(lock.Resource)])
+	t.epochs[shardOf(lock.Resource)] = cmp.Or(epoch, t.epochs[shardOf(lock.Resource)])
 	if t.ended.has(lock.Grant) {
 		return
 	}
@@ -254,9 +255,9 @@ func (t *lockTable) extend(now time.Time, claim LockClaim, holder models.Holder,
 	l := t.live(now, claim.Resource)
 	if l == nil {
 		wall := t.wall().UTC()
-		holder.Since = orDefault(holder.Since, wall)
+		holder.Since = cmp.Or(holder.Since, wall)
 		began := now.Add(min(0, holder.Since.Sub(wall)))
-		l = &localLock{adopted: true, epoch: orDefault(t.epochs[shardOf(claim.Resource)], epochUnknown), lock: Lock{LockClaim: claim, Holder: holder, began: began}}
+		l = &localLock{adopted: true, epoch: cmp.Or(t.epochs[shardOf(claim.Resource)], epochUnknown), lock: Lock{LockClaim: claim, Holder: holder, began: began}}
 		t.locks[claim.Resource] = l
 	}
 	ttl = min(ttl, l.lock.began.Add(t.maxHold).Sub(now))
@@ -272,7 +273,7 @@ func (t *lockTable) extend(now time.Time, claim LockClaim, holder models.Holder,
 func (t *lockTable) heardEpoch(shard int, epoch string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.epochs[shard] = orDefault(epoch, t.epochs[shard])
+	t.epochs[shard] = cmp.Or(epoch, t.epochs[shard])
 }
 
 // epoch is the last one of a shard that this instance heard of, empty before the first.
@@ -360,7 +361,7 @@ func (t *lockTable) note(resource, grant, note string) string {
 	if l == nil || l.lock.Grant != grant {
 		return note
 	}
-	l.lock.Note = orDefault(l.lock.Note, note)
+	l.lock.Note = cmp.Or(l.lock.Note, note)
 	return l.lock.Note
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/gorilla/securecookie"
 
+	"gatehouse/internal/require"
 	"gatehouse/models"
 )
 
@@ -98,7 +99,7 @@ type LockTokens struct {
 // NewLockTokens joins the two. It panics without one of them: that is a mistake in
 // the program.
 func NewLockTokens(locks *Locker, signer *LockTokenSigner) *LockTokens {
-	mustRequire("NewLockTokens", argument{"Locker", locks}, argument{"LockTokenSigner", signer})
+	require.Must("services.NewLockTokens", require.Argument{Name: "Locker", Value: locks}, require.Argument{Name: "LockTokenSigner", Value: signer})
 	return &LockTokens{locks: locks, signer: signer}
 }
 

@@ -16,7 +16,7 @@ import (
 func TestLockTokensKeepTheFenceOfTheGrant(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	l := lockers(t, server, 1, nil)[0]
-	signer, err := services.NewLockTokenSigner([]string{secret})
+	signer, err := services.NewLockTokenSigner([]string{"0123456789abcdef0123456789abcdef"})
 	if err != nil {
 		t.Fatal(err)
 	}

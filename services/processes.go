@@ -1,7 +1,9 @@
 package services
 
 import (
+	"cmp"
 	"context"
+	"crypto/hkdf"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
@@ -9,6 +11,7 @@ import (
 	"fmt"
 	"time"
 
+	"gatehouse/internal/require"
 	"gatehouse/models"
 )
 
@@ -47,7 +50,7 @@ type Processes struct {
 // acquires; a repeated one also finds the grant made under another. It refuses to
 // work without one of them, and with a secret of less than 32 bytes.
 func NewProcesses(store ProcessStore, locks *Locker, signer *LockTokenSigner, secrets []string) (*Processes, error) {
-	if err := require("NewProcesses", argument{"ProcessStore", store}, argument{"Locker", locks}, argument{"LockTokenSigner", signer}); err != nil {
+	if err := require.All("services.NewProcesses", require.Argument{Name: "ProcessStore", Value: store}, require.Argument{Name: "Locker", Value: locks}, require.Argument{Name: "LockTokenSigner", Value: signer}); err != nil {
 		return nil, err
 	}
 	if err := models.ValidateSecrets(secrets); err != nil {
@@ -55,9 +58,9 @@ func NewProcesses(store ProcessStore, locks *Locker, signer *LockTokenSigner, se
 	}
 	p := &Processes{processReader: store, store: store, locks: locks, tokens: NewLockTokens(locks, signer)}
 	for _, secret := range secrets {
-		key, err := deriveKey(secret, "gatehouse idempotent acquire")
+		key, err := hkdf.Key(sha256.New, []byte(secret), nil, "gatehouse idempotent acquire", sha256.Size)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("services.NewProcesses: %w", err)
 		}
 		p.secrets = append(p.secrets, key)
 	}
@@ -109,7 +112,7 @@ func (p *Processes) Lock(ctx context.Context, user models.UserRef, id string, op
 		}
 	}
 	lock, err := p.acquire(ctx, opt.Wait, LockRequest{
-		Resource: Resource(id), TTL: orDefault(opt.TTL, DefaultProcessTTL), Token: token,
+		Resource: Resource(id), TTL: cmp.Or(opt.TTL, DefaultProcessTTL), Token: token,
 		Holder: models.Holder{UserID: user.ID, Email: user.Email, Reason: opt.Reason},
 	}, others)
 	if err != nil {
@@ -276,7 +279,7 @@ func (p *Processes) Extend(ctx context.Context, user models.UserRef, id, token s
 		return Lock{}, err
 	}
 	holder := models.Holder{UserID: user.ID, Email: user.Email, Since: p.tokens.grantedAt(grant)}
-	return p.locks.extend(ctx, grant.LockClaim, holder, orDefault(ttl, DefaultProcessTTL))
+	return p.locks.extend(ctx, grant.LockClaim, holder, cmp.Or(ttl, DefaultProcessTTL))
 }
 
 // Unlock gives the holder's lock back.

@@ -1,7 +1,9 @@
 package services
 
 import (
+	"cmp"
 	"context"
+	"embed"
 	"log/slog"
 	"math/rand/v2"
 	"sync"
@@ -12,6 +14,7 @@ import (
 	"github.com/redis/rueidis"
 	"golang.org/x/sync/singleflight"
 
+	"gatehouse/internal/require"
 	"gatehouse/models"
 )
 
@@ -76,14 +79,26 @@ type RateLimiter struct {
 
 type limitScripts struct{ take, refund, reset, account, blocks, lease *rueidis.Lua }
 
+//go:embed lua/rate_limit_*.lua
+var limitScriptFiles embed.FS
+
+// limitScript is the text of an embedded script.
+func limitScript(name string) string {
+	text, err := limitScriptFiles.ReadFile("lua/rate_limit_" + name + ".lua")
+	if err != nil {
+		panic(err) // the name is a constant of this package
+	}
+	return string(text)
+}
+
 // NewRateLimiter returns a limiter that asks redis. Close it before redis if a
 // policy has a Lease. It panics without redis: that is a mistake in the program.
 func NewRateLimiter(redis *Redis, opt RateLimiterOptions) *RateLimiter {
-	mustRequire("NewRateLimiter", argument{"Redis", redis})
+	require.Must("services.NewRateLimiter", require.Argument{Name: "Redis", Value: redis})
 	if opt.Logger == nil {
 		opt.Logger = slog.Default()
 	}
-	maxKeys := orDefault(opt.MaxKeys, defaultMaxKeys)
+	maxKeys := cmp.Or(opt.MaxKeys, defaultMaxKeys)
 	table := newLimitTable(maxKeys, opt.Clock)
 	l := &RateLimiter{
 		redis:    redis,
@@ -93,21 +108,18 @@ func NewRateLimiter(redis *Redis, opt RateLimiterOptions) *RateLimiter {
 		admitted: newAdmittedBook(maxKeys, table.now),
 		metrics:  newLimitMetrics(opt.Metrics),
 		scripts: limitScripts{
-			take:    rueidis.NewLuaScript(luaSource("rate_limit_take")),
-			refund:  rueidis.NewLuaScript(luaSource("rate_limit_refund")),
-			reset:   rueidis.NewLuaScript(luaSource("rate_limit_reset")),
-			account: rueidis.NewLuaScript(luaSource("rate_limit_account")),
-			blocks:  rueidis.NewLuaScript(luaSource("rate_limit_account_blocks")),
-			lease:   rueidis.NewLuaScript(luaSource("rate_limit_lease")),
+			take:    rueidis.NewLuaScript(limitScript("take")),
+			refund:  rueidis.NewLuaScript(limitScript("refund")),
+			reset:   rueidis.NewLuaScript(limitScript("reset")),
+			account: rueidis.NewLuaScript(limitScript("account")),
+			blocks:  rueidis.NewLuaScript(limitScript("account_blocks")),
+			lease:   rueidis.NewLuaScript(limitScript("lease")),
 		},
 	}
-	l.single = &bundler{
-		redis: redis, script: rueidis.NewLuaScript(luaSource("rate_limit_take_each")),
-		args: takeArgs, replies: takeReplies, patience: redis.deadlines.grain, spawn: l.goBackground,
-	}
+	l.single = newBundler(redis, rueidis.NewLuaScript(limitScript("take_each")), takeArgs, takeReplies, l.goBackground)
 	redis.OnRecover(l.recovered)
-	if !redis.opt.Disabled {
-		redis.spawn(l.watchLosses)
+	if !redis.Disabled() {
+		redis.Go(l.watchLosses)
 	}
 	return l
 }

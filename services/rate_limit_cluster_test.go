@@ -83,9 +83,9 @@ func TestRateLimitCluster(t *testing.T) {
 	wants("same elsewhere", other, 8, 8, 7) // the unit given back is still l's to use
 
 	// Single hits at the same time are of different slots: each goes alone.
-	release := other.single.hold()
+	release := other.single.Hold()
 	var wg sync.WaitGroup
-	for i := range 2 * bundlesUnderway {
+	for i := range 8 {
 		wg.Go(func() {
 			ds, err := other.Take(t.Context(), "group", models.Hit{Policy: policies[i%2], Key: fmt.Sprint("at once ", i)})
 			if err != nil || ds[0].Degraded {
@@ -101,7 +101,7 @@ func TestRateLimitCluster(t *testing.T) {
 	}
 	servicestest.Eventually(t, 10*time.Second, func() bool {
 		takeAs(t, l, models.Hit{Policy: policies[0], Key: "probe"})
-		return !l.redis.someAvailable()
+		return !l.redis.AnyAvailable()
 	}, "the cluster did not count as away")
 	for range 2 {
 		for _, d := range takeAs(t, l, groups["different"]...) {

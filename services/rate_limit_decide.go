@@ -32,7 +32,7 @@ func (l *RateLimiter) takeFromRedis(ctx context.Context, group string, asks []as
 	tag := tagOf(group, asks)
 	if someLeased(asks) {
 		if len(asks) > 1 { // up to a call for each
-			ctx = withinBudget(ctx)
+			ctx = EnsureRedisBudget(ctx)
 		}
 		return l.takeFromBlocks(ctx, tag, asks, id, now)
 	}
@@ -149,7 +149,7 @@ func (l *RateLimiter) takeLocally(group string, asks []ask, id, now int64) ([]mo
 		decisions[i] = a.decision(v)
 		decisions[i].Degraded = true
 		if counted && v.passes && a.cost > 0 && a.local() {
-			if !l.redis.opt.Disabled { // else it will never be asked for
+			if !l.redis.Disabled() { // else it will never be asked for
 				l.admitted.addLocal(placedKey{tag, a.name}, a, id, v.at)
 			}
 			decisions[i].Admission = a.admission(id, 0, v.at, tag)
@@ -162,7 +162,7 @@ func (l *RateLimiter) takeLocally(group string, asks []ask, id, now int64) ([]mo
 // look asks Redis how things stand.
 func (l *RateLimiter) look(ctx context.Context, tag string, asks []ask) ([]verdict, error) {
 	verdicts := make([]verdict, len(asks))
-	ctx = withinBudget(ctx)
+	ctx = EnsureRedisBudget(ctx)
 	var others []ask
 	for i := range asks {
 		a := &asks[i]

@@ -80,12 +80,7 @@ func (l *RateLimiter) reportThese(ctx context.Context, keys []placedKey) error {
 
 // rest is ctx with what is left of one Timeout since start, if it has no budget yet.
 func (l *RateLimiter) rest(ctx context.Context, start int64) context.Context {
-	if _, has := ctx.Value(budgetKey{}).(*budget); has {
-		return ctx
-	}
-	spent := new(budget)
-	spent.spent.Store((l.table.now() - start) * int64(time.Microsecond))
-	return context.WithValue(ctx, budgetKey{}, spent)
+	return WithSpentRedisBudget(ctx, time.Duration(l.table.now()-start)*time.Microsecond)
 }
 
 // ask runs a take script once and returns its numbers.
@@ -96,7 +91,7 @@ func (l *RateLimiter) ask(ctx context.Context, tag string, asks []ask, expected 
 	}
 	if len(asks) == 1 {
 		a, e := &asks[0], &expected[0]
-		reply, err := l.single.exec(ctx, l.redisKey(tag, a), name, strconv.FormatInt(a.rule.burst, 10),
+		reply, err := l.single.Exec(ctx, l.redisKey(tag, a), name, strconv.FormatInt(a.rule.burst, 10),
 			strconv.FormatInt(a.rule.limit, 10), strconv.FormatInt(a.rule.window, 10), strconv.FormatInt(a.cost, 10),
 			e.member, strconv.FormatInt(e.until, 10))
 		if err == nil && reply[0] == -1 {
@@ -148,7 +143,7 @@ func (l *RateLimiter) learned(tag string, asks []ask, expected []expectation, id
 // noticeConnections takes a lost connection for a sign that Redis may have lost
 // something: it may have been started again, or be another server now.
 func (l *RateLimiter) noticeConnections() {
-	lost := l.redis.live.lost.Load()
+	lost := l.redis.LostConnections()
 	if known := l.connections.Load(); known != lost && l.connections.CompareAndSwap(known, lost) {
 		l.admitted.lose()
 	}
@@ -165,7 +160,7 @@ func (l *RateLimiter) watchLosses(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		if l.redis.someAvailable() {
+		if l.redis.AnyAvailable() {
 			l.noticeConnections()
 			l.lookForLosses(ctx)
 			l.reportSoon()

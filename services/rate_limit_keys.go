@@ -1,6 +1,7 @@
 package services
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -36,7 +37,7 @@ func newAsk(hit *models.Hit) ask {
 		hit:  *hit,
 		name: limitKey{policy: hit.Policy.Name, key: cleanKey(hit.Key)},
 		rule: ruleOf(&hit.Policy),
-		cost: max(0, min(orDefault(hit.Cost, 1), maxCost)),
+		cost: max(0, min(cmp.Or(hit.Cost, 1), maxCost)),
 	}
 }
 

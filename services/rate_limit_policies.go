@@ -109,7 +109,7 @@ func (s *PolicySet) add(p *filePolicy, known map[string][]string) (field string,
 	}
 	names := slices.Sorted(maps.Keys(known))
 	switch {
-	case p.Name == signInAudit:
+	case p.Name == models.SignInAuditPolicy:
 		return "name", fmt.Errorf("policy %q cannot be in a file: it bounds what the audit takes, and limits nobody", p.Name)
 	case s.byName[p.Name] != nil:
 		return "name", fmt.Errorf("policy %q is given twice", p.Name)

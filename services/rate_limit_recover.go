@@ -19,7 +19,8 @@ const (
 	// meanwhile, and a key's own before Redis decides about it.
 	reportingPause = 300 * time.Millisecond
 	reportingTime  = 10 * time.Second
-	reportingCalls = 64 // at once
+	reportingCalls = 64                     // at once
+	awayPause      = 250 * time.Millisecond // between two looks whether a node is back
 )
 
 // recovered tells Redis, before it is used again, what was admitted without it and
@@ -43,7 +44,7 @@ func (l *RateLimiter) reportSoon() {
 		defer cancel()
 		l.reportAll(ctx)
 		if l.admitted.some.Load() { // its node is away: do not look at every call
-			<-time.After(probeInterval)
+			<-time.After(awayPause)
 		}
 	})
 	if !started {
@@ -58,7 +59,7 @@ func (l *RateLimiter) reportAll(ctx context.Context) {
 	group.SetLimit(reportingCalls)
 	away := false
 	for _, key := range l.admitted.takeBehind() {
-		if !l.redis.sends(ctx, key.tag) {
+		if !l.redis.Reaches(ctx, key.tag) {
 			away = true
 			continue
 		}
@@ -116,7 +117,7 @@ func (l *RateLimiter) reportNow(ctx context.Context, key placedKey) (err error) 
 	if !some {
 		return nil
 	}
-	patience := time.NewTimer(l.redis.opt.Timeout)
+	patience := time.NewTimer(l.redis.Timeout())
 	defer patience.Stop()
 	select {
 	case <-asked:

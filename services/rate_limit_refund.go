@@ -39,7 +39,7 @@ func (l *RateLimiter) refund(ctx context.Context, a *ask, e models.Admission) er
 	}
 	err := l.takeBack(ctx, a, e)
 	switch {
-	case !errors.Is(err, errNotSent):
+	case !errors.Is(err, ErrNotSent):
 		l.table.refund(*a, e.ID, e.LocalAt)
 	case e.Refunded != nil:
 		e.Refunded.Store(false)
@@ -65,7 +65,7 @@ func (l *RateLimiter) takeBack(ctx context.Context, a *ask, e models.Admission) 
 		return nil
 	}
 	_, err = l.redis.Exec(ctx, l.scripts.refund, []string{l.redisKey(e.Tag, a)}, refundArgs(e.ID, e.Cost, e.At, a.rule, expectation{}))
-	if errors.Is(err, errNotSent) && e.At > 0 {
+	if errors.Is(err, ErrNotSent) && e.At > 0 {
 		l.admitted.restore(key, a, removed)
 	}
 	if e.At == 0 {
@@ -77,7 +77,7 @@ func (l *RateLimiter) takeBack(ctx context.Context, a *ask, e models.Admission) 
 // takeBackOfBucket takes a GCRA admission back. What Redis lost of the bucket is put
 // back first: the admission may be in it.
 func (l *RateLimiter) takeBackOfBucket(ctx context.Context, key placedKey, a *ask, e models.Admission) error {
-	ctx = withinBudget(ctx)
+	ctx = EnsureRedisBudget(ctx)
 	asks := []ask{*a}
 	expected := make([]expectation, 1)
 	for range askAttempts {
@@ -96,10 +96,10 @@ func (l *RateLimiter) takeBackOfBucket(ctx context.Context, key placedKey, a *as
 			}
 		}
 		if err := l.report(ctx, key); err != nil {
-			return fmt.Errorf("%w: %w", errNotSent, err)
+			return fmt.Errorf("%w: %w", ErrNotSent, err)
 		}
 	}
-	return errNotSent
+	return ErrNotSent
 }
 
 // Reset gives the keys of the hits, asked in this group, their whole quota back.

@@ -4,7 +4,9 @@
 package services
 
 import (
+	"cmp"
 	"context"
+	_ "embed"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -22,12 +24,15 @@ const (
 	defaultTimeout   = 100 * time.Millisecond
 	defaultInFlight  = 512 // below rueidis's ring of 1,024, so a full ring never blocks
 	dialTimeout      = 250 * time.Millisecond
-	connWriteTimeout = time.Second
+	ConnWriteTimeout = time.Second
 	crowd            = 8        // so many calls at once share their writes
 	clientCacheBytes = 16 << 20 // per connection
 	readyPatience    = 5 * time.Second
 	sentinelRefresh  = 5 * time.Second
 )
+
+//go:embed lua/redis_probe.lua
+var probeScript string
 
 // RedisOptions configures a Redis.
 type RedisOptions struct {
@@ -100,17 +105,17 @@ func NewRedis(opt RedisOptions) *Redis {
 	case strings.ContainsAny(opt.KeyPrefix, "{}"):
 		panic("services.NewRedis: a brace in KeyPrefix")
 	}
-	opt.Timeout = orDefault(opt.Timeout, defaultTimeout)
-	opt.MaxInFlight = orDefault(opt.MaxInFlight, defaultInFlight)
+	opt.Timeout = cmp.Or(opt.Timeout, defaultTimeout)
+	opt.MaxInFlight = cmp.Or(opt.MaxInFlight, defaultInFlight)
 	if opt.Logger == nil {
 		opt.Logger = slog.Default()
 	}
 	opt.Client.Dialer.Timeout = max(dialTimeout, opt.Timeout)
 	sentinel := &opt.Client.Sentinel
 	sentinel.Dialer.Timeout = opt.Client.Dialer.Timeout
-	sentinel.Dialer.KeepAlive = orDefault(sentinel.Dialer.KeepAlive, rueidis.DefaultTCPKeepAlive)
-	sentinel.TopologyRefreshInterval = orDefault(sentinel.TopologyRefreshInterval, sentinelRefresh) // a message may be missed
-	opt.Client.ConnWriteTimeout = connWriteTimeout
+	sentinel.Dialer.KeepAlive = cmp.Or(sentinel.Dialer.KeepAlive, rueidis.DefaultTCPKeepAlive)
+	sentinel.TopologyRefreshInterval = cmp.Or(sentinel.TopologyRefreshInterval, sentinelRefresh) // a message may be missed
+	opt.Client.ConnWriteTimeout = ConnWriteTimeout
 	opt.Client.CacheSizeEachConn = clientCacheBytes
 	opt.Client.AlwaysPipelining = true // a deadline then abandons the reply, not the connection
 	opt.Client.DisableRetry = true
@@ -127,7 +132,7 @@ func NewRedis(opt RedisOptions) *Redis {
 		ready:     make(chan struct{}),
 		moved:     make(chan struct{}, 1),
 		deadlines: newDeadlines(opt.Timeout),
-		probe:     luaSource("redis_probe"),
+		probe:     probeScript,
 	}
 	r.main.DisableCache = true // calls need no CLIENT TRACKING, and not every Redis has it
 	r.probeSHA = sha1Of(r.probe)
@@ -148,7 +153,7 @@ func NewRedis(opt RedisOptions) *Redis {
 		r.isReady()
 		return r
 	}
-	r.spawn(r.connect)
+	r.Go(r.connect)
 	return r
 }
 
@@ -166,6 +171,25 @@ func (r *Redis) WaitReady(ctx context.Context) {
 
 // Key is name with the configured prefix.
 func (r *Redis) Key(name string) string { return r.opt.KeyPrefix + name }
+
+// Timeout bounds each call, and all calls under one WithRedisBudget together.
+func (r *Redis) Timeout() time.Duration { return r.opt.Timeout }
+
+// Disabled reports whether there is no Redis, on purpose.
+func (r *Redis) Disabled() bool { return r.opt.Disabled }
+
+// ClientOption says how to reach the same server with a client of one's own.
+func (r *Redis) ClientOption() rueidis.ClientOption { return r.opt.Client }
+
+// Embedded reports whether the server is inside this process.
+func (r *Redis) Embedded() bool { return r.opt.Embedded }
+
+// LostConnections counts the connections that were lost since the start. When it grows, the
+// server behind the next one may be another, which has missed a write.
+func (r *Redis) LostConnections() uint64 { return r.live.lost.Load() }
+
+// Go runs task in the background; its context ends with Close, which waits for it.
+func (r *Redis) Go(task func(context.Context)) { r.spawn(task) }
 
 // Close ends the background work and the connections; it waits for calls under
 // way, but not longer than ctx.
@@ -187,13 +211,4 @@ func (r *Redis) Close(ctx context.Context) error {
 	case <-ctx.Done():
 		return fmt.Errorf("close redis: %w", ctx.Err())
 	}
-}
-
-// orDefault is value, or fallback where value is zero.
-func orDefault[T comparable](value, fallback T) T {
-	var zero T
-	if value == zero {
-		return fallback
-	}
-	return value
 }

@@ -2,6 +2,7 @@ package services
 
 import (
 	"context"
+	"runtime"
 	"sync"
 	"time"
 
@@ -27,8 +28,8 @@ type bundler struct {
 	redis         *Redis
 	script        *rueidis.Lua
 	args, replies int
-	patience      time.Duration          // a call waits so long for others at most: Redis may be far away
-	spawn         func(task func()) bool // runs task in the background; false if that has come to an end
+	patience      time.Duration // a call waits so long for others at most: Redis may be far away
+	spawn         func(task func()) bool
 
 	mu       sync.Mutex
 	underway int
@@ -43,10 +44,43 @@ type bundle struct {
 	err        error
 }
 
-// exec runs the script for one key, through the door. A caller that leaves before
+// newBundler returns a bundler for a script that takes so many args and gives so many replies
+// for each call. spawn runs a task in the background; it is false if that has come to an end.
+func newBundler(redis *Redis, script *rueidis.Lua, args, replies int, spawn func(task func()) bool) *bundler {
+	return &bundler{redis: redis, script: script, args: args, replies: replies, patience: redis.deadlines.grain, spawn: spawn}
+}
+
+// Hold lets calls from now on wait for each other until release, so that a test knows which
+// go together.
+func (b *bundler) Hold() (release func()) {
+	for !b.redis.lane.busy.CompareAndSwap(false, true) { // the probe has it now and then
+		runtime.Gosched()
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.underway = bundlesUnderway
+	return func() {
+		b.redis.lane.free()
+		for range bundlesUnderway {
+			b.landed()
+		}
+	}
+}
+
+// Waiting counts the calls that wait to go together.
+func (b *bundler) Waiting() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.next == nil {
+		return 0
+	}
+	return len(b.next.keys)
+}
+
+// Exec runs the script for one key, through the door. A caller that leaves before
 // its bundle is sent leaves an empty id behind; one that leaves later may have been
 // served.
-func (b *bundler) exec(ctx context.Context, key string, args ...string) ([]int64, error) {
+func (b *bundler) Exec(ctx context.Context, key string, args ...string) ([]int64, error) {
 	return doAt(ctx, b.redis, b.redis.client.Load(), b.redis.nodes.Load().of(key), func(ctx context.Context, client rueidis.Client) ([]int64, error) {
 		shared := *b.redis.client.Load()
 		b.mu.Lock()
@@ -113,7 +147,7 @@ func (b *bundler) dispatch() {
 	b.underway++
 	if !b.spawn(func() { b.send(leaving) }) {
 		b.underway--
-		leaving.err = errNotSent
+		leaving.err = ErrNotSent
 		close(leaving.done)
 	}
 }

@@ -25,16 +25,22 @@ func WithRedisBudget(ctx context.Context) context.Context {
 	return context.WithValue(ctx, budgetKey{}, new(budget))
 }
 
-// withinBudget is ctx with the budget that it has, or else a new one.
-func withinBudget(ctx context.Context) context.Context {
+// EnsureRedisBudget is ctx with the budget that it has, or else a new one.
+func EnsureRedisBudget(ctx context.Context) context.Context { return WithSpentRedisBudget(ctx, 0) }
+
+// WithSpentRedisBudget is ctx with the budget that it has, or else one of which so much is
+// spent already.
+func WithSpentRedisBudget(ctx context.Context, spent time.Duration) context.Context {
 	if _, has := ctx.Value(budgetKey{}).(*budget); has {
 		return ctx
 	}
-	return WithRedisBudget(ctx)
+	started := new(budget)
+	started.spent.Store(int64(spent))
+	return context.WithValue(ctx, budgetKey{}, started)
 }
 
-// errNotSent is the end of a call that cannot have reached Redis.
-var errNotSent = fmt.Errorf("redis: %w", models.ErrUnavailable)
+// ErrNotSent is the end of a call that cannot have reached Redis.
+var ErrNotSent = fmt.Errorf("redis: %w", models.ErrUnavailable)
 
 // Do runs fn, which sends one command or script, through the door. A nil reply
 // is rueidis.Nil. Everything that means "not now" is models.ErrUnavailable; the
@@ -51,6 +57,11 @@ func (r *Redis) DoAt(ctx context.Context, key string, fn func(context.Context, r
 	return doAt(ctx, r, r.client.Load(), r.nodes.Load().of(key), messageOf(fn))
 }
 
+// DoOn is DoAt on a client of the caller's own; a nil client is one that is not connected yet.
+func (r *Redis) DoOn(ctx context.Context, client *rueidis.Client, key string, fn func(context.Context, rueidis.Client) (rueidis.RedisMessage, error)) (rueidis.RedisMessage, error) {
+	return doAt(ctx, r, client, r.nodes.Load().of(key), fn)
+}
+
 func messageOf(fn func(context.Context, rueidis.Client) rueidis.RedisResult) call[rueidis.RedisMessage] {
 	return func(ctx context.Context, client rueidis.Client) (rueidis.RedisMessage, error) {
 		return fn(ctx, client).ToMessage()
@@ -65,7 +76,7 @@ type call[T any] func(context.Context, rueidis.Client) (T, error)
 func doAt[T any](ctx context.Context, r *Redis, client *rueidis.Client, n *redisNode, fn call[T]) (none T, _ error) {
 	if r.opt.Disabled || client == nil || (n.shut.Load() && recovering(ctx) != n) { // as sends
 		r.calls.skipped.Inc()
-		return none, errNotSent
+		return none, ErrNotSent
 	}
 	allowed := r.opt.Timeout
 	spending, limited := ctx.Value(budgetKey{}).(*budget)
@@ -73,7 +84,7 @@ func doAt[T any](ctx context.Context, r *Redis, client *rueidis.Client, n *redis
 		allowed -= time.Duration(spending.spent.Load())
 		if allowed <= 0 {
 			r.calls.skipped.Inc()
-			return none, fmt.Errorf("the request's budget is spent: %w", errNotSent)
+			return none, fmt.Errorf("the request's budget is spent: %w", ErrNotSent)
 		}
 	}
 	start := time.Now()
@@ -98,11 +109,11 @@ var errInFlight = errors.New("too many calls in flight")
 // alone takes the lane.
 func send[T any](ctx context.Context, r *Redis, client *rueidis.Client, allowed time.Duration, fn call[T]) (none T, _ error) {
 	if client != r.client.Load() {
-		return race(ctx, r, *client, allowed, fn)
+		return Race(ctx, r, *client, allowed, fn)
 	}
 	lost := r.live.lost.Load()
 	if !r.live.now() {
-		reply, err := race(ctx, r, *client, allowed, func(ctx context.Context, c rueidis.Client) (T, error) {
+		reply, err := Race(ctx, r, *client, allowed, func(ctx context.Context, c rueidis.Client) (T, error) {
 			return onShared(ctx, r, c, fn)
 		})
 		if answered(err) && (*client).Mode() != rueidis.ClientModeCluster {
@@ -173,8 +184,8 @@ func (r *Redis) place(ctx context.Context) error {
 	}
 }
 
-// race runs fn against the deadline, and leaves it behind when that passes.
-func race[T any](ctx context.Context, r *Redis, client rueidis.Client, allowed time.Duration, fn call[T]) (none T, _ error) {
+// Race runs fn against the deadline, and leaves it behind when that passes.
+func Race[T any](ctx context.Context, r *Redis, client rueidis.Client, allowed time.Duration, fn call[T]) (none T, _ error) {
 	ctx, cancel := context.WithTimeout(ctx, allowed)
 	defer cancel()
 	if err := r.place(ctx); err != nil {
@@ -213,7 +224,7 @@ func (r *Redis) judge(ctx context.Context, n *redisNode, err error, allowed time
 		r.calls.ok.Inc()
 		n.succeeded()
 		return err
-	case errors.Is(err, errNotSent): // nor was Redis asked
+	case errors.Is(err, ErrNotSent): // nor was Redis asked
 		r.calls.skipped.Inc()
 		return err
 	case ctx.Err() != nil: // the caller went away: says nothing about Redis

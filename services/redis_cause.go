@@ -111,6 +111,10 @@ var (
 	noEngine     = regexp.MustCompile(`(?i)scripting engine|lua.*not (available|loaded|found)`)
 )
 
+// RefusesForGood reports whether an error reply means that Redis will not do it later either:
+// a permission or a command is missing.
+func RefusesForGood(reply string) bool { return causeOfReply(reply, "", nil).lasting() }
+
 // causeOfReply says what an error reply to a command means. Where the command is not
 // known, the reply may name it.
 func causeOfReply(reply, command string, detail error) cause {

@@ -153,7 +153,7 @@ func TestRedisClusterLosesAMaster(t *testing.T) {
 	if lines := c.lines("Redis is available", nodes[1].Addr); len(lines) != 1 {
 		t.Errorf("the log:\n%s", c.log.String())
 	}
-	c.log.reset()
+	c.log.Reset()
 	lose(2, nodes[2].Kill)
 }
 
@@ -165,7 +165,7 @@ func TestRedisClusterFailsOver(t *testing.T) {
 	replicas := servicestest.StartReplicas(t, nodes)
 	c := watchCluster(t, nodes, 250*time.Millisecond)
 	before := c.workEverywhere(t, time.Second)
-	held := mustAcquire(t, c.locks, request("kept:"+c.names[0], alice))
+	held := lockFor(t, c.locks, "kept:"+c.names[0])
 	nodes[0].Kill()
 	servicestest.Eventually(t, 5*time.Second, func() bool { return !c.AvailableFor(c.names[0]) }, "the node counts as available")
 	var all []share
@@ -217,7 +217,7 @@ func TestRedisClusterMovesSlots(t *testing.T) {
 		t.Errorf("the log:\n%s", text)
 	}
 	servicestest.Eventually(t, 5*time.Second, func() bool {
-		held, err := c.locks.TryAcquire(t.Context(), request(c.names[0], alice))
+		held, err := c.locks.TryAcquire(t.Context(), lockRequest(c.names[0]))
 		return err == nil && !held.Degraded
 	}, "the moved lock is degraded")
 	decisions, err := c.limits.Peek(t.Context(), "", models.Hit{Policy: models.Policy{Name: "p", Limit: models.MaxLimit, Window: time.Minute}, Key: c.names[0]})

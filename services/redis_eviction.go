@@ -1,6 +1,7 @@
 package services
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -15,7 +16,7 @@ func (r *Redis) lookAtEviction(ctx context.Context, client rueidis.Client, n *re
 	n.mu.Lock()
 	name, last, told := n.name, n.looked, n.evicts
 	n.mu.Unlock()
-	if r.opt.Embedded || time.Since(last) < orDefault(r.opt.evictionLook, evictionLook) {
+	if r.opt.Embedded || time.Since(last) < cmp.Or(r.opt.evictionLook, evictionLook) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, r.opt.Timeout)

@@ -162,7 +162,7 @@ func TestRedisOverRESP2AndWithoutTracking(t *testing.T) {
 			for range 3 { // one after the other, so that a connection is used again
 				ctx, stop := context.WithCancel(t.Context())
 				events := w.locks.Events(ctx)
-				held := mustAcquire(t, w.locks, request(w.name, alice))
+				held := lockFor(t, w.locks, w.name)
 				for event := range events {
 					if event.Resource == w.name && event.Name == models.LockAcquired {
 						break

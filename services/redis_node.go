@@ -218,13 +218,13 @@ func (r *Redis) AvailableFor(key string) bool {
 }
 
 // sends reports whether a call with ctx for a key, or a hash tag, is sent now.
-func (r *Redis) sends(ctx context.Context, key string) bool {
+func (r *Redis) Reaches(ctx context.Context, key string) bool {
 	n := r.nodes.Load().of(key)
 	return !r.opt.Disabled && (!n.shut.Load() || recovering(ctx) == n)
 }
 
-// someAvailable reports whether there is a node to which calls are sent now.
-func (r *Redis) someAvailable() bool {
+// AnyAvailable reports whether there is a node to which calls are sent now.
+func (r *Redis) AnyAvailable() bool {
 	return r.AvailableFor("")
 }
 

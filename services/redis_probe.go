@@ -205,7 +205,7 @@ func (r *Redis) serves(ctx context.Context, client rueidis.Client, n *redisNode,
 		if returns {
 			r.lane.distrust()
 		}
-		r.spawn(func(ctx context.Context) {
+		r.Go(func(ctx context.Context) {
 			ctx, cancel := context.WithTimeout(ctx, r.opt.Timeout)
 			defer cancel()
 			r.lane.keep(ctx, func(ctx context.Context, c rueidis.Client) (struct{}, error) {

@@ -2,6 +2,8 @@ package services
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"sync/atomic"
 	"time"
 
@@ -18,13 +20,13 @@ const (
 // them as hints only. Disabled Redis carries none, nor does one that does not let its
 // user SUBSCRIBE.
 func (r *Redis) Subscribe(channel string, fn func(message string)) {
-	r.spawn(func(ctx context.Context) { r.receive(ctx, channel, fn, r.shared, func() {}, func() {}) })
+	r.Go(func(ctx context.Context) { r.receive(ctx, channel, fn, r.shared, func() {}, func() {}) })
 }
 
 // Listen is Subscribe until ctx ends, on a connection of its own. It calls up each
 // time the subscription is confirmed, and down when it is lost after that.
 func (r *Redis) Listen(ctx context.Context, channel string, fn func(message string), up, down func()) {
-	r.spawn(func(life context.Context) {
+	r.Go(func(life context.Context) {
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
 		defer context.AfterFunc(life, cancel)()
@@ -135,4 +137,28 @@ func (r *Redis) Publish(ctx context.Context, channel, message string) error {
 		return c.Do(ctx, c.B().Publish().Channel(r.Key(channel)).Message(message).Build())
 	})
 	return err
+}
+
+// ErrSubscribersUnknown says that this server will not tell how many listen to a channel: the
+// user may not ask, or in a Cluster each node knows its own only.
+var ErrSubscribersUnknown = errors.New("subscribers are not known")
+
+// Subscribers counts the connections that listen to a channel. The answer says nothing about
+// the server's health, so a permission that is missing here does not make Redis count as away.
+func (r *Redis) Subscribers(ctx context.Context, channel string) (int64, error) {
+	client := r.client.Load()
+	if client == nil {
+		return 0, ErrNotSent
+	}
+	if (*client).Mode() == rueidis.ClientModeCluster {
+		return 0, ErrSubscribersUnknown
+	}
+	found, err := Race(ctx, r, *client, r.opt.Timeout, func(ctx context.Context, c rueidis.Client) (map[string]int64, error) {
+		return c.Do(ctx, c.B().PubsubNumsub().Channel(channel).Build()).AsIntMap()
+	})
+	var reply *rueidis.RedisError
+	if errors.As(err, &reply) && !isTransient(reply.Error()) {
+		return 0, fmt.Errorf("%w: %w", ErrSubscribersUnknown, err)
+	}
+	return found[channel], err
 }

@@ -39,9 +39,9 @@ func TestRedisOverTLS(t *testing.T) {
 	servicestest.StartRedis(t, "--tls-port", port, "--tls-cert-file", certificate, "--tls-key-file", key, "--tls-ca-cert-file", certificate, "--tls-auth-clients", "no")
 	redis := clientOf(t, "rediss://"+secure+"?skip_verify=true")
 	waitReady(t, redis)
-	mustAcquire(t, services.NewLocker(redis, nil), request("process:1", alice))
+	lockFor(t, services.NewLocker(redis, nil), "process:1")
 	// A certificate that nobody vouches for is refused, not waved through.
-	if strict := clientOf(t, "rediss://"+secure); errors.Is(ping(t.Context(), strict), nil) {
+	if strict := clientOf(t, "rediss://"+secure); errors.Is(pingOnce(t, strict), nil) {
 		t.Error("connected to a server with an unknown certificate")
 	}
 }
@@ -54,7 +54,7 @@ func TestRedisWithLeastPrivileges(t *testing.T) {
 	redis := clientOf(t, "redis://app:secret@"+server.Addr)
 	waitReady(t, redis)
 	l := services.NewLocker(redis, nil)
-	lock := mustAcquire(t, l, request("process:1", alice))
+	lock := lockFor(t, l, "process:1")
 	if _, _, err := l.List(t.Context(), models.Page{Limit: 10}); err != nil {
 		t.Error(err)
 	}
@@ -67,7 +67,7 @@ func TestRedisWithLeastPrivileges(t *testing.T) {
 		t.Errorf("%+v, %v", decisions, err)
 	}
 	wrong := clientOf(t, "redis://app:wrong@"+server.Addr)
-	if err := ping(t.Context(), wrong); !errors.Is(err, models.ErrUnavailable) {
+	if err := pingOnce(t, wrong); !errors.Is(err, models.ErrUnavailable) {
 		t.Errorf("wrong password: %v", err)
 	}
 }

@@ -22,7 +22,7 @@ import (
 type watched struct {
 	*services.Redis
 	name    string // of what it works on: it is alone there
-	log     lockedBuffer
+	log     servicestest.LogLines
 	locks   *services.Locker
 	limits  *services.RateLimiter
 	changes atomic.Int64 // of Status
@@ -51,7 +51,7 @@ func (w *watched) work(ctx context.Context, t *testing.T, name string) {
 			status = now
 			w.changes.Add(1)
 		}
-		lock, err := w.locks.TryAcquire(context.Background(), request(name, alice))
+		lock, err := w.locks.TryAcquire(context.Background(), lockRequest(name))
 		var held *models.NotAcquiredError
 		if err != nil && !errors.As(err, &held) {
 			t.Errorf("acquire: %v", err)

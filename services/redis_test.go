@@ -5,7 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -186,7 +185,7 @@ func TestRedisThatCannotServeIsUnavailable(t *testing.T) {
 
 func TestRedisLogsOneLinePerChangeOfState(t *testing.T) {
 	server := servicestest.StartRedis(t)
-	var log lockedBuffer
+	var log servicestest.LogLines
 	redis := redisAt(t, server.Addr, services.RedisOptions{Logger: slog.New(slog.NewTextHandler(&log, nil))})
 	server.Kill()
 	servicestest.Eventually(t, 5*time.Second, func() bool { return !redis.Available() }, "a killed server counts as available")
@@ -252,28 +251,4 @@ func TestRedisSubscribe(t *testing.T) {
 		<-got
 	}
 	servicestest.Eventually(t, 3*time.Second, arrives, "no message arrived after a restart")
-}
-
-// lockedBuffer collects a log written by several goroutines.
-type lockedBuffer struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.Write(p)
-}
-
-func (b *lockedBuffer) reset() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.text.Reset()
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.String()
 }

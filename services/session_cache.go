@@ -1,8 +1,10 @@
 package services
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
+	_ "embed"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -15,6 +17,7 @@ import (
 	"github.com/redis/rueidis"
 	"golang.org/x/sync/singleflight"
 
+	"gatehouse/internal/require"
 	"gatehouse/models"
 )
 
@@ -92,6 +95,9 @@ type SessionStore interface {
 	WatchRevocations(ctx context.Context, told func())
 }
 
+//go:embed lua/session_store.lua
+var storeScript string
+
 // SessionCache begins, finds and ends sessions. The database decides; copies in
 // memory and in Redis only save it work. A copy may say yes, never no: a missing,
 // expired or doubtful one is read again from the database. A copy counts only
@@ -153,7 +159,7 @@ func newSessionReads(metrics prometheus.Registerer) sessionReads {
 // background until Close. It refuses to work without redis and store, and with
 // options that are not allowed.
 func NewSessionCache(redis *Redis, store SessionStore, opt SessionOptions) (*SessionCache, error) {
-	if err := require("NewSessionCache", argument{"Redis", redis}, argument{"SessionStore", store}); err != nil {
+	if err := require.All("services.NewSessionCache", require.Argument{Name: "Redis", Value: redis}, require.Argument{Name: "SessionStore", Value: store}); err != nil {
 		return nil, err
 	}
 	if opt.Secrets != nil {
@@ -161,16 +167,16 @@ func NewSessionCache(redis *Redis, store SessionStore, opt SessionOptions) (*Ses
 			return nil, fmt.Errorf("services.NewSessionCache: %w", err)
 		}
 	}
-	opt.AbsoluteTimeout = orDefault(opt.AbsoluteTimeout, defaultAbsoluteTimeout)
-	opt.IdleTimeout = orDefault(opt.IdleTimeout, min(defaultIdleTimeout, opt.AbsoluteTimeout))
+	opt.AbsoluteTimeout = cmp.Or(opt.AbsoluteTimeout, defaultAbsoluteTimeout)
+	opt.IdleTimeout = cmp.Or(opt.IdleTimeout, min(defaultIdleTimeout, opt.AbsoluteTimeout))
 	if opt.IdleTimeout < 0 || opt.AbsoluteTimeout < 0 || opt.MaxPerUser < 0 || opt.MemoryBytes < 0 {
 		return nil, errors.New("services.NewSessionCache: a negative option")
 	}
 	if opt.IdleTimeout > opt.AbsoluteTimeout {
 		return nil, fmt.Errorf("services.NewSessionCache: IdleTimeout %v is above AbsoluteTimeout, which is %v", opt.IdleTimeout, opt.AbsoluteTimeout)
 	}
-	opt.MaxPerUser = orDefault(opt.MaxPerUser, defaultMaxPerUser)
-	opt.MemoryBytes = orDefault(opt.MemoryBytes, defaultMemoryBytes)
+	opt.MaxPerUser = cmp.Or(opt.MaxPerUser, defaultMaxPerUser)
+	opt.MemoryBytes = cmp.Or(opt.MemoryBytes, defaultMemoryBytes)
 	if opt.Logger == nil {
 		opt.Logger = slog.Default()
 	}
@@ -183,7 +189,7 @@ func NewSessionCache(redis *Redis, store SessionStore, opt SessionOptions) (*Ses
 		memory:   newSessionMemory(opt.MemoryBytes),
 		activity: newSessionActivity(opt.IdleTimeout),
 		seal:     newSessionSeal(opt.Secrets),
-		keep:     rueidis.NewLuaScript(luaSource("session_store")),
+		keep:     rueidis.NewLuaScript(storeScript),
 		hints:    make(chan struct{}, 1),
 		name:     rand.Text(),
 		reads:    newSessionReads(opt.Metrics),

@@ -37,7 +37,7 @@ func (c *SessionCache) remember(ctx context.Context, key sessionKey, known sessi
 		return false
 	}
 	_, err = c.redis.Exec(ctx, c.keep, []string{c.redisKey(known.Hash)},
-		[]string{strconv.FormatInt(known.Version, 10), text, milliseconds(left)})
+		[]string{strconv.FormatInt(known.Version, 10), text, strconv.FormatInt(left.Milliseconds(), 10)})
 	return err == nil
 }
 
@@ -90,7 +90,7 @@ func (c *SessionCache) get(ctx context.Context, key string) (_ rueidis.RedisMess
 		})
 		return msg, false, err
 	}
-	msg, err := doAt(ctx, c.redis, client, c.redis.nodes.Load().of(key), func(ctx context.Context, r rueidis.Client) (rueidis.RedisMessage, error) {
+	msg, err := c.redis.DoOn(ctx, client, key, func(ctx context.Context, r rueidis.Client) (rueidis.RedisMessage, error) {
 		msg, err := readTracked(ctx, r, key)
 		if _, refused := rueidis.IsRedisErr(err); refused {
 			c.tracking.refused(client)

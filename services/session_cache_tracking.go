@@ -67,14 +67,14 @@ func newSessionTracking(redis *Redis, keyPrefix string, memory *sessionMemory, l
 
 // unwanted says why Redis is not asked to track, "" if it is.
 func (t *sessionTracking) unwanted() string {
-	switch opt := t.redis.opt; {
-	case opt.Disabled:
+	switch opt := t.redis.ClientOption(); {
+	case t.redis.Disabled():
 		return "there is no Redis"
-	case opt.Embedded:
+	case t.redis.Embedded():
 		return "the embedded Redis cannot"
-	case opt.Client.AlwaysRESP2:
+	case opt.AlwaysRESP2:
 		return "protocol=2 is set"
-	case opt.Client.DisableCache:
+	case opt.DisableCache:
 		return "client_cache=0 is set"
 	}
 	return ""
@@ -89,7 +89,7 @@ func (t *sessionTracking) covers(life uint64, now time.Time) bool {
 // run connects and pings until ctx ends.
 func (t *sessionTracking) run(ctx context.Context) {
 	if why := t.unwanted(); why != "" {
-		if !t.redis.opt.Disabled && !t.redis.opt.Embedded {
+		if !t.redis.Disabled() && !t.redis.Embedded() {
 			t.log.Info("Redis is not asked to tell of changed sessions: copies in memory are good for 2 s", "reason", why)
 		}
 		return
@@ -143,7 +143,7 @@ func refusesTracking(err error) bool {
 		return true
 	}
 	var reply *rueidis.RedisError
-	return errors.As(err, &reply) && causeOfReply(reply.Error(), "", nil).lasting()
+	return errors.As(err, &reply) && RefusesForGood(reply.Error())
 }
 
 // trackingReason is one line: the library adds to what Redis said what it did itself.
@@ -169,7 +169,7 @@ func (t *sessionTracking) ping(ctx context.Context) error {
 	for address, node := range t.client.Nodes() {
 		// A ping that says which connection answers: it may be another one before this
 		// instance is told that the last one broke.
-		id, err := race(ctx, t.redis, node, t.redis.opt.Timeout, func(ctx context.Context, c rueidis.Client) (int64, error) {
+		id, err := Race(ctx, t.redis, node, t.redis.Timeout(), func(ctx context.Context, c rueidis.Client) (int64, error) {
 			return c.Do(ctx, c.B().ClientId().Build()).AsInt64()
 		})
 		if err != nil {
@@ -201,7 +201,7 @@ func (t *sessionTracking) connect() error {
 	if t.client != nil {
 		return nil
 	}
-	opt := t.redis.opt.Client
+	opt := t.redis.ClientOption()
 	opt.PipelineMultiplex = -1 // one connection to each node: the one that is pinged
 	opt.OnInvalidations = t.invalidated
 	client, err := rueidis.NewClient(opt)
@@ -224,7 +224,7 @@ func (t *sessionTracking) prove(ctx context.Context) error {
 	case <-t.heard: // of an earlier try
 	default:
 	}
-	_, err := race(ctx, t.redis, t.client, t.redis.opt.Timeout, func(ctx context.Context, c rueidis.Client) (rueidis.RedisMessage, error) {
+	_, err := Race(ctx, t.redis, t.client, t.redis.Timeout(), func(ctx context.Context, c rueidis.Client) (rueidis.RedisMessage, error) {
 		return readTracked(ctx, c, key)
 	})
 	if err != nil && !rueidis.IsRedisNil(err) {
@@ -299,6 +299,6 @@ func (t *sessionTracking) close() {
 	go func() { t.client.Close(); close(done) }()
 	select {
 	case <-done:
-	case <-time.After(2 * connWriteTimeout): // the process is about to end
+	case <-time.After(2 * ConnWriteTimeout): // the process is about to end
 	}
 }

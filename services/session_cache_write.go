@@ -112,7 +112,7 @@ func (c *SessionCache) renew(ctx context.Context, hash string) (rowRead, error) 
 // told: older copies, those in Redis too, then do not count any more. Where there
 // is no Redis, no copy lives for longer than 2 s anyway.
 func (c *SessionCache) noteUnlessInRedis(ctx context.Context, hash string, now rowRead) error {
-	if c.redis.opt.Disabled || (now.inRedis && !c.redis.opt.Embedded) {
+	if c.redis.Disabled() || (now.inRedis && !c.redis.Embedded()) {
 		return nil
 	}
 	// The change is made: a caller that leaves does not unmake it.

@@ -38,17 +38,3 @@ func TestSessionLimitIsToldToOtherInstances(t *testing.T) {
 		t.Errorf("%d of %d took longer than 150 ms: the other instance was not told", slow, rounds)
 	}
 }
-
-func TestSessionLimitIsInTheAudit(t *testing.T) {
-	t.Parallel()
-	a := newAccounts(t, 1000)
-	for range 21 { // one more than the default limit
-		if _, _, err := a.SignIn(t.Context(), "alice@example.com", password, from("192.0.2.1")); err != nil {
-			t.Fatal(err)
-		}
-	}
-	told, err := a.AuditPage(t.Context(), models.AuditSessionRevoked, models.Page{Limit: 50})
-	if err != nil || len(told.Items) != 1 || told.Items[0].Actor != "alice@example.com" {
-		t.Errorf("%+v, %v", told.Items, err)
-	}
-}

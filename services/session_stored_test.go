@@ -174,15 +174,3 @@ func TestSessionEndsAreToldByPostgres(t *testing.T) {
 		t.Errorf("%d of %d took longer than 200 ms: the other instance was not told", slow, rounds)
 	}
 }
-
-// Signing out leaves the user's locks: they go by lock token, and end with their lease.
-func TestSignOutLeavesLocks(t *testing.T) {
-	a := newAccounts(t, 1000)
-	_, session := a.signInAndLock(t)
-	if err := a.SignOut(t.Context(), session, from("192.0.2.1")); err != nil {
-		t.Fatal(err)
-	}
-	if status, err := a.locks.Status(t.Context(), "process:1"); err != nil || !status.Held {
-		t.Errorf("after signing out: %+v, %v", status, err)
-	}
-}

@@ -1,14 +1,12 @@
 package services_test
 
 import (
-	"bytes"
 	"fmt"
 	"log/slog"
 	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -18,30 +16,6 @@ import (
 	"gatehouse/services"
 	"gatehouse/services/servicestest"
 )
-
-// logLines is a log that a test reads while it is written.
-type logLines struct {
-	mu  sync.Mutex
-	all bytes.Buffer
-}
-
-func (l *logLines) Write(line []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.all.Write(line)
-}
-
-// with returns the lines that have text in them.
-func (l *logLines) with(text string) (lines []string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for line := range strings.Lines(l.all.String()) {
-		if strings.Contains(line, text) {
-			lines = append(lines, line)
-		}
-	}
-	return lines
-}
 
 // trackingMode is a Redis, or a way to ask it, that tells of changed sessions or not.
 type trackingMode struct {
@@ -73,7 +47,7 @@ func trackingModes() map[string]trackingMode {
 }
 
 // redisFor is a client of the server as a mode asks for it.
-func (m trackingMode) redisFor(t *testing.T, server *servicestest.RedisServer, log *logLines) *services.Redis {
+func (m trackingMode) redisFor(t *testing.T, server *servicestest.RedisServer, log *servicestest.LogLines) *services.Redis {
 	t.Helper()
 	user := ""
 	if m.acl != "" {
@@ -108,9 +82,9 @@ func TestSessionWithAndWithoutTracking(t *testing.T) {
 			t.Parallel()
 			server := servicestest.StartRedis(t, mode.server...)
 			path := filepath.Join(t.TempDir(), "sessions.db")
-			var log logLines // of the second
+			var log servicestest.LogLines // of the second
 			opt := services.SessionOptions{Logger: slog.New(slog.NewTextHandler(&log, nil))}
-			a := startSessionCache(t, path, mode.redisFor(t, server, new(logLines)), services.SessionOptions{})
+			a := startSessionCache(t, path, mode.redisFor(t, server, new(servicestest.LogLines)), services.SessionOptions{})
 			b := startSessionCache(t, path, mode.redisFor(t, server, &log), opt)
 			servicestest.Eventually(t, 10*time.Second, func() bool { return a.redis.Available() && b.redis.Available() }, "Redis is not used")
 
@@ -148,17 +122,17 @@ func TestSessionWithAndWithoutTracking(t *testing.T) {
 
 			switch mode.reason {
 			case "":
-				if b.redis.Status() != "ok" || len(log.with("changed sessions")) > 0 {
-					t.Errorf("%s; %s", b.redis.Status(), &log.all)
+				if b.redis.Status() != "ok" || len(log.With("changed sessions")) > 0 {
+					t.Errorf("%s; %s", b.redis.Status(), log.With(""))
 				}
 			default:
-				servicestest.Eventually(t, 20*time.Second, func() bool { return len(log.with("changed sessions")) > 0 }, "nothing in the log")
-				line := log.with("changed sessions")
+				servicestest.Eventually(t, 20*time.Second, func() bool { return len(log.With("changed sessions")) > 0 }, "nothing in the log")
+				line := log.With("changed sessions")
 				if len(line) != 1 || !strings.Contains(line[0], mode.reason) || b.Tracks(saved) {
 					t.Errorf("the log says %q, want one line with %q; tracks %t", line, mode.reason, b.Tracks(saved))
 				}
 			}
-			if lines := log.with("not available"); b.Degraded("") || len(lines) > 0 {
+			if lines := log.With("not available"); b.Degraded("") || len(lines) > 0 {
 				t.Errorf("degraded: %t, %q", b.Degraded(""), lines)
 			}
 		})
@@ -177,7 +151,7 @@ func TestSessionTrackingTakenAwayAndGivenBack(t *testing.T) {
 			t.Parallel()
 			server := servicestest.StartRedis(t)
 			path := filepath.Join(t.TempDir(), "sessions.db")
-			var log logLines
+			var log servicestest.LogLines
 			mode := trackingMode{acl: "+@all"}
 			a := startSessionCache(t, path, newRedis(t, server.Addr), services.SessionOptions{})
 			b := startSessionCache(t, path, mode.redisFor(t, server, &log), services.SessionOptions{Logger: slog.New(slog.NewTextHandler(&log, nil))})
@@ -187,15 +161,15 @@ func TestSessionTrackingTakenAwayAndGivenBack(t *testing.T) {
 			warmForLong(t, b, token)
 			server.Do("ACL", "SETUSER", "app", "-"+permission)
 			// A copy that is not in memory is asked for on the connection that is refused now.
-			servicestest.Eventually(t, 40*time.Second, func() bool { mustGet(t, b, other); return len(log.with("does not tell")) == 1 && !b.Tracks(token) }, "not told")
+			servicestest.Eventually(t, 40*time.Second, func() bool { mustGet(t, b, other); return len(log.With("does not tell")) == 1 && !b.Tracks(token) }, "not told")
 			if _, err := a.SaveData(t.Context(), s, []byte("new")); err != nil {
 				t.Fatal(err)
 			}
 			servicestest.Eventually(t, revokeBound, func() bool { return string(mustGet(t, b, token).Data) == "new" }, "an old copy is used")
 			server.Do("ACL", "SETUSER", "app", "+"+permission)
 			servicestest.Eventually(t, 40*time.Second, func() bool { mustGet(t, b, token); return b.Tracks(token) }, "Redis does not tell of changes")
-			if again := log.with("Redis tells of changed sessions"); len(again) != 1 || len(log.with("does not tell")) != 1 {
-				t.Errorf("the log: %s", &log.all)
+			if again := log.With("Redis tells of changed sessions"); len(again) != 1 || len(log.With("does not tell")) != 1 {
+				t.Errorf("the log: %s", log.With(""))
 			}
 		})
 	}

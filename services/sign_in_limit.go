@@ -12,9 +12,6 @@ import (
 	"gatehouse/models/email"
 )
 
-// signInAudit is the policy that lets refused attempts into the audit.
-const signInAudit = "login-audit"
-
 // knownNetworkAge is how long an address counts as one the account signs in from.
 const knownNetworkAge = 30 * 24 * time.Hour
 
@@ -58,7 +55,7 @@ func (a *Accounts) tellLimited(ctx context.Context, address string, hits []model
 	if i < 0 {
 		return // of a policy that goes along with none of them
 	}
-	once := models.Policy{Name: signInAudit, Limit: 1, Window: refused.Policy.Window}
+	once := models.Policy{Name: models.SignInAuditPolicy, Limit: 1, Window: refused.Policy.Window}
 	told, err := a.limiter.Take(ctx, once.Name, models.Hit{Policy: once, Key: refused.Policy.Name + ":" + hits[i].Key, Cost: 1})
 	if err == nil && told[0].Allowed {
 		// The attempt is refused, so nothing is acknowledged that the audit lacks.

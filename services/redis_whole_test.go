@@ -1,0 +1,35 @@
+package services_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"gatehouse/models"
+	"gatehouse/services"
+)
+
+// lockRequest is what one editor asks for.
+func lockRequest(resource string) services.LockRequest {
+	return services.LockRequest{Resource: resource, Holder: models.Holder{UserID: "1", Email: "alice@example.com"}, TTL: 10 * time.Second}
+}
+
+// lockFor is the lock of a resource that is free.
+func lockFor(t *testing.T, locks *services.Locker, resource string) services.Lock {
+	t.Helper()
+	held, err := locks.TryAcquire(t.Context(), lockRequest(resource))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return held
+}
+
+func pingOnce(t *testing.T, rdb *services.Redis) error {
+	t.Helper()
+	_, err := rdb.Do(t.Context(), func(ctx context.Context, c rueidis.Client) rueidis.RedisResult {
+		return c.Do(ctx, c.B().Ping().Build())
+	})
+	return err
+}
