@@ -1,6 +1,3 @@
-// Package store is the database: processes, users, sessions, the revocation
-// log, audit and settings, in SQLite or PostgreSQL behind the same code. The
-// database is the truth of gatehouse; nothing in here knows about Redis.
 package store
 
 import (

@@ -1,0 +1,30 @@
+// Package store is the database: processes, users, sessions, the revocation log, audit and
+// settings, in SQLite or PostgreSQL behind the same code. The database is the truth of
+// gatehouse; nothing in here knows about Redis.
+//
+// # First come, first served
+//
+// The calls of one request share one timeout (budget.go), in which they wait for a
+// connection and then for their answers. What the request does otherwise does not count.
+// Connections are given in the order of the calls (pool.go): database/sql alone gives a free
+// one to any call that waits, so in a crowd some calls would wait until their deadline. The
+// revocation log is read on a connection of its own, past the crowd.
+//
+// # A write that is acknowledged is there
+//
+// A write is acknowledged only if a start would find it. Before and after each write, and
+// every second, the SQLite file and its journal must be the ones that are open
+// (sqlite_file.go). Until they are, writes fail and the program is not ready.
+//
+// How writes end also tells whether others can succeed (write.go). A full disk or a
+// read-only server says so at once; calls that time out say so when no write was answered
+// since. Only then does readiness write something itself, at most once a second, to find out
+// when writes succeed again.
+//
+// # When something is gone
+//
+//	database away       models.ErrUnavailable, within the timeout
+//	read-only           reads go on; changes answer models.ErrUnavailable
+//	SQLite file moved   the same, until it is back or the program is restarted
+//	restored            copies of sessions from before it do not count (see services/session)
+package store
