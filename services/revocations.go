@@ -121,7 +121,7 @@ func (t *revocationTail) vouches(held *heldCopy, now time.Time) bool {
 	if held.vouched.Load() == state.version {
 		return true
 	}
-	if s := held.latest.Load(); !t.counts(held.position, s.Hash, s.User.ID, now) {
+	if s := held.session.Load(); !t.counts(held.position, s.Hash, s.User.ID, now) {
 		return false
 	}
 	held.vouched.Store(state.version)

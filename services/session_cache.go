@@ -66,7 +66,6 @@ type sessionRows interface {
 	Session(ctx context.Context, hash string, now time.Time) (models.Session, error)
 	SessionsOf(ctx context.Context, userID string, now time.Time) ([]models.Session, error)
 	CountSessions(ctx context.Context, userIDs []string, now time.Time) (map[string]int, error)
-	TouchSession(ctx context.Context, hash string, lastSeen, idleAt time.Time) error
 	TouchSessions(ctx context.Context, seen []models.Activity) (written []string, err error)
 	SaveSessionData(ctx context.Context, hash string, version int64, data []byte) (int64, error)
 	ChangePassword(ctx context.Context, userID string, epoch int64, newHash string, next models.Session) error

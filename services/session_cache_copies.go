@@ -25,8 +25,7 @@ const (
 // remember renews the copies in memory and in Redis. It reports whether Redis now
 // has this copy or a newer one.
 func (c *SessionCache) remember(ctx context.Context, key sessionKey, known sessionCopy) (inRedis bool) {
-	held := c.memory.put(key, known, 0)
-	held.sawAt(c.activity.lastSeenAt(known.Hash), c.activity.precision)
+	c.memory.put(key, known, 0)
 	left := min(redisFor, time.Until(known.ExpiresAt))
 	if left < time.Millisecond {
 		return true // it ends before it could be read
@@ -76,9 +75,12 @@ func (c *SessionCache) fromRedis(ctx context.Context, key sessionKey, hash strin
 		}
 		return nil, false
 	}
-	held := c.memory.put(key, known, changes)
-	held.sawAt(c.activity.lastSeenAt(hash), c.activity.precision)
-	return c.accept(held, time.Now())
+	if there := c.memory.get(key); there != nil { // it may have been used since Redis got its copy
+		if s := there.session.Load(); s.IdleAt.After(known.IdleAt) {
+			known.LastSeen, known.IdleAt = s.LastSeen, s.IdleAt
+		}
+	}
+	return c.accept(c.memory.put(key, known, changes), time.Now())
 }
 
 // get reads a key on the connection that Redis tells of changes, if there is one.

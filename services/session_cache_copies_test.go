@@ -36,7 +36,7 @@ func TestSessionMemoryKeepsTheNewerCopy(t *testing.T) {
 		m := newSessionMemory(1 << 20)
 		m.put(keyNamed("h"), test.first, 0)
 		m.put(keyNamed("h"), test.then, 0)
-		if got := m.get(keyNamed("h")).latest.Load().Version; got != test.want {
+		if got := m.get(keyNamed("h")).session.Load().Version; got != test.want {
 			t.Errorf("%s: version %d", test.name, got)
 		}
 	}
@@ -46,21 +46,21 @@ func TestSessionMemoryKeepsTheNewerCopy(t *testing.T) {
 func TestHeldSessionNeverChanges(t *testing.T) {
 	read := time.Now().UTC().Truncate(time.Microsecond)
 	held := newHeldCopy(sessionCopy{Session: models.Session{Hash: "h", LastSeen: read, IdleAt: read.Add(time.Hour)}})
-	first := held.session(time.Hour)
-	if held.session(time.Hour) != first {
+	first := held.session.Load()
+	held.used(read, read.Add(time.Hour))
+	if held.session.Load() != first {
 		t.Error("another one although nothing happened")
 	}
-	if !held.sawAt(read.Add(time.Minute).UnixMicro(), time.Second) {
-		t.Fatal("it did not see")
-	}
-	second := held.session(time.Hour)
+	held.used(read.Add(time.Minute), read.Add(time.Minute+time.Hour))
+	second := held.session.Load()
 	if !second.LastSeen.Equal(read.Add(time.Minute)) || !second.IdleAt.Equal(read.Add(time.Minute+time.Hour)) {
 		t.Errorf("last seen %v, idle at %v", second.LastSeen, second.IdleAt)
 	}
 	if !first.LastSeen.Equal(read) || !first.IdleAt.Equal(read.Add(time.Hour)) {
 		t.Errorf("the first changed: last seen %v, idle at %v", first.LastSeen, first.IdleAt)
 	}
-	if held.session(time.Hour) != second || held.session(time.Minute) != second {
+	held.used(read, read.Add(time.Hour)) // an older activity, told late
+	if held.session.Load() != second {
 		t.Error("another one although nothing happened since")
 	}
 }
@@ -130,9 +130,10 @@ func TestSessionMemoryConcurrently(t *testing.T) {
 				key, _ := keyOfToken(strings.Repeat(strconv.Itoa(i%9), tokenLength))
 				m.put(key, sessionCopy{Session: models.Session{Version: int64(n)}, ReadAt: time.Now()}, m.changes(key))
 				if held := m.get(key); held != nil {
-					held.sawAt(int64(i), time.Nanosecond)
-					if s := held.session(time.Hour); s.LastSeen.UnixMicro() < int64(i) {
-						t.Errorf("seen at %d, but last seen at %d", i, s.LastSeen.UnixMicro())
+					seen := time.UnixMicro(int64(i))
+					held.used(seen, seen.Add(time.Hour))
+					if s := held.session.Load(); !s.IdleAt.Equal(s.LastSeen.Add(time.Hour)) {
+						t.Errorf("last seen %v, idle at %v", s.LastSeen, s.IdleAt)
 					}
 				}
 				m.invalidate(key)

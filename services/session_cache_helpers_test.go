@@ -48,14 +48,6 @@ func (d *sessionDB) Session(ctx context.Context, hash string, now time.Time) (mo
 	return s, err
 }
 
-func (d *sessionDB) TouchSession(ctx context.Context, hash string, lastSeen, idleAt time.Time) error {
-	d.touches.Add(1)
-	if d.gone.Load() {
-		return errGone
-	}
-	return d.Store.TouchSession(ctx, hash, lastSeen, idleAt)
-}
-
 func (d *sessionDB) TouchSessions(ctx context.Context, seen []models.Activity) ([]string, error) {
 	d.touches.Add(1)
 	if d.gone.Load() {

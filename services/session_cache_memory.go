@@ -56,12 +56,11 @@ func (k *sessionCopy) size() int {
 
 // heldCopy is a copy in memory. It is small: every request looks at all of it.
 type heldCopy struct {
-	latest       atomic.Pointer[models.Session] // as it was read, or with activity since
+	session      atomic.Pointer[models.Session] // as it was read, or as it was used since
 	position     logPosition
 	readAt       time.Time
 	tracked      uint64
 	trackedUntil time.Time
-	seen         atomic.Int64  // by this instance, Unix microseconds
 	vouched      atomic.Uint64 // the state of the tail that last vouched for it
 	stale        atomic.Bool   // Redis said that it changed
 	bytes        int
@@ -70,35 +69,19 @@ type heldCopy struct {
 func newHeldCopy(k sessionCopy) *heldCopy {
 	held := &heldCopy{position: k.Position, readAt: k.ReadAt, tracked: k.Tracked, trackedUntil: k.TrackedUntil, bytes: k.size()}
 	session := k.Session // alone, not the whole of k
-	held.latest.Store(&session)
+	held.session.Store(&session)
 	return held
 }
 
-// session is the copy with what this instance has seen of it since. It never
-// changes: activity makes a new one.
-func (h *heldCopy) session(idle time.Duration) *models.Session {
-	s, at := h.latest.Load(), h.seen.Load()
-	if at <= s.LastSeen.UnixMicro() {
-		return s
+// used adds activity to a copy. What a caller of Get has does not change by it.
+func (h *heldCopy) used(lastSeen, idleAt time.Time) {
+	s := h.session.Load()
+	if !idleAt.After(s.IdleAt) {
+		return
 	}
 	fresh := *s
-	fresh.LastSeen = time.UnixMicro(at).UTC()
-	fresh.IdleAt = later(fresh.IdleAt, fresh.LastSeen.Add(idle))
-	h.latest.Store(&fresh)
-	return &fresh
-}
-
-// sawAt notes activity. It reports false if that is known to that precision.
-func (h *heldCopy) sawAt(at int64, precision time.Duration) bool {
-	for {
-		known := h.seen.Load()
-		if at < known+precision.Microseconds() {
-			return false
-		}
-		if h.seen.CompareAndSwap(known, at) {
-			return true
-		}
-	}
+	fresh.LastSeen, fresh.IdleAt = lastSeen, idleAt
+	h.session.Store(&fresh)
 }
 
 // sessionMemory holds decoded copies, in shards, up to a number of bytes.
@@ -155,10 +138,9 @@ func (m *sessionMemory) put(key sessionKey, known sessionCopy, changes uint64) *
 	there := s.copies[key]
 	if there != nil {
 		if known.ReadAt.Sub(there.readAt) < memoryFor &&
-			(there.latest.Load().Version > known.Version || there.readAt.After(known.ReadAt)) {
+			(there.session.Load().Version > known.Version || there.readAt.After(known.ReadAt)) {
 			return there
 		}
-		held.seen.Store(there.seen.Load())
 		s.bytes -= there.bytes
 	}
 	s.copies[key] = held

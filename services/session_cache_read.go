@@ -86,13 +86,13 @@ func (c *SessionCache) fromMemory(key sessionKey, now time.Time) (*models.Sessio
 	return c.accept(held, now)
 }
 
-// accept decides whether a copy may be used: it is fresh and live, counting what
-// this instance has seen of it, and the revocation log vouches for it.
+// accept decides whether a copy may be used: it is fresh and live, and the revocation
+// log vouches for it.
 func (c *SessionCache) accept(held *heldCopy, now time.Time) (*models.Session, bool) {
 	if !c.fresh(held, now) || !c.tail.vouches(held, now) {
 		return nil, false
 	}
-	s := held.session(c.activity.idle)
+	s := held.session.Load()
 	return s, s.Live(now)
 }
 
@@ -141,7 +141,12 @@ func (c *SessionCache) shareRow(ctx context.Context, hash string) (rowRead, erro
 func (c *SessionCache) readRow(ctx context.Context, hash string) (rowRead, error) {
 	pos, stamped := c.tail.position()
 	read := rowRead{sentAt: time.Now()}
-	s, err := c.store.Session(ctx, hash, c.activity.asOf(hash, read.sentAt))
+	asOf := read.sentAt
+	used, unwritten := c.activity.of(hash)
+	if unwritten {
+		asOf = used.LastSeen // the row may only look idle
+	}
+	s, err := c.store.Session(ctx, hash, asOf)
 	switch {
 	case errors.Is(err, models.ErrNotFound):
 		c.forget(hash)
@@ -151,10 +156,13 @@ func (c *SessionCache) readRow(ctx context.Context, hash string) (rowRead, error
 	case err != nil:
 		return read, fmt.Errorf("%w: %w", models.ErrUnavailable, err)
 	}
-	read.session = c.activity.applyTo(s)
-	if !read.session.Live(time.Now()) {
+	if unwritten && used.IdleAt.After(s.IdleAt) {
+		s.LastSeen, s.IdleAt = used.LastSeen, used.IdleAt
+	}
+	if !s.Live(time.Now()) {
 		return read, models.ErrNotFound
 	}
+	read.session = s
 	if key, ok := keyOfHash(hash); stamped && ok {
 		read.inRedis = c.remember(ctx, key, sessionCopy{Session: s, Position: pos, ReadAt: read.sentAt})
 	}

@@ -25,7 +25,6 @@ func (c *SessionCache) DeleteByHash(ctx context.Context, hash string) error {
 		return fmt.Errorf("end session: %w", err)
 	}
 	c.forget(hash)
-	c.activity.remove(hash)
 	c.CatchUp(ctx)
 	return nil
 }

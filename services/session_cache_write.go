@@ -24,11 +24,10 @@ const maxUserAgent = 400 // bytes
 // the user beyond MaxPerUser end.
 func (c *SessionCache) Set(ctx context.Context, s models.Session) (token string, _ models.Session, err error) {
 	token, s.Hash = newSessionToken()
-	now := atMicrosecond(time.Now())
-	s.ID = rand.Text()
-	s.Version = 0
-	s.CreatedAt, s.LastSeen = now, now
-	s.IdleAt, s.ExpiresAt = now.Add(c.opt.IdleTimeout), now.Add(c.opt.AbsoluteTimeout)
+	used := c.activity.used(s.Hash, time.Now())
+	s.ID, s.Version = rand.Text(), 0
+	s.CreatedAt, s.LastSeen, s.IdleAt = used.LastSeen, used.LastSeen, used.IdleAt
+	s.ExpiresAt = s.CreatedAt.Add(c.opt.AbsoluteTimeout)
 	s.UserAgent = shorten(s.UserAgent, maxUserAgent)
 	ended, err := c.store.InsertSession(ctx, s, c.opt.MaxPerUser)
 	if err != nil {
@@ -47,18 +46,18 @@ func (c *SessionCache) Set(ctx context.Context, s models.Session) (token string,
 // Refresh starts the idle time anew, and writes that at once. models.ErrNotFound
 // if the session has ended.
 func (c *SessionCache) Refresh(ctx context.Context, s models.Session) (models.Session, error) {
-	now := time.Now()
-	last := atMicrosecond(now)
-	err := c.store.TouchSession(ctx, s.Hash, last, last.Add(c.opt.IdleTimeout))
-	if errors.Is(err, models.ErrNotFound) && c.activity.ahead(s.Hash) { // the row only looks idle
-		if err = c.touch(ctx, s.Hash); err == nil {
-			err = c.store.TouchSession(ctx, s.Hash, last, last.Add(c.opt.IdleTimeout))
-		}
+	used := c.activity.used(s.Hash, time.Now())
+	err := c.writeUsedOf(ctx, s.Hash) // the row may only look idle
+	var written []string
+	if err == nil {
+		written, err = c.store.TouchSessions(ctx, []models.Activity{used})
+	}
+	if err == nil && len(written) == 0 {
+		err = models.ErrNotFound
 	}
 	if err != nil {
 		return models.Session{}, fmt.Errorf("refresh session %s: %w", s.ID, err)
 	}
-	c.activity.note(s, now)
 	fresh, err := c.renew(ctx, s.Hash)
 	if err != nil {
 		return models.Session{}, fmt.Errorf("refresh session %s: %w", s.ID, err)
@@ -72,12 +71,10 @@ func (c *SessionCache) Refresh(ctx context.Context, s models.Session) (models.Se
 // the session has ended: it is not brought back. models.ErrUnavailable leaves open
 // whether data was stored.
 func (c *SessionCache) SaveData(ctx context.Context, s models.Session, data []byte) (models.Session, error) {
-	version, err := c.store.SaveSessionData(ctx, s.Hash, s.Version, data)
-	if errors.Is(err, models.ErrNotFound) && c.activity.ahead(s.Hash) { // the row only looks idle
-		if err = c.touch(ctx, s.Hash); err == nil {
-			version, err = c.store.SaveSessionData(ctx, s.Hash, s.Version, data)
-		}
+	if err := c.writeUsedOf(ctx, s.Hash); err != nil { // the row may only look idle
+		return models.Session{}, fmt.Errorf("save session %s: %w", s.ID, err)
 	}
+	version, err := c.store.SaveSessionData(ctx, s.Hash, s.Version, data)
 	if err != nil && !errors.Is(err, models.ErrStale) {
 		return models.Session{}, fmt.Errorf("save session %s: %w", s.ID, err)
 	}
@@ -134,15 +131,14 @@ func (c *SessionCache) ChangePassword(ctx context.Context, s models.Session, epo
 	if err != nil {
 		return "", models.Session{}, fmt.Errorf("change password of user %s: %w", s.User.ID, err)
 	}
-	now := atMicrosecond(time.Now())
 	token, next.Hash = newSessionToken()
-	next.LastSeen, next.IdleAt = now, now.Add(c.opt.IdleTimeout)
+	used := c.activity.used(next.Hash, time.Now())
+	next.LastSeen, next.IdleAt = used.LastSeen, used.IdleAt
 	next.Epoch = epoch + 1
 	if err := c.store.ChangePassword(ctx, s.User.ID, epoch, newHash, next); err != nil {
 		return "", models.Session{}, fmt.Errorf("change password of user %s: %w", s.User.ID, err)
 	}
 	c.forget(s.Hash)
-	c.activity.remove(s.Hash)
 	c.CatchUp(ctx)
 	if stored, err := c.fromRow(ctx, next.Hash); err == nil {
 		next = stored
@@ -150,18 +146,11 @@ func (c *SessionCache) ChangePassword(ctx context.Context, s models.Session, epo
 	return token, next, nil
 }
 
-// List returns the live sessions of a user, the one seen last first.
+// List returns the live sessions of a user, the one that began last first.
 func (c *SessionCache) List(ctx context.Context, userID string) ([]models.Session, error) {
-	now := time.Now()
-	all, err := c.store.SessionsOf(ctx, userID, now.Add(-c.activity.interval)) // rows may be behind
+	live, err := c.store.SessionsOf(ctx, userID, time.Now())
 	if err != nil {
 		return nil, fmt.Errorf("list sessions of user %s: %w", userID, err)
-	}
-	live := make([]models.Session, 0, len(all))
-	for _, s := range all {
-		if s = c.activity.applyTo(s); s.Live(now) {
-			live = append(live, s)
-		}
 	}
 	return live, nil
 }

@@ -75,3 +75,23 @@ func TestTouchSessionsAtTheSameTime(t *testing.T) {
 		wg.Wait()
 	})
 }
+
+// A single session is waited for: its caller must know whether it is live.
+func TestTouchOneSessionAtTheSameTime(t *testing.T) {
+	onBoth(t, func(t *testing.T, url string) {
+		s := open(t, url)
+		x := session(newUser(t, s, "ann@example.com"), "used")
+		insert(t, s, x)
+		var wg sync.WaitGroup
+		for range 8 {
+			wg.Go(func() {
+				for range 20 {
+					if err := touch(t, s, x.Hash, start, x.IdleAt); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		wg.Wait()
+	})
+}

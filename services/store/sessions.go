@@ -171,27 +171,20 @@ func (s *Store) CountSessions(ctx context.Context, userIDs []string, now time.Ti
 	return counts, failed("count sessions", err)
 }
 
-// TouchSession moves the idle timeout of a session that is live at lastSeen.
-// Neither time ever goes back. models.ErrNotFound if it is not live.
-func (s *Store) TouchSession(ctx context.Context, hash string, lastSeen, idleAt time.Time) (err error) {
-	ctx, done := s.writing(ctx)
-	defer done(&err)
-	result, err := s.write.ExecContext(ctx, `UPDATE sessions
-		   SET last_seen = CASE WHEN last_seen < $2 THEN $2 ELSE last_seen END,
-		       idle_at = CASE WHEN idle_at < $3 THEN $3 ELSE idle_at END
-		 WHERE hash = $1 AND idle_at > $2 AND expires_at > $2 AND`+unrevoked,
-		clean(hash), lastSeen.UnixMicro(), idleAt.UnixMicro())
-	return failed("touch session", affected(result, err, models.ErrNotFound))
-}
-
-// TouchSessions is TouchSession for many at once, in one write. It returns the
-// hashes that it wrote; the others are not live, or somebody is changing them now.
+// TouchSessions moves the idle timeouts of sessions that are live when they were last
+// seen, in one write. Neither time ever goes back. It returns the hashes that it wrote.
+// The others are not live, or another transaction is changing them now; for that, a
+// single one is waited for.
 func (s *Store) TouchSessions(ctx context.Context, seen []models.Activity) (written []string, err error) {
 	if len(seen) == 0 {
 		return nil, nil
 	}
 	ctx, done := s.writing(ctx)
 	defer done(&err)
+	skip := ""
+	if len(seen) > 1 {
+		skip = s.skipLocked
+	}
 	rows := make([]string, len(seen))
 	var args []any
 	for i, a := range seen {
@@ -201,7 +194,7 @@ func (s *Store) TouchSessions(ctx context.Context, seen []models.Activity) (writ
 	written, err = collect(ctx, s.write, func(row scanner) (hash string, err error) {
 		return hash, row.Scan(&hash)
 	}, `WITH used (hash, at, idle) AS (VALUES `+strings.Join(rows, ", ")+`),
-		   free AS (SELECT hash FROM sessions WHERE hash IN (SELECT hash FROM used)`+s.skipLocked+`)
+		   free AS (SELECT hash FROM sessions WHERE hash IN (SELECT hash FROM used)`+skip+`)
 		UPDATE sessions
 		   SET last_seen = CASE WHEN last_seen < used.at THEN used.at ELSE last_seen END,
 		       idle_at = CASE WHEN idle_at < used.idle THEN used.idle ELSE idle_at END

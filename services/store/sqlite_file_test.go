@@ -41,7 +41,10 @@ func writes(s *store.Store, user models.User) map[string]func(ctx context.Contex
 		"user deletion": func(ctx context.Context) error { return s.DeleteUser(ctx, user.ID) },
 		"session":       func(ctx context.Context) error { return errorOf(s.InsertSession(ctx, models.Session{Hash: "h"}, 1)) },
 		"user session":  func(ctx context.Context) error { return errorOf(s.InsertSession(ctx, session("u"), 1)) },
-		"touch":         func(ctx context.Context) error { return s.TouchSession(ctx, "kept", now, now.Add(time.Hour)) },
+		"touch": func(ctx context.Context) error {
+			_, err := s.TouchSessions(ctx, []models.Activity{{Hash: "kept", LastSeen: now, IdleAt: now.Add(time.Hour)}})
+			return err
+		},
 		"touches": func(ctx context.Context) error {
 			return errorOf(s.TouchSessions(ctx, []models.Activity{{Hash: "kept", LastSeen: now, IdleAt: now.Add(time.Hour)}}))
 		},
