@@ -127,7 +127,7 @@ type SessionCache struct {
 
 	tail     *revocationTail
 	memory   *sessionMemory
-	tracking *sessionTracking
+	tracking *Tracking
 	activity *sessionActivity
 	seal     *sessionSeal
 	keep     *rueidis.Lua
@@ -193,7 +193,7 @@ func NewSessionCache(redis *Redis, store SessionStore, opt SessionOptions) (*Ses
 		name:     rand.Text(),
 		reads:    newSessionReads(opt.Metrics),
 	}
-	c.tracking = newSessionTracking(redis, redis.Key(redisSessions), c.memory, c.log)
+	c.tracking = NewTracking(redis, c.changedInRedis)
 	promauto.With(opt.Metrics).NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "gatehouse_session_memory_bytes",
 		Help: "Estimated size of the sessions kept in memory.",
@@ -216,7 +216,7 @@ func NewSessionCache(redis *Redis, store SessionStore, opt SessionOptions) (*Ses
 	c.tasks.Go(func() { c.writeActivity(life) })
 	c.tasks.Go(func() { c.cleanUp(life) })
 	c.tasks.Go(func() { c.sendHints(life) })
-	c.tasks.Go(func() { c.tracking.run(life) })
+	c.tasks.Go(func() { c.tracking.Run(life) })
 	c.tasks.Go(func() { store.WatchRevocations(life, c.tail.poke) })
 	redis.Subscribe(revokedChannel, c.hinted)
 	return c, nil

@@ -10,15 +10,11 @@ import (
 	"strings"
 	"time"
 
-	"github.com/redis/rueidis"
-
 	"gatehouse/models"
 )
 
 const (
-	redisFor      = 10 * time.Minute // at most: shorter than the tail holds entries
-	redisLocalFor = memoryFor        // in rueidis's own cache: the decoded copy is what we keep
-
+	redisFor   = 10 * time.Minute // at most: shorter than the tail holds entries
 	tokenBytes = 32
 )
 
@@ -52,24 +48,13 @@ func (c *SessionCache) fromRedis(ctx context.Context, key sessionKey, hash strin
 	if !c.tail.isTrusted(time.Now()) { // no copy counts now, and a 503 must not wait for Redis first
 		return nil, false
 	}
-	known := sessionCopy{ReadAt: time.Now(), Tracked: c.tracking.life.Load()}
-	known.TrackedUntil = known.ReadAt.Add(redisFor)
-	changes := c.memory.changes(key)
-	msg, tracked, err := c.get(ctx, c.redisKey(hash))
+	until, changes := time.Now().Add(redisFor), c.memory.changes(key)
+	read, err := c.tracking.Get(ctx, c.redisKey(hash))
 	if err != nil {
 		return nil, false
 	}
-	if msg.IsCacheHit() { // rueidis's own copy is as good as the connection was when it answered last
-		known.ReadAt = c.tracking.state.Load().rightAt
-	}
-	if !tracked {
-		known.Tracked = 0
-	}
-	text, err := msg.ToString()
-	if err != nil {
-		return nil, false
-	}
-	if err := c.decode(&known, hash, text); err != nil {
+	known := sessionCopy{ReadAt: read.RightAt, Tracked: read.Generation, TrackedUntil: until}
+	if err := c.decode(&known, hash, read.Text); err != nil {
 		if !errors.Is(err, errSealed) { // while keys are changed, others seal with one that we do not have
 			c.log.Warn("a copy of a session in Redis cannot be read", "error", err)
 		}
@@ -83,23 +68,11 @@ func (c *SessionCache) fromRedis(ctx context.Context, key sessionKey, hash strin
 	return c.accept(c.memory.put(key, known, changes), time.Now())
 }
 
-// get reads a key on the connection that Redis tells of changes, if there is one.
-func (c *SessionCache) get(ctx context.Context, key string) (_ rueidis.RedisMessage, tracked bool, _ error) {
-	client := c.tracking.reads.Load()
-	if client == nil {
-		msg, err := c.redis.DoAt(ctx, key, func(ctx context.Context, r rueidis.Client) rueidis.RedisResult {
-			return r.Do(ctx, r.B().Get().Key(key).Build())
-		})
-		return msg, false, err
+// changedInRedis marks the copy in memory of what Redis reports as changed.
+func (c *SessionCache) changedInRedis(name string) {
+	if key, ok := keyOfHash(strings.TrimPrefix(name, c.redisKey(""))); ok {
+		c.memory.invalidate(key)
 	}
-	msg, err := c.redis.DoOn(ctx, client, key, func(ctx context.Context, r rueidis.Client) (rueidis.RedisMessage, error) {
-		msg, err := readTracked(ctx, r, key)
-		if _, refused := rueidis.IsRedisErr(err); refused {
-			c.tracking.refused(client)
-		}
-		return msg, err
-	})
-	return msg, true, err
 }
 
 func (c *SessionCache) redisKey(hash string) string { return c.redis.Key(redisSessions + hash) }

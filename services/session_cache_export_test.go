@@ -10,7 +10,7 @@ import (
 func (c *SessionCache) Tracks(token string) bool {
 	key, _ := keyOfToken(token)
 	held := c.memory.get(key)
-	return held != nil && !held.stale.Load() && c.tracking.covers(held.tracked, time.Now())
+	return held != nil && !held.stale.Load() && c.tracking.Covers(held.tracked, time.Now())
 }
 
 // CleanUp removes now what has expired from the database.

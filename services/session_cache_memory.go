@@ -38,7 +38,7 @@ type sessionCopy struct {
 	Position logPosition
 	// ReadAt is the monotonic instant before it was read.
 	ReadAt time.Time
-	// Tracked is the life of the tracking connection that keeps the copy fresh
+	// Tracked is the generation of the tracking connection that keeps the copy fresh
 	// until TrackedUntil, zero if none does.
 	Tracked      uint64
 	TrackedUntil time.Time

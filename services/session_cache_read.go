@@ -100,7 +100,7 @@ func (c *SessionCache) fresh(held *heldCopy, now time.Time) bool {
 	if held.stale.Load() {
 		return false
 	}
-	return now.Sub(held.readAt) < memoryFor || (now.Before(held.trackedUntil) && c.tracking.covers(held.tracked, now))
+	return now.Sub(held.readAt) < memoryFor || (now.Before(held.trackedUntil) && c.tracking.Covers(held.tracked, now))
 }
 
 // rowRead is the answer of one query that several callers may share.

@@ -42,7 +42,7 @@ func trackingModes() map[string]trackingMode {
 		"no PTTL":                 {acl: "+@all -pttl", reason: "pttl", long: true},
 		"RESP2 only":              {server: []string{"--rename-command", "HELLO", ""}, reason: "RESP3"},
 		"CLIENT renamed away":     {server: []string{"--rename-command", "CLIENT", ""}, reason: "unknown command", long: true},
-		"a proxy that keeps mute": {change: func(opt *rueidis.ClientOption) { opt.ClientTrackingOptions = []string{"PREFIX", "other:", "BCAST"} }, reason: "not told of"},
+		"a proxy that keeps mute": {change: func(opt *rueidis.ClientOption) { opt.ClientTrackingOptions = []string{"PREFIX", "other:", "BCAST"} }, reason: "not reported"},
 	}
 }
 
@@ -122,12 +122,12 @@ func TestSessionWithAndWithoutTracking(t *testing.T) {
 
 			switch mode.reason {
 			case "":
-				if b.redis.Status() != "ok" || len(log.With("changed sessions")) > 0 {
+				if b.redis.Status() != "ok" || len(log.With("changed keys")) > 0 {
 					t.Errorf("%s; %s", b.redis.Status(), log.With(""))
 				}
 			default:
-				servicestest.Eventually(t, 20*time.Second, func() bool { return len(log.With("changed sessions")) > 0 }, "nothing in the log")
-				line := log.With("changed sessions")
+				servicestest.Eventually(t, 20*time.Second, func() bool { return len(log.With("changed keys")) > 0 }, "nothing in the log")
+				line := log.With("changed keys")
 				if len(line) != 1 || !strings.Contains(line[0], mode.reason) || b.Tracks(saved) {
 					t.Errorf("the log says %q, want one line with %q; tracks %t", line, mode.reason, b.Tracks(saved))
 				}
@@ -161,14 +161,14 @@ func TestSessionTrackingTakenAwayAndGivenBack(t *testing.T) {
 			warmForLong(t, b, token)
 			server.Do("ACL", "SETUSER", "app", "-"+permission)
 			// A copy that is not in memory is asked for on the connection that is refused now.
-			servicestest.Eventually(t, 40*time.Second, func() bool { mustGet(t, b, other); return len(log.With("does not tell")) == 1 && !b.Tracks(token) }, "not told")
+			servicestest.Eventually(t, 40*time.Second, func() bool { mustGet(t, b, other); return len(log.With("does not report")) == 1 && !b.Tracks(token) }, "not told")
 			if _, err := a.SaveData(t.Context(), s, []byte("new")); err != nil {
 				t.Fatal(err)
 			}
 			servicestest.Eventually(t, revokeBound, func() bool { return string(mustGet(t, b, token).Data) == "new" }, "an old copy is used")
 			server.Do("ACL", "SETUSER", "app", "+"+permission)
 			servicestest.Eventually(t, 40*time.Second, func() bool { mustGet(t, b, token); return b.Tracks(token) }, "Redis does not tell of changes")
-			if again := log.With("Redis tells of changed sessions"); len(again) != 1 || len(log.With("does not tell")) != 1 {
+			if again := log.With("Redis reports changed keys"); len(again) != 1 || len(log.With("does not report")) != 1 {
 				t.Errorf("the log: %s", log.With(""))
 			}
 		})
