@@ -209,34 +209,3 @@ func TestDocumentsLinks(t *testing.T) {
 		}
 	}
 }
-
-// TestSecurityClaims: the tests that SECURITY.md names are there.
-func TestSecurityClaims(t *testing.T) {
-	text, err := os.ReadFile("../SECURITY.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var tests strings.Builder
-	for _, files := range []string{"../*_test.go", "../*/*_test.go", "../*/*/*_test.go"} {
-		names, err := filepath.Glob(files)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, name := range names {
-			source, err := os.ReadFile(name)
-			if err != nil {
-				t.Fatal(err)
-			}
-			tests.Write(source)
-		}
-	}
-	named := regexp.MustCompile("`((?:Test|Fuzz)\\w+)`").FindAllStringSubmatch(string(text), -1)
-	for _, test := range named {
-		if !strings.Contains(tests.String(), "\nfunc "+test[1]+"(") {
-			t.Errorf("there is no %s", test[1])
-		}
-	}
-	if len(named) == 0 {
-		t.Error("no test is named")
-	}
-}

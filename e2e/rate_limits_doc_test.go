@@ -1,10 +1,9 @@
-package main
+package e2e
 
 import (
 	"go/ast"
 	"go/parser"
 	"go/token"
-	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -54,13 +53,9 @@ func exported(t *testing.T, folders ...string) map[string]bool {
 
 // Every name that the table for those who come from express-rate-limit gives exists.
 func TestExpressTableNamesWhatExists(t *testing.T) {
-	doc, err := os.ReadFile("RATE_LIMITS.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, table, found := strings.Cut(string(doc), "\n## Coming from express-rate-limit\n")
+	_, table, found := strings.Cut(readDocument(t, "RATE_LIMITS.md").text, "\n## Coming from express-rate-limit\n")
 	table, _, _ = strings.Cut(table, "\n## ")
-	names := exported(t, "middleware", "models", "services")
+	names := exported(t, "../middleware", "../models", "../services", "../services/*")
 	code, name := regexp.MustCompile("`[^`]+`"), regexp.MustCompile(`\b[A-Z]\w+`)
 	rows, checked := 0, 0
 	for _, line := range strings.Split(table, "\n") {
