@@ -12,6 +12,7 @@ import (
 
 	"gatehouse/models"
 	"gatehouse/services"
+	"gatehouse/services/redis"
 	"gatehouse/services/store"
 )
 
@@ -23,19 +24,19 @@ func TestEnsureAdmin(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	redis := services.NewRedis(services.RedisOptions{Disabled: true, Logger: quiet})
-	sessions, err := services.NewSessionCache(redis, db, services.SessionOptions{Logger: quiet})
+	rdb := redis.New(redis.Options{Disabled: true, Logger: quiet})
+	sessions, err := services.NewSessionCache(rdb, db, services.SessionOptions{Logger: quiet})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		ctx := context.Background()
-		if err := errors.Join(sessions.Close(ctx), redis.Close(ctx), db.Close()); err != nil {
+		if err := errors.Join(sessions.Close(ctx), rdb.Close(ctx), db.Close()); err != nil {
 			t.Error(err)
 		}
 	})
 	policy := models.Policy{Name: "login", Limit: 1, Window: time.Second}
-	accounts := services.NewAccounts(db, sessions, services.NewLocker(redis, nil), services.NewRateLimiter(redis, services.RateLimiterOptions{}),
+	accounts := services.NewAccounts(db, sessions, services.NewLocker(rdb, nil), services.NewRateLimiter(rdb, services.RateLimiterOptions{}),
 		services.AccountsOptions{LoginByIP: policy, LoginByAccount: policy, Logger: quiet})
 
 	const first, second = "the first password", "the second password"

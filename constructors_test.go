@@ -26,6 +26,7 @@ import (
 	"gatehouse/middleware"
 	"gatehouse/models"
 	"gatehouse/services"
+	"gatehouse/services/redis"
 	"gatehouse/services/store"
 )
 
@@ -45,12 +46,12 @@ func panics(call func()) func() error { return func() error { call(); return nil
 func wrongArguments(t *testing.T) map[string][]wrong {
 	t.Helper()
 	quiet := slog.New(slog.DiscardHandler)
-	redis := services.NewRedis(services.RedisOptions{Disabled: true, Logger: quiet})
+	rdb := redis.New(redis.Options{Disabled: true, Logger: quiet})
 	db, err := store.Open(t.Context(), store.Options{URL: filepath.Join(t.TempDir(), "test.db")})
 	if err != nil {
 		t.Fatal(err)
 	}
-	sessions, err := services.NewSessionCache(redis, db, services.SessionOptions{Logger: quiet})
+	sessions, err := services.NewSessionCache(rdb, db, services.SessionOptions{Logger: quiet})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,35 +60,46 @@ func wrongArguments(t *testing.T) map[string][]wrong {
 	if err != nil {
 		t.Fatal(err)
 	}
-	locks := services.NewLocker(redis, nil)
-	limiter := services.NewRateLimiter(redis, services.RateLimiterOptions{})
+	locks := services.NewLocker(rdb, nil)
+	limiter := services.NewRateLimiter(rdb, services.RateLimiterOptions{})
 	t.Cleanup(func() {
 		ctx := context.Background()
-		_, _, _ = sessions.Close(ctx), redis.Close(ctx), db.Close()
+		_, _, _ = sessions.Close(ctx), rdb.Close(ctx), db.Close()
 	})
 	policy := models.Policy{Name: "login", Limit: 1, Window: time.Second}
 	limits := services.AccountsOptions{LoginByIP: policy, LoginByAccount: policy}
 	address := rueidis.ClientOption{InitAddress: []string{"127.0.0.1:1"}}
 
+	script, background := rueidis.NewLuaScript("return 1"), func(func()) bool { return false }
+
 	all := map[string][]wrong{
-		"services.NewRedis": {
-			{"no address", panics(func() { services.NewRedis(services.RedisOptions{}) })},
-			{"brace in KeyPrefix", panics(func() { services.NewRedis(services.RedisOptions{Client: address, KeyPrefix: "{a}:"}) })},
+		"redis.NewTracking": {
+			{"no Client", panics(func() { redis.NewTracking(nil, func(string) {}) })},
+			{"no changed", panics(func() { redis.NewTracking(rdb, nil) })},
+		},
+		"redis.NewBatcher": {
+			{"no Client", panics(func() { redis.NewBatcher(nil, script, 1, 1, background) })},
+			{"no script", panics(func() { redis.NewBatcher(rdb, nil, 1, 1, background) })},
+			{"no spawn", panics(func() { redis.NewBatcher(rdb, script, 1, 1, nil) })},
+		},
+		"redis.New": {
+			{"no address", panics(func() { redis.New(redis.Options{}) })},
+			{"brace in KeyPrefix", panics(func() { redis.New(redis.Options{Client: address, KeyPrefix: "{a}:"}) })},
 		},
 		"services.NewSessionCache": {
 			{"no Redis", func() error { return second(services.NewSessionCache(nil, db, services.SessionOptions{})) }},
-			{"no SessionStore", func() error { return second(services.NewSessionCache(redis, nil, services.SessionOptions{})) }},
+			{"no SessionStore", func() error { return second(services.NewSessionCache(rdb, nil, services.SessionOptions{})) }},
 			{"IdleTimeout 13h0m0s is above", func() error {
-				return second(services.NewSessionCache(redis, db, services.SessionOptions{IdleTimeout: 13 * time.Hour}))
+				return second(services.NewSessionCache(rdb, db, services.SessionOptions{IdleTimeout: 13 * time.Hour}))
 			}},
 			{"IdleTimeout 2s is above", func() error {
-				return second(services.NewSessionCache(redis, db, services.SessionOptions{IdleTimeout: 2 * time.Second, AbsoluteTimeout: time.Second}))
+				return second(services.NewSessionCache(rdb, db, services.SessionOptions{IdleTimeout: 2 * time.Second, AbsoluteTimeout: time.Second}))
 			}},
 			{"negative", func() error {
-				return second(services.NewSessionCache(redis, db, services.SessionOptions{IdleTimeout: -1}))
+				return second(services.NewSessionCache(rdb, db, services.SessionOptions{IdleTimeout: -1}))
 			}},
 			{"no SessionStore", func() error {
-				return second(services.NewSessionCache(redis, (*store.Store)(nil), services.SessionOptions{}))
+				return second(services.NewSessionCache(rdb, (*store.Store)(nil), services.SessionOptions{}))
 			}},
 		},
 		"services.NewLockTokenSigner": nil, // and more below
@@ -163,7 +175,7 @@ func wrongArguments(t *testing.T) map[string][]wrong {
 		"services.NewLockTokenSigner": func(s []string) error { return second(services.NewLockTokenSigner(s)) },
 		"services.NewProcesses":       func(s []string) error { return second(services.NewProcesses(db, locks, signer, s)) },
 		"services.NewSessionCache": func(s []string) error {
-			return second(services.NewSessionCache(redis, db, services.SessionOptions{Secrets: s, Logger: quiet}))
+			return second(services.NewSessionCache(rdb, db, services.SessionOptions{Secrets: s, Logger: quiet}))
 		},
 	} {
 		lists := [][]string{{}, {""}, {"short"}, {strings.Repeat("s", 31)}, {long[0], ""}, {long[0], strings.Repeat("s", 31)}}
@@ -212,7 +224,7 @@ func told(call func() error) (text string) {
 // No constructor is left out of the list above.
 func TestConstructorsAreAllHeldToIt(t *testing.T) {
 	rows := wrongArguments(t)
-	for _, folder := range []string{"services", "services/store", "middleware"} {
+	for _, folder := range []string{"services", "services/redis", "services/store", "middleware"} {
 		for _, name := range constructors(t, os.DirFS("."), folder) {
 			if _, listed := rows[name]; !listed {
 				t.Errorf("%s is not held to what it must refuse", name)

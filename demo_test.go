@@ -9,6 +9,7 @@ import (
 
 	"gatehouse/models"
 	"gatehouse/services"
+	"gatehouse/services/redis"
 	"gatehouse/services/servicestest"
 	"gatehouse/services/store"
 )
@@ -75,13 +76,13 @@ func startOn(t *testing.T, url string) (secret string, err error) {
 		return "", err
 	}
 	defer db.Close()
-	redis := services.NewRedis(services.RedisOptions{Disabled: true})
-	sessions, err := services.NewSessionCache(redis, db, services.SessionOptions{})
+	rdb := redis.New(redis.Options{Disabled: true})
+	sessions, err := services.NewSessionCache(rdb, db, services.SessionOptions{})
 	if err != nil {
 		return "", err
 	}
 	defer func() { _ = sessions.Close(t.Context()) }()
-	locks, limiter := services.NewLocker(redis, nil), services.NewRateLimiter(redis, services.RateLimiterOptions{})
+	locks, limiter := services.NewLocker(rdb, nil), services.NewRateLimiter(rdb, services.RateLimiterOptions{})
 	accounts := services.NewAccounts(db, sessions, locks, limiter, services.AccountsOptions{
 		LoginByIP: newPolicies(config).loginByIP, LoginByAccount: newPolicies(config).loginByAccount, Logger: slog.New(slog.DiscardHandler),
 	})

@@ -15,6 +15,7 @@ import (
 
 	"gatehouse/models"
 	"gatehouse/services"
+	"gatehouse/services/redis"
 	"gatehouse/services/servicestest"
 )
 
@@ -101,10 +102,10 @@ func TestLeasesAreReturnedOnShutdown(t *testing.T) {
 	for range 40 { // blocks of 1, 2, 4, 8, 16 and 32: 23 units are left of the last
 		a.do(http.MethodGet, "/api/v1/auth/session", "")
 	}
-	redis := services.NewRedis(services.RedisOptions{Client: rueidis.ClientOption{InitAddress: []string{server.Addr}}, KeyPrefix: a.config.RedisKeyPrefix, Timeout: 5 * time.Second})
-	defer func() { _ = redis.Close(t.Context()) }()
-	redis.WaitReady(t.Context())
-	other := services.NewRateLimiter(redis, services.RateLimiterOptions{})
+	rdb := redis.New(redis.Options{Client: rueidis.ClientOption{InitAddress: []string{server.Addr}}, KeyPrefix: a.config.RedisKeyPrefix, Timeout: 5 * time.Second})
+	defer func() { _ = rdb.Close(t.Context()) }()
+	rdb.WaitReady(t.Context())
+	other := services.NewRateLimiter(rdb, services.RateLimiterOptions{})
 	wants := func(remaining int64) {
 		t.Helper()
 		if ds, err := other.Peek(t.Context(), "anonymous", address); err != nil || ds[0].Degraded || ds[0].Remaining != remaining {

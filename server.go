@@ -24,6 +24,8 @@ import (
 	"gatehouse/handlers"
 	"gatehouse/middleware"
 	"gatehouse/services"
+	"gatehouse/services/redis"
+	"gatehouse/services/redis/embedded"
 	"gatehouse/services/store"
 	"gatehouse/templates"
 )
@@ -84,11 +86,11 @@ func (a *app) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	redis, err := a.connectRedis(ctx, registry)
+	rdb, err := a.connectRedis(ctx, registry)
 	if err != nil {
 		return err
 	}
-	options, err := a.wire(ctx, db, redis, secrets, registry)
+	options, err := a.wire(ctx, db, rdb, secrets, registry)
 	if err != nil {
 		return err
 	}
@@ -143,15 +145,15 @@ func (a *app) secrets(ctx context.Context, db *store.Store) ([]string, error) {
 	return []string{kept}, nil
 }
 
-func (a *app) connectRedis(ctx context.Context, registry prometheus.Registerer) (*services.Redis, error) {
-	opt := services.RedisOptions{
+func (a *app) connectRedis(ctx context.Context, registry prometheus.Registerer) (*redis.Client, error) {
+	opt := redis.Options{
 		Disabled: !a.config.RedisEnabled, Embedded: a.config.EmbeddedRedis(),
 		KeyPrefix: a.config.RedisKeyPrefix, Timeout: a.config.RedisTimeout, Logger: a.log, Metrics: registry,
 	}
 	switch {
 	case opt.Disabled:
 	case opt.Embedded:
-		embedded, err := services.StartEmbeddedRedis()
+		embedded, err := embedded.Start()
 		if err != nil {
 			return nil, err
 		}
@@ -164,25 +166,25 @@ func (a *app) connectRedis(ctx context.Context, registry prometheus.Registerer) 
 		}
 		opt.Client = client
 	}
-	redis := services.NewRedis(opt)
-	a.closers = append(a.closers, redis.Close)
+	rdb := redis.New(opt)
+	a.closers = append(a.closers, rdb.Close)
 	ctx, cancel := context.WithTimeout(ctx, startPatience)
 	defer cancel()
-	redis.WaitReady(ctx)
-	return redis, nil
+	rdb.WaitReady(ctx)
+	return rdb, nil
 }
 
 // wire joins the services.
-func (a *app) wire(ctx context.Context, db *store.Store, redis *services.Redis, secrets []string, registry *prometheus.Registry) (handlers.Options, error) {
+func (a *app) wire(ctx context.Context, db *store.Store, rdb *redis.Client, secrets []string, registry *prometheus.Registry) (handlers.Options, error) {
 	c := a.config
 	limits := newPolicies(c)
-	limiter := services.NewRateLimiter(redis, services.RateLimiterOptions{Metrics: registry, Logger: a.log})
+	limiter := services.NewRateLimiter(rdb, services.RateLimiterOptions{Metrics: registry, Logger: a.log})
 	a.closers = append(a.closers, limiter.Close)
 	if err := a.watchPolicies(limiter, limits); err != nil {
 		return handlers.Options{}, err
 	}
-	locks := services.NewLocker(redis, &services.LockerOptions{OnRedisDown: c.LockOnRedisDown, Logger: a.log, Metrics: registry})
-	sessions, err := services.NewSessionCache(redis, db, services.SessionOptions{
+	locks := services.NewLocker(rdb, &services.LockerOptions{OnRedisDown: c.LockOnRedisDown, Logger: a.log, Metrics: registry})
+	sessions, err := services.NewSessionCache(rdb, db, services.SessionOptions{
 		IdleTimeout: c.SessionIdleTimeout, AbsoluteTimeout: c.SessionAbsoluteTimeout, MaxPerUser: c.SessionMaxPerUser, Secrets: secrets,
 		Logger: a.log, Metrics: registry,
 	})
@@ -209,7 +211,7 @@ func (a *app) wire(ctx context.Context, db *store.Store, redis *services.Redis, 
 		return handlers.Options{}, err
 	}
 	return handlers.Options{
-		Processes: processes, Locks: locks, Accounts: accounts, Sessions: sessions, Limiter: limiter, Redis: redis, Database: db,
+		Processes: processes, Locks: locks, Accounts: accounts, Sessions: sessions, Limiter: limiter, Redis: rdb, Database: db,
 		Pages: pages, Cookie: middleware.NewSessionStore(sessions, middleware.SessionStoreOptions{Name: "gatehouse", Secure: c.Secure()}),
 		Metrics: promhttp.HandlerFor(registry, promhttp.HandlerOpts{}), PublicURL: c.PublicURL,
 		API: limits.api, Anonymous: limits.anonymous,

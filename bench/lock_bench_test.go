@@ -23,6 +23,7 @@ import (
 
 	"gatehouse/models"
 	"gatehouse/services"
+	"gatehouse/services/redis"
 	"gatehouse/services/servicestest"
 )
 
@@ -32,12 +33,12 @@ const lockTTL = 10 * time.Second
 func newBenchLocker(t *testing.T, addr string) *services.Locker {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
-	redis := services.NewRedis(services.RedisOptions{
+	rdb := redis.New(redis.Options{
 		Client: rueidis.ClientOption{InitAddress: []string{addr}}, KeyPrefix: "gatehouse:", Timeout: 5 * time.Second, Logger: log,
 	})
-	t.Cleanup(func() { _ = redis.Close(context.Background()) })
-	redis.WaitReady(t.Context())
-	return services.NewLocker(redis, &services.LockerOptions{Logger: log})
+	t.Cleanup(func() { _ = rdb.Close(context.Background()) })
+	rdb.WaitReady(t.Context())
+	return services.NewLocker(rdb, &services.LockerOptions{Logger: log})
 }
 
 func newRueidis(t *testing.T, addr string) rueidis.Client {

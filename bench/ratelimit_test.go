@@ -23,6 +23,7 @@ import (
 	"gatehouse/middleware"
 	"gatehouse/models"
 	"gatehouse/services"
+	"gatehouse/services/redis"
 	"gatehouse/services/servicestest"
 )
 
@@ -43,19 +44,19 @@ const (
 	window = time.Second
 )
 
-func newLimiter(t testing.TB, opt services.RedisOptions) *services.RateLimiter {
+func newLimiter(t testing.TB, opt redis.Options) *services.RateLimiter {
 	t.Helper()
 	opt.Logger = slog.New(slog.DiscardHandler)
-	redis := services.NewRedis(opt)
-	t.Cleanup(func() { _ = redis.Close(context.Background()) })
+	rdb := redis.New(opt)
+	t.Cleanup(func() { _ = rdb.Close(context.Background()) })
 	if !opt.Disabled {
-		servicestest.Eventually(t, 5*time.Second, redis.Available, "Redis did not become available")
+		servicestest.Eventually(t, 5*time.Second, rdb.Available, "Redis did not become available")
 	}
-	return services.NewRateLimiter(redis, services.RateLimiterOptions{Logger: opt.Logger})
+	return services.NewRateLimiter(rdb, services.RateLimiterOptions{Logger: opt.Logger})
 }
 
-func at(server *servicestest.RedisServer) services.RedisOptions {
-	return services.RedisOptions{Client: rueidis.ClientOption{InitAddress: []string{server.Addr}}, Timeout: time.Second}
+func at(server *servicestest.RedisServer) redis.Options {
+	return redis.Options{Client: rueidis.ClientOption{InitAddress: []string{server.Addr}}, Timeout: time.Second}
 }
 
 func keys() []string {
@@ -166,7 +167,7 @@ func (n nothing) WriteHeader(int)             {}
 // The middleware with a decision in this instance over a bare handler.
 func TestRateLimitMiddleware(t *testing.T) {
 	gin.SetMode(gin.ReleaseMode)
-	l := newLimiter(t, services.RedisOptions{Disabled: true})
+	l := newLimiter(t, redis.Options{Disabled: true})
 	leased := newLimiter(t, at(servicestest.StartRedis(t)))
 	app := func(handlers ...gin.HandlerFunc) *gin.Engine {
 		r := gin.New()

@@ -24,6 +24,7 @@ import (
 	"gatehouse/middleware"
 	"gatehouse/models"
 	"gatehouse/services"
+	"gatehouse/services/redis"
 	"gatehouse/services/servicestest"
 	"gatehouse/services/store"
 )
@@ -43,21 +44,21 @@ func newSessions(t testing.TB, server *servicestest.RedisServer) sessionWorld {
 	if err != nil {
 		t.Fatal(err)
 	}
-	opt := services.RedisOptions{Disabled: server == nil, KeyPrefix: "bench:", Logger: quiet}
+	opt := redis.Options{Disabled: server == nil, KeyPrefix: "bench:", Logger: quiet}
 	if server != nil {
 		opt.Client = rueidis.ClientOption{InitAddress: []string{server.Addr}}
 	}
-	redis := services.NewRedis(opt)
+	rdb := redis.New(opt)
 	if server != nil {
-		servicestest.Eventually(t, 5*time.Second, redis.Available, "Redis did not become available")
+		servicestest.Eventually(t, 5*time.Second, rdb.Available, "Redis did not become available")
 	}
-	cache, err := services.NewSessionCache(redis, db, services.SessionOptions{MaxPerUser: 1_000_000, Logger: quiet})
+	cache, err := services.NewSessionCache(rdb, db, services.SessionOptions{MaxPerUser: 1_000_000, Logger: quiet})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		ctx := context.Background()
-		if err := errors.Join(cache.Close(ctx), redis.Close(ctx), db.Close()); err != nil {
+		if err := errors.Join(cache.Close(ctx), rdb.Close(ctx), db.Close()); err != nil {
 			t.Error(err)
 		}
 	})

@@ -15,7 +15,7 @@ import (
 // Nothing that the audit is to know is acknowledged, or done, while its entry cannot
 // be stored; with it, there is one entry of the right kind.
 func TestNothingWithoutItsAudit(t *testing.T) {
-	s := newSite(t, embedded())
+	s := newSite(t, inProcess())
 	raw, err := sql.Open("sqlite", s.path)
 	fatal(t, err)
 	defer raw.Close()

@@ -13,6 +13,7 @@ import (
 
 	"gatehouse/models"
 	"gatehouse/services"
+	"gatehouse/services/redis"
 	"gatehouse/services/servicestest"
 )
 
@@ -37,7 +38,7 @@ func (s *site) locked(t *testing.T, resource string) bool {
 }
 
 func TestDashboardWithoutLocks(t *testing.T) {
-	s := newSite(t, embedded())
+	s := newSite(t, inProcess())
 	w := s.signedIn(t, "ann@example.com").get("/")
 	shows(t, w, http.StatusOK, "Nobody is editing anything.", "API=http://gate.example/api/v1", `{&#34;email&#34;:&#34;ann@example.com&#34;`, "this device")
 	if strings.Contains(w.Body.String(), "keeps its own locks") {
@@ -49,7 +50,7 @@ func TestDashboardWithoutLocks(t *testing.T) {
 }
 
 func TestDashboardShowsLocks(t *testing.T) {
-	s := newSite(t, embedded())
+	s := newSite(t, inProcess())
 	resource, _ := s.lockAs(t, "ann@example.com", "<b>Order paper</b>", `"><script>alert(1)</script>`)
 	waiting, leave := context.WithCancel(t.Context())
 	var waiter sync.WaitGroup
@@ -70,7 +71,7 @@ func TestDashboardShowsLocks(t *testing.T) {
 }
 
 func TestRefreshOfTheTable(t *testing.T) {
-	s := newSite(t, embedded())
+	s := newSite(t, inProcess())
 	b := s.signedIn(t, "ann@example.com")
 	poll := func(page *httptest.ResponseRecorder) string {
 		return strings.ReplaceAll(regexp.MustCompile(`hx-get="([^"]+)"`).FindStringSubmatch(page.Body.String())[1], "&amp;", "&")
@@ -91,7 +92,7 @@ func TestRefreshOfTheTable(t *testing.T) {
 }
 
 func TestRefreshIsNoActivity(t *testing.T) {
-	s := newSite(t, embedded())
+	s := newSite(t, inProcess())
 	b := s.signedIn(t, "ann@example.com")
 	who, err := s.db.Credentials(t.Context(), "ann@example.com")
 	fatal(t, err)
@@ -120,7 +121,7 @@ func TestRefreshIsNoActivity(t *testing.T) {
 }
 
 func TestRefreshAfterTheSessionEnded(t *testing.T) {
-	s := newSite(t, embedded())
+	s := newSite(t, inProcess())
 	b, other := s.signedIn(t, "ann@example.com"), s.signedIn(t, "ann@example.com")
 	sendsHome(t, other.post("/sessions/end-others"))
 	w := b.get("/dashboard/locks", "HX-Request", "true")
@@ -132,7 +133,7 @@ func TestRefreshAfterTheSessionEnded(t *testing.T) {
 }
 
 func TestForce(t *testing.T) {
-	s := newSite(t, embedded())
+	s := newSite(t, inProcess())
 	admin := s.signedIn(t, "admin@example.com")
 	resource, lock := s.lockAs(t, "ann@example.com", "Order paper", "quarterly review")
 	question := "/locks/force?resource=" + resource
@@ -186,7 +187,7 @@ func TestForce(t *testing.T) {
 }
 
 func TestEndSessions(t *testing.T) {
-	s := newSite(t, embedded())
+	s := newSite(t, inProcess())
 	b := s.signedIn(t, "ann@example.com")
 	phone := s.browser(t)
 	phone.agent = "Mozilla/5.0 (iPhone; CPU iPhone OS 17_4 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/17.4 Mobile/15E148 Safari/604.1"
@@ -209,7 +210,7 @@ func TestEndSessions(t *testing.T) {
 }
 
 func TestBannerWithoutRedis(t *testing.T) {
-	s := newSite(t, services.RedisOptions{Disabled: true})
+	s := newSite(t, redis.Options{Disabled: true})
 	b := s.signedIn(t, "admin@example.com")
 	resource, _ := s.lockAs(t, "ann@example.com", "Order paper", "")
 	w := b.get("/")
@@ -229,7 +230,7 @@ func TestBannerWithoutRedis(t *testing.T) {
 }
 
 func TestPagesOfLocks(t *testing.T) {
-	s := newSite(t, embedded())
+	s := newSite(t, inProcess())
 	b := s.signedIn(t, "ann@example.com")
 	seen := map[string]bool{}
 	for range 51 {

@@ -11,7 +11,7 @@ import (
 
 	"gatehouse/middleware"
 	"gatehouse/models"
-	"gatehouse/services"
+	"gatehouse/services/redis"
 )
 
 // refuseFlood refuses an address that is over the anonymous limit before its
@@ -81,7 +81,7 @@ func (h *Handlers) refuseUnknown(c *gin.Context) {
 func (h *Handlers) stillAllowed(c *gin.Context, role string) func(context.Context) error {
 	token := middleware.TokenFrom(c)
 	return func(ctx context.Context) error {
-		session, err := h.Sessions.Get(services.WithRedisBudget(ctx), token)
+		session, err := h.Sessions.Get(redis.WithBudget(ctx), token)
 		switch {
 		case errors.Is(err, models.ErrNotFound):
 			return errSessionEnded

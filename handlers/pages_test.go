@@ -18,6 +18,8 @@ import (
 	"gatehouse/middleware"
 	"gatehouse/models"
 	"gatehouse/services"
+	"gatehouse/services/redis"
+	"gatehouse/services/redis/embedded"
 	"gatehouse/services/store"
 	"gatehouse/templates"
 )
@@ -34,22 +36,22 @@ type site struct {
 
 // newSite starts one with an administrator, two editors and a viewer, and Redis
 // switched off unless embedded.
-func newSite(t *testing.T, redis services.RedisOptions) *site {
+func newSite(t *testing.T, rdb redis.Options) *site {
 	t.Helper()
 	gin.SetMode(gin.TestMode)
 	path := filepath.Join(t.TempDir(), "test.db")
 	db, err := store.Open(t.Context(), store.Options{URL: path, Timeout: 20 * time.Second}) // the machine may be busy
 	fatal(t, err)
 	t.Cleanup(func() { _ = db.Close() })
-	if redis.Embedded {
-		server, err := services.StartEmbeddedRedis()
+	if rdb.Embedded {
+		server, err := embedded.Start()
 		fatal(t, err)
 		t.Cleanup(server.Close)
-		redis.Client = server.ClientOption()
+		rdb.Client = server.ClientOption()
 	}
 	quiet := slog.New(slog.DiscardHandler)
-	redis.Logger = quiet
-	r := services.NewRedis(redis)
+	rdb.Logger = quiet
+	r := redis.New(rdb)
 	t.Cleanup(func() { _ = r.Close(context.Background()) })
 	r.WaitReady(t.Context())
 
@@ -83,8 +85,8 @@ func newSite(t *testing.T, redis services.RedisOptions) *site {
 	return s
 }
 
-func embedded() services.RedisOptions {
-	return services.RedisOptions{Embedded: true, Timeout: 5 * time.Second} // it never hangs, but the machine may be busy
+func inProcess() redis.Options {
+	return redis.Options{Embedded: true, Timeout: 5 * time.Second} // it never hangs, but the machine may be busy
 }
 
 func fatal(t *testing.T, err error) {
@@ -170,7 +172,7 @@ func sendsHome(t *testing.T, w *httptest.ResponseRecorder) {
 }
 
 func TestSignIn(t *testing.T) {
-	s := newSite(t, embedded())
+	s := newSite(t, inProcess())
 	b := s.browser(t)
 	shows(t, b.get("/"), http.StatusOK, `<form method="post" action="/login">`, `autocomplete="username"`, `autocomplete="current-password"`)
 	sendsHome(t, b.get("/login"))
@@ -206,7 +208,7 @@ func TestSignIn(t *testing.T) {
 }
 
 func TestTooManySignIns(t *testing.T) {
-	b := newSite(t, embedded()).browser(t)
+	b := newSite(t, inProcess()).browser(t)
 	for range 5 {
 		shows(t, b.post("/login", "email", "ann@example.com", "password", "wrong"), http.StatusUnauthorized)
 	}
@@ -218,7 +220,7 @@ func TestTooManySignIns(t *testing.T) {
 }
 
 func TestRefusalsArePages(t *testing.T) {
-	s := newSite(t, embedded())
+	s := newSite(t, inProcess())
 	editor, nobody := s.signedIn(t, "ann@example.com"), s.browser(t)
 	shows(t, nobody.get("/locks/force?resource=process:1"), http.StatusUnauthorized, "current-password", "Sign in")
 	shows(t, nobody.post("/sessions/end", "id", "1"), http.StatusUnauthorized, "current-password")
@@ -241,7 +243,7 @@ func TestRefusalsArePages(t *testing.T) {
 }
 
 func TestProblemPages(t *testing.T) {
-	b := newSite(t, services.RedisOptions{Disabled: true}).browser(t)
+	b := newSite(t, redis.Options{Disabled: true}).browser(t)
 	list := b.get("/problems")
 	shows(t, list, http.StatusOK)
 	links := regexp.MustCompile(`href="(/problems/[a-z-]+)"`).FindAllStringSubmatch(list.Body.String(), -1)
@@ -255,7 +257,7 @@ func TestProblemPages(t *testing.T) {
 }
 
 func TestStaticFiles(t *testing.T) {
-	b := newSite(t, services.RedisOptions{Disabled: true}).browser(t)
+	b := newSite(t, redis.Options{Disabled: true}).browser(t)
 	links := regexp.MustCompile(`(?:src|href)="(/static/[^"]+)"`).FindAllStringSubmatch(b.get("/").Body.String(), -1)
 	if len(links) != 4 {
 		t.Fatalf("a page loads %v", links)
@@ -277,7 +279,7 @@ func TestStaticFiles(t *testing.T) {
 }
 
 func TestDatabaseGone(t *testing.T) {
-	s := newSite(t, embedded())
+	s := newSite(t, inProcess())
 	b := s.signedIn(t, "ann@example.com")
 	fatal(t, s.db.Close())
 	w := b.get("/")

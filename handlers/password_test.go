@@ -4,13 +4,13 @@ import (
 	"net/http"
 	"testing"
 
-	"gatehouse/services"
+	"gatehouse/services/redis"
 )
 
 // The page changes the password: this browser goes on with a new token, the
 // user's other one is signed out.
 func TestPasswordPage(t *testing.T) {
-	s := newSite(t, services.RedisOptions{Disabled: true})
+	s := newSite(t, redis.Options{Disabled: true})
 	here, there := s.signedIn(t, "ann@example.com"), s.signedIn(t, "ann@example.com")
 	shows(t, here.get("/password"), http.StatusOK, "Change password", `autocomplete="current-password"`, `autocomplete="new-password"`)
 	const next = "another long password"

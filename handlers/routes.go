@@ -15,6 +15,7 @@ import (
 	"gatehouse/middleware"
 	"gatehouse/models"
 	"gatehouse/services"
+	"gatehouse/services/redis"
 	"gatehouse/templates"
 )
 
@@ -25,7 +26,7 @@ type Options struct {
 	Accounts  *services.Accounts
 	Sessions  *services.SessionCache
 	Limiter   *services.RateLimiter
-	Redis     *services.Redis
+	Redis     *redis.Client
 	Database  Database
 	Pages     *templates.Pages
 	Cookie    *middleware.SessionStore
@@ -143,7 +144,7 @@ func (h *Handlers) Register(r *gin.Engine) {
 // budgets lets all Redis calls of a request share one REDIS_TIMEOUT, and all its calls
 // to the database one DATABASE_TIMEOUT.
 func (h *Handlers) budgets(c *gin.Context) {
-	c.Request = c.Request.WithContext(h.Database.WithBudget(services.WithRedisBudget(c.Request.Context())))
+	c.Request = c.Request.WithContext(h.Database.WithBudget(redis.WithBudget(c.Request.Context())))
 }
 
 func noStore(c *gin.Context) { c.Header("Cache-Control", "no-store") }

@@ -6,13 +6,13 @@ import (
 	"testing"
 
 	"gatehouse/models"
-	"gatehouse/services"
+	"gatehouse/services/redis"
 )
 
 // Administrators see on the page how many sessions everybody has, and where, and
 // end one user's or everybody's. Nobody else does, and all of it is audited.
 func TestUsersPage(t *testing.T) {
-	s := newSite(t, services.RedisOptions{Disabled: true})
+	s := newSite(t, redis.Options{Disabled: true})
 	admin, ann, bob := s.signedIn(t, "admin@example.com"), s.signedIn(t, "ann@example.com"), s.signedIn(t, "bob@example.com")
 	s.signedIn(t, "ann@example.com")
 	who, err := s.db.Credentials(t.Context(), "ann@example.com")

@@ -15,6 +15,8 @@ import (
 	"gatehouse/middleware"
 	"gatehouse/models"
 	"gatehouse/services"
+	"gatehouse/services/redis"
+	"gatehouse/services/redis/embedded"
 )
 
 // An editor takes a lock with one request and writes with another: only the token
@@ -69,19 +71,19 @@ func ExampleRequireLock() {
 
 // exampleLocks are on a Redis inside the process.
 func exampleLocks() (*services.Locker, *services.LockTokens, func()) {
-	server, err := services.StartEmbeddedRedis()
+	server, err := embedded.Start()
 	if err != nil {
 		panic(err)
 	}
-	redis := services.NewRedis(services.RedisOptions{Client: server.ClientOption(), Embedded: true, Timeout: 3 * time.Second, Logger: slog.New(slog.DiscardHandler)})
-	redis.WaitReady(context.Background())
+	rdb := redis.New(redis.Options{Client: server.ClientOption(), Embedded: true, Timeout: 3 * time.Second, Logger: slog.New(slog.DiscardHandler)})
+	rdb.WaitReady(context.Background())
 	signer, err := services.NewLockTokenSigner([]string{strings.Repeat("k", 32)}) // at least 32 secret bytes
 	if err != nil {
 		panic(err)
 	}
-	locks := services.NewLocker(redis, nil)
+	locks := services.NewLocker(rdb, nil)
 	return locks, services.NewLockTokens(locks, signer), func() {
-		_ = redis.Close(context.Background())
+		_ = rdb.Close(context.Background())
 		server.Close()
 	}
 }

@@ -13,23 +13,25 @@ import (
 	"gatehouse/middleware"
 	"gatehouse/models"
 	"gatehouse/services"
+	"gatehouse/services/redis"
+	"gatehouse/services/redis/embedded"
 )
 
 // Rate limits in another Gin application: two policies on one route, decided
 // together. It never fails because Redis is away; then this instance counts.
 func ExampleRateLimit() {
-	server, err := services.StartEmbeddedRedis() // for yours leave out Embedded: Client: rueidis.ClientOption{InitAddress: []string{"redis:6379"}}
+	server, err := embedded.Start() // for yours leave out Embedded: Client: rueidis.ClientOption{InitAddress: []string{"redis:6379"}}
 	if err != nil {
 		panic(err)
 	}
 	defer server.Close()
-	redis := services.NewRedis(services.RedisOptions{Client: server.ClientOption(), Embedded: true, KeyPrefix: "shop:"})
-	defer redis.Close(context.Background())
+	rdb := redis.New(redis.Options{Client: server.ClientOption(), Embedded: true, KeyPrefix: "shop:"})
+	defer rdb.Close(context.Background())
 	ready, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	redis.WaitReady(ready) // if there is none, it goes on without Redis
+	rdb.WaitReady(ready) // if there is none, it goes on without Redis
 
-	limiter := services.NewRateLimiter(redis, services.RateLimiterOptions{})
+	limiter := services.NewRateLimiter(rdb, services.RateLimiterOptions{})
 	app := gin.New()
 	_ = app.SetTrustedProxies(nil) // else each client chooses the address that is counted
 	app.GET("/quote", middleware.RateLimit(limiter,
@@ -52,8 +54,8 @@ func ExampleRateLimit() {
 
 // A sign-in form: failed attempts count, successful ones are given back.
 func ExampleRateLimit_skipSuccessful() {
-	redis := services.NewRedis(services.RedisOptions{Client: rueidis.ClientOption{}, Disabled: true}) // counts in this process
-	limiter := services.NewRateLimiter(redis, services.RateLimiterOptions{})
+	rdb := redis.New(redis.Options{Client: rueidis.ClientOption{}, Disabled: true}) // counts in this process
+	limiter := services.NewRateLimiter(rdb, services.RateLimiterOptions{})
 
 	app := gin.New()
 	app.POST("/login", middleware.RateLimit(limiter, middleware.Policy{
@@ -79,8 +81,8 @@ func ExampleRateLimit_skipSuccessful() {
 
 // Limits by tier, an allow list, and blocks of admissions for a busy key.
 func ExampleRateLimit_tiers() {
-	redis := services.NewRedis(services.RedisOptions{Client: rueidis.ClientOption{}, Disabled: true}) // counts in this process
-	limiter := services.NewRateLimiter(redis, services.RateLimiterOptions{})
+	rdb := redis.New(redis.Options{Client: rueidis.ClientOption{}, Disabled: true}) // counts in this process
+	limiter := services.NewRateLimiter(rdb, services.RateLimiterOptions{})
 	defer limiter.Close(context.Background()) // gives back what is left of blocks
 
 	app := gin.New()
@@ -108,8 +110,8 @@ func ExampleRateLimit_tiers() {
 
 // Limits by tier from a policy file, which may be changed while the app runs.
 func ExampleRateLimit_policyFile() {
-	redis := services.NewRedis(services.RedisOptions{Client: rueidis.ClientOption{}, Disabled: true}) // counts in this process
-	limiter := services.NewRateLimiter(redis, services.RateLimiterOptions{})
+	rdb := redis.New(redis.Options{Client: rueidis.ClientOption{}, Disabled: true}) // counts in this process
+	limiter := services.NewRateLimiter(rdb, services.RateLimiterOptions{})
 	set, err := services.ParsePolicies("limits.yaml", []byte(`
 policies:
   - name: report

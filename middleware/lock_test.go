@@ -18,6 +18,7 @@ import (
 	"gatehouse/middleware"
 	"gatehouse/models"
 	"gatehouse/services"
+	"gatehouse/services/redis"
 	"gatehouse/services/servicestest"
 )
 
@@ -34,12 +35,12 @@ type lockApp struct {
 func newLockApp(t *testing.T, onRedisDown models.OnRedisDown) *lockApp {
 	t.Helper()
 	app := &lockApp{Engine: gin.New(), server: servicestest.StartRedis(t)}
-	redis := services.NewRedis(services.RedisOptions{
+	rdb := redis.New(redis.Options{
 		Client: rueidis.ClientOption{InitAddress: []string{app.server.Addr}}, Timeout: 2 * time.Second, Logger: slog.New(slog.DiscardHandler),
 	})
-	t.Cleanup(func() { _ = redis.Close(context.Background()) })
-	redis.WaitReady(t.Context())
-	app.locks = services.NewLocker(redis, &services.LockerOptions{OnRedisDown: onRedisDown})
+	t.Cleanup(func() { _ = rdb.Close(context.Background()) })
+	rdb.WaitReady(t.Context())
+	app.locks = services.NewLocker(rdb, &services.LockerOptions{OnRedisDown: onRedisDown})
 	signer, err := services.NewLockTokenSigner([]string{strings.Repeat("s", 32)})
 	if err != nil {
 		t.Fatal(err)

@@ -12,15 +12,16 @@ import (
 
 	"gatehouse/middleware"
 	"gatehouse/services"
+	"gatehouse/services/redis"
 	"gatehouse/services/servicestest"
 )
 
 func limiterOn(t *testing.T, server *servicestest.RedisServer) *services.RateLimiter {
 	t.Helper()
-	redis := services.NewRedis(services.RedisOptions{Client: rueidis.ClientOption{InitAddress: []string{server.Addr}}, Timeout: 5 * time.Second})
-	t.Cleanup(func() { _ = redis.Close(context.Background()) })
-	redis.WaitReady(t.Context())
-	return services.NewRateLimiter(redis, services.RateLimiterOptions{})
+	rdb := redis.New(redis.Options{Client: rueidis.ClientOption{InitAddress: []string{server.Addr}}, Timeout: 5 * time.Second})
+	t.Cleanup(func() { _ = rdb.Close(context.Background()) })
+	rdb.WaitReady(t.Context())
+	return services.NewRateLimiter(rdb, services.RateLimiterOptions{})
 }
 
 // What a policy file adds to a policy is skipped, told and given back with it.

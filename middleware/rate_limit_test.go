@@ -18,6 +18,7 @@ import (
 	"gatehouse/middleware"
 	"gatehouse/models"
 	"gatehouse/services"
+	"gatehouse/services/redis"
 )
 
 // fakeLimiter answers what it is told and records what it is asked.
@@ -82,8 +83,8 @@ func wantHeaders(t *testing.T, w *httptest.ResponseRecorder, want map[string]str
 
 func TestRateLimitHeadersAndRefusal(t *testing.T) {
 	// The real limiter, without Redis.
-	redis := services.NewRedis(services.RedisOptions{Disabled: true})
-	limiter := services.NewRateLimiter(redis, services.RateLimiterOptions{})
+	rdb := redis.New(redis.Options{Disabled: true})
+	limiter := services.NewRateLimiter(rdb, services.RateLimiterOptions{})
 	app := appWith(middleware.RateLimit(limiter, perMinute("api", 2)))
 
 	for _, remaining := range []string{"1", "0"} {

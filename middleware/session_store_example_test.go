@@ -14,6 +14,7 @@ import (
 
 	"gatehouse/middleware"
 	"gatehouse/services"
+	"gatehouse/services/redis"
 	"gatehouse/services/store"
 )
 
@@ -92,15 +93,15 @@ func exampleSessions() (*services.SessionCache, func()) {
 	if err != nil {
 		panic(err)
 	}
-	redis := services.NewRedis(services.RedisOptions{Disabled: true, Logger: slog.New(slog.DiscardHandler)})
-	cache, err := services.NewSessionCache(redis, db, services.SessionOptions{})
+	rdb := redis.New(redis.Options{Disabled: true, Logger: slog.New(slog.DiscardHandler)})
+	cache, err := services.NewSessionCache(rdb, db, services.SessionOptions{})
 	if err != nil {
 		panic(err)
 	}
 	return cache, func() {
 		ctx := context.Background()
 		_ = cache.Close(ctx)
-		_ = redis.Close(ctx)
+		_ = rdb.Close(ctx)
 		_ = db.Close()
 		_ = os.RemoveAll(folder)
 	}

@@ -21,6 +21,7 @@ import (
 	"gatehouse/middleware"
 	"gatehouse/models"
 	"gatehouse/services"
+	"gatehouse/services/redis"
 	"gatehouse/services/store"
 )
 
@@ -36,15 +37,15 @@ func realSessions(t *testing.T) *services.SessionCache {
 	if err != nil {
 		t.Fatal(err)
 	}
-	redis := services.NewRedis(services.RedisOptions{Disabled: true, Logger: quiet})
-	cache, err := services.NewSessionCache(redis, db, services.SessionOptions{Logger: quiet})
+	rdb := redis.New(redis.Options{Disabled: true, Logger: quiet})
+	cache, err := services.NewSessionCache(rdb, db, services.SessionOptions{Logger: quiet})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
-		if err := errors.Join(cache.Close(ctx), redis.Close(ctx), db.Close()); err != nil {
+		if err := errors.Join(cache.Close(ctx), rdb.Close(ctx), db.Close()); err != nil {
 			t.Error(err)
 		}
 	})

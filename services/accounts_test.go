@@ -13,6 +13,7 @@ import (
 
 	"gatehouse/models"
 	"gatehouse/services"
+	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
 	"gatehouse/services/store"
 )
@@ -34,9 +35,9 @@ func newAccounts(t *testing.T, loginLimit int64) accountsDesk {
 
 func newAccountsOn(t *testing.T, server *servicestest.RedisServer, loginLimit int64) accountsDesk {
 	t.Helper()
-	redis := patientRedis(t, server.Addr)
+	redis := redistest.Patient(t, server.Addr)
 	db := openStore(t, filepath.Join(t.TempDir(), "test.db"))
-	sessions, err := services.NewSessionCache(redis, db, services.SessionOptions{Logger: quiet()})
+	sessions, err := services.NewSessionCache(redis, db, services.SessionOptions{Logger: redistest.Quiet()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,7 +59,7 @@ func newAccountsOn(t *testing.T, server *servicestest.RedisServer, loginLimit in
 
 func loginLimits(limit int64) services.AccountsOptions {
 	policy := func(name string) models.Policy { return models.Policy{Name: name, Limit: limit, Window: time.Minute} }
-	return services.AccountsOptions{LoginByIP: policy("login-ip"), LoginByAccount: policy("login-account"), Logger: quiet()}
+	return services.AccountsOptions{LoginByIP: policy("login-ip"), LoginByAccount: policy("login-account"), Logger: redistest.Quiet()}
 }
 
 // allowed reports whether the limits let one more attempt pass.

@@ -9,29 +9,31 @@ import (
 
 	"gatehouse/models"
 	"gatehouse/services"
+	"gatehouse/services/redis"
+	"gatehouse/services/redis/embedded"
 )
 
 // exampleRedis is a Redis inside the process; use RedisOptions.Client for yours.
-func exampleRedis() (*services.Redis, func()) {
-	server, err := services.StartEmbeddedRedis()
+func exampleRedis() (*redis.Client, func()) {
+	server, err := embedded.Start()
 	if err != nil {
 		panic(err)
 	}
-	redis := services.NewRedis(services.RedisOptions{
+	rdb := redis.New(redis.Options{
 		Client: server.ClientOption(), Embedded: true, Timeout: 3 * time.Second, Logger: slog.New(slog.DiscardHandler),
 	})
-	redis.WaitReady(context.Background())
-	return redis, func() {
-		_ = redis.Close(context.Background())
+	rdb.WaitReady(context.Background())
+	return rdb, func() {
+		_ = rdb.Close(context.Background())
 		server.Close()
 	}
 }
 
 // The lease is extended while the work runs, and given back after it.
 func ExampleLocker_WithLock() {
-	redis, done := exampleRedis()
+	rdb, done := exampleRedis()
 	defer done()
-	locks := services.NewLocker(redis, nil)
+	locks := services.NewLocker(rdb, nil)
 
 	request := services.LockRequest{Resource: "report:2026", Holder: models.Holder{UserID: "cron"}}
 	err := locks.WithLock(context.Background(), request, func(ctx context.Context, lock services.Lock) error {
@@ -52,9 +54,9 @@ func ExampleLocker_WithLock() {
 
 // By hand: for a lock that lives longer than one call, as an editor's does.
 func ExampleLocker_TryAcquire() {
-	redis, done := exampleRedis()
+	rdb, done := exampleRedis()
 	defer done()
-	locks := services.NewLocker(redis, nil)
+	locks := services.NewLocker(rdb, nil)
 	ctx := context.Background()
 
 	alice := services.LockRequest{Resource: "process:42", TTL: 5 * time.Minute, Holder: models.Holder{UserID: "1", Email: "alice@example.com"}}
@@ -81,9 +83,9 @@ func ExampleLocker_TryAcquire() {
 
 // Whoever waits is served in order. Bound the patience by ctx: it is the only limit.
 func ExampleLocker_Acquire() {
-	redis, done := exampleRedis()
+	rdb, done := exampleRedis()
 	defer done()
-	locks := services.NewLocker(redis, nil)
+	locks := services.NewLocker(rdb, nil)
 	ctx := context.Background()
 
 	alice, err := locks.Acquire(ctx, services.LockRequest{Resource: "printer", Holder: models.Holder{UserID: "1", Email: "alice@example.com"}})
@@ -113,9 +115,9 @@ func ExampleLocker_Acquire() {
 // What happens to locks, on all instances. The channel also ends when something may
 // have been missed: call Events again then, and List after it.
 func ExampleLocker_Events() {
-	redis, done := exampleRedis()
+	rdb, done := exampleRedis()
 	defer done()
-	locks := services.NewLocker(redis, nil)
+	locks := services.NewLocker(rdb, nil)
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
 

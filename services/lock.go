@@ -17,6 +17,7 @@ import (
 
 	"gatehouse/internal/require"
 	"gatehouse/models"
+	"gatehouse/services/redis"
 )
 
 const (
@@ -66,7 +67,7 @@ type LockerOptions struct {
 // When Redis cannot be asked, every method answers models.ErrUnavailable, or does
 // what LockerOptions.OnRedisDown says.
 type Locker struct {
-	redis    *Redis
+	redis    *redis.Client
 	opt      LockerOptions
 	instance string // names this Locker among those that wait
 	keys     *lockKeys
@@ -83,31 +84,31 @@ type Locker struct {
 
 // NewLocker returns a Locker; nil options mean the defaults. Its background work
 // ends when redis is closed. It panics without redis: that is a mistake in the program.
-func NewLocker(redis *Redis, opt *LockerOptions) *Locker {
-	require.Must("services.NewLocker", require.Argument{Name: "Redis", Value: redis})
+func NewLocker(rdb *redis.Client, opt *LockerOptions) *Locker {
+	require.Must("services.NewLocker", require.Argument{Name: "Redis", Value: rdb})
 	if opt == nil {
 		opt = &LockerOptions{}
 	}
 	l := &Locker{
-		redis: redis, opt: *opt, instance: rand.Text(), waiters: newLockWaiters(), groups: newLockGroups(),
-		events: newLockEvents(), keys: newLockKeys(redis),
+		redis: rdb, opt: *opt, instance: rand.Text(), waiters: newLockWaiters(), groups: newLockGroups(),
+		events: newLockEvents(), keys: newLockKeys(rdb),
 	}
 	l.opt.MaxHold = cmp.Or(opt.MaxHold, DefaultMaxHold)
 	if l.opt.Clock == nil {
 		l.opt.Clock = time.Now
 	}
-	l.scripts = loadLockScripts(redis.Key("locks"), redis.Key("ends"), l.opt.MaxHold)
+	l.scripts = loadLockScripts(rdb.Key("locks"), rdb.Key("ends"), l.opt.MaxHold)
 	l.clock.wall, l.events.wall = l.opt.Clock, l.opt.Clock
 	l.table = newLockTable(l.opt.MaxHold, l.opt.Clock)
 	if l.opt.Logger == nil {
 		l.opt.Logger = slog.Default()
 	}
 	l.metrics = newLockMetrics(opt.Metrics)
-	redis.OnRecover(l.reconcile)
-	redis.Subscribe("grants:"+l.instance, l.waiters.granted)
-	redis.Subscribe("ends", l.heardEnd)
-	l.events.subscribe = func(ctx context.Context, up, down func()) { redis.Listen(ctx, "locks", l.heard, up, down) }
-	redis.Go(l.beats)
+	rdb.OnRecover(l.reconcile)
+	rdb.Subscribe("grants:"+l.instance, l.waiters.granted)
+	rdb.Subscribe("ends", l.heardEnd)
+	l.events.subscribe = func(ctx context.Context, up, down func()) { rdb.Listen(ctx, "locks", l.heard, up, down) }
+	rdb.Go(l.beats)
 	return l
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"gatehouse/models"
+	"gatehouse/services/redis"
 )
 
 // LockRequest asks for a lock.
@@ -73,7 +74,7 @@ func (l *Locker) await(ctx context.Context, try *attempt) (Lock, error) {
 	defer l.waiters.leave(try.req.Resource, try.grant)
 	var refused *models.NotAcquiredError
 	for {
-		lock, err := try.once(WithRedisBudget(ctx), true)
+		lock, err := try.once(redis.WithBudget(ctx), true)
 		switch {
 		case err == nil:
 			return lock, nil
@@ -142,7 +143,7 @@ func (a *attempt) once(ctx context.Context, queue bool) (Lock, error) {
 	l := a.l
 	sent := time.Now()
 	got, err := l.runAcquire(ctx, a, queue, "")
-	a.sent = a.sent || !errors.Is(err, ErrNotSent)
+	a.sent = a.sent || !errors.Is(err, redis.ErrNotSent)
 	switch {
 	case err == nil && got.code == lockRefused:
 		a.arrival = got.extra
@@ -197,7 +198,7 @@ const (
 
 // giveUp takes back an attempt whose caller has left; it outlives the caller's ctx.
 func (l *Locker) giveUp(ctx context.Context, a *attempt) {
-	ctx, cancel := context.WithTimeout(WithRedisBudget(context.WithoutCancel(ctx)), cleanUpTime)
+	ctx, cancel := context.WithTimeout(redis.WithBudget(context.WithoutCancel(ctx)), cleanUpTime)
 	defer cancel()
 	got, err := l.run(ctx, l.scripts.release, a.req.Resource, a.proof(), asAttempt)
 	if err == nil && got.grant == a.grant { // another attempt with its token keeps it

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"gatehouse/models"
+	"gatehouse/services/redis"
+	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
 )
 
@@ -56,7 +58,7 @@ func TestLockAdoptedThenEndedElsewhereStaysEnded(t *testing.T) {
 
 func openLockerAt(t *testing.T, addr string) *Locker {
 	t.Helper()
-	return NewLocker(redisAt(t, addr, RedisOptions{}), &LockerOptions{OnRedisDown: models.OnRedisDownOpen, Logger: slog.New(slog.DiscardHandler)})
+	return NewLocker(redistest.At(t, addr, redis.Options{}), &LockerOptions{OnRedisDown: models.OnRedisDownOpen, Logger: slog.New(slog.DiscardHandler)})
 }
 
 // The instance that ended a grant without Redis and the one that extended it without

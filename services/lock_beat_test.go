@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"gatehouse/models"
+	"gatehouse/services/redis"
+	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
 )
 
@@ -108,8 +110,8 @@ func TestLockBeatsGoOnWhileGrantsAreClaimed(t *testing.T) {
 // outage.
 func patientLockerAt(t *testing.T, addr string) *Locker {
 	t.Helper()
-	redis := redisAt(t, addr, RedisOptions{Timeout: 10 * time.Second})
-	return NewLocker(redis, &LockerOptions{OnRedisDown: models.OnRedisDownOpen, Logger: slog.New(slog.DiscardHandler)})
+	rdb := redistest.At(t, addr, redis.Options{Timeout: 10 * time.Second})
+	return NewLocker(rdb, &LockerOptions{OnRedisDown: models.OnRedisDownOpen, Logger: slog.New(slog.DiscardHandler)})
 }
 
 func anyDegraded(l *Locker) bool {
@@ -160,7 +162,7 @@ func TestLockWhoseClaimFailsIsNotLost(t *testing.T) {
 		for range 10 { // a beat may have claimed it before
 			proxy.SetLatency(30 * time.Millisecond) // enough for one call, not for two
 			server.Do("FLUSHALL")
-			if _, err := l.Check(WithRedisBudget(ctx), lease.lock.LockClaim); err != nil {
+			if _, err := l.Check(redis.WithBudget(ctx), lease.lock.LockClaim); err != nil {
 				t.Fatalf("the holder's use: %v", err)
 			}
 			server.Do("FLUSHALL")

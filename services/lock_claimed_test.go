@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"gatehouse/models"
+	"gatehouse/services/redis"
+	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
 )
 
@@ -21,7 +23,7 @@ func TestLockClaimedAgainKeepsItsBeginning(t *testing.T) {
 			proxy := servicestest.NewProxy(t, server.Addr)
 			const longest = 2 * time.Second
 			other := openLockerAt(t, server.Addr)
-			l := NewLocker(redisAt(t, proxy.Addr, RedisOptions{Timeout: 5 * time.Second}), &LockerOptions{
+			l := NewLocker(redistest.At(t, proxy.Addr, redis.Options{Timeout: 5 * time.Second}), &LockerOptions{
 				OnRedisDown: models.OnRedisDownOpen, MaxHold: longest, Logger: slog.New(slog.DiscardHandler),
 			})
 			req := LockRequest{Resource: "process:1", TTL: longest, Holder: models.Holder{UserID: "1"}}

@@ -9,6 +9,8 @@ import (
 
 	"gatehouse/models"
 	"gatehouse/services"
+	"gatehouse/services/redis"
+	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
 )
 
@@ -18,7 +20,7 @@ func TestLockWallClockOnlyTellsTheTime(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	var off atomic.Int64
 	clock := func() time.Time { return time.Now().Add(time.Duration(off.Load())) }
-	l := services.NewLocker(patientRedis(t, server.Addr), &services.LockerOptions{Clock: clock, Logger: quiet()})
+	l := services.NewLocker(redistest.Patient(t, server.Addr), &services.LockerOptions{Clock: clock, Logger: redistest.Quiet()})
 	near := func(what string, got time.Time) {
 		t.Helper()
 		if d := got.Sub(clock()); d < -5*time.Second || d > 15*time.Second {
@@ -62,7 +64,7 @@ func TestLockWallClockOnlyTellsTheTime(t *testing.T) {
 
 func TestLockTokenEndsByTheInstancesClock(t *testing.T) {
 	var off atomic.Int64
-	l := services.NewLocker(patientRedis(t, servicestest.StartRedis(t).Addr), &services.LockerOptions{
+	l := services.NewLocker(redistest.Patient(t, servicestest.StartRedis(t).Addr), &services.LockerOptions{
 		MaxHold: time.Minute, Clock: func() time.Time { return time.Now().Add(time.Duration(off.Load())) },
 	})
 	signer, err := services.NewLockTokenSigner([]string{strings.Repeat("s", 32)})
@@ -88,7 +90,7 @@ func TestLockTokenEndsByTheInstancesClock(t *testing.T) {
 // A grant made without Redis says when it began by the instance's own clock.
 func TestLockSinceWithoutRedisIsTheInstancesClock(t *testing.T) {
 	then := time.Date(2001, 2, 3, 4, 5, 6, 0, time.UTC)
-	l := services.NewLocker(startRedisClient(t, services.RedisOptions{Disabled: true}), &services.LockerOptions{
+	l := services.NewLocker(redistest.Start(t, redis.Options{Disabled: true}), &services.LockerOptions{
 		OnRedisDown: models.OnRedisDownOpen, Clock: func() time.Time { return then },
 	})
 	lock := mustAcquire(t, l, request("process:1", alice))

@@ -2,6 +2,7 @@ package services
 
 import (
 	"context"
+	"gatehouse/services/redis"
 	"sync/atomic"
 	"time"
 
@@ -11,7 +12,7 @@ import (
 // countHeld is how many locks a user has now, on all instances. Of a shard that cannot be
 // asked, only those count that this instance knows.
 func (l *Locker) countHeld(ctx context.Context, userID string) int {
-	ctx = WithRedisBudget(ctx)
+	ctx = redis.WithBudget(ctx)
 	var held atomic.Int64
 	var group errgroup.Group
 	for shard := range lockShards {

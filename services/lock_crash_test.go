@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"gatehouse/services"
+	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
 )
 
@@ -45,7 +46,7 @@ func TestLockDeadWaiterIsSkipped(t *testing.T) {
 
 func skipDeadWaiter(t *testing.T, server *servicestest.RedisServer, all []*services.Locker) time.Duration {
 	proxy := servicestest.NewProxy(t, server.Addr)
-	cutOff := newRedis(t, proxy.Addr)
+	cutOff := redistest.New(t, proxy.Addr)
 	dead := services.NewLocker(cutOff, nil)
 	held := mustAcquire(t, all[0], request("process:1", alice))
 	ctx, cancel := context.WithCancel(t.Context())
@@ -81,7 +82,7 @@ func skipDeadWaiter(t *testing.T, server *servicestest.RedisServer, all []*servi
 func TestLockCrashedHolderIsFollowedByTheNextWaiter(t *testing.T) {
 	for _, backend := range []string{"redis-server", "embedded"} {
 		t.Run(backend, func(t *testing.T) {
-			l := services.NewLocker(redisOf(t, backend), nil)
+			l := services.NewLocker(redistest.Of(t, backend), nil)
 			var late []time.Duration
 			for range crashRounds {
 				req := request("process:1", alice)

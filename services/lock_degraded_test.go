@@ -11,29 +11,31 @@ import (
 
 	"gatehouse/models"
 	"gatehouse/services"
+	"gatehouse/services/redis"
+	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
 )
 
 // openLocker is one instance whose locks work without Redis.
-func openLocker(t *testing.T, server *servicestest.RedisServer) (*services.Locker, *services.Redis) {
+func openLocker(t *testing.T, server *servicestest.RedisServer) (*services.Locker, *redis.Client) {
 	t.Helper()
-	redis := redisAt(t, server.Addr, services.RedisOptions{Timeout: 300 * time.Millisecond})
-	return services.NewLocker(redis, &services.LockerOptions{OnRedisDown: models.OnRedisDownOpen, Logger: quiet()}), redis
+	rdb := redistest.At(t, server.Addr, redis.Options{Timeout: 300 * time.Millisecond})
+	return services.NewLocker(rdb, &services.LockerOptions{OnRedisDown: models.OnRedisDownOpen, Logger: redistest.Quiet()}), rdb
 }
 
-func gone(t *testing.T, redis *services.Redis) {
+func gone(t *testing.T, rdb *redis.Client) {
 	t.Helper()
-	servicestest.Eventually(t, 10*time.Second, func() bool { return !redis.Available() }, "Redis still counts as available")
+	servicestest.Eventually(t, 10*time.Second, func() bool { return !rdb.Available() }, "Redis still counts as available")
 }
 
-func back(t *testing.T, redis *services.Redis) {
+func back(t *testing.T, rdb *redis.Client) {
 	t.Helper()
-	servicestest.Eventually(t, 10*time.Second, redis.Available, "not back after recovery")
+	servicestest.Eventually(t, 10*time.Second, rdb.Available, "not back after recovery")
 }
 
 func TestLockClosedWithoutRedis(t *testing.T) {
-	redis := startRedisClient(t, services.RedisOptions{Disabled: true})
-	l := services.NewLocker(redis, nil)
+	rdb := redistest.Start(t, redis.Options{Disabled: true})
+	l := services.NewLocker(rdb, nil)
 	if _, err := l.TryAcquire(t.Context(), request("process:1", alice)); !errors.Is(err, models.ErrUnavailable) {
 		t.Errorf("acquire: %v", err)
 	}
@@ -49,8 +51,8 @@ func TestLockClosedWithoutRedis(t *testing.T) {
 }
 
 func TestLockDegradedStillExcludesWithinTheInstance(t *testing.T) {
-	redis := startRedisClient(t, services.RedisOptions{Disabled: true})
-	l := services.NewLocker(redis, &services.LockerOptions{OnRedisDown: models.OnRedisDownOpen})
+	rdb := redistest.Start(t, redis.Options{Disabled: true})
+	l := services.NewLocker(rdb, &services.LockerOptions{OnRedisDown: models.OnRedisDownOpen})
 	lock := mustAcquire(t, l, request("process:1", alice))
 	if !lock.Degraded || lock.Fence != nil {
 		t.Errorf("lock = %+v", lock)
@@ -100,7 +102,7 @@ func TestLockGrantedWithoutRedisIsClaimedWhenItReturns(t *testing.T) {
 	for _, fault := range []string{"killed", "frozen"} {
 		t.Run(fault, func(t *testing.T) {
 			server := servicestest.StartRedis(t)
-			l, redis := openLocker(t, server)
+			l, rdb := openLocker(t, server)
 			other := lockers(t, server, 1, nil)[0]
 			before := mustAcquireInRedis(t, l, request("process:1", alice))
 			if fault == "killed" {
@@ -109,7 +111,7 @@ func TestLockGrantedWithoutRedisIsClaimedWhenItReturns(t *testing.T) {
 				server.Freeze()
 			}
 			during := mustAcquire(t, l, request("process:2", alice)) // the first call may cost the deadline
-			gone(t, redis)
+			gone(t, rdb)
 			if !during.Degraded {
 				t.Errorf("granted in the outage: %+v", during)
 			}
@@ -121,7 +123,7 @@ func TestLockGrantedWithoutRedisIsClaimedWhenItReturns(t *testing.T) {
 			} else {
 				server.Thaw()
 			}
-			back(t, redis)
+			back(t, rdb)
 			for _, lock := range []services.Lock{before, during} {
 				if degraded, err := l.Check(t.Context(), lock.LockClaim); err != nil || degraded {
 					t.Errorf("%s after the outage: %v, %v", lock.Resource, degraded, err)
@@ -137,8 +139,8 @@ func TestLockGrantedWithoutRedisIsClaimedWhenItReturns(t *testing.T) {
 
 func TestLockNothingIsLockedByNobodyAfterAnOutage(t *testing.T) {
 	server := servicestest.StartRedis(t)
-	l, redis := openLocker(t, server)
-	closed := services.NewLocker(redis, nil)
+	l, rdb := openLocker(t, server)
+	closed := services.NewLocker(rdb, nil)
 	held := mustAcquireInRedis(t, l, request("process:1", alice))
 	forced := mustAcquireInRedis(t, l, request("process:2", alice))
 	server.Freeze()
@@ -157,9 +159,9 @@ func TestLockNothingIsLockedByNobodyAfterAnOutage(t *testing.T) {
 	if _, err := l.ForceRelease(t.Context(), "process:2", forced.Fence); err != nil {
 		t.Errorf("force while frozen: %v", err)
 	}
-	gone(t, redis)
+	gone(t, rdb)
 	server.Thaw()
-	back(t, redis)
+	back(t, rdb)
 	other := lockers(t, server, 1, nil)[0]
 	for _, resource := range []string{"process:1", "process:2", "process:3", "process:4"} {
 		if s, err := other.Status(t.Context(), resource); err != nil || s.Held {
@@ -173,7 +175,7 @@ func TestLockNothingIsLockedByNobodyAfterAnOutage(t *testing.T) {
 // in an outage.
 func TestLockGivenBackElsewhereStaysGivenBack(t *testing.T) {
 	server := servicestest.StartRedis(t)
-	granter, redis := openLocker(t, server)
+	granter, rdb := openLocker(t, server)
 	other := lockers(t, server, 1, nil)[0]
 	servicestest.Eventually(t, 3*time.Second, func() bool {
 		return strings.HasSuffix(strings.TrimSpace(server.Do("PUBSUB", "NUMSUB", "test:ends")), "2")
@@ -205,7 +207,7 @@ func TestLockGivenBackElsewhereStaysGivenBack(t *testing.T) {
 	}
 	server.Freeze()
 	defer server.Thaw()
-	gone(t, redis)
+	gone(t, rdb)
 	if degraded, err := granter.Check(t.Context(), services.LockClaim{Resource: "process:1", Grant: second.Grant, Token: "verified"}); err != nil || !degraded {
 		t.Errorf("the next holder is refused in an outage: %v, %v", degraded, err)
 	}
@@ -213,17 +215,17 @@ func TestLockGivenBackElsewhereStaysGivenBack(t *testing.T) {
 
 func TestLockRefusedReleaseHasNoEffect(t *testing.T) {
 	server := servicestest.StartRedis(t)
-	l, redis := openLocker(t, server)
+	l, rdb := openLocker(t, server)
 	held := mustAcquireInRedis(t, l, request("process:1", alice))
 	server.Freeze()
-	gone(t, redis)
+	gone(t, rdb)
 	wrong := held.LockClaim
 	wrong.Token = services.NewLockToken()
 	if _, err := l.Release(t.Context(), wrong); !errors.Is(err, models.ErrNotHeld) {
 		t.Errorf("release with another token: %v", err)
 	}
 	server.Thaw()
-	back(t, redis)
+	back(t, rdb)
 	if _, err := l.Check(t.Context(), held.LockClaim); err != nil {
 		t.Errorf("the holder: %v", err)
 	}
@@ -231,16 +233,16 @@ func TestLockRefusedReleaseHasNoEffect(t *testing.T) {
 
 func TestLockOfADisabledUserEndsWhenRedisReturns(t *testing.T) {
 	server := servicestest.StartRedis(t)
-	l, redis := openLocker(t, server)
+	l, rdb := openLocker(t, server)
 	other := lockers(t, server, 1, nil)[0]
 	mustAcquire(t, other, request("process:1", alice)) // l has not granted it
 	server.Freeze()
-	gone(t, redis)
+	gone(t, rdb)
 	if err := l.ReleaseUser(t.Context(), alice.UserID); err != nil {
 		t.Fatal(err)
 	}
 	server.Thaw()
-	back(t, redis)
+	back(t, rdb)
 	servicestest.Eventually(t, time.Second, func() bool {
 		s, err := other.Status(t.Context(), "process:1")
 		return err == nil && !s.Held
@@ -250,9 +252,9 @@ func TestLockOfADisabledUserEndsWhenRedisReturns(t *testing.T) {
 func TestLockConflictAfterAnOutageIsToldToTheLoser(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	proxy := servicestest.NewProxy(t, server.Addr)
-	cutOff := newRedis(t, proxy.Addr)
+	cutOff := redistest.New(t, proxy.Addr)
 	registry := prometheus.NewRegistry()
-	l := services.NewLocker(cutOff, &services.LockerOptions{OnRedisDown: models.OnRedisDownOpen, Logger: quiet(), Metrics: registry})
+	l := services.NewLocker(cutOff, &services.LockerOptions{OnRedisDown: models.OnRedisDownOpen, Logger: redistest.Quiet(), Metrics: registry})
 	proxy.Cut()
 	gone(t, cutOff)
 	loser := mustAcquire(t, l, request("process:1", alice))
@@ -313,7 +315,7 @@ func TestWithLockTellsWhenTheLockIsLost(t *testing.T) {
 			if reason == services.LostExpired {
 				opt.MaxHold = 400 * time.Millisecond
 			}
-			l := services.NewLocker(newRedis(t, server.Addr), opt)
+			l := services.NewLocker(redistest.New(t, server.Addr), opt)
 			req := request("process:1", alice)
 			req.TTL = 300 * time.Millisecond
 			var ended time.Time

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"gatehouse/models"
+	"gatehouse/services/redis"
+	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
 )
 
@@ -48,8 +50,8 @@ func TestLockPushedGrantIsBegunOnlyIfItIsNew(t *testing.T) {
 // The lease of a pushed grant is confirmed while the work is under way.
 func TestWithLockBeginsUnderAPushedGrant(t *testing.T) {
 	server := servicestest.StartRedis(t)
-	patient := RedisOptions{Timeout: 5 * time.Second} // without Redis nobody would queue there
-	holder, l := NewLocker(redisAt(t, server.Addr, patient), nil), NewLocker(redisAt(t, server.Addr, patient), nil)
+	patient := redis.Options{Timeout: 5 * time.Second} // without Redis nobody would queue there
+	holder, l := NewLocker(redistest.At(t, server.Addr, patient), nil), NewLocker(redistest.At(t, server.Addr, patient), nil)
 	begun := 0
 	for range 10 {
 		lock, err := holder.TryAcquire(t.Context(), LockRequest{Resource: "r"})

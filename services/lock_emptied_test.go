@@ -8,6 +8,8 @@ import (
 
 	"gatehouse/models"
 	"gatehouse/services"
+	"gatehouse/services/redis"
+	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
 )
 
@@ -49,9 +51,9 @@ func TestLocksStayWhileTheServerForgets(t *testing.T) {
 			replica.Follow(f.server)
 			for range 2 {
 				proxy := servicestest.NewProxy(t, f.server.Addr)
-				redis := redisAt(t, proxy.Addr, services.RedisOptions{Timeout: time.Second})
-				f.proxies, f.redis = append(f.proxies, proxy), append(f.redis, redis)
-				f.lockers = append(f.lockers, services.NewLocker(redis, &services.LockerOptions{OnRedisDown: models.OnRedisDownOpen, Logger: quiet()}))
+				rdb := redistest.At(t, proxy.Addr, redis.Options{Timeout: time.Second})
+				f.proxies, f.redis = append(f.proxies, proxy), append(f.redis, rdb)
+				f.lockers = append(f.lockers, services.NewLocker(rdb, &services.LockerOptions{OnRedisDown: models.OnRedisDownOpen, Logger: redistest.Quiet()}))
 			}
 			for _, l := range f.lockers {
 				servicestest.Eventually(t, 20*time.Second, func() bool { return !l.Alone() }, "the instances do not know of each other")

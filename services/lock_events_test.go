@@ -9,6 +9,8 @@ import (
 
 	"gatehouse/models"
 	"gatehouse/services"
+	"gatehouse/services/redis"
+	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
 )
 
@@ -28,8 +30,8 @@ func nextEvent(t *testing.T, events <-chan models.LockEvent) (e models.LockEvent
 // it: the channel ends, and a new one tells what happens from then on.
 func TestLockEventsEndWhenTheSubscriptionIsLost(t *testing.T) {
 	server := servicestest.StartRedis(t)
-	redis := redisAt(t, server.Addr, services.RedisOptions{Client: rueidis.ClientOption{ClientName: "listener"}, Timeout: 5 * time.Second})
-	l, other := services.NewLocker(redis, nil), lockers(t, server, 1, nil)[0]
+	rdb := redistest.At(t, server.Addr, redis.Options{Client: rueidis.ClientOption{ClientName: "listener"}, Timeout: 5 * time.Second})
+	l, other := services.NewLocker(rdb, nil), lockers(t, server, 1, nil)[0]
 	for range 3 {
 		ctx, cancel := context.WithCancel(t.Context())
 		first, second := l.Events(ctx), l.Events(ctx)
@@ -60,10 +62,10 @@ func TestLockEventsEndWhenTheSubscriptionIsLost(t *testing.T) {
 func TestLockEventsBegunWithoutRedisEndWhenItIsBack(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	proxy := servicestest.NewProxy(t, server.Addr)
-	redis := newRedis(t, proxy.Addr)
-	l := services.NewLocker(redis, &services.LockerOptions{OnRedisDown: models.OnRedisDownOpen, Logger: quiet()})
+	rdb := redistest.New(t, proxy.Addr)
+	l := services.NewLocker(rdb, &services.LockerOptions{OnRedisDown: models.OnRedisDownOpen, Logger: redistest.Quiet()})
 	proxy.Cut()
-	gone(t, redis)
+	gone(t, rdb)
 	events := l.Events(t.Context())
 	mustAcquire(t, l, request("process:1", alice))
 	if e, ok := nextEvent(t, events); !ok || e.Name != models.LockAcquired {
@@ -75,7 +77,7 @@ func TestLockEventsBegunWithoutRedisEndWhenItIsBack(t *testing.T) {
 			break
 		}
 	}
-	back(t, redis)
+	back(t, rdb)
 	events = l.Events(t.Context())
 	mustAcquire(t, lockers(t, server, 1, nil)[0], request("process:2", bob))
 	for {

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"gatehouse/models"
+	"gatehouse/services/redis"
+	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
 )
 
@@ -14,7 +16,7 @@ import (
 func TestLockThatWasEvictedIsNotListed(t *testing.T) {
 	t.Parallel()
 	server := servicestest.StartRedis(t)
-	l := NewLocker(redisAt(t, server.Addr, RedisOptions{Timeout: 5 * time.Second}), nil)
+	l := NewLocker(redistest.At(t, server.Addr, redis.Options{Timeout: 5 * time.Second}), nil)
 	const locks = 40
 	for i := range locks {
 		if _, err := l.TryAcquire(t.Context(), LockRequest{

@@ -9,6 +9,7 @@ import (
 
 	"gatehouse/models"
 	"gatehouse/services"
+	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
 )
 
@@ -62,8 +63,8 @@ func TestLockExtendedThroughAnOutageLongerThanItsLease(t *testing.T) {
 		t.Run(how, func(t *testing.T) {
 			server := servicestest.StartRedis(t)
 			proxy := servicestest.NewProxy(t, server.Addr)
-			redis := newRedis(t, proxy.Addr)
-			l := services.NewLocker(redis, &services.LockerOptions{OnRedisDown: models.OnRedisDownOpen, Logger: quiet()})
+			redis := redistest.New(t, proxy.Addr)
+			l := services.NewLocker(redis, &services.LockerOptions{OnRedisDown: models.OnRedisDownOpen, Logger: redistest.Quiet()})
 			req := request("process:1", alice)
 			req.TTL = 3 * time.Second
 			lock := mustAcquireInRedis(t, l, req)
@@ -124,8 +125,8 @@ func TestLockEndedElsewhereInAnOutageLongerThanItsLease(t *testing.T) {
 			t.Parallel()
 			server := servicestest.StartRedis(t)
 			proxy := servicestest.NewProxy(t, server.Addr)
-			redis := newRedis(t, proxy.Addr)
-			l := services.NewLocker(redis, &services.LockerOptions{OnRedisDown: models.OnRedisDownOpen, Logger: quiet()})
+			redis := redistest.New(t, proxy.Addr)
+			l := services.NewLocker(redis, &services.LockerOptions{OnRedisDown: models.OnRedisDownOpen, Logger: redistest.Quiet()})
 			other := lockers(t, server, 1, nil)[0]
 			req := request("process:1", alice)
 			req.TTL = 5 * time.Second // on a busy machine an outage takes long to be noticed

@@ -9,13 +9,15 @@ import (
 	"time"
 
 	"gatehouse/models"
+	"gatehouse/services/redis"
+	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
 )
 
 // budgetSpent is a request that has waited for Redis as long as it may: its next call
 // is not sent, although Redis is there.
 func budgetSpent(ctx context.Context) context.Context {
-	return WithSpentRedisBudget(ctx, time.Hour)
+	return redis.WithSpentBudget(ctx, time.Hour)
 }
 
 // An extend that one call could not tell Redis is told by the next beats: without an
@@ -153,7 +155,7 @@ func TestLockLeaseCountsFromBeforeTheSend(t *testing.T) {
 	const ttl, way = 10 * time.Second, 100 * time.Millisecond
 	const usable = ttl - 22*time.Millisecond - 2*way // 2 ms and a 500th for the drift
 	proxy := servicestest.NewProxy(t, servicestest.StartRedis(t).Addr)
-	l := NewLocker(redisAt(t, proxy.Addr, RedisOptions{Timeout: 5 * time.Second}), nil)
+	l := NewLocker(redistest.At(t, proxy.Addr, redis.Options{Timeout: 5 * time.Second}), nil)
 	proxy.SetLatency(way)
 	lock, err := l.TryAcquire(t.Context(), LockRequest{Resource: "r", TTL: ttl})
 	if left := time.Until(lock.ends); err != nil || left > usable {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"gatehouse/models"
+	"gatehouse/services/redis"
 )
 
 const (
@@ -196,7 +197,7 @@ func (l *Locker) renewLease(ctx context.Context, lease *lockLease) bool {
 	if nobody || lease.alive.Err() != nil || lease.overdue(time.Now()) != nil || time.Since(lease.lock.began) > l.opt.MaxHold/2 {
 		return false
 	}
-	ctx, cancel := context.WithTimeout(WithRedisBudget(context.WithoutCancel(ctx)), cleanUpTime)
+	ctx, cancel := context.WithTimeout(redis.WithBudget(context.WithoutCancel(ctx)), cleanUpTime)
 	defer cancel()
 	lock := lease.lock
 	got, err := l.run(ctx, l.scripts.extend, lock.Resource, proofOf(lock.LockClaim),
@@ -238,7 +239,7 @@ func (l *Locker) keepExtending(ctx context.Context, lease *lockLease) {
 			return
 		case <-next.C:
 		}
-		callCtx, cancel := context.WithDeadline(WithRedisBudget(ctx), lock.ends)
+		callCtx, cancel := context.WithDeadline(redis.WithBudget(ctx), lock.ends)
 		extended, err := l.Extend(callCtx, lock.LockClaim, lease.req.TTL)
 		cancel()
 		switch {

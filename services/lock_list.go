@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"gatehouse/models"
+	"gatehouse/services/redis"
 )
 
 // lockCursor is the last lock of a page: its shard, the end of its lease, and
@@ -75,7 +76,7 @@ func (l *Locker) List(ctx context.Context, page models.Page) (locks models.List[
 func (l *Locker) ReleaseUser(ctx context.Context, userID string) error {
 	page := models.Page{Limit: 200}
 	for {
-		locks, degraded, err := l.List(WithRedisBudget(ctx), page)
+		locks, degraded, err := l.List(redis.WithBudget(ctx), page)
 		if degraded || err != nil {
 			l.table.oweUser(userID)
 		}
@@ -87,7 +88,7 @@ func (l *Locker) ReleaseUser(ctx context.Context, userID string) error {
 				continue
 			}
 			// Only if it is still the one that was listed.
-			was, err := l.force(WithRedisBudget(ctx), lock.Resource, nil, lock.Grant)
+			was, err := l.force(redis.WithBudget(ctx), lock.Resource, nil, lock.Grant)
 			if was.Degraded || errors.Is(err, models.ErrUnavailable) {
 				l.table.oweUser(userID)
 			}

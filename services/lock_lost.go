@@ -2,6 +2,7 @@ package services
 
 import (
 	"context"
+	"gatehouse/services/redis"
 	"time"
 )
 
@@ -101,7 +102,7 @@ func (g *lockGroups) in(shard int) []*lockLease {
 // one.
 func (l *Locker) lookAfter(ctx context.Context, shard int) (failed error) {
 	for _, lease := range l.groups.in(shard) {
-		ctx := WithRedisBudget(ctx)
+		ctx := redis.WithBudget(ctx)
 		got, err := l.run(ctx, l.scripts.status, lease.lock.Resource)
 		stands := got.grant == lease.lock.Grant
 		if err == nil && !stands {

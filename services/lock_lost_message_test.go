@@ -10,6 +10,8 @@ import (
 	"github.com/redis/rueidis"
 
 	"gatehouse/services"
+	"gatehouse/services/redis"
+	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
 )
 
@@ -17,8 +19,8 @@ import (
 func TestLockLostGrantMessageCostsABeat(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	holder := lockers(t, server, 1, nil)[0]
-	redis := redisAt(t, server.Addr, services.RedisOptions{Client: rueidis.ClientOption{ClientName: "waiter"}, Timeout: 5 * time.Second})
-	waiter := services.NewLocker(redis, nil)
+	rdb := redistest.At(t, server.Addr, redis.Options{Client: rueidis.ClientOption{ClientName: "waiter"}, Timeout: 5 * time.Second})
+	waiter := services.NewLocker(rdb, nil)
 	subscribed := func() int {
 		return strings.Count(server.Do("PUBSUB", "CHANNELS", "test:grants:*"), "test:grants:")
 	}
@@ -88,7 +90,7 @@ func TestLockSkippedWaiterKeepsItsPlace(t *testing.T) {
 			server := servicestest.StartRedis(t)
 			proxy := servicestest.NewProxy(t, server.Addr)
 			all := lockers(t, server, 2, nil)
-			first := services.NewLocker(patientRedis(t, proxy.Addr), nil)
+			first := services.NewLocker(redistest.Patient(t, proxy.Addr), nil)
 			held := mustAcquire(t, all[0], request("process:1", alice))
 			type grant struct {
 				who  string

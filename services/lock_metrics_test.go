@@ -11,6 +11,7 @@ import (
 
 	"gatehouse/models"
 	"gatehouse/services"
+	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
 )
 
@@ -55,8 +56,8 @@ func wantCounters(t *testing.T, registry *prometheus.Registry, want map[string]f
 func TestLockMetrics(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	registry := prometheus.NewRegistry()
-	redis := patientRedis(t, server.Addr)
-	l := services.NewLocker(redis, &services.LockerOptions{Metrics: registry, Logger: quiet()})
+	redis := redistest.Patient(t, server.Addr)
+	l := services.NewLocker(redis, &services.LockerOptions{Metrics: registry, Logger: redistest.Quiet()})
 	wantCounters(t, registry, map[string]float64{ // all are there from the start
 		"waiting": 0, "wait_seconds": 0, "hand_overs": 0, "conflicts": 0,
 		"leases_lost expired": 0, "leases_lost revoked": 0, "leases_lost backend": 0,
@@ -108,7 +109,7 @@ func TestLockMetrics(t *testing.T) {
 func TestWithLockMetrics(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	registry := prometheus.NewRegistry()
-	l := services.NewLocker(newRedis(t, server.Addr), &services.LockerOptions{Metrics: registry, MaxHold: 500 * time.Millisecond, Logger: quiet()})
+	l := services.NewLocker(redistest.New(t, server.Addr), &services.LockerOptions{Metrics: registry, MaxHold: 500 * time.Millisecond, Logger: redistest.Quiet()})
 	until := func(reason services.LockLost, lose func()) {
 		t.Helper()
 		err := l.WithLock(t.Context(), request("process:1", alice), func(ctx context.Context, _ services.Lock) error {

@@ -8,6 +8,7 @@ import (
 
 	"gatehouse/models"
 	"gatehouse/services"
+	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
 )
 
@@ -17,7 +18,7 @@ func TestLockNames(t *testing.T) {
 	t.Parallel()
 	for _, backend := range []string{"redis-server", "embedded"} {
 		t.Run(backend, func(t *testing.T) {
-			redis := redisOf(t, backend)
+			redis := redistest.Of(t, backend)
 			a, b := services.NewLocker(redis, nil), services.NewLocker(redis, nil)
 			for _, resource := range []string{
 				"process:1", "3:abc", "", "12:", ":", "a\nb", "\x00", "ünïcode 火", "{x}", "}{", "%d%s", `a"b\c`, "+x", "?y", strings.Repeat("x", 10_000),
@@ -70,7 +71,7 @@ func lockByName(t *testing.T, a, b *services.Locker, resource string, holder mod
 func TestLockExpiryIsTold(t *testing.T) {
 	for _, backend := range []string{"redis-server", "embedded"} {
 		t.Run(backend, func(t *testing.T) {
-			l := services.NewLocker(redisOf(t, backend), nil)
+			l := services.NewLocker(redistest.Of(t, backend), nil)
 			events := l.Events(t.Context())
 			req := request("process:1", alice)
 			req.TTL = 50 * time.Millisecond

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"gatehouse/models"
+	"gatehouse/services/redis"
+	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
 )
 
@@ -25,7 +27,7 @@ func queueUp(t *testing.T, l *Locker, req LockRequest) *attempt {
 // patientLocker is a Locker that waits for a busy machine.
 func patientLocker(t *testing.T, server *servicestest.RedisServer) *Locker {
 	t.Helper()
-	return NewLocker(redisAt(t, server.Addr, RedisOptions{Timeout: 5 * time.Second}), nil)
+	return NewLocker(redistest.At(t, server.Addr, redis.Options{Timeout: 5 * time.Second}), nil)
 }
 
 // heard makes the instance's last beat in the shard of r so long ago.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"gatehouse/models"
+	"gatehouse/services/redis"
 )
 
 type owedRelease struct {
@@ -21,7 +22,7 @@ func (l *Locker) settle(ctx context.Context) {
 	owed, forced := l.table.owes()
 	atOnce(owed, func(owed owedRelease) {
 		how := cmp.Or(owed.how, milliseconds(time.Until(owed.until)))
-		if _, err := l.run(WithRedisBudget(ctx), l.scripts.release, owed.claim.Resource, proofOf(owed.claim), how); err == nil {
+		if _, err := l.run(redis.WithBudget(ctx), l.scripts.release, owed.claim.Resource, proofOf(owed.claim), how); err == nil {
 			l.table.paid(owed.claim.Grant)
 		}
 	})

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"gatehouse/models"
+	"gatehouse/services/redis"
+	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
 )
 
@@ -45,9 +47,9 @@ func TestLockAttemptThatWasRepeatedStays(t *testing.T) {
 // each request, all to be sent before Redis counts as available again.
 func TestAttemptsThatWereNotSentAreNotOwed(t *testing.T) {
 	for _, onDown := range []models.OnRedisDown{models.OnRedisDownClosed, models.OnRedisDownOpen} {
-		redis := NewRedis(RedisOptions{Disabled: true})
-		t.Cleanup(func() { _ = redis.Close(t.Context()) })
-		l := NewLocker(redis, &LockerOptions{OnRedisDown: onDown})
+		rdb := redis.New(redis.Options{Disabled: true})
+		t.Cleanup(func() { _ = rdb.Close(t.Context()) })
+		l := NewLocker(rdb, &LockerOptions{OnRedisDown: onDown})
 		for range 10 {
 			if _, err := l.TryAcquire(t.Context(), LockRequest{Resource: "process:1"}); err != nil &&
 				!errors.Is(err, models.ErrUnavailable) && !errors.Is(err, models.ErrNotAcquired) {
@@ -72,14 +74,14 @@ func TestLockTakenAfterAReleaseInTheSameOutage(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			server := servicestest.StartRedis(t)
-			redis := redisAt(t, server.Addr, RedisOptions{Timeout: time.Second})
-			l := NewLocker(redis, &LockerOptions{OnRedisDown: models.OnRedisDownOpen, Logger: slog.New(slog.DiscardHandler)})
+			rdb := redistest.At(t, server.Addr, redis.Options{Timeout: time.Second})
+			l := NewLocker(rdb, &LockerOptions{OnRedisDown: models.OnRedisDownOpen, Logger: slog.New(slog.DiscardHandler)})
 			first, err := l.TryAcquire(t.Context(), LockRequest{Resource: "r"})
 			if err != nil || first.Degraded {
 				t.Fatalf("%+v, %v", first, err)
 			}
 			server.Freeze()
-			servicestest.Eventually(t, 5*time.Second, func() bool { return !redis.Available() }, "Redis still counts as available")
+			servicestest.Eventually(t, 5*time.Second, func() bool { return !rdb.Available() }, "Redis still counts as available")
 			if err := end(l, first); err != nil {
 				t.Fatal(err)
 			}
@@ -88,7 +90,7 @@ func TestLockTakenAfterAReleaseInTheSameOutage(t *testing.T) {
 				t.Fatalf("%+v, %v", second, err)
 			}
 			server.Thaw()
-			servicestest.Eventually(t, 3*time.Second, redis.Available, "not back")
+			servicestest.Eventually(t, 3*time.Second, rdb.Available, "not back")
 			servicestest.Eventually(t, 3*time.Second, func() bool {
 				degraded, err := l.Check(t.Context(), second.LockClaim)
 				if err != nil {

@@ -3,6 +3,7 @@ package services
 import (
 	"context"
 	"errors"
+	"gatehouse/services/redis"
 	"sync/atomic"
 )
 
@@ -24,12 +25,12 @@ type lockPeers struct {
 func (p *lockPeers) none() bool { return !p.some.Load() }
 
 // look counts the instances that listen for the end of locks.
-func (p *lockPeers) look(ctx context.Context, redis *Redis) {
+func (p *lockPeers) look(ctx context.Context, rdb *redis.Client) {
 	if p.refused {
 		return
 	}
-	switch found, err := redis.Subscribers(ctx, redis.Key("ends")); {
-	case errors.Is(err, ErrSubscribersUnknown):
+	switch found, err := rdb.Subscribers(ctx, rdb.Key("ends")); {
+	case errors.Is(err, redis.ErrSubscribersUnknown):
 		p.refused = true
 		p.some.Store(true)
 	case err != nil:

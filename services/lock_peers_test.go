@@ -11,6 +11,8 @@ import (
 
 	"gatehouse/models"
 	"gatehouse/services"
+	"gatehouse/services/redis"
+	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
 )
 
@@ -19,16 +21,16 @@ import (
 func TestLocksOfOneInstanceWhileTheServerForgets(t *testing.T) {
 	t.Parallel()
 	server := servicestest.StartRedis(t)
-	redis := redisAt(t, server.Addr, services.RedisOptions{Timeout: time.Second})
-	l := services.NewLocker(redis, &services.LockerOptions{OnRedisDown: models.OnRedisDownClosed, Logger: quiet()})
+	rdb := redistest.At(t, server.Addr, redis.Options{Timeout: time.Second})
+	l := services.NewLocker(rdb, &services.LockerOptions{OnRedisDown: models.OnRedisDownClosed, Logger: redistest.Quiet()})
 	held := holdMany(t, []*services.Locker{l}, "held", 160)
 	for round, forget := range []func(){
 		func() { server.Do("FLUSHALL") },
 		func() {
 			server.Kill()
-			servicestest.Eventually(t, 10*time.Second, func() bool { return !redis.Available() }, "Redis still counts as available")
+			servicestest.Eventually(t, 10*time.Second, func() bool { return !rdb.Available() }, "Redis still counts as available")
 			server.Start()
-			servicestest.Eventually(t, 10*time.Second, redis.Available, "Redis does not return")
+			servicestest.Eventually(t, 10*time.Second, rdb.Available, "Redis does not return")
 		},
 		func() { server.Do("FLUSHALL") },
 	} {
@@ -69,10 +71,10 @@ func TestLocksOfOneInstanceWhileTheServerForgets(t *testing.T) {
 func TestLocksClaimedInNewShardsKeepNoneFromFreeOnes(t *testing.T) {
 	t.Parallel()
 	server := servicestest.StartRedis(t)
-	redis := redisAt(t, server.Addr, services.RedisOptions{Timeout: time.Second})
-	open := &services.LockerOptions{OnRedisDown: models.OnRedisDownOpen, Logger: quiet()}
-	l := services.NewLocker(redis, open)
-	services.NewLocker(redisAt(t, server.Addr, services.RedisOptions{Timeout: time.Second}), open)
+	rdb := redistest.At(t, server.Addr, redis.Options{Timeout: time.Second})
+	open := &services.LockerOptions{OnRedisDown: models.OnRedisDownOpen, Logger: redistest.Quiet()}
+	l := services.NewLocker(rdb, open)
+	services.NewLocker(redistest.At(t, server.Addr, redis.Options{Timeout: time.Second}), open)
 	servicestest.Eventually(t, 20*time.Second, func() bool { return !l.Alone() }, "the other instance is not found")
 	server.Freeze()
 	var degraded []string
@@ -83,10 +85,10 @@ func TestLocksClaimedInNewShardsKeepNoneFromFreeOnes(t *testing.T) {
 			t.Fatalf("%s: degraded %t, %v", resource, lock.Degraded, err)
 		}
 		degraded = append(degraded, resource)
-		return len(degraded) >= 64 && !redis.Available()
+		return len(degraded) >= 64 && !rdb.Available()
 	}, "Redis still counts as available")
 	server.Thaw()
-	servicestest.Eventually(t, 20*time.Second, redis.Available, "Redis does not return")
+	servicestest.Eventually(t, 20*time.Second, rdb.Available, "Redis does not return")
 	for i := range 64 {
 		lock, err := l.TryAcquire(t.Context(), services.LockRequest{Resource: fmt.Sprint("free:", i), Holder: alice})
 		if err != nil || lock.Degraded {
@@ -102,7 +104,7 @@ func TestLocksWaitForClaimsOnlyOnce(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	var all []*services.Locker
 	for range 2 {
-		all = append(all, services.NewLocker(redisAt(t, server.Addr, services.RedisOptions{Timeout: time.Second}), &services.LockerOptions{Logger: quiet()}))
+		all = append(all, services.NewLocker(redistest.At(t, server.Addr, redis.Options{Timeout: time.Second}), &services.LockerOptions{Logger: redistest.Quiet()}))
 	}
 	servicestest.Eventually(t, 20*time.Second, func() bool { return !all[0].Alone() }, "the other instance is not found")
 	giveBackMany(t, all, holdMany(t, all, "used", 160))
@@ -121,12 +123,12 @@ func TestLocksWaitForClaimsOnlyOnce(t *testing.T) {
 func TestLockPeersAreExpectedForAWhile(t *testing.T) {
 	t.Parallel()
 	server := servicestest.StartRedis(t)
-	l := services.NewLocker(redisAt(t, server.Addr, services.RedisOptions{Timeout: time.Second}), &services.LockerOptions{Logger: quiet()})
+	l := services.NewLocker(redistest.At(t, server.Addr, redis.Options{Timeout: time.Second}), &services.LockerOptions{Logger: redistest.Quiet()})
 	if !l.Alone() {
 		t.Fatal("another instance is expected before there was one")
 	}
-	other := redisAt(t, server.Addr, services.RedisOptions{Timeout: time.Second})
-	services.NewLocker(other, &services.LockerOptions{Logger: quiet()})
+	other := redistest.At(t, server.Addr, redis.Options{Timeout: time.Second})
+	services.NewLocker(other, &services.LockerOptions{Logger: redistest.Quiet()})
 	servicestest.Eventually(t, 20*time.Second, func() bool { return !l.Alone() }, "the other instance is not found")
 	if err := other.Close(t.Context()); err != nil {
 		t.Fatal(err)

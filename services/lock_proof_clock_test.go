@@ -11,6 +11,8 @@ import (
 	"github.com/redis/rueidis"
 
 	"gatehouse/services"
+	"gatehouse/services/redis"
+	"gatehouse/services/redis/redistest"
 )
 
 // TestProofLockServerClockDiffers: instances never compare clocks with each other, only
@@ -36,11 +38,11 @@ func TestProofLockServerClockDiffers(t *testing.T) {
 			})
 			f := &field{t: t, long: 4}
 			for range 2 {
-				redis := startRedisClient(t, services.RedisOptions{
+				rdb := redistest.Start(t, redis.Options{
 					Client: rueidis.ClientOption{InitAddress: []string{server.Addr()}}, Embedded: true, KeyPrefix: "test:", Timeout: time.Second,
 				})
-				waitReady(t, redis)
-				f.lockers = append(f.lockers, services.NewLocker(redis, &services.LockerOptions{Logger: quiet()}))
+				redistest.WaitReady(t, rdb)
+				f.lockers = append(f.lockers, services.NewLocker(rdb, &services.LockerOptions{Logger: redistest.Quiet()}))
 			}
 			working, rest := context.WithCancel(t.Context())
 			defer rest()

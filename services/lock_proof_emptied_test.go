@@ -15,6 +15,8 @@ import (
 
 	"gatehouse/models"
 	"gatehouse/services"
+	"gatehouse/services/redis"
+	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
 )
 
@@ -66,9 +68,9 @@ type emptied struct {
 func emptiedField(t *testing.T, instances int) *emptied {
 	f := &emptied{field: &field{t: t, server: servicestest.StartRedis(t)}, lost: &lostLines{}, queues: map[string]chan int{}}
 	for range instances {
-		redis := redisAt(t, f.server.Addr, services.RedisOptions{Timeout: time.Second})
-		f.redis = append(f.redis, redis)
-		f.lockers = append(f.lockers, services.NewLocker(redis, &services.LockerOptions{OnRedisDown: models.OnRedisDownOpen, Logger: slog.New(f.lost)}))
+		rdb := redistest.At(t, f.server.Addr, redis.Options{Timeout: time.Second})
+		f.redis = append(f.redis, rdb)
+		f.lockers = append(f.lockers, services.NewLocker(rdb, &services.LockerOptions{OnRedisDown: models.OnRedisDownOpen, Logger: slog.New(f.lost)}))
 	}
 	for _, l := range f.lockers {
 		servicestest.Eventually(t, 20*time.Second, func() bool { return l.Alone() == (instances == 1) }, "the instances do not know of each other")

@@ -16,6 +16,8 @@ import (
 
 	"gatehouse/models"
 	"gatehouse/services"
+	"gatehouse/services/redis"
+	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
 )
 
@@ -38,7 +40,7 @@ type field struct {
 	t       *testing.T
 	server  *servicestest.RedisServer
 	proxies []*servicestest.Proxy
-	redis   []*services.Redis
+	redis   []*redis.Client
 	lockers []*services.Locker
 	random  *rand.Rand
 	timeout time.Duration
@@ -60,9 +62,9 @@ func newField(t *testing.T, timeout time.Duration) *field {
 	f.server = servicestest.StartRedis(t, "--appendonly", "yes", "--appendfsync", "no", "--dir", t.TempDir())
 	for range proofInstances {
 		proxy := servicestest.NewProxy(t, f.server.Addr)
-		redis := redisAt(t, proxy.Addr, services.RedisOptions{Timeout: timeout})
-		f.proxies, f.redis = append(f.proxies, proxy), append(f.redis, redis)
-		f.lockers = append(f.lockers, services.NewLocker(redis, &services.LockerOptions{Logger: quiet()}))
+		rdb := redistest.At(t, proxy.Addr, redis.Options{Timeout: timeout})
+		f.proxies, f.redis = append(f.proxies, proxy), append(f.redis, rdb)
+		f.lockers = append(f.lockers, services.NewLocker(rdb, &services.LockerOptions{Logger: redistest.Quiet()}))
 	}
 	return f
 }

@@ -10,6 +10,7 @@ import (
 
 	"gatehouse/models"
 	"gatehouse/services"
+	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
 )
 
@@ -40,8 +41,8 @@ func force(t *testing.T, l *services.Locker) {
 func proveTold(t *testing.T, take func(*field, *testing.T)) {
 	f := &field{t: t, server: servicestest.StartRedis(t)}
 	for range 2 {
-		redis := newRedis(t, f.server.Addr)
-		f.lockers = append(f.lockers, services.NewLocker(redis, &services.LockerOptions{Logger: quiet()}))
+		redis := redistest.New(t, f.server.Addr)
+		f.lockers = append(f.lockers, services.NewLocker(redis, &services.LockerOptions{Logger: redistest.Quiet()}))
 	}
 	many := holdMany(t, f.lockers, "many", 160)
 	g := openGuarded(t)
@@ -69,7 +70,7 @@ func proveTold(t *testing.T, take func(*field, *testing.T)) {
 	var second services.Lock
 	servicestest.Eventually(t, 10*time.Second, func() bool {
 		// Redis itself is asked, by an instance that knows of nothing before.
-		fresh := services.NewLocker(newRedis(t, f.server.Addr), &services.LockerOptions{Logger: quiet()})
+		fresh := services.NewLocker(redistest.New(t, f.server.Addr), &services.LockerOptions{Logger: redistest.Quiet()})
 		lock, err := fresh.TryAcquire(t.Context(), request("r", bob))
 		if taken := (*models.NotAcquiredError)(nil); errors.As(err, &taken) && taken.Status.Grant == grant {
 			take(f, t) // the first holder claimed it again before
@@ -109,8 +110,8 @@ func TestProofLockAbandonedLeavesNoOrphan(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			server := servicestest.StartRedis(t)
 			proxy := servicestest.NewProxy(t, server.Addr)
-			redis := newRedis(t, proxy.Addr)
-			l := services.NewLocker(redis, &services.LockerOptions{Logger: quiet()})
+			redis := redistest.New(t, proxy.Addr)
+			l := services.NewLocker(redis, &services.LockerOptions{Logger: redistest.Quiet()})
 			other := lockers(t, server, 1, nil)[0]
 			for range 8 { // the scripts are known on every connection
 				lock := mustAcquire(t, l, request("warm", alice))

@@ -15,6 +15,8 @@ import (
 
 	"gatehouse/models"
 	"gatehouse/services"
+	"gatehouse/services/redis"
+	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
 )
 
@@ -47,7 +49,7 @@ func TestProofLockProcess(t *testing.T) {
 	ctx, stop := signal.NotifyContext(t.Context(), syscall.SIGTERM)
 	defer stop()
 	clock := func() time.Time { return time.Now().Add(me.Skew) }
-	l := services.NewLocker(redisAt(t, me.Addr, services.RedisOptions{Timeout: me.Timeout}), &services.LockerOptions{Logger: quiet(), Clock: clock})
+	l := services.NewLocker(redistest.At(t, me.Addr, redis.Options{Timeout: me.Timeout}), &services.LockerOptions{Logger: redistest.Quiet(), Clock: clock})
 	if lock, err := l.TryAcquire(ctx, request(fmt.Sprint("own:", me.First), alice)); err == nil {
 		if off := lock.ExpiresAt.Sub(time.Now().Add(lock.TTL)); (off - me.Skew).Abs() > 2*time.Second {
 			t.Fatalf("the clock is %v off, not %v", off, me.Skew)

@@ -12,6 +12,8 @@ import (
 	"github.com/redis/rueidis"
 
 	"gatehouse/services"
+	"gatehouse/services/redis"
+	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
 )
 
@@ -20,10 +22,10 @@ func topologyField(t *testing.T, option func() rueidis.ClientOption, instances i
 	t.Helper()
 	f := &field{t: t}
 	for range instances {
-		redis := startRedisClient(t, services.RedisOptions{Client: option(), KeyPrefix: "test:", Timeout: 500 * time.Millisecond})
-		waitReady(t, redis)
-		f.redis = append(f.redis, redis)
-		f.lockers = append(f.lockers, services.NewLocker(redis, &services.LockerOptions{Logger: quiet()}))
+		rdb := redistest.Start(t, redis.Options{Client: option(), KeyPrefix: "test:", Timeout: 500 * time.Millisecond})
+		redistest.WaitReady(t, rdb)
+		f.redis = append(f.redis, rdb)
+		f.lockers = append(f.lockers, services.NewLocker(rdb, &services.LockerOptions{Logger: redistest.Quiet()}))
 	}
 	return f
 }

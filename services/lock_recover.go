@@ -3,6 +3,7 @@ package services
 import (
 	"cmp"
 	"context"
+	"gatehouse/services/redis"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -30,7 +31,7 @@ func (l *Locker) catchUp(ctx context.Context) {
 // claimAll claims so many grants that one after the other would take too long. What fails
 // is found again by the next beats.
 func (l *Locker) claimAll(ctx context.Context, all []localLock) {
-	atOnce(all, func(known localLock) { _, _ = l.claim(WithRedisBudget(ctx), known) })
+	atOnce(all, func(known localLock) { _, _ = l.claim(redis.WithBudget(ctx), known) })
 }
 
 // atOnce does something about each of many, claimsAtOnce at a time.

@@ -10,6 +10,8 @@ import (
 
 	"gatehouse/models"
 	"gatehouse/services"
+	"gatehouse/services/redis"
+	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
 )
 
@@ -25,9 +27,9 @@ func TestLockReleasedInAnOutageStaysReleased(t *testing.T) {
 	} {
 		t.Run(fault, func(t *testing.T) {
 			server := servicestest.StartRedis(t)
-			redis := redisAt(t, server.Addr, services.RedisOptions{Timeout: 300 * time.Millisecond})
+			rdb := redistest.At(t, server.Addr, redis.Options{Timeout: 300 * time.Millisecond})
 			registry := prometheus.NewRegistry()
-			l := services.NewLocker(redis, &services.LockerOptions{Logger: quiet(), Metrics: registry})
+			l := services.NewLocker(rdb, &services.LockerOptions{Logger: redistest.Quiet(), Metrics: registry})
 			lock := mustAcquireInRedis(t, l, request("process:1", alice))
 			err := l.WithLock(t.Context(), request("process:2", alice), func(context.Context, services.Lock) error {
 				strike.down(server)
@@ -39,9 +41,9 @@ func TestLockReleasedInAnOutageStaysReleased(t *testing.T) {
 			if _, err := l.Release(t.Context(), lock.LockClaim); !errors.Is(err, models.ErrUnavailable) {
 				t.Fatalf("release: %v", err)
 			}
-			gone(t, redis)
+			gone(t, rdb)
 			strike.up(server)
-			back(t, redis)
+			back(t, rdb)
 			for _, resource := range []string{"process:1", "process:2"} {
 				if s, err := l.Status(t.Context(), resource); err != nil || s.Held {
 					t.Errorf("%s is held by nobody: %+v, %v", resource, s, err)
@@ -58,11 +60,11 @@ func TestLockForcedTwiceInAnOutage(t *testing.T) {
 	t.Parallel()
 	server := servicestest.StartRedis(t)
 	proxy := servicestest.NewProxy(t, server.Addr)
-	redis := newRedis(t, proxy.Addr)
-	l := services.NewLocker(redis, &services.LockerOptions{OnRedisDown: models.OnRedisDownOpen, Logger: quiet()})
+	rdb := redistest.New(t, proxy.Addr)
+	l := services.NewLocker(rdb, &services.LockerOptions{OnRedisDown: models.OnRedisDownOpen, Logger: redistest.Quiet()})
 	mustAcquireInRedis(t, l, request("process:1", alice))
 	proxy.Cut()
-	gone(t, redis)
+	gone(t, rdb)
 	for range 2 {
 		if _, err := l.ForceRelease(t.Context(), "process:1", nil); err != nil {
 			t.Fatal(err)
@@ -73,7 +75,7 @@ func TestLockForcedTwiceInAnOutage(t *testing.T) {
 		t.Fatal(err)
 	}
 	proxy.Restore()
-	back(t, redis)
+	back(t, rdb)
 	if s, err := l.Status(t.Context(), "process:1"); err != nil || s.Held {
 		t.Errorf("a forced lock came back: %+v, %v", s, err)
 	}
@@ -87,11 +89,11 @@ func TestLockGivenBackAtAnotherInstance(t *testing.T) {
 	for _, row := range []struct{ extended, holderFirst bool }{{false, true}, {false, false}, {true, true}, {true, false}} {
 		proxies := []*servicestest.Proxy{servicestest.NewProxy(t, server.Addr), servicestest.NewProxy(t, server.Addr)}
 		var locks []*services.Locker
-		var clients []*services.Redis
+		var clients []*redis.Client
 		for _, proxy := range proxies {
-			client := newRedis(t, proxy.Addr)
+			client := redistest.New(t, proxy.Addr)
 			clients = append(clients, client)
-			locks = append(locks, services.NewLocker(client, &services.LockerOptions{OnRedisDown: models.OnRedisDownOpen, Logger: quiet()}))
+			locks = append(locks, services.NewLocker(client, &services.LockerOptions{OnRedisDown: models.OnRedisDownOpen, Logger: redistest.Quiet()}))
 			proxy.Cut()
 			gone(t, client)
 		}

@@ -15,6 +15,7 @@ import (
 	"github.com/redis/rueidis"
 
 	"gatehouse/models"
+	"gatehouse/services/redis"
 )
 
 //go:embed lua/lock_*.lua
@@ -73,10 +74,10 @@ func shardOf(resource string) int {
 // lockKeys are what the keys of locks start with or, of a shard, what they are.
 type lockKeys [lockShards]struct{ lock, queue, index, fence, forgot string }
 
-func newLockKeys(redis *Redis) *lockKeys {
+func newLockKeys(rdb *redis.Client) *lockKeys {
 	var keys lockKeys
 	for shard := range keys {
-		prefix := redis.Key("{" + strconv.Itoa(shard) + "}")
+		prefix := rdb.Key("{" + strconv.Itoa(shard) + "}")
 		keys[shard].lock, keys[shard].queue, keys[shard].index = prefix+"lock:", prefix+"queue:", prefix+"locks"
 		keys[shard].fence, keys[shard].forgot = prefix+"fence", prefix+"forgot"
 	}

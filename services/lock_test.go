@@ -12,6 +12,7 @@ import (
 
 	"gatehouse/models"
 	"gatehouse/services"
+	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
 )
 
@@ -23,7 +24,7 @@ func lockers(t *testing.T, server *servicestest.RedisServer, n int, opt *service
 	t.Helper()
 	var all []*services.Locker
 	for range n {
-		redis := patientRedis(t, server.Addr)
+		redis := redistest.Patient(t, server.Addr)
 		all = append(all, services.NewLocker(redis, opt))
 	}
 	return all
@@ -87,7 +88,7 @@ func TestLockExcludesAcrossInstances(t *testing.T) {
 func TestLockScriptsOnlyServeTheRightToken(t *testing.T) {
 	for _, backend := range []string{"redis-server", "embedded"} {
 		t.Run(backend, func(t *testing.T) {
-			l := services.NewLocker(redisOf(t, backend), nil)
+			l := services.NewLocker(redistest.Of(t, backend), nil)
 			lock := mustAcquire(t, l, request("process:7", alice))
 			forged := lock.LockClaim
 			forged.Token = services.NewLockToken()
@@ -163,7 +164,7 @@ func TestLockSameTokenSameGrant(t *testing.T) {
 func TestLockSameTokenConfirmsTheGrantOfAWaiter(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	proxy := servicestest.NewProxy(t, server.Addr)
-	cutOff, l := services.NewLocker(newRedis(t, proxy.Addr), nil), lockers(t, server, 1, nil)[0]
+	cutOff, l := services.NewLocker(redistest.New(t, proxy.Addr), nil), lockers(t, server, 1, nil)[0]
 	held := mustAcquire(t, l, request("process:1", alice))
 	req := request("process:1", bob)
 	req.Token = services.NewLockToken()
@@ -186,7 +187,7 @@ func TestLockSameTokenConfirmsTheGrantOfAWaiter(t *testing.T) {
 func TestLockExpiresAndIsCapped(t *testing.T) {
 	for _, backend := range []string{"redis-server", "embedded"} {
 		t.Run(backend, func(t *testing.T) {
-			l := services.NewLocker(redisOf(t, backend), &services.LockerOptions{MaxHold: 600 * time.Millisecond})
+			l := services.NewLocker(redistest.Of(t, backend), &services.LockerOptions{MaxHold: 600 * time.Millisecond})
 			req := request("process:1", alice)
 			req.TTL = 400 * time.Millisecond
 			lock := mustAcquire(t, l, req)

@@ -10,6 +10,8 @@ import (
 	"github.com/redis/rueidis"
 
 	"gatehouse/models"
+	"gatehouse/services/redis"
+	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
 )
 
@@ -33,7 +35,7 @@ func newScriptUser(t *testing.T) *scriptUser {
 		t.Fatal(err)
 	}
 	t.Cleanup(client.Close)
-	l := NewLocker(redisAt(t, server.Addr, RedisOptions{Timeout: time.Second}), nil)
+	l := NewLocker(redistest.At(t, server.Addr, redis.Options{Timeout: time.Second}), nil)
 	return &scriptUser{t: t, l: l, server: server, client: client}
 }
 

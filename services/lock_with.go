@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"gatehouse/models"
+	"gatehouse/services/redis"
 )
 
 // LockLostError is the cause of WithLock's context when the lock ended before
@@ -60,7 +61,7 @@ func (l *Locker) WithLock(ctx context.Context, req LockRequest, fn func(ctx cont
 // releaseAfter outlives the caller's context: a lock is given back even when the
 // caller has left.
 func (l *Locker) releaseAfter(ctx context.Context, claim LockClaim) {
-	ctx, cancel := context.WithTimeout(WithRedisBudget(context.WithoutCancel(ctx)), cleanUpTime)
+	ctx, cancel := context.WithTimeout(redis.WithBudget(context.WithoutCancel(ctx)), cleanUpTime)
 	defer cancel()
 	_, _ = l.Release(ctx, claim) // a release that cannot be sent is owed
 }

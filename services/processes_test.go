@@ -12,6 +12,8 @@ import (
 
 	"gatehouse/models"
 	"gatehouse/services"
+	"gatehouse/services/redis"
+	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
 	"gatehouse/services/store"
 )
@@ -39,7 +41,7 @@ func openStore(t *testing.T, url string) *store.Store {
 	return db
 }
 
-func newDesk(t *testing.T, redis *services.Redis, db *store.Store, secrets ...string) desk {
+func newDesk(t *testing.T, rdb *redis.Client, db *store.Store, secrets ...string) desk {
 	t.Helper()
 	if secrets == nil {
 		secrets = []string{secret}
@@ -48,7 +50,7 @@ func newDesk(t *testing.T, redis *services.Redis, db *store.Store, secrets ...st
 	if err != nil {
 		t.Fatal(err)
 	}
-	locks := services.NewLocker(redis, &services.LockerOptions{OnRedisDown: models.OnRedisDownOpen, Logger: quiet()})
+	locks := services.NewLocker(rdb, &services.LockerOptions{OnRedisDown: models.OnRedisDownOpen, Logger: redistest.Quiet()})
 	processes, err := services.NewProcesses(db, locks, tokens, secrets)
 	if err != nil {
 		t.Fatal(err)
@@ -59,7 +61,7 @@ func newDesk(t *testing.T, redis *services.Redis, db *store.Store, secrets ...st
 // office is one desk, two editors and a process to edit.
 func office(t *testing.T) (desk, models.UserRef, models.UserRef, models.Process) {
 	t.Helper()
-	d := newDesk(t, patientRedis(t, servicestest.StartRedis(t).Addr), openStore(t, filepath.Join(t.TempDir(), "test.db")))
+	d := newDesk(t, redistest.Patient(t, servicestest.StartRedis(t).Addr), openStore(t, filepath.Join(t.TempDir(), "test.db")))
 	alice, bob := addUser(t, d.store, "alice@example.com"), addUser(t, d.store, "bob@example.com")
 	process, err := d.Create(t.Context(), alice, models.ProcessFields{Title: "Order paper", Status: "draft"})
 	if err != nil {
@@ -268,7 +270,7 @@ func TestProcessIdempotencyKey(t *testing.T) {
 
 func TestProcessTokenIsNotInRedis(t *testing.T) {
 	server := servicestest.StartRedis(t)
-	d := newDesk(t, patientRedis(t, server.Addr), openStore(t, filepath.Join(t.TempDir(), "test.db")))
+	d := newDesk(t, redistest.Patient(t, server.Addr), openStore(t, filepath.Join(t.TempDir(), "test.db")))
 	alice := addUser(t, d.store, "alice@example.com")
 	process, err := d.Create(t.Context(), alice, fields("Order paper"))
 	if err != nil {
@@ -325,7 +327,7 @@ func TestProcessIfMatch(t *testing.T) {
 
 func TestProcessTheDatabaseDecides(t *testing.T) {
 	db := openStore(t, filepath.Join(t.TempDir(), "test.db"))
-	noRedis := func() *services.Redis { return startRedisClient(t, services.RedisOptions{Disabled: true}) }
+	noRedis := func() *redis.Client { return redistest.Start(t, redis.Options{Disabled: true}) }
 	a, b := newDesk(t, noRedis(), db), newDesk(t, noRedis(), db)
 	alice, bob := addUser(t, db, "alice@example.com"), addUser(t, db, "bob@example.com")
 	process, err := a.Create(t.Context(), alice, fields("Order paper"))

@@ -16,6 +16,7 @@ import (
 
 	"gatehouse/internal/require"
 	"gatehouse/models"
+	"gatehouse/services/redis"
 )
 
 const defaultMaxKeys = 50_000
@@ -59,14 +60,14 @@ type RateLimiterOptions struct {
 // two groups. Leased policies come first, each in a script of its own; what they
 // gave is put back if another policy refuses.
 type RateLimiter struct {
-	redis    *Redis
+	redis    *redis.Client
 	log      *slog.Logger
 	table    *limitTable
 	leases   *leaseBook
 	admitted *admittedBook
 	metrics  *limitMetrics
 	scripts  limitScripts
-	single   *bundler // decides hits that are alone in their decision
+	single   *redis.Batcher // decides hits that are alone in their decision
 	policies atomic.Pointer[PolicySet]
 	reports  singleflight.Group
 
@@ -93,15 +94,15 @@ func limitScript(name string) string {
 
 // NewRateLimiter returns a limiter that asks redis. Close it before redis if a
 // policy has a Lease. It panics without redis: that is a mistake in the program.
-func NewRateLimiter(redis *Redis, opt RateLimiterOptions) *RateLimiter {
-	require.Must("services.NewRateLimiter", require.Argument{Name: "Redis", Value: redis})
+func NewRateLimiter(rdb *redis.Client, opt RateLimiterOptions) *RateLimiter {
+	require.Must("services.NewRateLimiter", require.Argument{Name: "Redis", Value: rdb})
 	if opt.Logger == nil {
 		opt.Logger = slog.Default()
 	}
 	maxKeys := cmp.Or(opt.MaxKeys, defaultMaxKeys)
 	table := newLimitTable(maxKeys, opt.Clock)
 	l := &RateLimiter{
-		redis:    redis,
+		redis:    rdb,
 		log:      opt.Logger,
 		table:    table,
 		leases:   newLeaseBook(maxKeys, table.now),
@@ -116,10 +117,10 @@ func NewRateLimiter(redis *Redis, opt RateLimiterOptions) *RateLimiter {
 			lease:   rueidis.NewLuaScript(limitScript("lease")),
 		},
 	}
-	l.single = newBundler(redis, rueidis.NewLuaScript(limitScript("take_each")), takeArgs, takeReplies, l.goBackground)
-	redis.OnRecover(l.recovered)
-	if !redis.Disabled() {
-		redis.Go(l.watchLosses)
+	l.single = redis.NewBatcher(rdb, rueidis.NewLuaScript(limitScript("take_each")), takeArgs, takeReplies, l.goBackground)
+	rdb.OnRecover(l.recovered)
+	if !rdb.Disabled() {
+		rdb.Go(l.watchLosses)
 	}
 	return l
 }

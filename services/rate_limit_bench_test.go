@@ -11,22 +11,24 @@ import (
 
 	"gatehouse/models"
 	"gatehouse/services"
+	"gatehouse/services/redis"
+	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
 )
 
-func benchLimiter(b *testing.B, opt services.RedisOptions) *services.RateLimiter {
+func benchLimiter(b *testing.B, opt redis.Options) *services.RateLimiter {
 	b.Helper()
-	opt.Logger = quiet()
-	redis := services.NewRedis(opt)
+	opt.Logger = redistest.Quiet()
+	rdb := redis.New(opt)
 	b.Cleanup(func() {
-		if err := redis.Close(context.Background()); err != nil {
+		if err := rdb.Close(context.Background()); err != nil {
 			b.Error(err)
 		}
 	})
 	if !opt.Disabled {
-		servicestest.Eventually(b, 5*time.Second, redis.Available, "Redis did not become available")
+		servicestest.Eventually(b, 5*time.Second, rdb.Available, "Redis did not become available")
 	}
-	return newLimiter(redis)
+	return newLimiter(rdb)
 }
 
 // One decision by Redis: 64 at a time over 1,000 keys.
@@ -37,7 +39,7 @@ func BenchmarkRateLimitRedis(b *testing.B) {
 	} {
 		b.Run(policy.Name, func(b *testing.B) {
 			server := servicestest.StartRedis(b)
-			l := benchLimiter(b, services.RedisOptions{Client: rueidis.ClientOption{InitAddress: []string{server.Addr}}, Timeout: time.Second})
+			l := benchLimiter(b, redis.Options{Client: rueidis.ClientOption{InitAddress: []string{server.Addr}}, Timeout: time.Second})
 			keys := make([]string, 1000)
 			for i := range keys {
 				keys[i] = fmt.Sprint("user:", i)
@@ -61,7 +63,7 @@ func BenchmarkRateLimitRedis(b *testing.B) {
 // A key that is over its limit: nobody is asked.
 func BenchmarkRateLimitDenied(b *testing.B) {
 	server := servicestest.StartRedis(b)
-	l := benchLimiter(b, services.RedisOptions{Client: rueidis.ClientOption{InitAddress: []string{server.Addr}}})
+	l := benchLimiter(b, redis.Options{Client: rueidis.ClientOption{InitAddress: []string{server.Addr}}})
 	hit := hitOf(models.Policy{Name: "p", Limit: 1, Window: time.Hour}, "k")
 	for range 2 {
 		if _, err := l.Take(b.Context(), "group", hit); err != nil {
@@ -78,7 +80,7 @@ func BenchmarkRateLimitDenied(b *testing.B) {
 
 // A decision in this instance, without Redis.
 func BenchmarkRateLimitLocal(b *testing.B) {
-	l := benchLimiter(b, services.RedisOptions{Disabled: true})
+	l := benchLimiter(b, redis.Options{Disabled: true})
 	hit := hitOf(models.Policy{Name: "p", Limit: 1000, Window: time.Second}, "k")
 	b.ReportAllocs()
 	for b.Loop() {

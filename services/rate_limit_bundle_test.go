@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"gatehouse/models"
+	"gatehouse/services/redis"
+	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
 )
 
@@ -55,8 +57,8 @@ func TestRateLimitScriptThatRedisCannotServe(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			server := servicestest.StartRedis(t)
 			var logged bytes.Buffer
-			redis := redisAt(t, server.Addr, RedisOptions{})
-			l := NewRateLimiter(redis, RateLimiterOptions{Logger: slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: slog.LevelError}))})
+			rdb := redistest.At(t, server.Addr, redis.Options{})
+			l := NewRateLimiter(rdb, RateLimiterOptions{Logger: slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: slog.LevelError}))})
 			policy := models.Policy{Name: "p", Limit: 1000, Window: time.Hour}
 			take := func(key int) {
 				if _, err := l.Take(t.Context(), "", models.Hit{Policy: policy, Key: fmt.Sprint(key)}); err != nil {
@@ -66,11 +68,11 @@ func TestRateLimitScriptThatRedisCannotServe(t *testing.T) {
 			take(0)
 			strike(server)
 			asked := 1 // each time for another key: one that is there already is served without memory
-			for ; redis.Available() && asked < 100; asked++ {
+			for ; rdb.Available() && asked < 100; asked++ {
 				take(asked)
 			}
-			if redis.Available() || asked > 1+failuresToShut {
-				t.Errorf("asked %d times, counts as available: %v", asked, redis.Available())
+			if rdb.Available() || asked > 1+failuresToShut {
+				t.Errorf("asked %d times, counts as available: %v", asked, rdb.Available())
 			}
 			if text := logged.String(); text != "" {
 				t.Errorf("a line for each request: %.500s", text)

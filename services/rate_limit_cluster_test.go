@@ -12,6 +12,7 @@ import (
 	"github.com/redis/rueidis"
 
 	"gatehouse/models"
+	"gatehouse/services/redis"
 	"gatehouse/services/servicestest"
 )
 
@@ -26,10 +27,10 @@ func TestRateLimitCluster(t *testing.T) {
 	}
 	logger := slog.New(slog.DiscardHandler)
 	limiter := func(timeout time.Duration) *RateLimiter {
-		redis := NewRedis(RedisOptions{Client: rueidis.ClientOption{InitAddress: addrs}, Logger: logger, Timeout: timeout})
-		t.Cleanup(func() { _ = redis.Close(context.Background()) })
-		servicestest.Eventually(t, 10*time.Second, redis.Available, "the cluster did not become available")
-		return NewRateLimiter(redis, RateLimiterOptions{Logger: logger})
+		rdb := redis.New(redis.Options{Client: rueidis.ClientOption{InitAddress: addrs}, Logger: logger, Timeout: timeout})
+		t.Cleanup(func() { _ = rdb.Close(context.Background()) })
+		servicestest.Eventually(t, 10*time.Second, rdb.Available, "the cluster did not become available")
+		return NewRateLimiter(rdb, RateLimiterOptions{Logger: logger})
 	}
 	l, other := limiter(500*time.Millisecond), limiter(5*time.Second)
 	policies := []models.Policy{

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 
 	"gatehouse/models"
+	"gatehouse/services/redis"
 )
 
 // allLeased reports whether blocks at hand may be enough.
@@ -32,7 +33,7 @@ func (l *RateLimiter) takeFromRedis(ctx context.Context, group string, asks []as
 	tag := tagOf(group, asks)
 	if someLeased(asks) {
 		if len(asks) > 1 { // up to a call for each
-			ctx = EnsureRedisBudget(ctx)
+			ctx = redis.EnsureBudget(ctx)
 		}
 		return l.takeFromBlocks(ctx, tag, asks, id, now)
 	}
@@ -162,7 +163,7 @@ func (l *RateLimiter) takeLocally(group string, asks []ask, id, now int64) ([]mo
 // look asks Redis how things stand.
 func (l *RateLimiter) look(ctx context.Context, tag string, asks []ask) ([]verdict, error) {
 	verdicts := make([]verdict, len(asks))
-	ctx = EnsureRedisBudget(ctx)
+	ctx = redis.EnsureBudget(ctx)
 	var others []ask
 	for i := range asks {
 		a := &asks[i]

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"gatehouse/models"
+	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
 )
 
@@ -29,7 +30,7 @@ func evals(t *testing.T, server *servicestest.RedisServer) (n int) {
 
 func TestRateLimitFloodStaysHere(t *testing.T) {
 	server := servicestest.StartRedis(t)
-	l := newLimiter(patientRedis(t, server.Addr))
+	l := newLimiter(redistest.Patient(t, server.Addr))
 	policy := perMinute("p", 2)
 	hit := hitOf(policy, "k")
 	for range 3 {
@@ -70,7 +71,7 @@ func TestRateLimitFloodStaysHere(t *testing.T) {
 // Asking about a flooded key is cheap too.
 func TestRateLimitPeekRemembersARefusal(t *testing.T) {
 	server := servicestest.StartRedis(t)
-	l, other := newLimiter(patientRedis(t, server.Addr)), newLimiter(patientRedis(t, server.Addr))
+	l, other := newLimiter(redistest.Patient(t, server.Addr)), newLimiter(redistest.Patient(t, server.Addr))
 	hit := hitOf(perMinute("p", 1), "k")
 	if ds, err := l.Peek(t.Context(), "group", hit); err != nil || !ds[0].Allowed || ds[0].Admission != (models.Admission{}) {
 		t.Fatalf("%+v, %v", ds, err)
@@ -90,7 +91,7 @@ func TestRateLimitPeekRemembersARefusal(t *testing.T) {
 // What another instance gave back shows within a second.
 func TestRateLimitDenialIsNotBelievedLong(t *testing.T) {
 	server := servicestest.StartRedis(t)
-	l, other := newLimiter(patientRedis(t, server.Addr)), newLimiter(patientRedis(t, server.Addr))
+	l, other := newLimiter(redistest.Patient(t, server.Addr)), newLimiter(redistest.Patient(t, server.Addr))
 	policy := perMinute("p", 1)
 	takeOne(t, l, policy, "k")
 	takeOne(t, l, policy, "k")
@@ -110,7 +111,7 @@ func TestRateLimitDenialIsNotBelievedLong(t *testing.T) {
 func TestRateLimitDearerHitIsToldItsOwnWait(t *testing.T) {
 	t.Parallel()
 	server := servicestest.StartRedis(t)
-	l, fresh := newLimiter(patientRedis(t, server.Addr)), newLimiter(patientRedis(t, server.Addr))
+	l, fresh := newLimiter(redistest.Patient(t, server.Addr)), newLimiter(redistest.Patient(t, server.Addr))
 	log, gcra, leased := perMinute("log", 6), perMinute("gcra", 60), perMinute("leased", 6)
 	gcra.Algorithm, leased.Lease = models.AlgorithmGCRA, 1
 	hit := func(policy models.Policy, cost int64) models.Hit {

@@ -8,12 +8,13 @@ import (
 
 	"gatehouse/models"
 	"gatehouse/services"
+	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
 )
 
 func TestRateLimitFrozenRedis(t *testing.T) {
 	server := servicestest.StartRedis(t)
-	l := newLimiter(newRedis(t, server.Addr))
+	l := newLimiter(redistest.New(t, server.Addr))
 	policy, open, closed, leased := perMinute("local", 10), perMinute("open", 10), perMinute("closed", 10), perMinute("leased", 10)
 	leased.Lease = 4 // blocks of 1, 2 and 4: none is left of them
 	open.OnRedisDown, closed.OnRedisDown = models.OnRedisDownOpen, models.OnRedisDownClosed
@@ -75,7 +76,7 @@ func TestRateLimitFrozenRedis(t *testing.T) {
 func TestRateLimitDenialEndsWithTheOutageRule(t *testing.T) {
 	t.Parallel()
 	server := servicestest.StartRedis(t)
-	redis := newRedis(t, server.Addr)
+	redis := redistest.New(t, server.Addr)
 	var ahead atomic.Int64
 	l := services.NewRateLimiter(redis, services.RateLimiterOptions{Clock: func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }})
 	open, closed, local := perMinute("open", 2), perMinute("closed", 2), models.Policy{Name: "local", Limit: 20, Window: time.Minute, Algorithm: models.AlgorithmGCRA}
@@ -107,7 +108,7 @@ func TestRateLimitDenialEndsWithTheOutageRule(t *testing.T) {
 // A group that takes several calls waits for Redis no longer than one does.
 func TestRateLimitGroupWaitsOnce(t *testing.T) {
 	proxy := servicestest.NewProxy(t, servicestest.StartRedis(t).Addr)
-	l := newLimiter(newRedis(t, proxy.Addr))
+	l := newLimiter(redistest.New(t, proxy.Addr))
 	one, two := perMinute("one", 10), perMinute("two", 10)
 	one.Lease, two.Lease = 1, 1
 	hits := []models.Hit{hitOf(one, "k"), hitOf(two, "k"), hitOf(perMinute("three", 10), "k")}

@@ -10,6 +10,7 @@ import (
 
 	"gatehouse/models"
 	"gatehouse/services"
+	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
 )
 
@@ -55,7 +56,7 @@ func TestRateLimitIsExactAcrossInstances(t *testing.T) {
 		var admitted, refused atomic.Int64
 		var wg sync.WaitGroup
 		for range 3 {
-			l := newLimiter(patientRedis(t, server.Addr))
+			l := newLimiter(redistest.Patient(t, server.Addr))
 			for range 8 {
 				wg.Go(func() {
 					for range 40 {
@@ -81,7 +82,7 @@ func TestRateLimitIsExactAcrossInstances(t *testing.T) {
 
 func TestRateLimitSurvivesScriptFlush(t *testing.T) {
 	server := servicestest.StartRedis(t)
-	l := newLimiter(patientRedis(t, server.Addr))
+	l := newLimiter(redistest.Patient(t, server.Addr))
 	policy := perMinute("p", 5)
 	takeOne(t, l, policy, "k")
 	server.Do("SCRIPT", "FLUSH")

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"gatehouse/models"
+	"gatehouse/services/redis"
+	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
 )
 
@@ -83,8 +85,8 @@ func TestProofRateLimitFrozenUnderLoad(t *testing.T) {
 		firstBound, thenBound = deadline+5*time.Millisecond, 100*time.Microsecond
 	}
 	server := servicestest.StartRedis(t)
-	redis := redisAt(t, server.Addr, RedisOptions{Timeout: deadline})
-	l := NewRateLimiter(redis, RateLimiterOptions{Logger: slog.New(slog.DiscardHandler)})
+	rdb := redistest.At(t, server.Addr, redis.Options{Timeout: deadline})
+	l := NewRateLimiter(rdb, RateLimiterOptions{Logger: slog.New(slog.DiscardHandler)})
 	policy := models.Policy{Name: "p", Limit: models.MaxLimit, Window: time.Second}
 	before := runtime.NumGoroutine()
 	const load = 32
@@ -96,7 +98,7 @@ func TestProofRateLimitFrozenUnderLoad(t *testing.T) {
 		wg.Go(func() {
 			hit := models.Hit{Policy: policy, Key: strings.Repeat("k", i+1)}
 			for !stop.Load() {
-				wasOpen, start := !redis.Available(), time.Now()
+				wasOpen, start := !rdb.Available(), time.Now()
 				decisions, err := l.Take(context.Background(), "group", hit)
 				took := time.Since(start)
 				if err != nil || !decisions[0].Allowed {
@@ -119,7 +121,7 @@ func TestProofRateLimitFrozenUnderLoad(t *testing.T) {
 	<-time.After(100 * time.Millisecond)
 	server.Freeze()
 	frozen.Store(true)
-	servicestest.Eventually(t, 5*time.Second, func() bool { return !redis.Available() }, "Redis still counts as available")
+	servicestest.Eventually(t, 5*time.Second, func() bool { return !rdb.Available() }, "Redis still counts as available")
 	<-time.After(300 * time.Millisecond)
 	if n := runtime.NumGoroutine(); n > before+3*load+512 {
 		t.Errorf("%d goroutines, %d before", n, before)

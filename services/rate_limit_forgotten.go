@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"gatehouse/models"
+	"gatehouse/services/redis"
 )
 
 const (
@@ -80,7 +81,7 @@ func (l *RateLimiter) reportThese(ctx context.Context, keys []placedKey) error {
 
 // rest is ctx with what is left of one Timeout since start, if it has no budget yet.
 func (l *RateLimiter) rest(ctx context.Context, start int64) context.Context {
-	return WithSpentRedisBudget(ctx, time.Duration(l.table.now()-start)*time.Microsecond)
+	return redis.WithSpentBudget(ctx, time.Duration(l.table.now()-start)*time.Microsecond)
 }
 
 // ask runs a take script once and returns its numbers.

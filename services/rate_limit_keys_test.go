@@ -6,12 +6,13 @@ import (
 	"time"
 
 	"gatehouse/models"
+	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
 )
 
 func TestRateLimitKeysAreBoundedAndTagged(t *testing.T) {
 	server := servicestest.StartRedis(t)
-	l := newLimiter(patientRedis(t, server.Addr))
+	l := newLimiter(redistest.Patient(t, server.Addr))
 	a, b := perMinute("a", 5), models.Policy{Name: "b", Limit: 5000, Window: time.Hour}
 	take(t, l, hitOf(a, "user:42"), hitOf(b, "user:42"))
 	take(t, l, hitOf(a, "user:42"), hitOf(b, "ip:::1"))

@@ -13,6 +13,8 @@ import (
 	"github.com/redis/rueidis"
 
 	"gatehouse/models"
+	"gatehouse/services/redis"
+	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
 )
 
@@ -57,8 +59,8 @@ func TestRateLimitLeaseEndsFromBeforeTheSend(t *testing.T) {
 				conn, err := d.DialContext(ctx, "tcp", addr)
 				return slowConn{conn, &clock, &way}, err
 			}}
-			redis := redisAt(t, server.Addr, RedisOptions{Client: dial, Timeout: 5 * time.Second})
-			l := NewRateLimiter(redis, RateLimiterOptions{Clock: func() time.Time { return start.Add(time.Duration(clock.Load()) * time.Microsecond) }})
+			rdb := redistest.At(t, server.Addr, redis.Options{Client: dial, Timeout: 5 * time.Second})
+			l := NewRateLimiter(rdb, RateLimiterOptions{Clock: func() time.Time { return start.Add(time.Duration(clock.Load()) * time.Microsecond) }})
 			takeAs(t, l, hit) // a block of one; the next is of two
 			way.Store(row.way)
 			_, err := l.Take(t.Context(), "group", hit)

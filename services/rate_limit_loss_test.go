@@ -14,6 +14,7 @@ import (
 	"github.com/redis/rueidis"
 
 	"gatehouse/models"
+	"gatehouse/services/redis"
 	"gatehouse/services/servicestest"
 )
 
@@ -211,13 +212,13 @@ func TestRateLimitHoldsAfterAFailover(t *testing.T) {
 	t.Parallel()
 	sentinel := servicestest.StartSentinel(t)
 	limiter := func() *RateLimiter {
-		redis := NewRedis(RedisOptions{
+		rdb := redis.New(redis.Options{
 			Client: rueidis.ClientOption{InitAddress: []string{sentinel.Addr}, Sentinel: rueidis.SentinelOption{MasterSet: servicestest.SentinelName}},
 			Logger: slog.New(slog.DiscardHandler), Timeout: time.Second, KeyPrefix: "test:",
 		})
-		t.Cleanup(func() { _ = redis.Close(context.Background()) })
-		servicestest.Eventually(t, 10*time.Second, redis.Available, "Redis did not become available")
-		return NewRateLimiter(redis, RateLimiterOptions{Logger: slog.New(slog.DiscardHandler)})
+		t.Cleanup(func() { _ = rdb.Close(context.Background()) })
+		servicestest.Eventually(t, 10*time.Second, rdb.Available, "Redis did not become available")
+		return NewRateLimiter(rdb, RateLimiterOptions{Logger: slog.New(slog.DiscardHandler)})
 	}
 	one, two := limiter(), limiter()
 	take := func(l *RateLimiter, n int) {

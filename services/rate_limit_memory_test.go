@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"gatehouse/models"
+	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
 )
 
@@ -24,7 +25,7 @@ func TestRateLimitMemory(t *testing.T) {
 		t.Fatal("RATE_LIMITS.md has no figures")
 	}
 	server := servicestest.StartRedis(t)
-	l := newLimiter(patientRedis(t, server.Addr))
+	l := newLimiter(redistest.Patient(t, server.Addr))
 	for i, entries := range []int{10, 100, 1000, 0} {
 		policy, kind := models.Policy{Name: "api", Limit: 1000, Window: time.Hour}, "log"
 		if entries == 0 {

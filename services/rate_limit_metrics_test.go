@@ -8,13 +8,15 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"gatehouse/services"
+	"gatehouse/services/redis"
+	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
 )
 
 func TestRateLimitMetrics(t *testing.T) {
 	registry := prometheus.NewRegistry()
-	redis := newRedis(t, servicestest.StartRedis(t).Addr)
-	l := services.NewRateLimiter(redis, services.RateLimiterOptions{Metrics: registry})
+	rdb := redistest.New(t, servicestest.StartRedis(t).Addr)
+	l := services.NewRateLimiter(rdb, services.RateLimiterOptions{Metrics: registry})
 	policy, shadow := perMinute("p", 2), perMinute("s", 1)
 	shadow.Shadow = true
 	for range 5 {
@@ -22,11 +24,11 @@ func TestRateLimitMetrics(t *testing.T) {
 	}
 	takeOne(t, l, shadow, "k")
 	takeOne(t, l, shadow, "k")
-	if err := redis.Close(t.Context()); err != nil {
+	if err := rdb.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	apart := prometheus.NewRegistry()
-	off := services.NewRateLimiter(startRedisClient(t, services.RedisOptions{Disabled: true}), services.RateLimiterOptions{Metrics: apart})
+	off := services.NewRateLimiter(redistest.Start(t, redis.Options{Disabled: true}), services.RateLimiterOptions{Metrics: apart})
 	takeOne(t, off, policy, "k")
 	want := map[string]float64{
 		"decisions p allowed": 2, "decisions p denied": 3, "decisions p shadowed": 0,

@@ -19,6 +19,7 @@ import (
 	"github.com/redis/rueidis"
 
 	"gatehouse/models"
+	"gatehouse/services/redis"
 	"gatehouse/services/servicestest"
 )
 
@@ -79,9 +80,9 @@ func TestProofRateLimitInstance(t *testing.T) {
 		t.Fatal(err)
 	}
 	logger := slog.New(slog.DiscardHandler)
-	redis := NewRedis(RedisOptions{Client: rueidis.ClientOption{InitAddress: []string{me.Addr}}, Logger: logger, Timeout: 5 * time.Second})
-	l := NewRateLimiter(redis, RateLimiterOptions{Logger: logger, Clock: func() time.Time { return time.Now().Add(me.Skew) }})
-	servicestest.Eventually(t, 10*time.Second, redis.Available, "Redis did not become available")
+	rdb := redis.New(redis.Options{Client: rueidis.ClientOption{InitAddress: []string{me.Addr}}, Logger: logger, Timeout: 5 * time.Second})
+	l := NewRateLimiter(rdb, RateLimiterOptions{Logger: logger, Clock: func() time.Time { return time.Now().Add(me.Skew) }})
+	servicestest.Eventually(t, 10*time.Second, rdb.Available, "Redis did not become available")
 	file, err := os.Create(me.File)
 	if err != nil {
 		t.Fatal(err)
@@ -109,7 +110,7 @@ func TestProofRateLimitInstance(t *testing.T) {
 			fmt.Println("half")
 		}
 	}
-	if err := errors.Join(l.Close(t.Context()), redis.Close(t.Context()), history.err, history.w.Flush(), file.Close()); err != nil {
+	if err := errors.Join(l.Close(t.Context()), rdb.Close(t.Context()), history.err, history.w.Flush(), file.Close()); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -7,13 +7,15 @@ import (
 	"time"
 
 	"gatehouse/models"
+	"gatehouse/services/redis"
+	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
 )
 
 // impatientLimiter notices soon that Redis is away.
 func impatientLimiter(t *testing.T, addr string) *RateLimiter {
 	t.Helper()
-	return NewRateLimiter(redisAt(t, addr, RedisOptions{}), RateLimiterOptions{Logger: slog.New(slog.DiscardHandler)})
+	return NewRateLimiter(redistest.At(t, addr, redis.Options{}), RateLimiterOptions{Logger: slog.New(slog.DiscardHandler)})
 }
 
 // What an instance admits without Redis counts there when it returns.

@@ -8,6 +8,7 @@ import (
 	"strconv"
 
 	"gatehouse/models"
+	"gatehouse/services/redis"
 )
 
 // Refund takes back exactly what the decisions counted, once; those that counted
@@ -39,7 +40,7 @@ func (l *RateLimiter) refund(ctx context.Context, a *ask, e models.Admission) er
 	}
 	err := l.takeBack(ctx, a, e)
 	switch {
-	case !errors.Is(err, ErrNotSent):
+	case !errors.Is(err, redis.ErrNotSent):
 		l.table.refund(*a, e.ID, e.LocalAt)
 	case e.Refunded != nil:
 		e.Refunded.Store(false)
@@ -65,7 +66,7 @@ func (l *RateLimiter) takeBack(ctx context.Context, a *ask, e models.Admission) 
 		return nil
 	}
 	_, err = l.redis.Exec(ctx, l.scripts.refund, []string{l.redisKey(e.Tag, a)}, refundArgs(e.ID, e.Cost, e.At, a.rule, expectation{}))
-	if errors.Is(err, ErrNotSent) && e.At > 0 {
+	if errors.Is(err, redis.ErrNotSent) && e.At > 0 {
 		l.admitted.restore(key, a, removed)
 	}
 	if e.At == 0 {
@@ -77,7 +78,7 @@ func (l *RateLimiter) takeBack(ctx context.Context, a *ask, e models.Admission) 
 // takeBackOfBucket takes a GCRA admission back. What Redis lost of the bucket is put
 // back first: the admission may be in it.
 func (l *RateLimiter) takeBackOfBucket(ctx context.Context, key placedKey, a *ask, e models.Admission) error {
-	ctx = EnsureRedisBudget(ctx)
+	ctx = redis.EnsureBudget(ctx)
 	asks := []ask{*a}
 	expected := make([]expectation, 1)
 	for range askAttempts {
@@ -96,10 +97,10 @@ func (l *RateLimiter) takeBackOfBucket(ctx context.Context, key placedKey, a *as
 			}
 		}
 		if err := l.report(ctx, key); err != nil {
-			return fmt.Errorf("%w: %w", ErrNotSent, err)
+			return fmt.Errorf("%w: %w", redis.ErrNotSent, err)
 		}
 	}
-	return ErrNotSent
+	return redis.ErrNotSent
 }
 
 // Reset gives the keys of the hits, asked in this group, their whole quota back.

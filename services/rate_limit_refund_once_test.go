@@ -7,6 +7,7 @@ import (
 	"github.com/alicebob/miniredis/v2"
 
 	"gatehouse/models"
+	"gatehouse/services/redis"
 	"gatehouse/services/servicestest"
 )
 
@@ -79,7 +80,7 @@ func TestRateLimitRefundsOnce(t *testing.T) {
 
 // Without Redis the same.
 func TestRateLimitRefundsOnceLocally(t *testing.T) {
-	l := NewRateLimiter(NewRedis(RedisOptions{Disabled: true}), RateLimiterOptions{})
+	l := NewRateLimiter(redis.New(redis.Options{Disabled: true}), RateLimiterOptions{})
 	for _, p := range countedPolicies() {
 		var taken []models.Decision
 		for range 5 {

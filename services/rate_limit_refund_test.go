@@ -9,6 +9,7 @@ import (
 
 	"gatehouse/models"
 	"gatehouse/services"
+	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
 )
 
@@ -52,7 +53,7 @@ func TestRateLimitRefundAndReset(t *testing.T) {
 // Of two hits at once the refund takes back the units of one, and no other's.
 func TestRateLimitRefundTakesItsOwnEntries(t *testing.T) {
 	server := servicestest.StartRedis(t)
-	l := newLimiter(patientRedis(t, server.Addr))
+	l := newLimiter(redistest.Patient(t, server.Addr))
 	log, other := perMinute("log", 10), perMinute("other", 10)
 	members := func(policy string) []string {
 		return strings.Fields(server.Do("ZRANGE", "test:{k}rate:log:"+policy+":k", "0", "-1"))
@@ -77,7 +78,7 @@ func TestRateLimitRefundTakesItsOwnEntries(t *testing.T) {
 // Looking takes nothing and leaves nothing.
 func TestRateLimitPeekCountsNothing(t *testing.T) {
 	server := servicestest.StartRedis(t)
-	l := newLimiter(patientRedis(t, server.Addr))
+	l := newLimiter(redistest.Patient(t, server.Addr))
 	for _, policy := range []models.Policy{
 		perMinute("log", 3),
 		{Name: "gcra", Limit: 30, Window: time.Hour, Algorithm: models.AlgorithmGCRA},

@@ -12,13 +12,15 @@ import (
 	"github.com/redis/rueidis"
 
 	"gatehouse/models"
+	"gatehouse/services/redis"
+	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
 )
 
 func limiterAt(t testing.TB, addr string, embedded bool) *RateLimiter {
 	t.Helper()
-	redis := redisAt(t, addr, RedisOptions{Embedded: embedded, Timeout: 5 * time.Second}) // the steps are about answers, not about time
-	return NewRateLimiter(redis, RateLimiterOptions{Logger: slog.New(slog.DiscardHandler)})
+	rdb := redistest.At(t, addr, redis.Options{Embedded: embedded, Timeout: 5 * time.Second}) // the steps are about answers, not about time
+	return NewRateLimiter(rdb, RateLimiterOptions{Logger: slog.New(slog.DiscardHandler)})
 }
 
 // limiterOn is a limiter on a server of its own.

@@ -7,11 +7,14 @@ import (
 
 	"gatehouse/models"
 	"gatehouse/services"
+	"gatehouse/services/redis"
+	"gatehouse/services/redis/embedded"
+	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
 )
 
-func newLimiter(redis *services.Redis) *services.RateLimiter {
-	return services.NewRateLimiter(redis, services.RateLimiterOptions{Logger: quiet()})
+func newLimiter(rdb *redis.Client) *services.RateLimiter {
+	return services.NewRateLimiter(rdb, services.RateLimiterOptions{Logger: redistest.Quiet()})
 }
 
 func perMinute(name string, limit int64) models.Policy {
@@ -36,25 +39,25 @@ func takeOne(t *testing.T, l *services.RateLimiter, policy models.Policy, key st
 }
 
 // patientRedis is a client for tests that are about answers, not about time.
-func patientRedis(t *testing.T, addr string) *services.Redis {
+func patientRedis(t *testing.T, addr string) *redis.Client {
 	t.Helper()
-	return redisAt(t, addr, services.RedisOptions{Timeout: 5 * time.Second})
+	return redistest.At(t, addr, redis.Options{Timeout: 5 * time.Second})
 }
 
 func eachBackend(t *testing.T, test func(t *testing.T, l *services.RateLimiter)) {
-	t.Run("real", func(t *testing.T) { test(t, newLimiter(patientRedis(t, servicestest.StartRedis(t).Addr))) })
+	t.Run("real", func(t *testing.T) { test(t, newLimiter(redistest.Patient(t, servicestest.StartRedis(t).Addr))) })
 	t.Run("embedded", func(t *testing.T) {
-		server, err := services.StartEmbeddedRedis()
+		server, err := embedded.Start()
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(server.Close)
-		redis := startRedisClient(t, services.RedisOptions{Client: server.ClientOption(), Embedded: true, Timeout: 5 * time.Second})
-		waitReady(t, redis)
-		test(t, newLimiter(redis))
+		rdb := redistest.Start(t, redis.Options{Client: server.ClientOption(), Embedded: true, Timeout: 5 * time.Second})
+		redistest.WaitReady(t, rdb)
+		test(t, newLimiter(rdb))
 	})
 	t.Run("disabled", func(t *testing.T) {
-		test(t, newLimiter(startRedisClient(t, services.RedisOptions{Disabled: true})))
+		test(t, newLimiter(redistest.Start(t, redis.Options{Disabled: true})))
 	})
 }
 
@@ -162,7 +165,7 @@ func TestRateLimitShadowNeverRefuses(t *testing.T) {
 }
 
 func TestRateLimitRefusesBadPolicies(t *testing.T) {
-	l := newLimiter(startRedisClient(t, services.RedisOptions{Disabled: true}))
+	l := newLimiter(redistest.Start(t, redis.Options{Disabled: true}))
 	ok := perMinute("ok", 1)
 	for _, hits := range [][]models.Hit{
 		{hitOf(models.Policy{Name: "no limit", Window: time.Minute}, "k")},

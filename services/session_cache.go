@@ -19,6 +19,7 @@ import (
 
 	"gatehouse/internal/require"
 	"gatehouse/models"
+	"gatehouse/services/redis"
 )
 
 const (
@@ -120,14 +121,14 @@ var storeScript string
 //
 // All methods may be called concurrently.
 type SessionCache struct {
-	redis *Redis
+	redis *redis.Client
 	store SessionStore
 	opt   SessionOptions
 	log   *slog.Logger
 
 	tail     *revocationTail
 	memory   *sessionMemory
-	tracking *Tracking
+	tracking *redis.Tracking
 	activity *sessionActivity
 	seal     *sessionSeal
 	keep     *rueidis.Lua
@@ -157,8 +158,8 @@ func newSessionReads(metrics prometheus.Registerer) sessionReads {
 // NewSessionCache returns at once and follows the revocation log in the
 // background until Close. It refuses to work without redis and store, and with
 // options that are not allowed.
-func NewSessionCache(redis *Redis, store SessionStore, opt SessionOptions) (*SessionCache, error) {
-	if err := require.All("services.NewSessionCache", require.Argument{Name: "Redis", Value: redis}, require.Argument{Name: "SessionStore", Value: store}); err != nil {
+func NewSessionCache(rdb *redis.Client, store SessionStore, opt SessionOptions) (*SessionCache, error) {
+	if err := require.All("services.NewSessionCache", require.Argument{Name: "Redis", Value: rdb}, require.Argument{Name: "SessionStore", Value: store}); err != nil {
 		return nil, err
 	}
 	if opt.Secrets != nil {
@@ -180,7 +181,7 @@ func NewSessionCache(redis *Redis, store SessionStore, opt SessionOptions) (*Ses
 		opt.Logger = slog.Default()
 	}
 	c := &SessionCache{
-		redis:    redis,
+		redis:    rdb,
 		store:    store,
 		opt:      opt,
 		log:      opt.Logger,
@@ -193,7 +194,7 @@ func NewSessionCache(redis *Redis, store SessionStore, opt SessionOptions) (*Ses
 		name:     rand.Text(),
 		reads:    newSessionReads(opt.Metrics),
 	}
-	c.tracking = NewTracking(redis, c.changedInRedis)
+	c.tracking = redis.NewTracking(rdb, c.changedInRedis)
 	promauto.With(opt.Metrics).NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "gatehouse_session_memory_bytes",
 		Help: "Estimated size of the sessions kept in memory.",
@@ -218,7 +219,7 @@ func NewSessionCache(redis *Redis, store SessionStore, opt SessionOptions) (*Ses
 	c.tasks.Go(func() { c.sendHints(life) })
 	c.tasks.Go(func() { c.tracking.Run(life) })
 	c.tasks.Go(func() { store.WatchRevocations(life, c.tail.poke) })
-	redis.Subscribe(revokedChannel, c.hinted)
+	rdb.Subscribe(revokedChannel, c.hinted)
 	return c, nil
 }
 

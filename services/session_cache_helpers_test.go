@@ -12,6 +12,8 @@ import (
 
 	"gatehouse/models"
 	"gatehouse/services"
+	"gatehouse/services/redis"
+	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
 	"gatehouse/services/store"
 )
@@ -121,7 +123,7 @@ func (d *sessionDB) exec(t *testing.T, query string) {
 type sessionInstance struct {
 	*services.SessionCache
 	db    *sessionDB
-	redis *services.Redis
+	redis *redis.Client
 }
 
 // startSessions starts instances that share a database and, if server is not nil, a Redis.
@@ -130,25 +132,25 @@ func startSessions(t *testing.T, n int, server *servicestest.RedisServer, opt se
 	path := filepath.Join(t.TempDir(), "sessions.db")
 	var all []sessionInstance
 	for range n {
-		redis := startRedisClient(t, services.RedisOptions{Disabled: true})
+		rdb := redistest.Start(t, redis.Options{Disabled: true})
 		if server != nil {
-			redis = newRedis(t, server.Addr)
+			rdb = redistest.New(t, server.Addr)
 		}
-		all = append(all, startSessionCache(t, path, redis, opt))
+		all = append(all, startSessionCache(t, path, rdb, opt))
 	}
 	return all
 }
 
-func startSessionCache(t *testing.T, path string, redis *services.Redis, opt services.SessionOptions) sessionInstance {
+func startSessionCache(t *testing.T, path string, rdb *redis.Client, opt services.SessionOptions) sessionInstance {
 	t.Helper()
 	db := openSessionDB(t, path)
 	if opt.Logger == nil {
-		opt.Logger = quiet()
+		opt.Logger = redistest.Quiet()
 	}
 	if opt.Secrets == nil {
 		opt.Secrets = []string{"a secret of at least thirty-two bytes"}
 	}
-	cache, err := services.NewSessionCache(redis, db, opt)
+	cache, err := services.NewSessionCache(rdb, db, opt)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -159,7 +161,7 @@ func startSessionCache(t *testing.T, path string, redis *services.Redis, opt ser
 			t.Error(err)
 		}
 	})
-	return sessionInstance{cache, db, redis}
+	return sessionInstance{cache, db, rdb}
 }
 
 // signUp creates a user.

@@ -12,25 +12,27 @@ import (
 
 	"gatehouse/models"
 	"gatehouse/services"
+	"gatehouse/services/redis"
+	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
 )
 
 func TestSessionJourney(t *testing.T) {
 	t.Parallel()
-	for name, redis := range map[string]func(t *testing.T) *services.Redis{
-		"redis":    func(t *testing.T) *services.Redis { return redisOf(t, "redis") },
-		"embedded": func(t *testing.T) *services.Redis { return redisOf(t, "embedded") },
-		"disabled": func(t *testing.T) *services.Redis {
-			return startRedisClient(t, services.RedisOptions{Disabled: true})
+	for name, rdb := range map[string]func(t *testing.T) *redis.Client{
+		"redis":    func(t *testing.T) *redis.Client { return redistest.Of(t, "redis") },
+		"embedded": func(t *testing.T) *redis.Client { return redistest.Of(t, "embedded") },
+		"disabled": func(t *testing.T) *redis.Client {
+			return redistest.Start(t, redis.Options{Disabled: true})
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "sessions.db")
-			testSessionJourney(t, startSessionCache(t, path, redis(t), services.SessionOptions{}))
+			testSessionJourney(t, startSessionCache(t, path, rdb(t), services.SessionOptions{}))
 		})
 	}
 	t.Run("postgres", func(t *testing.T) {
-		testSessionJourney(t, startSessionCache(t, servicestest.StartPostgres(t), redisOf(t, "redis"), services.SessionOptions{}))
+		testSessionJourney(t, startSessionCache(t, servicestest.StartPostgres(t), redistest.Of(t, "redis"), services.SessionOptions{}))
 	})
 }
 
@@ -216,7 +218,7 @@ func TestSessionSurvivesRedis(t *testing.T) {
 func TestSessionDatabaseFrozen(t *testing.T) {
 	t.Parallel()
 	postgres := servicestest.StartPostgresServer(t)
-	i := startSessionCache(t, postgres.URL, newRedis(t, servicestest.StartRedis(t).Addr), services.SessionOptions{})
+	i := startSessionCache(t, postgres.URL, redistest.New(t, servicestest.StartRedis(t).Addr), services.SessionOptions{})
 	ann := signUp(t, i.db, "ann@example.com")
 	token, _ := signIn(t, i, ann)
 	ended, _ := signIn(t, i, ann)

@@ -12,6 +12,8 @@ import (
 
 	"gatehouse/models"
 	"gatehouse/services"
+	"gatehouse/services/redis"
+	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
 	"gatehouse/services/store"
 )
@@ -21,7 +23,7 @@ import (
 func inFakeTime(t *testing.T, n int, opt services.SessionOptions, test func(t *testing.T, all []sessionInstance)) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "sessions.db")
-	opt.Logger = quiet()
+	opt.Logger = redistest.Quiet()
 	synctest.Test(t, func(t *testing.T) {
 		var all []sessionInstance
 		for range n {
@@ -29,13 +31,13 @@ func inFakeTime(t *testing.T, n int, opt services.SessionOptions, test func(t *t
 			if err != nil {
 				t.Fatal(err)
 			}
-			redis := services.NewRedis(services.RedisOptions{Disabled: true, Logger: quiet()})
+			rdb := redis.New(redis.Options{Disabled: true, Logger: redistest.Quiet()})
 			db2 := &sessionDB{Store: db}
-			cache, err := services.NewSessionCache(redis, db2, opt)
+			cache, err := services.NewSessionCache(rdb, db2, opt)
 			if err != nil {
 				t.Fatal(err)
 			}
-			all = append(all, sessionInstance{cache, db2, redis})
+			all = append(all, sessionInstance{cache, db2, rdb})
 		}
 		synctest.Wait()
 		test(t, all)
@@ -161,7 +163,7 @@ func TestSessionActivityIsWrittenSeldom(t *testing.T) {
 // each time that copy is read.
 func TestSessionActivityIsKnownWhenRedisHasAnOldCopy(t *testing.T) {
 	t.Parallel()
-	i := startSessionCache(t, filepath.Join(t.TempDir(), "sessions.db"), redisOf(t, "embedded"), services.SessionOptions{})
+	i := startSessionCache(t, filepath.Join(t.TempDir(), "sessions.db"), redistest.Of(t, "embedded"), services.SessionOptions{})
 	token, _ := signIn(t, i, signUp(t, i.db, "ann@example.com"))
 	i.db.exec(t, "UPDATE sessions SET last_seen = last_seen - 120000000, idle_at = idle_at - 120000000")
 	if err := i.db.NoteChange(t.Context(), ""); err != nil {

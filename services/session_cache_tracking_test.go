@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"gatehouse/services"
+	"gatehouse/services/redis"
+	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
 )
 
@@ -86,8 +88,8 @@ func TestSessionTrackingLost(t *testing.T) {
 			server := servicestest.StartRedis(t)
 			proxy := servicestest.NewProxy(t, server.Addr)
 			path := filepath.Join(t.TempDir(), "sessions.db")
-			a := startSessionCache(t, path, startRedisClient(t, services.RedisOptions{Disabled: true}), services.SessionOptions{})
-			b := startSessionCache(t, path, newRedis(t, proxy.Addr), services.SessionOptions{})
+			a := startSessionCache(t, path, redistest.Start(t, redis.Options{Disabled: true}), services.SessionOptions{})
+			b := startSessionCache(t, path, redistest.New(t, proxy.Addr), services.SessionOptions{})
 			token, s := signIn(t, a, signUp(t, a.db, "ann@example.com"))
 			warmForLong(t, b, token)
 			lose(server, proxy)

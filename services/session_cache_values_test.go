@@ -12,6 +12,7 @@ import (
 
 	"gatehouse/models"
 	"gatehouse/services"
+	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
 )
 
@@ -22,8 +23,8 @@ func TestSessionValuesSavedWithoutRedis(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	proxy := servicestest.NewProxy(t, server.Addr)
 	path := filepath.Join(t.TempDir(), "sessions.db")
-	a := startSessionCache(t, path, newRedis(t, proxy.Addr), services.SessionOptions{})
-	b := startSessionCache(t, path, newRedis(t, server.Addr), services.SessionOptions{})
+	a := startSessionCache(t, path, redistest.New(t, proxy.Addr), services.SessionOptions{})
+	b := startSessionCache(t, path, redistest.New(t, server.Addr), services.SessionOptions{})
 	token, s := signIn(t, a, signUp(t, a.db, "ann@example.com"))
 	warmForLong(t, b, token)
 	proxy.Cut()

@@ -10,6 +10,8 @@ import (
 
 	"gatehouse/models"
 	"gatehouse/services"
+	"gatehouse/services/redis"
+	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
 )
 
@@ -21,11 +23,11 @@ func TestSessionResurrectionByFailover(t *testing.T) {
 	sentinel := servicestest.StartSentinel(t)
 	path := filepath.Join(t.TempDir(), "sessions.db")
 	start := func() sessionInstance {
-		redis := startRedisClient(t, services.RedisOptions{KeyPrefix: "test:", Timeout: 500 * time.Millisecond, Client: rueidis.ClientOption{
+		rdb := redistest.Start(t, redis.Options{KeyPrefix: "test:", Timeout: 500 * time.Millisecond, Client: rueidis.ClientOption{
 			InitAddress: []string{sentinel.Addr}, Sentinel: rueidis.SentinelOption{MasterSet: servicestest.SentinelName},
 		}})
-		waitReady(t, redis)
-		return startSessionCache(t, path, redis, services.SessionOptions{})
+		redistest.WaitReady(t, rdb)
+		return startSessionCache(t, path, rdb, services.SessionOptions{})
 	}
 	a, b := start(), start()
 	var users []models.Credentials

@@ -18,6 +18,8 @@ import (
 
 	"gatehouse/models"
 	"gatehouse/services"
+	"gatehouse/services/redis"
+	"gatehouse/services/redis/redistest"
 	"gatehouse/services/store"
 )
 
@@ -55,13 +57,13 @@ func TestSessionProofInstance(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	redis := services.NewRedis(services.RedisOptions{Client: rueidis.ClientOption{InitAddress: []string{with.Redis}}, KeyPrefix: "test:", Logger: quiet()})
-	cache, err := services.NewSessionCache(redis, db, services.SessionOptions{MaxPerUser: 1_000_000, Secrets: []string{"the secret of the proof, all instances have it"}, Logger: quiet()})
+	rdb := redis.New(redis.Options{Client: rueidis.ClientOption{InitAddress: []string{with.Redis}}, KeyPrefix: "test:", Logger: redistest.Quiet()})
+	cache, err := services.NewSessionCache(rdb, db, services.SessionOptions{MaxPerUser: 1_000_000, Secrets: []string{"the secret of the proof, all instances have it"}, Logger: redistest.Quiet()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
-	redis.WaitReady(ctx)
+	rdb.WaitReady(ctx)
 	cancel()
 
 	var out sync.Mutex
@@ -106,7 +108,7 @@ func serveProof(ctx context.Context, cache *services.SessionCache, db *store.Sto
 		token, _, err := cache.Set(ctx, of(who))
 		return proofReply{Token: token}, err
 	case "read":
-		s, err := cache.Get(services.WithRedisBudget(ctx), call.Token)
+		s, err := cache.Get(redis.WithBudget(ctx), call.Token)
 		if err != nil {
 			return proofReply{}, err
 		}

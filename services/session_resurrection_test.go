@@ -12,6 +12,8 @@ import (
 
 	"gatehouse/models"
 	"gatehouse/services"
+	"gatehouse/services/redis"
+	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
 )
 
@@ -39,7 +41,7 @@ func proveResurrections(t *testing.T, left *countdown) {
 	opt := services.SessionOptions{MaxPerUser: 1_000_000}
 	var all []sessionInstance
 	for _, server := range []*servicestest.RedisServer{shared, shared, other} { // two share a Redis, one has its own
-		all = append(all, startSessionCache(t, path, newRedis(t, server.Addr), opt))
+		all = append(all, startSessionCache(t, path, redistest.New(t, server.Addr), opt))
 	}
 	servers := []*servicestest.RedisServer{shared, other}
 	var ended []string
@@ -245,7 +247,7 @@ func TestSessionFrozenRedisProof(t *testing.T) {
 				for time.Now().Before(until) {
 					<-ticker.C
 					began := time.Now()
-					s, err := i.Get(services.WithRedisBudget(t.Context()), tokens[rand.IntN(len(tokens))])
+					s, err := i.Get(redis.WithBudget(t.Context()), tokens[rand.IntN(len(tokens))])
 					if err != nil {
 						t.Errorf("refused or told to wait: %v", err)
 						return

@@ -15,6 +15,8 @@ import (
 
 	"gatehouse/models"
 	"gatehouse/services"
+	"gatehouse/services/redis"
+	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
 )
 
@@ -144,7 +146,7 @@ func TestSessionFillLaterThanTheLogDoesNotRevive(t *testing.T) {
 func TestSessionEndsAreToldByPostgres(t *testing.T) {
 	url := servicestest.StartPostgres(t)
 	start := func() sessionInstance {
-		return startSessionCache(t, url, startRedisClient(t, services.RedisOptions{Disabled: true}), services.SessionOptions{})
+		return startSessionCache(t, url, redistest.Start(t, redis.Options{Disabled: true}), services.SessionOptions{})
 	}
 	here, there := start(), start()
 	ann := signUp(t, here.db, "ann@example.com")

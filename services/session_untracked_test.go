@@ -14,6 +14,8 @@ import (
 
 	"gatehouse/models"
 	"gatehouse/services"
+	"gatehouse/services/redis"
+	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
 )
 
@@ -47,7 +49,7 @@ func trackingModes() map[string]trackingMode {
 }
 
 // redisFor is a client of the server as a mode asks for it.
-func (m trackingMode) redisFor(t *testing.T, server *servicestest.RedisServer, log *servicestest.LogLines) *services.Redis {
+func (m trackingMode) redisFor(t *testing.T, server *servicestest.RedisServer, log *servicestest.LogLines) *redis.Client {
 	t.Helper()
 	user := ""
 	if m.acl != "" {
@@ -61,7 +63,7 @@ func (m trackingMode) redisFor(t *testing.T, server *servicestest.RedisServer, l
 	if m.change != nil {
 		m.change(&option)
 	}
-	return startRedisClient(t, services.RedisOptions{Client: option, KeyPrefix: "test:", Timeout: time.Second, Logger: slog.New(slog.NewTextHandler(log, nil))})
+	return redistest.Start(t, redis.Options{Client: option, KeyPrefix: "test:", Timeout: time.Second, Logger: slog.New(slog.NewTextHandler(log, nil))})
 }
 
 // Where Redis, its user, its version, a proxy or REDIS_URL does not allow that Redis
@@ -153,9 +155,9 @@ func TestSessionTrackingTakenAwayAndGivenBack(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "sessions.db")
 			var log servicestest.LogLines
 			mode := trackingMode{acl: "+@all"}
-			a := startSessionCache(t, path, newRedis(t, server.Addr), services.SessionOptions{})
+			a := startSessionCache(t, path, redistest.New(t, server.Addr), services.SessionOptions{})
 			b := startSessionCache(t, path, mode.redisFor(t, server, &log), services.SessionOptions{Logger: slog.New(slog.NewTextHandler(&log, nil))})
-			waitReady(t, b.redis)
+			redistest.WaitReady(t, b.redis)
 			token, s := signIn(t, a, signUp(t, a.db, "ann@example.com"))
 			other, _ := signIn(t, a, signUp(t, a.db, "bob@example.com"))
 			warmForLong(t, b, token)

@@ -12,6 +12,8 @@ import (
 
 	"gatehouse/models"
 	"gatehouse/services"
+	"gatehouse/services/redis"
+	"gatehouse/services/redis/embedded"
 	"gatehouse/services/store"
 )
 
@@ -61,14 +63,14 @@ func ExampleFenceGuard() {
 
 // exampleFence is a Redis inside the process, and a database with one report.
 func exampleFence() (*services.Locker, *sql.DB, func()) {
-	server := must(services.StartEmbeddedRedis())
-	redis := services.NewRedis(services.RedisOptions{Client: server.ClientOption(), Embedded: true, Timeout: 3 * time.Second, Logger: slog.New(slog.DiscardHandler)})
-	redis.WaitReady(context.Background())
+	server := must(embedded.Start())
+	rdb := redis.New(redis.Options{Client: server.ClientOption(), Embedded: true, Timeout: 3 * time.Second, Logger: slog.New(slog.DiscardHandler)})
+	rdb.WaitReady(context.Background())
 	folder := must(os.MkdirTemp("", "reports"))
 	db := must(sql.Open("sqlite", "file:"+filepath.Join(folder, "reports.db")+"?_txlock=immediate"))
 	must(db.ExecContext(context.Background(), `CREATE TABLE reports (text TEXT); INSERT INTO reports VALUES ('')`))
-	return services.NewLocker(redis, nil), db, func() {
-		_ = redis.Close(context.Background())
+	return services.NewLocker(rdb, nil), db, func() {
+		_ = rdb.Close(context.Background())
 		server.Close()
 		_ = db.Close()
 		_ = os.RemoveAll(folder)

@@ -1,4 +1,4 @@
-package services
+package redis
 
 import (
 	"context"
@@ -13,10 +13,10 @@ import (
 )
 
 // redisAt is a client connected to addr, with what else opt says.
-func redisAt(t testing.TB, addr string, opt RedisOptions) *Redis {
+func redisAt(t testing.TB, addr string, opt Options) *Client {
 	t.Helper()
 	opt.Client.InitAddress, opt.KeyPrefix, opt.Logger = []string{addr}, "test:", slog.New(slog.DiscardHandler)
-	redis := NewRedis(opt)
+	redis := New(opt)
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
@@ -29,19 +29,19 @@ func redisAt(t testing.TB, addr string, opt RedisOptions) *Redis {
 }
 
 // openLane is a client of server whose lane is open.
-func openLane(t *testing.T, server *servicestest.RedisServer) *Redis {
+func openLane(t *testing.T, server *servicestest.RedisServer) *Client {
 	t.Helper()
-	r := redisAt(t, server.Addr, RedisOptions{})
+	r := redisAt(t, server.Addr, Options{})
 	waitForLane(t, r)
 	return r
 }
 
-func waitForLane(t *testing.T, r *Redis) {
+func waitForLane(t *testing.T, r *Client) {
 	t.Helper()
 	servicestest.Eventually(t, 5*time.Second, func() bool { return r.Available() && r.lane.live.now() }, "the lane is not open")
 }
 
-func pingBy(r *Redis, which *rueidis.Client) error {
+func pingBy(r *Client, which *rueidis.Client) error {
 	_, err := r.Do(context.Background(), func(ctx context.Context, c rueidis.Client) rueidis.RedisResult {
 		*which = c
 		return c.Do(ctx, c.B().Ping().Build())

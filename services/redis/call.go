@@ -1,4 +1,4 @@
-package services
+package redis
 
 import (
 	"context"
@@ -18,19 +18,19 @@ type budgetKey struct{}
 // budget is what the calls of one request have spent in Redis together.
 type budget struct{ spent atomic.Int64 }
 
-// WithRedisBudget makes all Redis calls under the returned context share one
+// WithBudget makes all Redis calls under the returned context share one
 // Timeout: after one that timed out, the rest answer ErrUnavailable at once. A
 // second call starts a new budget.
-func WithRedisBudget(ctx context.Context) context.Context {
+func WithBudget(ctx context.Context) context.Context {
 	return context.WithValue(ctx, budgetKey{}, new(budget))
 }
 
-// EnsureRedisBudget is ctx with the budget that it has, or else a new one.
-func EnsureRedisBudget(ctx context.Context) context.Context { return WithSpentRedisBudget(ctx, 0) }
+// EnsureBudget is ctx with the budget that it has, or else a new one.
+func EnsureBudget(ctx context.Context) context.Context { return WithSpentBudget(ctx, 0) }
 
-// WithSpentRedisBudget is ctx with the budget that it has, or else one of which so much is
+// WithSpentBudget is ctx with the budget that it has, or else one of which so much is
 // spent already.
-func WithSpentRedisBudget(ctx context.Context, spent time.Duration) context.Context {
+func WithSpentBudget(ctx context.Context, spent time.Duration) context.Context {
 	if _, has := ctx.Value(budgetKey{}).(*budget); has {
 		return ctx
 	}
@@ -47,19 +47,14 @@ var ErrNotSent = fmt.Errorf("redis: %w", models.ErrUnavailable)
 // command may have been executed all the same, so it must be safe to repeat. A ctx
 // without a deadline that is cancelled meanwhile ends the call not before Timeout.
 // Where fn sends it in a Cluster is not known here: DoAt is told.
-func (r *Redis) Do(ctx context.Context, fn func(context.Context, rueidis.Client) rueidis.RedisResult) (rueidis.RedisMessage, error) {
+func (r *Client) Do(ctx context.Context, fn func(context.Context, rueidis.Client) rueidis.RedisResult) (rueidis.RedisMessage, error) {
 	return r.DoAt(ctx, "", fn)
 }
 
 // DoAt is Do for a command whose keys live where key does: if that is away, it answers
 // at once.
-func (r *Redis) DoAt(ctx context.Context, key string, fn func(context.Context, rueidis.Client) rueidis.RedisResult) (rueidis.RedisMessage, error) {
+func (r *Client) DoAt(ctx context.Context, key string, fn func(context.Context, rueidis.Client) rueidis.RedisResult) (rueidis.RedisMessage, error) {
 	return doAt(ctx, r, r.client.Load(), r.nodes.Load().of(key), messageOf(fn))
-}
-
-// DoOn is DoAt on a client of the caller's own; a nil client is one that is not connected yet.
-func (r *Redis) DoOn(ctx context.Context, client *rueidis.Client, key string, fn func(context.Context, rueidis.Client) (rueidis.RedisMessage, error)) (rueidis.RedisMessage, error) {
-	return doAt(ctx, r, client, r.nodes.Load().of(key), fn)
 }
 
 func messageOf(fn func(context.Context, rueidis.Client) rueidis.RedisResult) call[rueidis.RedisMessage] {
@@ -73,7 +68,7 @@ type call[T any] func(context.Context, rueidis.Client) (T, error)
 
 // doAt is DoAt on connections of their own; a nil client is one that is not connected
 // yet.
-func doAt[T any](ctx context.Context, r *Redis, client *rueidis.Client, n *redisNode, fn call[T]) (none T, _ error) {
+func doAt[T any](ctx context.Context, r *Client, client *rueidis.Client, n *node, fn call[T]) (none T, _ error) {
 	if r.opt.Disabled || client == nil || (n.shut.Load() && recovering(ctx) != n) { // as sends
 		r.calls.skipped.Inc()
 		return none, ErrNotSent
@@ -96,7 +91,7 @@ func doAt[T any](ctx context.Context, r *Redis, client *rueidis.Client, n *redis
 }
 
 // Exec runs a script through the door. All keys share one hash tag.
-func (r *Redis) Exec(ctx context.Context, script *rueidis.Lua, keys, args []string) (rueidis.RedisMessage, error) {
+func (r *Client) Exec(ctx context.Context, script *rueidis.Lua, keys, args []string) (rueidis.RedisMessage, error) {
 	return r.DoAt(ctx, keys[0], func(ctx context.Context, c rueidis.Client) rueidis.RedisResult {
 		return script.Exec(ctx, c, keys, args)
 	})
@@ -107,13 +102,13 @@ var errInFlight = errors.New("too many calls in flight")
 // send runs fn within allowed. While the connection is up, rueidis keeps to ctx by
 // itself; else the call may have to be left behind while it dials. A call that is
 // alone takes the lane.
-func send[T any](ctx context.Context, r *Redis, client *rueidis.Client, allowed time.Duration, fn call[T]) (none T, _ error) {
+func send[T any](ctx context.Context, r *Client, client *rueidis.Client, allowed time.Duration, fn call[T]) (none T, _ error) {
 	if client != r.client.Load() {
-		return Race(ctx, r, *client, allowed, fn)
+		return race(ctx, r, *client, allowed, fn)
 	}
 	lost := r.live.lost.Load()
 	if !r.live.now() {
-		reply, err := Race(ctx, r, *client, allowed, func(ctx context.Context, c rueidis.Client) (T, error) {
+		reply, err := race(ctx, r, *client, allowed, func(ctx context.Context, c rueidis.Client) (T, error) {
 			return onShared(ctx, r, c, fn)
 		})
 		if answered(err) && (*client).Mode() != rueidis.ClientModeCluster {
@@ -153,7 +148,7 @@ func answered(err error) bool {
 }
 
 // onShared runs fn on the connection that all calls share.
-func onShared[T any](ctx context.Context, r *Redis, client rueidis.Client, fn call[T]) (T, error) {
+func onShared[T any](ctx context.Context, r *Client, client rueidis.Client, fn call[T]) (T, error) {
 	before := r.lane.left.Load()
 	reply, err := fn(ctx, client)
 	r.lane.followed(before, answered(err))
@@ -163,14 +158,14 @@ func onShared[T any](ctx context.Context, r *Redis, client rueidis.Client, fn ca
 // letOthersWrite lets the calls that are about to be sent join the next write, when
 // there are many. A delay (rueidis's MaxFlushDelay) does it too, but its 20
 // microseconds are a millisecond where nothing else runs.
-func (r *Redis) letOthersWrite() {
+func (r *Client) letOthersWrite() {
 	if len(r.inFlight) >= crowd {
 		runtime.Gosched()
 	}
 }
 
 // place takes a place among the calls in flight, in time.
-func (r *Redis) place(ctx context.Context) error {
+func (r *Client) place(ctx context.Context) error {
 	select {
 	case r.inFlight <- struct{}{}:
 		return nil
@@ -184,8 +179,8 @@ func (r *Redis) place(ctx context.Context) error {
 	}
 }
 
-// Race runs fn against the deadline, and leaves it behind when that passes.
-func Race[T any](ctx context.Context, r *Redis, client rueidis.Client, allowed time.Duration, fn call[T]) (none T, _ error) {
+// race runs fn against the deadline, and leaves it behind when that passes.
+func race[T any](ctx context.Context, r *Client, client rueidis.Client, allowed time.Duration, fn call[T]) (none T, _ error) {
 	ctx, cancel := context.WithTimeout(ctx, allowed)
 	defer cancel()
 	if err := r.place(ctx); err != nil {
@@ -217,7 +212,7 @@ func leave[T any](ctx context.Context, fn func(context.Context) (T, error)) (non
 }
 
 // judge turns an error of a call into its meaning and tells the node's health.
-func (r *Redis) judge(ctx context.Context, n *redisNode, err error, allowed time.Duration) error {
+func (r *Client) judge(ctx context.Context, n *node, err error, allowed time.Duration) error {
 	redisErr, replied := rueidis.IsRedisErr(err)
 	switch {
 	case err == nil || rueidis.IsRedisNil(err):
@@ -252,7 +247,7 @@ func (r *Redis) judge(ctx context.Context, n *redisNode, err error, allowed time
 // in every request.
 const refusalsTold = 10 * time.Second
 
-func (r *Redis) tellRefusal(err error) {
+func (r *Client) tellRefusal(err error) {
 	now, told := time.Now().UnixNano(), r.refusalTold.Load()
 	if now-told >= int64(refusalsTold) && r.refusalTold.CompareAndSwap(told, now) {
 		r.log.Error("Redis refused a command", "error", err)

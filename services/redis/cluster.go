@@ -1,4 +1,4 @@
-package services
+package redis
 
 import (
 	"cmp"
@@ -21,7 +21,7 @@ const (
 
 // followCluster keeps r.nodes to what the masters say of their slots, and has each
 // master probed, until ctx ends.
-func (r *Redis) followCluster(ctx context.Context, client rueidis.Client, first *redisNode) {
+func (r *Client) followCluster(ctx context.Context, client rueidis.Client, first *node) {
 	var refreshed time.Time
 	for {
 		if time.Since(refreshed) >= topologyRefresh || !r.Available() {
@@ -52,7 +52,7 @@ func (r *Redis) followCluster(ctx context.Context, client rueidis.Client, first 
 }
 
 // lookForSlots asks to look now where the slots are.
-func (r *Redis) lookForSlots() {
+func (r *Client) lookForSlots() {
 	select {
 	case r.moved <- struct{}{}:
 	default: // it is asked for already
@@ -60,7 +60,7 @@ func (r *Redis) lookForSlots() {
 }
 
 // askForSlots asks the nodes that serve first, and one after the other.
-func (r *Redis) askForSlots(ctx context.Context, client rueidis.Client) ([]slotRange, error) {
+func (r *Client) askForSlots(ctx context.Context, client rueidis.Client) ([]slotRange, error) {
 	asked := client.Nodes()
 	var names []string
 	for _, n := range r.nodes.Load().all {
@@ -146,7 +146,7 @@ func covered(ranges []slotRange) []slotRange {
 // arrange makes the masters of ranges the nodes. One that stays keeps what is known of
 // it, a new one is away until its first probe, and one that has no slots any more is
 // forgotten.
-func (r *Redis) arrange(client rueidis.Client, ranges []slotRange) {
+func (r *Client) arrange(client rueidis.Client, ranges []slotRange) {
 	before := r.nodes.Load()
 	ranges = covered(ranges)
 	if before.ranges != nil && slices.EqualFunc(before.ranges, ranges, func(a, b slotRange) bool {
@@ -154,19 +154,19 @@ func (r *Redis) arrange(client rueidis.Client, ranges []slotRange) {
 	}) {
 		return
 	}
-	now := &redisNodes{ranges: ranges, slotOf: slotsIn(client)}
-	byName := map[string]*redisNode{}
+	now := &nodes{ranges: ranges, slotOf: slotsIn(client)}
+	byName := map[string]*node{}
 	if before.ranges != nil {
 		for _, n := range before.all {
 			byName[n.name] = n
 		}
 	}
-	var fresh []*redisNode
+	var fresh []*node
 	for i := range ranges {
 		name := ranges[i].master
 		n := byName[name]
 		if n == nil {
-			n = newRedisNode(name, "", r.opt.Timeout, before.ranges == nil && before.all[0].isQuiet())
+			n = newNode(name, "", r.opt.Timeout, before.ranges == nil && before.all[0].isQuiet())
 			byName[name] = n
 			fresh = append(fresh, n)
 		}
@@ -192,9 +192,9 @@ func (r *Redis) arrange(client rueidis.Client, ranges []slotRange) {
 }
 
 // placeProbes gives each node a key for its probe that lives there.
-func (r *Redis) placeProbes(set *redisNodes) {
+func (r *Client) placeProbes(set *nodes) {
 	missing := len(set.all)
-	placed := map[*redisNode]bool{}
+	placed := map[*node]bool{}
 	for tag := 0; tag < keyTries && len(placed) < missing; tag++ {
 		key := r.Key("{" + strconv.Itoa(tag) + "}probe")
 		if n := set.of(key); !placed[n] {

@@ -1,4 +1,4 @@
-package services
+package redis
 
 import (
 	"bytes"
@@ -45,11 +45,11 @@ func TestRedisEvictionIsWarnedOf(t *testing.T) {
 	t.Parallel()
 	nodes := servicestest.StartCluster(t)
 	var log syncedLog
-	opt := RedisOptions{
+	opt := Options{
 		Client: rueidis.ClientOption{InitAddress: []string{nodes[0].Addr}}, KeyPrefix: "test:", Timeout: time.Second,
 		Logger: slog.New(slog.NewTextHandler(&log, nil)), evictionLook: 20 * time.Millisecond,
 	}
-	redis := NewRedis(opt)
+	redis := New(opt)
 	t.Cleanup(func() { _ = redis.Close(t.Context()) })
 	servicestest.Eventually(t, 10*time.Second, redis.Available, "the Cluster did not become available")
 	told := func(n int, parts ...string) {

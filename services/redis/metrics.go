@@ -1,4 +1,4 @@
-package services
+package redis
 
 import (
 	"github.com/prometheus/client_golang/prometheus"
@@ -6,7 +6,7 @@ import (
 )
 
 // measure registers what is counted of Redis.
-func (r *Redis) measure(registerer prometheus.Registerer) {
+func (r *Client) measure(registerer prometheus.Registerer) {
 	calls := promauto.With(registerer).NewCounterVec(prometheus.CounterOpts{
 		Name: "gatehouse_redis_calls_total",
 		Help: "Redis calls by result: ok, failed, timeout, or skipped because Redis was known to be away.",
@@ -33,7 +33,7 @@ func oneIf(is bool) float64 {
 
 // nodeCollector tells of the nodes there are: they come and go.
 type nodeCollector struct {
-	redis *Redis
+	redis *Client
 	up    *prometheus.Desc
 }
 

@@ -19,17 +19,19 @@ import (
 
 	"gatehouse/models"
 	"gatehouse/services"
+	"gatehouse/services/redis"
+	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
 )
 
 // clientOf is a client of a REDIS_URL.
-func clientOf(t *testing.T, url string) *services.Redis {
+func clientOf(t *testing.T, url string) *redis.Client {
 	t.Helper()
 	option, err := rueidis.ParseURL(url)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return startRedisClient(t, services.RedisOptions{Client: option, KeyPrefix: "test:", Timeout: 3 * time.Second})
+	return redistest.Start(t, redis.Options{Client: option, KeyPrefix: "test:", Timeout: 3 * time.Second})
 }
 
 func TestRedisOverTLS(t *testing.T) {
@@ -37,9 +39,9 @@ func TestRedisOverTLS(t *testing.T) {
 	secure := servicestest.FreeAddr(t)
 	_, port, _ := net.SplitHostPort(secure)
 	servicestest.StartRedis(t, "--tls-port", port, "--tls-cert-file", certificate, "--tls-key-file", key, "--tls-ca-cert-file", certificate, "--tls-auth-clients", "no")
-	redis := clientOf(t, "rediss://"+secure+"?skip_verify=true")
-	waitReady(t, redis)
-	lockFor(t, services.NewLocker(redis, nil), "process:1")
+	rdb := clientOf(t, "rediss://"+secure+"?skip_verify=true")
+	redistest.WaitReady(t, rdb)
+	lockFor(t, services.NewLocker(rdb, nil), "process:1")
 	// A certificate that nobody vouches for is refused, not waved through.
 	if strict := clientOf(t, "rediss://"+secure); errors.Is(pingOnce(t, strict), nil) {
 		t.Error("connected to a server with an unknown certificate")
@@ -51,9 +53,9 @@ func TestRedisOverTLS(t *testing.T) {
 func TestRedisWithLeastPrivileges(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	server.Do("ACL", "SETUSER", "app", "on", ">secret", "~test:*", "&test:*", "+@all", "-@admin", "-@dangerous")
-	redis := clientOf(t, "redis://app:secret@"+server.Addr)
-	waitReady(t, redis)
-	l := services.NewLocker(redis, nil)
+	rdb := clientOf(t, "redis://app:secret@"+server.Addr)
+	redistest.WaitReady(t, rdb)
+	l := services.NewLocker(rdb, nil)
 	lock := lockFor(t, l, "process:1")
 	if _, _, err := l.List(t.Context(), models.Page{Limit: 10}); err != nil {
 		t.Error(err)
@@ -61,7 +63,7 @@ func TestRedisWithLeastPrivileges(t *testing.T) {
 	if _, err := l.Release(t.Context(), lock.LockClaim); err != nil {
 		t.Error(err)
 	}
-	limiter := services.NewRateLimiter(redis, services.RateLimiterOptions{Logger: quiet()})
+	limiter := services.NewRateLimiter(rdb, services.RateLimiterOptions{Logger: redistest.Quiet()})
 	policy := models.Policy{Name: "api", Limit: 2, Window: time.Minute}
 	if decisions, err := limiter.Take(t.Context(), "api", models.Hit{Policy: policy, Key: "user:1"}); err != nil || decisions[0].Degraded {
 		t.Errorf("%+v, %v", decisions, err)

@@ -12,7 +12,8 @@ import (
 	"github.com/redis/rueidis"
 
 	"gatehouse/models"
-	"gatehouse/services"
+	"gatehouse/services/redis"
+	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
 )
 
@@ -56,8 +57,8 @@ func watchCluster(t *testing.T, nodes []*servicestest.RedisServer, timeout time.
 	for _, node := range nodes {
 		addresses = append(addresses, node.Addr)
 	}
-	c := &clusterOf{nodes: nodes, watched: watch(t, services.RedisOptions{Client: rueidis.ClientOption{InitAddress: addresses}, Timeout: timeout})}
-	waitReady(t, c.Redis)
+	c := &clusterOf{nodes: nodes, watched: watch(t, redis.Options{Client: rueidis.ClientOption{InitAddress: addresses}, Timeout: timeout})}
+	redistest.WaitReady(t, c.Client)
 	for i := range nodes {
 		c.names = append(c.names, livesOn(t, nodes, i))
 	}
@@ -76,7 +77,7 @@ func (c *clusterOf) workEverywhere(t *testing.T, d time.Duration) []share {
 	var wg sync.WaitGroup
 	for i, name := range c.names {
 		wg.Go(func() {
-			alone := &watched{Redis: c.Redis, locks: c.locks, limits: c.limits}
+			alone := &watched{Client: c.Client, locks: c.locks, limits: c.limits}
 			alone.work(ctx, t, name)
 			shares[i] = share{alone.worked.Load(), alone.rounds.Load()}
 		})
@@ -231,11 +232,11 @@ func TestRedisClusterMovesSlots(t *testing.T) {
 func TestRedisSentinelFailsOver(t *testing.T) {
 	t.Parallel()
 	sentinel := servicestest.StartSentinel(t)
-	w := watch(t, services.RedisOptions{
+	w := watch(t, redis.Options{
 		Client:  rueidis.ClientOption{InitAddress: []string{sentinel.Addr}, Sentinel: rueidis.SentinelOption{MasterSet: servicestest.SentinelName}},
 		Timeout: 250 * time.Millisecond,
 	})
-	waitReady(t, w.Redis)
+	redistest.WaitReady(t, w.Client)
 	if node := w.Nodes()[0]; node.Name != sentinel.Master.Addr {
 		t.Errorf("%+v, the master is %s", node, sentinel.Master.Addr)
 	}

@@ -1,4 +1,4 @@
-package services
+package redis
 
 import (
 	"context"
@@ -110,10 +110,6 @@ var (
 	noCommand    = regexp.MustCompile(`(?i)unknown (redis )?command`)
 	noEngine     = regexp.MustCompile(`(?i)scripting engine|lua.*not (available|loaded|found)`)
 )
-
-// RefusesForGood reports whether an error reply means that Redis will not do it later either:
-// a permission or a command is missing.
-func RefusesForGood(reply string) bool { return causeOfReply(reply, "", nil).lasting() }
 
 // causeOfReply says what an error reply to a command means. Where the command is not
 // known, the reply may name it.

@@ -1,4 +1,4 @@
-package services
+package redis
 
 import (
 	"context"
@@ -19,13 +19,13 @@ const (
 // subscribing again by itself. Messages sent while Redis was away are lost: use
 // them as hints only. Disabled Redis carries none, nor does one that does not let its
 // user SUBSCRIBE.
-func (r *Redis) Subscribe(channel string, fn func(message string)) {
+func (r *Client) Subscribe(channel string, fn func(message string)) {
 	r.Go(func(ctx context.Context) { r.receive(ctx, channel, fn, r.shared, func() {}, func() {}) })
 }
 
 // Listen is Subscribe until ctx ends, on a connection of its own. It calls up each
 // time the subscription is confirmed, and down when it is lost after that.
-func (r *Redis) Listen(ctx context.Context, channel string, fn func(message string), up, down func()) {
+func (r *Client) Listen(ctx context.Context, channel string, fn func(message string), up, down func()) {
 	r.Go(func(life context.Context) {
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
@@ -42,7 +42,7 @@ type receiver interface {
 
 // receive subscribes on what lease answers, again and again until ctx ends. It calls up
 // when that is confirmed, and down when it has ended after that.
-func (r *Redis) receive(ctx context.Context, channel string, fn func(message string), lease func() (c receiver, done func()), up, down func()) {
+func (r *Client) receive(ctx context.Context, channel string, fn func(message string), lease func() (c receiver, done func()), up, down func()) {
 	if r.opt.Disabled {
 		return
 	}
@@ -78,7 +78,7 @@ func (r *Redis) receive(ctx context.Context, channel string, fn func(message str
 }
 
 // hearsNothing tells once that Redis refuses subscriptions.
-func (r *Redis) hearsNothing(err error) {
+func (r *Client) hearsNothing(err error) {
 	why := causeOf(err, r.opt.Timeout, r.opt.Timeout)
 	if why.state == NodeNotNow {
 		return
@@ -90,13 +90,13 @@ func (r *Redis) hearsNothing(err error) {
 }
 
 // hears tells that subscriptions are possible again.
-func (r *Redis) hears() {
+func (r *Client) hears() {
 	if r.deaf.Load() != nil && r.deaf.Swap(nil) != nil {
 		r.log.Info("Redis lets us SUBSCRIBE again")
 	}
 }
 
-func (r *Redis) shared() (receiver, func()) {
+func (r *Client) shared() (receiver, func()) {
 	if r.opt.Embedded {
 		return r.dedicated()
 	}
@@ -108,7 +108,7 @@ func (r *Redis) shared() (receiver, func()) {
 
 // dedicated is a connection for one subscription. The embedded server allows no
 // commands on it, not even the end of the subscription: it is closed instead.
-func (r *Redis) dedicated() (receiver, func()) {
+func (r *Client) dedicated() (receiver, func()) {
 	if r.opt.Embedded {
 		if own, err := rueidis.NewClient(r.opt.Client); err == nil {
 			return own, own.Close
@@ -122,7 +122,7 @@ func (r *Redis) dedicated() (receiver, func()) {
 }
 
 // onOneThatServes is a client for what may go to any node of a Cluster.
-func (r *Redis) onOneThatServes(client rueidis.Client) rueidis.Client {
+func (r *Client) onOneThatServes(client rueidis.Client) rueidis.Client {
 	n := r.nodes.Load().of("")
 	n.mu.Lock()
 	name := n.name
@@ -131,7 +131,7 @@ func (r *Redis) onOneThatServes(client rueidis.Client) rueidis.Client {
 }
 
 // Publish sends a hint to every instance's Subscribe.
-func (r *Redis) Publish(ctx context.Context, channel, message string) error {
+func (r *Client) Publish(ctx context.Context, channel, message string) error {
 	_, err := r.Do(ctx, func(ctx context.Context, c rueidis.Client) rueidis.RedisResult {
 		c = r.onOneThatServes(c)
 		return c.Do(ctx, c.B().Publish().Channel(r.Key(channel)).Message(message).Build())
@@ -145,7 +145,7 @@ var ErrSubscribersUnknown = errors.New("subscribers are not known")
 
 // Subscribers counts the connections that listen to a channel. The answer says nothing about
 // the server's health, so a permission that is missing here does not make Redis count as away.
-func (r *Redis) Subscribers(ctx context.Context, channel string) (int64, error) {
+func (r *Client) Subscribers(ctx context.Context, channel string) (int64, error) {
 	client := r.client.Load()
 	if client == nil {
 		return 0, ErrNotSent
@@ -153,7 +153,7 @@ func (r *Redis) Subscribers(ctx context.Context, channel string) (int64, error) 
 	if (*client).Mode() == rueidis.ClientModeCluster {
 		return 0, ErrSubscribersUnknown
 	}
-	found, err := Race(ctx, r, *client, r.opt.Timeout, func(ctx context.Context, c rueidis.Client) (map[string]int64, error) {
+	found, err := race(ctx, r, *client, r.opt.Timeout, func(ctx context.Context, c rueidis.Client) (map[string]int64, error) {
 		return c.Do(ctx, c.B().PubsubNumsub().Channel(channel).Build()).AsIntMap()
 	})
 	var reply *rueidis.RedisError

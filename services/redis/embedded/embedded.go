@@ -1,4 +1,5 @@
-package services
+// Package embedded is a Redis server inside this process: miniredis, with a clock.
+package embedded
 
 import (
 	"crypto/rand"
@@ -13,18 +14,18 @@ import (
 // this much too long.
 const embeddedTick = 20 * time.Millisecond
 
-// EmbeddedRedis is a Redis server inside this process, for development: nothing
+// Server is a Redis server inside this process, for development: nothing
 // to install, nothing shared with other processes, nothing kept on exit.
-type EmbeddedRedis struct {
+type Server struct {
 	server   *miniredis.Miniredis
 	password string
 	stop     chan struct{}
 	stopped  chan struct{}
 }
 
-// StartEmbeddedRedis listens on a free loopback port behind a random password.
-func StartEmbeddedRedis() (*EmbeddedRedis, error) {
-	e := &EmbeddedRedis{
+// Start listens on a free loopback port behind a random password.
+func Start() (*Server, error) {
+	e := &Server{
 		server:   miniredis.NewMiniRedis(),
 		password: rand.Text(),
 		stop:     make(chan struct{}),
@@ -39,12 +40,12 @@ func StartEmbeddedRedis() (*EmbeddedRedis, error) {
 }
 
 // ClientOption says how to reach the server.
-func (e *EmbeddedRedis) ClientOption() rueidis.ClientOption {
+func (e *Server) ClientOption() rueidis.ClientOption {
 	return rueidis.ClientOption{InitAddress: []string{e.server.Addr()}, Password: e.password}
 }
 
 // age lets the keys grow old: the library's clock for TTLs stands still by itself.
-func (e *EmbeddedRedis) age() {
+func (e *Server) age() {
 	defer close(e.stopped)
 	ticker := time.NewTicker(embeddedTick)
 	defer ticker.Stop()
@@ -62,7 +63,7 @@ func (e *EmbeddedRedis) age() {
 }
 
 // Close ends the server. Call it once.
-func (e *EmbeddedRedis) Close() {
+func (e *Server) Close() {
 	close(e.stop)
 	<-e.stopped
 	e.server.Close()

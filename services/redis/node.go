@@ -1,4 +1,4 @@
-package services
+package redis
 
 import (
 	"context"
@@ -12,9 +12,9 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// redisNode is a server that calls go to: the one there is, the master that the
+// node is a server that calls go to: the one there is, the master that the
 // Sentinel names, or a master of the Cluster.
-type redisNode struct {
+type node struct {
 	shut    atomic.Bool   // as in health
 	failing atomic.Bool   // a failure was counted since the last success
 	wake    chan struct{} // asks for a probe now
@@ -31,8 +31,8 @@ type redisNode struct {
 	evicts string    // the policy that was told
 }
 
-func newRedisNode(name, key string, timeout time.Duration, quiet bool) *redisNode {
-	n := &redisNode{name: name, key: key, quiet: quiet, wake: make(chan struct{}, 1)}
+func newNode(name, key string, timeout time.Duration, quiet bool) *node {
+	n := &node{name: name, key: key, quiet: quiet, wake: make(chan struct{}, 1)}
 	failures := suspectFailures - newFailures
 	if quiet { // at the start one is enough to tell
 		failures = suspectFailures - 1
@@ -43,7 +43,7 @@ func newRedisNode(name, key string, timeout time.Duration, quiet bool) *redisNod
 }
 
 // note lets what happened change the node's health.
-func (n *redisNode) note(happened func(h *health)) {
+func (n *node) note(happened func(h *health)) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	happened(&n.health)
@@ -51,21 +51,21 @@ func (n *redisNode) note(happened func(h *health)) {
 }
 
 // succeeded is told of each call that Redis answered.
-func (n *redisNode) succeeded() {
+func (n *node) succeeded() {
 	if n.failing.Load() && n.failing.Swap(false) {
 		n.note((*health).succeeded)
 	}
 }
 
 // failed is told of each call that says that the node does not serve.
-func (n *redisNode) failed(timeout bool) {
+func (n *node) failed(timeout bool) {
 	n.failing.Store(true)
 	n.suspect.Store(true)
 	n.note(func(h *health) { h.failed(timeout) })
 	n.probeNow()
 }
 
-func (n *redisNode) probeNow() {
+func (n *node) probeNow() {
 	select {
 	case n.wake <- struct{}{}:
 	default: // it is asked for already
@@ -73,7 +73,7 @@ func (n *redisNode) probeNow() {
 }
 
 // rename tells of the node by the first of names from now on.
-func (n *redisNode) rename(names []string) {
+func (n *node) rename(names []string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if len(names) > 0 {
@@ -82,14 +82,14 @@ func (n *redisNode) rename(names []string) {
 }
 
 // isQuiet reports whether nothing was told of the node yet.
-func (n *redisNode) isQuiet() bool {
+func (n *node) isQuiet() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.quiet
 }
 
 // used reports whether the node is used, whatever the question of the moment.
-func (n *redisNode) used() bool {
+func (n *node) used() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.health.up
@@ -98,15 +98,15 @@ func (n *redisNode) used() bool {
 // down reports whether the node is not used, be it that the question is still open: where
 // the answer is no, calls are sent. One that is known as slow is shut for a moment now and
 // then, which is not worth telling.
-func (n *redisNode) down() bool {
+func (n *node) down() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return !n.health.up || (n.health.shut && n.health.why.state != NodeSlow)
 }
 
-// redisNodes are the nodes and what lives on them. It is never changed.
-type redisNodes struct {
-	all    []*redisNode
+// nodes are the nodes and what lives on them. It is never changed.
+type nodes struct {
+	all    []*node
 	ranges []slotRange // in order; nil if the one node has everything
 	slotOf func(key string) uint16
 }
@@ -115,13 +115,13 @@ type redisNodes struct {
 type slotRange struct {
 	from, to uint16
 	master   string
-	node     *redisNode
+	node     *node
 }
 
-func oneNode(n *redisNode) *redisNodes { return &redisNodes{all: []*redisNode{n}} }
+func oneNode(n *node) *nodes { return &nodes{all: []*node{n}} }
 
 // of is the node on which a key lives. For "" it is one that serves, if any does.
-func (s *redisNodes) of(key string) *redisNode {
+func (s *nodes) of(key string) *node {
 	if s.ranges == nil {
 		return s.all[0]
 	}
@@ -147,8 +147,8 @@ func slotsIn(client rueidis.Client) func(key string) uint16 {
 	}
 }
 
-// RedisNode tells how one node of Redis stands.
-type RedisNode struct {
+// Node tells how one node of Redis stands.
+type Node struct {
 	Name   string
 	Up     bool // it is used
 	State  NodeState
@@ -157,16 +157,16 @@ type RedisNode struct {
 }
 
 // Nodes tells how the nodes stand that calls go to: one, or the masters of a Cluster.
-func (r *Redis) Nodes() []RedisNode {
+func (r *Client) Nodes() []Node {
 	if r.opt.Disabled {
 		return nil
 	}
 	set := r.nodes.Load()
-	nodes := make([]RedisNode, len(set.all))
+	nodes := make([]Node, len(set.all))
 	for i, n := range set.all {
 		n.mu.Lock()
 		h := &n.health
-		nodes[i] = RedisNode{Name: n.name, Up: h.up, State: h.why.state, Reason: h.reason(), Since: h.since}
+		nodes[i] = Node{Name: n.name, Up: h.up, State: h.why.state, Reason: h.reason(), Since: h.since}
 		n.mu.Unlock()
 	}
 	return nodes
@@ -174,7 +174,7 @@ func (r *Redis) Nodes() []RedisNode {
 
 // Reason says why not all of Redis is used as it should be, without addresses. It is
 // empty if it is, or was not meant to be.
-func (r *Redis) Reason() string {
+func (r *Client) Reason() string {
 	var reasons []string
 	of := map[string]int{}
 	nodes := r.Nodes()
@@ -199,7 +199,7 @@ func (r *Redis) Reason() string {
 
 // Available reports whether calls are sent to Redis now, whatever their keys: in a
 // Cluster not while one master is away.
-func (r *Redis) Available() bool {
+func (r *Client) Available() bool {
 	if r.opt.Disabled {
 		return false
 	}
@@ -213,24 +213,24 @@ func (r *Redis) Available() bool {
 
 // AvailableFor reports whether calls are sent to the node on which key lives; a hash
 // tag stands for all keys that have it.
-func (r *Redis) AvailableFor(key string) bool {
+func (r *Client) AvailableFor(key string) bool {
 	return !r.opt.Disabled && !r.nodes.Load().of(key).shut.Load()
 }
 
 // sends reports whether a call with ctx for a key, or a hash tag, is sent now.
-func (r *Redis) Reaches(ctx context.Context, key string) bool {
+func (r *Client) Reaches(ctx context.Context, key string) bool {
 	n := r.nodes.Load().of(key)
 	return !r.opt.Disabled && (!n.shut.Load() || recovering(ctx) == n)
 }
 
 // AnyAvailable reports whether there is a node to which calls are sent now.
-func (r *Redis) AnyAvailable() bool {
+func (r *Client) AnyAvailable() bool {
 	return r.AvailableFor("")
 }
 
 // Degraded reports whether something is done without Redis that is meant to be done with
 // it: a node is away, or cannot do all that is needed, or Redis is disabled.
-func (r *Redis) Degraded() bool {
+func (r *Client) Degraded() bool {
 	for _, n := range r.Nodes() {
 		if n.State == NodeMute {
 			return true
@@ -241,7 +241,7 @@ func (r *Redis) Degraded() bool {
 
 // Status is "ok", "embedded", "down" or "disabled". It is "down" also if only a part
 // of a Cluster is.
-func (r *Redis) Status() string {
+func (r *Client) Status() string {
 	switch {
 	case r.opt.Disabled:
 		return "disabled"
@@ -253,6 +253,6 @@ func (r *Redis) Status() string {
 	return "ok"
 }
 
-func (r *Redis) anyDown() bool {
-	return slices.ContainsFunc(r.nodes.Load().all, (*redisNode).down)
+func (r *Client) anyDown() bool {
+	return slices.ContainsFunc(r.nodes.Load().all, (*node).down)
 }

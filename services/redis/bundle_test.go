@@ -1,4 +1,4 @@
-package services
+package redis
 
 import (
 	"context"
@@ -17,12 +17,12 @@ import (
 )
 
 // counting adds to a counter and answers its value and how many were in the bundle.
-func counting(r *Redis) *bundler {
+func counting(r *Client) *Batcher {
 	background := func(task func()) bool {
 		go task()
 		return true
 	}
-	return &bundler{redis: r, args: 1, replies: 2, patience: time.Minute, spawn: background, script: rueidis.NewLuaScript(`
+	return &Batcher{redis: r, args: 1, replies: 2, patience: time.Minute, spawn: background, script: rueidis.NewLuaScript(`
 local reply = {}
 for i = 1, #KEYS do
   reply[2 * i - 1] = ARGV[i] == '' and 0 or redis.call('INCRBY', KEYS[i], ARGV[i])
@@ -31,7 +31,7 @@ end
 return reply`)}
 }
 
-func (b *bundler) idle() bool {
+func (b *Batcher) idle() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.underway == 0 && b.next == nil
@@ -40,7 +40,7 @@ func (b *bundler) idle() bool {
 // What waits goes together, and each has its own reply.
 func TestBundleOfCalls(t *testing.T) {
 	t.Parallel()
-	b := counting(redisAt(t, servicestest.StartRedis(t).Addr, RedisOptions{Timeout: 5 * time.Second}))
+	b := counting(redisAt(t, servicestest.StartRedis(t).Addr, Options{Timeout: 5 * time.Second}))
 	release := b.Hold()
 	const calls = bundleCalls + 5
 	var wg sync.WaitGroup
@@ -83,7 +83,7 @@ func TestBundleIsNotJoinedFromTheLane(t *testing.T) {
 func TestBundleWithoutTheCallerThatLeft(t *testing.T) {
 	t.Parallel()
 	server := servicestest.StartRedis(t)
-	b := counting(redisAt(t, server.Addr, RedisOptions{Timeout: 5 * time.Second}))
+	b := counting(redisAt(t, server.Addr, Options{Timeout: 5 * time.Second}))
 	release := b.Hold()
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
@@ -109,7 +109,7 @@ func TestBundleWithoutTheCallerThatLeft(t *testing.T) {
 // afterwards all goes on.
 func TestBundleWhileRedisHangs(t *testing.T) {
 	server := servicestest.StartRedis(t)
-	b := counting(redisAt(t, server.Addr, RedisOptions{Timeout: 200 * time.Millisecond}))
+	b := counting(redisAt(t, server.Addr, Options{Timeout: 200 * time.Millisecond}))
 	server.Freeze()
 	var wg sync.WaitGroup
 	for range 3 * bundleCalls {
@@ -137,7 +137,7 @@ func TestBundleForARedisFarAway(t *testing.T) {
 	t.Parallel()
 	server := servicestest.StartRedis(t)
 	proxy := servicestest.NewProxy(t, server.Addr)
-	b := counting(redisAt(t, proxy.Addr, RedisOptions{Timeout: 5 * time.Second}))
+	b := counting(redisAt(t, proxy.Addr, Options{Timeout: 5 * time.Second}))
 	b.patience = 10 * time.Millisecond
 	if _, err := b.Exec(t.Context(), "far", "1"); err != nil { // loads the script
 		t.Fatal(err)

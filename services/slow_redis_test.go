@@ -15,12 +15,14 @@ import (
 
 	"gatehouse/models"
 	"gatehouse/services"
+	"gatehouse/services/redis"
+	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
 )
 
 // watched is a client whose changes are counted, and what is built on it.
 type watched struct {
-	*services.Redis
+	*redis.Client
 	name    string // of what it works on: it is alone there
 	log     servicestest.LogLines
 	locks   *services.Locker
@@ -30,14 +32,14 @@ type watched struct {
 	rounds  atomic.Int64
 }
 
-func watch(t *testing.T, opt services.RedisOptions) *watched {
+func watch(t *testing.T, opt redis.Options) *watched {
 	t.Helper()
 	w := &watched{name: t.Name()}
 	opt.KeyPrefix = "test:"
 	opt.Logger = slog.New(slog.NewTextHandler(&w.log, nil))
-	w.Redis = startRedisClient(t, opt)
-	w.locks = services.NewLocker(w.Redis, &services.LockerOptions{OnRedisDown: models.OnRedisDownOpen, Logger: quiet()})
-	w.limits = services.NewRateLimiter(w.Redis, services.RateLimiterOptions{Logger: quiet()})
+	w.Client = redistest.Start(t, opt)
+	w.locks = services.NewLocker(w.Client, &services.LockerOptions{OnRedisDown: models.OnRedisDownOpen, Logger: redistest.Quiet()})
+	w.limits = services.NewRateLimiter(w.Client, services.RateLimiterOptions{Logger: redistest.Quiet()})
 	return w
 }
 
@@ -109,8 +111,8 @@ func TestRedisThatIsSlow(t *testing.T) {
 		t.Run(fmt.Sprint(row.each), func(t *testing.T) {
 			t.Parallel()
 			proxy := servicestest.NewProxy(t, servicestest.StartRedis(t).Addr)
-			w := watch(t, services.RedisOptions{Client: rueidis.ClientOption{InitAddress: []string{proxy.Addr}}, Timeout: 250 * time.Millisecond})
-			waitReady(t, w.Redis)
+			w := watch(t, redis.Options{Client: rueidis.ClientOption{InitAddress: []string{proxy.Addr}}, Timeout: 250 * time.Millisecond})
+			redistest.WaitReady(t, w.Client)
 			proxy.SetLatency(row.each)
 			long := 7 * time.Second
 			if servicestest.LongProof() {
@@ -126,7 +128,7 @@ func TestRedisThatIsSlow(t *testing.T) {
 			if most := int64(long/(5*time.Second)) * 4; w.changes.Load() > most { // each worker sees them
 				t.Errorf("%d changes seen by 4 workers in %v", w.changes.Load(), long)
 			}
-			if w.Status() != row.status || w.Nodes()[0].State != services.NodeSlow || !strings.Contains(w.Reason(), "REDIS_TIMEOUT") {
+			if w.Status() != row.status || w.Nodes()[0].State != redis.NodeSlow || !strings.Contains(w.Reason(), "REDIS_TIMEOUT") {
 				t.Errorf("%s, %+v", w.Status(), w.Nodes())
 			}
 			if lines := w.lines("level=WARN"); len(lines) != 1 || !strings.Contains(lines[0], "REDIS_TIMEOUT") {

@@ -9,12 +9,13 @@ import (
 	"github.com/redis/rueidis"
 
 	"gatehouse/models"
-	"gatehouse/services"
+	"gatehouse/services/redis"
+	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
 )
 
-func asUser(addr, user string) services.RedisOptions {
-	return services.RedisOptions{Client: rueidis.ClientOption{InitAddress: []string{addr}, Username: user, Password: "secret"}, Timeout: time.Second}
+func asUser(addr, user string) redis.Options {
+	return redis.Options{Client: rueidis.ClientOption{InitAddress: []string{addr}, Username: user, Password: "secret"}, Timeout: time.Second}
 }
 
 // Each category of commands is taken from a user of its own. Whatever is left works as
@@ -45,7 +46,7 @@ func TestRedisWithoutACategoryOfCommands(t *testing.T) {
 				return
 			}
 			named := w.lines("not available", "no permission for ")
-			if node.State != services.NodePermission || len(named) != 1 || !strings.Contains(node.Reason, "ACL SETUSER") || !strings.Contains(w.Reason(), node.Reason) || !w.Degraded() {
+			if node.State != redis.NodePermission || len(named) != 1 || !strings.Contains(node.Reason, "ACL SETUSER") || !strings.Contains(w.Reason(), node.Reason) || !w.Degraded() {
 				t.Errorf("%+v, log:\n%s", node, w.log.String())
 			}
 		})
@@ -60,7 +61,7 @@ func TestRedisWithoutScripts(t *testing.T) {
 		t.Run(renamed, func(t *testing.T) {
 			t.Parallel()
 			server := servicestest.StartRedis(t, "--rename-command", renamed, "")
-			w := watch(t, services.RedisOptions{Client: rueidis.ClientOption{InitAddress: []string{server.Addr}}, Timeout: time.Second})
+			w := watch(t, redis.Options{Client: rueidis.ClientOption{InitAddress: []string{server.Addr}}, Timeout: time.Second})
 			servicestest.Eventually(t, 3*time.Second, func() bool { return len(w.lines("level=WARN")) > 0 }, "nothing is told")
 			w.workFor(t, 2*time.Second)
 			if got := w.lines("Redis"); w.changes.Load() > 0 || len(got) != 1 || !strings.Contains(got[0], "EVAL") && !strings.Contains(got[0], "PUBLISH") {
@@ -79,11 +80,11 @@ func TestRedisPermissionTakenAwayAndGivenBack(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	server.Do("ACL", "SETUSER", "app", "on", ">secret", "~test:*", "&test:*", "+@all")
 	w := watch(t, asUser(server.Addr, "app"))
-	waitReady(t, w.Redis)
+	redistest.WaitReady(t, w.Client)
 	for range 2 {
 		server.Do("ACL", "SETUSER", "app", "-zadd")
 		w.workFor(t, 300*time.Millisecond)
-		servicestest.Eventually(t, 6*time.Second, func() bool { return w.Nodes()[0].State == services.NodePermission }, "the missing permission is not noticed")
+		servicestest.Eventually(t, 6*time.Second, func() bool { return w.Nodes()[0].State == redis.NodePermission }, "the missing permission is not noticed")
 		if reason := w.Reason(); !strings.Contains(reason, "+zadd") {
 			t.Errorf("%q", reason)
 		}
@@ -111,20 +112,20 @@ func TestRedisSaysWhyItIsAway(t *testing.T) {
 	servicestest.StartRedis(t, "--tls-port", port, "--tls-cert-file", certificate, "--tls-key-file", key, "--tls-ca-cert-file", certificate, "--tls-auth-clients", "no")
 	for name, row := range map[string]struct {
 		url    string
-		state  services.NodeState
+		state  redis.NodeState
 		reason string
 	}{
-		"refused":             {"redis://" + servicestest.FreeAddr(t), services.NodeGone, "refused"},
-		"not found":           {"redis://nothing.invalid:6379", services.NodeGone, "name"},
-		"frozen":              {"redis://" + frozen.Addr, services.NodeTimeout, "REDIS_TIMEOUT"},
-		"a password missing":  {"redis://" + locked.Addr, services.NodePassword, "password"},
-		"a wrong password":    {"redis://:hunter2@" + locked.Addr, services.NodePassword, "password"},
-		"RESP2":               {"redis://:hunter2@" + locked.Addr + "?protocol=2", services.NodePassword, "password"},
-		"TLS to a plain one":  {"rediss://" + plain.Addr, services.NodeTimeout, "TLS"},
-		"plain to TLS":        {"redis://" + secure, services.NodeGone, "TLS"},
-		"unknown certificate": {"rediss://" + secure, services.NodeTLS, "certificate"},
-		"no such master":      {"redis://" + sentinel.Addr + "?master_set=another", services.NodeNoMaster, "master"},
-		"a replica":           {"redis://" + sentinel.Replica.Addr, services.NodeNotNow, "read-only"},
+		"refused":             {"redis://" + servicestest.FreeAddr(t), redis.NodeGone, "refused"},
+		"not found":           {"redis://nothing.invalid:6379", redis.NodeGone, "name"},
+		"frozen":              {"redis://" + frozen.Addr, redis.NodeTimeout, "REDIS_TIMEOUT"},
+		"a password missing":  {"redis://" + locked.Addr, redis.NodePassword, "password"},
+		"a wrong password":    {"redis://:hunter2@" + locked.Addr, redis.NodePassword, "password"},
+		"RESP2":               {"redis://:hunter2@" + locked.Addr + "?protocol=2", redis.NodePassword, "password"},
+		"TLS to a plain one":  {"rediss://" + plain.Addr, redis.NodeTimeout, "TLS"},
+		"plain to TLS":        {"redis://" + secure, redis.NodeGone, "TLS"},
+		"unknown certificate": {"rediss://" + secure, redis.NodeTLS, "certificate"},
+		"no such master":      {"redis://" + sentinel.Addr + "?master_set=another", redis.NodeNoMaster, "master"},
+		"a replica":           {"redis://" + sentinel.Replica.Addr, redis.NodeNotNow, "read-only"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -132,7 +133,7 @@ func TestRedisSaysWhyItIsAway(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			w := watch(t, services.RedisOptions{Client: option})
+			w := watch(t, redis.Options{Client: option})
 			servicestest.Eventually(t, 5*time.Second, func() bool { return len(w.lines("not available")) > 0 }, "nothing is told")
 			w.workFor(t, 1500*time.Millisecond)
 			if lines := w.lines("Redis"); len(lines) != 1 || !strings.Contains(lines[0], "state="+string(row.state)) || strings.Contains(w.log.String(), "hunter2") {
@@ -157,8 +158,8 @@ func TestRedisOverRESP2AndWithoutTracking(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			w := watch(t, services.RedisOptions{Client: option, Timeout: 3 * time.Second})
-			waitReady(t, w.Redis)
+			w := watch(t, redis.Options{Client: option, Timeout: 3 * time.Second})
+			redistest.WaitReady(t, w.Client)
 			for range 3 { // one after the other, so that a connection is used again
 				ctx, stop := context.WithCancel(t.Context())
 				events := w.locks.Events(ctx)
@@ -192,7 +193,7 @@ func TestRedisWithoutSubscribe(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	server.Do("ACL", "SETUSER", "app", "on", ">secret", "~test:*", "&test:*", "+@all", "-subscribe")
 	w := watch(t, asUser(server.Addr, "app"))
-	waitReady(t, w.Redis)
+	redistest.WaitReady(t, w.Client)
 	w.workFor(t, 2*time.Second)
 	refused := strings.Count(server.Do("ACL", "LOG"), "subscribe")
 	if stats := server.Do("INFO", "commandstats"); strings.Contains(stats, "cmdstat_subscribe:") {

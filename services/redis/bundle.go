@@ -1,4 +1,4 @@
-package services
+package redis
 
 import (
 	"context"
@@ -8,6 +8,7 @@ import (
 
 	"github.com/redis/rueidis"
 
+	"gatehouse/internal/require"
 	"gatehouse/models"
 )
 
@@ -16,7 +17,7 @@ const (
 	bundleCalls     = 16 // at most in one, which does not wait when it is full: a longer script would hold up all other calls
 )
 
-// bundler runs a script for calls of one key each. Calls that come while others are
+// Batcher runs a script for calls of one key each. Calls that come while others are
 // under way go together in one run, which Redis pays for once, as a database
 // commits a group; one that finds few under way, or has the lane, goes at once and
 // alone.
@@ -24,8 +25,8 @@ const (
 // The script takes one key and so many args for each call, of which the first is the
 // call's id, and replies so many integers for each. With an empty id it must change
 // nothing. In a Cluster keys are in different places, and each goes alone.
-type bundler struct {
-	redis         *Redis
+type Batcher struct {
+	redis         *Client
 	script        *rueidis.Lua
 	args, replies int
 	patience      time.Duration // a call waits so long for others at most: Redis may be far away
@@ -44,15 +45,16 @@ type bundle struct {
 	err        error
 }
 
-// newBundler returns a bundler for a script that takes so many args and gives so many replies
+// NewBatcher returns a bundler for a script that takes so many args and gives so many replies
 // for each call. spawn runs a task in the background; it is false if that has come to an end.
-func newBundler(redis *Redis, script *rueidis.Lua, args, replies int, spawn func(task func()) bool) *bundler {
-	return &bundler{redis: redis, script: script, args: args, replies: replies, patience: redis.deadlines.grain, spawn: spawn}
+func NewBatcher(redis *Client, script *rueidis.Lua, args, replies int, spawn func(task func()) bool) *Batcher {
+	require.Must("redis.NewBatcher", require.Argument{Name: "Client", Value: redis}, require.Argument{Name: "script", Value: script}, require.Argument{Name: "spawn", Value: spawn})
+	return &Batcher{redis: redis, script: script, args: args, replies: replies, patience: redis.deadlines.grain, spawn: spawn}
 }
 
 // Hold lets calls from now on wait for each other until release, so that a test knows which
 // go together.
-func (b *bundler) Hold() (release func()) {
+func (b *Batcher) Hold() (release func()) {
 	for !b.redis.lane.busy.CompareAndSwap(false, true) { // the probe has it now and then
 		runtime.Gosched()
 	}
@@ -68,7 +70,7 @@ func (b *bundler) Hold() (release func()) {
 }
 
 // Waiting counts the calls that wait to go together.
-func (b *bundler) Waiting() int {
+func (b *Batcher) Waiting() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.next == nil {
@@ -80,7 +82,7 @@ func (b *bundler) Waiting() int {
 // Exec runs the script for one key, through the door. A caller that leaves before
 // its bundle is sent leaves an empty id behind; one that leaves later may have been
 // served.
-func (b *bundler) Exec(ctx context.Context, key string, args ...string) ([]int64, error) {
+func (b *Batcher) Exec(ctx context.Context, key string, args ...string) ([]int64, error) {
 	return doAt(ctx, b.redis, b.redis.client.Load(), b.redis.nodes.Load().of(key), func(ctx context.Context, client rueidis.Client) ([]int64, error) {
 		shared := *b.redis.client.Load()
 		b.mu.Lock()
@@ -110,7 +112,7 @@ func (b *bundler) Exec(ctx context.Context, key string, args ...string) ([]int64
 }
 
 // join adds a call to the next bundle. b.mu is held.
-func (b *bundler) join(key string, args []string) (joined *bundle, place int) {
+func (b *Batcher) join(key string, args []string) (joined *bundle, place int) {
 	if b.next == nil {
 		opened := &bundle{done: make(chan struct{})}
 		b.next = opened
@@ -131,7 +133,7 @@ func (b *bundler) join(key string, args []string) (joined *bundle, place int) {
 }
 
 // landed makes room for what came meanwhile.
-func (b *bundler) landed() {
+func (b *Batcher) landed() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.underway--
@@ -141,7 +143,7 @@ func (b *bundler) landed() {
 }
 
 // dispatch sends the next bundle. b.mu is held.
-func (b *bundler) dispatch() {
+func (b *Batcher) dispatch() {
 	leaving := b.next
 	b.next = nil
 	b.underway++
@@ -152,7 +154,7 @@ func (b *bundler) dispatch() {
 	}
 }
 
-func (b *bundler) send(leaving *bundle) {
+func (b *Batcher) send(leaving *bundle) {
 	defer b.landed()
 	defer close(leaving.done)
 	ctx := b.redis.deadlines.under(context.Background(), time.Now())
@@ -161,7 +163,7 @@ func (b *bundler) send(leaving *bundle) {
 	})
 }
 
-func (b *bundler) run(ctx context.Context, client rueidis.Client, keys, args []string) ([]int64, error) {
+func (b *Batcher) run(ctx context.Context, client rueidis.Client, keys, args []string) ([]int64, error) {
 	replies, err := b.script.Exec(ctx, client, keys, args).AsIntSlice()
 	if err == nil && len(replies) != b.replies*len(keys) {
 		b.redis.log.Error("a script answered for another number of calls", "calls", len(keys), "numbers", len(replies))

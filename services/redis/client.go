@@ -1,7 +1,6 @@
-// Package services holds what gatehouse exists for: the Redis client with its
-// failure policy, edit locks, the session cache and rate limits, and the work
-// of the application built on them. All types are safe for concurrent use.
-package services
+// Package redis is the one door to Redis: a client whose calls have a deadline and a place
+// among the calls in flight, and which knows how each node stands.
+package redis
 
 import (
 	"cmp"
@@ -24,20 +23,20 @@ const (
 	defaultTimeout   = 100 * time.Millisecond
 	defaultInFlight  = 512 // below rueidis's ring of 1,024, so a full ring never blocks
 	dialTimeout      = 250 * time.Millisecond
-	ConnWriteTimeout = time.Second
+	connWriteTimeout = time.Second
 	crowd            = 8        // so many calls at once share their writes
 	clientCacheBytes = 16 << 20 // per connection
 	readyPatience    = 5 * time.Second
 	sentinelRefresh  = 5 * time.Second
 )
 
-//go:embed lua/redis_probe.lua
+//go:embed lua/probe.lua
 var probeScript string
 
-// RedisOptions configures a Redis.
-type RedisOptions struct {
+// Options configures a Redis.
+type Options struct {
 	// Client says where Redis is, as rueidis.ParseURL returns it. Timeouts,
-	// retries and pipelining are set by NewRedis.
+	// retries and pipelining are set by New.
 	Client rueidis.ClientOption
 	// Disabled runs without Redis on purpose: every call answers ErrUnavailable.
 	Disabled bool
@@ -59,17 +58,17 @@ type RedisOptions struct {
 	evictionLook time.Duration // for tests
 }
 
-// Redis is the one door to Redis. A call has a deadline, a place among the calls
+// Client is the one door to Redis. A call has a deadline, a place among the calls
 // in flight, and the health of the node before it where its keys live: when that hangs,
 // the first few calls cost one deadline each, and from then on every call answers
 // models.ErrUnavailable at once. Only background probes make a node used again, never a
 // user's request.
-type Redis struct {
-	opt       RedisOptions
+type Client struct {
+	opt       Options
 	main      rueidis.ClientOption // of the connections that calls share
 	log       *slog.Logger
 	client    atomic.Pointer[rueidis.Client]
-	nodes     atomic.Pointer[redisNodes] // never nil
+	nodes     atomic.Pointer[nodes] // never nil
 	live      liveness
 	lane      *lane
 	deadlines *deadlines
@@ -95,15 +94,15 @@ type Redis struct {
 	calls       struct{ ok, failed, timeout, skipped prometheus.Counter }
 }
 
-// NewRedis returns at once and connects in the background, trying again until
+// New returns at once and connects in the background, trying again until
 // Close. It never fails because Redis is down. It panics if Client has no address,
 // or KeyPrefix a brace: that is a mistake in the program.
-func NewRedis(opt RedisOptions) *Redis {
+func New(opt Options) *Client {
 	switch {
 	case !opt.Disabled && len(opt.Client.InitAddress) == 0:
-		panic("services.NewRedis: no address in Client.InitAddress")
+		panic("redis.New: no address in Client.InitAddress")
 	case strings.ContainsAny(opt.KeyPrefix, "{}"):
-		panic("services.NewRedis: a brace in KeyPrefix")
+		panic("redis.New: a brace in KeyPrefix")
 	}
 	opt.Timeout = cmp.Or(opt.Timeout, defaultTimeout)
 	opt.MaxInFlight = cmp.Or(opt.MaxInFlight, defaultInFlight)
@@ -115,7 +114,7 @@ func NewRedis(opt RedisOptions) *Redis {
 	sentinel.Dialer.Timeout = opt.Client.Dialer.Timeout
 	sentinel.Dialer.KeepAlive = cmp.Or(sentinel.Dialer.KeepAlive, rueidis.DefaultTCPKeepAlive)
 	sentinel.TopologyRefreshInterval = cmp.Or(sentinel.TopologyRefreshInterval, sentinelRefresh) // a message may be missed
-	opt.Client.ConnWriteTimeout = ConnWriteTimeout
+	opt.Client.ConnWriteTimeout = connWriteTimeout
 	opt.Client.CacheSizeEachConn = clientCacheBytes
 	opt.Client.AlwaysPipelining = true // a deadline then abandons the reply, not the connection
 	opt.Client.DisableRetry = true
@@ -124,7 +123,7 @@ func NewRedis(opt RedisOptions) *Redis {
 		opt.Client.ForceSingleClient = true
 		opt.Client.DisableCache = true
 	}
-	r := &Redis{
+	r := &Client{
 		opt:       opt,
 		main:      opt.Client,
 		log:       opt.Logger,
@@ -137,7 +136,7 @@ func NewRedis(opt RedisOptions) *Redis {
 	r.main.DisableCache = true // calls need no CLIENT TRACKING, and not every Redis has it
 	r.probeSHA = sha1Of(r.probe)
 	r.isReady = sync.OnceFunc(func() { close(r.ready) })
-	r.nodes.Store(oneNode(newRedisNode(strings.Join(opt.Client.InitAddress, ","), r.Key("probe"), opt.Timeout, true)))
+	r.nodes.Store(oneNode(newNode(strings.Join(opt.Client.InitAddress, ","), r.Key("probe"), opt.Timeout, true)))
 	r.lane = newLane(r.main, opt.Timeout)
 	r.live.watch(&r.main, r.letOthersWrite)
 	r.measure(opt.Metrics)
@@ -160,7 +159,7 @@ func NewRedis(opt RedisOptions) *Redis {
 // WaitReady returns when all of Redis has answered for the first time or is disabled,
 // and else when ctx ends or 5 s have passed: without Redis everything works, too. It
 // spares the first requests after a start the degraded way.
-func (r *Redis) WaitReady(ctx context.Context) {
+func (r *Client) WaitReady(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, readyPatience)
 	defer cancel()
 	select {
@@ -170,30 +169,27 @@ func (r *Redis) WaitReady(ctx context.Context) {
 }
 
 // Key is name with the configured prefix.
-func (r *Redis) Key(name string) string { return r.opt.KeyPrefix + name }
+func (r *Client) Key(name string) string { return r.opt.KeyPrefix + name }
 
 // Timeout bounds each call, and all calls under one WithRedisBudget together.
-func (r *Redis) Timeout() time.Duration { return r.opt.Timeout }
+func (r *Client) Timeout() time.Duration { return r.opt.Timeout }
 
 // Disabled reports whether there is no Redis, on purpose.
-func (r *Redis) Disabled() bool { return r.opt.Disabled }
-
-// ClientOption says how to reach the same server with a client of one's own.
-func (r *Redis) ClientOption() rueidis.ClientOption { return r.opt.Client }
+func (r *Client) Disabled() bool { return r.opt.Disabled }
 
 // Embedded reports whether the server is inside this process.
-func (r *Redis) Embedded() bool { return r.opt.Embedded }
+func (r *Client) Embedded() bool { return r.opt.Embedded }
 
 // LostConnections counts the connections that were lost since the start. When it grows, the
 // server behind the next one may be another, which has missed a write.
-func (r *Redis) LostConnections() uint64 { return r.live.lost.Load() }
+func (r *Client) LostConnections() uint64 { return r.live.lost.Load() }
 
 // Go runs task in the background; its context ends with Close, which waits for it.
-func (r *Redis) Go(task func(context.Context)) { r.spawn(task) }
+func (r *Client) Go(task func(context.Context)) { r.spawn(task) }
 
 // Close ends the background work and the connections; it waits for calls under
 // way, but not longer than ctx.
-func (r *Redis) Close(ctx context.Context) error {
+func (r *Client) Close(ctx context.Context) error {
 	r.closed.Store(true)
 	r.stop()
 	done := make(chan struct{})

@@ -1,4 +1,4 @@
-package services
+package redis
 
 import (
 	"context"
@@ -18,7 +18,7 @@ import (
 func TestRedisClusterIsAskedForSlotsNowAndThen(t *testing.T) {
 	t.Parallel()
 	nodes := servicestest.StartCluster(t)
-	redis := NewRedis(RedisOptions{
+	redis := New(Options{
 		Client: rueidis.ClientOption{InitAddress: []string{nodes[0].Addr}}, KeyPrefix: "test:", Timeout: time.Second,
 		Logger: slog.New(slog.DiscardHandler),
 	})

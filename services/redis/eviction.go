@@ -1,4 +1,4 @@
-package services
+package redis
 
 import (
 	"cmp"
@@ -12,7 +12,7 @@ const evictionLook = time.Minute // between two looks at the eviction policy of 
 
 // lookAtEviction warns now and then when a node may evict locks, once for each policy
 // that it is given.
-func (r *Redis) lookAtEviction(ctx context.Context, client rueidis.Client, n *redisNode) {
+func (r *Client) lookAtEviction(ctx context.Context, client rueidis.Client, n *node) {
 	n.mu.Lock()
 	name, last, told := n.name, n.looked, n.evicts
 	n.mu.Unlock()

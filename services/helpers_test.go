@@ -9,6 +9,7 @@ import (
 
 	"gatehouse/models"
 	"gatehouse/services"
+	"gatehouse/services/redis"
 )
 
 // lockRequest is what one editor asks for.
@@ -26,7 +27,7 @@ func lockFor(t *testing.T, locks *services.Locker, resource string) services.Loc
 	return held
 }
 
-func pingOnce(t *testing.T, rdb *services.Redis) error {
+func pingOnce(t *testing.T, rdb *redis.Client) error {
 	t.Helper()
 	_, err := rdb.Do(t.Context(), func(ctx context.Context, c rueidis.Client) rueidis.RedisResult {
 		return c.Do(ctx, c.B().Ping().Build())

@@ -1,10 +1,11 @@
-package services
+package redis
 
 import (
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"gatehouse/internal/require"
 	"maps"
 	"strings"
 	"sync/atomic"
@@ -39,7 +40,7 @@ const (
 //
 // All methods may be called concurrently.
 type Tracking struct {
-	redis      *Redis
+	redis      *Client
 	changed    func(key string)
 	generation atomic.Uint64
 	state      atomic.Pointer[trackingState]
@@ -70,7 +71,8 @@ type TrackedValue struct {
 
 // NewTracking calls changed for each key that Redis reports as changed, on the goroutine
 // that reads the connection: it must not block. Nothing is reported before Run.
-func NewTracking(redis *Redis, changed func(key string)) *Tracking {
+func NewTracking(redis *Client, changed func(key string)) *Tracking {
+	require.Must("redis.NewTracking", require.Argument{Name: "Client", Value: redis}, require.Argument{Name: "changed", Value: changed})
 	t := &Tracking{redis: redis, changed: changed, proofs: make(chan string, 1)}
 	t.generation.Store(1)
 	t.state.Store(&trackingState{})
@@ -185,7 +187,7 @@ func refusesTracking(err error) bool {
 		return true
 	}
 	var reply *rueidis.RedisError
-	return errors.As(err, &reply) && RefusesForGood(reply.Error())
+	return errors.As(err, &reply) && causeOfReply(reply.Error(), "", nil).lasting()
 }
 
 // trackingReason is one line: rueidis adds to what Redis said what it did itself.
@@ -209,7 +211,7 @@ func (t *Tracking) ping(ctx context.Context) error {
 	generation, sentAt := t.generation.Load(), time.Now()
 	ids := map[string]int64{}
 	for address, node := range t.client.Nodes() {
-		id, err := Race(ctx, t.redis, node, t.redis.opt.Timeout, func(ctx context.Context, c rueidis.Client) (int64, error) {
+		id, err := race(ctx, t.redis, node, t.redis.opt.Timeout, func(ctx context.Context, c rueidis.Client) (int64, error) {
 			return c.Do(ctx, c.B().ClientId().Build()).AsInt64()
 		})
 		if err != nil {
@@ -263,7 +265,7 @@ func (t *Tracking) prove(ctx context.Context) error {
 	case <-t.proofs: // of an earlier try
 	default:
 	}
-	_, err := Race(ctx, t.redis, t.client, t.redis.opt.Timeout, func(ctx context.Context, c rueidis.Client) (rueidis.RedisMessage, error) {
+	_, err := race(ctx, t.redis, t.client, t.redis.opt.Timeout, func(ctx context.Context, c rueidis.Client) (rueidis.RedisMessage, error) {
 		return getTracked(ctx, c, key)
 	})
 	if err != nil && !rueidis.IsRedisNil(err) {
@@ -323,6 +325,6 @@ func (t *Tracking) close() {
 	go func() { t.client.Close(); close(done) }()
 	select {
 	case <-done:
-	case <-time.After(2 * ConnWriteTimeout): // the process is about to end
+	case <-time.After(2 * connWriteTimeout): // the process is about to end
 	}
 }

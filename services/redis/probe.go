@@ -1,4 +1,4 @@
-package services
+package redis
 
 import (
 	"context"
@@ -21,7 +21,7 @@ const probeSoon = 50 * time.Millisecond // after a probe or a call that failed
 // still away answer models.ErrUnavailable at once, and fn runs again when that returns,
 // so fn keeps what it could not send. Only one fn runs at a time. The context ends after
 // ten Timeouts.
-func (r *Redis) OnRecover(fn func(context.Context)) {
+func (r *Client) OnRecover(fn func(context.Context)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.onRecover = append(r.onRecover, fn)
@@ -30,12 +30,12 @@ func (r *Redis) OnRecover(fn func(context.Context)) {
 type recoveryKey struct{}
 
 // recovering is the node for whose return the hook runs that ctx was made for.
-func recovering(ctx context.Context) *redisNode {
-	n, _ := ctx.Value(recoveryKey{}).(*redisNode)
+func recovering(ctx context.Context) *node {
+	n, _ := ctx.Value(recoveryKey{}).(*node)
 	return n
 }
 
-func (r *Redis) recover(ctx context.Context, n *redisNode) {
+func (r *Client) recover(ctx context.Context, n *node) {
 	r.recovery.Lock()
 	defer r.recovery.Unlock()
 	r.mu.Lock()
@@ -49,7 +49,7 @@ func (r *Redis) recover(ctx context.Context, n *redisNode) {
 }
 
 // connect connects, trying again until ctx ends, and has the nodes probed.
-func (r *Redis) connect(ctx context.Context) {
+func (r *Client) connect(ctx context.Context) {
 	one := r.nodes.Load().all[0]
 	opt := r.main
 	for {
@@ -76,7 +76,7 @@ func (r *Redis) connect(ctx context.Context) {
 
 // watch probes a node every 250 ms, and at once after a call that failed, until ctx
 // ends.
-func (r *Redis) watch(ctx context.Context, client rueidis.Client, n *redisNode) {
+func (r *Client) watch(ctx context.Context, client rueidis.Client, n *node) {
 	for round := 0; ; round++ {
 		if client.Mode() == rueidis.ClientModeSentinel {
 			n.rename(slices.Collect(maps.Keys(client.Nodes())))
@@ -112,7 +112,7 @@ func (r *Redis) watch(ctx context.Context, client rueidis.Client, n *redisNode) 
 
 // ask probes a node once. While it waits, each Timeout and a half that passes counts as a
 // failure: round trips that are only a little too long leave no doubt.
-func (r *Redis) ask(ctx context.Context, client rueidis.Client, n *redisNode, whole bool) error {
+func (r *Client) ask(ctx context.Context, client rueidis.Client, n *node, whole bool) error {
 	n.mu.Lock()
 	key := n.key
 	whole = n.suspect.Swap(false) || whole || !n.health.up || n.lack.state != ""
@@ -141,7 +141,7 @@ func (r *Redis) ask(ctx context.Context, client rueidis.Client, n *redisNode, wh
 }
 
 // learnLack notes what a whole probe says that the node can do without.
-func (r *Redis) learnLack(n *redisNode, err error, whole bool) error {
+func (r *Client) learnLack(n *node, err error, whole bool) error {
 	var lacks *lackError
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -155,7 +155,7 @@ func (r *Redis) learnLack(n *redisNode, err error, whole bool) error {
 	return err
 }
 
-func (r *Redis) askOnShared(ctx context.Context, client rueidis.Client, key string, whole bool) error {
+func (r *Client) askOnShared(ctx context.Context, client rueidis.Client, key string, whole bool) error {
 	lost, live := r.live.lost.Load(), r.live.now()
 	_, err := onShared(ctx, r, client, func(ctx context.Context, c rueidis.Client) (struct{}, error) {
 		return struct{}{}, r.whetherItServes(ctx, c, key, whole)
@@ -173,7 +173,7 @@ func (r *Redis) askOnShared(ctx context.Context, client rueidis.Client, key stri
 // probe does what the work does, so that one does, too, that runs no scripts or does not
 // let its user do all that they do; it asks for new scripts and for those that the server
 // has.
-func (r *Redis) whetherItServes(ctx context.Context, c rueidis.Client, key string, whole bool) error {
+func (r *Client) whetherItServes(ctx context.Context, c rueidis.Client, key string, whole bool) error {
 	write := c.B().Set().Key(key).Value("1").Px(time.Minute).Build()
 	if !whole {
 		return c.Do(ctx, write).Error()
@@ -198,7 +198,7 @@ func (r *Redis) whetherItServes(ctx context.Context, c rueidis.Client, key strin
 
 // serves notes a probe that was answered. A node that returns is told first what came
 // up while it was away.
-func (r *Redis) serves(ctx context.Context, client rueidis.Client, n *redisNode, took time.Duration) {
+func (r *Client) serves(ctx context.Context, client rueidis.Client, n *node, took time.Duration) {
 	var returns, changed bool
 	n.note(func(h *health) { returns, changed = h.answered(time.Now(), took, n.lack) })
 	if client.Mode() == rueidis.ClientModeStandalone {
@@ -229,7 +229,7 @@ func (r *Redis) serves(ctx context.Context, client rueidis.Client, n *redisNode,
 }
 
 // away notes a probe that failed.
-func (r *Redis) away(n *redisNode, err error) {
+func (r *Client) away(n *node, err error) {
 	why := causeOf(err, r.opt.Timeout, patience(r.opt.Timeout))
 	if errors.Is(err, errUnassigned) {
 		why = cause{NodeUnassigned, errUnassigned.Error(), err}
@@ -243,7 +243,7 @@ func (r *Redis) away(n *redisNode, err error) {
 }
 
 // tell logs one line for a change of a node's state.
-func (r *Redis) tell(ctx context.Context, n *redisNode) {
+func (r *Client) tell(ctx context.Context, n *node) {
 	n.mu.Lock()
 	name, quiet, up, why, reason := n.name, n.quiet, n.health.up, n.health.why, n.health.reason()
 	n.quiet = false

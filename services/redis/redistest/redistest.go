@@ -1,0 +1,83 @@
+// Package redistest makes the clients that tests need. Every client is closed when its test
+// ends.
+package redistest
+
+import (
+	"context"
+	"log/slog"
+	"testing"
+	"time"
+
+	"gatehouse/services/redis"
+	"gatehouse/services/redis/embedded"
+	"gatehouse/services/servicestest"
+)
+
+// Quiet is a log that goes nowhere.
+func Quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
+// Start returns a client that need not be connected yet. A nil Logger is Quiet.
+func Start(t testing.TB, opt redis.Options) *redis.Client {
+	t.Helper()
+	if opt.Logger == nil {
+		opt.Logger = Quiet()
+	}
+	rdb := redis.New(opt)
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		if err := rdb.Close(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	return rdb
+}
+
+// New returns a client that is connected to addr.
+func New(t testing.TB, addr string) *redis.Client {
+	t.Helper()
+	return At(t, addr, redis.Options{})
+}
+
+// Patient is New for tests that are about answers, not about time: its Timeout is 5 s.
+func Patient(t testing.TB, addr string) *redis.Client {
+	t.Helper()
+	return At(t, addr, redis.Options{Timeout: 5 * time.Second})
+}
+
+// At is New with what else opt says. The keys begin with "test:".
+func At(t testing.TB, addr string, opt redis.Options) *redis.Client {
+	t.Helper()
+	opt.Client.InitAddress, opt.KeyPrefix = []string{addr}, "test:"
+	rdb := Start(t, opt)
+	WaitReady(t, rdb)
+	return rdb
+}
+
+// WaitReady ends the test if the client is not connected within 5 s.
+func WaitReady(t testing.TB, rdb *redis.Client) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	rdb.WaitReady(ctx)
+	if !rdb.Available() {
+		t.Fatal("Redis did not become available")
+	}
+}
+
+// Of returns a patient client of a new server: a real one, or where backend is "embedded" the
+// one inside the process.
+func Of(t testing.TB, backend string) *redis.Client {
+	t.Helper()
+	if backend != "embedded" {
+		return Patient(t, servicestest.StartRedis(t).Addr)
+	}
+	server, err := embedded.Start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(server.Close)
+	rdb := Start(t, redis.Options{Client: server.ClientOption(), Embedded: true, KeyPrefix: "test:", Timeout: 5 * time.Second})
+	WaitReady(t, rdb)
+	return rdb
+}
