@@ -2,7 +2,6 @@ package redis
 
 import (
 	"context"
-	"runtime"
 	"sync"
 	"time"
 
@@ -19,8 +18,7 @@ const (
 
 // Batcher runs a script for calls of one key each. Calls that come while others are
 // under way go together in one run, which Redis pays for once, as a database
-// commits a group; one that finds few under way, or has the lane, goes at once and
-// alone.
+// commits a group; one that finds few under way goes at once and alone.
 //
 // The script takes one key and so many args for each call, of which the first is the
 // call's id, and replies so many integers for each. With an empty id it must change
@@ -49,20 +47,16 @@ type bundle struct {
 // for each call. spawn runs a task in the background; it is false if that has come to an end.
 func NewBatcher(redis *Client, script *rueidis.Lua, args, replies int, spawn func(task func()) bool) *Batcher {
 	require.Must("redis.NewBatcher", require.Argument{Name: "Client", Value: redis}, require.Argument{Name: "script", Value: script}, require.Argument{Name: "spawn", Value: spawn})
-	return &Batcher{redis: redis, script: script, args: args, replies: replies, patience: redis.deadlines.grain, spawn: spawn}
+	return &Batcher{redis: redis, script: script, args: args, replies: replies, patience: max(redis.opt.Timeout/50, time.Millisecond), spawn: spawn}
 }
 
 // Hold lets calls from now on wait for each other until release, so that a test knows which
 // go together.
 func (b *Batcher) Hold() (release func()) {
-	for !b.redis.lane.busy.CompareAndSwap(false, true) { // the probe has it now and then
-		runtime.Gosched()
-	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.underway = bundlesUnderway
 	return func() {
-		b.redis.lane.free()
 		for range bundlesUnderway {
 			b.landed()
 		}
@@ -157,10 +151,9 @@ func (b *Batcher) dispatch() {
 func (b *Batcher) send(leaving *bundle) {
 	defer b.landed()
 	defer close(leaving.done)
-	ctx := b.redis.deadlines.under(context.Background(), time.Now())
-	leaving.replies, leaving.err = onShared(ctx, b.redis, *b.redis.client.Load(), func(ctx context.Context, client rueidis.Client) ([]int64, error) {
-		return b.run(ctx, client, leaving.keys, leaving.args)
-	})
+	ctx, cancel := context.WithTimeout(context.Background(), b.redis.opt.Timeout)
+	defer cancel()
+	leaving.replies, leaving.err = b.run(ctx, *b.redis.client.Load(), leaving.keys, leaving.args)
 }
 
 func (b *Batcher) run(ctx context.Context, client rueidis.Client, keys, args []string) ([]int64, error) {

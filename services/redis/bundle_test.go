@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -15,6 +16,22 @@ import (
 	"gatehouse/models"
 	"gatehouse/services/servicestest"
 )
+
+// redisAt is a client connected to addr, with what else opt says.
+func redisAt(t testing.TB, addr string, opt Options) *Client {
+	t.Helper()
+	opt.Client.InitAddress, opt.KeyPrefix, opt.Logger = []string{addr}, "test:", slog.New(slog.DiscardHandler)
+	rdb := New(opt)
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		if err := rdb.Close(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	servicestest.Eventually(t, 5*time.Second, rdb.Available, "Redis did not become available")
+	return rdb
+}
 
 // counting adds to a counter and answers its value and how many were in the bundle.
 func counting(r *Client) *Batcher {
@@ -60,22 +77,6 @@ func TestBundleOfCalls(t *testing.T) {
 		t.Errorf("a call that is alone was answered %v, %v", got, err)
 	}
 	servicestest.Eventually(t, 5*time.Second, b.idle, "something seems to be under way")
-}
-
-// A call that has the lane is alone: it waits for nobody, and nothing can overtake it.
-func TestBundleIsNotJoinedFromTheLane(t *testing.T) {
-	redis := openLane(t, servicestest.StartRedis(t))
-	b := counting(redis)
-	b.underway = bundlesUnderway
-	for range bundleCalls / 2 { // the probe has the lane now and then
-		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-		_, err := b.Exec(ctx, "alone", "1")
-		cancel()
-		if err == nil {
-			return
-		}
-	}
-	t.Error("a call that is alone waits for others")
 }
 
 // A caller that leaves before the bundle is sent has changed nothing; the others

@@ -44,8 +44,7 @@ var ErrNotSent = fmt.Errorf("redis: %w", models.ErrUnavailable)
 
 // Do runs fn, which sends one command or script, through the door. A nil reply
 // is rueidis.Nil. Everything that means "not now" is models.ErrUnavailable; the
-// command may have been executed all the same, so it must be safe to repeat. A ctx
-// without a deadline that is cancelled meanwhile ends the call not before Timeout.
+// command may have been executed all the same, so it must be safe to repeat.
 // Where fn sends it in a Cluster is not known here: DoAt is told.
 func (r *Client) Do(ctx context.Context, fn func(context.Context, rueidis.Client) rueidis.RedisResult) (rueidis.RedisMessage, error) {
 	return r.DoAt(ctx, "", fn)
@@ -100,59 +99,32 @@ func (r *Client) Exec(ctx context.Context, script *rueidis.Lua, keys, args []str
 var errInFlight = errors.New("too many calls in flight")
 
 // send runs fn within allowed. While the connection is up, rueidis keeps to ctx by
-// itself; else the call may have to be left behind while it dials. A call that is
-// alone takes the lane.
+// itself; else the call may have to be left behind while it dials.
 func send[T any](ctx context.Context, r *Client, client *rueidis.Client, allowed time.Duration, fn call[T]) (none T, _ error) {
 	if client != r.client.Load() {
 		return race(ctx, r, *client, allowed, fn)
 	}
 	lost := r.live.lost.Load()
 	if !r.live.now() {
-		reply, err := race(ctx, r, *client, allowed, func(ctx context.Context, c rueidis.Client) (T, error) {
-			return onShared(ctx, r, c, fn)
-		})
+		reply, err := race(ctx, r, *client, allowed, fn)
 		if answered(err) && (*client).Mode() != rueidis.ClientModeCluster {
-			r.lane.distrust() // what took the connection may have taken the lane's
 			r.live.served(lost)
 		}
 		return reply, err
 	}
-	if err := ctx.Err(); err != nil {
-		return none, err
-	}
-	var limited context.Context
-	if _, has := ctx.Deadline(); has || allowed < r.opt.Timeout-r.deadlines.grain {
-		var cancel context.CancelFunc
-		limited, cancel = context.WithTimeout(ctx, allowed)
-		defer cancel()
-	} else {
-		limited = r.deadlines.under(ctx, time.Now())
-	}
-	if err := r.place(limited); err != nil {
+	ctx, cancel := context.WithTimeout(ctx, allowed)
+	defer cancel()
+	if err := r.place(ctx); err != nil {
 		return none, err
 	}
 	defer func() { <-r.inFlight }()
-	if len(r.inFlight) == 1 {
-		if alone := r.lane.take(); alone != nil {
-			defer r.lane.free()
-			return fn(limited, alone)
-		}
-	}
-	return onShared(limited, r, *client, fn)
+	return fn(ctx, *client)
 }
 
 // answered reports whether Redis replied, be it with an error.
 func answered(err error) bool {
 	_, replied := rueidis.IsRedisErr(err)
 	return err == nil || replied || rueidis.IsRedisNil(err)
-}
-
-// onShared runs fn on the connection that all calls share.
-func onShared[T any](ctx context.Context, r *Client, client rueidis.Client, fn call[T]) (T, error) {
-	before := r.lane.left.Load()
-	reply, err := fn(ctx, client)
-	r.lane.followed(before, answered(err))
-	return reply, err
 }
 
 // letOthersWrite lets the calls that are about to be sent join the next write, when

@@ -64,17 +64,15 @@ type Options struct {
 // models.ErrUnavailable at once. Only background probes make a node used again, never a
 // user's request.
 type Client struct {
-	opt       Options
-	main      rueidis.ClientOption // of the connections that calls share
-	log       *slog.Logger
-	client    atomic.Pointer[rueidis.Client]
-	nodes     atomic.Pointer[nodes] // never nil
-	live      liveness
-	lane      *lane
-	deadlines *deadlines
-	probe     string // the script of a whole probe
-	probeSHA  string
-	inFlight  chan struct{}
+	opt      Options
+	main     rueidis.ClientOption // of the connections that calls share
+	log      *slog.Logger
+	client   atomic.Pointer[rueidis.Client]
+	nodes    atomic.Pointer[nodes] // never nil
+	live     liveness
+	probe    string // the script of a whole probe
+	probeSHA string
+	inFlight chan struct{}
 
 	mu        sync.Mutex
 	onRecover []func(context.Context)
@@ -124,20 +122,18 @@ func New(opt Options) *Client {
 		opt.Client.DisableCache = true
 	}
 	r := &Client{
-		opt:       opt,
-		main:      opt.Client,
-		log:       opt.Logger,
-		inFlight:  make(chan struct{}, opt.MaxInFlight),
-		ready:     make(chan struct{}),
-		moved:     make(chan struct{}, 1),
-		deadlines: newDeadlines(opt.Timeout),
-		probe:     probeScript,
+		opt:      opt,
+		main:     opt.Client,
+		log:      opt.Logger,
+		inFlight: make(chan struct{}, opt.MaxInFlight),
+		ready:    make(chan struct{}),
+		moved:    make(chan struct{}, 1),
+		probe:    probeScript,
 	}
 	r.main.DisableCache = true // calls need no CLIENT TRACKING, and not every Redis has it
 	r.probeSHA = sha1Of(r.probe)
 	r.isReady = sync.OnceFunc(func() { close(r.ready) })
 	r.nodes.Store(oneNode(newNode(strings.Join(opt.Client.InitAddress, ","), r.Key("probe"), opt.Timeout, true)))
-	r.lane = newLane(r.main, opt.Timeout)
 	r.live.watch(&r.main, r.letOthersWrite)
 	r.measure(opt.Metrics)
 	life, stop := context.WithCancel(context.Background())
@@ -199,7 +195,6 @@ func (r *Client) Close(ctx context.Context) error {
 		if client := r.client.Load(); client != nil {
 			(*client).Close()
 		}
-		r.lane.close()
 	}()
 	select {
 	case <-done:

@@ -122,7 +122,7 @@ func (r *Client) ask(ctx context.Context, client rueidis.Client, n *node, whole 
 	waited := time.NewTicker(r.opt.Timeout * 3 / 2)
 	defer waited.Stop()
 	done := make(chan error, 1)
-	go func() { done <- r.askOnShared(ctx, client, key, whole) }()
+	go func() { done <- r.askAndNote(ctx, client, key, whole) }()
 	for {
 		select {
 		case err := <-done:
@@ -155,15 +155,11 @@ func (r *Client) learnLack(n *node, err error, whole bool) error {
 	return err
 }
 
-func (r *Client) askOnShared(ctx context.Context, client rueidis.Client, key string, whole bool) error {
-	lost, live := r.live.lost.Load(), r.live.now()
-	_, err := onShared(ctx, r, client, func(ctx context.Context, c rueidis.Client) (struct{}, error) {
-		return struct{}{}, r.whetherItServes(ctx, c, key, whole)
-	})
+// askAndNote asks, and notes that the connection serves.
+func (r *Client) askAndNote(ctx context.Context, client rueidis.Client, key string, whole bool) error {
+	lost := r.live.lost.Load()
+	err := r.whetherItServes(ctx, client, key, whole)
 	if answered(err) && client.Mode() != rueidis.ClientModeCluster {
-		if !live {
-			r.lane.distrust() // what took the connection may have taken the lane's
-		}
 		r.live.served(lost)
 	}
 	return err
@@ -201,18 +197,6 @@ func (r *Client) whetherItServes(ctx context.Context, c rueidis.Client, key stri
 func (r *Client) serves(ctx context.Context, client rueidis.Client, n *node, took time.Duration) {
 	var returns, changed bool
 	n.note(func(h *health) { returns, changed = h.answered(time.Now(), took, n.lack) })
-	if client.Mode() == rueidis.ClientModeStandalone {
-		if returns {
-			r.lane.distrust()
-		}
-		r.Go(func(ctx context.Context) {
-			ctx, cancel := context.WithTimeout(ctx, r.opt.Timeout)
-			defer cancel()
-			r.lane.keep(ctx, func(ctx context.Context, c rueidis.Client) (struct{}, error) {
-				return struct{}{}, r.whetherItServes(ctx, c, n.key, false)
-			})
-		})
-	}
 	if returns {
 		r.recover(ctx, n)
 		n.note(func(h *health) { changed = h.returned(time.Now(), n.lack) || changed })
