@@ -217,7 +217,7 @@ func (r *Client) AvailableFor(key string) bool {
 	return !r.opt.Disabled && !r.nodes.Load().of(key).shut.Load()
 }
 
-// sends reports whether a call with ctx for a key, or a hash tag, is sent now.
+// Reaches reports whether a call with ctx for a key, or a hash tag, is sent now.
 func (r *Client) Reaches(ctx context.Context, key string) bool {
 	n := r.nodes.Load().of(key)
 	return !r.opt.Disabled && (!n.shut.Load() || recovering(ctx) == n)
