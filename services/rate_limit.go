@@ -3,7 +3,6 @@ package services
 import (
 	"cmp"
 	"context"
-	"embed"
 	"log/slog"
 	"math/rand/v2"
 	"sync"
@@ -11,7 +10,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/redis/rueidis"
 	"golang.org/x/sync/singleflight"
 
 	"gatehouse/internal/require"
@@ -78,20 +76,6 @@ type RateLimiter struct {
 	tasks  sync.WaitGroup
 }
 
-type limitScripts struct{ take, refund, reset, account, blocks, lease *rueidis.Lua }
-
-//go:embed lua/rate_limit_*.lua
-var limitScriptFiles embed.FS
-
-// limitScript is the text of an embedded script.
-func limitScript(name string) string {
-	text, err := limitScriptFiles.ReadFile("lua/rate_limit_" + name + ".lua")
-	if err != nil {
-		panic(err) // the name is a constant of this package
-	}
-	return string(text)
-}
-
 // NewRateLimiter returns a limiter that asks redis. Close it before redis if a
 // policy has a Lease. It panics without redis: that is a mistake in the program.
 func NewRateLimiter(rdb *redis.Client, opt RateLimiterOptions) *RateLimiter {
@@ -108,16 +92,9 @@ func NewRateLimiter(rdb *redis.Client, opt RateLimiterOptions) *RateLimiter {
 		leases:   newLeaseBook(maxKeys, table.now),
 		admitted: newAdmittedBook(maxKeys, table.now),
 		metrics:  newLimitMetrics(opt.Metrics),
-		scripts: limitScripts{
-			take:    rueidis.NewLuaScript(limitScript("take")),
-			refund:  rueidis.NewLuaScript(limitScript("refund")),
-			reset:   rueidis.NewLuaScript(limitScript("reset")),
-			account: rueidis.NewLuaScript(limitScript("account")),
-			blocks:  rueidis.NewLuaScript(limitScript("account_blocks")),
-			lease:   rueidis.NewLuaScript(limitScript("lease")),
-		},
+		scripts:  loadLimitScripts(),
 	}
-	l.single = redis.NewBatcher(rdb, rueidis.NewLuaScript(limitScript("take_each")), takeArgs, takeReplies, l.goBackground)
+	l.single = redis.NewBatcher(rdb, l.scripts.each, takeArgs, takeReplies, l.goBackground)
 	rdb.OnRecover(l.recovered)
 	if !rdb.Disabled() {
 		rdb.Go(l.watchLosses)

@@ -8,8 +8,7 @@ import (
 
 // This file holds the two algorithms as pure functions of a clock in
 // microseconds. They decide when Redis is away, and mirror
-// lua/rate_limit_take.lua step by step (lua/rate_limit_take_each.lua is its
-// shortcut for single hits).
+// lua/rate_limit_sliding_log.lua and lua/rate_limit_gcra.lua step by step.
 
 // maxCost is more than any policy admits; higher costs are the same refusal.
 const maxCost = 1_000_001
@@ -186,7 +185,10 @@ func (b *bucket) add(at int64, r rule, cost int64) {
 func (b *bucket) remove(now int64, r rule, cost, at int64) {
 	left := cost * r.window
 	left -= min(max(0, max(now, b.last)-at), ceilDiv(left, r.refill())) * r.refill()
-	b.level = max(0, b.level-max(0, left))
+	if left > 0 {
+		*b = b.leaked(now, r)
+		b.level = max(0, b.level-left)
+	}
 }
 
 // ceilDiv is a/b rounded up, for a >= 0 and b > 0.

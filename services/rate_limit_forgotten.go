@@ -3,7 +3,6 @@ package services
 import (
 	"context"
 	"fmt"
-	"strconv"
 	"strings"
 	"time"
 
@@ -86,33 +85,18 @@ func (l *RateLimiter) rest(ctx context.Context, start int64) context.Context {
 
 // ask runs a take script once and returns its numbers.
 func (l *RateLimiter) ask(ctx context.Context, tag string, asks []ask, expected []expectation, id int64) ([]int64, error) {
-	name := ""
-	if id != 0 {
-		name = strconv.FormatInt(id, 10)
-	}
 	if len(asks) == 1 {
-		a, e := &asks[0], &expected[0]
-		reply, err := l.single.Exec(ctx, l.redisKey(tag, a), name, strconv.FormatInt(a.rule.burst, 10),
-			strconv.FormatInt(a.rule.limit, 10), strconv.FormatInt(a.rule.window, 10), strconv.FormatInt(a.cost, 10),
-			e.member, strconv.FormatInt(e.until, 10))
+		reply, err := l.single.Exec(ctx, l.redisKey(tag, &asks[0]), addTakeArgs(nil, id, &asks[0], &expected[0])...)
 		if err == nil && reply[0] == -1 {
-			l.log.Error("the key of a rate limit holds something else in Redis", "policy", a.name.policy)
+			l.log.Error("the key of a rate limit holds something else in Redis", "policy", asks[0].name.policy)
 			err = models.ErrUnavailable
 		}
 		return reply, err
 	}
-	keys := make([]string, len(asks))
-	args := make([]string, 1, 1+takeArgs*len(asks))
-	args[0] = name
+	keys, args := make([]string, len(asks)), make([]string, 0, takeArgs*len(asks))
 	for i := range asks {
-		a, e := &asks[i], &expected[i]
-		keys[i] = l.redisKey(tag, a)
-		shadow := "0"
-		if a.hit.Policy.Shadow {
-			shadow = "1"
-		}
-		args = append(args, strconv.FormatInt(a.rule.burst, 10), strconv.FormatInt(a.rule.limit, 10),
-			strconv.FormatInt(a.rule.window, 10), strconv.FormatInt(a.cost, 10), shadow, e.member, strconv.FormatInt(e.until, 10))
+		keys[i] = l.redisKey(tag, &asks[i])
+		args = addTakeArgs(args, id, &asks[i], &expected[i])
 	}
 	msg, err := l.redis.Exec(ctx, l.scripts.take, keys, args)
 	if err != nil {

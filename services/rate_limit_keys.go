@@ -17,8 +17,6 @@ const (
 	maxCallID = 1_000_000_000_000_000 - 1
 	// maxKeyLength is how much of a key is stored as it is.
 	maxKeyLength = 64
-	takeArgs     = 7 // for each hit, of both take scripts
-	takeReplies  = 6 // for each hit
 )
 
 // ask is a hit made ready to decide.

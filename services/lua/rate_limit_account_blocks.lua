@@ -6,32 +6,18 @@
 --
 -- Returns how many had been lost; the server's time; when the key was reset (0: it was not), in microseconds: what was
 -- taken until then is not put back.
-
-local blocks, sizes, window = KEYS[1], KEYS[2], tonumber(ARGV[1])
-local clock = redis.call('TIME')
-local time = clock[1] * 1000000 + clock[2]
-
-local reset, there = tonumber(ARGV[2]), tonumber(redis.call('GET', KEYS[3]) or 0)
-if reset > there then
-  redis.call('SET', KEYS[3], string.format('%.0f', reset), 'PX', math.max(1, math.ceil((reset + window - time) / 1000)))
-else
-  reset = there
-end
-
-local now = math.max(time, tonumber(redis.call('HGET', sizes, 'now') or 0))
-local lost = 0
+local blocks, sizes = KEYS[1], KEYS[2]
+local reset = reset_at(KEYS[3], tonumber(ARGV[2]), tonumber(ARGV[1]))
+local now, lost = max(time, tonumber(call('HGET', sizes, 'now') or 0)), 0
 for a = 3, #ARGV, 4 do
   local id, units, leaves = ARGV[a], ARGV[a + 1], tonumber(ARGV[a + 3])
-  if leaves > now and tonumber(ARGV[a + 2]) > reset and redis.call('HSETNX', sizes, id, units) == 1 then
-    redis.call('HINCRBY', sizes, 'used', units)
-    redis.call('ZADD', blocks, leaves, id)
+  if leaves > now and tonumber(ARGV[a + 2]) > reset and call('HSETNX', sizes, id, units) == 1 then
+    call('HINCRBY', sizes, 'used', units)
+    call('ZADD', blocks, leaves, id)
     lost = lost + 1
   end
 end
 if lost > 0 then
-  redis.call('HSET', sizes, 'now', now)
-  local last = tonumber(redis.call('ZRANGE', blocks, -1, -1, 'WITHSCORES')[2])
-  redis.call('PEXPIRE', blocks, math.max(1, math.ceil((last - now) / 1000)))
-  redis.call('PEXPIRE', sizes, math.max(1, math.ceil((last - now) / 1000)))
+  keep_blocks(blocks, sizes, now)
 end
 return {lost, time, reset}

@@ -18,65 +18,61 @@
 local blocks, sizes, id = KEYS[1], KEYS[2], ARGV[1]
 local limit, window, length = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local wanted, least = tonumber(ARGV[5]), tonumber(ARGV[6])
-local clock = redis.call('TIME')
-local now = clock[1] * 1000000 + clock[2]
 
 -- A server that evicts keys may have taken one of the two. Then both are lost, or units would never leave.
-if redis.call('EXISTS', blocks, sizes) == 1 then
-  redis.call('DEL', blocks, sizes)
+if call('EXISTS', blocks, sizes) == 1 then
+  call('DEL', blocks, sizes)
 end
 
--- Time never goes back for a key.
-now = math.max(now, tonumber(redis.call('HGET', sizes, 'now') or 0))
-
-if ARGV[7] ~= '' and tonumber(ARGV[8]) > now and redis.call('HEXISTS', sizes, ARGV[7]) == 0 then
+local now = max(time, tonumber(call('HGET', sizes, 'now') or 0))
+if ARGV[7] ~= '' and tonumber(ARGV[8]) > now and call('HEXISTS', sizes, ARGV[7]) == 0 then
   return {-2, 0, 0, 0, now}
 end
 
 for a = 9, #ARGV, 2 do
-  local size = redis.call('HGET', sizes, ARGV[a])
+  local size = call('HGET', sizes, ARGV[a])
   if size then
     size = tonumber(size)
     local used = tonumber(ARGV[a + 1])
     if used < 0 then used = size + used end
-    used = math.max(0, math.min(size, used))
-    redis.call('HINCRBY', sizes, 'used', used - size)
+    used = max(0, min(size, used))
+    call('HINCRBY', sizes, 'used', used - size)
     if used == 0 then
-      redis.call('ZREM', blocks, ARGV[a])
-      redis.call('HDEL', sizes, ARGV[a])
+      call('ZREM', blocks, ARGV[a])
+      call('HDEL', sizes, ARGV[a])
     else -- what was used was used until now
-      redis.call('HSET', sizes, ARGV[a], used)
-      if now + window < tonumber(redis.call('ZSCORE', blocks, ARGV[a])) then
-        redis.call('ZADD', blocks, now + window, ARGV[a])
+      call('HSET', sizes, ARGV[a], used)
+      if now + window < tonumber(call('ZSCORE', blocks, ARGV[a])) then
+        call('ZADD', blocks, now + window, ARGV[a])
       end
     end
   end
 end
 
-local left = redis.call('ZRANGEBYSCORE', blocks, '-inf', now)
+local left = call('ZRANGEBYSCORE', blocks, '-inf', now)
 for i = 1, #left do
-  redis.call('HINCRBY', sizes, 'used', -(redis.call('HGET', sizes, left[i]) or 0))
-  redis.call('HDEL', sizes, left[i])
-  redis.call('ZREM', blocks, left[i])
+  call('HINCRBY', sizes, 'used', -(call('HGET', sizes, left[i]) or 0))
+  call('HDEL', sizes, left[i])
+  call('ZREM', blocks, left[i])
 end
 
-local used = tonumber(redis.call('HGET', sizes, 'used') or 0)
+local used = tonumber(call('HGET', sizes, 'used') or 0)
 local taken, retry, more = 0, 0, 0
-if redis.call('ZSCORE', blocks, id) then
-  taken = tonumber(redis.call('HGET', sizes, id)) -- asked before, the reply got lost
+if call('ZSCORE', blocks, id) then
+  taken = tonumber(call('HGET', sizes, id)) -- asked before, the reply got lost
 elseif wanted > 0 and used + least <= limit then
-  taken = math.min(wanted, limit - used)
+  taken = min(wanted, limit - used)
   used = used + taken
-  redis.call('ZADD', blocks, now + length + window, id)
-  redis.call('HSET', sizes, id, taken)
-  redis.call('HINCRBY', sizes, 'used', taken)
+  call('ZADD', blocks, now + length + window, id)
+  call('HSET', sizes, id, taken)
+  call('HINCRBY', sizes, 'used', taken)
 end
 
 -- Microseconds until so many units have left, at most a window.
 local function leaves(units)
-  local all = redis.call('ZRANGE', blocks, 0, -1, 'WITHSCORES')
+  local all = call('ZRANGE', blocks, 0, -1, 'WITHSCORES')
   for i = 1, #all, 2 do
-    units = units - redis.call('HGET', sizes, all[i])
+    units = units - call('HGET', sizes, all[i])
     if units <= 0 then
       return tonumber(all[i + 1]) - now
     end
@@ -87,15 +83,11 @@ end
 if taken == 0 and least > 0 and used + least > limit then
   retry = least <= limit and leaves(used + least - limit) or window
 end
-local first = redis.call('ZRANGE', blocks, 0, 0, 'WITHSCORES')[2]
+local first = call('ZRANGE', blocks, 0, 0, 'WITHSCORES')[2]
 if first then
   more = used > limit and leaves(used - limit + 1) or tonumber(first) - now -- over it if the limit was lowered
-  redis.call('HSET', sizes, 'now', now)
-  local last = tonumber(redis.call('ZRANGE', blocks, -1, -1, 'WITHSCORES')[2])
-  local expires = math.max(1, math.ceil((last - now) / 1000))
-  redis.call('PEXPIRE', blocks, expires)
-  redis.call('PEXPIRE', sizes, expires)
+  keep_blocks(blocks, sizes, now)
 else
-  redis.call('DEL', blocks, sizes)
+  call('DEL', blocks, sizes)
 end
-return {taken, math.max(0, limit - used), retry, more, now}
+return {taken, max(0, limit - used), retry, more, now}

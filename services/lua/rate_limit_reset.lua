@@ -4,14 +4,11 @@
 -- ARGV -> the windows, in microseconds: so long each marker matters, and a lease longer
 --
 -- Returns the server's time in microseconds.
-
-local clock = redis.call('TIME')
-local time = clock[1] * 1000000 + clock[2]
 local held = #KEYS - #ARGV
 for i = 1, held do
-  redis.call('DEL', KEYS[i])
+  call('DEL', KEYS[i])
 end
 for i = 1, #ARGV do
-  redis.call('SET', KEYS[held + i], string.format('%.0f', time), 'PX', math.ceil(ARGV[i] / 1000) + 2000)
+  call('SET', KEYS[held + i], format('%.0f', time), 'PX', ceil(ARGV[i] / 1000) + 2000)
 end
 return time
