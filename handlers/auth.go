@@ -69,32 +69,24 @@ func answerSession(s, current models.Session) sessionAnswer {
 //	@Tags		auth
 //	@Accept		json
 //	@Produce	json
-//	@Param		body	body		loginBody	true	"e-mail address and password"
-//	@Success	200		{object}	loginAnswer
-//	@Failure	400		{object}	problemDoc
-//	@Failure	401		{object}	problemDoc	"invalid-credentials"
-//	@Failure	403		{object}	problemDoc
-//	@Failure	413		{object}	problemDoc
-//	@Failure	415		{object}	problemDoc
-//	@Failure	422		{object}	problemDoc
-//	@Failure	429		{object}	problemDoc
-//	@Failure	503		{object}	problemDoc
+//	@Param		body						body		loginBody	true	"e-mail address and password"
+//	@Success	200							{object}	loginAnswer
+//	@Failure	400,403,413,415,422,429,503	{object}	problemDoc
+//	@Failure	401							{object}	problemDoc	"invalid-credentials"
 //	@Router		/auth/login [post]
-func (h *Handlers) login(c *gin.Context) {
+func (h *Handlers) login(c *gin.Context) error {
 	body, err := decode[loginBody](c)
 	if err == nil {
 		err = joinInvalid(missing("email", body.Email), missing("password", body.Password))
 	}
 	if err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
 	token, session, err := h.signIn(c, *body.Email, *body.Password)
 	if err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
-	c.JSON(http.StatusOK, loginAnswer{Token: token, TokenType: "Bearer", ExpiresAt: session.ExpiresAt, User: userRefOf(session)})
+	return answerJSON(c, http.StatusOK, loginAnswer{Token: token, TokenType: "Bearer", ExpiresAt: session.ExpiresAt, User: userRefOf(session)})
 }
 
 // signIn counts the attempt, begins a session, and ends the one that the request
@@ -148,27 +140,21 @@ func clientOf(c *gin.Context) services.Client {
 //	@Summary	Sign out
 //	@Tags		auth
 //	@Success	204
-//	@Failure	401	{object}	problemDoc
-//	@Failure	403	{object}	problemDoc
-//	@Failure	422	{object}	problemDoc
-//	@Failure	429	{object}	problemDoc
-//	@Failure	503	{object}	problemDoc
+//	@Failure	401,403,422,429,503	{object}	problemDoc
 //	@Security	Bearer
 //	@Router		/auth/logout [post]
-func (h *Handlers) logout(c *gin.Context) {
+func (h *Handlers) logout(c *gin.Context) error {
 	if _, err := query(c); err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
 	session, _ := middleware.SessionFrom(c)
 	if err := h.Accounts.SignOut(c.Request.Context(), session, clientOf(c)); err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
 	if middleware.FromCookie(c) {
 		h.clearBrowser(c)
 	}
-	c.Status(http.StatusNoContent)
+	return noContent(c)
 }
 
 // currentSession tells who is signed in.
@@ -176,20 +162,16 @@ func (h *Handlers) logout(c *gin.Context) {
 //	@Summary	The current session
 //	@Tags		auth
 //	@Produce	json
-//	@Success	200	{object}	sessionAnswer
-//	@Failure	401	{object}	problemDoc
-//	@Failure	422	{object}	problemDoc
-//	@Failure	429	{object}	problemDoc
-//	@Failure	503	{object}	problemDoc
+//	@Success	200				{object}	sessionAnswer
+//	@Failure	401,422,429,503	{object}	problemDoc
 //	@Security	Bearer
 //	@Router		/auth/session [get]
-func (h *Handlers) currentSession(c *gin.Context) {
+func (h *Handlers) currentSession(c *gin.Context) error {
 	if _, err := query(c); err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
 	session, _ := middleware.SessionFrom(c)
-	c.JSON(http.StatusOK, answerSession(session, session))
+	return answerJSON(c, http.StatusOK, answerSession(session, session))
 }
 
 // refreshSession starts the idle time anew.
@@ -197,26 +179,20 @@ func (h *Handlers) currentSession(c *gin.Context) {
 //	@Summary	Start the idle time anew
 //	@Tags		auth
 //	@Produce	json
-//	@Success	200	{object}	sessionAnswer
-//	@Failure	401	{object}	problemDoc
-//	@Failure	403	{object}	problemDoc
-//	@Failure	422	{object}	problemDoc
-//	@Failure	429	{object}	problemDoc
-//	@Failure	503	{object}	problemDoc
+//	@Success	200					{object}	sessionAnswer
+//	@Failure	401,403,422,429,503	{object}	problemDoc
 //	@Security	Bearer
 //	@Router		/auth/refresh [post]
-func (h *Handlers) refreshSession(c *gin.Context) {
+func (h *Handlers) refreshSession(c *gin.Context) error {
 	if _, err := query(c); err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
 	session, _ := middleware.SessionFrom(c)
 	fresh, err := h.Sessions.Refresh(c.Request.Context(), session)
 	if err != nil {
-		h.fail(c, endedIfNotFound(err))
-		return
+		return endedIfNotFound(err)
 	}
-	c.JSON(http.StatusOK, answerSession(fresh, fresh))
+	return answerJSON(c, http.StatusOK, answerSession(fresh, fresh))
 }
 
 // changePassword sets the user's own password.
@@ -225,19 +201,12 @@ func (h *Handlers) refreshSession(c *gin.Context) {
 //	@Tags		auth
 //	@Accept		json
 //	@Produce	json
-//	@Param		body	body		passwordBody	true	"the new one has 12 to 128 characters"
-//	@Success	200		{object}	tokenAnswer
-//	@Failure	400		{object}	problemDoc
-//	@Failure	401		{object}	problemDoc
-//	@Failure	403		{object}	problemDoc
-//	@Failure	413		{object}	problemDoc
-//	@Failure	415		{object}	problemDoc
-//	@Failure	422		{object}	problemDoc
-//	@Failure	429		{object}	problemDoc
-//	@Failure	503		{object}	problemDoc
+//	@Param		body							body		passwordBody	true	"the new one has 12 to 128 characters"
+//	@Success	200								{object}	tokenAnswer
+//	@Failure	400,401,403,413,415,422,429,503	{object}	problemDoc
 //	@Security	Bearer
 //	@Router		/auth/password [post]
-func (h *Handlers) changePassword(c *gin.Context) {
+func (h *Handlers) changePassword(c *gin.Context) error {
 	body, err := decode[passwordBody](c)
 	if err == nil {
 		err = joinInvalid(missing("currentPassword", body.CurrentPassword), missing("newPassword", body.NewPassword))
@@ -246,21 +215,18 @@ func (h *Handlers) changePassword(c *gin.Context) {
 		err = models.ValidatePassword("newPassword", *body.NewPassword)
 	}
 	if err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
 	session, _ := middleware.SessionFrom(c)
 	if err := h.allowSignIn(c, session.User.Email); err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
 	token, fresh, err := h.Accounts.ChangePassword(c.Request.Context(), session, *body.CurrentPassword, *body.NewPassword, clientOf(c))
 	if err != nil {
-		h.fail(c, endedIfNotFound(err))
-		return
+		return endedIfNotFound(err)
 	}
 	if middleware.FromCookie(c) {
 		h.Cookie.SetCookie(c.Writer, token, fresh.ExpiresAt)
 	}
-	c.JSON(http.StatusOK, tokenAnswer{Token: token, TokenType: "Bearer", ExpiresAt: fresh.ExpiresAt})
+	return answerJSON(c, http.StatusOK, tokenAnswer{Token: token, TokenType: "Bearer", ExpiresAt: fresh.ExpiresAt})
 }

@@ -27,29 +27,24 @@ const (
 )
 
 // home is the dashboard, or the sign-in form.
-func (h *Handlers) home(c *gin.Context) {
+func (h *Handlers) home(c *gin.Context) error {
 	if err := middleware.SessionError(c); err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
-	session, ok := middleware.SessionFrom(c)
-	if !ok {
-		h.showSignIn(c, http.StatusOK, "")
-		return
+	if session, ok := middleware.SessionFrom(c); ok {
+		return h.showDashboard(c, session)
 	}
-	h.showDashboard(c, session)
+	return h.showSignIn(c, http.StatusOK, "")
 }
 
-func (h *Handlers) showDashboard(c *gin.Context, session models.Session) {
+func (h *Handlers) showDashboard(c *gin.Context, session models.Session) error {
 	table, _, err := h.tableOf(c, session)
 	if err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
 	mine, err := h.Sessions.List(c.Request.Context(), session.User.ID)
 	if err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
 	h.addTitles(c.Request.Context(), table.Locks)
 	view := templates.Dashboard{Frame: h.frame(c, "Locks"), Table: table}
@@ -60,7 +55,7 @@ func (h *Handlers) showDashboard(c *gin.Context, session models.Session) {
 	view.Reload = link(lockTableRoute, "cursor", c.Query("cursor"))
 	view.Sessions = shownSessions(mine, session)
 	html, err := h.Pages.Dashboard(view)
-	h.page(c, http.StatusOK, html, err)
+	return h.page(c, http.StatusOK, html, err)
 }
 
 func shownSessions(all []models.Session, current models.Session) []templates.Session {
@@ -77,24 +72,21 @@ func shownSessions(all []models.Session, current models.Session) []templates.Ses
 // user's. The script gets the table of locks, or 204 if it is the one that the page
 // has already: nothing moves under the reader's eyes unless something has changed.
 // A browser without JavaScript gets the whole page.
-func (h *Handlers) lockTable(c *gin.Context) {
+func (h *Handlers) lockTable(c *gin.Context) error {
 	session, _ := middleware.SessionFrom(c)
 	if c.GetHeader("HX-Request") != "true" {
-		h.showDashboard(c, session)
-		return
+		return h.showDashboard(c, session)
 	}
 	table, state, err := h.tableOf(c, session)
 	if err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
 	if c.Query("seen") == state {
-		c.Status(http.StatusNoContent)
-		return
+		return noContent(c)
 	}
 	h.addTitles(c.Request.Context(), table.Locks)
 	html, err := h.Pages.LockTable(table)
-	h.page(c, http.StatusOK, html, err)
+	return h.page(c, http.StatusOK, html, err)
 }
 
 // tableOf lists the locks, without titles. state names what it shows.
@@ -220,24 +212,21 @@ func shellQuote(text string) string { return "'" + strings.ReplaceAll(text, "'",
 
 // forceQuestion asks an administrator for the reason and shows whose lock it is:
 // the step of confirmation, with and without JavaScript.
-func (h *Handlers) forceQuestion(c *gin.Context) {
+func (h *Handlers) forceQuestion(c *gin.Context) error {
 	resource := c.Query("resource")
 	if !resourcePattern.MatchString(resource) {
-		h.noRoute(c)
-		return
+		return h.noRoute(c)
 	}
-	h.askForce(c, http.StatusOK, templates.Force{}, resource)
+	return h.askForce(c, http.StatusOK, templates.Force{}, resource)
 }
 
-func (h *Handlers) askForce(c *gin.Context, status int, view templates.Force, resource string) {
+func (h *Handlers) askForce(c *gin.Context, status int, view templates.Force, resource string) error {
 	lock, err := h.Locks.Status(c.Request.Context(), resource)
 	if err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
 	if !lock.Held {
-		goHomeWith(c, middleware.Flash{Text: resource + " is not locked any more.", Failed: true})
-		return
+		return goHomeWith(c, middleware.Flash{Text: resource + " is not locked any more.", Failed: true})
 	}
 	session, _ := middleware.SessionFrom(c)
 	markLocks(c, lock.Degraded)
@@ -247,15 +236,14 @@ func (h *Handlers) askForce(c *gin.Context, status int, view templates.Force, re
 	defer cancel()
 	view.Lock.Title = h.titleOf(ctx, resource)
 	html, err := h.Pages.Force(view)
-	h.page(c, status, html, err)
+	return h.page(c, status, html, err)
 }
 
 // forceForm ends the lock that the administrator was shown, and no later one.
-func (h *Handlers) forceForm(c *gin.Context) {
+func (h *Handlers) forceForm(c *gin.Context) error {
 	form, err := formValues(c, "resource", "reason", "fence")
 	if err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
 	resource := form["resource"]
 	was, err := h.force(c, resource, form["reason"], form["fence"])
@@ -264,43 +252,37 @@ func (h *Handlers) forceForm(c *gin.Context) {
 	switch {
 	case errors.As(err, &invalid) && len(invalid.Errors) == 1 && invalid.Errors[0].Field == "reason":
 		view := templates.Force{Reason: form["reason"], Error: "Say why, in 1 to 200 characters."}
-		h.askForce(c, http.StatusUnprocessableEntity, view, resource)
+		return h.askForce(c, http.StatusUnprocessableEntity, view, resource)
 	case errors.Is(err, models.ErrNotHeld):
-		goHomeWith(c, middleware.Flash{Text: "Nothing was forced: the lock on " + resource + " has changed hands meanwhile. Look who has it now.", Failed: true})
+		return goHomeWith(c, middleware.Flash{Text: "Nothing was forced: the lock on " + resource + " has changed hands meanwhile. Look who has it now.", Failed: true})
 	case errors.Is(err, models.ErrNotFound):
-		goHomeWith(c, middleware.Flash{Text: resource + " is not locked any more.", Failed: true})
+		return goHomeWith(c, middleware.Flash{Text: resource + " is not locked any more.", Failed: true})
 	case err != nil:
-		h.fail(c, err)
-	default:
-		goHomeWith(c, middleware.Flash{Text: "The lock of " + was.Holder.Email + " on " + resource + " has ended."})
+		return err
 	}
+	return goHomeWith(c, middleware.Flash{Text: "The lock of " + was.Holder.Email + " on " + resource + " has ended."})
 }
 
-func (h *Handlers) endSessionForm(c *gin.Context) {
+func (h *Handlers) endSessionForm(c *gin.Context) error {
 	form, err := formValues(c, "id")
 	if err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
 	if !idPattern.MatchString(form["id"]) {
-		h.fail(c, models.Invalid("id", "must be 1 to 64 of A-Z a-z 0-9 _ -"))
-		return
+		return models.Invalid("id", "must be 1 to 64 of A-Z a-z 0-9 _ -")
 	}
-	err = h.endOne(c, form["id"])
-	switch {
+	switch err = h.endOne(c, form["id"]); {
 	case errors.Is(err, models.ErrNotFound):
-		goHomeWith(c, middleware.Flash{Text: "That session had ended already."})
+		return goHomeWith(c, middleware.Flash{Text: "That session had ended already."})
 	case err != nil:
-		h.fail(c, err)
-	default:
-		goHomeWith(c, middleware.Flash{Text: "The session has ended."})
+		return err
 	}
+	return goHomeWith(c, middleware.Flash{Text: "The session has ended."})
 }
 
-func (h *Handlers) endOthersForm(c *gin.Context) {
+func (h *Handlers) endOthersForm(c *gin.Context) error {
 	if err := h.endMine(c, false); err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
-	goHomeWith(c, middleware.Flash{Text: "All your other sessions have ended."})
+	return goHomeWith(c, middleware.Flash{Text: "All your other sessions have ended."})
 }

@@ -20,13 +20,13 @@ type readiness struct {
 }
 
 // alive answers as long as the process serves.
-func (h *Handlers) alive(c *gin.Context) {
-	c.JSON(http.StatusOK, gin.H{"status": "ok"})
+func (h *Handlers) alive(c *gin.Context) error {
+	return answerJSON(c, http.StatusOK, gin.H{"status": "ok"})
 }
 
 // ready answers 503 while the database is gone or takes no writes, or the server
 // shuts down. Redis being away only makes it degraded: everything still works.
-func (h *Handlers) ready(c *gin.Context) {
+func (h *Handlers) ready(c *gin.Context) error {
 	answer := readiness{Status: "ok"}
 	answer.Components.Database.Status = "ok"
 	redis := &answer.Components.Redis
@@ -44,8 +44,7 @@ func (h *Handlers) ready(c *gin.Context) {
 	c.Header("Cache-Control", "no-store")
 	if answer.Status == "unavailable" {
 		c.Header("Retry-After", "1")
-		c.JSON(http.StatusServiceUnavailable, answer)
-		return
+		return answerJSON(c, http.StatusServiceUnavailable, answer)
 	}
-	c.JSON(http.StatusOK, answer)
+	return answerJSON(c, http.StatusOK, answer)
 }

@@ -18,23 +18,22 @@ import (
 // token is looked up, so that guessing tokens costs the database nothing. A guess
 // counts first, or as many as are sent at once would pass; limitRate gives back what
 // a good token counted. A token that this instance knows is no guess.
-func (h *Handlers) refuseFlood(c *gin.Context) {
+func (h *Handlers) refuseFlood(c *gin.Context) error {
 	token := middleware.TokenFrom(c)
 	if token == "" || h.Sessions.Known(token) {
-		return
+		return nil
 	}
 	hit := models.Hit{Policy: h.Anonymous, Key: middleware.ByClientIP(c), Cost: 1}
 	decisions, err := h.Limiter.Take(c.Request.Context(), h.Anonymous.Name, hit)
 	if err != nil {
 		middleware.MarkDegraded(c, middleware.DegradedRateLimit)
-		h.fail(c, err)
-		return
+		return err
 	}
 	if slices.ContainsFunc(decisions, func(d models.Decision) bool { return !d.Allowed }) {
-		middleware.RefuseQuota(c, decisions)
-		return
+		return &quotaError{decisions}
 	}
 	c.Set(guessKey{}, decisions)
+	return nil
 }
 
 // guessKey is where refuseFlood leaves what it counted.
@@ -70,11 +69,7 @@ func (h *Handlers) limitRate() gin.HandlerFunc {
 
 // refuseUnknown refuses where nobody could say who asks, before anything else
 // waits for the same database.
-func (h *Handlers) refuseUnknown(c *gin.Context) {
-	if err := middleware.SessionError(c); err != nil {
-		h.fail(c, err)
-	}
-}
+func refuseUnknown(c *gin.Context) error { return middleware.SessionError(c) }
 
 // stillAllowed asks again whether the session of a request lives and has the role
 // that the request needs.

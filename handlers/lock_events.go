@@ -38,24 +38,19 @@ type lockEventDoc struct {
 //	@Description	Server-sent events: acquired, extended, released, expired, forced. The stream ends when events may have been missed: connect again, then list the locks.
 //	@Tags			locks
 //	@Produce		text/event-stream
-//	@Success		200	{object}	lockEventDoc	"the data of each event"
-//	@Failure		401	{object}	problemDoc
-//	@Failure		403	{object}	problemDoc
-//	@Failure		422	{object}	problemDoc
-//	@Failure		429	{object}	problemDoc	"also too-many-streams"
-//	@Failure		503	{object}	problemDoc
+//	@Success		200				{object}	lockEventDoc	"the data of each event"
+//	@Failure		401,403,422,503	{object}	problemDoc
+//	@Failure		429				{object}	problemDoc	"also too-many-streams"
 //	@Security		Bearer
 //	@Router			/locks/events [get]
-func (h *Handlers) lockEvents(c *gin.Context) {
+func (h *Handlers) lockEvents(c *gin.Context) error {
 	if _, err := query(c); err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
 	session, _ := middleware.SessionFrom(c)
 	giveBack, reached := h.streams.take(session.User.ID)
 	if reached > 0 {
-		h.fail(c, tooManyStreams(reached))
-		return
+		return tooManyStreams(reached)
 	}
 	defer giveBack()
 	ctx, stop := h.whileAllowed(c, h.stillAllowed(c, models.RoleViewer))
@@ -68,7 +63,7 @@ func (h *Handlers) lockEvents(c *gin.Context) {
 	c.Status(http.StatusOK)
 	send := streamTo(c)
 	if send("retry: 1000\n\n") != nil {
-		return
+		return nil
 	}
 	heartbeat := time.NewTicker(cmp.Or(h.Heartbeat, streamHeartbeat))
 	defer heartbeat.Stop()
@@ -76,17 +71,17 @@ func (h *Handlers) lockEvents(c *gin.Context) {
 		var err error
 		select {
 		case <-ctx.Done():
-			return
+			return nil
 		case event, ok := <-events:
 			if !ok { // something may have been missed: it reconnects and lists anew
-				return
+				return nil
 			}
 			err = send(eventText(event))
 		case <-heartbeat.C:
 			err = send(": heartbeat\n\n")
 		}
 		if err != nil {
-			return
+			return nil
 		}
 	}
 }

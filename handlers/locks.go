@@ -81,40 +81,28 @@ type lockList struct {
 //	@Tags		locks
 //	@Accept		json
 //	@Produce	json
-//	@Param		id				path		string		true	"process"
-//	@Param		Prefer			header		string		false	"wait=N: seconds to queue, at most 30"
-//	@Param		Idempotency-Key	header		string		false	"the same key gets the same grant and token while that lives"
-//	@Param		If-Match		header		string		false	"only if this is the current ETag"
-//	@Param		body			body		lockBody	false	"ttl in seconds, 1 to 3600; reason up to 200 characters"
-//	@Success	201				{object}	lockAnswer
-//	@Failure	400				{object}	problemDoc
-//	@Failure	401				{object}	problemDoc
-//	@Failure	403				{object}	problemDoc
-//	@Failure	404				{object}	problemDoc
-//	@Failure	412				{object}	problemDoc
-//	@Failure	413				{object}	problemDoc
-//	@Failure	415				{object}	problemDoc
-//	@Failure	422				{object}	problemDoc
-//	@Failure	423				{object}	problemDoc
-//	@Failure	429				{object}	problemDoc	"quota-exceeded; too-many-locks: the user has limit processes locked"
-//	@Failure	503				{object}	problemDoc
+//	@Param		id										path		string		true	"process"
+//	@Param		Prefer									header		string		false	"wait=N: seconds to queue, at most 30"
+//	@Param		Idempotency-Key							header		string		false	"the same key gets the same grant and token while that lives"
+//	@Param		If-Match								header		string		false	"only if this is the current ETag"
+//	@Param		body									body		lockBody	false	"ttl in seconds, 1 to 3600; reason up to 200 characters"
+//	@Success	201										{object}	lockAnswer
+//	@Failure	400,401,403,404,412,413,415,422,423,503	{object}	problemDoc
+//	@Failure	429										{object}	problemDoc	"quota-exceeded; too-many-locks: the user has limit processes locked"
 //	@Security	Bearer
 //	@Router		/processes/{id}/lock [post]
-func (h *Handlers) lockProcess(c *gin.Context) {
+func (h *Handlers) lockProcess(c *gin.Context) error {
 	body, err := decodeOptional[lockBody](c)
 	if err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
 	id, err := pathID(c)
 	if err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
 	opt, err := lockOptions(c, body)
 	if err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
 	session, _ := middleware.SessionFrom(c)
 	opt.Allowed, opt.Most = h.stillAllowed(c, models.RoleEditor), h.LocksPerUser
@@ -124,13 +112,12 @@ func (h *Handlers) lockProcess(c *gin.Context) {
 	lock, err := h.Processes.Lock(ctx, session.User, id, opt)
 	markLocks(c, lock.Degraded)
 	if err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
 	if lock.Degraded {
 		lock.Fence = nil // by contract; a repeated acquire may know one, which extend and status tell
 	}
-	c.JSON(http.StatusCreated, lockAnswer{
+	return answerJSON(c, http.StatusCreated, lockAnswer{
 		LockToken: lock.Token, ExpiresIn: seconds(lock.TTL), ExpiresAt: lock.ExpiresAt, Fence: lock.Fence,
 		ProcessVersion: lock.Process.Version, Process: lock.Process, Degraded: lock.Degraded,
 	})
@@ -159,25 +146,19 @@ func lockOptions(c *gin.Context, body lockBody) (services.ProcessLockOptions, er
 //	@Summary	Who has the lock
 //	@Tags		locks
 //	@Produce	json
-//	@Param		id	path		string	true	"process"
-//	@Success	200	{object}	lockStatusAnswer
-//	@Failure	401	{object}	problemDoc
-//	@Failure	404	{object}	problemDoc
-//	@Failure	422	{object}	problemDoc
-//	@Failure	429	{object}	problemDoc
-//	@Failure	503	{object}	problemDoc
+//	@Param		id					path		string	true	"process"
+//	@Success	200					{object}	lockStatusAnswer
+//	@Failure	401,404,422,429,503	{object}	problemDoc
 //	@Security	Bearer
 //	@Router		/processes/{id}/lock/status [get]
-func (h *Handlers) lockStatus(c *gin.Context) {
+func (h *Handlers) lockStatus(c *gin.Context) error {
 	id, err := h.plainID(c)
 	if err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
 	status, err := h.Processes.LockStatus(c.Request.Context(), id)
 	if err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
 	session, _ := middleware.SessionFrom(c)
 	answer := lockStatusAnswer{IsLocked: status.Held, TTL: seconds(status.TTL), Degraded: status.Degraded, Waiting: status.Waiting}
@@ -186,7 +167,7 @@ func (h *Handlers) lockStatus(c *gin.Context) {
 		answer.Mine = status.Holder.UserID == session.User.ID
 	}
 	markLocks(c, status.Degraded)
-	c.JSON(http.StatusOK, answer)
+	return answerJSON(c, http.StatusOK, answer)
 }
 
 // extendLock makes the time left ttl from now.
@@ -195,47 +176,34 @@ func (h *Handlers) lockStatus(c *gin.Context) {
 //	@Tags		locks
 //	@Accept		json
 //	@Produce	json
-//	@Param		id				path		string		true	"process"
-//	@Param		X-Lock-Token	header		string		true	"the lockToken of POST .../lock"
-//	@Param		body			body		extendBody	false	"ttl in seconds, 1 to 3600"
-//	@Success	200				{object}	extendAnswer
-//	@Failure	400				{object}	problemDoc
-//	@Failure	401				{object}	problemDoc
-//	@Failure	403				{object}	problemDoc
-//	@Failure	404				{object}	problemDoc
-//	@Failure	409				{object}	problemDoc	"lock-not-held"
-//	@Failure	413				{object}	problemDoc
-//	@Failure	415				{object}	problemDoc
-//	@Failure	422				{object}	problemDoc
-//	@Failure	428				{object}	problemDoc
-//	@Failure	429				{object}	problemDoc
-//	@Failure	503				{object}	problemDoc
+//	@Param		id										path		string		true	"process"
+//	@Param		X-Lock-Token							header		string		true	"the lockToken of POST .../lock"
+//	@Param		body									body		extendBody	false	"ttl in seconds, 1 to 3600"
+//	@Success	200										{object}	extendAnswer
+//	@Failure	400,401,403,404,413,415,422,428,429,503	{object}	problemDoc
+//	@Failure	409										{object}	problemDoc	"lock-not-held"
 //	@Security	Bearer
 //	@Router		/processes/{id}/lock/extend [post]
-func (h *Handlers) extendLock(c *gin.Context) {
+func (h *Handlers) extendLock(c *gin.Context) error {
 	body, err := decodeOptional[extendBody](c)
 	if err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
 	id, err := pathID(c)
 	if err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
 	ttl, err := ttlOf(body.TTL)
 	if err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
 	session, _ := middleware.SessionFrom(c)
 	lock, err := h.Processes.Extend(c.Request.Context(), session.User, id, c.GetHeader(middleware.LockTokenHeader), ttl)
 	if err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
 	markLocks(c, lock.Degraded)
-	c.JSON(http.StatusOK, extendAnswer{ExpiresIn: seconds(lock.TTL), ExpiresAt: lock.ExpiresAt, Fence: lock.Fence, Degraded: lock.Degraded})
+	return answerJSON(c, http.StatusOK, extendAnswer{ExpiresIn: seconds(lock.TTL), ExpiresAt: lock.ExpiresAt, Fence: lock.Fence, Degraded: lock.Degraded})
 }
 
 // unlockProcess gives the lock back.
@@ -245,30 +213,22 @@ func (h *Handlers) extendLock(c *gin.Context) {
 //	@Param		id				path	string	true	"process"
 //	@Param		X-Lock-Token	header	string	true	"the lockToken of POST .../lock"
 //	@Success	204
-//	@Failure	401	{object}	problemDoc
-//	@Failure	403	{object}	problemDoc
-//	@Failure	404	{object}	problemDoc
-//	@Failure	409	{object}	problemDoc	"lock-not-held"
-//	@Failure	422	{object}	problemDoc
-//	@Failure	428	{object}	problemDoc
-//	@Failure	429	{object}	problemDoc
-//	@Failure	503	{object}	problemDoc
+//	@Failure	401,403,404,422,428,429,503	{object}	problemDoc
+//	@Failure	409							{object}	problemDoc	"lock-not-held"
 //	@Security	Bearer
 //	@Router		/processes/{id}/lock [delete]
-func (h *Handlers) unlockProcess(c *gin.Context) {
+func (h *Handlers) unlockProcess(c *gin.Context) error {
 	id, err := h.plainID(c)
 	if err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
 	session, _ := middleware.SessionFrom(c)
 	degraded, err := h.Processes.Unlock(c.Request.Context(), session.User, id, c.GetHeader(middleware.LockTokenHeader))
 	markLocks(c, degraded)
 	if err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
-	c.Status(http.StatusNoContent)
+	return noContent(c)
 }
 
 // listLocks answers a page of the locks held now.
@@ -276,30 +236,24 @@ func (h *Handlers) unlockProcess(c *gin.Context) {
 //	@Summary	List the locks
 //	@Tags		locks
 //	@Produce	json
-//	@Param		limit	query		int		false	"1 to 200"	default(50)
-//	@Param		cursor	query		string	false	"nextCursor of the page before"
-//	@Success	200		{object}	lockList
-//	@Failure	401		{object}	problemDoc
-//	@Failure	422		{object}	problemDoc
-//	@Failure	429		{object}	problemDoc
-//	@Failure	503		{object}	problemDoc
+//	@Param		limit			query		int		false	"1 to 200"	default(50)
+//	@Param		cursor			query		string	false	"nextCursor of the page before"
+//	@Success	200				{object}	lockList
+//	@Failure	401,422,429,503	{object}	problemDoc
 //	@Security	Bearer
 //	@Router		/locks [get]
-func (h *Handlers) listLocks(c *gin.Context) {
+func (h *Handlers) listLocks(c *gin.Context) error {
 	params, err := query(c, "limit", "cursor")
 	if err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
 	wanted, err := page(params)
 	if err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
 	locks, degraded, err := h.Locks.List(c.Request.Context(), wanted)
 	if err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
 	answer := lockList{Items: []listedLock{}, NextCursor: locks.NextCursor, Degraded: degraded}
 	for _, lock := range locks.Items {
@@ -309,7 +263,7 @@ func (h *Handlers) listLocks(c *gin.Context) {
 		})
 	}
 	markLocks(c, degraded)
-	c.JSON(http.StatusOK, answer)
+	return answerJSON(c, http.StatusOK, answer)
 }
 
 // forceLock ends somebody's lock.
@@ -320,32 +274,25 @@ func (h *Handlers) listLocks(c *gin.Context) {
 //	@Param		reason		query	string	true	"1 to 200 characters, kept in the audit"
 //	@Param		fence		query	int		false	"only if this is the current fence"
 //	@Success	204
-//	@Failure	401	{object}	problemDoc
-//	@Failure	403	{object}	problemDoc
-//	@Failure	404	{object}	problemDoc	"not locked"
-//	@Failure	409	{object}	problemDoc	"lock-not-held: another fence"
-//	@Failure	422	{object}	problemDoc
-//	@Failure	429	{object}	problemDoc
-//	@Failure	503	{object}	problemDoc
+//	@Failure	401,403,422,429,503	{object}	problemDoc
+//	@Failure	404					{object}	problemDoc	"not locked"
+//	@Failure	409					{object}	problemDoc	"lock-not-held: another fence"
 //	@Security	Bearer
 //	@Router		/locks/{resource} [delete]
-func (h *Handlers) forceLock(c *gin.Context) {
+func (h *Handlers) forceLock(c *gin.Context) error {
 	params, err := query(c, "reason", "fence")
 	if err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
 	if fence, given := params["fence"]; given && fence == "" {
-		h.fail(c, models.Invalid("fence", "must be a positive integer"))
-		return
+		return models.Invalid("fence", "must be a positive integer")
 	}
 	was, err := h.force(c, c.Param("resource"), params["reason"], params["fence"])
 	markLocks(c, was.Degraded)
 	if err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
-	c.Status(http.StatusNoContent)
+	return noContent(c)
 }
 
 // force ends a lock for the API and the page alike, and audits it.

@@ -20,42 +20,41 @@ import (
 // registerPages adds what browsers open. identify finds out who asks; what it
 // and the handlers refuse is shown as a page.
 func (h *Handlers) registerPages(r gin.IRouter, identify ...gin.HandlerFunc) {
-	r.GET("/static/:name", h.staticFile)
-	r.HEAD("/static/:name", h.staticFile)
+	r.GET("/static/:name", h.handle(h.staticFile))
+	r.HEAD("/static/:name", h.handle(h.staticFile))
 
 	page := r.Group("", append([]gin.HandlerFunc{noStore, h.problemsAsPages}, identify...)...)
-	page.GET("/problems", h.problemList)
-	page.GET("/problems/:name", h.problemHelp)
-	page.GET("/login", goHome)
-	page.POST("/login", h.signInForm)
-	page.POST("/logout", h.signOutForm)
+	page.GET("/problems", h.handle(h.problemList))
+	page.GET("/problems/:name", h.handle(h.problemHelp))
+	page.GET("/login", h.handle(goHome))
+	page.POST("/login", h.handle(h.signInForm))
+	page.POST("/logout", h.handle(h.signOutForm))
 
-	withFlash := page.Group("", h.refuseUnknown, middleware.Sessions(h.Cookie.CookieName(), h.Cookie))
-	withFlash.GET("/", h.home)
+	withFlash := page.Group("", h.handle(refuseUnknown), middleware.Sessions(h.Cookie.CookieName(), h.Cookie))
+	withFlash.GET("/", h.handle(h.home))
 
 	own := withFlash.Group("", middleware.RequireSession())
-	own.GET(lockTableRoute, h.lockTable)
-	own.POST("/sessions/end", h.endSessionForm)
-	own.POST("/sessions/end-others", h.endOthersForm)
-	own.GET(passwordRoute, h.passwordForm)
-	own.POST(passwordRoute, h.changePasswordForm)
+	own.GET(lockTableRoute, h.handle(h.lockTable))
+	own.POST("/sessions/end", h.handle(h.endSessionForm))
+	own.POST("/sessions/end-others", h.handle(h.endOthersForm))
+	own.GET(passwordRoute, h.handle(h.passwordForm))
+	own.POST(passwordRoute, h.handle(h.changePasswordForm))
 
 	admin := own.Group("", middleware.RequireRole(models.RoleAdmin))
-	admin.GET("/locks/force", h.forceQuestion)
-	admin.POST("/locks/force", h.forceForm)
-	admin.GET(usersRoute, h.usersPage)
-	admin.GET("/users/sessions", h.userSessionsPage)
-	admin.POST("/users/end-sessions", h.endUserSessionsForm)
-	admin.POST("/users/end-everybody", h.endEverybodyForm)
+	admin.GET("/locks/force", h.handle(h.forceQuestion))
+	admin.POST("/locks/force", h.handle(h.forceForm))
+	admin.GET(usersRoute, h.handle(h.usersPage))
+	admin.GET("/users/sessions", h.handle(h.userSessionsPage))
+	admin.POST("/users/end-sessions", h.handle(h.endUserSessionsForm))
+	admin.POST("/users/end-everybody", h.handle(h.endEverybodyForm))
 }
 
 // staticFile answers a file that pages load. Under the URL that pages use, which
 // names the version, it never changes.
-func (h *Handlers) staticFile(c *gin.Context) {
+func (h *Handlers) staticFile(c *gin.Context) error {
 	asset, ok := h.Pages.Asset(c.Param("name"))
 	if !ok {
-		h.noRoute(c)
-		return
+		return h.noRoute(c)
 	}
 	caching := "no-cache"
 	if c.Query("v") == asset.Version {
@@ -65,49 +64,48 @@ func (h *Handlers) staticFile(c *gin.Context) {
 	c.Header("ETag", strconv.Quote(asset.Version))
 	if strings.Contains(c.GetHeader("If-None-Match"), strconv.Quote(asset.Version)) {
 		c.Status(http.StatusNotModified)
-		return
+		return nil
 	}
 	c.Header("X-Content-Type-Options", "nosniff")
 	c.Data(http.StatusOK, asset.Type, asset.Body)
+	return nil
 }
 
-func (h *Handlers) problemList(c *gin.Context) {
+func (h *Handlers) problemList(c *gin.Context) error {
 	view := templates.Problems{Frame: h.frame(c, "Problem types")}
 	for _, name := range problemNames() {
 		kind := problemKinds()[name]
 		view.Items = append(view.Items, templates.Problem{Name: name, Title: kind.Title, Status: kind.Status})
 	}
 	html, err := h.Pages.Problems(view)
-	h.page(c, http.StatusOK, html, err)
+	return h.page(c, http.StatusOK, html, err)
 }
 
-func (h *Handlers) problemHelp(c *gin.Context) {
+func (h *Handlers) problemHelp(c *gin.Context) error {
 	name := c.Param("name")
 	kind, ok := problemKinds()[name]
 	if !ok {
-		h.noRoute(c)
-		return
+		return h.noRoute(c)
 	}
-	h.message(c, http.StatusOK, templates.Message{
+	return h.message(c, http.StatusOK, templates.Message{
 		Kicker: strconv.Itoa(kind.Status) + " " + name, Heading: kind.Title, Paragraphs: []string{kind.Help},
 		Action: "All problem types", Href: "/problems",
 	})
 }
 
 // noRoute answers 404: a problem under /api, a page elsewhere.
-func (h *Handlers) noRoute(c *gin.Context) { h.refuseRoute(c, "not-found") }
+func (h *Handlers) noRoute(c *gin.Context) error { return h.refuseRoute(c, "not-found") }
 
 // noMethod answers 405, with the Allow header that gin has set.
-func (h *Handlers) noMethod(c *gin.Context) { h.refuseRoute(c, "method-not-allowed") }
+func (h *Handlers) noMethod(c *gin.Context) error { return h.refuseRoute(c, "method-not-allowed") }
 
-func (h *Handlers) refuseRoute(c *gin.Context, name string) {
-	if path := c.Request.URL.Path; path == "/api" || strings.HasPrefix(path, "/api/") {
-		middleware.WriteProblem(c, problemFor(name, problemKinds()[name].Help))
-		return
-	}
+func (h *Handlers) refuseRoute(c *gin.Context, name string) error {
 	kind := problemKinds()[name]
+	if path := c.Request.URL.Path; path == "/api" || strings.HasPrefix(path, "/api/") {
+		return &requestError{problemFor(name, kind.Help)}
+	}
 	c.Abort()
-	h.message(c, kind.Status, templates.Message{
+	return h.message(c, kind.Status, templates.Message{
 		Kicker: strconv.Itoa(kind.Status), Heading: kind.Title, Paragraphs: []string{kind.Help}, Action: "Go to the start page", Href: "/",
 	})
 }
@@ -137,7 +135,9 @@ func (h *Handlers) problemsAsPages(c *gin.Context) {
 		_ = c.Error(err)
 	}
 	original.Header().Del("Content-Type")
-	h.showProblem(c, problem)
+	if err := h.showProblem(c, problem); err != nil {
+		h.fail(c, err)
+	}
 }
 
 // caughtProblem keeps a problem that is written to it and passes on all else.
@@ -177,16 +177,14 @@ func (p *shownProblem) text() string {
 	return "Not accepted: " + strings.Join(wrong, "; ") + "."
 }
 
-func (h *Handlers) showProblem(c *gin.Context, problem shownProblem) {
+func (h *Handlers) showProblem(c *gin.Context, problem shownProblem) error {
 	status := c.Writer.Status()
 	signingIn := c.FullPath() == "/login" && status < http.StatusInternalServerError && status != http.StatusForbidden
 	switch {
 	case signingIn:
-		h.showSignIn(c, status, problem.text())
-		return
+		return h.showSignIn(c, status, problem.text())
 	case status == http.StatusUnauthorized:
-		h.showSignIn(c, status, "Your session has ended. Sign in again.")
-		return
+		return h.showSignIn(c, status, "Your session has ended. Sign in again.")
 	}
 	view := templates.Message{
 		Kicker: strconv.Itoa(status), Heading: problem.Title, Paragraphs: []string{problem.text()}, RequestID: problem.RequestID,
@@ -200,7 +198,7 @@ func (h *Handlers) showProblem(c *gin.Context, problem shownProblem) {
 			view.Href = c.Request.URL.RequestURI()
 		}
 	}
-	h.message(c, status, view)
+	return h.message(c, status, view)
 }
 
 // whyUnavailable says what a 503 comes from, as far as that can be found out quickly.
@@ -223,21 +221,21 @@ func (h *Handlers) whyUnavailable(c *gin.Context) (heading string, paragraphs []
 }
 
 // page answers a rendered page; html and err are what a Pages method returned.
-func (h *Handlers) page(c *gin.Context, status int, html []byte, err error) {
+func (h *Handlers) page(c *gin.Context, status int, html []byte, err error) error {
 	if err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
 	c.Header("Cache-Control", "no-store")
 	c.Data(status, "text/html; charset=utf-8", html)
+	return nil
 }
 
-func (h *Handlers) message(c *gin.Context, status int, view templates.Message) {
+func (h *Handlers) message(c *gin.Context, status int, view templates.Message) error {
 	retry := view.RetryAfter
 	view.Frame = h.frame(c, view.Heading)
 	view.RetryAfter = retry
 	html, err := h.Pages.Message(view)
-	h.page(c, status, html, err)
+	return h.page(c, status, html, err)
 }
 
 // frame is what a page has around its content for the user who asks.
@@ -292,13 +290,18 @@ func notices(c *gin.Context) []templates.Notice {
 }
 
 // goHomeWith keeps a message for the start page and sends the browser there.
-func goHomeWith(c *gin.Context, flash middleware.Flash) { goWith(c, "/", flash) }
+func goHomeWith(c *gin.Context, flash middleware.Flash) error { return goWith(c, "/", flash) }
 
-func goWith(c *gin.Context, path string, flash middleware.Flash) {
+func goWith(c *gin.Context, path string, flash middleware.Flash) error {
 	if err := middleware.AddFlash(c, flash); err != nil {
 		slog.WarnContext(c.Request.Context(), "a message for the page was lost", "error", err)
 	}
-	c.Redirect(http.StatusSeeOther, path)
+	return goTo(c, path)
 }
 
-func goHome(c *gin.Context) { c.Redirect(http.StatusSeeOther, "/") }
+func goHome(c *gin.Context) error { return goTo(c, "/") }
+
+func goTo(c *gin.Context, path string) error {
+	c.Redirect(http.StatusSeeOther, path)
+	return nil
+}

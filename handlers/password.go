@@ -13,26 +13,25 @@ import (
 
 const passwordRoute = "/password"
 
-func (h *Handlers) passwordForm(c *gin.Context) {
-	h.showPassword(c, http.StatusOK, templates.Password{})
+func (h *Handlers) passwordForm(c *gin.Context) error {
+	return h.showPassword(c, http.StatusOK, templates.Password{})
 }
 
-func (h *Handlers) showPassword(c *gin.Context, status int, view templates.Password) {
+func (h *Handlers) showPassword(c *gin.Context, status int, view templates.Password) error {
 	view.Frame = h.frame(c, "Change password")
 	if view.Error != "" {
 		view.Title = "Error: Change password" // what a screen reader says first
 	}
 	html, err := h.Pages.Password(view)
-	h.page(c, status, html, err)
+	return h.page(c, status, html, err)
 }
 
 // changePasswordForm changes one's own password on the page: a new cookie, and
 // every other session of the user ends.
-func (h *Handlers) changePasswordForm(c *gin.Context) {
+func (h *Handlers) changePasswordForm(c *gin.Context) error {
 	form, err := formValues(c, "currentPassword", "newPassword")
 	if err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
 	session, _ := middleware.SessionFrom(c)
 	err = models.ValidatePassword("newPassword", form["newPassword"])
@@ -49,13 +48,12 @@ func (h *Handlers) changePasswordForm(c *gin.Context) {
 	case errors.As(err, &invalid):
 		words := map[string]string{"currentPassword": "That is not your current password.", "newPassword": "The new password must have 12 to 128 characters."}
 		field := invalid.Errors[0].Field
-		h.showPassword(c, http.StatusUnprocessableEntity, templates.Password{Error: words[field], Field: field})
+		return h.showPassword(c, http.StatusUnprocessableEntity, templates.Password{Error: words[field], Field: field})
 	case err != nil:
-		h.fail(c, endedIfNotFound(err))
-	default:
-		if middleware.FromCookie(c) {
-			h.Cookie.SetCookie(c.Writer, token, fresh.ExpiresAt)
-		}
-		c.Redirect(http.StatusSeeOther, "/?password-changed=1") // the message cannot wait in the session that has just ended
+		return endedIfNotFound(err)
 	}
+	if middleware.FromCookie(c) {
+		h.Cookie.SetCookie(c.Writer, token, fresh.ExpiresAt)
+	}
+	return goTo(c, "/?password-changed=1") // the message cannot wait in the session that has just ended
 }

@@ -71,6 +71,16 @@ type fieldConflict struct {
 func (e *fieldConflict) Error() string { return e.field + ": " + e.err.Error() }
 func (e *fieldConflict) Unwrap() error { return e.err }
 
+// handle makes a gin handler of one that returns an error, which fail answers. One that
+// returns nil has answered, or leaves that to those after it.
+func (h *Handlers) handle(do func(c *gin.Context) error) gin.HandlerFunc {
+	return func(c *gin.Context) {
+		if err := do(c); err != nil {
+			h.fail(c, err)
+		}
+	}
+}
+
 // fail answers an error: the one place where errors become HTTP.
 func (h *Handlers) fail(c *gin.Context, err error) {
 	var quota *quotaError

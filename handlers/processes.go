@@ -43,45 +43,37 @@ type processList struct {
 //	@Summary	List processes, newest change first
 //	@Tags		processes
 //	@Produce	json
-//	@Param		status	query		string	false	"only this status"	Enums(draft, active, paused, completed, archived)
-//	@Param		q		query		string	false	"contained in the title, in any case"
-//	@Param		limit	query		int		false	"1 to 200"	default(50)
-//	@Param		cursor	query		string	false	"nextCursor of the page before"
-//	@Success	200		{object}	processList
-//	@Failure	401		{object}	problemDoc
-//	@Failure	422		{object}	problemDoc
-//	@Failure	429		{object}	problemDoc
-//	@Failure	503		{object}	problemDoc
+//	@Param		status			query		string	false	"only this status"	Enums(draft, active, paused, completed, archived)
+//	@Param		q				query		string	false	"contained in the title, in any case"
+//	@Param		limit			query		int		false	"1 to 200"	default(50)
+//	@Param		cursor			query		string	false	"nextCursor of the page before"
+//	@Success	200				{object}	processList
+//	@Failure	401,422,429,503	{object}	problemDoc
 //	@Security	Bearer
 //	@Router		/processes [get]
-func (h *Handlers) listProcesses(c *gin.Context) {
+func (h *Handlers) listProcesses(c *gin.Context) error {
 	params, err := query(c, "status", "q", "limit", "cursor")
 	if err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
 	wanted, err := page(params)
 	if err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
 	filter := models.ProcessFilter{Status: params["status"], Query: params["q"]}
 	if status := params["status"]; status != "" {
 		if err := (models.ProcessPatch{Status: &status}).Validate(); err != nil {
-			h.fail(c, err)
-			return
+			return err
 		}
 	}
 	if utf8.RuneCountInString(filter.Query) > maxFilter {
-		h.fail(c, models.Invalid("q", "must have at most 200 characters"))
-		return
+		return models.Invalid("q", "must have at most 200 characters")
 	}
 	found, err := h.Processes.Processes(c.Request.Context(), filter, wanted)
 	if err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
-	c.JSON(http.StatusOK, processList{Items: items(found.Items), NextCursor: found.NextCursor})
+	return answerJSON(c, http.StatusOK, processList{Items: items(found.Items), NextCursor: found.NextCursor})
 }
 
 // items makes an empty list [] in JSON, not null.
@@ -98,39 +90,29 @@ func items[T any](list []T) []T {
 //	@Tags		processes
 //	@Accept		json
 //	@Produce	json
-//	@Param		body	body		createProcessBody	true	"title 1 to 200 characters, description up to 10,000"
-//	@Success	201		{object}	models.Process
-//	@Header		201		{string}	Location	"its address"
-//	@Header		201		{string}	ETag		"its version"
-//	@Failure	400		{object}	problemDoc
-//	@Failure	401		{object}	problemDoc
-//	@Failure	403		{object}	problemDoc
-//	@Failure	413		{object}	problemDoc
-//	@Failure	415		{object}	problemDoc
-//	@Failure	422		{object}	problemDoc
-//	@Failure	429		{object}	problemDoc
-//	@Failure	503		{object}	problemDoc
+//	@Param		body							body		createProcessBody	true	"title 1 to 200 characters, description up to 10,000"
+//	@Success	201								{object}	models.Process
+//	@Header		201								{string}	Location	"its address"
+//	@Header		201								{string}	ETag		"its version"
+//	@Failure	400,401,403,413,415,422,429,503	{object}	problemDoc
 //	@Security	Bearer
 //	@Router		/processes [post]
-func (h *Handlers) createProcess(c *gin.Context) {
+func (h *Handlers) createProcess(c *gin.Context) error {
 	body, err := decode[createProcessBody](c)
 	if err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
 	patch := models.ProcessPatch(body)
 	if err := joinInvalid(patch.Validate(), missing("title", body.Title)); err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
 	session, _ := middleware.SessionFrom(c)
 	process, err := h.Processes.Create(c.Request.Context(), session.User, patch.Apply(models.Process{Status: models.DefaultStatus}))
 	if err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
 	c.Header("Location", "/api/v1/processes/"+process.ID)
-	writeProcess(c, http.StatusCreated, process)
+	return writeProcess(c, http.StatusCreated, process)
 }
 
 // getProcess answers one process.
@@ -138,28 +120,22 @@ func (h *Handlers) createProcess(c *gin.Context) {
 //	@Summary	Read a process
 //	@Tags		processes
 //	@Produce	json
-//	@Param		id				path		string	true	"process"
-//	@Param		If-None-Match	header		string	false	"ETag known already"
-//	@Success	200				{object}	models.Process
-//	@Header		200				{string}	ETag	"its version"
-//	@Success	304				"not changed"
-//	@Failure	401				{object}	problemDoc
-//	@Failure	404				{object}	problemDoc
-//	@Failure	422				{object}	problemDoc
-//	@Failure	429				{object}	problemDoc
-//	@Failure	503				{object}	problemDoc
+//	@Param		id					path		string	true	"process"
+//	@Param		If-None-Match		header		string	false	"ETag known already"
+//	@Success	200					{object}	models.Process
+//	@Header		200					{string}	ETag	"its version"
+//	@Success	304					"not changed"
+//	@Failure	401,404,422,429,503	{object}	problemDoc
 //	@Security	Bearer
 //	@Router		/processes/{id} [get]
-func (h *Handlers) getProcess(c *gin.Context) {
+func (h *Handlers) getProcess(c *gin.Context) error {
 	id, err := h.plainID(c)
 	if err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
 	process, err := h.Processes.Process(c.Request.Context(), id)
 	if err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
 	// The body depends on the caller only by permission: a private copy is fine
 	// as long as it asks each time.
@@ -167,14 +143,14 @@ func (h *Handlers) getProcess(c *gin.Context) {
 	if noneMatch(c, process.Version) {
 		c.Header("ETag", etag(process.Version))
 		c.Status(http.StatusNotModified)
-		return
+		return nil
 	}
-	writeProcess(c, http.StatusOK, process)
+	return writeProcess(c, http.StatusOK, process)
 }
 
-func writeProcess(c *gin.Context, status int, process models.Process) {
+func writeProcess(c *gin.Context, status int, process models.Process) error {
 	c.Header("ETag", etag(process.Version))
-	c.JSON(status, process)
+	return answerJSON(c, status, process)
 }
 
 // replaceProcess writes all fields under a lock.
@@ -183,50 +159,36 @@ func writeProcess(c *gin.Context, status int, process models.Process) {
 //	@Tags		processes
 //	@Accept		json
 //	@Produce	json
-//	@Param		id				path		string				true	"process"
-//	@Param		X-Lock-Token	header		string				true	"the lockToken of POST .../lock"
-//	@Param		If-Match		header		string				false	"only if this is the current ETag"
-//	@Param		body			body		replaceProcessBody	true	"all three fields"
-//	@Success	200				{object}	models.Process
-//	@Header		200				{string}	ETag	"its new version"
-//	@Failure	400				{object}	problemDoc
-//	@Failure	401				{object}	problemDoc
-//	@Failure	403				{object}	problemDoc
-//	@Failure	404				{object}	problemDoc
-//	@Failure	409				{object}	problemDoc	"lock-not-held or version-conflict"
-//	@Failure	412				{object}	problemDoc
-//	@Failure	413				{object}	problemDoc
-//	@Failure	415				{object}	problemDoc
-//	@Failure	422				{object}	problemDoc
-//	@Failure	428				{object}	problemDoc
-//	@Failure	429				{object}	problemDoc
-//	@Failure	503				{object}	problemDoc
+//	@Param		id											path		string				true	"process"
+//	@Param		X-Lock-Token								header		string				true	"the lockToken of POST .../lock"
+//	@Param		If-Match									header		string				false	"only if this is the current ETag"
+//	@Param		body										body		replaceProcessBody	true	"all three fields"
+//	@Success	200											{object}	models.Process
+//	@Header		200											{string}	ETag	"its new version"
+//	@Failure	400,401,403,404,412,413,415,422,428,429,503	{object}	problemDoc
+//	@Failure	409											{object}	problemDoc	"lock-not-held or version-conflict"
 //	@Security	Bearer
 //	@Router		/processes/{id} [put]
-func (h *Handlers) replaceProcess(c *gin.Context) {
+func (h *Handlers) replaceProcess(c *gin.Context) error {
 	body, err := decode[replaceProcessBody](c)
 	if err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
 	id, err := pathID(c)
 	if err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
 	patch := models.ProcessPatch(body)
 	if err := joinInvalid(patch.Validate(), missing("title", body.Title), missing("status", body.Status), missing("description", body.Description)); err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
 	session, _ := middleware.SessionFrom(c)
 	process, degraded, err := h.Processes.Replace(c.Request.Context(), session.User, id, c.GetHeader(middleware.LockTokenHeader), ifMatch(c), patch.Apply(models.Process{}))
 	markLocks(c, degraded)
 	if err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
-	writeProcess(c, http.StatusOK, process)
+	return writeProcess(c, http.StatusOK, process)
 }
 
 // quickUpdate changes some fields under a lock of its own.
@@ -235,44 +197,30 @@ func (h *Handlers) replaceProcess(c *gin.Context) {
 //	@Tags		processes
 //	@Accept		json
 //	@Produce	json
-//	@Param		id			path		string				true	"process"
-//	@Param		Prefer		header		string				false	"wait=N: seconds to queue for the lock, at most 30"	default(wait=5)
-//	@Param		If-Match	header		string				false	"only if this is the current ETag"
-//	@Param		body		body		patchProcessBody	true	"one or more fields"
-//	@Success	200			{object}	models.Process
-//	@Header		200			{string}	ETag	"its new version"
-//	@Failure	400			{object}	problemDoc
-//	@Failure	401			{object}	problemDoc
-//	@Failure	403			{object}	problemDoc
-//	@Failure	404			{object}	problemDoc
-//	@Failure	412			{object}	problemDoc
-//	@Failure	413			{object}	problemDoc
-//	@Failure	415			{object}	problemDoc
-//	@Failure	422			{object}	problemDoc
-//	@Failure	423			{object}	problemDoc
-//	@Failure	429			{object}	problemDoc
-//	@Failure	503			{object}	problemDoc
+//	@Param		id											path		string				true	"process"
+//	@Param		Prefer										header		string				false	"wait=N: seconds to queue for the lock, at most 30"	default(wait=5)
+//	@Param		If-Match									header		string				false	"only if this is the current ETag"
+//	@Param		body										body		patchProcessBody	true	"one or more fields"
+//	@Success	200											{object}	models.Process
+//	@Header		200											{string}	ETag	"its new version"
+//	@Failure	400,401,403,404,412,413,415,422,423,429,503	{object}	problemDoc
 //	@Security	Bearer
 //	@Router		/processes/{id}/quick-update [patch]
-func (h *Handlers) quickUpdate(c *gin.Context) {
+func (h *Handlers) quickUpdate(c *gin.Context) error {
 	body, err := decode[patchProcessBody](c)
 	if err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
 	id, err := pathID(c)
 	if err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
 	patch := models.ProcessPatch(body)
 	if patch == (models.ProcessPatch{}) {
-		h.fail(c, models.Invalid("body", "must name one or more of title, status, description"))
-		return
+		return models.Invalid("body", "must name one or more of title, status, description")
 	}
 	if err := patch.Validate(); err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
 	session, _ := middleware.SessionFrom(c)
 	opt := services.QuickUpdateOptions{Wait: waitOf(c, quickUpdateWait), IfMatch: ifMatch(c), Allowed: h.stillAllowed(c, models.RoleEditor)}
@@ -282,10 +230,9 @@ func (h *Handlers) quickUpdate(c *gin.Context) {
 	process, degraded, err := h.Processes.QuickUpdate(ctx, session.User, id, opt, patch)
 	markLocks(c, degraded)
 	if err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
-	writeProcess(c, http.StatusOK, process)
+	return writeProcess(c, http.StatusOK, process)
 }
 
 // deleteProcess removes a process under its lock.
@@ -296,31 +243,22 @@ func (h *Handlers) quickUpdate(c *gin.Context) {
 //	@Param		X-Lock-Token	header	string	true	"the lockToken of POST .../lock"
 //	@Param		If-Match		header	string	false	"only if this is the current ETag"
 //	@Success	204
-//	@Failure	401	{object}	problemDoc
-//	@Failure	403	{object}	problemDoc
-//	@Failure	404	{object}	problemDoc
-//	@Failure	409	{object}	problemDoc	"lock-not-held or version-conflict"
-//	@Failure	412	{object}	problemDoc
-//	@Failure	422	{object}	problemDoc
-//	@Failure	428	{object}	problemDoc
-//	@Failure	429	{object}	problemDoc
-//	@Failure	503	{object}	problemDoc
+//	@Failure	401,403,404,412,422,428,429,503	{object}	problemDoc
+//	@Failure	409								{object}	problemDoc	"lock-not-held or version-conflict"
 //	@Security	Bearer
 //	@Router		/processes/{id} [delete]
-func (h *Handlers) deleteProcess(c *gin.Context) {
+func (h *Handlers) deleteProcess(c *gin.Context) error {
 	id, err := h.plainID(c)
 	if err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
 	session, _ := middleware.SessionFrom(c)
 	degraded, err := h.Processes.Delete(c.Request.Context(), session.User, id, c.GetHeader(middleware.LockTokenHeader), ifMatch(c))
 	markLocks(c, degraded)
 	if err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
-	c.Status(http.StatusNoContent)
+	return noContent(c)
 }
 
 // plainID is the id of a request that takes no query parameters.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net/http"
 	"net/url"
 	"regexp"
 	"slices"
@@ -27,6 +28,18 @@ var (
 	resourcePattern = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}:[A-Za-z0-9_-]{1,64}$`)
 	visiblePattern  = regexp.MustCompile(`^[!-~]{1,255}$`)
 )
+
+// answerJSON sends a JSON document.
+func answerJSON(c *gin.Context, status int, body any) error {
+	c.JSON(status, body)
+	return nil
+}
+
+// noContent answers that it was done and that there is nothing to say.
+func noContent(c *gin.Context) error {
+	c.Status(http.StatusNoContent)
+	return nil
+}
 
 // missing reports a required field that is not there.
 func missing(field string, value *string) error {

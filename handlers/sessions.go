@@ -30,34 +30,29 @@ func endedIfNotFound(err error) error {
 //	@Summary	My sessions
 //	@Tags		sessions
 //	@Produce	json
-//	@Success	200	{object}	sessionList
-//	@Failure	401	{object}	problemDoc
-//	@Failure	422	{object}	problemDoc
-//	@Failure	429	{object}	problemDoc
-//	@Failure	503	{object}	problemDoc
+//	@Success	200				{object}	sessionList
+//	@Failure	401,422,429,503	{object}	problemDoc
 //	@Security	Bearer
 //	@Router		/sessions [get]
-func (h *Handlers) listSessions(c *gin.Context) {
+func (h *Handlers) listSessions(c *gin.Context) error {
 	session, _ := middleware.SessionFrom(c)
-	h.answerSessions(c, session.User.ID)
+	return h.answerSessions(c, session.User.ID)
 }
 
-func (h *Handlers) answerSessions(c *gin.Context, userID string) {
+func (h *Handlers) answerSessions(c *gin.Context, userID string) error {
 	if _, err := query(c); err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
 	all, err := h.Sessions.List(c.Request.Context(), userID)
 	if err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
 	current, _ := middleware.SessionFrom(c)
 	answer := sessionList{Items: []sessionAnswer{}, Count: len(all)}
 	for _, s := range all {
 		answer.Items = append(answer.Items, answerSession(s, current))
 	}
-	c.JSON(http.StatusOK, answer)
+	return answerJSON(c, http.StatusOK, answer)
 }
 
 // endSession ends one of my sessions.
@@ -66,25 +61,18 @@ func (h *Handlers) answerSessions(c *gin.Context, userID string) {
 //	@Tags		sessions
 //	@Param		id	path	string	true	"session"
 //	@Success	204
-//	@Failure	401	{object}	problemDoc
-//	@Failure	403	{object}	problemDoc
-//	@Failure	404	{object}	problemDoc
-//	@Failure	422	{object}	problemDoc
-//	@Failure	429	{object}	problemDoc
-//	@Failure	503	{object}	problemDoc
+//	@Failure	401,403,404,422,429,503	{object}	problemDoc
 //	@Security	Bearer
 //	@Router		/sessions/{id} [delete]
-func (h *Handlers) endSession(c *gin.Context) {
+func (h *Handlers) endSession(c *gin.Context) error {
 	id, err := h.plainID(c)
 	if err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
 	if err := h.endOne(c, id); err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
-	c.Status(http.StatusNoContent)
+	return noContent(c)
 }
 
 // endOne ends one of the signed-in user's sessions, for the API and the page.
@@ -101,29 +89,22 @@ func (h *Handlers) endOne(c *gin.Context, id string) error {
 //	@Tags		sessions
 //	@Param		all	query	bool	false	"this one too"
 //	@Success	204
-//	@Failure	401	{object}	problemDoc
-//	@Failure	403	{object}	problemDoc
-//	@Failure	422	{object}	problemDoc
-//	@Failure	429	{object}	problemDoc
-//	@Failure	503	{object}	problemDoc
+//	@Failure	401,403,422,429,503	{object}	problemDoc
 //	@Security	Bearer
 //	@Router		/sessions [delete]
-func (h *Handlers) endSessions(c *gin.Context) {
+func (h *Handlers) endSessions(c *gin.Context) error {
 	params, err := query(c, "all")
 	if err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
 	all, given := params["all"]
 	if given && all != "true" && all != "false" {
-		h.fail(c, models.Invalid("all", "must be true or false"))
-		return
+		return models.Invalid("all", "must be true or false")
 	}
 	if err := h.endMine(c, all == "true"); err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
-	c.Status(http.StatusNoContent)
+	return noContent(c)
 }
 
 // endMine ends the signed-in user's other sessions, or all of them.
@@ -142,23 +123,17 @@ func (h *Handlers) endMine(c *gin.Context, thisToo bool) error {
 //	@Summary	A user's sessions (administrators)
 //	@Tags		users
 //	@Produce	json
-//	@Param		id	path		string	true	"user"
-//	@Success	200	{object}	sessionList
-//	@Failure	401	{object}	problemDoc
-//	@Failure	403	{object}	problemDoc
-//	@Failure	404	{object}	problemDoc
-//	@Failure	422	{object}	problemDoc
-//	@Failure	429	{object}	problemDoc
-//	@Failure	503	{object}	problemDoc
+//	@Param		id						path		string	true	"user"
+//	@Success	200						{object}	sessionList
+//	@Failure	401,403,404,422,429,503	{object}	problemDoc
 //	@Security	Bearer
 //	@Router		/users/{id}/sessions [get]
-func (h *Handlers) userSessions(c *gin.Context) {
+func (h *Handlers) userSessions(c *gin.Context) error {
 	user, err := h.pathUser(c)
 	if err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
-	h.answerSessions(c, user.ID)
+	return h.answerSessions(c, user.ID)
 }
 
 // endUserSessions ends all sessions of a user.
@@ -167,25 +142,18 @@ func (h *Handlers) userSessions(c *gin.Context) {
 //	@Tags		users
 //	@Param		id	path	string	true	"user"
 //	@Success	204
-//	@Failure	401	{object}	problemDoc
-//	@Failure	403	{object}	problemDoc
-//	@Failure	404	{object}	problemDoc
-//	@Failure	422	{object}	problemDoc
-//	@Failure	429	{object}	problemDoc
-//	@Failure	503	{object}	problemDoc
+//	@Failure	401,403,404,422,429,503	{object}	problemDoc
 //	@Security	Bearer
 //	@Router		/users/{id}/sessions [delete]
-func (h *Handlers) endUserSessions(c *gin.Context) {
+func (h *Handlers) endUserSessions(c *gin.Context) error {
 	user, err := h.pathUser(c)
 	if err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
 	if err := h.endAllOf(c, user.ID); err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
-	c.Status(http.StatusNoContent)
+	return noContent(c)
 }
 
 // endAllOf ends all sessions of a user, for the API and the page.
@@ -201,23 +169,17 @@ func (h *Handlers) endAllOf(c *gin.Context, userID string) error {
 //	@Summary	End everybody's sessions but this one (administrators)
 //	@Tags		sessions
 //	@Success	204
-//	@Failure	401	{object}	problemDoc
-//	@Failure	403	{object}	problemDoc
-//	@Failure	422	{object}	problemDoc
-//	@Failure	429	{object}	problemDoc
-//	@Failure	503	{object}	problemDoc
+//	@Failure	401,403,422,429,503	{object}	problemDoc
 //	@Security	Bearer
 //	@Router		/sessions/end-all [post]
-func (h *Handlers) endEverybody(c *gin.Context) {
+func (h *Handlers) endEverybody(c *gin.Context) error {
 	if _, err := query(c); err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
 	if err := h.endAllOthers(c); err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
-	c.Status(http.StatusNoContent)
+	return noContent(c)
 }
 
 // endAllOthers ends everybody's sessions but this one, for the API and the page.

@@ -17,12 +17,11 @@ const (
 )
 
 // usersPage shows an administrator all users with the number of their sessions.
-func (h *Handlers) usersPage(c *gin.Context) {
+func (h *Handlers) usersPage(c *gin.Context) error {
 	ctx, cursor := c.Request.Context(), c.Query("cursor")
 	users, err := h.Accounts.Users(ctx, models.Page{Limit: usersPerPage, Cursor: cursor})
 	if err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
 	session, _ := middleware.SessionFrom(c)
 	view := templates.Users{Frame: h.frame(c, "Users")}
@@ -33,8 +32,7 @@ func (h *Handlers) usersPage(c *gin.Context) {
 	}
 	counts, err := h.Sessions.CountEach(ctx, ids...)
 	if err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
 	for _, user := range users.Items {
 		view.Users = append(view.Users, templates.UserRow{
@@ -48,50 +46,45 @@ func (h *Handlers) usersPage(c *gin.Context) {
 		view.Next = link(usersRoute, "cursor", *users.NextCursor)
 	}
 	html, err := h.Pages.Users(view)
-	h.page(c, http.StatusOK, html, err)
+	return h.page(c, http.StatusOK, html, err)
 }
 
 // userSessionsPage shows an administrator where a user is signed in.
-func (h *Handlers) userSessionsPage(c *gin.Context) {
+func (h *Handlers) userSessionsPage(c *gin.Context) error {
 	user, err := h.Accounts.User(c.Request.Context(), c.Query("id"))
 	if err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
 	all, err := h.Sessions.List(c.Request.Context(), user.ID)
 	if err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
 	session, _ := middleware.SessionFrom(c)
 	view := templates.UserSessions{
 		Frame: h.frame(c, "Sessions of "+user.Email), ID: user.ID, Email: user.Email, Me: user.ID == session.User.ID, Sessions: shownSessions(all, session),
 	}
 	html, err := h.Pages.UserSessions(view)
-	h.page(c, http.StatusOK, html, err)
+	return h.page(c, http.StatusOK, html, err)
 }
 
-func (h *Handlers) endUserSessionsForm(c *gin.Context) {
+func (h *Handlers) endUserSessionsForm(c *gin.Context) error {
 	form, err := formValues(c, "id")
 	if err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
 	user, err := h.Accounts.User(c.Request.Context(), form["id"])
 	if err == nil {
 		err = h.endAllOf(c, user.ID)
 	}
 	if err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
-	goWith(c, usersRoute, middleware.Flash{Text: "All sessions of " + user.Email + " have ended."})
+	return goWith(c, usersRoute, middleware.Flash{Text: "All sessions of " + user.Email + " have ended."})
 }
 
-func (h *Handlers) endEverybodyForm(c *gin.Context) {
+func (h *Handlers) endEverybodyForm(c *gin.Context) error {
 	if err := h.endAllOthers(c); err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
-	goWith(c, usersRoute, middleware.Flash{Text: "Everybody's sessions but this one have ended."})
+	return goWith(c, usersRoute, middleware.Flash{Text: "Everybody's sessions but this one have ended."})
 }

@@ -41,33 +41,26 @@ type auditList struct {
 //	@Summary	List users (administrators)
 //	@Tags		users
 //	@Produce	json
-//	@Param		limit	query		int		false	"1 to 200"	default(50)
-//	@Param		cursor	query		string	false	"nextCursor of the page before"
-//	@Success	200		{object}	userList
-//	@Failure	401		{object}	problemDoc
-//	@Failure	403		{object}	problemDoc
-//	@Failure	422		{object}	problemDoc
-//	@Failure	429		{object}	problemDoc
-//	@Failure	503		{object}	problemDoc
+//	@Param		limit				query		int		false	"1 to 200"	default(50)
+//	@Param		cursor				query		string	false	"nextCursor of the page before"
+//	@Success	200					{object}	userList
+//	@Failure	401,403,422,429,503	{object}	problemDoc
 //	@Security	Bearer
 //	@Router		/users [get]
-func (h *Handlers) listUsers(c *gin.Context) {
+func (h *Handlers) listUsers(c *gin.Context) error {
 	params, err := query(c, "limit", "cursor")
 	if err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
 	wanted, err := page(params)
 	if err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
 	users, err := h.Accounts.Users(c.Request.Context(), wanted)
 	if err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
-	c.JSON(http.StatusOK, userList{Items: items(users.Items), NextCursor: users.NextCursor})
+	return answerJSON(c, http.StatusOK, userList{Items: items(users.Items), NextCursor: users.NextCursor})
 }
 
 // createUser adds a user.
@@ -76,39 +69,29 @@ func (h *Handlers) listUsers(c *gin.Context) {
 //	@Tags		users
 //	@Accept		json
 //	@Produce	json
-//	@Param		body	body		createUserBody	true	"the password has 12 to 128 characters"
-//	@Success	201		{object}	models.User
-//	@Header		201		{string}	Location	"its address"
-//	@Failure	400		{object}	problemDoc
-//	@Failure	401		{object}	problemDoc
-//	@Failure	403		{object}	problemDoc
-//	@Failure	409		{object}	problemDoc	"conflict: the e-mail address is in use"
-//	@Failure	413		{object}	problemDoc
-//	@Failure	415		{object}	problemDoc
-//	@Failure	422		{object}	problemDoc
-//	@Failure	429		{object}	problemDoc
-//	@Failure	503		{object}	problemDoc
+//	@Param		body							body		createUserBody	true	"the password has 12 to 128 characters"
+//	@Success	201								{object}	models.User
+//	@Header		201								{string}	Location	"its address"
+//	@Failure	400,401,403,413,415,422,429,503	{object}	problemDoc
+//	@Failure	409								{object}	problemDoc	"conflict: the e-mail address is in use"
 //	@Security	Bearer
 //	@Router		/users [post]
-func (h *Handlers) createUser(c *gin.Context) {
+func (h *Handlers) createUser(c *gin.Context) error {
 	body, err := decode[createUserBody](c)
 	if err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
 	address, err := checkNewUser(body)
 	if err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
 	session, _ := middleware.SessionFrom(c)
 	user, err := h.Accounts.CreateUser(c.Request.Context(), session.User.Email, address, *body.Password, body.Roles, clientOf(c))
 	if err != nil {
-		h.fail(c, userConflict(err, "email"))
-		return
+		return userConflict(err, "email")
 	}
 	c.Header("Location", "/api/v1/users/"+user.ID)
-	c.JSON(http.StatusCreated, user)
+	return answerJSON(c, http.StatusCreated, user)
 }
 
 // checkNewUser reports everything wrong at once.
@@ -141,23 +124,17 @@ func userConflict(err error, field string) error {
 //	@Summary	Read a user (administrators)
 //	@Tags		users
 //	@Produce	json
-//	@Param		id	path		string	true	"user"
-//	@Success	200	{object}	models.User
-//	@Failure	401	{object}	problemDoc
-//	@Failure	403	{object}	problemDoc
-//	@Failure	404	{object}	problemDoc
-//	@Failure	422	{object}	problemDoc
-//	@Failure	429	{object}	problemDoc
-//	@Failure	503	{object}	problemDoc
+//	@Param		id						path		string	true	"user"
+//	@Success	200						{object}	models.User
+//	@Failure	401,403,404,422,429,503	{object}	problemDoc
 //	@Security	Bearer
 //	@Router		/users/{id} [get]
-func (h *Handlers) getUser(c *gin.Context) {
+func (h *Handlers) getUser(c *gin.Context) error {
 	user, err := h.pathUser(c)
 	if err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
-	c.JSON(http.StatusOK, user)
+	return answerJSON(c, http.StatusOK, user)
 }
 
 func (h *Handlers) pathUser(c *gin.Context) (models.User, error) {
@@ -174,35 +151,24 @@ func (h *Handlers) pathUser(c *gin.Context) (models.User, error) {
 //	@Tags		users
 //	@Accept		json
 //	@Produce	json
-//	@Param		id		path		string			true	"user"
-//	@Param		body	body		patchUserBody	true	"one or more fields"
-//	@Success	200		{object}	models.User
-//	@Failure	400		{object}	problemDoc
-//	@Failure	401		{object}	problemDoc
-//	@Failure	403		{object}	problemDoc
-//	@Failure	404		{object}	problemDoc
-//	@Failure	409		{object}	problemDoc	"conflict: the last administrator"
-//	@Failure	413		{object}	problemDoc
-//	@Failure	415		{object}	problemDoc
-//	@Failure	422		{object}	problemDoc
-//	@Failure	429		{object}	problemDoc
-//	@Failure	503		{object}	problemDoc
+//	@Param		id									path		string			true	"user"
+//	@Param		body								body		patchUserBody	true	"one or more fields"
+//	@Success	200									{object}	models.User
+//	@Failure	400,401,403,404,413,415,422,429,503	{object}	problemDoc
+//	@Failure	409									{object}	problemDoc	"conflict: the last administrator"
 //	@Security	Bearer
 //	@Router		/users/{id} [patch]
-func (h *Handlers) changeUser(c *gin.Context) {
+func (h *Handlers) changeUser(c *gin.Context) error {
 	body, err := decode[patchUserBody](c)
 	if err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
 	id, err := pathID(c)
 	if err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
 	if err := checkUserPatch(body); err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
 	session, _ := middleware.SessionFrom(c)
 	user, err := h.Accounts.ChangeUser(c.Request.Context(), session.User.Email, id, services.UserChange(body), clientOf(c))
@@ -211,10 +177,9 @@ func (h *Handlers) changeUser(c *gin.Context) {
 		if body.Disabled != nil && *body.Disabled {
 			field = "disabled"
 		}
-		h.fail(c, userConflict(err, field))
-		return
+		return userConflict(err, field)
 	}
-	c.JSON(http.StatusOK, user)
+	return answerJSON(c, http.StatusOK, user)
 }
 
 func checkUserPatch(body patchUserBody) error {
@@ -237,27 +202,20 @@ func checkUserPatch(body patchUserBody) error {
 //	@Tags		users
 //	@Param		id	path	string	true	"user"
 //	@Success	204
-//	@Failure	401	{object}	problemDoc
-//	@Failure	403	{object}	problemDoc
-//	@Failure	404	{object}	problemDoc
-//	@Failure	409	{object}	problemDoc	"conflict: the last administrator"
-//	@Failure	422	{object}	problemDoc
-//	@Failure	429	{object}	problemDoc
-//	@Failure	503	{object}	problemDoc
+//	@Failure	401,403,404,422,429,503	{object}	problemDoc
+//	@Failure	409						{object}	problemDoc	"conflict: the last administrator"
 //	@Security	Bearer
 //	@Router		/users/{id} [delete]
-func (h *Handlers) deleteUser(c *gin.Context) {
+func (h *Handlers) deleteUser(c *gin.Context) error {
 	id, err := h.plainID(c)
 	if err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
 	session, _ := middleware.SessionFrom(c)
 	if err := h.Accounts.DeleteUser(c.Request.Context(), session.User.Email, id, clientOf(c)); err != nil {
-		h.fail(c, userConflict(err, "id"))
-		return
+		return userConflict(err, "id")
 	}
-	c.Status(http.StatusNoContent)
+	return noContent(c)
 }
 
 // listAudit answers a page of the audit.
@@ -265,38 +223,30 @@ func (h *Handlers) deleteUser(c *gin.Context) {
 //	@Summary	The audit, newest first (administrators)
 //	@Tags		audit
 //	@Produce	json
-//	@Param		action	query		string	false	"only this action"
-//	@Param		limit	query		int		false	"1 to 200"	default(50)
-//	@Param		cursor	query		string	false	"nextCursor of the page before"
-//	@Success	200		{object}	auditList
-//	@Failure	401		{object}	problemDoc
-//	@Failure	403		{object}	problemDoc
-//	@Failure	422		{object}	problemDoc
-//	@Failure	429		{object}	problemDoc
-//	@Failure	503		{object}	problemDoc
+//	@Param		action				query		string	false	"only this action"
+//	@Param		limit				query		int		false	"1 to 200"	default(50)
+//	@Param		cursor				query		string	false	"nextCursor of the page before"
+//	@Success	200					{object}	auditList
+//	@Failure	401,403,422,429,503	{object}	problemDoc
 //	@Security	Bearer
 //	@Router		/audit [get]
-func (h *Handlers) listAudit(c *gin.Context) {
+func (h *Handlers) listAudit(c *gin.Context) error {
 	params, err := query(c, "action", "limit", "cursor")
 	if err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
 	if action := params["action"]; action != "" && !slices.Contains(models.AuditActions(), action) {
-		h.fail(c, models.Invalid("action", "must be one of "+strings.Join(models.AuditActions(), ", ")))
-		return
+		return models.Invalid("action", "must be one of "+strings.Join(models.AuditActions(), ", "))
 	}
 	wanted, err := page(params)
 	if err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
 	entries, err := h.Accounts.AuditPage(c.Request.Context(), params["action"], wanted)
 	if err != nil {
-		h.fail(c, err)
-		return
+		return err
 	}
-	c.JSON(http.StatusOK, auditList{Items: items(entries.Items), NextCursor: entries.NextCursor})
+	return answerJSON(c, http.StatusOK, auditList{Items: items(entries.Items), NextCursor: entries.NextCursor})
 }
 
 func (h *Handlers) auditEntry(c *gin.Context, action, actor, target, detail string) models.AuditEntry {
