@@ -159,10 +159,11 @@ func wrongArguments(t *testing.T) map[string][]wrong {
 			{"no Limiter", panics(func() { middleware.RateLimit((*services.RateLimiter)(nil), middleware.Policy{Policy: policy}) })},
 			{"policy", panics(func() { middleware.RateLimit(limiter, middleware.Policy{}) })},
 		},
-		"middleware.LimitBody":  {{"limit", panics(func() { middleware.LimitBody(0) })}, {"limit", panics(func() { middleware.LimitBody(-1) })}},
-		"middleware.InNetworks": {{"", panics(func() { middleware.InNetworks("") })}},
-		"middleware.ByHeader":   {{"no name", panics(func() { middleware.ByHeader("") })}},
-		"middleware.SameOrigin": {{"origin", panics(func() { middleware.SameOrigin("") })}},
+		"middleware.ShowProblems": {{"no show", panics(func() { middleware.ShowProblems(nil) })}},
+		"middleware.LimitBody":    {{"limit", panics(func() { middleware.LimitBody(0) })}, {"limit", panics(func() { middleware.LimitBody(-1) })}},
+		"middleware.InNetworks":   {{"", panics(func() { middleware.InNetworks("") })}},
+		"middleware.ByHeader":     {{"no name", panics(func() { middleware.ByHeader("") })}},
+		"middleware.SameOrigin":   {{"origin", panics(func() { middleware.SameOrigin("") })}},
 
 		"middleware.FindToken":          nil, // "": no cookie is looked at
 		"middleware.Recovery":           nil, // nil: slog.Default

@@ -131,7 +131,7 @@ func (e *quotaError) Error() string { return "quota exceeded" }
 
 func clientOf(c *gin.Context) services.Client {
 	return services.Client{
-		IP: c.ClientIP(), Network: middleware.ClientNetwork(c), UserAgent: c.Request.UserAgent(), RequestID: c.Writer.Header().Get("X-Request-Id"),
+		IP: c.ClientIP(), Network: middleware.ClientNetwork(c), UserAgent: c.Request.UserAgent(), RequestID: middleware.RequestIDFrom(c),
 	}
 }
 

@@ -2,7 +2,6 @@ package handlers
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -23,7 +22,7 @@ func (h *Handlers) registerPages(r gin.IRouter, identify ...gin.HandlerFunc) {
 	r.GET("/static/:name", h.handle(h.staticFile))
 	r.HEAD("/static/:name", h.handle(h.staticFile))
 
-	page := r.Group("", append([]gin.HandlerFunc{noStore, h.problemsAsPages}, identify...)...)
+	page := r.Group("", append([]gin.HandlerFunc{noStore, middleware.ShowProblems(h.showProblem)}, identify...)...)
 	page.GET("/problems", h.handle(h.problemList))
 	page.GET("/problems/:name", h.handle(h.problemHelp))
 	page.GET("/login", h.handle(goHome))
@@ -110,87 +109,47 @@ func (h *Handlers) refuseRoute(c *gin.Context, name string) error {
 	})
 }
 
-// problemsAsPages shows problems that come from further down as pages. They are
-// decided and worded in one place for the API and the page; only here it shows
-// that a browser asks.
-func (h *Handlers) problemsAsPages(c *gin.Context) {
-	original := c.Writer
-	caught := &caughtProblem{ResponseWriter: original}
-	c.Writer = caught
-	defer func() { c.Writer = original }()
-	c.Next()
-	c.Writer = original
-	if caught.body == nil {
-		return
-	}
-	if c.GetHeader("HX-Request") == "true" {
-		if original.Status() == http.StatusUnauthorized {
-			c.Header("HX-Refresh", "true") // the whole page: it will be the sign-in form
-		}
-		_, _ = original.Write(caught.body)
-		return
-	}
-	var problem shownProblem
-	if err := json.Unmarshal(caught.body, &problem); err != nil {
-		_ = c.Error(err)
-	}
-	original.Header().Del("Content-Type")
-	if err := h.showProblem(c, problem); err != nil {
-		h.fail(c, err)
-	}
-}
-
-// caughtProblem keeps a problem that is written to it and passes on all else.
-type caughtProblem struct {
-	gin.ResponseWriter
-	body []byte
-}
-
-func (w *caughtProblem) Write(b []byte) (int, error) {
-	if !strings.HasPrefix(w.Header().Get("Content-Type"), "application/problem+json") {
-		return w.ResponseWriter.Write(b)
-	}
-	w.body = append(w.body, b...)
-	return len(b), nil
-}
-
-// Written reports whether an answer was begun; a problem kept is one.
-func (w *caughtProblem) Written() bool { return w.body != nil || w.ResponseWriter.Written() }
-
-type shownProblem struct {
-	Type      string              `json:"type"`
-	Title     string              `json:"title"`
-	Detail    string              `json:"detail"`
-	RequestID string              `json:"requestId"`
-	Errors    []models.FieldError `json:"errors"`
-}
-
-// text is what a page says: which fields are wrong, or else the detail.
-func (p *shownProblem) text() string {
-	if len(p.Errors) == 0 {
+// problemText is what a page says: which fields are wrong, or else the detail.
+func problemText(p models.Problem) string {
+	errs, _ := p.Members["errors"].([]models.FieldError)
+	if len(errs) == 0 {
 		return p.Detail
 	}
-	wrong := make([]string, len(p.Errors))
-	for i, e := range p.Errors {
+	wrong := make([]string, len(errs))
+	for i, e := range errs {
 		wrong[i] = e.Field + " " + e.Message
 	}
 	return "Not accepted: " + strings.Join(wrong, "; ") + "."
 }
 
-func (h *Handlers) showProblem(c *gin.Context, problem shownProblem) error {
-	status := c.Writer.Status()
-	signingIn := c.FullPath() == "/login" && status < http.StatusInternalServerError && status != http.StatusForbidden
+// showProblem answers a problem as a page, or as the problem that it is to the script
+// of a page, which shows it itself.
+func (h *Handlers) showProblem(c *gin.Context, p models.Problem) {
+	if c.GetHeader("HX-Request") == "true" {
+		if p.Status == http.StatusUnauthorized {
+			c.Header("HX-Refresh", "true") // the whole page: it will be the sign-in form
+		}
+		middleware.WriteProblem(c, p)
+		return
+	}
+	if err := h.problemPage(c, p); err != nil {
+		h.fail(c, err)
+	}
+}
+
+func (h *Handlers) problemPage(c *gin.Context, p models.Problem) error {
+	signingIn := c.FullPath() == "/login" && p.Status < http.StatusInternalServerError && p.Status != http.StatusForbidden
 	switch {
 	case signingIn:
-		return h.showSignIn(c, status, problem.text())
-	case status == http.StatusUnauthorized:
-		return h.showSignIn(c, status, "Your session has ended. Sign in again.")
+		return h.showSignIn(c, p.Status, problemText(p))
+	case p.Status == http.StatusUnauthorized:
+		return h.showSignIn(c, p.Status, "Your session has ended. Sign in again.")
 	}
 	view := templates.Message{
-		Kicker: strconv.Itoa(status), Heading: problem.Title, Paragraphs: []string{problem.text()}, RequestID: problem.RequestID,
+		Kicker: strconv.Itoa(p.Status), Heading: p.Title, Paragraphs: []string{problemText(p)}, RequestID: p.RequestID,
 		Action: "Go to the start page", Href: "/",
 	}
-	if status == http.StatusServiceUnavailable {
+	if p.Status == http.StatusServiceUnavailable {
 		view.Heading, view.Paragraphs = h.whyUnavailable(c)
 		view.Action = "Try again"
 		if c.Request.Method == http.MethodGet {
@@ -198,7 +157,7 @@ func (h *Handlers) showProblem(c *gin.Context, problem shownProblem) error {
 			view.Href = c.Request.URL.RequestURI()
 		}
 	}
-	return h.message(c, status, view)
+	return h.message(c, p.Status, view)
 }
 
 // whyUnavailable says what a 503 comes from, as far as that can be found out quickly.

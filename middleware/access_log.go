@@ -37,7 +37,7 @@ func AccessLog(log *slog.Logger, quietRoutes ...string) gin.HandlerFunc {
 		}
 		session, _ := SessionFrom(c)
 		fields := []slog.Attr{
-			slog.String("requestId", c.Writer.Header().Get(requestIDHeader)), slog.String("user", session.User.ID),
+			slog.String("requestId", RequestIDFrom(c)), slog.String("user", session.User.ID),
 			slog.String("method", c.Request.Method), slog.String("route", c.FullPath()), slog.Int("status", status),
 			slog.Duration("took", time.Since(start)), slog.String("ip", c.ClientIP()),
 		}

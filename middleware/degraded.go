@@ -16,24 +16,22 @@ const (
 
 const degradedHeader = "X-Degraded"
 
+type degradedKey struct{}
+
 // MarkDegraded says in X-Degraded that part of the answer was made without
 // Redis. Each part is named once, in the order above; other parts are ignored.
 // It has no effect once the answer was begun.
 func MarkDegraded(c *gin.Context, part string) {
-	order := []string{DegradedLocks, DegradedSessions, DegradedRateLimit}
-	before := c.Writer.Header()[degradedHeader]
-	if before == nil && slices.Contains(order, part) { // as always but with several parts
-		c.Writer.Header()[degradedHeader] = []string{part}
-		return
-	}
-	named := append(strings.Split(strings.Join(before, ", "), ", "), part)
+	known, _ := c.Get(degradedKey{})
+	named, _ := known.([]string)
 	var parts []string
-	for _, known := range order {
-		if slices.Contains(named, known) {
-			parts = append(parts, known)
+	for _, p := range [...]string{DegradedLocks, DegradedSessions, DegradedRateLimit} {
+		if p == part || slices.Contains(named, p) {
+			parts = append(parts, p)
 		}
 	}
-	if len(parts) > 0 {
+	if len(parts) > len(named) {
+		c.Set(degradedKey{}, parts)
 		c.Header(degradedHeader, strings.Join(parts, ", "))
 	}
 }

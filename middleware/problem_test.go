@@ -2,9 +2,11 @@ package middleware_test
 
 import (
 	"encoding/json"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"reflect"
+	"strings"
 	"testing"
 
 	"github.com/gin-gonic/gin"
@@ -67,5 +69,27 @@ func TestWriteProblemAfterTheAnswerBegan(t *testing.T) {
 	app.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/", nil))
 	if w.Code != http.StatusOK || w.Body.String() != "fine" {
 		t.Errorf("%d %q", w.Code, w.Body)
+	}
+}
+
+// A page shows problems in its own way; what fails while it does, or beyond it, is JSON.
+func TestShowProblems(t *testing.T) {
+	for path, want := range map[string]string{"/problem": "page: Gone", "/worse": `"title":"Worse"`, "/panic": `"title":"Internal error"`} {
+		app := gin.New()
+		app.Use(middleware.Recovery(slog.New(slog.DiscardHandler)), middleware.ShowProblems(func(c *gin.Context, p models.Problem) {
+			if c.FullPath() == "/worse" {
+				middleware.WriteProblem(c, models.Problem{Title: "Worse", Status: 503})
+				return
+			}
+			c.String(p.Status, "page: %s", p.Title)
+		}))
+		app.GET("/problem", func(c *gin.Context) { middleware.WriteProblem(c, models.Problem{Title: "Gone", Status: 410}) })
+		app.GET("/worse", func(c *gin.Context) { middleware.WriteProblem(c, models.Problem{Title: "Gone", Status: 410}) })
+		app.GET("/panic", func(*gin.Context) { panic("for the test") })
+		w := httptest.NewRecorder()
+		app.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
+		if !strings.Contains(w.Body.String(), want) {
+			t.Errorf("%s: %d %s, want %s", path, w.Code, w.Body, want)
+		}
 	}
 }

@@ -100,8 +100,7 @@ func RateLimit(limiter Limiter, policies ...Policy) gin.HandlerFunc {
 	slices.Sort(names)
 	group := strings.Join(names, "+")
 
-	plain := slices.IndexFunc(policies, func(p Policy) bool { return p.Headers != 0 }) < 0
-	refunds, texts := refundable(policies), new(policyTexts)
+	refunds, left := refundable(policies), headersLeft(policies)
 	pool := sync.Pool{New: func() any { return &[]models.Hit{} }}
 	return func(c *gin.Context) {
 		room := pool.Get().(*[]models.Hit)
@@ -121,15 +120,11 @@ func RateLimit(limiter Limiter, policies ...Policy) gin.HandlerFunc {
 			return
 		}
 		told := decisionsWithout(decisions, skipped, policies)
-		var chosen func(int) Headers // nil: all headers of each
-		if !plain {
-			chosen = headersOf(policies, told)
-		}
 		if !allAllowed(told) {
-			refuse(c, policies, told, chosen)
+			refuse(c, policies, told, left)
 			return
 		}
-		writeDecisions(c, told, chosen, texts)
+		writeDecisions(c, told, left)
 		if refunds {
 			nextAndRefund(c, limiter, policies, decisions)
 		}
@@ -140,12 +135,16 @@ func RateLimit(limiter Limiter, policies ...Policy) gin.HandlerFunc {
 // goes along by a policy file, and whose settings here count for it.
 func asked(d *models.Decision) string { return cmp.Or(d.With, d.Policy.Name) }
 
-// headersOf says for each decision which headers its policy chose.
-func headersOf(policies []Policy, decisions []models.Decision) func(int) Headers {
-	return func(i int) Headers {
-		for j := range policies {
-			if policies[j].Name == asked(&decisions[i]) {
-				return policies[j].Headers
+// headersLeft says which headers the policy of a decision leaves out; nil if none
+// of the policies leaves out any.
+func headersLeft(policies []Policy) func(*models.Decision) Headers {
+	if !slices.ContainsFunc(policies, func(p Policy) bool { return p.Headers != 0 }) {
+		return nil
+	}
+	return func(d *models.Decision) Headers {
+		for i := range policies {
+			if policies[i].Name == asked(d) {
+				return policies[i].Headers
 			}
 		}
 		return 0

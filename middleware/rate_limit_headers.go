@@ -1,12 +1,9 @@
 package middleware
 
 import (
-	"fmt"
 	"net/http"
 	"slices"
 	"strconv"
-	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -33,212 +30,102 @@ const (
 	legacyResetHeader     = "X-Ratelimit-Reset"
 )
 
+// toldKey is where the context of a request keeps what the headers of its answer tell.
+type toldKey struct{}
+
+// toldDecision is a decision that headers tell of: all but those left out.
+type toldDecision struct {
+	*models.Decision
+	left Headers
+}
+
 // WriteDecisions puts the decisions on the answer's headers, together with those
-// written there before: RateLimit-Policy and RateLimit list every policy,
-// X-RateLimit-* tell of the tightest. A decision about a policy that is listed
-// replaces it. Shadow policies are not told. X-Degraded is set if one was
-// decided without Redis.
+// written before: RateLimit-Policy and RateLimit list every policy, X-RateLimit-* tell
+// of the tightest. A decision about a policy that is listed replaces it. Shadow policies
+// are not told. X-Degraded is set if one was decided without Redis.
 func WriteDecisions(c *gin.Context, decisions []models.Decision) {
-	writeDecisions(c, decisions, nil, nil)
+	writeDecisions(c, decisions, nil)
 }
 
-func writeDecisions(c *gin.Context, decisions []models.Decision, chosen func(int) Headers, texts *policyTexts) {
-	header := c.Writer.Header()
-	degraded := false
-	alike := chosen == nil && header[policyHeader] == nil
+// writeDecisions is WriteDecisions with the headers to leave out for each; nil leaves out none.
+func writeDecisions(c *gin.Context, decisions []models.Decision, left func(*models.Decision) Headers) {
+	known, _ := c.Get(toldKey{})
+	before, _ := known.([]toldDecision)
+	told := slices.Grow(before, len(decisions))
 	for i := range decisions {
-		degraded = degraded || decisions[i].Degraded
-		alike = alike && !decisions[i].Policy.Shadow
-	}
-	if degraded {
-		MarkDegraded(c, DegradedRateLimit)
-	}
-	if alike { // as nearly always
-		setHeaders(header, decisions, tightestOf(decisions), texts)
-		return
-	}
-	writeMixed(header, decisions, chosen, texts)
-}
-
-// writeMixed writes decisions of which some are not told, or not with all headers,
-// or together with those written before.
-func writeMixed(header http.Header, decisions []models.Decision, chosen func(int) Headers, texts *policyTexts) {
-	listed := readDecisions(header, nil)
-	var unlisted, hidden []*models.Decision // of which only, and all but, the legacy headers tell
-	if header[legacyLimitHeader] == nil {
-		for i := range listed {
-			hidden = append(hidden, &models.Decision{Policy: listed[i].Policy})
+		d := toldDecision{Decision: &decisions[i]}
+		if d.Degraded {
+			MarkDegraded(c, DegradedRateLimit)
 		}
-	}
-	for i := range decisions {
-		d := &decisions[i]
 		if d.Policy.Shadow {
 			continue
 		}
-		headers := Headers(0)
-		if chosen != nil {
-			headers = chosen(i)
+		if left != nil {
+			d.left = left(d.Decision)
 		}
-		if headers&NoLegacyHeaders != 0 {
-			hidden = append(hidden, d)
-		}
-		if headers&NoStandardHeaders != 0 {
-			unlisted = append(unlisted, d)
-			continue
-		}
-		if j := indexOf(listed, d.Policy.Name); j >= 0 {
-			listed[j] = *d
+		same := func(other toldDecision) bool { return other.Policy.Name == d.Policy.Name }
+		if j := slices.IndexFunc(told, same); j >= 0 {
+			told[j] = d
 		} else {
-			listed = append(listed, *d)
+			told = append(told, d)
 		}
 	}
-	var tightest *models.Decision
-	consider := func(d *models.Decision) {
-		told := !slices.ContainsFunc(hidden, func(h *models.Decision) bool { return h.Policy.Name == d.Policy.Name })
-		if told && (tightest == nil || tighter(d, tightest)) {
-			tightest = d
-		}
-	}
-	for i := range listed {
-		consider(&listed[i])
-	}
-	for _, d := range unlisted {
-		consider(d)
-	}
-	setHeaders(header, listed, tightest, texts)
-}
-
-// tightestOf is the decision that leaves the client least, nil if there is none.
-func tightestOf(decisions []models.Decision) *models.Decision {
-	var tightest *models.Decision
-	for i := range decisions {
-		if d := &decisions[i]; tightest == nil || tighter(d, tightest) {
-			tightest = d
-		}
-	}
-	return tightest
-}
-
-func indexOf(decisions []models.Decision, policy string) int {
-	for i := range decisions {
-		if decisions[i].Policy.Name == policy {
-			return i
-		}
-	}
-	return -1
+	c.Set(toldKey{}, told)
+	setHeaders(c.Writer.Header(), told)
 }
 
 // setHeaders makes one string of all and cuts the headers out of it: this runs
 // for every request.
-func setHeaders(header http.Header, listed []models.Decision, tightest *models.Decision, texts *policyTexts) {
-	var room [256]byte
-	text := room[:0]
-	policies := texts.of(listed)
-	for i := range listed {
-		d := &listed[i]
-		text = appendItem(text, i, d.Policy.Name)
-		text = strconv.AppendInt(append(text, ";r="...), d.Remaining, 10)
-		text = strconv.AppendInt(append(text, ";t="...), wholeSeconds(d.ResetAfter), 10)
+func setHeaders(header http.Header, told []toldDecision) {
+	var buffer [256]byte
+	text, values := buffer[:0], make([]string, 5)
+	var ends [5]int
+	var tightest *models.Decision
+	for i := range told {
+		d := &told[i]
+		if d.left&NoStandardHeaders == 0 {
+			text = appendItem(text, 0, d.Policy.Name)
+			text = strconv.AppendInt(append(text, ";q="...), d.Policy.Limit, 10)
+			text = strconv.AppendInt(append(text, ";w="...), int64(d.Policy.Window/time.Second), 10)
+		}
+		if d.left&NoLegacyHeaders == 0 && (tightest == nil || tighter(d.Decision, tightest)) {
+			tightest = d.Decision
+		}
 	}
-	limits := len(text)
-	var limit, remaining, reset int
+	ends[0] = len(text)
+	for i := range told {
+		d := &told[i]
+		if d.left&NoStandardHeaders == 0 {
+			text = appendItem(text, ends[0], d.Policy.Name)
+			text = strconv.AppendInt(append(text, ";r="...), d.Remaining, 10)
+			text = strconv.AppendInt(append(text, ";t="...), wholeSeconds(d.ResetAfter), 10)
+		}
+	}
+	ends[1] = len(text)
 	if tightest != nil {
 		text = strconv.AppendInt(text, tightest.Policy.Limit, 10)
-		limit = len(text)
+		ends[2] = len(text)
 		text = strconv.AppendInt(text, tightest.Remaining, 10)
-		remaining = len(text)
+		ends[3] = len(text)
 		text = strconv.AppendInt(text, wholeSeconds(time.Duration(time.Now().UnixNano())+tightest.ResetAfter), 10)
-		reset = len(text)
+		ends[4] = len(text)
 	}
-	all := string(text)
-	values := make([]string, 5)
-	set := func(i int, name, value string) {
-		values[i] = value
-		header[name] = values[i : i+1 : i+1]
-	}
-	if limits > 0 {
-		set(0, policyHeader, policies)
-		set(1, limitHeader, all[:limits])
-	}
-	if tightest != nil {
-		set(2, legacyLimitHeader, all[limits:limit])
-		set(3, legacyRemainingHeader, all[limit:remaining])
-		set(4, legacyResetHeader, all[remaining:reset])
-	}
-}
-
-// policyTexts keeps the latest RateLimit-Policy: it is nearly always the same.
-// Nil keeps nothing.
-type policyTexts struct{ latest atomic.Pointer[policyText] }
-
-type policyText struct {
-	policies []models.Policy
-	text     string
-}
-
-func (t *policyTexts) of(listed []models.Decision) string {
-	if t != nil {
-		if latest := t.latest.Load(); latest != nil && latest.is(listed) {
-			return latest.text
+	all, start := string(text), 0
+	for i, name := range [...]string{policyHeader, limitHeader, legacyLimitHeader, legacyRemainingHeader, legacyResetHeader} {
+		if ends[i] > start {
+			values[i] = all[start:ends[i]]
+			header[name] = values[i : i+1 : i+1]
+			start = ends[i]
 		}
 	}
-	var text []byte
-	fresh := policyText{}
-	for i := range listed {
-		p := &listed[i].Policy
-		text = appendItem(text, i, p.Name)
-		text = strconv.AppendInt(append(text, ";q="...), p.Limit, 10)
-		text = strconv.AppendInt(append(text, ";w="...), int64(p.Window/time.Second), 10)
-		fresh.policies = append(fresh.policies, *p)
-	}
-	fresh.text = string(text)
-	if t != nil {
-		t.latest.Store(&fresh)
-	}
-	return fresh.text
 }
 
-func (t *policyText) is(listed []models.Decision) bool {
-	if len(listed) != len(t.policies) {
-		return false
-	}
-	for i := range listed {
-		if listed[i].Policy != t.policies[i] {
-			return false
-		}
-	}
-	return true
-}
-
-func appendItem(text []byte, i int, name string) []byte {
-	if i > 0 {
+// appendItem begins another item of a list that begins at start.
+func appendItem(text []byte, start int, name string) []byte {
+	if len(text) > start {
 		text = append(text, ", "...)
 	}
 	return append(append(append(text, '"'), name...), '"') // no name has anything to escape
-}
-
-// readDecisions is what the headers tell already, added to decisions.
-func readDecisions(header http.Header, decisions []models.Decision) []models.Decision {
-	if header[policyHeader] == nil {
-		return decisions
-	}
-	limits := strings.Split(header.Get(limitHeader), ", ")
-	for i, policy := range strings.Split(header.Get(policyHeader), ", ") {
-		d := models.Decision{Allowed: true}
-		var seconds, reset int64
-		name, numbers, _ := strings.Cut(strings.TrimPrefix(policy, `"`), `"`)
-		_, err := fmt.Sscanf(numbers, ";q=%d;w=%d", &d.Policy.Limit, &seconds)
-		if err != nil || i >= len(limits) {
-			continue // not written here
-		}
-		_, numbers, _ = strings.Cut(strings.TrimPrefix(limits[i], `"`), `"`)
-		if _, err := fmt.Sscanf(numbers, ";r=%d;t=%d", &d.Remaining, &reset); err != nil {
-			continue
-		}
-		d.Policy.Name, d.Policy.Window, d.ResetAfter = name, time.Duration(seconds)*time.Second, time.Duration(reset)*time.Second
-		decisions = append(decisions, d)
-	}
-	return decisions
 }
 
 // tighter reports whether a leaves the client less than b.

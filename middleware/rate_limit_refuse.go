@@ -17,21 +17,21 @@ import (
 const unavailableRetry = "1"
 
 // refuse lets the first violated policy answer.
-func refuse(c *gin.Context, policies []Policy, decisions []models.Decision, chosen func(int) Headers) {
+func refuse(c *gin.Context, policies []Policy, decisions []models.Decision, left func(*models.Decision) Headers) {
 	for i := range decisions {
 		for j := range policies {
 			p := &policies[j]
 			if decisions[i].Allowed || decisions[i].Barred || p.Name != decisions[i].Policy.Name || p.Handler == nil {
 				continue
 			}
-			writeDecisions(c, decisions, chosen, nil)
+			writeDecisions(c, decisions, left)
 			writeRetryAfter(c, decisions)
 			c.Abort()
 			p.Handler(c, decisions)
 			return
 		}
 	}
-	refuseQuota(c, decisions, messageOf(policies, decisions), chosen)
+	refuseQuota(c, decisions, messageOf(policies, decisions), left)
 }
 
 // RefuseQuota answers 429 quota-exceeded with the headers of the decisions, the
@@ -42,12 +42,12 @@ func RefuseQuota(c *gin.Context, decisions []models.Decision) {
 	refuseQuota(c, decisions, "", nil)
 }
 
-func refuseQuota(c *gin.Context, decisions []models.Decision, message string, chosen func(int) Headers) {
+func refuseQuota(c *gin.Context, decisions []models.Decision, message string, left func(*models.Decision) Headers) {
 	if slices.ContainsFunc(decisions, func(d models.Decision) bool { return d.Barred }) {
 		refuseDenied(c)
 		return
 	}
-	writeDecisions(c, decisions, chosen, nil)
+	writeDecisions(c, decisions, left)
 	retry := writeRetryAfter(c, decisions)
 	violated := []string{}
 	limits := []string{}

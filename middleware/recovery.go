@@ -26,7 +26,7 @@ func Recovery(log *slog.Logger) gin.HandlerFunc {
 				panic(cause)
 			}
 			log.ErrorContext(c.Request.Context(), "panic", "cause", cause, "route", c.FullPath(),
-				"requestId", c.Writer.Header().Get(requestIDHeader), "stack", string(debug.Stack()))
+				"requestId", RequestIDFrom(c), "stack", string(debug.Stack()))
 			WriteProblem(c, models.Problem{
 				Name: "internal", Title: "Internal error", Status: http.StatusInternalServerError,
 				Detail: "This is a fault of the server. Report it with the requestId.",

@@ -23,3 +23,6 @@ func RequestID() gin.HandlerFunc {
 		assign(c)
 	}
 }
+
+// RequestIDFrom is the X-Request-Id of the answer, whoever has put it there; "" if none.
+func RequestIDFrom(c *gin.Context) string { return c.Writer.Header().Get(requestIDHeader) }
