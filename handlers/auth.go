@@ -104,8 +104,7 @@ func (h *Handlers) signIn(c *gin.Context, email, password string) (string, model
 		middleware.MarkDegraded(c, middleware.DegradedSessions)
 	}
 	if old, ok := middleware.SessionFrom(c); ok {
-		if err := h.Accounts.SignOut(ctx, old, client); err != nil {
-			_ = h.Sessions.DeleteByHash(ctx, session.Hash) // nobody has its token
+		if err := h.Accounts.Supersede(ctx, old, session, client); err != nil {
 			return "", models.Session{}, err
 		}
 	}
@@ -147,8 +146,7 @@ func (h *Handlers) logout(c *gin.Context) error {
 	if _, err := query(c); err != nil {
 		return err
 	}
-	session, _ := middleware.SessionFrom(c)
-	if err := h.Accounts.SignOut(c.Request.Context(), session, clientOf(c)); err != nil {
+	if err := h.Accounts.SignOut(c.Request.Context(), signedIn(c), clientOf(c)); err != nil {
 		return err
 	}
 	if middleware.FromCookie(c) {
@@ -170,7 +168,7 @@ func (h *Handlers) currentSession(c *gin.Context) error {
 	if _, err := query(c); err != nil {
 		return err
 	}
-	session, _ := middleware.SessionFrom(c)
+	session := signedIn(c)
 	return answerJSON(c, http.StatusOK, answerSession(session, session))
 }
 
@@ -187,8 +185,7 @@ func (h *Handlers) refreshSession(c *gin.Context) error {
 	if _, err := query(c); err != nil {
 		return err
 	}
-	session, _ := middleware.SessionFrom(c)
-	fresh, err := h.Sessions.Refresh(c.Request.Context(), session)
+	fresh, err := h.Sessions.Refresh(c.Request.Context(), signedIn(c))
 	if err != nil {
 		return endedIfNotFound(err)
 	}
@@ -217,7 +214,7 @@ func (h *Handlers) changePassword(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	session, _ := middleware.SessionFrom(c)
+	session := signedIn(c)
 	if err := h.allowSignIn(c, session.User.Email); err != nil {
 		return err
 	}

@@ -73,7 +73,7 @@ func shownSessions(all []models.Session, current models.Session) []templates.Ses
 // has already: nothing moves under the reader's eyes unless something has changed.
 // A browser without JavaScript gets the whole page.
 func (h *Handlers) lockTable(c *gin.Context) error {
-	session, _ := middleware.SessionFrom(c)
+	session := signedIn(c)
 	if c.GetHeader("HX-Request") != "true" {
 		return h.showDashboard(c, session)
 	}
@@ -228,10 +228,9 @@ func (h *Handlers) askForce(c *gin.Context, status int, view templates.Force, re
 	if !lock.Held {
 		return goHomeWith(c, middleware.Flash{Text: resource + " is not locked any more.", Failed: true})
 	}
-	session, _ := middleware.SessionFrom(c)
 	markLocks(c, lock.Degraded)
 	view.Frame = h.frame(c, "Force a lock")
-	view.Lock = shownLock(lock, session)
+	view.Lock = shownLock(lock, signedIn(c))
 	ctx, cancel := context.WithTimeout(c.Request.Context(), titlesTimeout)
 	defer cancel()
 	view.Lock.Title = h.titleOf(ctx, resource)
@@ -271,7 +270,7 @@ func (h *Handlers) endSessionForm(c *gin.Context) error {
 	if !idPattern.MatchString(form["id"]) {
 		return models.Invalid("id", "must be 1 to 64 of A-Z a-z 0-9 _ -")
 	}
-	switch err = h.endOne(c, form["id"]); {
+	switch err = h.Accounts.EndSession(c.Request.Context(), signedIn(c), form["id"], clientOf(c)); {
 	case errors.Is(err, models.ErrNotFound):
 		return goHomeWith(c, middleware.Flash{Text: "That session had ended already."})
 	case err != nil:
@@ -281,7 +280,7 @@ func (h *Handlers) endSessionForm(c *gin.Context) error {
 }
 
 func (h *Handlers) endOthersForm(c *gin.Context) error {
-	if err := h.endMine(c, false); err != nil {
+	if err := h.Accounts.EndOtherSessions(c.Request.Context(), signedIn(c), clientOf(c)); err != nil {
 		return err
 	}
 	return goHomeWith(c, middleware.Flash{Text: "All your other sessions have ended."})

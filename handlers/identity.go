@@ -96,8 +96,7 @@ func (h *Handlers) whileWaiting(c *gin.Context, wait time.Duration, allowed func
 	if wait <= 0 {
 		return c.Request.Context(), 0, func() {}
 	}
-	session, _ := middleware.SessionFrom(c)
-	giveBack, reached := h.waits.take(session.User.ID)
+	giveBack, reached := h.waits.take(signedIn(c).User.ID)
 	if reached > 0 {
 		c.Writer.Header().Del(preferenceApplied)
 		return c.Request.Context(), 0, func() {}

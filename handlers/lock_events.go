@@ -10,7 +10,6 @@ import (
 
 	"github.com/gin-gonic/gin"
 
-	"gatehouse/middleware"
 	"gatehouse/models"
 )
 
@@ -47,8 +46,7 @@ func (h *Handlers) lockEvents(c *gin.Context) error {
 	if _, err := query(c); err != nil {
 		return err
 	}
-	session, _ := middleware.SessionFrom(c)
-	giveBack, reached := h.streams.take(session.User.ID)
+	giveBack, reached := h.streams.take(signedIn(c).User.ID)
 	if reached > 0 {
 		return tooManyStreams(reached)
 	}

@@ -1,8 +1,6 @@
 package handlers
 
 import (
-	"errors"
-	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
@@ -104,12 +102,11 @@ func (h *Handlers) lockProcess(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	session, _ := middleware.SessionFrom(c)
 	opt.Allowed, opt.Most = h.stillAllowed(c, models.RoleEditor), h.LocksPerUser
 	ctx, wait, stop := h.whileWaiting(c, opt.Wait, opt.Allowed)
 	defer stop()
 	opt.Wait = wait
-	lock, err := h.Processes.Lock(ctx, session.User, id, opt)
+	lock, err := h.Processes.Lock(ctx, signedIn(c).User, id, opt)
 	markLocks(c, lock.Degraded)
 	if err != nil {
 		return err
@@ -160,11 +157,10 @@ func (h *Handlers) lockStatus(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	session, _ := middleware.SessionFrom(c)
 	answer := lockStatusAnswer{IsLocked: status.Held, TTL: seconds(status.TTL), Degraded: status.Degraded, Waiting: status.Waiting}
 	if status.Held {
 		answer.ExpiresAt, answer.Fence, answer.Holder = &status.ExpiresAt, status.Fence, &status.Holder
-		answer.Mine = status.Holder.UserID == session.User.ID
+		answer.Mine = status.Holder.UserID == signedIn(c).User.ID
 	}
 	markLocks(c, status.Degraded)
 	return answerJSON(c, http.StatusOK, answer)
@@ -197,8 +193,7 @@ func (h *Handlers) extendLock(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	session, _ := middleware.SessionFrom(c)
-	lock, err := h.Processes.Extend(c.Request.Context(), session.User, id, c.GetHeader(middleware.LockTokenHeader), ttl)
+	lock, err := h.Processes.Extend(c.Request.Context(), signedIn(c).User, id, c.GetHeader(middleware.LockTokenHeader), ttl)
 	if err != nil {
 		return err
 	}
@@ -222,8 +217,7 @@ func (h *Handlers) unlockProcess(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	session, _ := middleware.SessionFrom(c)
-	degraded, err := h.Processes.Unlock(c.Request.Context(), session.User, id, c.GetHeader(middleware.LockTokenHeader))
+	degraded, err := h.Processes.Unlock(c.Request.Context(), signedIn(c).User, id, c.GetHeader(middleware.LockTokenHeader))
 	markLocks(c, degraded)
 	if err != nil {
 		return err
@@ -295,7 +289,7 @@ func (h *Handlers) forceLock(c *gin.Context) error {
 	return noContent(c)
 }
 
-// force ends a lock for the API and the page alike, and audits it.
+// force ends a lock, for the API and the page alike.
 func (h *Handlers) force(c *gin.Context, resource, reason, fenceText string) (models.LockStatus, error) {
 	wrong := &models.ValidationError{}
 	if !resourcePattern.MatchString(resource) {
@@ -315,40 +309,5 @@ func (h *Handlers) force(c *gin.Context, resource, reason, fenceText string) (mo
 	if len(wrong.Errors) > 0 {
 		return models.LockStatus{}, wrong
 	}
-	return h.forceAudited(c, resource, reason, fence)
+	return h.Accounts.ForceLock(c.Request.Context(), signedIn(c).User.Email, resource, reason, fence, clientOf(c))
 }
-
-// forceAudited stores the entry first: Redis and the database share no transaction, and
-// a lock must not be forced without one. If that fails then, a second entry says so.
-func (h *Handlers) forceAudited(c *gin.Context, resource, reason string, fence *int64) (models.LockStatus, error) {
-	ctx := c.Request.Context()
-	now, err := h.Locks.Status(ctx, resource)
-	switch {
-	case err != nil:
-		return now, err
-	case !now.Held:
-		return now, fmt.Errorf("force %s: %w", resource, models.ErrNotFound)
-	case fence != nil && now.Fence != nil && *now.Fence != *fence:
-		return now, fmt.Errorf("%w: %w", errOtherFence, &models.NotHeldError{Status: now})
-	}
-	session, _ := middleware.SessionFrom(c)
-	entry := h.auditEntry(c, models.AuditLockForced, session.User.Email, resource, "held by "+now.Holder.Email+": "+reason)
-	if err := h.Accounts.Audit(ctx, entry); err != nil {
-		return now, err
-	}
-	was, err := h.Locks.ForceRelease(ctx, resource, fence)
-	if err == nil {
-		return was, nil
-	}
-	entry.Detail = "not acknowledged: " + entry.Detail // the answer may have got lost, and the lock be forced
-	_ = h.Accounts.Audit(ctx, entry)                   // the first one errs on the safe side
-	if errors.Is(err, models.ErrNotHeld) {
-		err = fmt.Errorf("%w: %w", errOtherFence, err)
-	}
-	return was, err
-}
-
-var (
-	errSessionEnded = errors.New("the session ended")
-	errOtherFence   = errors.New("forced by a fence that is no longer current")
-)

@@ -33,7 +33,7 @@ func (h *Handlers) changePasswordForm(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	session, _ := middleware.SessionFrom(c)
+	session := signedIn(c)
 	err = models.ValidatePassword("newPassword", form["newPassword"])
 	if err == nil {
 		err = h.allowSignIn(c, session.User.Email)

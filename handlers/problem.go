@@ -62,6 +62,8 @@ func (e *requestError) Error() string { return e.problem.Detail }
 
 func badRequest(detail string) error { return &requestError{problemFor("bad-request", detail)} }
 
+var errSessionEnded = errors.New("the session ended")
+
 // fieldConflict names the input that a business rule refused, and says why.
 type fieldConflict struct {
 	field, detail string
@@ -138,7 +140,7 @@ func problemOf(err error) models.Problem {
 		return problemFor("unavailable", "Try again in a moment.")
 	case errors.As(err, &notHeld):
 		detail := "The lock token does not hold the lock, or no longer. Lock the process again."
-		if errors.Is(err, errOtherFence) {
+		if errors.Is(err, models.ErrOtherFence) {
 			detail = "Another grant has the lock by now: look at who holds it, and force that one if you still have to."
 		}
 		p := with(problemFor("lock-not-held", detail), "isLocked", notHeld.Status.Held)

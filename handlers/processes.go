@@ -106,8 +106,7 @@ func (h *Handlers) createProcess(c *gin.Context) error {
 	if err := joinInvalid(patch.Validate(), missing("title", body.Title)); err != nil {
 		return err
 	}
-	session, _ := middleware.SessionFrom(c)
-	process, err := h.Processes.Create(c.Request.Context(), session.User, patch.Apply(models.Process{Status: models.DefaultStatus}))
+	process, err := h.Processes.Create(c.Request.Context(), signedIn(c).User, patch.Apply(models.Process{Status: models.DefaultStatus}))
 	if err != nil {
 		return err
 	}
@@ -182,8 +181,7 @@ func (h *Handlers) replaceProcess(c *gin.Context) error {
 	if err := joinInvalid(patch.Validate(), missing("title", body.Title), missing("status", body.Status), missing("description", body.Description)); err != nil {
 		return err
 	}
-	session, _ := middleware.SessionFrom(c)
-	process, degraded, err := h.Processes.Replace(c.Request.Context(), session.User, id, c.GetHeader(middleware.LockTokenHeader), ifMatch(c), patch.Apply(models.Process{}))
+	process, degraded, err := h.Processes.Replace(c.Request.Context(), signedIn(c).User, id, c.GetHeader(middleware.LockTokenHeader), ifMatch(c), patch.Apply(models.Process{}))
 	markLocks(c, degraded)
 	if err != nil {
 		return err
@@ -222,12 +220,11 @@ func (h *Handlers) quickUpdate(c *gin.Context) error {
 	if err := patch.Validate(); err != nil {
 		return err
 	}
-	session, _ := middleware.SessionFrom(c)
 	opt := services.QuickUpdateOptions{Wait: waitOf(c, quickUpdateWait), IfMatch: ifMatch(c), Allowed: h.stillAllowed(c, models.RoleEditor)}
 	ctx, wait, stop := h.whileWaiting(c, opt.Wait, opt.Allowed)
 	defer stop()
 	opt.Wait = wait
-	process, degraded, err := h.Processes.QuickUpdate(ctx, session.User, id, opt, patch)
+	process, degraded, err := h.Processes.QuickUpdate(ctx, signedIn(c).User, id, opt, patch)
 	markLocks(c, degraded)
 	if err != nil {
 		return err
@@ -252,8 +249,7 @@ func (h *Handlers) deleteProcess(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	session, _ := middleware.SessionFrom(c)
-	degraded, err := h.Processes.Delete(c.Request.Context(), session.User, id, c.GetHeader(middleware.LockTokenHeader), ifMatch(c))
+	degraded, err := h.Processes.Delete(c.Request.Context(), signedIn(c).User, id, c.GetHeader(middleware.LockTokenHeader), ifMatch(c))
 	markLocks(c, degraded)
 	if err != nil {
 		return err

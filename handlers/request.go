@@ -15,6 +15,7 @@ import (
 
 	"github.com/gin-gonic/gin"
 
+	"gatehouse/middleware"
 	"gatehouse/models"
 )
 
@@ -28,6 +29,12 @@ var (
 	resourcePattern = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}:[A-Za-z0-9_-]{1,64}$`)
 	visiblePattern  = regexp.MustCompile(`^[!-~]{1,255}$`)
 )
+
+// signedIn is the session of a request that RequireSession let pass.
+func signedIn(c *gin.Context) models.Session {
+	session, _ := middleware.SessionFrom(c)
+	return session
+}
 
 // answerJSON sends a JSON document.
 func answerJSON(c *gin.Context, status int, body any) error {

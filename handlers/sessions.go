@@ -1,7 +1,6 @@
 package handlers
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -35,8 +34,7 @@ func endedIfNotFound(err error) error {
 //	@Security	Bearer
 //	@Router		/sessions [get]
 func (h *Handlers) listSessions(c *gin.Context) error {
-	session, _ := middleware.SessionFrom(c)
-	return h.answerSessions(c, session.User.ID)
+	return h.answerSessions(c, signedIn(c).User.ID)
 }
 
 func (h *Handlers) answerSessions(c *gin.Context, userID string) error {
@@ -69,18 +67,10 @@ func (h *Handlers) endSession(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := h.endOne(c, id); err != nil {
+	if err := h.Accounts.EndSession(c.Request.Context(), signedIn(c), id, clientOf(c)); err != nil {
 		return err
 	}
 	return noContent(c)
-}
-
-// endOne ends one of the signed-in user's sessions, for the API and the page.
-func (h *Handlers) endOne(c *gin.Context, id string) error {
-	session, _ := middleware.SessionFrom(c)
-	return h.Accounts.Audited(c.Request.Context(), func(ctx context.Context) error {
-		return h.Sessions.DeleteByID(ctx, session.User.ID, id)
-	}, h.auditEntry(c, models.AuditSessionRevoked, session.User.Email, "user:"+session.User.ID, "session "+id))
 }
 
 // endSessions ends my other sessions, or all of them.
@@ -101,21 +91,16 @@ func (h *Handlers) endSessions(c *gin.Context) error {
 	if given && all != "true" && all != "false" {
 		return models.Invalid("all", "must be true or false")
 	}
-	if err := h.endMine(c, all == "true"); err != nil {
+	session := signedIn(c)
+	if all == "true" {
+		err = h.Accounts.EndUserSessions(c.Request.Context(), session.User.Email, session.User.ID, clientOf(c))
+	} else {
+		err = h.Accounts.EndOtherSessions(c.Request.Context(), session, clientOf(c))
+	}
+	if err != nil {
 		return err
 	}
 	return noContent(c)
-}
-
-// endMine ends the signed-in user's other sessions, or all of them.
-func (h *Handlers) endMine(c *gin.Context, thisToo bool) error {
-	session, _ := middleware.SessionFrom(c)
-	end, detail := func(ctx context.Context) error { return h.Sessions.DeleteOthers(ctx, session) }, "all others"
-	if thisToo {
-		end, detail = func(ctx context.Context) error { return h.Sessions.DeleteUser(ctx, session.User.ID) }, "all"
-	}
-	return h.Accounts.Audited(c.Request.Context(), end,
-		h.auditEntry(c, models.AuditSessionsRevoked, session.User.Email, "user:"+session.User.ID, detail))
 }
 
 // userSessions answers a user's sessions.
@@ -150,18 +135,10 @@ func (h *Handlers) endUserSessions(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := h.endAllOf(c, user.ID); err != nil {
+	if err := h.Accounts.EndUserSessions(c.Request.Context(), signedIn(c).User.Email, user.ID, clientOf(c)); err != nil {
 		return err
 	}
 	return noContent(c)
-}
-
-// endAllOf ends all sessions of a user, for the API and the page.
-func (h *Handlers) endAllOf(c *gin.Context, userID string) error {
-	session, _ := middleware.SessionFrom(c)
-	return h.Accounts.Audited(c.Request.Context(), func(ctx context.Context) error {
-		return h.Sessions.DeleteUser(ctx, userID)
-	}, h.auditEntry(c, models.AuditSessionsRevoked, session.User.Email, "user:"+userID, "all"))
 }
 
 // endEverybody ends everybody's sessions but this one.
@@ -176,16 +153,8 @@ func (h *Handlers) endEverybody(c *gin.Context) error {
 	if _, err := query(c); err != nil {
 		return err
 	}
-	if err := h.endAllOthers(c); err != nil {
-		return err
+	if err := h.Accounts.EndAllSessions(c.Request.Context(), signedIn(c), clientOf(c)); err != nil {
+		return endedIfNotFound(err)
 	}
 	return noContent(c)
-}
-
-// endAllOthers ends everybody's sessions but this one, for the API and the page.
-func (h *Handlers) endAllOthers(c *gin.Context) error {
-	session, _ := middleware.SessionFrom(c)
-	return endedIfNotFound(h.Accounts.Audited(c.Request.Context(), func(ctx context.Context) error {
-		return h.Sessions.DeleteAll(ctx, session)
-	}, h.auditEntry(c, models.AuditSessionsRevoked, session.User.Email, "everybody", "all but this one")))
 }

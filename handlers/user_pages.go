@@ -23,7 +23,7 @@ func (h *Handlers) usersPage(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	session, _ := middleware.SessionFrom(c)
+	me := signedIn(c).User.ID
 	view := templates.Users{Frame: h.frame(c, "Users")}
 	view.Notices = notices(c)
 	var ids []string
@@ -36,7 +36,7 @@ func (h *Handlers) usersPage(c *gin.Context) error {
 	}
 	for _, user := range users.Items {
 		view.Users = append(view.Users, templates.UserRow{
-			ID: user.ID, Email: user.Email, Roles: strings.Join(user.Roles, ", "), Disabled: user.Disabled, Me: user.ID == session.User.ID, Sessions: counts[user.ID],
+			ID: user.ID, Email: user.Email, Roles: strings.Join(user.Roles, ", "), Disabled: user.Disabled, Me: user.ID == me, Sessions: counts[user.ID],
 		})
 	}
 	if cursor != "" {
@@ -59,7 +59,7 @@ func (h *Handlers) userSessionsPage(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	session, _ := middleware.SessionFrom(c)
+	session := signedIn(c)
 	view := templates.UserSessions{
 		Frame: h.frame(c, "Sessions of "+user.Email), ID: user.ID, Email: user.Email, Me: user.ID == session.User.ID, Sessions: shownSessions(all, session),
 	}
@@ -73,18 +73,18 @@ func (h *Handlers) endUserSessionsForm(c *gin.Context) error {
 		return err
 	}
 	user, err := h.Accounts.User(c.Request.Context(), form["id"])
-	if err == nil {
-		err = h.endAllOf(c, user.ID)
-	}
 	if err != nil {
+		return err
+	}
+	if err := h.Accounts.EndUserSessions(c.Request.Context(), signedIn(c).User.Email, user.ID, clientOf(c)); err != nil {
 		return err
 	}
 	return goWith(c, usersRoute, middleware.Flash{Text: "All sessions of " + user.Email + " have ended."})
 }
 
 func (h *Handlers) endEverybodyForm(c *gin.Context) error {
-	if err := h.endAllOthers(c); err != nil {
-		return err
+	if err := h.Accounts.EndAllSessions(c.Request.Context(), signedIn(c), clientOf(c)); err != nil {
+		return endedIfNotFound(err)
 	}
 	return goWith(c, usersRoute, middleware.Flash{Text: "Everybody's sessions but this one have ended."})
 }

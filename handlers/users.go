@@ -8,7 +8,6 @@ import (
 
 	"github.com/gin-gonic/gin"
 
-	"gatehouse/middleware"
 	"gatehouse/models"
 	"gatehouse/models/email"
 	"gatehouse/services"
@@ -85,8 +84,7 @@ func (h *Handlers) createUser(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	session, _ := middleware.SessionFrom(c)
-	user, err := h.Accounts.CreateUser(c.Request.Context(), session.User.Email, address, *body.Password, body.Roles, clientOf(c))
+	user, err := h.Accounts.CreateUser(c.Request.Context(), signedIn(c).User.Email, address, *body.Password, body.Roles, clientOf(c))
 	if err != nil {
 		return userConflict(err, "email")
 	}
@@ -170,8 +168,7 @@ func (h *Handlers) changeUser(c *gin.Context) error {
 	if err := checkUserPatch(body); err != nil {
 		return err
 	}
-	session, _ := middleware.SessionFrom(c)
-	user, err := h.Accounts.ChangeUser(c.Request.Context(), session.User.Email, id, services.UserChange(body), clientOf(c))
+	user, err := h.Accounts.ChangeUser(c.Request.Context(), signedIn(c).User.Email, id, services.UserChange(body), clientOf(c))
 	if err != nil {
 		field := "roles"
 		if body.Disabled != nil && *body.Disabled {
@@ -211,8 +208,7 @@ func (h *Handlers) deleteUser(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	session, _ := middleware.SessionFrom(c)
-	if err := h.Accounts.DeleteUser(c.Request.Context(), session.User.Email, id, clientOf(c)); err != nil {
+	if err := h.Accounts.DeleteUser(c.Request.Context(), signedIn(c).User.Email, id, clientOf(c)); err != nil {
 		return userConflict(err, "id")
 	}
 	return noContent(c)
@@ -247,9 +243,4 @@ func (h *Handlers) listAudit(c *gin.Context) error {
 		return err
 	}
 	return answerJSON(c, http.StatusOK, auditList{Items: items(entries.Items), NextCursor: entries.NextCursor})
-}
-
-func (h *Handlers) auditEntry(c *gin.Context, action, actor, target, detail string) models.AuditEntry {
-	client := clientOf(c)
-	return models.AuditEntry{Action: action, Actor: actor, Target: target, IP: client.IP, RequestID: client.RequestID, Detail: detail}
 }

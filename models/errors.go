@@ -23,6 +23,9 @@ var (
 	ErrNotAcquired = errors.New("lock not acquired")
 	// ErrNotHeld: the lock token is not, or no longer, the holder's.
 	ErrNotHeld = errors.New("lock not held")
+	// ErrOtherFence: a lock was to be forced by a fence that is no longer current. It
+	// comes with an ErrNotHeld.
+	ErrOtherFence = errors.New("forced by a fence that is no longer current")
 	// ErrLockTokenRequired: the request needs the lock token and has none.
 	ErrLockTokenRequired = errors.New("lock token required")
 	// ErrVersionConflict: the database rule refused a write because somebody

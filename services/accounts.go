@@ -60,6 +60,11 @@ type Client struct {
 	RequestID string
 }
 
+// entry is one for the audit about something that the client did.
+func (c Client) entry(action, actor, target, detail string) models.AuditEntry {
+	return models.AuditEntry{Action: action, Actor: actor, Target: target, IP: c.IP, RequestID: c.RequestID, Detail: detail}
+}
+
 // AccountsOptions configures Accounts: the limits on sign-ins, per client
 // address and per account.
 type AccountsOptions struct {
@@ -124,7 +129,7 @@ func (a *Accounts) SignIn(ctx context.Context, email, password string, client Cl
 		if !usual {
 			entries = append(entries, auditOf(models.AuditSignInNewPlace, who.Email, who.ID, client, "not signed in from there during the last 30 days"))
 		}
-		err = a.Audited(ctx, func(ctx context.Context) error {
+		err = a.audited(ctx, func(ctx context.Context) error {
 			token, session, err = a.begin(ctx, who, password, client)
 			return err
 		}, entries...)
@@ -134,7 +139,7 @@ func (a *Accounts) SignIn(ctx context.Context, email, password string, client Cl
 	switch {
 	case errors.Is(err, models.ErrInvalidCredentials):
 		// Without its entry the answer is that of a right password: it must not tell.
-		if err := a.Audit(ctx, auditOf(models.AuditSignInFailed, email, who.ID, client, "")); err != nil {
+		if err := a.audit(ctx, auditOf(models.AuditSignInFailed, email, who.ID, client, "")); err != nil {
 			return "", session, err
 		}
 		return "", session, fmt.Errorf("sign in: %w", err)
@@ -161,16 +166,6 @@ func (a *Accounts) begin(ctx context.Context, who models.Credentials, password s
 	return token, session, nil
 }
 
-// SignOut ends a session.
-func (a *Accounts) SignOut(ctx context.Context, session models.Session, client Client) error {
-	return a.Audited(ctx, func(ctx context.Context) error {
-		if err := a.sessions.DeleteByHash(ctx, session.Hash); !errors.Is(err, models.ErrNotFound) {
-			return err
-		}
-		return nil
-	}, auditOf(models.AuditSignOut, session.User.Email, session.User.ID, client, ""))
-}
-
 // Users is a page of users.
 func (a *Accounts) Users(ctx context.Context, page models.Page) (models.List[models.User], error) {
 	return a.store.Users(ctx, page)
@@ -193,7 +188,7 @@ func (a *Accounts) CreateUser(ctx context.Context, actor, email, password string
 		return models.User{}, fmt.Errorf("create user: %w: %w", models.ErrUnavailable, err)
 	}
 	var user models.User
-	err = a.Audited(ctx, func(ctx context.Context) (err error) {
+	err = a.audited(ctx, func(ctx context.Context) (err error) {
 		user, err = a.store.CreateUser(ctx, email, hash, roles)
 		return err
 	}, auditOf(models.AuditUserCreated, actor, "", client, email+" as "+strings.Join(roles, ", ")))
@@ -225,7 +220,7 @@ func (a *Accounts) ChangeUser(ctx context.Context, actor, id string, change User
 		patch.PasswordHash = &hash
 	}
 	var user models.User
-	err := a.Audited(ctx, func(ctx context.Context) (err error) {
+	err := a.audited(ctx, func(ctx context.Context) (err error) {
 		user, err = a.store.UpdateUser(ctx, id, patch)
 		return err
 	}, auditOf(models.AuditUserChanged, actor, id, client, change.String()))
@@ -256,7 +251,7 @@ func (c UserChange) String() string {
 
 // DeleteUser removes a user with all sessions and locks.
 func (a *Accounts) DeleteUser(ctx context.Context, actor, id string, client Client) error {
-	err := a.Audited(ctx, func(ctx context.Context) error {
+	err := a.audited(ctx, func(ctx context.Context) error {
 		return a.store.DeleteUser(ctx, id)
 	}, auditOf(models.AuditUserDeleted, actor, id, client, ""))
 	if err != nil {
@@ -291,9 +286,9 @@ func (a *Accounts) Seed(ctx context.Context, seed models.Seed, passwords map[str
 	return err
 }
 
-// Audited does something that the database stores, together with its entries in the
+// audited does something that the database stores, together with its entries in the
 // audit: neither is there without the other.
-func (a *Accounts) Audited(ctx context.Context, do func(ctx context.Context) error, entries ...models.AuditEntry) error {
+func (a *Accounts) audited(ctx context.Context, do func(ctx context.Context) error, entries ...models.AuditEntry) error {
 	for i := range entries {
 		entries[i].At = time.Now().UTC()
 	}
@@ -304,16 +299,16 @@ func (a *Accounts) Audited(ctx context.Context, do func(ctx context.Context) err
 	for _, entry := range entries {
 		if stored() {
 			a.tell(entry)
-		} else if err := a.Audit(ctx, entry); err != nil { // nothing was left to be done
+		} else if err := a.audit(ctx, entry); err != nil { // nothing was left to be done
 			return err
 		}
 	}
 	return nil
 }
 
-// Audit records a security event in the database, which is an error if it cannot, and
+// audit records a security event in the database, which is an error if it cannot, and
 // in the log. It outlives the request.
-func (a *Accounts) Audit(ctx context.Context, entry models.AuditEntry) error {
+func (a *Accounts) audit(ctx context.Context, entry models.AuditEntry) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), afterwards)
 	defer cancel()
 	entry.At = time.Now().UTC()
@@ -335,7 +330,7 @@ func auditOf(action, actor, userID string, client Client, detail string) models.
 	if userID != "" {
 		target = "user:" + userID
 	}
-	return models.AuditEntry{Action: action, Actor: actor, Target: target, IP: client.IP, RequestID: client.RequestID, Detail: detail}
+	return client.entry(action, actor, target, detail)
 }
 
 // asTyped is an address as a client sent it to sign in, good or not: a mistyped one gets the

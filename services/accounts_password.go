@@ -23,7 +23,7 @@ func (a *Accounts) ChangePassword(ctx context.Context, session models.Session, c
 		return "", session, fmt.Errorf("change password: %w: %w", models.ErrUnavailable, err)
 	}
 	if !right {
-		if err := a.Audit(ctx, auditOf(models.AuditSignInFailed, who.Email, who.ID, client, "at a change of password")); err != nil {
+		if err := a.audit(ctx, auditOf(models.AuditSignInFailed, who.Email, who.ID, client, "at a change of password")); err != nil {
 			return "", session, err
 		}
 		return "", session, wrong
@@ -33,7 +33,7 @@ func (a *Accounts) ChangePassword(ctx context.Context, session models.Session, c
 		return "", session, fmt.Errorf("change password: %w: %w", models.ErrUnavailable, err)
 	}
 	var changed models.Session
-	err = a.Audited(ctx, func(ctx context.Context) error {
+	err = a.audited(ctx, func(ctx context.Context) error {
 		return a.whileRight(ctx, who, current, func(who models.Credentials) error {
 			token, changed, err = a.sessions.ChangePassword(ctx, session, who.Epoch, hash)
 			return err

@@ -59,6 +59,6 @@ func (a *Accounts) tellLimited(ctx context.Context, address string, hits []model
 	told, err := a.limiter.Take(ctx, once.Name, models.Hit{Policy: once, Key: refused.Policy.Name + ":" + hits[i].Key, Cost: 1})
 	if err == nil && told[0].Allowed {
 		// The attempt is refused, so nothing is acknowledged that the audit lacks.
-		_ = a.Audit(ctx, auditOf(models.AuditSignInLimited, address, "", client, "refused by "+refused.Policy.Name))
+		_ = a.audit(ctx, auditOf(models.AuditSignInLimited, address, "", client, "refused by "+refused.Policy.Name))
 	}
 }

@@ -1,0 +1,92 @@
+package services
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"gatehouse/models"
+)
+
+// SignOut ends a session. One that has ended already is no error.
+func (a *Accounts) SignOut(ctx context.Context, session models.Session, client Client) error {
+	return a.audited(ctx, func(ctx context.Context) error {
+		if err := a.sessions.DeleteByHash(ctx, session.Hash); !errors.Is(err, models.ErrNotFound) {
+			return err
+		}
+		return nil
+	}, auditOf(models.AuditSignOut, session.User.Email, session.User.ID, client, ""))
+}
+
+// Supersede ends the session that a client had when it signed in and got fresh. If that
+// fails fresh ends as well: the client does not get its token.
+func (a *Accounts) Supersede(ctx context.Context, old, fresh models.Session, client Client) error {
+	err := a.SignOut(ctx, old, client)
+	if err != nil {
+		_ = a.sessions.DeleteByHash(ctx, fresh.Hash) // it ends unused
+	}
+	return err
+}
+
+// EndSession ends one of the sessions of the user who is signed in by session;
+// models.ErrNotFound if the user has none with this ID.
+func (a *Accounts) EndSession(ctx context.Context, session models.Session, id string, client Client) error {
+	return a.audited(ctx, func(ctx context.Context) error {
+		return a.sessions.DeleteByID(ctx, session.User.ID, id)
+	}, auditOf(models.AuditSessionRevoked, session.User.Email, session.User.ID, client, "session "+id))
+}
+
+// EndOtherSessions ends all sessions of the user of session but this one.
+func (a *Accounts) EndOtherSessions(ctx context.Context, session models.Session, client Client) error {
+	return a.audited(ctx, func(ctx context.Context) error {
+		return a.sessions.DeleteOthers(ctx, session)
+	}, auditOf(models.AuditSessionsRevoked, session.User.Email, session.User.ID, client, "all others"))
+}
+
+// EndUserSessions ends all sessions of a user.
+func (a *Accounts) EndUserSessions(ctx context.Context, actor, userID string, client Client) error {
+	return a.audited(ctx, func(ctx context.Context) error {
+		return a.sessions.DeleteUser(ctx, userID)
+	}, auditOf(models.AuditSessionsRevoked, actor, userID, client, "all"))
+}
+
+// EndAllSessions ends the sessions of all users but this one; models.ErrNotFound if this
+// one has ended meanwhile: then all of them live on.
+func (a *Accounts) EndAllSessions(ctx context.Context, session models.Session, client Client) error {
+	return a.audited(ctx, func(ctx context.Context) error {
+		return a.sessions.DeleteAll(ctx, session)
+	}, client.entry(models.AuditSessionsRevoked, session.User.Email, "everybody", "all but this one"))
+}
+
+// ForceLock ends the lock of a resource, whoever holds it, and returns how it stood. With a
+// fence it ends only the grant of that fence: models.ErrOtherFence if another one has
+// the lock by now. models.ErrNotFound if it is not locked, models.ErrUnavailable if Redis
+// or the database cannot be asked.
+//
+// The audit entry is stored first: Redis and the database share no transaction, and no
+// lock is forced without an entry. If Redis does not acknowledge it a second entry says so.
+func (a *Accounts) ForceLock(ctx context.Context, actor, resource, reason string, fence *int64, client Client) (models.LockStatus, error) {
+	now, err := a.locks.Status(ctx, resource)
+	switch {
+	case err != nil:
+		return now, err
+	case !now.Held:
+		return now, fmt.Errorf("force %s: %w", resource, models.ErrNotFound)
+	case fence != nil && now.Fence != nil && *now.Fence != *fence:
+		return now, fmt.Errorf("%w: %w", models.ErrOtherFence, &models.NotHeldError{Status: now})
+	}
+	entry := client.entry(models.AuditLockForced, actor, resource, "held by "+now.Holder.Email+": "+reason)
+	if err := a.audit(ctx, entry); err != nil {
+		return now, err
+	}
+	was, err := a.locks.ForceRelease(ctx, resource, fence)
+	if err == nil {
+		return was, nil
+	}
+	entry.Detail = "not acknowledged: " + entry.Detail // the lock may have ended, and only the answer be lost
+	_ = a.audit(ctx, entry)                            // the first entry errs on the safe side
+	if errors.Is(err, models.ErrNotHeld) {
+		err = fmt.Errorf("%w: %w", models.ErrOtherFence, err)
+	}
+	return was, err
+}
