@@ -155,8 +155,8 @@ func wrongArguments(t *testing.T) map[string][]wrong {
 			{"no Resource", panics(func() { middleware.RequireLock(services.NewLockTokens(locks, signer), middleware.LockOptions{}) })},
 		},
 		"middleware.RateLimit": {
-			{"no Limiter", panics(func() { middleware.RateLimit(nil, middleware.Policy{Policy: policy}) })},
-			{"no Limiter", panics(func() { middleware.RateLimit((*services.RateLimiter)(nil), middleware.Policy{Policy: policy}) })},
+			{"no Limiter", panics(func() { middleware.RateLimit(nil, middleware.PolicyOf(policy)) })},
+			{"no Limiter", panics(func() { middleware.RateLimit((*services.RateLimiter)(nil), middleware.PolicyOf(policy)) })},
 			{"policy", panics(func() { middleware.RateLimit(limiter, middleware.Policy{}) })},
 		},
 		"middleware.ShowProblems": {{"no show", panics(func() { middleware.ShowProblems(nil) })}},

@@ -177,7 +177,7 @@ func TestRateLimitMiddleware(t *testing.T) {
 		r.GET("/", append(handlers, func(c *gin.Context) { c.String(http.StatusOK, "ok") })...)
 		return r
 	}
-	policy := middleware.Policy{Policy: models.Policy{Name: "api", Limit: models.MaxLimit, Window: time.Second}}
+	policy := middleware.Policy{Name: "api", Limit: models.MaxLimit, Window: time.Second}
 	blocks := policy
 	blocks.Lease = 100_000
 	key := func(*gin.Context) string { return "user:42" }

@@ -140,11 +140,11 @@ func hasType(c *gin.Context, kind string) bool {
 }
 
 func tooLarge(limit int64) error {
-	return &requestError{problemFor("content-too-large", fmt.Sprintf("The body is larger than %d KiB.", limit>>10))}
+	return models.NewProblem("content-too-large", fmt.Sprintf("The body is larger than %d KiB.", limit>>10))
 }
 
 func wrongType(kind string) error {
-	return &requestError{problemFor("unsupported-media-type", "Send the body as Content-Type: "+kind+", in UTF-8.")}
+	return models.NewProblem("unsupported-media-type", "Send the body as Content-Type: "+kind+", in UTF-8.")
 }
 
 func unreadable(err error, limit int64) error {

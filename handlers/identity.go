@@ -42,8 +42,9 @@ type guessKey struct{}
 // limitRate counts a request against its user, or against its address if it has
 // no valid session. When nobody can say which, it is refused anyway.
 func (h *Handlers) limitRate() gin.HandlerFunc {
-	byUser := middleware.RateLimit(h.Limiter, middleware.Policy{Policy: h.API, Key: middleware.ByUser, Tier: middleware.Role})
-	byAddress := middleware.RateLimit(h.Limiter, middleware.Policy{Policy: h.Anonymous, Key: middleware.ByClientIP})
+	user := middleware.PolicyOf(h.API)
+	user.Key, user.Tier = middleware.ByUser, middleware.Role
+	byUser, byAddress := middleware.RateLimit(h.Limiter, user), middleware.RateLimit(h.Limiter, middleware.PolicyOf(h.Anonymous))
 	return func(c *gin.Context) {
 		var counted []models.Decision
 		if guess, ok := c.Get(guessKey{}); ok {
@@ -83,7 +84,7 @@ func (h *Handlers) stillAllowed(c *gin.Context, role string) func(context.Contex
 		case err != nil:
 			return err
 		case !models.HasRole(session.Roles, role):
-			return &requestError{problemFor("forbidden", "Your rights changed while the request waited: this needs the role "+role+".")}
+			return models.NewProblem("forbidden", "Your rights changed while the request waited: this needs the role "+role+".")
 		}
 		return nil
 	}

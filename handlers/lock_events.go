@@ -86,8 +86,7 @@ func (h *Handlers) lockEvents(c *gin.Context) error {
 
 // tooManyStreams refuses a stream beyond what one user, or this instance, may have open.
 func tooManyStreams(limit int) error {
-	problem := problemFor("too-many-streams", "As many event streams are open as there may be. Close one, or try again later.")
-	return &requestError{with(problem, "limit", limit)}
+	return models.NewProblem("too-many-streams", "As many event streams are open as there may be. Close one, or try again later.").With("limit", limit)
 }
 
 // streamTo writes and flushes, each time with a deadline of its own.

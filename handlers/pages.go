@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -72,8 +74,8 @@ func (h *Handlers) staticFile(c *gin.Context) error {
 
 func (h *Handlers) problemList(c *gin.Context) error {
 	view := templates.Problems{Frame: h.frame(c, "Problem types")}
-	for _, name := range problemNames() {
-		kind := problemKinds()[name]
+	for _, name := range slices.Sorted(maps.Keys(models.ProblemKinds)) {
+		kind := models.ProblemKinds[name]
 		view.Items = append(view.Items, templates.Problem{Name: name, Title: kind.Title, Status: kind.Status})
 	}
 	html, err := h.Pages.Problems(view)
@@ -82,7 +84,7 @@ func (h *Handlers) problemList(c *gin.Context) error {
 
 func (h *Handlers) problemHelp(c *gin.Context) error {
 	name := c.Param("name")
-	kind, ok := problemKinds()[name]
+	kind, ok := models.ProblemKinds[name]
 	if !ok {
 		return h.noRoute(c)
 	}
@@ -99,9 +101,9 @@ func (h *Handlers) noRoute(c *gin.Context) error { return h.refuseRoute(c, "not-
 func (h *Handlers) noMethod(c *gin.Context) error { return h.refuseRoute(c, "method-not-allowed") }
 
 func (h *Handlers) refuseRoute(c *gin.Context, name string) error {
-	kind := problemKinds()[name]
+	kind := models.ProblemKinds[name]
 	if path := c.Request.URL.Path; path == "/api" || strings.HasPrefix(path, "/api/") {
-		return &requestError{problemFor(name, kind.Help)}
+		return models.NewProblem(name, kind.Help)
 	}
 	c.Abort()
 	return h.message(c, kind.Status, templates.Message{

@@ -34,7 +34,7 @@ func TestMiddlewareRefusesWithProblemsOfTheTable(t *testing.T) {
 		if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil {
 			t.Fatal(err)
 		}
-		kind, ok := problemKinds()[name]
+		kind, ok := models.ProblemKinds[name]
 		if !ok || got.Type != "/problems/"+name || got.Title != kind.Title || w.Code != kind.Status {
 			t.Errorf("%s: %d %+v, the table says %+v", name, w.Code, got, kind)
 		}
@@ -42,8 +42,8 @@ func TestMiddlewareRefusesWithProblemsOfTheTable(t *testing.T) {
 }
 
 func TestEveryProblemHasAHelpText(t *testing.T) {
-	for _, name := range problemNames() {
-		if kind := problemKinds()[name]; kind.Title == "" || kind.Help == "" || http.StatusText(kind.Status) == "" {
+	for name, kind := range models.ProblemKinds {
+		if kind.Title == "" || kind.Help == "" || http.StatusText(kind.Status) == "" {
 			t.Errorf("%s: %+v", name, kind)
 		}
 	}

@@ -2,7 +2,6 @@ package handlers
 
 import (
 	"errors"
-	"fmt"
 	"net/http"
 
 	"github.com/gin-gonic/gin"
@@ -19,7 +18,7 @@ type sessionList struct {
 // endedIfNotFound: a session that is gone was signed out meanwhile.
 func endedIfNotFound(err error) error {
 	if errors.Is(err, models.ErrNotFound) {
-		return fmt.Errorf("%w: %w", errSessionEnded, err)
+		return errSessionEnded
 	}
 	return err
 }

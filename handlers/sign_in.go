@@ -4,6 +4,7 @@ import (
 	"github.com/gin-gonic/gin"
 
 	"gatehouse/middleware"
+	"gatehouse/models"
 	"gatehouse/templates"
 )
 
@@ -15,7 +16,7 @@ func (h *Handlers) signInForm(c *gin.Context) error {
 		return err
 	}
 	if form["email"] == "" || form["password"] == "" {
-		return &requestError{problemFor("validation", "Enter your e-mail address and your password.")}
+		return models.NewProblem("validation", "Enter your e-mail address and your password.")
 	}
 	token, session, err := h.signIn(c, form["email"], form["password"])
 	if err != nil {

@@ -110,9 +110,9 @@ func checkNewUser(body createUserBody) (address string, err error) {
 func userConflict(err error, field string) error {
 	switch {
 	case errors.Is(err, models.ErrEmailTaken):
-		return &fieldConflict{field, "This e-mail address is already in use.", err}
+		return models.NewProblem("conflict", "This e-mail address is already in use.").With("field", field)
 	case errors.Is(err, models.ErrLastAdmin):
-		return &fieldConflict{field, "Nobody would be left who can manage users. Make somebody else an administrator first.", err}
+		return models.NewProblem("conflict", "Nobody would be left who can manage users. Make somebody else an administrator first.").With("field", field)
 	}
 	return err
 }

@@ -11,7 +11,6 @@ import (
 	"github.com/redis/rueidis"
 
 	"gatehouse/middleware"
-	"gatehouse/models"
 	"gatehouse/services"
 	"gatehouse/services/redis"
 	"gatehouse/services/redis/embedded"
@@ -35,8 +34,8 @@ func ExampleRateLimit() {
 	app := gin.New()
 	_ = app.SetTrustedProxies(nil) // else each client chooses the address that is counted
 	app.GET("/quote", middleware.RateLimit(limiter,
-		middleware.Policy{Policy: models.Policy{Name: "steady", Limit: 100, Window: time.Hour}, Key: middleware.ByHeader("X-Api-Key")},
-		middleware.Policy{Policy: models.Policy{Name: "burst", Limit: 2, Window: time.Minute}, Key: middleware.ByHeader("X-Api-Key")},
+		middleware.Policy{Name: "steady", Limit: 100, Window: time.Hour, Key: middleware.ByHeader("X-Api-Key")},
+		middleware.Policy{Name: "burst", Limit: 2, Window: time.Minute, Key: middleware.ByHeader("X-Api-Key")},
 	), func(c *gin.Context) { c.String(http.StatusOK, "42") })
 
 	for range 3 {
@@ -59,7 +58,7 @@ func ExampleRateLimit_skipSuccessful() {
 
 	app := gin.New()
 	app.POST("/login", middleware.RateLimit(limiter, middleware.Policy{
-		Policy:         models.Policy{Name: "login", Limit: 1, Window: time.Minute},
+		Name: "login", Limit: 1, Window: time.Minute,
 		SkipSuccessful: true,
 		Message:        "Too many failed attempts. Wait a minute.",
 	}), func(c *gin.Context) {
@@ -88,7 +87,7 @@ func ExampleRateLimit_tiers() {
 	app := gin.New()
 	_ = app.SetTrustedProxies(nil)
 	app.GET("/report", middleware.RateLimit(limiter, middleware.Policy{
-		Policy:   models.Policy{Name: "report", Limit: 1, Window: time.Minute, Lease: 1},
+		Name: "report", Limit: 1, Window: time.Minute, Lease: 1,
 		LimitFor: func(c *gin.Context) int64 { return map[string]int64{"gold": 3}[c.GetHeader("X-Tier")] },
 		Key:      middleware.ByHeader("X-Tier"),
 		Skip:     middleware.InNetworks("10.0.0.0/8"),
@@ -127,9 +126,9 @@ policies:
 	app := gin.New()
 	_ = app.SetTrustedProxies(nil)
 	app.GET("/report", middleware.RateLimit(limiter, middleware.Policy{
-		Policy: models.Policy{Name: "report", Limit: 5, Window: time.Minute}, // without a file
-		Tier:   func(c *gin.Context) string { return c.GetHeader("X-Tier") }, // in earnest: what the account says
-		Key:    middleware.ByHeader("X-Tier"),
+		Name: "report", Limit: 5, Window: time.Minute, // without a file
+		Tier: func(c *gin.Context) string { return c.GetHeader("X-Tier") }, // in earnest: what the account says
+		Key:  middleware.ByHeader("X-Tier"),
 	}))
 	for _, tier := range []string{"free", "free", "gold"} {
 		r := httptest.NewRequest(http.MethodGet, "/report", nil)

@@ -3,7 +3,6 @@ package middleware
 import (
 	"context"
 	"errors"
-	"net/http"
 
 	"github.com/gin-gonic/gin"
 
@@ -86,20 +85,14 @@ func LockFrom(c *gin.Context) (lock models.LockGrant, ok bool) {
 func RefuseLock(c *gin.Context, err error) {
 	switch {
 	case errors.Is(err, models.ErrLockTokenRequired):
-		WriteProblem(c, models.Problem{
-			Name: "lock-token-required", Title: "Lock token required", Status: http.StatusPreconditionRequired,
-			Detail: "Take the lock first and send its token as " + LockTokenHeader + ".",
-		})
+		WriteProblem(c, models.NewProblem("lock-token-required", "Take the lock first and send its token as "+LockTokenHeader+"."))
 	case errors.Is(err, models.ErrNotHeld):
-		problem := models.Problem{
-			Name: "lock-not-held", Title: "You do not hold the lock", Status: http.StatusConflict,
-			Detail: "The lock token does not hold the lock, or no longer. Take the lock again and look at what it protects before you write.",
-		}
+		problem := models.NewProblem("lock-not-held", "The lock token does not hold the lock, or no longer. Take the lock again and look at what it protects before you write.")
 		var notHeld *models.NotHeldError
 		if errors.As(err, &notHeld) {
-			problem.Members = map[string]any{"isLocked": notHeld.Status.Held}
+			problem = problem.With("isLocked", notHeld.Status.Held)
 			if notHeld.Status.Held {
-				problem.Members["holder"] = notHeld.Status.Holder
+				problem = problem.With("holder", notHeld.Status.Holder)
 			}
 			if notHeld.Status.Degraded {
 				MarkDegraded(c, DegradedLocks)
@@ -108,10 +101,6 @@ func RefuseLock(c *gin.Context, err error) {
 		WriteProblem(c, problem)
 	default:
 		_ = c.Error(err)
-		c.Header("Retry-After", "1")
-		WriteProblem(c, models.Problem{
-			Name: "unavailable", Title: "Not available now", Status: http.StatusServiceUnavailable,
-			Detail: "Nobody can say at the moment who holds the lock. Nothing was changed: try again.",
-		})
+		refuseUnavailable(c, "Nobody can say at the moment who holds the lock. Nothing was changed: try again.")
 	}
 }

@@ -22,6 +22,12 @@ func ShowProblems(show func(c *gin.Context, p models.Problem)) gin.HandlerFunc {
 	}
 }
 
+// refuseUnavailable answers 503 for what may be asked again in a second.
+func refuseUnavailable(c *gin.Context, detail string) {
+	c.Header("Retry-After", "1")
+	WriteProblem(c, models.NewProblem("unavailable", detail))
+}
+
 // WriteProblem answers with p as application/problem+json, or as ShowProblems shows it,
 // and aborts: no later handler runs. Instance and RequestID are taken from the request
 // and the answer's X-Request-Id. If an answer was begun already it only aborts.

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/gin-gonic/gin"
 
@@ -23,10 +24,16 @@ type Limiter interface {
 	Refund(ctx context.Context, decisions ...models.Decision) error
 }
 
-// Policy is a rate limit and how it applies to requests. Only Name, Limit and
-// Window must be set.
+// Policy is a rate limit, at most Limit units in any Window, and how it applies to
+// requests. Only Name, Limit and Window must be set.
 type Policy struct {
-	models.Policy
+	Name        string             // shown in headers and metrics: 1 to 64 of A-Z a-z 0-9 . _ / -
+	Limit       int64              // units per window, 1 to 1,000,000
+	Window      time.Duration      // 1 s to 24 h in whole seconds
+	Algorithm   models.Algorithm   // zero: sliding log up to a limit of 1,000, else GCRA
+	OnRedisDown models.OnRedisDown // zero: each instance limits by itself
+	Shadow      bool               // decide and count, but never refuse
+	Lease       int64              // most units that an instance takes from Redis in one block; 0 asks for each request
 	// Key names who is counted. Nil is ByClientIP. All requests with the same
 	// key share the limit, also those with an empty one.
 	Key func(*gin.Context) string
@@ -59,6 +66,20 @@ type Policy struct {
 	SkipFailed     bool
 }
 
+// PolicyOf is a Policy that applies p to all requests alike.
+func PolicyOf(p models.Policy) Policy {
+	return Policy{
+		Name: p.Name, Limit: p.Limit, Window: p.Window, Algorithm: p.Algorithm, OnRedisDown: p.OnRedisDown, Shadow: p.Shadow, Lease: p.Lease,
+	}
+}
+
+// limit is the policy without how it applies to requests.
+func (p *Policy) limit() models.Policy {
+	return models.Policy{
+		Name: p.Name, Limit: p.Limit, Window: p.Window, Algorithm: p.Algorithm, OnRedisDown: p.OnRedisDown, Shadow: p.Shadow, Lease: p.Lease,
+	}
+}
+
 // InNetworks reports whether the client's address is in one of the networks or
 // addresses, for Skip and Deny. It panics on anything else: that is a mistake in
 // the program.
@@ -86,7 +107,7 @@ func RateLimit(limiter Limiter, policies ...Policy) gin.HandlerFunc {
 	names := make([]string, len(policies))
 	for i := range policies {
 		p := &policies[i]
-		if err := p.Validate(); err != nil {
+		if err := p.limit().Validate(); err != nil {
 			panic("middleware.RateLimit: " + err.Error())
 		}
 		if slices.Contains(names[:i], p.Name) {
@@ -116,7 +137,8 @@ func RateLimit(limiter Limiter, policies ...Policy) gin.HandlerFunc {
 		}
 		decisions, err := limiter.Take(c.Request.Context(), group, hits...)
 		if err != nil {
-			refuseUnavailable(c)
+			MarkDegraded(c, DegradedRateLimit)
+			refuseUnavailable(c, "Rate limits cannot be checked at the moment. Try again in a second.")
 			return
 		}
 		told := decisionsWithout(decisions, skipped, policies)
@@ -158,7 +180,7 @@ func hitsOf(c *gin.Context, policies []Policy, room []models.Hit) (hits []models
 	hits = room
 	for i := range policies {
 		p := &policies[i]
-		hit := models.Hit{Policy: p.Policy, Key: p.Key(c), Cost: 1}
+		hit := models.Hit{Policy: p.limit(), Key: p.Key(c), Cost: 1}
 		if p.Cost != nil {
 			hit.Cost = p.Cost(c)
 		}

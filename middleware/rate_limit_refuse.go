@@ -2,7 +2,6 @@ package middleware
 
 import (
 	"fmt"
-	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,9 +11,6 @@ import (
 
 	"gatehouse/models"
 )
-
-// unavailableRetry is when to come back after a 503, in seconds.
-const unavailableRetry = "1"
 
 // refuse lets the first violated policy answer.
 func refuse(c *gin.Context, policies []Policy, decisions []models.Decision, left func(*models.Decision) Headers) {
@@ -61,10 +57,7 @@ func refuseQuota(c *gin.Context, decisions []models.Decision, message string, le
 	if message == "" {
 		message = "Too many requests: " + strings.Join(limits, ", ") + ". Try again in " + plural(retry, "second") + "."
 	}
-	WriteProblem(c, models.Problem{
-		Name: "quota-exceeded", Title: "Too many requests", Status: http.StatusTooManyRequests, Detail: message,
-		Members: map[string]any{"violated-policies": violated},
-	})
+	WriteProblem(c, models.NewProblem("quota-exceeded", message).With("violated-policies", violated))
 }
 
 // writeRetryAfter says when all of the decisions can be allowed.
@@ -79,17 +72,8 @@ func writeRetryAfter(c *gin.Context, decisions []models.Decision) int64 {
 	return retry
 }
 
-func refuseUnavailable(c *gin.Context) {
-	MarkDegraded(c, DegradedRateLimit)
-	c.Header("Retry-After", unavailableRetry)
-	WriteProblem(c, models.Problem{
-		Name: "unavailable", Title: "Not available now", Status: http.StatusServiceUnavailable,
-		Detail: "Rate limits cannot be checked at the moment. Try again in a second.",
-	})
-}
-
 func refuseDenied(c *gin.Context) {
-	WriteProblem(c, models.Problem{Name: "forbidden", Title: "Not allowed", Status: http.StatusForbidden, Detail: "Requests from here are not allowed."})
+	WriteProblem(c, models.NewProblem("forbidden", "Requests from here are not allowed."))
 }
 
 func plural(n int64, unit string) string {

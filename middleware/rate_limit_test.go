@@ -57,7 +57,7 @@ func (f *fakeLimiter) Refund(ctx context.Context, decisions ...models.Decision) 
 }
 
 func perMinute(name string, limit int64) middleware.Policy {
-	return middleware.Policy{Policy: models.Policy{Name: name, Limit: limit, Window: time.Minute}}
+	return middleware.Policy{Name: name, Limit: limit, Window: time.Minute}
 }
 
 func get(app http.Handler, path string) *httptest.ResponseRecorder {
@@ -161,7 +161,7 @@ func TestRateLimitSeveralPolicies(t *testing.T) {
 		middleware.RateLimit(limiter, perMinute("last", 7)),
 		// A policy told again replaces what was told.
 		func(c *gin.Context) {
-			middleware.WriteDecisions(c, []models.Decision{{Policy: wide.Policy, Allowed: true, Remaining: 89, ResetAfter: time.Minute}})
+			middleware.WriteDecisions(c, []models.Decision{{Policy: models.Policy{Name: wide.Name, Limit: wide.Limit, Window: wide.Window}, Allowed: true, Remaining: 89, ResetAfter: time.Minute}})
 		},
 	)
 	w := get(app, "/")

@@ -27,10 +27,7 @@ func Recovery(log *slog.Logger) gin.HandlerFunc {
 			}
 			log.ErrorContext(c.Request.Context(), "panic", "cause", cause, "route", c.FullPath(),
 				"requestId", RequestIDFrom(c), "stack", string(debug.Stack()))
-			WriteProblem(c, models.Problem{
-				Name: "internal", Title: "Internal error", Status: http.StatusInternalServerError,
-				Detail: "This is a fault of the server. Report it with the requestId.",
-			})
+			WriteProblem(c, models.NewProblem("internal", "This is a fault of the server. Report it with the requestId."))
 		}()
 		c.Next()
 	}

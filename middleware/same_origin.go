@@ -29,10 +29,7 @@ func SameOrigin(publicURL string) gin.HandlerFunc {
 			return
 		}
 		if protection.Check(c.Request) != nil || https && fromPlainPage(c.Request) {
-			WriteProblem(c, models.Problem{
-				Name: "cross-origin", Title: "Request from another site", Status: http.StatusForbidden,
-				Detail: "A page of another origin sent this. Use the page of this server, or a Bearer token.",
-			})
+			WriteProblem(c, models.NewProblem("cross-origin", "A page of another origin sent this. Use the page of this server, or a Bearer token."))
 		}
 	}
 }

@@ -162,10 +162,7 @@ func RequireRole(role string) gin.HandlerFunc {
 		if c.IsAborted() || models.HasRole(identityOf(c).session.Roles, role) {
 			return
 		}
-		WriteProblem(c, models.Problem{
-			Name: "forbidden", Title: "Not allowed", Status: http.StatusForbidden,
-			Detail: "This needs the role " + role + ". Ask an administrator for it.",
-		})
+		WriteProblem(c, models.NewProblem("forbidden", "This needs the role "+role+". Ask an administrator for it."))
 	}
 }
 
@@ -189,16 +186,9 @@ func FromCookie(c *gin.Context) bool { return identityOf(c).byCookie }
 
 func refuseSignedOut(c *gin.Context) {
 	c.Header("WWW-Authenticate", "Bearer")
-	WriteProblem(c, models.Problem{
-		Name: "unauthenticated", Title: "Sign in first", Status: http.StatusUnauthorized,
-		Detail: "There is no session, or it has ended. Sign in and send its token.",
-	})
+	WriteProblem(c, models.NewProblem("unauthenticated", "There is no session, or it has ended. Sign in and send its token."))
 }
 
 func refuseSessionUnknown(c *gin.Context) {
-	c.Header("Retry-After", "1")
-	WriteProblem(c, models.Problem{
-		Name: "unavailable", Title: "Not available now", Status: http.StatusServiceUnavailable,
-		Detail: "Sessions cannot be looked up at the moment. You are not signed out: try again.",
-	})
+	refuseUnavailable(c, "Sessions cannot be looked up at the moment. You are not signed out: try again.")
 }

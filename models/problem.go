@@ -5,18 +5,110 @@ import (
 	"maps"
 )
 
-// Problem is an RFC 9457 problem+json document.
+// Problem is an RFC 9457 problem+json document. NewProblem makes those of the table.
 type Problem struct {
 	Name   string // its type is /problems/<Name>
 	Title  string
 	Status int
-	Detail string // what happened and what to do next
+	Detail string
 	// Members are the extra members of this kind of problem, such as "errors".
 	Members map[string]any
 	// Instance and RequestID are filled in when the problem is written.
 	Instance  string
 	RequestID string
 }
+
+// ProblemKind is one row of the table of problems. Help is the text of its help page,
+// /problems/<name>: what it means and what to do next.
+type ProblemKind struct {
+	Status int
+	Title  string
+	Help   string
+}
+
+// ProblemKinds is the one table of problems, by name. It does not change.
+var ProblemKinds = map[string]ProblemKind{
+	"bad-request": {400, "Bad request",
+		"The body is not one JSON document in UTF-8, or it is empty where one is required."},
+	"unauthenticated": {401, "Sign in first",
+		"Send Authorization: Bearer with a token from POST /api/v1/auth/login, or sign in on the " +
+			"page. A token ends when it is unused for a while, after its longest life, at sign-out, and " +
+			"when somebody ends the session."},
+	"invalid-credentials": {401, "Wrong e-mail or password",
+		"The address is unknown, the password is wrong, or the account is disabled. An administrator " +
+			"can set a new password."},
+	"forbidden": {403, "Not allowed",
+		"Your roles do not include this. Viewers read; editors also lock, create and edit; " +
+			"administrators also force locks and manage users. Or requests from your address are refused " +
+			"altogether."},
+	"cross-origin": {403, "Request from another site",
+		"A browser sent this from a page of another origin. Use the page of this server, or a Bearer " +
+			"token."},
+	"not-found": {404, "Not found",
+		"There is nothing at this address, or no longer."},
+	"method-not-allowed": {405, "Method not allowed",
+		"The Allow header lists the methods of this address."},
+	"lock-not-held": {409, "You do not hold the lock",
+		"The lock token is not, or no longer, the holder's: the lock expired, was released or forced, " +
+			"or the token belongs to another process or user. Lock the process again and look at its " +
+			"current state before you write."},
+	"version-conflict": {409, "Somebody else wrote in between",
+		"Nothing was overwritten. The member current is the process as it is now: merge your change " +
+			"into it and lock again."},
+	"conflict": {409, "Conflict",
+		"The e-mail address is already in use, or the change would leave no administrator."},
+	"precondition-failed": {412, "Not the current version",
+		"If-Match names another version than the current one. The member current is the process as it " +
+			"is now."},
+	"content-too-large": {413, "Body too large",
+		"A body has at most 1 MiB, a form of the page at most 64 KiB."},
+	"unsupported-media-type": {415, "Unsupported media type",
+		"Send the body as Content-Type: application/json. The forms of the page are " +
+			"application/x-www-form-urlencoded; multipart is not taken."},
+	"validation": {422, "Invalid input",
+		"The member errors names each field and what is wrong with it."},
+	"locked": {423, "Locked by somebody else",
+		"The member holder says who has the lock and since when. Try again after Retry-After seconds, " +
+			"or queue with Prefer: wait=30."},
+	"lock-token-required": {428, "Lock token required",
+		"Lock the process first (POST .../lock) and send the lockToken it answers as X-Lock-Token."},
+	"too-many-locks": {429, "Too many locks",
+		"You have as many processes locked as one user can have at a time; the member limit says how " +
+			"many. Give one back first, or let one end."},
+	"quota-exceeded": {429, "Too many requests",
+		"Wait for Retry-After seconds. The RateLimit headers say what is left."},
+	"too-many-streams": {429, "Too many event streams",
+		"A user may have only so many event streams open at one instance (the member limit, " +
+			"STREAMS_PER_USER), and an instance only as many as its limit of open files allows. Close one " +
+			"that is not needed."},
+	"unavailable": {503, "Not available now",
+		"The database cannot be asked, or what the servers share cannot and the configuration refuses " +
+			"to work without it, or the server is shutting down. Nothing was changed unless you were told " +
+			"so; try again after Retry-After seconds."},
+	"internal": {500, "Internal error",
+		"This is a fault of the server. Report it with the requestId."},
+}
+
+// NewProblem is a problem of the table; detail says what happened and what to do next.
+// It panics on a name that is not in the table.
+func NewProblem(name, detail string) Problem {
+	kind, ok := ProblemKinds[name]
+	if !ok {
+		panic("models.NewProblem: no kind " + name)
+	}
+	return Problem{Name: name, Title: kind.Title, Status: kind.Status, Detail: detail}
+}
+
+// With returns the problem with another member.
+func (p Problem) With(member string, value any) Problem {
+	members := map[string]any{member: value}
+	maps.Copy(members, p.Members)
+	p.Members = members
+	return p
+}
+
+// Error is the detail: a problem can be returned where it is found.
+func (p Problem) Error() string { return p.Detail }
 
 // MarshalJSON writes the standard members and the extra ones side by side.
 func (p Problem) MarshalJSON() ([]byte, error) {
