@@ -231,8 +231,8 @@ func (h *Handlers) listAudit(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	if action := params["action"]; action != "" && !slices.Contains(models.AuditActions(), action) {
-		return models.Invalid("action", "must be one of "+strings.Join(models.AuditActions(), ", "))
+	if action := params["action"]; action != "" && !slices.Contains(models.AuditActions[:], action) {
+		return models.Invalid("action", "must be one of "+strings.Join(models.AuditActions[:], ", "))
 	}
 	wanted, err := page(params)
 	if err != nil {

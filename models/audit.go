@@ -31,9 +31,7 @@ const (
 )
 
 // AuditActions are the values that the action filter accepts.
-func AuditActions() []string {
-	return []string{
-		AuditSignIn, AuditSignInFailed, AuditSignInNewPlace, AuditSignInLimited, AuditSignOut, AuditPasswordChanged, AuditSessionRevoked,
-		AuditSessionsRevoked, AuditLockForced, AuditUserCreated, AuditUserChanged, AuditUserDeleted,
-	}
+var AuditActions = [...]string{
+	AuditSignIn, AuditSignInFailed, AuditSignInNewPlace, AuditSignInLimited, AuditSignOut, AuditPasswordChanged, AuditSessionRevoked,
+	AuditSessionsRevoked, AuditLockForced, AuditUserCreated, AuditUserChanged, AuditUserDeleted,
 }

@@ -43,21 +43,17 @@ type UserPatch struct {
 	PasswordHash *string
 }
 
+var rolesInOrder = [...]string{RoleViewer, RoleEditor, RoleAdmin}
+
 // HasRole reports whether roles include role, or a role that includes it.
 func HasRole(roles []string, role string) bool {
-	order := []string{RoleViewer, RoleEditor, RoleAdmin}
-	need := slices.Index(order, role)
-	for _, r := range roles {
-		if have := slices.Index(order, r); need >= 0 && have >= need {
-			return true
-		}
-	}
-	return false
+	need := slices.Index(rolesInOrder[:], role)
+	return need >= 0 && slices.Index(rolesInOrder[:], HighestRole(roles)) >= need
 }
 
 // HighestRole is the one of roles that includes the others, "" if there is none.
 func HighestRole(roles []string) string {
-	for _, role := range [...]string{RoleAdmin, RoleEditor, RoleViewer} {
+	for _, role := range slices.Backward(rolesInOrder[:]) {
 		if slices.Contains(roles, role) {
 			return role
 		}
@@ -72,7 +68,7 @@ func ValidateRoles(roles []string) error {
 	}
 	seen := map[string]bool{}
 	for _, r := range roles {
-		if (r != RoleViewer && r != RoleEditor && r != RoleAdmin) || seen[r] {
+		if !slices.Contains(rolesInOrder[:], r) || seen[r] {
 			return Invalid("roles", "must be different ones of viewer, editor, admin")
 		}
 		seen[r] = true
