@@ -88,7 +88,7 @@ func wrongArguments(t *testing.T) map[string][]wrong {
 		},
 		"services.NewSessionCache": {
 			{"no Redis", func() error { return second(services.NewSessionCache(nil, db, services.SessionOptions{})) }},
-			{"no SessionStore", func() error { return second(services.NewSessionCache(rdb, nil, services.SessionOptions{})) }},
+			{"no SessionDatabase", func() error { return second(services.NewSessionCache(rdb, nil, services.SessionOptions{})) }},
 			{"IdleTimeout 13h0m0s is above", func() error {
 				return second(services.NewSessionCache(rdb, db, services.SessionOptions{IdleTimeout: 13 * time.Hour}))
 			}},
@@ -98,7 +98,7 @@ func wrongArguments(t *testing.T) map[string][]wrong {
 			{"negative", func() error {
 				return second(services.NewSessionCache(rdb, db, services.SessionOptions{IdleTimeout: -1}))
 			}},
-			{"no SessionStore", func() error {
+			{"no SessionDatabase", func() error {
 				return second(services.NewSessionCache(rdb, (*store.Store)(nil), services.SessionOptions{}))
 			}},
 		},

@@ -186,12 +186,12 @@ func (a *app) wire(ctx context.Context, db *store.Store, rdb *redis.Client, secr
 	locks := services.NewLocker(rdb, &services.LockerOptions{OnRedisDown: c.LockOnRedisDown, Logger: a.log, Metrics: registry})
 	sessions, err := services.NewSessionCache(rdb, db, services.SessionOptions{
 		IdleTimeout: c.SessionIdleTimeout, AbsoluteTimeout: c.SessionAbsoluteTimeout, MaxPerUser: c.SessionMaxPerUser, Secrets: secrets,
-		Logger: a.log, Metrics: registry,
+		Watch: db.WatchRevocations, Budget: db.WithinBudget, Logger: a.log, Metrics: registry,
 	})
 	if err != nil {
 		return handlers.Options{}, err
 	}
-	a.closers = append(a.closers, sessions.Close)
+	a.closers = append(a.closers, sessions.Close, db.KeepClean(a.log))
 	accounts := services.NewAccounts(db, sessions, locks, limiter, services.AccountsOptions{
 		LoginByIP: limits.loginByIP, LoginByAccount: limits.loginByAccount, Logger: a.log,
 	})

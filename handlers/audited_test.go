@@ -57,7 +57,7 @@ func TestNothingWithoutItsAudit(t *testing.T) {
 			fatal(t, err)
 			epochs = append(epochs, c.Epoch)
 		}
-		counts, err := s.Sessions.CountEach(t.Context(), annID.ID, bob.ID)
+		counts, err := s.Accounts.CountSessions(t.Context(), annID.ID, bob.ID)
 		fatal(t, err)
 		lock, err := s.Locks.Status(t.Context(), "process:"+process.ID)
 		fatal(t, err)

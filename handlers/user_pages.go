@@ -30,7 +30,7 @@ func (h *Handlers) usersPage(c *gin.Context) error {
 	for _, user := range users.Items {
 		ids = append(ids, user.ID)
 	}
-	counts, err := h.Sessions.CountEach(ctx, ids...)
+	counts, err := h.Accounts.CountSessions(ctx, ids...)
 	if err != nil {
 		return err
 	}

@@ -33,6 +33,17 @@ type Activity struct {
 	IdleAt   time.Time
 }
 
+// Ending names sessions that end before their time: one by its Hash, one by its UserID and
+// ID, all of UserID, or, with Everybody, all there are. Of the last two, the session whose
+// hash is Keep goes on. The zero value names none and is refused.
+type Ending struct {
+	Hash      string
+	UserID    string
+	ID        string
+	Everybody bool
+	Keep      string
+}
+
 // Revocation is one entry of the revocation log: from it on, copies made at an
 // earlier position of what it names no longer count. Exactly one of SessionHash,
 // UserID and Everybody is set.

@@ -17,8 +17,14 @@ type AccountStore interface {
 	userReader
 	userWriter
 	passwordRenewer
+	sessionRows
 	signInNetworks
 	auditTrail
+}
+
+type sessionRows interface {
+	ChangePassword(ctx context.Context, userID string, epoch int64, newHash string, next models.Session) error
+	CountSessions(ctx context.Context, userIDs []string, now time.Time) (map[string]int, error)
 }
 
 type userReader interface {
@@ -247,6 +253,11 @@ func (c UserChange) String() string {
 		changes = append(changes, "password")
 	}
 	return strings.Join(changes, "; ")
+}
+
+// CountSessions returns the numbers of live sessions of users; one without any is left out.
+func (a *Accounts) CountSessions(ctx context.Context, userIDs ...string) (map[string]int, error) {
+	return a.store.CountSessions(ctx, userIDs, time.Now())
 }
 
 // DeleteUser removes a user with all sessions and locks.

@@ -35,7 +35,9 @@ func (a *Accounts) ChangePassword(ctx context.Context, session models.Session, c
 	var changed models.Session
 	err = a.audited(ctx, func(ctx context.Context) error {
 		return a.whileRight(ctx, who, current, func(who models.Credentials) error {
-			token, changed, err = a.sessions.ChangePassword(ctx, session, who.Epoch, hash)
+			token, changed, err = a.sessions.Rotate(ctx, session, who.Epoch, func(next models.Session) error {
+				return a.store.ChangePassword(ctx, who.ID, who.Epoch, hash, next)
+			})
 			return err
 		})
 	}, auditOf(models.AuditPasswordChanged, who.Email, who.ID, client, ""))

@@ -18,12 +18,9 @@ const (
 	tailMaxHeld  = 100_000          // entries; beyond it the oldest are forgotten early
 )
 
-// revocationLog is where the tail reads from. *store.Store is one. Its numbers
-// have no gaps and grow in commit order.
+// revocationLog is what a tail needs of a SessionDatabase.
 type revocationLog interface {
-	Revocations(ctx context.Context, after int64) (models.RevocationTail, error)
-	RevocationsSince(ctx context.Context, at time.Time) (models.RevocationTail, error)
-	// NoteChange writes an entry that ends nothing; with hash "", for everybody.
+	Revocations(ctx context.Context, after int64, since time.Time) (models.RevocationTail, error)
 	NoteChange(ctx context.Context, hash string) error
 }
 
@@ -209,7 +206,7 @@ func (t *revocationTail) poll(ctx context.Context) error {
 	after, loaded := t.position()
 	if loaded {
 		sent := time.Now()
-		tail, err := t.log.Revocations(ctx, after.seq-1) // with the entry we know, to see that it is the same
+		tail, err := t.log.Revocations(ctx, after.seq-1, time.Time{}) // with the entry we know, to see that it is the same
 		if err != nil {
 			return err
 		}
@@ -227,7 +224,7 @@ func (t *revocationTail) poll(ctx context.Context) error {
 		}
 	}
 	sent := time.Now()
-	tail, err := t.log.RevocationsSince(ctx, sent.Add(-tailHeld))
+	tail, err := t.log.Revocations(ctx, 0, sent.Add(-tailHeld))
 	if err != nil {
 		return err
 	}

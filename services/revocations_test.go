@@ -55,12 +55,8 @@ func (l *fakeLog) NoteChange(_ context.Context, hash string) error {
 	return nil
 }
 
-func (l *fakeLog) Revocations(_ context.Context, after int64) (models.RevocationTail, error) {
-	return l.answer(func(r models.Revocation) bool { return r.Seq > after })
-}
-
-func (l *fakeLog) RevocationsSince(_ context.Context, at time.Time) (models.RevocationTail, error) {
-	return l.answer(func(r models.Revocation) bool { return !r.At.Before(at) })
+func (l *fakeLog) Revocations(_ context.Context, after int64, since time.Time) (models.RevocationTail, error) {
+	return l.answer(func(r models.Revocation) bool { return r.Seq > after && !r.At.Before(since) })
 }
 
 func (l *fakeLog) set(change func()) {

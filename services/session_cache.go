@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	mathrand "math/rand/v2"
 	"sync"
 	"time"
 
@@ -27,12 +26,8 @@ const (
 	defaultAbsoluteTimeout = 12 * time.Hour
 	defaultMaxPerUser      = 20
 
-	redisSessions = "session:" // before the hash, in the names of keys
-
-	cleanUpInterval = time.Minute
-	cleanUpBatch    = 500
-	cleanUpParts    = 20              // of the sessions, looked at in each interval; a million are 200
-	revokeTimeout   = 2 * time.Second // to make a committed revoke count here
+	redisSessions = "session:"      // before the hash, in the names of keys
+	revokeTimeout = 2 * time.Second // to make a committed revoke count here
 )
 
 // SessionOptions configures a SessionCache. The zero value has the defaults.
@@ -54,45 +49,56 @@ type SessionOptions struct {
 	// signed out. Each has at least 32 bytes. Nil is a random one: instances then
 	// cannot share copies.
 	Secrets []string
+	// Watch calls changed soon after the revocation log has grown, until ctx ends. It may
+	// miss some, or all: the log is read once a second anyway. Nil watches nothing.
+	Watch func(ctx context.Context, changed func())
+	// Budget bounds how long a caller waits for a query that it shares with others, and is
+	// told by done when that is over. Nil is as long as the caller's context allows.
+	Budget func(ctx context.Context) (_ context.Context, done context.CancelFunc)
 	// Logger gets one line per change of state. Nil is slog.Default.
 	Logger *slog.Logger
 	// Metrics registers the collectors. Nil registers none.
 	Metrics prometheus.Registerer
 }
 
-// sessionRows is where sessions live: the database, the authority. *store.Store
-// is one.
-type sessionRows interface {
+// SessionDatabase is where sessions live: the authority. *store.Store is one.
+//
+// Each method is one transaction and may be called concurrently. Whatever keeps it from
+// answering now is models.ErrUnavailable. A session is live while Session.Live says so,
+// nothing has ended it, and Epoch is its user's. Rows that are not live may be removed two
+// minutes later. Times are kept to the microsecond.
+//
+// The revocation log numbers its entries from 1 without gaps, in the order in which their
+// transactions commit: a read that returns an entry has missed none before it. It holds at
+// least the entries of the last 20 min.
+type SessionDatabase interface {
+	// InsertSession stores a session, if the user's epoch is still s.Epoch; otherwise
+	// models.ErrStale. It ends the user's oldest live sessions beyond maxPerUser, each
+	// with an entry in the log, and returns how many.
 	InsertSession(ctx context.Context, s models.Session, maxPerUser int) (ended int, err error)
-	Session(ctx context.Context, hash string, now time.Time) (models.Session, error)
-	SessionsOf(ctx context.Context, userID string, now time.Time) ([]models.Session, error)
-	CountSessions(ctx context.Context, userIDs []string, now time.Time) (map[string]int, error)
-	TouchSessions(ctx context.Context, seen []models.Activity) (written []string, err error)
+	// Session returns the session, if it was live at that time, with its user's address
+	// and roles; otherwise models.ErrNotFound.
+	Session(ctx context.Context, hash string, at time.Time) (models.Session, error)
+	// SessionsOf returns the live sessions of a user, newest first.
+	SessionsOf(ctx context.Context, userID string, at time.Time) ([]models.Session, error)
+	// TouchSessions moves LastSeen and IdleAt of sessions that were live at LastSeen, never
+	// back. It returns the hashes that it wrote; it may leave out live ones that another
+	// transaction is changing, unless it is asked for one alone.
+	TouchSessions(ctx context.Context, used []models.Activity) (written []string, err error)
+	// SaveSessionData stores the data of a live session that still has that version, and
+	// returns the next version. models.ErrStale if it has another, models.ErrNotFound if
+	// it is not live.
 	SaveSessionData(ctx context.Context, hash string, version int64, data []byte) (int64, error)
-	ChangePassword(ctx context.Context, userID string, epoch int64, newHash string, next models.Session) error
-	CleanUp(ctx context.Context, now time.Time, limit int) (int, error)
-	CleanUpSessions(ctx context.Context, now time.Time, after string, limit int) (next string, removed int, err error)
-}
-
-// sessionEnder ends sessions before their time, each with an entry in the log.
-type sessionEnder interface {
-	EndSession(ctx context.Context, hash string) error
-	EndSessionByID(ctx context.Context, userID, id string) error
-	EndUserSessions(ctx context.Context, userID string) error
-	EndOtherSessions(ctx context.Context, userID, keepHash string) error
-	EndAllSessions(ctx context.Context, keepHash string) error
-}
-
-// SessionStore is what a SessionCache asks of the database. *store.Store is one.
-type SessionStore interface {
-	sessionRows
-	sessionEnder
-	revocationLog
-	// WithinBudget bounds what waits for the database to what is left to a request.
-	WithinBudget(ctx context.Context) (context.Context, context.CancelFunc)
-	// WatchRevocations calls told soon after the log has grown, until ctx ends. It
-	// may miss some, or all.
-	WatchRevocations(ctx context.Context, told func())
+	// EndSessions ends sessions for good, with one entry in the log. models.ErrNotFound,
+	// and nothing is ended, if there is none, or the one to keep has been ended itself.
+	EndSessions(ctx context.Context, which models.Ending) error
+	// NoteChange writes an entry to the log that names a session, or everybody's if hash
+	// is empty, and ends nothing: older copies do not count.
+	NoteChange(ctx context.Context, hash string) error
+	// Revocations returns the entries above a number or, if since is not zero, from the
+	// first one not before since on, and the head of the log, all from one snapshot. If
+	// the oldest are missing, the caller starts anew.
+	Revocations(ctx context.Context, after int64, since time.Time) (models.RevocationTail, error)
 }
 
 //go:embed lua/session_store.lua
@@ -121,10 +127,10 @@ var storeScript string
 //
 // All methods may be called concurrently.
 type SessionCache struct {
-	redis *redis.Client
-	store SessionStore
-	opt   SessionOptions
-	log   *slog.Logger
+	redis    *redis.Client
+	database SessionDatabase
+	opt      SessionOptions
+	log      *slog.Logger
 
 	tail     *revocationTail
 	memory   *sessionMemory
@@ -156,10 +162,10 @@ func newSessionReads(metrics prometheus.Registerer) sessionReads {
 }
 
 // NewSessionCache returns at once and follows the revocation log in the
-// background until Close. It refuses to work without redis and store, and with
+// background until Close. It refuses to work without redis and database, and with
 // options that are not allowed.
-func NewSessionCache(rdb *redis.Client, store SessionStore, opt SessionOptions) (*SessionCache, error) {
-	if err := require.All("services.NewSessionCache", require.Argument{Name: "Redis", Value: rdb}, require.Argument{Name: "SessionStore", Value: store}); err != nil {
+func NewSessionCache(rdb *redis.Client, database SessionDatabase, opt SessionOptions) (*SessionCache, error) {
+	if err := require.All("services.NewSessionCache", require.Argument{Name: "Redis", Value: rdb}, require.Argument{Name: "SessionDatabase", Value: database}); err != nil {
 		return nil, err
 	}
 	if opt.Secrets != nil {
@@ -177,15 +183,16 @@ func NewSessionCache(rdb *redis.Client, store SessionStore, opt SessionOptions) 
 	}
 	opt.MaxPerUser = cmp.Or(opt.MaxPerUser, defaultMaxPerUser)
 	opt.MemoryBytes = cmp.Or(opt.MemoryBytes, defaultMemoryBytes)
-	if opt.Logger == nil {
-		opt.Logger = slog.Default()
+	if opt.Budget == nil {
+		opt.Budget = func(ctx context.Context) (context.Context, context.CancelFunc) { return ctx, func() {} }
 	}
+	opt.Logger = cmp.Or(opt.Logger, slog.Default())
 	c := &SessionCache{
 		redis:    rdb,
-		store:    store,
+		database: database,
 		opt:      opt,
 		log:      opt.Logger,
-		tail:     newRevocationTail(store, opt.Logger),
+		tail:     newRevocationTail(database, opt.Logger),
 		memory:   newSessionMemory(opt.MemoryBytes),
 		activity: newSessionActivity(opt.IdleTimeout),
 		seal:     newSessionSeal(opt.Secrets),
@@ -215,10 +222,11 @@ func NewSessionCache(rdb *redis.Client, store SessionStore, opt SessionOptions) 
 	c.stop = stop
 	c.tasks.Go(func() { c.tail.run(life) })
 	c.tasks.Go(func() { c.writeActivity(life) })
-	c.tasks.Go(func() { c.cleanUp(life) })
 	c.tasks.Go(func() { c.sendHints(life) })
 	c.tasks.Go(func() { c.tracking.Run(life) })
-	c.tasks.Go(func() { store.WatchRevocations(life, c.tail.poke) })
+	if opt.Watch != nil {
+		c.tasks.Go(func() { opt.Watch(life, c.tail.poke) })
+	}
 	rdb.Subscribe(revokedChannel, c.hinted)
 	return c, nil
 }
@@ -245,45 +253,4 @@ func (c *SessionCache) Close(ctx context.Context) error {
 // that depends on where it lives.
 func (c *SessionCache) Degraded(token string) bool {
 	return !c.redis.Available() && !c.redis.AvailableFor(c.redisKey(hashToken(token)))
-}
-
-// cleanUp removes what has expired from the database, a batch at a time.
-func (c *SessionCache) cleanUp(ctx context.Context) {
-	after := ""
-	for {
-		select {
-		case <-time.After(cleanUpInterval/2 + mathrand.N(cleanUpInterval)): // instances take turns by chance
-		case <-ctx.Done():
-			return
-		}
-		var err error
-		if after, err = c.cleanUpFrom(ctx, after); err != nil && ctx.Err() == nil {
-			c.log.Warn("expired sessions cannot be removed now", "error", err)
-		}
-	}
-}
-
-// cleanUpFrom goes on after a session and returns where it stopped: many sessions
-// take several intervals, so that looking for the dead ones stays a small load.
-func (c *SessionCache) cleanUpFrom(ctx context.Context, after string) (string, error) {
-	// A row may be behind what the instances have seen of it.
-	now := time.Now().Add(-2 * c.activity.interval)
-	for parts := 0; parts < cleanUpParts; {
-		next, removed, err := c.store.CleanUpSessions(ctx, now, after, cleanUpBatch)
-		if err != nil {
-			return after, err
-		}
-		after = next
-		if after == "" {
-			break
-		}
-		if removed < cleanUpBatch { // else it stopped early, at the end of a batch
-			parts++
-		}
-	}
-	for {
-		if n, err := c.store.CleanUp(ctx, time.Now(), cleanUpBatch); err != nil || n < cleanUpBatch {
-			return after, err
-		}
-	}
 }

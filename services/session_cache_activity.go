@@ -141,7 +141,7 @@ func (c *SessionCache) flushActivity(ctx context.Context) error {
 
 // writeUsed brings rows up to date. An error means try again.
 func (c *SessionCache) writeUsed(ctx context.Context, batch ...models.Activity) error {
-	written, err := c.store.TouchSessions(ctx, batch)
+	written, err := c.database.TouchSessions(ctx, batch)
 	if err != nil {
 		return fmt.Errorf("write session activity: %w", err)
 	}

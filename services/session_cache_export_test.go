@@ -1,7 +1,6 @@
 package services
 
 import (
-	"context"
 	"time"
 )
 
@@ -11,10 +10,4 @@ func (c *SessionCache) Tracks(token string) bool {
 	key, _ := keyOfToken(token)
 	held := c.memory.get(key)
 	return held != nil && !held.stale.Load() && c.tracking.Covers(held.tracked, time.Now())
-}
-
-// CleanUp removes now what has expired from the database.
-func (c *SessionCache) CleanUp(ctx context.Context) error {
-	_, err := c.cleanUpFrom(ctx, "")
-	return err
 }

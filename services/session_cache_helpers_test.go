@@ -32,8 +32,6 @@ type sessionDB struct {
 	notes   atomic.Int64
 	// afterRead runs between the read of a row and its return.
 	afterRead atomic.Pointer[func()]
-	// cleanUp stands in for the clean-up of sessions: where to go on after.
-	cleanUp atomic.Pointer[func(after string) string]
 }
 
 var errGone = fmt.Errorf("the test took the database away: %w", models.ErrUnavailable)
@@ -66,25 +64,11 @@ func (d *sessionDB) NoteChange(ctx context.Context, hash string) error {
 	return d.Store.NoteChange(ctx, hash)
 }
 
-func (d *sessionDB) Revocations(ctx context.Context, after int64) (models.RevocationTail, error) {
+func (d *sessionDB) Revocations(ctx context.Context, after int64, since time.Time) (models.RevocationTail, error) {
 	if d.gone.Load() {
 		return models.RevocationTail{}, errGone
 	}
-	return d.Store.Revocations(ctx, after)
-}
-
-func (d *sessionDB) RevocationsSince(ctx context.Context, at time.Time) (models.RevocationTail, error) {
-	if d.gone.Load() {
-		return models.RevocationTail{}, errGone
-	}
-	return d.Store.RevocationsSince(ctx, at)
-}
-
-func (d *sessionDB) CleanUpSessions(ctx context.Context, now time.Time, after string, limit int) (string, int, error) {
-	if instead := d.cleanUp.Load(); instead != nil {
-		return (*instead)(after), 0, nil
-	}
-	return d.Store.CleanUpSessions(ctx, now, after, limit)
+	return d.Store.Revocations(ctx, after, since)
 }
 
 func openSessionDB(t *testing.T, path string) *sessionDB {
@@ -150,6 +134,7 @@ func startSessionCache(t *testing.T, path string, rdb *redis.Client, opt service
 	if opt.Secrets == nil {
 		opt.Secrets = []string{"a secret of at least thirty-two bytes"}
 	}
+	opt.Watch, opt.Budget = db.WatchRevocations, db.WithinBudget
 	cache, err := services.NewSessionCache(rdb, db, opt)
 	if err != nil {
 		t.Fatal(err)
@@ -162,6 +147,13 @@ func startSessionCache(t *testing.T, path string, rdb *redis.Client, opt service
 		}
 	})
 	return sessionInstance{cache, db, rdb}
+}
+
+// ChangePassword gives a session a new token together with a new password.
+func (i sessionInstance) ChangePassword(ctx context.Context, s models.Session, epoch int64, newHash string) (string, models.Session, error) {
+	return i.Rotate(ctx, s, epoch, func(next models.Session) error {
+		return i.db.ChangePassword(ctx, s.User.ID, epoch, newHash, next)
+	})
 }
 
 // signUp creates a user.

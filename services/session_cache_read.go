@@ -119,7 +119,7 @@ func (c *SessionCache) fromRow(ctx context.Context, hash string) (models.Session
 
 func (c *SessionCache) shareRow(ctx context.Context, hash string) (rowRead, error) {
 	asked := time.Now()
-	ctx, done := c.store.WithinBudget(ctx) // the query is shared, the waiting is the caller's own
+	ctx, done := c.opt.Budget(ctx) // the query is shared, the waiting is the caller's own
 	defer done()
 	for {
 		result := c.flight.DoChan(hash, func() (any, error) {
@@ -146,7 +146,7 @@ func (c *SessionCache) readRow(ctx context.Context, hash string) (rowRead, error
 	if unwritten {
 		asOf = used.LastSeen // the row may only look idle
 	}
-	s, err := c.store.Session(ctx, hash, asOf)
+	s, err := c.database.Session(ctx, hash, asOf)
 	switch {
 	case errors.Is(err, models.ErrNotFound):
 		c.forget(hash)

@@ -21,7 +21,7 @@ func (c *SessionCache) Delete(ctx context.Context, token string) error {
 // DeleteByHash ends the session with that Session.Hash. models.ErrNotFound if
 // there is none.
 func (c *SessionCache) DeleteByHash(ctx context.Context, hash string) error {
-	if err := c.store.EndSession(ctx, hash); err != nil {
+	if err := c.database.EndSessions(ctx, models.Ending{Hash: hash}); err != nil {
 		return fmt.Errorf("end session: %w", err)
 	}
 	c.forget(hash)
@@ -32,7 +32,7 @@ func (c *SessionCache) DeleteByHash(ctx context.Context, hash string) error {
 // DeleteByID ends the session of a user with that Session.ID. models.ErrNotFound
 // if the user has none of that name.
 func (c *SessionCache) DeleteByID(ctx context.Context, userID, id string) error {
-	if err := c.store.EndSessionByID(ctx, userID, id); err != nil {
+	if err := c.database.EndSessions(ctx, models.Ending{UserID: userID, ID: id}); err != nil {
 		return fmt.Errorf("end session %s of user %s: %w", id, userID, err)
 	}
 	c.CatchUp(ctx)
@@ -41,7 +41,7 @@ func (c *SessionCache) DeleteByID(ctx context.Context, userID, id string) error 
 
 // DeleteUser ends all sessions of a user, in a constant number of writes.
 func (c *SessionCache) DeleteUser(ctx context.Context, userID string) error {
-	if err := c.store.EndUserSessions(ctx, userID); err != nil {
+	if err := c.database.EndSessions(ctx, models.Ending{UserID: userID}); err != nil {
 		return fmt.Errorf("end sessions of user %s: %w", userID, err)
 	}
 	c.CatchUp(ctx)
@@ -50,7 +50,7 @@ func (c *SessionCache) DeleteUser(ctx context.Context, userID string) error {
 
 // DeleteOthers ends all sessions of s's user but s.
 func (c *SessionCache) DeleteOthers(ctx context.Context, s models.Session) error {
-	if err := c.store.EndOtherSessions(ctx, s.User.ID, s.Hash); err != nil {
+	if err := c.database.EndSessions(ctx, models.Ending{UserID: s.User.ID, Keep: s.Hash}); err != nil {
 		return fmt.Errorf("end other sessions of user %s: %w", s.User.ID, err)
 	}
 	c.CatchUp(ctx)
@@ -59,7 +59,7 @@ func (c *SessionCache) DeleteOthers(ctx context.Context, s models.Session) error
 
 // DeleteAll ends everybody's sessions but keep.
 func (c *SessionCache) DeleteAll(ctx context.Context, keep models.Session) error {
-	if err := c.store.EndAllSessions(ctx, keep.Hash); err != nil {
+	if err := c.database.EndSessions(ctx, models.Ending{Everybody: true, Keep: keep.Hash}); err != nil {
 		return fmt.Errorf("end all sessions: %w", err)
 	}
 	c.CatchUp(ctx)
@@ -78,7 +78,7 @@ func (c *SessionCache) CatchUp(ctx context.Context) {
 	// The change is made: a caller that leaves does not unmake it.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), revokeTimeout)
 	defer cancel()
-	ctx, done := c.store.WithinBudget(ctx)
+	ctx, done := c.opt.Budget(ctx)
 	defer done()
 	if err := c.tail.catchUp(ctx); err != nil {
 		c.log.Warn("sessions are read from the database until the revocation log is", "error", err)

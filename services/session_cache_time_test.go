@@ -3,9 +3,7 @@ package services_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"path/filepath"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -208,8 +206,8 @@ func outliveAnOutage(t *testing.T, use sessionUse) {
 		i.db.gone.Store(true)
 		i.Seen(session)
 		pass(idle - 20*time.Second)
-		i.db.gone.Store(false) // the row has been idle for 5 min 40 s, the user for 3 min 40 s
-		if err := i.SessionCache.CleanUp(t.Context()); err != nil {
+		i.db.gone.Store(false)                                                                                   // the row has been idle for 5 min 40 s, the user for 3 min 40 s
+		if _, _, err := i.db.CleanUpSessions(t.Context(), time.Now().Add(-2*time.Minute), "", 100); err != nil { // as KeepClean does
 			t.Fatal(err)
 		}
 		if got := mustGet(t, i, token); got.ID != s.ID {
@@ -276,54 +274,5 @@ func TestSessionDatabaseGone(t *testing.T) {
 		}
 		i.db.gone.Store(false)
 		mustGet(t, i, token)
-	})
-}
-
-func TestSessionCleanUp(t *testing.T) {
-	inFakeTime(t, 1, services.SessionOptions{}, func(t *testing.T, all []sessionInstance) {
-		i := all[0]
-		_, s := signIn(t, i, signUp(t, i.db, "ann@example.com"))
-		asked := s.CreatedAt.Add(time.Minute) // when it was live, if the row is there
-		pass(30 * time.Minute)
-		if _, err := i.db.Store.Session(t.Context(), s.Hash, asked); err != nil {
-			t.Errorf("removed too early: %v", err)
-		}
-		pass(10 * time.Minute)
-		if _, err := i.db.Store.Session(t.Context(), s.Hash, asked); !errors.Is(err, models.ErrNotFound) {
-			t.Errorf("the expired row is still there: %v", err)
-		}
-	})
-}
-
-// Looking for expired sessions among very many is spread over time: 20 parts in
-// each round, and the next round goes on where the last one stopped.
-func TestSessionCleanUpIsSpread(t *testing.T) {
-	inFakeTime(t, 1, services.SessionOptions{}, func(t *testing.T, all []sessionInstance) {
-		db := all[0].db
-		var mu sync.Mutex
-		var asked []string
-		goOn := func(after string) string {
-			mu.Lock()
-			defer mu.Unlock()
-			asked = append(asked, after)
-			return fmt.Sprint("part ", len(asked)) // there is always more
-		}
-		db.cleanUp.Store(&goOn)
-		pass(91 * time.Second) // a round begins every 30 to 90 s
-		mu.Lock()
-		n := len(asked)
-		mu.Unlock()
-		if n < 20 || n > 60 || n%20 != 0 {
-			t.Fatalf("%d parts were looked at in at most three rounds", n)
-		}
-		pass(90 * time.Second)
-		mu.Lock()
-		defer mu.Unlock()
-		for i, after := range asked[1:] {
-			if want := fmt.Sprint("part ", i+1); after != want {
-				t.Fatalf("part %d goes on after %q, want %q", i+1, after, want)
-			}
-		}
-		db.cleanUp.Store(nil)
 	})
 }

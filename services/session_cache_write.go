@@ -29,7 +29,7 @@ func (c *SessionCache) Set(ctx context.Context, s models.Session) (token string,
 	s.CreatedAt, s.LastSeen, s.IdleAt = used.LastSeen, used.LastSeen, used.IdleAt
 	s.ExpiresAt = s.CreatedAt.Add(c.opt.AbsoluteTimeout)
 	s.UserAgent = shorten(s.UserAgent, maxUserAgent)
-	ended, err := c.store.InsertSession(ctx, s, c.opt.MaxPerUser)
+	ended, err := c.database.InsertSession(ctx, s, c.opt.MaxPerUser)
 	if err != nil {
 		return "", models.Session{}, fmt.Errorf("begin session: %w", err)
 	}
@@ -50,7 +50,7 @@ func (c *SessionCache) Refresh(ctx context.Context, s models.Session) (models.Se
 	err := c.writeUsedOf(ctx, s.Hash) // the row may only look idle
 	var written []string
 	if err == nil {
-		written, err = c.store.TouchSessions(ctx, []models.Activity{used})
+		written, err = c.database.TouchSessions(ctx, []models.Activity{used})
 	}
 	if err == nil && len(written) == 0 {
 		err = models.ErrNotFound
@@ -74,7 +74,7 @@ func (c *SessionCache) SaveData(ctx context.Context, s models.Session, data []by
 	if err := c.writeUsedOf(ctx, s.Hash); err != nil { // the row may only look idle
 		return models.Session{}, fmt.Errorf("save session %s: %w", s.ID, err)
 	}
-	version, err := c.store.SaveSessionData(ctx, s.Hash, s.Version, data)
+	version, err := c.database.SaveSessionData(ctx, s.Hash, s.Version, data)
 	if err != nil && !errors.Is(err, models.ErrStale) {
 		return models.Session{}, fmt.Errorf("save session %s: %w", s.ID, err)
 	}
@@ -115,28 +115,28 @@ func (c *SessionCache) noteUnlessInRedis(ctx context.Context, hash string, now r
 	// The change is made: a caller that leaves does not unmake it.
 	noting, cancel := context.WithTimeout(context.WithoutCancel(ctx), revokeTimeout)
 	defer cancel()
-	if err := c.store.NoteChange(noting, hash); err != nil {
+	if err := c.database.NoteChange(noting, hash); err != nil {
 		return err
 	}
 	c.CatchUp(ctx)
 	return nil
 }
 
-// ChangePassword stores a user's new password hash and gives session s, which has
-// to be the user's, a new token: it keeps its ID, data and end, and all other
-// sessions of the user end. epoch is the one read with the password that was
-// checked: models.ErrStale if it has changed since.
-func (c *SessionCache) ChangePassword(ctx context.Context, s models.Session, epoch int64, newHash string) (token string, _ models.Session, err error) {
+// Rotate gives session s a new token: it keeps its ID, data and end, and all other sessions
+// of the user end. write stores next, with an entry for the user in the log, all or
+// nothing: it replaces the session with its ID, unless that has ended or the user's epoch
+// is not the given one any more, and makes the epoch next.Epoch. Its errors are returned.
+func (c *SessionCache) Rotate(ctx context.Context, s models.Session, epoch int64, write func(next models.Session) error) (token string, _ models.Session, err error) {
 	next, err := c.fromRow(ctx, s.Hash)
 	if err != nil {
-		return "", models.Session{}, fmt.Errorf("change password of user %s: %w", s.User.ID, err)
+		return "", models.Session{}, fmt.Errorf("rotate session %s: %w", s.ID, err)
 	}
 	token, next.Hash = newSessionToken()
 	used := c.activity.used(next.Hash, time.Now())
 	next.LastSeen, next.IdleAt = used.LastSeen, used.IdleAt
 	next.Epoch = epoch + 1
-	if err := c.store.ChangePassword(ctx, s.User.ID, epoch, newHash, next); err != nil {
-		return "", models.Session{}, fmt.Errorf("change password of user %s: %w", s.User.ID, err)
+	if err := write(next); err != nil {
+		return "", models.Session{}, fmt.Errorf("rotate session %s: %w", s.ID, err)
 	}
 	c.forget(s.Hash)
 	c.CatchUp(ctx)
@@ -148,7 +148,7 @@ func (c *SessionCache) ChangePassword(ctx context.Context, s models.Session, epo
 
 // List returns the live sessions of a user, the one that began last first.
 func (c *SessionCache) List(ctx context.Context, userID string) ([]models.Session, error) {
-	live, err := c.store.SessionsOf(ctx, userID, time.Now())
+	live, err := c.database.SessionsOf(ctx, userID, time.Now())
 	if err != nil {
 		return nil, fmt.Errorf("list sessions of user %s: %w", userID, err)
 	}
@@ -157,17 +157,8 @@ func (c *SessionCache) List(ctx context.Context, userID string) ([]models.Sessio
 
 // Count returns how many live sessions a user has.
 func (c *SessionCache) Count(ctx context.Context, userID string) (int, error) {
-	counts, err := c.CountEach(ctx, userID)
-	return counts[userID], err
-}
-
-// CountEach is Count for many users at once; who has no session is not in it.
-func (c *SessionCache) CountEach(ctx context.Context, userIDs ...string) (map[string]int, error) {
-	counts, err := c.store.CountSessions(ctx, userIDs, time.Now())
-	if err != nil {
-		return nil, fmt.Errorf("count sessions of users %s: %w", strings.Join(userIDs, ", "), err)
-	}
-	return counts, nil
+	live, err := c.List(ctx, userID)
+	return len(live), err
 }
 
 // newSessionToken returns 256 random bits and what is stored of them.

@@ -73,7 +73,7 @@ func (p *pauseProof) prove(after int) {
 	if _, err := p.db.CleanUp(t.Context(), time.Now(), 1_000); err != nil {
 		t.Fatal(err)
 	}
-	if log, err := p.db.Store.Revocations(t.Context(), 0); err != nil || len(log.Entries) > 0 || log.Head == 0 {
+	if log, err := p.db.Store.Revocations(t.Context(), 0, time.Time{}); err != nil || len(log.Entries) > 0 || log.Head == 0 {
 		t.Fatalf("%d entries are left of %d, %v", len(log.Entries), log.Head, err)
 	}
 	for range after {

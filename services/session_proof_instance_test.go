@@ -58,7 +58,7 @@ func TestSessionProofInstance(t *testing.T) {
 		t.Fatal(err)
 	}
 	rdb := redis.New(redis.Options{Client: rueidis.ClientOption{InitAddress: []string{with.Redis}}, KeyPrefix: "test:", Logger: redistest.Quiet()})
-	cache, err := services.NewSessionCache(rdb, db, services.SessionOptions{MaxPerUser: 1_000_000, Secrets: []string{"the secret of the proof, all instances have it"}, Logger: redistest.Quiet()})
+	cache, err := services.NewSessionCache(rdb, db, services.SessionOptions{MaxPerUser: 1_000_000, Watch: db.WatchRevocations, Budget: db.WithinBudget, Secrets: []string{"the secret of the proof, all instances have it"}, Logger: redistest.Quiet()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -136,7 +136,9 @@ func serveProof(ctx context.Context, cache *services.SessionCache, db *store.Sto
 		if err != nil {
 			return proofReply{}, err
 		}
-		token, _, err := cache.ChangePassword(ctx, *s, who.Epoch, "another hash")
+		token, _, err := cache.Rotate(ctx, *s, who.Epoch, func(next models.Session) error {
+			return db.ChangePassword(ctx, who.ID, who.Epoch, "another hash", next)
+		})
 		return proofReply{Token: token}, err
 	}
 	return proofReply{}, fmt.Errorf("unknown %q", call.Op)

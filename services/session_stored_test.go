@@ -134,7 +134,7 @@ func TestSessionFillLaterThanTheLogDoesNotRevive(t *testing.T) {
 		pass(24*time.Hour + 45*time.Minute)
 		i.db.gone.Store(false)
 		<-filled
-		if tail, err := i.db.Revocations(t.Context(), 0); err != nil || len(tail.Entries) != 0 {
+		if tail, err := i.db.Revocations(t.Context(), 0, time.Time{}); err != nil || len(tail.Entries) != 0 {
 			t.Fatalf("the log still has %+v, %v", tail.Entries, err)
 		}
 		refused(t, i, token)

@@ -3,16 +3,84 @@ package store
 import (
 	"context"
 	"database/sql"
+	"log/slog"
+	"math/rand/v2"
 	"time"
 )
 
 const (
+	cleanUpInterval = time.Minute
+	cleanUpBatch    = 500
+	cleanUpParts    = 20 // of the sessions, looked at in each interval; a million are 200
+	// keepIdle is for which time sessions stay after their idle timeout: an instance may
+	// know that one was used, and have failed to write it.
+	keepIdle = 2 * time.Minute
+
 	keepLog      = 24 * time.Hour
 	keepNetworks = 30 * 24 * time.Hour
 	// lookedAt is how many sessions one CleanUpSessions looks at for each that it
 	// may delete.
 	lookedAt = 10
 )
+
+// KeepClean removes what has expired, a batch at a time, until stop is called. A failure is
+// logged, and tried again a minute later.
+func (s *Store) KeepClean(logger *slog.Logger) (stop func(context.Context) error) {
+	life, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		after := ""
+		for {
+			select {
+			case <-time.After(cleanUpInterval/2 + rand.N(cleanUpInterval)): // instances take turns by chance
+			case <-life.Done():
+				return
+			}
+			var err error
+			if after, err = cleanUpRound(life, s, after); err != nil && life.Err() == nil {
+				logger.Warn("expired rows cannot be removed now", "error", err)
+			}
+		}
+	}()
+	return func(ctx context.Context) error {
+		cancel()
+		select {
+		case <-done:
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+type cleaner interface {
+	CleanUp(ctx context.Context, now time.Time, limit int) (int, error)
+	CleanUpSessions(ctx context.Context, now time.Time, after string, limit int) (next string, removed int, err error)
+}
+
+// cleanUpRound goes on after a session and returns where it stopped: many sessions take
+// several rounds, so that looking for the dead ones stays a small load.
+func cleanUpRound(ctx context.Context, s cleaner, after string) (string, error) {
+	for parts := 0; parts < cleanUpParts; {
+		next, removed, err := s.CleanUpSessions(ctx, time.Now().Add(-keepIdle), after, cleanUpBatch)
+		if err != nil {
+			return after, err
+		}
+		after = next
+		if after == "" {
+			break
+		}
+		if removed < cleanUpBatch { // else it stopped early, at the end of a batch
+			parts++
+		}
+	}
+	for {
+		if n, err := s.CleanUp(ctx, time.Now(), cleanUpBatch); err != nil || n < cleanUpBatch {
+			return after, err
+		}
+	}
+}
 
 // dead is true for sessions that have no effect at time $1.
 const dead = `(idle_at <= $1 OR expires_at <= $1 OR NOT (` + unrevoked + `))`

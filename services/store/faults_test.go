@@ -27,8 +27,8 @@ func calls(s *store.Store, user models.User) map[string]func(ctx context.Context
 			_, err := s.CreateProcess(ctx, user.ID, fields("x"))
 			return err
 		},
-		"transaction": func(ctx context.Context) error { return s.EndUserSessions(ctx, user.ID) },
-		"tail":        func(ctx context.Context) error { _, err := s.Revocations(ctx, 0); return err },
+		"transaction": func(ctx context.Context) error { return s.EndSessions(ctx, models.Ending{UserID: user.ID}) },
+		"tail":        func(ctx context.Context) error { _, err := s.Revocations(ctx, 0, time.Time{}); return err },
 		"clean up":    func(ctx context.Context) error { _, err := s.CleanUp(ctx, start, 10); return err },
 		"clean up sessions": func(ctx context.Context) error {
 			_, _, err := s.CleanUpSessions(ctx, start, "", 10)

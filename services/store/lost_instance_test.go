@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"gatehouse/models"
 	"gatehouse/services/servicestest"
 )
 
@@ -33,13 +34,13 @@ func TestLostInstanceBlocksNobodyForLong(t *testing.T) {
 	if _, err := tx.Exec(`UPDATE revocation_head SET seq = seq + 1`); err != nil {
 		t.Fatal(err)
 	}
-	if err := other.EndUserSessions(t.Context(), user.ID); err == nil {
+	if err := other.EndSessions(t.Context(), models.Ending{UserID: user.ID}); err == nil {
 		t.Fatal("the row was not held")
 	}
 	servicestest.Eventually(t, 10*timeout+2*time.Second, func() bool {
-		return other.EndUserSessions(t.Context(), user.ID) == nil
+		return other.EndSessions(t.Context(), models.Ending{UserID: user.ID}) == nil
 	}, "the row is still held")
-	tail, err := other.Revocations(t.Context(), 0)
+	tail, err := other.Revocations(t.Context(), 0, time.Time{})
 	if err != nil || tail.Head != 1 || len(tail.Entries) != 1 {
 		t.Fatalf("log is %+v, %v", tail, err)
 	}

@@ -31,22 +31,22 @@ func TestNoteChangeEndsNothing(t *testing.T) {
 func TestLogMarks(t *testing.T) {
 	onBoth(t, func(t *testing.T, url string) {
 		s := open(t, url)
-		if tail := must(s.Revocations(t.Context(), 0)); tail.Head != 0 || tail.Mark != 0 {
+		if tail := must(s.Revocations(t.Context(), 0, time.Time{})); tail.Head != 0 || tail.Mark != 0 {
 			t.Errorf("an empty log reads as %+v", tail)
 		}
 		seen := map[int64]bool{0: true}
 		for range 3 {
 			check(t, s.NoteChange(t.Context(), ""))
-			tail := must(s.Revocations(t.Context(), 0))
+			tail := must(s.Revocations(t.Context(), 0, time.Time{}))
 			last := tail.Entries[len(tail.Entries)-1]
 			if seen[tail.Mark] || last.Mark != tail.Mark {
 				t.Errorf("mark %d again, or entry %+v has another one", tail.Mark, last)
 			}
 			seen[tail.Mark] = true
 		}
-		before := must(s.Revocations(t.Context(), 0)).Mark
+		before := must(s.Revocations(t.Context(), 0, time.Time{})).Mark
 		must(s.CleanUp(t.Context(), time.Now().Add(48*time.Hour), 100))
-		if tail := must(s.Revocations(t.Context(), 0)); tail.Mark != before || len(tail.Entries) != 0 {
+		if tail := must(s.Revocations(t.Context(), 0, time.Time{})); tail.Mark != before || len(tail.Entries) != 0 {
 			t.Errorf("after cleaning up: %+v", tail)
 		}
 	})
@@ -100,7 +100,7 @@ func TestEndUserSessionsIsConstant(t *testing.T) {
 			return sum
 		}
 		before := rows()
-		check(t, s.EndUserSessions(t.Context(), user.ID))
+		check(t, s.EndSessions(t.Context(), models.Ending{UserID: user.ID}))
 		if after := rows(); after != before {
 			t.Errorf("session rows were written: %s became %s", before, after)
 		}

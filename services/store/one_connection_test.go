@@ -40,8 +40,8 @@ func TestOneConnectionIsEnough(t *testing.T) {
 		wantError(t, errorOf(s.UpdateProcess(t.Context(), p.ID, user.ID, fields("y"), models.WriteGuard{GrantedVersion: 9})), models.ErrVersionConflict)
 		wantError(t, s.DeleteProcess(t.Context(), p.ID, models.WriteGuard{GrantedVersion: 9}), models.ErrVersionConflict)
 
-		check(t, s.EndOtherSessions(t.Context(), user.ID, kept.Hash))
-		check(t, s.EndAllSessions(t.Context(), kept.Hash))
+		check(t, s.EndSessions(t.Context(), models.Ending{UserID: user.ID, Keep: kept.Hash}))
+		check(t, s.EndSessions(t.Context(), models.Ending{Everybody: true, Keep: kept.Hash}))
 		wantError(t, errorOf(s.UpdateUser(t.Context(), user.ID, models.UserPatch{Disabled: new(true)})), models.ErrLastAdmin)
 		check(t, errorOf(s.Setting(t.Context(), "k", "v")))
 	})

@@ -60,7 +60,7 @@ func TestProcessesShareOneDatabase(t *testing.T) {
 		if got := must(s.Process(t.Context(), "1")); got.Version != 1+processes*increments {
 			t.Fatalf("version is %d, want %d", got.Version, 1+processes*increments)
 		}
-		if head := must(s.Revocations(t.Context(), 0)).Head; head != processes {
+		if head := must(s.Revocations(t.Context(), 0, time.Time{})).Head; head != processes {
 			t.Fatalf("head is %d, want %d", head, processes)
 		}
 	})
@@ -92,7 +92,7 @@ func TestCountingProcess(t *testing.T) {
 			}
 		}
 	}
-	check(t, s.EndAllSessions(context.Background(), ""))
+	check(t, s.EndSessions(context.Background(), models.Ending{Everybody: true}))
 }
 
 func TestSQLiteFiles(t *testing.T) {

@@ -78,7 +78,7 @@ func TestPoolTurnTimeout(t *testing.T) {
 	calls := map[*pool]func() error{
 		s.read:  func() error { _, err := s.Processes(t.Context(), models.ProcessFilter{}, models.Page{}); return err },
 		s.write: func() error { return s.AddAudit(t.Context(), models.AuditEntry{Action: "login"}) },
-		s.tail:  func() error { _, err := s.Revocations(t.Context(), 0); return err },
+		s.tail:  func() error { _, err := s.Revocations(t.Context(), 0, time.Time{}); return err },
 	}
 	for p, call := range calls {
 		_, release := p.turn(t.Context())

@@ -60,22 +60,16 @@ const (
 	logSince    = selectLog + `>= (SELECT MIN(seq) FROM revocations WHERE at >= $1)` + newestFirst
 )
 
-// Revocations returns the entries of the log after a position, in commit order,
-// and the log's head, both from one snapshot. Sequence numbers have no gaps: if
-// fewer than Head - after entries come back, the older ones have been cleaned up,
-// or were more than 20,000. It has a connection of its own and never waits for
-// other calls.
-func (s *Store) Revocations(ctx context.Context, after int64) (models.RevocationTail, error) {
-	return s.readTail(ctx, s.newInLog, after)
-}
-
-// RevocationsSince returns the part of the log that begins with the first entry
-// not before at, or its newest 20,000 entries, and the log's head, as Revocations does.
-func (s *Store) RevocationsSince(ctx context.Context, at time.Time) (models.RevocationTail, error) {
-	return s.readTail(ctx, hotQuery{db: s.tail.DB, text: logSince}, at.UnixMicro())
-}
-
-func (s *Store) readTail(ctx context.Context, query hotQuery, arg int64) (models.RevocationTail, error) {
+// Revocations returns the entries of the log with numbers above after or, if since is not
+// zero, the part of the log that begins with the first entry not before since, in commit
+// order, and the log's head, all from one snapshot. Numbers have no gaps: if fewer than
+// Head - after entries come back, the older ones have been cleaned up, or were more than
+// 20,000. It has a connection of its own and never waits for other calls.
+func (s *Store) Revocations(ctx context.Context, after int64, since time.Time) (models.RevocationTail, error) {
+	query, arg := s.newInLog, after
+	if !since.IsZero() {
+		query, arg = hotQuery{db: s.tail.DB, text: logSince}, since.UnixMicro()
+	}
 	if moved := s.file.check(); moved != nil { // which is to be told also while nothing is written
 		s.writes.broke(moved, time.Now())
 	}

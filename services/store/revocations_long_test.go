@@ -28,7 +28,7 @@ func TestRevocationsOfALongLog(t *testing.T) {
 		_, err = raw.ExecContext(t.Context(), fmt.Sprintf(`UPDATE revocation_head SET seq = %d, mark = %[1]d`, all))
 		check(t, err)
 
-		after, since := must(s.Revocations(t.Context(), 1)), must(s.RevocationsSince(t.Context(), start.Add(-time.Minute)))
+		after, since := must(s.Revocations(t.Context(), 1, time.Time{})), must(s.Revocations(t.Context(), 0, start.Add(-time.Minute)))
 		for name, tail := range map[string]struct {
 			first, last, head int64
 			n                 int

@@ -28,7 +28,7 @@ func TestTailMissesNothing(t *testing.T) {
 				deadline := time.Now().Add(time.Minute)
 				position := int64(0)
 				for position < total && time.Now().Before(deadline) {
-					tail, err := s.Revocations(t.Context(), position)
+					tail, err := s.Revocations(t.Context(), position, time.Time{})
 					if err != nil {
 						t.Error(err)
 						return
@@ -58,19 +58,19 @@ func TestTailMissesNothing(t *testing.T) {
 					var err error
 					switch (n + i) % 4 {
 					case 0:
-						err = s.EndUserSessions(t.Context(), user.ID)
+						err = s.EndSessions(t.Context(), models.Ending{UserID: user.ID})
 					case 1:
 						_, err = s.UpdateUser(t.Context(), user.ID, models.UserPatch{PasswordHash: ptr(fmt.Sprint(n))})
 					case 2:
 						x := session(models.User{}, fmt.Sprint(i, "-", n))
 						if _, err = s.InsertSession(t.Context(), x, 0); err == nil {
-							err = s.EndSession(t.Context(), x.Hash)
+							err = s.EndSessions(t.Context(), models.Ending{Hash: x.Hash})
 						}
 					case 3:
 						if i == 0 {
-							err = s.EndAllSessions(t.Context(), "")
+							err = s.EndSessions(t.Context(), models.Ending{Everybody: true})
 						} else {
-							err = s.EndUserSessions(t.Context(), user.ID)
+							err = s.EndSessions(t.Context(), models.Ending{UserID: user.ID})
 						}
 					}
 					if err != nil {
@@ -89,17 +89,17 @@ func TestRevocationsSince(t *testing.T) {
 	onBoth(t, func(t *testing.T, url string) {
 		now := start
 		s := openWith(t, store.Options{URL: url, Timeout: 20 * time.Second, Now: func() time.Time { return now }})
-		if tail := must(s.RevocationsSince(t.Context(), start)); tail.Head != 0 || len(tail.Entries) != 0 {
+		if tail := must(s.Revocations(t.Context(), 0, start)); tail.Head != 0 || len(tail.Entries) != 0 {
 			t.Fatalf("an empty log reads as %+v", tail)
 		}
 		user := newUser(t, s, "ann@example.com")
 		// The third was written by an instance whose clock is behind.
 		for _, minute := range []int{0, 10, 5, 20} {
 			now = start.Add(time.Duration(minute) * time.Minute)
-			check(t, s.EndUserSessions(t.Context(), user.ID))
+			check(t, s.EndSessions(t.Context(), models.Ending{UserID: user.ID}))
 		}
 		for _, row := range []struct{ minute, first int }{{0, 1}, {1, 2}, {10, 2}, {11, 4}, {20, 4}, {21, 0}} {
-			tail := must(s.RevocationsSince(t.Context(), start.Add(time.Duration(row.minute)*time.Minute)))
+			tail := must(s.Revocations(t.Context(), 0, start.Add(time.Duration(row.minute)*time.Minute)))
 			first := 0
 			if len(tail.Entries) > 0 {
 				first = int(tail.Entries[0].Seq)
@@ -116,9 +116,9 @@ func TestCleanUp(t *testing.T) {
 		now := start.Add(-25 * time.Hour)
 		s := openWith(t, store.Options{URL: url, Timeout: 20 * time.Second, Now: func() time.Time { return now }})
 		user, gone := newUser(t, s, "ann@example.com"), newUser(t, s, "gone@example.com")
-		check(t, s.EndUserSessions(t.Context(), user.ID)) // an old entry
+		check(t, s.EndSessions(t.Context(), models.Ending{UserID: user.ID})) // an old entry
 		now = start
-		check(t, s.EndUserSessions(t.Context(), user.ID))
+		check(t, s.EndSessions(t.Context(), models.Ending{UserID: user.ID}))
 		check(t, s.RememberNetwork(t.Context(), user.ID, "192.0.2.0/24", start.Add(-31*24*time.Hour)))
 		check(t, s.RememberNetwork(t.Context(), user.ID, "198.51.100.0/24", start.Add(-29*24*time.Hour)))
 
@@ -130,7 +130,7 @@ func TestCleanUp(t *testing.T) {
 			idle.Epoch, idle.IdleAt = 3, start
 			insert(t, s, idle, ended)
 		}
-		check(t, s.EndUserSessions(t.Context(), gone.ID))
+		check(t, s.EndSessions(t.Context(), models.Ending{UserID: gone.ID}))
 
 		if counts := cleanUpSessions(t, s, 4); fmt.Sprint(counts) != "[4 2]" {
 			t.Errorf("deleted %v", counts)
@@ -141,7 +141,7 @@ func TestCleanUp(t *testing.T) {
 		if got := live(t, s, alive, nobody); got != "alive nobody" {
 			t.Errorf("live are %q", got)
 		}
-		tail := must(s.Revocations(t.Context(), 0))
+		tail := must(s.Revocations(t.Context(), 0, time.Time{}))
 		if tail.Head != 3 || len(tail.Entries) != 2 || tail.Entries[0].Seq != 2 {
 			t.Errorf("log is %+v", tail)
 		}
@@ -151,10 +151,10 @@ func TestCleanUp(t *testing.T) {
 
 		// Everything old: the log is empty, the head stays.
 		must(s.CleanUp(t.Context(), start.Add(48*time.Hour), 100))
-		if tail := must(s.Revocations(t.Context(), 0)); tail.Head != 3 || len(tail.Entries) != 0 {
+		if tail := must(s.Revocations(t.Context(), 0, time.Time{})); tail.Head != 3 || len(tail.Entries) != 0 {
 			t.Errorf("log is %+v", tail)
 		}
-		check(t, s.EndUserSessions(t.Context(), user.ID))
+		check(t, s.EndSessions(t.Context(), models.Ending{UserID: user.ID}))
 		wantLog(t, s, 3, models.Revocation{UserID: user.ID})
 	})
 }

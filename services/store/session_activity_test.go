@@ -20,7 +20,7 @@ func TestTouchSessions(t *testing.T) {
 		fresh.LastSeen, fresh.IdleAt = start.Add(10*time.Minute), start.Add(40*time.Minute)
 		idle.IdleAt = start
 		insert(t, s, used, fresh, idle, ended)
-		check(t, s.EndUserSessions(t.Context(), other.ID))
+		check(t, s.EndSessions(t.Context(), models.Ending{UserID: other.ID}))
 
 		at := start.Add(time.Minute)
 		var seen []models.Activity
@@ -67,7 +67,7 @@ func TestTouchSessionsAtTheSameTime(t *testing.T) {
 		}
 		wg.Go(func() {
 			for _, hash := range []string{"hash-7", "hash-50", "hash-3"} {
-				if err := instances[0].EndSession(t.Context(), hash); err != nil {
+				if err := instances[0].EndSessions(t.Context(), models.Ending{Hash: hash}); err != nil {
 					t.Error(err)
 				}
 			}

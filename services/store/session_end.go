@@ -3,79 +3,62 @@ package store
 import (
 	"context"
 	"database/sql"
+	"fmt"
 
 	"gatehouse/models"
 )
 
-// EndSession ends the session with this hash, with one entry in the revocation
-// log. models.ErrNotFound if there is none.
-func (s *Store) EndSession(ctx context.Context, hash string) error {
-	return s.endOne(ctx, "end session", `hash = $1`, clean(hash))
-}
+var errNoneNamed = fmt.Errorf("no sessions are named: %w", models.ErrNotFound)
 
-// EndSessionByID ends the session of the user with this public id, with one
-// entry in the revocation log. models.ErrNotFound if the user has none such.
-func (s *Store) EndSessionByID(ctx context.Context, userID, id string) error {
-	user, err := parseID(userID)
-	if err != nil {
-		return failed("end session", err)
+// EndSessions ends sessions before their time, with one entry in the revocation log and as
+// many writes for a million of them as for one: the rows of a user's, or of everybody's,
+// stay without effect until CleanUpSessions. models.ErrNotFound, and nothing is done, if
+// there is no such session or user, or the session to keep has itself been ended.
+func (s *Store) EndSessions(ctx context.Context, which models.Ending) (err error) {
+	var user int64
+	if which.UserID != "" {
+		if user, err = parseID(which.UserID); err != nil {
+			return failed("end sessions", err)
+		}
 	}
-	return s.endOne(ctx, "end session of user "+userID, `user_id = $1 AND id = $2 AND`+unrevoked, user, clean(id))
-}
-
-func (s *Store) endOne(ctx context.Context, op, which string, args ...any) (err error) {
 	ctx, done := s.writing(ctx)
 	defer done(&err)
-	return failed(op, s.transact(ctx, func(tx *sql.Tx) error {
+	return failed("end sessions", s.transact(ctx, func(tx *sql.Tx) error {
 		var ended models.Revocation
-		err := tx.QueryRowContext(ctx, `DELETE FROM sessions WHERE `+which+` RETURNING hash`, args...).Scan(&ended.SessionHash)
+		var err error
+		switch {
+		case which.Hash != "":
+			ended.SessionHash, err = endOne(ctx, tx, `hash = $1`, clean(which.Hash))
+		case which.ID != "":
+			ended.SessionHash, err = endOne(ctx, tx, `user_id = $1 AND id = $2 AND`+unrevoked, user, clean(which.ID))
+		case user != 0:
+			ended.UserID, err = which.UserID, endUser(ctx, tx, user, which.Keep)
+		case which.Everybody:
+			ended.Everybody, err = true, endAll(ctx, tx, which.Keep)
+		default:
+			err = errNoneNamed
+		}
 		if err != nil {
-			return orAnswer(err, models.ErrNotFound)
+			return err
 		}
 		return s.log(ctx, tx, ended)
 	}))
 }
 
-// EndUserSessions ends all sessions of the user, however many, with the same
-// few writes: the rows stay, without effect, until CleanUp. models.ErrNotFound
-// if there is no such user.
-func (s *Store) EndUserSessions(ctx context.Context, userID string) (err error) {
-	user, err := parseID(userID)
-	if err != nil {
-		return failed("end sessions", err)
-	}
-	ctx, done := s.writing(ctx)
-	defer done(&err)
-	return failed("end sessions of user "+userID, s.transact(ctx, func(tx *sql.Tx) error {
-		if _, err := nextEpoch(ctx, tx, user); err != nil {
-			return err
-		}
-		return s.log(ctx, tx, models.Revocation{UserID: userID})
-	}))
+func endOne(ctx context.Context, tx querier, which string, args ...any) (hash string, err error) {
+	err = tx.QueryRowContext(ctx, `DELETE FROM sessions WHERE `+which+` RETURNING hash`, args...).Scan(&hash)
+	return hash, orAnswer(err, models.ErrNotFound)
 }
 
-// EndOtherSessions ends all sessions of the user but the one to keep.
-// models.ErrNotFound, and nothing is done, if that one has itself been ended.
-func (s *Store) EndOtherSessions(ctx context.Context, userID, keepHash string) (err error) {
-	user, err := parseID(userID)
-	if err != nil {
-		return failed("end sessions", err)
+func endUser(ctx context.Context, tx querier, user int64, keep string) error {
+	epoch, err := nextEpoch(ctx, tx, user)
+	if err != nil || keep == "" {
+		return err
 	}
-	ctx, done := s.writing(ctx)
-	defer done(&err)
-	return failed("end other sessions of user "+userID, s.transact(ctx, func(tx *sql.Tx) error {
-		epoch, err := nextEpoch(ctx, tx, user)
-		if err != nil {
-			return err
-		}
-		result, err := tx.ExecContext(ctx, `UPDATE sessions SET epoch = $3
-			 WHERE hash = $1 AND user_id = $2 AND epoch = $4 AND era = (SELECT era FROM revocation_head)`,
-			clean(keepHash), user, epoch, epoch-1)
-		if err := affected(result, err, models.ErrNotFound); err != nil {
-			return err
-		}
-		return s.log(ctx, tx, models.Revocation{UserID: userID})
-	}))
+	result, err := tx.ExecContext(ctx, `UPDATE sessions SET epoch = $3
+		 WHERE hash = $1 AND user_id = $2 AND epoch = $4 AND era = (SELECT era FROM revocation_head)`,
+		clean(keep), user, epoch, epoch-1)
+	return affected(result, err, models.ErrNotFound)
 }
 
 // nextEpoch adds 1 to the user's epoch and returns it.
@@ -85,28 +68,18 @@ func nextEpoch(ctx context.Context, tx querier, user int64) (int64, error) {
 	return epoch, orAnswer(err, models.ErrNotFound)
 }
 
-// EndAllSessions ends everybody's sessions but the one to keep ("" keeps none),
-// with one entry in the revocation log and the same few writes however many
-// there are. models.ErrNotFound, and nothing is done, if the one to keep has
-// itself been ended.
-func (s *Store) EndAllSessions(ctx context.Context, keepHash string) (err error) {
-	ctx, done := s.writing(ctx)
-	defer done(&err)
-	return failed("end all sessions", s.transact(ctx, func(tx *sql.Tx) error {
-		// The row is moved first, to keep the order in which locks are taken. If
-		// another call ends everybody in between, era grows by more, and the kept
-		// session has been ended by that call.
-		if keepHash != "" {
-			result, err := tx.ExecContext(ctx, `UPDATE sessions SET era = era + 1 WHERE hash = $1 AND`+unrevoked, clean(keepHash))
-			if err := affected(result, err, models.ErrNotFound); err != nil {
-				return err
-			}
-		}
-		if _, err := tx.ExecContext(ctx, `UPDATE revocation_head SET era = era + 1`); err != nil {
+func endAll(ctx context.Context, tx querier, keep string) error {
+	// The row is moved first, to keep the order in which locks are taken. If another call
+	// ends everybody in between, era grows by more, and the kept session has been ended by
+	// that call.
+	if keep != "" {
+		result, err := tx.ExecContext(ctx, `UPDATE sessions SET era = era + 1 WHERE hash = $1 AND`+unrevoked, clean(keep))
+		if err := affected(result, err, models.ErrNotFound); err != nil {
 			return err
 		}
-		return s.log(ctx, tx, models.Revocation{Everybody: true})
-	}))
+	}
+	_, err := tx.ExecContext(ctx, `UPDATE revocation_head SET era = era + 1`)
+	return err
 }
 
 // ChangePassword stores the new password hash, ends all of the user's sessions

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"gatehouse/models"
 	"gatehouse/services/store"
@@ -24,28 +25,44 @@ func TestEndSessions(t *testing.T) {
 		live  string
 		entry func(w world) models.Revocation
 	}{
-		{"one", func(t *testing.T, w world) error { return w.s.EndSession(t.Context(), w.a1.Hash) }, nil, "a2 b nob",
+		{"one", func(t *testing.T, w world) error { return w.s.EndSessions(t.Context(), models.Ending{Hash: w.a1.Hash}) }, nil, "a2 b nob",
 			func(w world) models.Revocation { return models.Revocation{SessionHash: w.a1.Hash} }},
-		{"nobody's", func(t *testing.T, w world) error { return w.s.EndSession(t.Context(), w.nob.Hash) }, nil, "a1 a2 b",
+		{"nobody's", func(t *testing.T, w world) error {
+			return w.s.EndSessions(t.Context(), models.Ending{Hash: w.nob.Hash})
+		}, nil, "a1 a2 b",
 			func(w world) models.Revocation { return models.Revocation{SessionHash: w.nob.Hash} }},
-		{"unknown", func(t *testing.T, w world) error { return w.s.EndSession(t.Context(), "unknown") }, models.ErrNotFound, "a1 a2 b nob", nil},
-		{"by id", func(t *testing.T, w world) error { return w.s.EndSessionByID(t.Context(), w.ann.ID, w.a2.ID) }, nil, "a1 b nob",
+		{"unknown", func(t *testing.T, w world) error { return w.s.EndSessions(t.Context(), models.Ending{Hash: "unknown"}) }, models.ErrNotFound, "a1 a2 b nob", nil},
+		{"by id", func(t *testing.T, w world) error {
+			return w.s.EndSessions(t.Context(), models.Ending{UserID: w.ann.ID, ID: w.a2.ID})
+		}, nil, "a1 b nob",
 			func(w world) models.Revocation { return models.Revocation{SessionHash: w.a2.Hash} }},
-		{"another user's id", func(t *testing.T, w world) error { return w.s.EndSessionByID(t.Context(), w.ann.ID, w.b.ID) },
+		{"another user's id", func(t *testing.T, w world) error {
+			return w.s.EndSessions(t.Context(), models.Ending{UserID: w.ann.ID, ID: w.b.ID})
+		},
 			models.ErrNotFound, "a1 a2 b nob", nil},
-		{"all of a user", func(t *testing.T, w world) error { return w.s.EndUserSessions(t.Context(), w.ann.ID) }, nil, "b nob",
+		{"all of a user", func(t *testing.T, w world) error {
+			return w.s.EndSessions(t.Context(), models.Ending{UserID: w.ann.ID})
+		}, nil, "b nob",
 			func(w world) models.Revocation { return models.Revocation{UserID: w.ann.ID} }},
-		{"all of no user", func(t *testing.T, w world) error { return w.s.EndUserSessions(t.Context(), "99") },
+		{"all of no user", func(t *testing.T, w world) error { return w.s.EndSessions(t.Context(), models.Ending{UserID: "99"}) },
 			models.ErrNotFound, "a1 a2 b nob", nil},
-		{"others", func(t *testing.T, w world) error { return w.s.EndOtherSessions(t.Context(), w.ann.ID, w.a2.Hash) }, nil, "a2 b nob",
+		{"others", func(t *testing.T, w world) error {
+			return w.s.EndSessions(t.Context(), models.Ending{UserID: w.ann.ID, Keep: w.a2.Hash})
+		}, nil, "a2 b nob",
 			func(w world) models.Revocation { return models.Revocation{UserID: w.ann.ID} }},
-		{"others, keeping somebody else's", func(t *testing.T, w world) error { return w.s.EndOtherSessions(t.Context(), w.ann.ID, w.b.Hash) },
+		{"others, keeping somebody else's", func(t *testing.T, w world) error {
+			return w.s.EndSessions(t.Context(), models.Ending{UserID: w.ann.ID, Keep: w.b.Hash})
+		},
 			models.ErrNotFound, "a1 a2 b nob", nil},
-		{"everybody", func(t *testing.T, w world) error { return w.s.EndAllSessions(t.Context(), "") }, nil, "",
+		{"everybody", func(t *testing.T, w world) error { return w.s.EndSessions(t.Context(), models.Ending{Everybody: true}) }, nil, "",
 			func(world) models.Revocation { return models.Revocation{Everybody: true} }},
-		{"everybody else", func(t *testing.T, w world) error { return w.s.EndAllSessions(t.Context(), w.b.Hash) }, nil, "b",
+		{"everybody else", func(t *testing.T, w world) error {
+			return w.s.EndSessions(t.Context(), models.Ending{Everybody: true, Keep: w.b.Hash})
+		}, nil, "b",
 			func(world) models.Revocation { return models.Revocation{Everybody: true} }},
-		{"everybody else, keeping an unknown one", func(t *testing.T, w world) error { return w.s.EndAllSessions(t.Context(), "unknown") },
+		{"everybody else, keeping an unknown one", func(t *testing.T, w world) error {
+			return w.s.EndSessions(t.Context(), models.Ending{Everybody: true, Keep: "unknown"})
+		},
 			models.ErrNotFound, "a1 a2 b nob", nil},
 		{"delete the user", func(t *testing.T, w world) error { return w.s.DeleteUser(t.Context(), w.ann.ID) }, nil, "b nob",
 			func(w world) models.Revocation { return models.Revocation{UserID: w.ann.ID} }},
@@ -58,12 +75,12 @@ func TestEndSessions(t *testing.T) {
 		s := open(t, url)
 		for i, row := range rows {
 			t.Run(row.name, func(t *testing.T) {
-				check(t, s.EndAllSessions(t.Context(), ""))
+				check(t, s.EndSessions(t.Context(), models.Ending{Everybody: true}))
 				cleanUpSessions(t, s, 100)
 				w := world{s: s, ann: newUser(t, s, fmt.Sprintf("ann%d@example.com", i)), bob: newUser(t, s, fmt.Sprintf("bob%d@example.com", i))}
 				w.a1, w.a2, w.b, w.nob = session(w.ann, "a1"), session(w.ann, "a2"), session(w.bob, "b"), session(models.User{}, "nob")
 				insert(t, s, w.a1, w.a2, w.b, w.nob)
-				head := must(s.Revocations(t.Context(), 0)).Head
+				head := must(s.Revocations(t.Context(), 0, time.Time{})).Head
 
 				err := row.end(t, w)
 				if row.want != nil {
@@ -90,17 +107,17 @@ func TestKeptSessionsCanBeEndedAgain(t *testing.T) {
 		user := newUser(t, s, "ann@example.com")
 		a, b := session(user, "a"), session(user, "b")
 		insert(t, s, a, b)
-		check(t, s.EndOtherSessions(t.Context(), user.ID, a.Hash))
-		wantError(t, s.EndOtherSessions(t.Context(), user.ID, b.Hash), models.ErrNotFound) // b has been ended
-		check(t, s.EndAllSessions(t.Context(), a.Hash))
-		check(t, s.EndOtherSessions(t.Context(), user.ID, a.Hash))
+		check(t, s.EndSessions(t.Context(), models.Ending{UserID: user.ID, Keep: a.Hash}))
+		wantError(t, s.EndSessions(t.Context(), models.Ending{UserID: user.ID, Keep: b.Hash}), models.ErrNotFound) // b has been ended
+		check(t, s.EndSessions(t.Context(), models.Ending{Everybody: true, Keep: a.Hash}))
+		check(t, s.EndSessions(t.Context(), models.Ending{UserID: user.ID, Keep: a.Hash}))
 		if got := live(t, s, a, b); got != "a" {
 			t.Fatalf("live are %q", got)
 		}
 		if got := must(s.Session(t.Context(), a.Hash, start)); got.Epoch != 3 {
 			t.Fatalf("epoch of the kept session is %d, want 3", got.Epoch)
 		}
-		check(t, s.EndUserSessions(t.Context(), user.ID))
+		check(t, s.EndSessions(t.Context(), models.Ending{UserID: user.ID}))
 		if got := live(t, s, a, b); got != "" {
 			t.Fatalf("live are %q", got)
 		}
@@ -115,7 +132,7 @@ func TestChangePassword(t *testing.T) {
 		insert(t, s, old, other)
 		wantError(t, s.ChangePassword(t.Context(), user.ID, 1, "new hash", next), models.ErrNotFound) // no session of that name
 		next.ID = old.ID
-		head := must(s.Revocations(t.Context(), 0)).Head
+		head := must(s.Revocations(t.Context(), 0, time.Time{})).Head
 		check(t, s.ChangePassword(t.Context(), user.ID, 1, "new hash", next))
 		wantLog(t, s, head, models.Revocation{UserID: user.ID})
 		if got := live(t, s, old, other, next); got != "next" {

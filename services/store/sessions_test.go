@@ -154,7 +154,7 @@ func TestTouchNeverGoesBackAndRevivesNothing(t *testing.T) {
 		tooLate := start.Add(2 * time.Hour)
 		wantError(t, touch(t, s, x.Hash, tooLate, tooLate.Add(time.Hour)), models.ErrNotFound)
 		wantError(t, touch(t, s, "unknown", start, start), models.ErrNotFound)
-		check(t, s.EndUserSessions(t.Context(), user.ID))
+		check(t, s.EndSessions(t.Context(), models.Ending{UserID: user.ID}))
 		wantError(t, touch(t, s, x.Hash, late, tooLate), models.ErrNotFound)
 		if live(t, s, x) != "" {
 			t.Fatal("an ended session came back")
@@ -182,7 +182,7 @@ func TestSaveSessionData(t *testing.T) {
 		}
 		_, err = s.SaveSessionData(t.Context(), "unknown", 0, nil)
 		wantError(t, err, models.ErrNotFound)
-		check(t, s.EndSession(t.Context(), x.Hash))
+		check(t, s.EndSessions(t.Context(), models.Ending{Hash: x.Hash}))
 		_, err = s.SaveSessionData(t.Context(), x.Hash, 2, []byte("back to life"))
 		wantError(t, err, models.ErrNotFound)
 
@@ -199,7 +199,7 @@ func TestInsertNeedsTheCurrentEpoch(t *testing.T) {
 		s := open(t, url)
 		user := newUser(t, s, "ann@example.com")
 		x := session(user, "x")
-		check(t, s.EndUserSessions(t.Context(), user.ID)) // between password check and insert
+		check(t, s.EndSessions(t.Context(), models.Ending{UserID: user.ID})) // between password check and insert
 		wantError(t, errorOf(s.InsertSession(t.Context(), x, 0)), models.ErrStale)
 		x.Epoch = 2
 		insert(t, s, x)
@@ -235,7 +235,7 @@ func TestOldestSessionsEnd(t *testing.T) {
 		for range 3 {
 			add(3)
 		}
-		head := must(s.Revocations(t.Context(), 0)).Head
+		head := must(s.Revocations(t.Context(), 0, time.Time{})).Head
 		if got := live(t, s, all...); got != "0 1 2" || head != 0 {
 			t.Fatalf("live are %q, head %d", got, head)
 		}
@@ -248,7 +248,7 @@ func TestOldestSessionsEnd(t *testing.T) {
 		if got := live(t, s, all...); got != "4" || live(t, s, other) != "other" {
 			t.Fatalf("live are %q", got)
 		}
-		if n := len(must(s.Revocations(t.Context(), head+1)).Entries); n != 3 {
+		if n := len(must(s.Revocations(t.Context(), head+1, time.Time{})).Entries); n != 3 {
 			t.Fatalf("%d entries, want one for each of the 3 ended", n)
 		}
 	})
@@ -259,7 +259,7 @@ func TestConcurrentSignInsKeepTheLimit(t *testing.T) {
 		instances := []*store.Store{open(t, url), open(t, url)}
 		for round := range 8 {
 			user := newUser(t, instances[0], fmt.Sprintf("u%d@example.com", round))
-			head := must(instances[0].Revocations(t.Context(), 0)).Head
+			head := must(instances[0].Revocations(t.Context(), 0, time.Time{})).Head
 			var wg sync.WaitGroup
 			for i := range 16 {
 				wg.Go(func() {
@@ -273,7 +273,7 @@ func TestConcurrentSignInsKeepTheLimit(t *testing.T) {
 			if n := must(instances[0].CountSessions(t.Context(), []string{user.ID}, start))[user.ID]; n != 5 {
 				t.Fatalf("round %d: %d sessions, want 5", round, n)
 			}
-			if n := len(must(instances[0].Revocations(t.Context(), head)).Entries); n != 11 {
+			if n := len(must(instances[0].Revocations(t.Context(), head, time.Time{})).Entries); n != 11 {
 				t.Fatalf("round %d: %d entries, want 11", round, n)
 			}
 		}

@@ -49,17 +49,19 @@ func writes(s *store.Store, user models.User) map[string]func(ctx context.Contex
 			return errorOf(s.TouchSessions(ctx, []models.Activity{{Hash: "kept", LastSeen: now, IdleAt: now.Add(time.Hour)}}))
 		},
 		"session data": func(ctx context.Context) error { return errorOf(s.SaveSessionData(ctx, "kept", 0, []byte("x"))) },
-		"end":          func(ctx context.Context) error { return s.EndSession(ctx, "kept") },
-		"end by id":    func(ctx context.Context) error { return s.EndSessionByID(ctx, user.ID, "kept") },
-		"end of user":  func(ctx context.Context) error { return s.EndUserSessions(ctx, user.ID) },
-		"end others":   func(ctx context.Context) error { return s.EndOtherSessions(ctx, user.ID, "kept") },
-		"end all":      func(ctx context.Context) error { return s.EndAllSessions(ctx, "") },
-		"password":     func(ctx context.Context) error { return s.ChangePassword(ctx, user.ID, 1, "new", session("kept")) },
-		"note":         func(ctx context.Context) error { return s.NoteChange(ctx, "h") },
-		"audit":        func(ctx context.Context) error { return s.AddAudit(ctx, models.AuditEntry{Action: "sign-in"}) },
-		"network":      func(ctx context.Context) error { return s.RememberNetwork(ctx, user.ID, "192.0.2.1", now) },
-		"setting":      func(ctx context.Context) error { return errorOf(s.Setting(ctx, "key", "value")) },
-		"clean up":     func(ctx context.Context) error { return errorOf(s.CleanUp(ctx, now, 10)) },
+		"end":          func(ctx context.Context) error { return s.EndSessions(ctx, models.Ending{Hash: "kept"}) },
+		"end by id":    func(ctx context.Context) error { return s.EndSessions(ctx, models.Ending{UserID: user.ID, ID: "kept"}) },
+		"end of user":  func(ctx context.Context) error { return s.EndSessions(ctx, models.Ending{UserID: user.ID}) },
+		"end others": func(ctx context.Context) error {
+			return s.EndSessions(ctx, models.Ending{UserID: user.ID, Keep: "kept"})
+		},
+		"end all":  func(ctx context.Context) error { return s.EndSessions(ctx, models.Ending{Everybody: true}) },
+		"password": func(ctx context.Context) error { return s.ChangePassword(ctx, user.ID, 1, "new", session("kept")) },
+		"note":     func(ctx context.Context) error { return s.NoteChange(ctx, "h") },
+		"audit":    func(ctx context.Context) error { return s.AddAudit(ctx, models.AuditEntry{Action: "sign-in"}) },
+		"network":  func(ctx context.Context) error { return s.RememberNetwork(ctx, user.ID, "192.0.2.1", now) },
+		"setting":  func(ctx context.Context) error { return errorOf(s.Setting(ctx, "key", "value")) },
+		"clean up": func(ctx context.Context) error { return errorOf(s.CleanUp(ctx, now, 10)) },
 	}
 }
 
@@ -121,7 +123,7 @@ func TestSQLiteFileGone(t *testing.T) {
 			t.Chdir(home)
 
 			row.gone(t)
-			_, _ = s.Revocations(t.Context(), 0) // what each instance does every second
+			_, _ = s.Revocations(t.Context(), 0, time.Time{}) // what each instance does every second
 			if got := told.with("level=ERROR"); len(got) != 1 || !strings.Contains(got[0], filepath.Base(row.url)) || !strings.Contains(got[0], "restart") {
 				t.Errorf("the log has %q", got)
 			}

@@ -103,7 +103,7 @@ func TestUpdateUser(t *testing.T) {
 		for i, row := range rows {
 			t.Run(row.name, func(t *testing.T) {
 				user := newUser(t, s, fmt.Sprintf("u%d@example.com", i))
-				head := must(s.Revocations(t.Context(), 0)).Head
+				head := must(s.Revocations(t.Context(), 0, time.Time{})).Head
 				got := must(s.UpdateUser(t.Context(), user.ID, row.patch))
 				c := must(s.CredentialsByID(t.Context(), user.ID))
 				if !reflect.DeepEqual(got, c.User) {
@@ -140,7 +140,7 @@ func repeat(entry models.Revocation, n int) []models.Revocation {
 // wantLog checks the entries after head, their numbers and times apart.
 func wantLog(t *testing.T, s *store.Store, head int64, want ...models.Revocation) {
 	t.Helper()
-	tail := must(s.Revocations(t.Context(), head))
+	tail := must(s.Revocations(t.Context(), head, time.Time{}))
 	if tail.Head != head+int64(len(want)) || len(tail.Entries) != len(want) {
 		t.Fatalf("log after %d is %+v, want %d entries", head, tail, len(want))
 	}
@@ -161,7 +161,7 @@ func TestLastAdministratorStays(t *testing.T) {
 		s := open(t, url)
 		a := newUser(t, s, "a@example.com", models.RoleAdmin)
 		newUser(t, s, "editor@example.com")
-		head := must(s.Revocations(t.Context(), 0)).Head
+		head := must(s.Revocations(t.Context(), 0, time.Time{})).Head
 		_, err := s.UpdateUser(t.Context(), a.ID, demote)
 		wantError(t, err, models.ErrLastAdmin)
 		_, err = s.UpdateUser(t.Context(), a.ID, models.UserPatch{Disabled: ptr(true)})
@@ -224,14 +224,14 @@ func TestRenewPasswordHash(t *testing.T) {
 		s := open(t, url)
 		id := newUser(t, s, "ann@example.com").ID
 		first := must(s.CredentialsByID(t.Context(), id)).PasswordHash
-		head := must(s.Revocations(t.Context(), 0)).Head
+		head := must(s.Revocations(t.Context(), 0, time.Time{})).Head
 		for _, row := range []struct{ id, read, renewed, want string }{{id, "other", "new", first}, {id, first, "new", "new"}, {id, first, "newer", "new"}, {"x", "new", "newer", "new"}} {
 			check(t, s.RenewPasswordHash(t.Context(), row.id, row.read, row.renewed))
 			if now := must(s.CredentialsByID(t.Context(), id)); now.PasswordHash != row.want || now.Epoch != 1 {
 				t.Errorf("%+v: %q, epoch %d", row, now.PasswordHash, now.Epoch)
 			}
 		}
-		if now := must(s.Revocations(t.Context(), 0)).Head; now != head {
+		if now := must(s.Revocations(t.Context(), 0, time.Time{})).Head; now != head {
 			t.Errorf("%d entries in the log", now-head)
 		}
 	})
