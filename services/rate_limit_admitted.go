@@ -16,24 +16,22 @@ const maxAdmissionsPerKey = models.MaxSlidingLogLimit
 // while Redis may not have all of that; it is brought up to date before Redis decides
 // about it again, and all keys that are behind soon.
 //
-// It is bounded like limitTable. Of a key that is forgotten nothing is put back.
+// Of a key that is forgotten nothing is put back.
 type admittedBook struct {
-	maxKeys int
-	now     func() int64 // microseconds, monotonic
-	some    atomic.Bool  // some keys may be behind
-	busy    atomic.Bool  // they are being brought up to date
+	now  func() int64 // microseconds, monotonic
+	some atomic.Bool  // some keys may be behind
+	busy atomic.Bool  // they are being brought up to date
 
-	mu      sync.Mutex
-	keys    map[placedKey]*admittedState
-	entries int    // admissions and blocks of all keys
-	losses  uint64 // how often Redis may have lost something
+	mu sync.Mutex
+	bounded[placedKey, *admittedState]
+	losses uint64 // how often Redis may have lost something
 }
 
 // admittedState is what one key's algorithm needs: the log, the bucket or the blocks.
 type admittedState struct {
+	usage
 	policy models.Policy
 	rule   rule
-	used   int64 // when it was last looked at
 
 	behind    bool          // Redis is to be told something
 	asking    int           // calls under way: a report waits for them, and they for a report
@@ -68,10 +66,11 @@ type countedBlock struct {
 }
 
 func newAdmittedBook(maxKeys int, now func() int64) *admittedBook {
-	return &admittedBook{maxKeys: max(maxKeys, minKeys), now: now, keys: map[placedKey]*admittedState{}}
+	return &admittedBook{now: now, bounded: newBounded[placedKey, *admittedState](maxKeys)}
 }
 
-func (s *admittedState) size() int { return len(s.log.entries) + len(s.blocks) }
+func (s *admittedState) size() int    { return len(s.log.entries) + len(s.blocks) }
+func (s *admittedState) pinned() bool { return s.asking > 0 || s.reporting }
 
 // follow takes over the policy as it is now.
 func (s *admittedState) follow(a *ask) {
@@ -95,44 +94,14 @@ func (b *admittedBook) state(key placedKey, a *ask, now int64) *admittedState {
 		s = nil
 	}
 	if s == nil {
-		b.makeRoom(now, key)
 		s = &admittedState{losses: b.losses}
-		b.keys[key] = s
+		b.add(key, s, now)
 	}
 	if s.policy != a.hit.Policy {
 		s.follow(a)
 	}
 	s.used = now
 	return s
-}
-
-// makeRoom forgets, among a few keys, those whose window has passed and, in a full
-// book, the least recently used one.
-func (b *admittedBook) makeRoom(now int64, but placedKey) {
-	for full := true; full; {
-		var oldest placedKey
-		var oldestState *admittedState
-		seen := 0
-		for key, s := range b.keys {
-			if seen++; seen > sampled {
-				break
-			}
-			if key == but || s.asking > 0 || s.reporting {
-				continue
-			}
-			if now-s.used > s.lasts() {
-				b.drop(key)
-				continue
-			}
-			if oldestState == nil || s.used < oldestState.used {
-				oldest, oldestState = key, s
-			}
-		}
-		full = oldestState != nil && (len(b.keys) >= b.maxKeys || b.entries > entriesPerKey*b.maxKeys)
-		if full {
-			b.drop(oldest)
-		}
-	}
 }
 
 // lasts is how long something may be of use after it was recorded.
@@ -143,26 +112,11 @@ func (s *admittedState) lasts() int64 {
 	return s.rule.window
 }
 
-func (b *admittedBook) drop(key placedKey) {
-	if s := b.keys[key]; s != nil {
-		b.entries -= s.size()
-		delete(b.keys, key)
-	}
-}
-
-// grown follows a change of a state that had so many entries before.
-func (b *admittedBook) grown(key placedKey, s *admittedState, before int, now int64) {
-	if b.entries += s.size() - before; b.entries > entriesPerKey*b.maxKeys {
-		b.makeRoom(now, key)
-	}
-}
-
 // addLocal records an admission made without Redis at a moment of the instance's clock.
 func (b *admittedBook) addLocal(key placedKey, a *ask, id, at int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	s := b.state(key, a, at)
-	before := s.size()
 	s.behind, s.block = true, 0
 	b.some.Store(true)
 	last := len(s.log.entries) - 1
@@ -177,7 +131,7 @@ func (b *admittedBook) addLocal(key placedKey, a *ask, id, at int64) {
 	default:
 		s.log.add(s.log.forget(at, s.rule.window), id, a.cost)
 	}
-	b.grown(key, s, before, at)
+	b.resize(key, s, at)
 }
 
 // remove takes an admission back, so that it is not told any more; it is put there
@@ -189,7 +143,6 @@ func (b *admittedBook) remove(key placedKey, a *ask, id, at int64) (removed admi
 	if s == nil || !s.alike(&a.hit.Policy, a.rule) {
 		return admission{}
 	}
-	before := s.size()
 	switch {
 	case s.rule.burst > 0:
 		s.bucket.remove(b.now(), s.rule, a.cost, at)
@@ -208,7 +161,7 @@ func (b *admittedBook) remove(key placedKey, a *ask, id, at int64) (removed admi
 			s.refunded = append(s.refunded, id)
 		}
 	}
-	b.grown(key, s, before, b.now())
+	b.resize(key, s, b.now())
 	return removed
 }
 
@@ -229,7 +182,6 @@ func (b *admittedBook) restore(key placedKey, a *ask, removed admission) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	s := b.state(key, a, b.now())
-	before := s.size()
 	at := slices.IndexFunc(s.log.entries, func(e admission) bool { return e.at > removed.at })
 	if at < 0 {
 		at = len(s.log.entries)
@@ -240,7 +192,7 @@ func (b *admittedBook) restore(key placedKey, a *ask, removed admission) {
 		s.latest = removed
 	}
 	s.behind = s.behind || removed.told == 0
-	b.grown(key, s, before, b.now())
+	b.resize(key, s, b.now())
 }
 
 // reset drops what was admitted until a moment of the server's clock, or all if Redis

@@ -54,7 +54,7 @@ func (b *admittedBook) landed(key placedKey, s *admittedState) {
 		s.asked = nil
 	}
 	if s.size() == 0 && s.resetAt == 0 && s.seen.level == 0 && s.bucket.level == 0 && !s.reporting && b.keys[key] == s {
-		delete(b.keys, key)
+		b.drop(key)
 	}
 }
 

@@ -15,7 +15,7 @@ func (b *admittedBook) learn(key placedKey, a *ask, e *expectation, id int64, co
 	if b.keys[key] != s {
 		return // its policy is another one now
 	}
-	now, before := b.now(), s.size()
+	now := b.now()
 	s.heard = max(s.heard, v.at)
 	switch {
 	case v.at <= s.resetAt:
@@ -29,7 +29,7 @@ func (b *admittedBook) learn(key placedKey, a *ask, e *expectation, id int64, co
 	if s.behind {
 		b.some.Store(true)
 	}
-	b.grown(key, s, before, now)
+	b.resize(key, s, now)
 }
 
 // admit adds an admission to the log.
@@ -101,7 +101,7 @@ func (b *admittedBook) learnBlocks(key placedKey, e *expectation, id int64, got 
 	if b.keys[key] != s {
 		return // its policy is another one now
 	}
-	now, before := b.now(), s.size()
+	now := b.now()
 	s.heard = max(s.heard, got.at)
 	for _, o := range owed {
 		i := slices.IndexFunc(s.blocks, func(c countedBlock) bool { return c.id == o.id })
@@ -126,5 +126,5 @@ func (b *admittedBook) learnBlocks(key placedKey, e *expectation, id int64, got 
 	if n := len(s.blocks); n > maxAdmissionsPerKey {
 		s.blocks = slices.Clone(s.blocks[n-maxAdmissionsPerKey:])
 	}
-	b.grown(key, s, before, now)
+	b.resize(key, s, now)
 }

@@ -33,26 +33,30 @@ type placedKey struct {
 // leaseBook holds the blocks of admissions that this instance has taken from
 // Redis. A unit is used only until the block's lease ends, by this instance's
 // monotonic clock and counted from before the block was asked for, so it was
-// counted at Redis all the time. It is bounded like limitTable.
+// counted at Redis all the time. What is left of the block of a key that is forgotten
+// is lost until it leaves its window.
 type leaseBook struct {
-	maxKeys int
-	now     func() int64 // microseconds, monotonic
+	now func() int64 // microseconds, monotonic
 
-	mu   sync.Mutex
-	keys map[placedKey]*leaseState
+	mu sync.Mutex
+	bounded[placedKey, *leaseState]
 }
 
 type leaseState struct {
+	usage
 	policy models.Policy
 	block  block
-	size   int64   // of the next block: doubled while blocks are used up in time
+	next   int64   // units of the next block: doubled while blocks are used up in time
 	owed   []block // given back with the next call
 	call   *leaseCall
 	wanted int64 // by those who wait for call
 	// What Redis said with the block, for telling.
 	remaining, quotaAt int64
-	used               int64 // when it was last looked at
 }
+
+func (s *leaseState) size() int    { return 0 }
+func (s *leaseState) lasts() int64 { return s.policy.Window.Microseconds() }
+func (s *leaseState) pinned() bool { return s.call != nil }
 
 // block is a number of admissions to be used until a moment.
 type block struct {
@@ -70,34 +74,18 @@ type leaseCall struct {
 }
 
 func newLeaseBook(maxKeys int, now func() int64) *leaseBook {
-	return &leaseBook{maxKeys: max(maxKeys, minKeys), now: now, keys: map[placedKey]*leaseState{}}
+	return &leaseBook{now: now, bounded: newBounded[placedKey, *leaseState](maxKeys)}
 }
 
 // state is the key's state, a new one if there is none. b.mu is held.
 func (b *leaseBook) state(key placedKey, policy models.Policy, now int64) *leaseState {
 	s := b.keys[key]
 	if s == nil {
-		b.makeRoom(now)
-		s = &leaseState{size: 1}
-		b.keys[key] = s
+		s = &leaseState{next: 1}
+		b.add(key, s, now)
 	}
 	s.policy, s.used = policy, now
 	return s
-}
-
-// makeRoom forgets, among a few keys, those not looked at for a window and, in a
-// full book, any without a call under way: what is left of its block is lost
-// until it leaves its window.
-func (b *leaseBook) makeRoom(now int64) {
-	seen := 0
-	for key, s := range b.keys {
-		if seen++; seen > sampled && len(b.keys) < b.maxKeys {
-			return
-		}
-		if s.call == nil && (now-s.used > s.policy.Window.Microseconds() || len(b.keys) >= b.maxKeys) {
-			delete(b.keys, key)
-		}
-	}
 }
 
 // use takes a hit's cost out of the block at hand.
@@ -175,14 +163,14 @@ func (b *leaseBook) begin(key placedKey, a *ask) (call *leaseCall, mine bool, un
 	}
 	if s.block.id != 0 {
 		if now < s.block.until {
-			s.size *= 2
+			s.next *= 2
 		} else {
-			s.size = s.block.used
+			s.next = s.block.used
 		}
 	}
 	lease := s.policy.Lease
-	s.size = min(max(s.size, 1), lease)
-	units = max(a.cost, min(max(s.size, a.cost+s.wanted), lease))
+	s.next = min(max(s.next, 1), lease)
+	units = max(a.cost, min(max(s.next, a.cost+s.wanted), lease))
 	s.retire(s.block)
 	s.block = block{}
 	owed, s.owed, s.wanted = s.owed, nil, 0
@@ -235,8 +223,8 @@ func (b *leaseBook) atHand(key placedKey) int64 {
 	return s.block.units - s.block.used
 }
 
-// drop forgets the key's block: at Redis nothing of it is left.
-func (b *leaseBook) drop(key placedKey) {
+// reset forgets the key's block: at Redis nothing of it is left.
+func (b *leaseBook) reset(key placedKey) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if s := b.keys[key]; s != nil {

@@ -132,7 +132,7 @@ func (l *RateLimiter) Reset(ctx context.Context, group string, hits ...models.Hi
 	for i := range asks {
 		a := &asks[i]
 		key := placedKey{tag, a.name}
-		l.leases.drop(key)
+		l.leases.reset(key)
 		l.admitted.reset(key, a, at)
 		l.table.reset(*a)
 	}

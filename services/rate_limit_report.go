@@ -61,10 +61,10 @@ func (b *admittedBook) begin(key placedKey) *report {
 	if s == nil {
 		return nil
 	}
-	now, before, used := b.now(), s.size(), s.log.used
+	now, used := b.now(), s.log.used
 	s.log.forget(now, s.rule.window)
 	s.blocks = slices.DeleteFunc(s.blocks, func(c countedBlock) bool { return c.gone <= now })
-	b.entries += s.size() - before
+	defer b.resize(key, s, now)
 	r := &report{
 		state: s, key: key, policy: s.policy, rule: s.rule, upToDate: !s.isBehind(b), losses: b.losses, now: now, resetAt: s.resetAt,
 		log: s.log, seen: s.seen, bucket: s.bucket.leaked(now, s.rule), blocks: slices.Clone(s.blocks), block: s.block,
@@ -78,7 +78,6 @@ func (b *admittedBook) begin(key placedKey) *report {
 	if r.block == 0 || s.log.used != used { // Redis takes one id once
 		r.block = rand.Int64N(maxCallID) + 1
 	}
-	b.entries -= len(s.log.entries)
 	s.log = slidingLog{}
 	return r
 }
@@ -94,8 +93,7 @@ func (b *admittedBook) end(r *report, got reportReply, err error) (refunded []ad
 	}
 	taken := s.refunded
 	s.reporting, s.refunded = false, nil
-	before := s.size()
-	defer func() { b.grown(r.key, s, before, b.now()) }()
+	defer b.resize(r.key, s, b.now())
 	for _, e := range r.log.entries {
 		if slices.Contains(taken, e.id) {
 			refunded = append(refunded, e)

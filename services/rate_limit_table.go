@@ -14,12 +14,6 @@ const (
 	probeGrace = int64(100 * time.Millisecond / time.Microsecond)
 	// toldMemory is how long the same refusal is told.
 	toldMemory = int64(time.Millisecond / time.Microsecond)
-	// minKeys keeps the keys of one decision from evicting each other.
-	minKeys = 64
-	// entriesPerKey bounds the memory of the logs together.
-	entriesPerKey = 20
-	// sampled is how many keys a new key looks at to find one to forget.
-	sampled = 8
 )
 
 // limitKey names what is counted.
@@ -28,31 +22,32 @@ type limitKey struct{ policy, key string }
 // limitTable is what one instance knows about its keys: the admissions it made,
 // through Redis or without, and the denials it was told. The first lets it go on
 // from the recent past when Redis goes away, the second spares Redis a flood.
-// Its times are microseconds of a monotonic clock. It is bounded: the least
-// recently used of a few keys is forgotten for a new one.
+// Its times are microseconds of a monotonic clock.
 type limitTable struct {
-	maxKeys int
 	clock   func() time.Time // nil is the monotonic clock
 	started time.Time
 
-	mu         sync.Mutex
-	keys       map[limitKey]*keyState
-	entries    int    // in all logs
+	mu sync.Mutex
+	bounded[limitKey, *keyState]
 	generation uint64 // grows with each refund and reset
 }
 
 type keyState struct {
+	usage
 	policy  models.Policy
 	log     slidingLog
 	bucket  bucket
 	latest  verdict // of Redis, its time ours
 	denials denials
 	settled uint64 // the generation of the latest refund or reset
-	used    int64  // when it was last looked at
 }
 
+func (s *keyState) size() int    { return len(s.log.entries) }
+func (s *keyState) lasts() int64 { return s.policy.Window.Microseconds() }
+func (s *keyState) pinned() bool { return false }
+
 func newLimitTable(maxKeys int, clock func() time.Time) *limitTable {
-	t := &limitTable{maxKeys: max(maxKeys, minKeys), clock: clock, started: time.Now(), keys: map[limitKey]*keyState{}}
+	t := &limitTable{clock: clock, started: time.Now(), bounded: newBounded[limitKey, *keyState](maxKeys)}
 	if clock != nil {
 		t.started = clock()
 	}
@@ -71,9 +66,8 @@ func (t *limitTable) now() int64 {
 func (t *limitTable) state(a *ask, now int64) *keyState {
 	s := t.keys[a.name]
 	if s == nil {
-		t.makeRoom(now)
 		s = &keyState{policy: a.hit.Policy}
-		t.keys[a.name] = s
+		t.add(a.name, s, now)
 	}
 	if s.policy != a.hit.Policy {
 		s.denials = denials{}
@@ -85,44 +79,6 @@ func (t *limitTable) state(a *ask, now int64) *keyState {
 	}
 	s.used = now
 	return s
-}
-
-// makeRoom forgets, among a few keys, those whose window has passed and, in a
-// full table, the least recently used one.
-func (t *limitTable) makeRoom(now int64) {
-	for full := true; full; {
-		var oldest limitKey
-		var oldestState *keyState
-		seen := 0
-		for name, s := range t.keys {
-			if seen++; seen > sampled {
-				break
-			}
-			if now-s.used > s.policy.Window.Microseconds() {
-				t.forget(name, s)
-				continue
-			}
-			if oldestState == nil || s.used < oldestState.used {
-				oldest, oldestState = name, s
-			}
-		}
-		full = len(t.keys) >= t.maxKeys || t.entries > entriesPerKey*t.maxKeys
-		if full && oldestState != nil {
-			t.forget(oldest, oldestState)
-		}
-	}
-}
-
-// keepBound makes room when the keys that are known have too many entries.
-func (t *limitTable) keepBound(now int64) {
-	if t.entries > entriesPerKey*t.maxKeys {
-		t.makeRoom(now)
-	}
-}
-
-func (t *limitTable) forget(name limitKey, s *keyState) {
-	t.entries -= len(s.log.entries)
-	delete(t.keys, name)
 }
 
 // after is the verdict some microseconds later.
@@ -155,7 +111,6 @@ func (t *limitTable) learn(asks []ask, verdicts []verdict, counted bool, id, sen
 			t.count(s, a, now, id)
 		}
 	}
-	t.keepBound(now)
 	return now
 }
 
@@ -167,12 +122,10 @@ func (t *limitTable) countUnit(a *ask, id, now int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.count(t.state(a, now), a, now, id)
-	t.keepBound(now)
 }
 
 // count adds an admission to a state that was not looked at before.
 func (t *limitTable) count(s *keyState, a *ask, now, id int64) {
-	before := len(s.log.entries)
 	if a.rule.burst > 0 {
 		s.bucket.add(now, a.rule, a.cost)
 		s.bucket.level = min(s.bucket.level, a.rule.burst*a.rule.window)
@@ -184,7 +137,7 @@ func (t *limitTable) count(s *keyState, a *ask, now, id int64) {
 			s.log.entries = s.log.entries[1:]
 		}
 	}
-	t.entries += len(s.log.entries) - before
+	t.resize(a.name, s, now)
 }
 
 // decide is rate_limit_take.lua in this instance: all hits count, or none. Hits
@@ -211,7 +164,7 @@ func (t *limitTable) decideAt(now int64, asks []ask, id int64, room []verdict) (
 		}
 		states[i] = t.state(a, now)
 		states[i].denials = denials{}
-		verdicts[i] = t.look(states[i], a.rule, now, a.cost)
+		verdicts[i] = states[i].look(a.rule, now, a.cost)
 		if !verdicts[i].passes && !a.hit.Policy.Shadow {
 			counted = false
 		}
@@ -228,22 +181,18 @@ func (t *limitTable) decideAt(now int64, asks []ask, id int64, room []verdict) (
 			s.bucket.add(v.at, a.rule, a.cost)
 		} else {
 			s.log.add(v.at, id, a.cost)
-			t.entries++
 		}
-		*v = t.look(s, a.rule, now, 0)
+		*v = s.look(a.rule, now, 0)
+		t.resize(a.name, s, now)
 	}
-	t.keepBound(now)
 	return verdicts, true
 }
 
-func (t *limitTable) look(s *keyState, r rule, now, cost int64) verdict {
+func (s *keyState) look(r rule, now, cost int64) verdict {
 	if r.burst > 0 {
 		return s.bucket.look(now, r, cost)
 	}
-	before := len(s.log.entries)
-	v := s.log.look(now, r, cost)
-	t.entries += len(s.log.entries) - before
-	return v
+	return s.log.look(now, r, cost)
 }
 
 // recall is what was last known of the key, for telling only: a key never seen
@@ -283,19 +232,19 @@ func (t *limitTable) refund(a ask, id, at int64) {
 		s.bucket.remove(now, a.rule, a.cost, at)
 		return
 	}
-	before := len(s.log.entries)
 	s.log.remove(id)
-	t.entries += len(s.log.entries) - before
+	t.resize(a.name, s, now)
 }
 
 // reset forgets the key's admissions and its denial.
 func (t *limitTable) reset(a ask) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	s := t.state(&a, t.now())
+	now := t.now()
+	s := t.state(&a, now)
 	t.settle(s)
-	t.entries -= len(s.log.entries)
 	s.log, s.bucket, s.latest = slidingLog{}, bucket{}, verdict{}
+	t.resize(a.name, s, now)
 }
 
 func (t *limitTable) settle(s *keyState) {
