@@ -13,6 +13,7 @@ import (
 	"gatehouse/models"
 	"gatehouse/services"
 	"gatehouse/services/redis"
+	"gatehouse/services/session"
 	"gatehouse/services/store"
 )
 
@@ -25,7 +26,7 @@ func TestEnsureAdmin(t *testing.T) {
 		t.Fatal(err)
 	}
 	rdb := redis.New(redis.Options{Disabled: true, Logger: quiet})
-	sessions, err := services.NewSessionCache(rdb, db, services.SessionOptions{Logger: quiet})
+	sessions, err := session.NewCache(rdb, db, session.Options{Logger: quiet})
 	if err != nil {
 		t.Fatal(err)
 	}

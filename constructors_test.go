@@ -27,6 +27,7 @@ import (
 	"gatehouse/models"
 	"gatehouse/services"
 	"gatehouse/services/redis"
+	"gatehouse/services/session"
 	"gatehouse/services/store"
 )
 
@@ -51,7 +52,7 @@ func wrongArguments(t *testing.T) map[string][]wrong {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sessions, err := services.NewSessionCache(rdb, db, services.SessionOptions{Logger: quiet})
+	sessions, err := session.NewCache(rdb, db, session.Options{Logger: quiet})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,20 +87,20 @@ func wrongArguments(t *testing.T) map[string][]wrong {
 			{"no address", panics(func() { redis.New(redis.Options{}) })},
 			{"brace in KeyPrefix", panics(func() { redis.New(redis.Options{Client: address, KeyPrefix: "{a}:"}) })},
 		},
-		"services.NewSessionCache": {
-			{"no Redis", func() error { return second(services.NewSessionCache(nil, db, services.SessionOptions{})) }},
-			{"no SessionDatabase", func() error { return second(services.NewSessionCache(rdb, nil, services.SessionOptions{})) }},
+		"session.NewCache": {
+			{"no Redis", func() error { return second(session.NewCache(nil, db, session.Options{})) }},
+			{"no SessionDatabase", func() error { return second(session.NewCache(rdb, nil, session.Options{})) }},
 			{"IdleTimeout 13h0m0s is above", func() error {
-				return second(services.NewSessionCache(rdb, db, services.SessionOptions{IdleTimeout: 13 * time.Hour}))
+				return second(session.NewCache(rdb, db, session.Options{IdleTimeout: 13 * time.Hour}))
 			}},
 			{"IdleTimeout 2s is above", func() error {
-				return second(services.NewSessionCache(rdb, db, services.SessionOptions{IdleTimeout: 2 * time.Second, AbsoluteTimeout: time.Second}))
+				return second(session.NewCache(rdb, db, session.Options{IdleTimeout: 2 * time.Second, AbsoluteTimeout: time.Second}))
 			}},
 			{"negative", func() error {
-				return second(services.NewSessionCache(rdb, db, services.SessionOptions{IdleTimeout: -1}))
+				return second(session.NewCache(rdb, db, session.Options{IdleTimeout: -1}))
 			}},
 			{"no SessionDatabase", func() error {
-				return second(services.NewSessionCache(rdb, (*store.Store)(nil), services.SessionOptions{}))
+				return second(session.NewCache(rdb, (*store.Store)(nil), session.Options{}))
 			}},
 		},
 		"services.NewLockTokenSigner": nil, // and more below
@@ -128,18 +129,18 @@ func wrongArguments(t *testing.T) map[string][]wrong {
 
 		"middleware.LookUp": {
 			{"no SessionReader", panics(func() { middleware.LookUp(nil) })},
-			{"no SessionReader", panics(func() { middleware.LookUp((*services.SessionCache)(nil)) })},
+			{"no SessionReader", panics(func() { middleware.LookUp((*session.Cache)(nil)) })},
 			{"an option is nil", panics(func() { middleware.LookUp(sessions, nil) })},
 		},
 		"middleware.LoadSession": {
 			{"no SessionReader", panics(func() { middleware.LoadSession(nil, "shop") })},
-			{"no SessionReader", panics(func() { middleware.LoadSession((*services.SessionCache)(nil), "shop") })},
+			{"no SessionReader", panics(func() { middleware.LoadSession((*session.Cache)(nil), "shop") })},
 		},
 		"middleware.IgnoreActivity": {{"no passive", panics(func() { middleware.IgnoreActivity(nil) })}},
 		"middleware.RequireRole":    {{"no role", panics(func() { middleware.RequireRole("") })}},
 		"middleware.NewSessionStore": {
 			{"no SessionBackend", panics(func() { middleware.NewSessionStore(nil, middleware.SessionStoreOptions{}) })},
-			{"no SessionBackend", panics(func() { middleware.NewSessionStore((*services.SessionCache)(nil), middleware.SessionStoreOptions{}) })},
+			{"no SessionBackend", panics(func() { middleware.NewSessionStore((*session.Cache)(nil), middleware.SessionStoreOptions{}) })},
 		},
 		"middleware.Sessions": {
 			{"no Store", panics(func() { middleware.Sessions("shop", nil) })},
@@ -175,12 +176,12 @@ func wrongArguments(t *testing.T) map[string][]wrong {
 	for name, make := range map[string]func([]string) error{
 		"services.NewLockTokenSigner": func(s []string) error { return second(services.NewLockTokenSigner(s)) },
 		"services.NewProcesses":       func(s []string) error { return second(services.NewProcesses(db, locks, signer, s)) },
-		"services.NewSessionCache": func(s []string) error {
-			return second(services.NewSessionCache(rdb, db, services.SessionOptions{Secrets: s, Logger: quiet}))
+		"session.NewCache": func(s []string) error {
+			return second(session.NewCache(rdb, db, session.Options{Secrets: s, Logger: quiet}))
 		},
 	} {
 		lists := [][]string{{}, {""}, {"short"}, {strings.Repeat("s", 31)}, {long[0], ""}, {long[0], strings.Repeat("s", 31)}}
-		if name != "services.NewSessionCache" { // for which nil is a random one
+		if name != "session.NewCache" { // for which nil is a random one
 			lists = append(lists, nil)
 		}
 		for _, list := range lists {
@@ -225,7 +226,7 @@ func told(call func() error) (text string) {
 // No constructor is left out of the list above.
 func TestConstructorsAreAllHeldToIt(t *testing.T) {
 	rows := wrongArguments(t)
-	for _, folder := range []string{"services", "services/redis", "services/store", "middleware"} {
+	for _, folder := range []string{"services", "services/redis", "services/session", "services/store", "middleware"} {
 		for _, name := range constructors(t, os.DirFS("."), folder) {
 			if _, listed := rows[name]; !listed {
 				t.Errorf("%s is not held to what it must refuse", name)

@@ -11,6 +11,7 @@ import (
 	"gatehouse/services"
 	"gatehouse/services/redis"
 	"gatehouse/services/servicestest"
+	"gatehouse/services/session"
 	"gatehouse/services/store"
 )
 
@@ -77,7 +78,7 @@ func startOn(t *testing.T, url string) (secret string, err error) {
 	}
 	defer db.Close()
 	rdb := redis.New(redis.Options{Disabled: true})
-	sessions, err := services.NewSessionCache(rdb, db, services.SessionOptions{})
+	sessions, err := session.NewCache(rdb, db, session.Options{})
 	if err != nil {
 		return "", err
 	}

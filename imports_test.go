@@ -27,16 +27,17 @@ func arrows() map[string][]string {
 		"services/redis":           {"internal/require", "models", "rueidis"},
 		"services/redis/embedded":  {"rueidis"},
 		"services/redis/redistest": {"services/redis", "services/redis/embedded", "services/servicestest"},
-		"services":                 {"internal/require", "models", "models/email", "services/redis", "rueidis"},
+		"services/session":         {"internal/require", "models", "services/redis", "rueidis"},
+		"services":                 {"internal/require", "models", "models/email", "services/redis", "services/session", "rueidis"},
 		"services/store":           {"models", "models/email", "database/sql"},
 		"services/servicestest":    {"database/sql"}, // makes and drops test databases
 		"middleware":               {"internal/require", "models", "gin", "gin-contrib/sessions"},
-		"handlers":                 {"models", "models/email", "services", "services/redis", "middleware", "templates", "gin"},
+		"handlers":                 {"models", "models/email", "services", "services/redis", "services/session", "middleware", "templates", "gin"},
 		"templates":                {},
 		"docs":                     {},
 		"e2e":                      {},
 		"proof":                    {},
-		".": {"models", "models/email", "services", "services/redis", "services/redis/embedded", "services/store", "middleware", "handlers", "templates", "docs",
+		".": {"models", "models/email", "services", "services/redis", "services/redis/embedded", "services/session", "services/store", "middleware", "handlers", "templates", "docs",
 			"gin", "gin-contrib/sessions", "rueidis", "database/sql", "environment"},
 	}
 }

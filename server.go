@@ -26,6 +26,7 @@ import (
 	"gatehouse/services"
 	"gatehouse/services/redis"
 	"gatehouse/services/redis/embedded"
+	"gatehouse/services/session"
 	"gatehouse/services/store"
 	"gatehouse/templates"
 )
@@ -184,7 +185,7 @@ func (a *app) wire(ctx context.Context, db *store.Store, rdb *redis.Client, secr
 		return handlers.Options{}, err
 	}
 	locks := services.NewLocker(rdb, &services.LockerOptions{OnRedisDown: c.LockOnRedisDown, Logger: a.log, Metrics: registry})
-	sessions, err := services.NewSessionCache(rdb, db, services.SessionOptions{
+	sessions, err := session.NewCache(rdb, db, session.Options{
 		IdleTimeout: c.SessionIdleTimeout, AbsoluteTimeout: c.SessionAbsoluteTimeout, MaxPerUser: c.SessionMaxPerUser, Secrets: secrets,
 		Watch: db.WatchRevocations, Budget: db.WithinBudget, Logger: a.log, Metrics: registry,
 	})

@@ -23,15 +23,15 @@ import (
 
 	"gatehouse/middleware"
 	"gatehouse/models"
-	"gatehouse/services"
 	"gatehouse/services/redis"
 	"gatehouse/services/servicestest"
+	"gatehouse/services/session"
 	"gatehouse/services/store"
 )
 
 // sessionWorld is one instance with its database, and Redis if there is a server.
 type sessionWorld struct {
-	cache *services.SessionCache
+	cache *session.Cache
 	db    *store.Store
 	path  string
 }
@@ -52,7 +52,7 @@ func newSessions(t testing.TB, server *servicestest.RedisServer) sessionWorld {
 	if server != nil {
 		servicestest.Eventually(t, 5*time.Second, rdb.Available, "Redis did not become available")
 	}
-	cache, err := services.NewSessionCache(rdb, db, services.SessionOptions{MaxPerUser: 1_000_000, Logger: quiet})
+	cache, err := session.NewCache(rdb, db, session.Options{MaxPerUser: 1_000_000, Logger: quiet})
 	if err != nil {
 		t.Fatal(err)
 	}

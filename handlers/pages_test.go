@@ -20,6 +20,7 @@ import (
 	"gatehouse/services"
 	"gatehouse/services/redis"
 	"gatehouse/services/redis/embedded"
+	"gatehouse/services/session"
 	"gatehouse/services/store"
 	"gatehouse/templates"
 )
@@ -58,7 +59,7 @@ func newSite(t *testing.T, rdb redis.Options) *site {
 	policy := func(name string) models.Policy { return models.Policy{Name: name, Limit: 500, Window: time.Minute} }
 	limiter := services.NewRateLimiter(r, services.RateLimiterOptions{Logger: quiet})
 	locks := services.NewLocker(r, &services.LockerOptions{OnRedisDown: models.OnRedisDownOpen, Logger: quiet})
-	sessions, err := services.NewSessionCache(r, db, services.SessionOptions{Logger: quiet})
+	sessions, err := session.NewCache(r, db, session.Options{Logger: quiet})
 	fatal(t, err)
 	t.Cleanup(func() { _ = sessions.Close(context.Background()) })
 	accounts := services.NewAccounts(db, sessions, locks, limiter, services.AccountsOptions{

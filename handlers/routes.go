@@ -16,6 +16,7 @@ import (
 	"gatehouse/models"
 	"gatehouse/services"
 	"gatehouse/services/redis"
+	"gatehouse/services/session"
 	"gatehouse/templates"
 )
 
@@ -24,7 +25,7 @@ type Options struct {
 	Processes *services.Processes
 	Locks     *services.Locker
 	Accounts  *services.Accounts
-	Sessions  *services.SessionCache
+	Sessions  *session.Cache
 	Limiter   *services.RateLimiter
 	Redis     *redis.Client
 	Database  Database

@@ -12,7 +12,7 @@ import (
 	"gatehouse/models"
 )
 
-// SessionReader finds sessions; *services.SessionCache is one.
+// SessionReader finds sessions; *session.Cache is one.
 type SessionReader interface {
 	// Get returns the live session of a token, which others share: do not change it.
 	// models.ErrNotFound if there is none, any other error if nobody can say now.

@@ -15,7 +15,7 @@ import (
 
 const maxSaveRetries = 10 // while others store in between
 
-// SessionBackend keeps the sessions of a SessionStore; *services.SessionCache is one.
+// SessionBackend keeps the sessions of a SessionStore; *session.Cache is one.
 type SessionBackend interface {
 	SessionReader
 	// Set begins a session with the Data of s and of nobody.

@@ -13,8 +13,8 @@ import (
 	"github.com/gin-gonic/gin"
 
 	"gatehouse/middleware"
-	"gatehouse/services"
 	"gatehouse/services/redis"
+	"gatehouse/services/session"
 	"gatehouse/services/store"
 )
 
@@ -34,10 +34,10 @@ func ExampleSessionStore() {
 	router.Use(middleware.Sessions(store.CookieName(), store))
 
 	router.GET("/", func(c *gin.Context) {
-		session := sessions.Default(c)
-		visits, _ := session.Get("visits").(int)
-		session.Set("visits", visits+1)
-		if err := session.Save(); err != nil {
+		current := sessions.Default(c)
+		visits, _ := current.Get("visits").(int)
+		current.Set("visits", visits+1)
+		if err := current.Save(); err != nil {
 			c.AbortWithStatus(http.StatusServiceUnavailable)
 			return
 		}
@@ -72,8 +72,8 @@ func ExampleLoadSession() {
 	router := gin.New()
 	router.Use(middleware.LoadSession(cache, "shop"))
 	router.GET("/orders", middleware.RequireSession(), func(c *gin.Context) {
-		session, _ := middleware.SessionFrom(c)
-		c.String(http.StatusOK, "orders of %s", session.User.Email)
+		current, _ := middleware.SessionFrom(c)
+		c.String(http.StatusOK, "orders of %s", current.User.Email)
 	})
 
 	w := httptest.NewRecorder()
@@ -84,7 +84,7 @@ func ExampleLoadSession() {
 }
 
 // exampleSessions runs without Redis, on a database of its own.
-func exampleSessions() (*services.SessionCache, func()) {
+func exampleSessions() (*session.Cache, func()) {
 	folder, err := os.MkdirTemp("", "sessions")
 	if err != nil {
 		panic(err)
@@ -94,7 +94,7 @@ func exampleSessions() (*services.SessionCache, func()) {
 		panic(err)
 	}
 	rdb := redis.New(redis.Options{Disabled: true, Logger: slog.New(slog.DiscardHandler)})
-	cache, err := services.NewSessionCache(rdb, db, services.SessionOptions{})
+	cache, err := session.NewCache(rdb, db, session.Options{})
 	if err != nil {
 		panic(err)
 	}

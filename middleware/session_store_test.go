@@ -20,8 +20,8 @@ import (
 
 	"gatehouse/middleware"
 	"gatehouse/models"
-	"gatehouse/services"
 	"gatehouse/services/redis"
+	"gatehouse/services/session"
 	"gatehouse/services/store"
 )
 
@@ -30,7 +30,7 @@ func contains(w *httptest.ResponseRecorder, text string) bool {
 }
 
 // realSessions is the session cache on a database, without Redis.
-func realSessions(t *testing.T) *services.SessionCache {
+func realSessions(t *testing.T) *session.Cache {
 	t.Helper()
 	quiet := slog.New(slog.DiscardHandler)
 	db, err := store.Open(t.Context(), store.Options{URL: filepath.Join(t.TempDir(), "sessions.db")})
@@ -38,7 +38,7 @@ func realSessions(t *testing.T) *services.SessionCache {
 		t.Fatal(err)
 	}
 	rdb := redis.New(redis.Options{Disabled: true, Logger: quiet})
-	cache, err := services.NewSessionCache(rdb, db, services.SessionOptions{Logger: quiet})
+	cache, err := session.NewCache(rdb, db, session.Options{Logger: quiet})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,16 +82,16 @@ func storeApp(mount func(string, sessions.Store) gin.HandlerFunc, store *middlew
 	app.Use(mount(store.CookieName(), store))
 	app.GET("/get", func(c *gin.Context) { c.String(200, "%v", sessions.Default(c).Get(c.Query("key"))) })
 	app.GET("/set", func(c *gin.Context) {
-		session := sessions.Default(c)
-		session.Set(c.Query("key"), c.Query("value"))
-		if err := session.Save(); err != nil {
+		current := sessions.Default(c)
+		current.Set(c.Query("key"), c.Query("value"))
+		if err := current.Save(); err != nil {
 			c.String(409, "%v", err)
 		}
 	})
 	app.GET("/end", func(c *gin.Context) {
-		session := sessions.Default(c)
-		session.Options(sessions.Options{Path: "/", MaxAge: -1})
-		if err := session.Save(); err != nil {
+		current := sessions.Default(c)
+		current.Options(sessions.Options{Path: "/", MaxAge: -1})
+		if err := current.Save(); err != nil {
 			c.String(500, "%v", err)
 		}
 	})
@@ -162,10 +162,10 @@ func TestSessionStoreNeverRevives(t *testing.T) {
 	app := gin.New()
 	app.Use(middleware.Sessions(store.CookieName(), store))
 	app.GET("/", func(c *gin.Context) {
-		session := sessions.Default(c)
-		session.Set("a", "b")
+		current := sessions.Default(c)
+		current.Set("a", "b")
 		_ = fake.Delete(t.Context(), token) // signed out elsewhere in between
-		if err := session.Save(); !errors.Is(err, models.ErrNotFound) {
+		if err := current.Save(); !errors.Is(err, models.ErrNotFound) {
 			t.Errorf("save: %v", err)
 		}
 	})
@@ -237,10 +237,10 @@ func TestSessionStoreMergesByKey(t *testing.T) {
 		both := gin.New()
 		both.Use(middleware.Sessions(store.CookieName(), store))
 		both.GET("/", func(c *gin.Context) {
-			session := sessions.Default(c)
-			mine(session)
+			current := sessions.Default(c)
+			mine(current)
 			ask(app, theirs, "Cookie", cookie)
-			err = session.Save()
+			err = current.Save()
 		})
 		ask(both, "/", "Cookie", cookie)
 		return err
@@ -268,10 +268,10 @@ func TestSessionStoreRefusesWhatItCannotKeep(t *testing.T) {
 	app.Use(middleware.Sessions(store.CookieName(), store))
 	app.GET("/", func(c *gin.Context) {
 		for name, value := range map[string]any{"too large": strings.Repeat("x", 70_000), "not registered": struct{ A int }{1}} {
-			session := sessions.Default(c)
-			session.Clear()
-			session.Set("key", value)
-			if err := session.Save(); err == nil {
+			current := sessions.Default(c)
+			current.Clear()
+			current.Set("key", value)
+			if err := current.Save(); err == nil {
 				t.Errorf("%s: saved", name)
 			}
 		}

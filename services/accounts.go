@@ -10,6 +10,7 @@ import (
 
 	"gatehouse/internal/require"
 	"gatehouse/models"
+	"gatehouse/services/session"
 )
 
 // AccountStore is the database's side of accounts.
@@ -88,7 +89,7 @@ const afterwards = time.Second
 // Accounts signs users in and out and manages them; every step is audited.
 type Accounts struct {
 	store     AccountStore
-	sessions  *SessionCache
+	sessions  *session.Cache
 	locks     *Locker
 	limiter   *RateLimiter
 	passwords *Passwords
@@ -98,7 +99,7 @@ type Accounts struct {
 
 // NewAccounts joins the services that accounts need. It panics without one of them,
 // and on a policy that is not valid: that is a mistake in the program.
-func NewAccounts(store AccountStore, sessions *SessionCache, locks *Locker, limiter *RateLimiter, opt AccountsOptions) *Accounts {
+func NewAccounts(store AccountStore, sessions *session.Cache, locks *Locker, limiter *RateLimiter, opt AccountsOptions) *Accounts {
 	require.Must("services.NewAccounts", require.Argument{Name: "AccountStore", Value: store}, require.Argument{Name: "SessionCache", Value: sessions}, require.Argument{Name: "Locker", Value: locks}, require.Argument{Name: "RateLimiter", Value: limiter})
 	for _, policy := range []models.Policy{opt.LoginByIP, opt.LoginByAccount} {
 		if err := policy.Validate(); err != nil {
@@ -113,22 +114,22 @@ func NewAccounts(store AccountStore, sessions *SessionCache, locks *Locker, limi
 
 // SignIn begins a session, or answers models.ErrInvalidCredentials: the same,
 // after the same time, for an unknown user, a wrong password and a disabled user.
-func (a *Accounts) SignIn(ctx context.Context, email, password string, client Client) (token string, session models.Session, err error) {
+func (a *Accounts) SignIn(ctx context.Context, email, password string, client Client) (token string, current models.Session, err error) {
 	email = asTyped(email)
 	who, err := a.store.Credentials(ctx, email)
 	switch {
 	case errors.Is(err, models.ErrNotFound):
 		who = models.Credentials{}
 	case err != nil:
-		return "", session, err
+		return "", current, err
 	}
 	right, err := a.isRight(ctx, password, who)
 	if err != nil {
-		return "", session, fmt.Errorf("sign in: %w: %w", models.ErrUnavailable, err)
+		return "", current, fmt.Errorf("sign in: %w: %w", models.ErrUnavailable, err)
 	}
 	usual, err := a.store.KnownNetwork(ctx, email, client.Network, time.Now().Add(-knownNetworkAge)) // asked for everybody alike
 	if err != nil {
-		return "", session, err
+		return "", current, err
 	}
 	if right && !who.Disabled {
 		entries := []models.AuditEntry{auditOf(models.AuditSignIn, who.Email, who.ID, client, "")}
@@ -136,7 +137,7 @@ func (a *Accounts) SignIn(ctx context.Context, email, password string, client Cl
 			entries = append(entries, auditOf(models.AuditSignInNewPlace, who.Email, who.ID, client, "not signed in from there during the last 30 days"))
 		}
 		err = a.audited(ctx, func(ctx context.Context) error {
-			token, session, err = a.begin(ctx, who, password, client)
+			token, current, err = a.begin(ctx, who, password, client)
 			return err
 		}, entries...)
 	} else {
@@ -146,30 +147,30 @@ func (a *Accounts) SignIn(ctx context.Context, email, password string, client Cl
 	case errors.Is(err, models.ErrInvalidCredentials):
 		// Without its entry the answer is that of a right password: it must not tell.
 		if err := a.audit(ctx, auditOf(models.AuditSignInFailed, email, who.ID, client, "")); err != nil {
-			return "", session, err
+			return "", current, err
 		}
-		return "", session, fmt.Errorf("sign in: %w", err)
+		return "", current, fmt.Errorf("sign in: %w", err)
 	case err != nil:
-		return "", session, err
+		return "", current, err
 	}
 	a.renewHash(ctx, who, password)
-	return token, session, nil
+	return token, current, nil
 }
 
-func (a *Accounts) begin(ctx context.Context, who models.Credentials, password string, client Client) (token string, session models.Session, err error) {
+func (a *Accounts) begin(ctx context.Context, who models.Credentials, password string, client Client) (token string, current models.Session, err error) {
 	err = a.whileRight(ctx, who, password, func(who models.Credentials) error {
-		token, session, err = a.sessions.Set(ctx, models.Session{
+		token, current, err = a.sessions.Set(ctx, models.Session{
 			User: models.UserRef{ID: who.ID, Email: who.Email}, Roles: who.Roles, Epoch: who.Epoch, UserAgent: client.UserAgent, IP: client.IP,
 		})
 		return err
 	})
 	if err != nil {
-		return "", session, err
+		return "", current, err
 	}
 	if err := a.store.RememberNetwork(ctx, who.ID, client.Network, time.Now()); err != nil {
 		a.log.Warn("sign-in address not remembered", "user", who.ID, "error", err) // a courtesy: the session stands
 	}
-	return token, session, nil
+	return token, current, nil
 }
 
 // Users is a page of users.

@@ -15,6 +15,7 @@ import (
 	"gatehouse/services"
 	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
+	"gatehouse/services/session"
 	"gatehouse/services/store"
 )
 
@@ -23,7 +24,7 @@ const password = "correct horse battery"
 type accountsDesk struct {
 	*services.Accounts
 	db       *store.Store
-	sessions *services.SessionCache
+	sessions *session.Cache
 	locks    *services.Locker
 	limiter  *services.RateLimiter
 }
@@ -37,7 +38,7 @@ func newAccountsOn(t *testing.T, server *servicestest.RedisServer, loginLimit in
 	t.Helper()
 	redis := redistest.Patient(t, server.Addr)
 	db := openStore(t, filepath.Join(t.TempDir(), "test.db"))
-	sessions, err := services.NewSessionCache(redis, db, services.SessionOptions{Logger: redistest.Quiet()})
+	sessions, err := session.NewCache(redis, db, session.Options{Logger: redistest.Quiet()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -129,23 +130,23 @@ func TestNobodyCanKeepTheOwnerOut(t *testing.T) {
 }
 
 // signInAndLock is alice, who has process:1 locked.
-func (a accountsDesk) signInAndLock(t *testing.T) (token string, session models.Session) {
+func (a accountsDesk) signInAndLock(t *testing.T) (token string, current models.Session) {
 	t.Helper()
-	token, session, err := a.SignIn(t.Context(), "alice@example.com", password, from("192.0.2.1"))
+	token, current, err := a.SignIn(t.Context(), "alice@example.com", password, from("192.0.2.1"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := a.locks.TryAcquire(t.Context(), services.LockRequest{Resource: "process:1", Holder: models.Holder{UserID: session.User.ID}}); err != nil {
+	if _, err := a.locks.TryAcquire(t.Context(), services.LockRequest{Resource: "process:1", Holder: models.Holder{UserID: current.User.ID}}); err != nil {
 		t.Fatal(err)
 	}
-	return token, session
+	return token, current
 }
 
 func TestDisablingAUserEndsSessionsAndLocks(t *testing.T) {
 	a := newAccounts(t, 1000)
-	token, session := a.signInAndLock(t)
+	token, current := a.signInAndLock(t)
 	yes := true
-	if _, err := a.ChangeUser(t.Context(), "admin@example.com", session.User.ID, services.UserChange{Disabled: &yes}, from("")); err != nil {
+	if _, err := a.ChangeUser(t.Context(), "admin@example.com", current.User.ID, services.UserChange{Disabled: &yes}, from("")); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := a.sessions.Get(t.Context(), token); !errors.Is(err, models.ErrNotFound) {
@@ -159,7 +160,7 @@ func TestDisablingAUserEndsSessionsAndLocks(t *testing.T) {
 func TestChangePasswordEndsTheOtherSessions(t *testing.T) {
 	t.Parallel()
 	a := newAccounts(t, 1000)
-	one, session, err := a.SignIn(t.Context(), "alice@example.com", password, from("192.0.2.1"))
+	one, current, err := a.SignIn(t.Context(), "alice@example.com", password, from("192.0.2.1"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,10 +169,10 @@ func TestChangePasswordEndsTheOtherSessions(t *testing.T) {
 		t.Fatal(err)
 	}
 	var invalid *models.ValidationError
-	if _, _, err := a.ChangePassword(t.Context(), session, "wrong", "another password", from("")); !errors.As(err, &invalid) || invalid.Errors[0].Field != "currentPassword" {
+	if _, _, err := a.ChangePassword(t.Context(), current, "wrong", "another password", from("")); !errors.As(err, &invalid) || invalid.Errors[0].Field != "currentPassword" {
 		t.Errorf("wrong current password: %v", err)
 	}
-	fresh, _, err := a.ChangePassword(t.Context(), session, password, "another password", from(""))
+	fresh, _, err := a.ChangePassword(t.Context(), current, password, "another password", from(""))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -365,8 +366,8 @@ func TestSessionLimitIsInTheAudit(t *testing.T) {
 // Signing out leaves the user's locks: they go by lock token, and end with their lease.
 func TestSignOutLeavesLocks(t *testing.T) {
 	a := newAccounts(t, 1000)
-	_, session := a.signInAndLock(t)
-	if err := a.SignOut(t.Context(), session, from("192.0.2.1")); err != nil {
+	_, current := a.signInAndLock(t)
+	if err := a.SignOut(t.Context(), current, from("192.0.2.1")); err != nil {
 		t.Fatal(err)
 	}
 	if status, err := a.locks.Status(t.Context(), "process:1"); err != nil || !status.Held {

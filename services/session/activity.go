@@ -1,4 +1,4 @@
-package services
+package session
 
 import (
 	"context"
@@ -50,7 +50,7 @@ func (a *sessionActivity) used(hash string, at time.Time) models.Activity {
 // blocks: the database is told in the background, at most once per session and minute, or
 // a quarter of the idle timeout if that is less. A session ends by that much late at most,
 // and never early. Session.LastSeen is behind by as much.
-func (c *SessionCache) Seen(s models.Session) {
+func (c *Cache) Seen(s models.Session) {
 	now := time.Now()
 	if s.IdleAt.After(now.Add(c.activity.idle)) || !s.Live(now) {
 		return
@@ -108,7 +108,7 @@ func (a *sessionActivity) remove(written models.Activity) {
 }
 
 // writeActivity is the one writer: it brings the rows up to date until ctx ends.
-func (c *SessionCache) writeActivity(ctx context.Context) {
+func (c *Cache) writeActivity(ctx context.Context) {
 	wait := activityGather // others come with it
 	for {
 		select {
@@ -130,7 +130,7 @@ func (c *SessionCache) writeActivity(ctx context.Context) {
 }
 
 // flushActivity writes all that is unwritten.
-func (c *SessionCache) flushActivity(ctx context.Context) error {
+func (c *Cache) flushActivity(ctx context.Context) error {
 	for batch := range slices.Chunk(c.activity.unwritten(), activityBatch) {
 		if err := c.writeUsed(ctx, batch...); err != nil {
 			return err
@@ -140,7 +140,7 @@ func (c *SessionCache) flushActivity(ctx context.Context) error {
 }
 
 // writeUsed brings rows up to date. An error means try again.
-func (c *SessionCache) writeUsed(ctx context.Context, batch ...models.Activity) error {
+func (c *Cache) writeUsed(ctx context.Context, batch ...models.Activity) error {
 	written, err := c.database.TouchSessions(ctx, batch)
 	if err != nil {
 		return fmt.Errorf("write session activity: %w", err)
@@ -162,7 +162,7 @@ func (c *SessionCache) writeUsed(ctx context.Context, batch ...models.Activity) 
 }
 
 // writeUsedOf brings the row of one session up to date, if it is behind.
-func (c *SessionCache) writeUsedOf(ctx context.Context, hash string) error {
+func (c *Cache) writeUsedOf(ctx context.Context, hash string) error {
 	if used, ok := c.activity.of(hash); ok {
 		return c.writeUsed(ctx, used)
 	}

@@ -1,4 +1,4 @@
-package services_test
+package session_test
 
 import (
 	"errors"
@@ -6,14 +6,14 @@ import (
 	"time"
 
 	"gatehouse/models"
-	"gatehouse/services"
 	"gatehouse/services/servicestest"
+	"gatehouse/services/session"
 )
 
 // What the limit per user ends is over here at once, and elsewhere far sooner than
 // the next poll.
 func TestSessionLimitIsToldToOtherInstances(t *testing.T) {
-	both := startSessions(t, 2, servicestest.StartRedis(t), services.SessionOptions{MaxPerUser: 1})
+	both := startSessions(t, 2, servicestest.StartRedis(t), session.Options{MaxPerUser: 1})
 	here, there := both[0], both[1]
 	ann := signUp(t, here.db, "ann@example.com")
 	servicestest.Eventually(t, 5*time.Second, func() bool { return here.redis.Available() && there.redis.Available() }, "no Redis")

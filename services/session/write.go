@@ -1,4 +1,4 @@
-package services
+package session
 
 import (
 	"context"
@@ -22,7 +22,7 @@ const maxUserAgent = 400 // bytes
 // session. models.ErrStale if the user's epoch is no longer Epoch, or the user is
 // disabled: the password checked may have changed since. The oldest sessions of
 // the user beyond MaxPerUser end.
-func (c *SessionCache) Set(ctx context.Context, s models.Session) (token string, _ models.Session, err error) {
+func (c *Cache) Set(ctx context.Context, s models.Session) (token string, _ models.Session, err error) {
 	token, s.Hash = newSessionToken()
 	used := c.activity.used(s.Hash, time.Now())
 	s.ID, s.Version = rand.Text(), 0
@@ -45,7 +45,7 @@ func (c *SessionCache) Set(ctx context.Context, s models.Session) (token string,
 
 // Refresh starts the idle time anew, and writes that at once. models.ErrNotFound
 // if the session has ended.
-func (c *SessionCache) Refresh(ctx context.Context, s models.Session) (models.Session, error) {
+func (c *Cache) Refresh(ctx context.Context, s models.Session) (models.Session, error) {
 	used := c.activity.used(s.Hash, time.Now())
 	err := c.writeUsedOf(ctx, s.Hash) // the row may only look idle
 	var written []string
@@ -70,7 +70,7 @@ func (c *SessionCache) Refresh(ctx context.Context, s models.Session) (models.Se
 // it returns models.ErrStale with the session as it is now. models.ErrNotFound if
 // the session has ended: it is not brought back. models.ErrUnavailable leaves open
 // whether data was stored.
-func (c *SessionCache) SaveData(ctx context.Context, s models.Session, data []byte) (models.Session, error) {
+func (c *Cache) SaveData(ctx context.Context, s models.Session, data []byte) (models.Session, error) {
 	if err := c.writeUsedOf(ctx, s.Hash); err != nil { // the row may only look idle
 		return models.Session{}, fmt.Errorf("save session %s: %w", s.ID, err)
 	}
@@ -100,7 +100,7 @@ func (c *SessionCache) SaveData(ctx context.Context, s models.Session, data []by
 }
 
 // renew replaces the copies of a session by its row.
-func (c *SessionCache) renew(ctx context.Context, hash string) (rowRead, error) {
+func (c *Cache) renew(ctx context.Context, hash string) (rowRead, error) {
 	c.forget(hash)
 	return c.shareRow(ctx, hash)
 }
@@ -108,7 +108,7 @@ func (c *SessionCache) renew(ctx context.Context, hash string) (rowRead, error) 
 // noteUnlessInRedis tells of a changed session by the log if Redis could not be
 // told: older copies, those in Redis too, then do not count any more. Where there
 // is no Redis, no copy lives for longer than 2 s anyway.
-func (c *SessionCache) noteUnlessInRedis(ctx context.Context, hash string, now rowRead) error {
+func (c *Cache) noteUnlessInRedis(ctx context.Context, hash string, now rowRead) error {
 	if c.redis.Disabled() || (now.inRedis && !c.redis.Embedded()) {
 		return nil
 	}
@@ -126,7 +126,7 @@ func (c *SessionCache) noteUnlessInRedis(ctx context.Context, hash string, now r
 // of the user end. write stores next, with an entry for the user in the log, all or
 // nothing: it replaces the session with its ID, unless that has ended or the user's epoch
 // is not the given one any more, and makes the epoch next.Epoch. Its errors are returned.
-func (c *SessionCache) Rotate(ctx context.Context, s models.Session, epoch int64, write func(next models.Session) error) (token string, _ models.Session, err error) {
+func (c *Cache) Rotate(ctx context.Context, s models.Session, epoch int64, write func(next models.Session) error) (token string, _ models.Session, err error) {
 	next, err := c.fromRow(ctx, s.Hash)
 	if err != nil {
 		return "", models.Session{}, fmt.Errorf("rotate session %s: %w", s.ID, err)
@@ -147,7 +147,7 @@ func (c *SessionCache) Rotate(ctx context.Context, s models.Session, epoch int64
 }
 
 // List returns the live sessions of a user, the one that began last first.
-func (c *SessionCache) List(ctx context.Context, userID string) ([]models.Session, error) {
+func (c *Cache) List(ctx context.Context, userID string) ([]models.Session, error) {
 	live, err := c.database.SessionsOf(ctx, userID, time.Now())
 	if err != nil {
 		return nil, fmt.Errorf("list sessions of user %s: %w", userID, err)
@@ -156,7 +156,7 @@ func (c *SessionCache) List(ctx context.Context, userID string) ([]models.Sessio
 }
 
 // Count returns how many live sessions a user has.
-func (c *SessionCache) Count(ctx context.Context, userID string) (int, error) {
+func (c *Cache) Count(ctx context.Context, userID string) (int, error) {
 	live, err := c.List(ctx, userID)
 	return len(live), err
 }

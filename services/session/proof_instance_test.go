@@ -1,4 +1,4 @@
-package services_test
+package session_test
 
 import (
 	"bufio"
@@ -17,9 +17,9 @@ import (
 	"github.com/redis/rueidis"
 
 	"gatehouse/models"
-	"gatehouse/services"
 	"gatehouse/services/redis"
 	"gatehouse/services/redis/redistest"
+	"gatehouse/services/session"
 	"gatehouse/services/store"
 )
 
@@ -58,7 +58,7 @@ func TestSessionProofInstance(t *testing.T) {
 		t.Fatal(err)
 	}
 	rdb := redis.New(redis.Options{Client: rueidis.ClientOption{InitAddress: []string{with.Redis}}, KeyPrefix: "test:", Logger: redistest.Quiet()})
-	cache, err := services.NewSessionCache(rdb, db, services.SessionOptions{MaxPerUser: 1_000_000, Watch: db.WatchRevocations, Budget: db.WithinBudget, Secrets: []string{"the secret of the proof, all instances have it"}, Logger: redistest.Quiet()})
+	cache, err := session.NewCache(rdb, db, session.Options{MaxPerUser: 1_000_000, Watch: db.WatchRevocations, Budget: db.WithinBudget, Secrets: []string{"the secret of the proof, all instances have it"}, Logger: redistest.Quiet()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,7 +98,7 @@ func TestSessionProofInstance(t *testing.T) {
 	}
 }
 
-func serveProof(ctx context.Context, cache *services.SessionCache, db *store.Store, call proofCall) (proofReply, error) {
+func serveProof(ctx context.Context, cache *session.Cache, db *store.Store, call proofCall) (proofReply, error) {
 	switch call.Op {
 	case "sign in":
 		who, err := db.Credentials(ctx, call.Email)

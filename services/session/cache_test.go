@@ -1,4 +1,4 @@
-package services_test
+package session_test
 
 import (
 	"errors"
@@ -11,10 +11,10 @@ import (
 	"time"
 
 	"gatehouse/models"
-	"gatehouse/services"
 	"gatehouse/services/redis"
 	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
+	"gatehouse/services/session"
 )
 
 func TestSessionJourney(t *testing.T) {
@@ -28,11 +28,11 @@ func TestSessionJourney(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "sessions.db")
-			testSessionJourney(t, startSessionCache(t, path, rdb(t), services.SessionOptions{}))
+			testSessionJourney(t, startSessionCache(t, path, rdb(t), session.Options{}))
 		})
 	}
 	t.Run("postgres", func(t *testing.T) {
-		testSessionJourney(t, startSessionCache(t, servicestest.StartPostgres(t), redistest.Of(t, "redis"), services.SessionOptions{}))
+		testSessionJourney(t, startSessionCache(t, servicestest.StartPostgres(t), redistest.Of(t, "redis"), session.Options{}))
 	})
 }
 
@@ -91,7 +91,7 @@ func testSessionJourney(t *testing.T, i sessionInstance) {
 
 func TestSessionWarmReadsAskNobody(t *testing.T) {
 	server := servicestest.StartRedis(t)
-	i := startSessions(t, 1, server, services.SessionOptions{})[0]
+	i := startSessions(t, 1, server, session.Options{})[0]
 	token, _ := signIn(t, i, signUp(t, i.db, "ann@example.com"))
 	servicestest.Eventually(t, time.Second, func() bool { _ = mustGet(t, i, token); return i.Warm(token) }, "never warm")
 	reads := i.db.reads.Load()
@@ -151,7 +151,7 @@ func TestSessionEndsEverywhere(t *testing.T) {
 			t.Parallel()
 			var took []time.Duration
 			server := servicestest.StartRedis(t)
-			all := startSessions(t, 2, server, services.SessionOptions{})
+			all := startSessions(t, 2, server, session.Options{})
 			a, b := all[0], all[1]
 			for name, end := range ends {
 				ann := signUp(t, a.db, fmt.Sprintf("%p@example.com", end))
@@ -186,7 +186,7 @@ func TestSessionEndsEverywhere(t *testing.T) {
 // with old data.
 func TestSessionSurvivesRedis(t *testing.T) {
 	server := servicestest.StartRedis(t)
-	all := startSessions(t, 2, server, services.SessionOptions{})
+	all := startSessions(t, 2, server, session.Options{})
 	a, b := all[0], all[1]
 	token, s := signIn(t, a, signUp(t, a.db, "ann@example.com"))
 	steps := []struct {
@@ -218,7 +218,7 @@ func TestSessionSurvivesRedis(t *testing.T) {
 func TestSessionDatabaseFrozen(t *testing.T) {
 	t.Parallel()
 	postgres := servicestest.StartPostgresServer(t)
-	i := startSessionCache(t, postgres.URL, redistest.New(t, servicestest.StartRedis(t).Addr), services.SessionOptions{})
+	i := startSessionCache(t, postgres.URL, redistest.New(t, servicestest.StartRedis(t).Addr), session.Options{})
 	ann := signUp(t, i.db, "ann@example.com")
 	token, _ := signIn(t, i, ann)
 	ended, _ := signIn(t, i, ann)
@@ -254,7 +254,7 @@ func TestSessionDatabaseFrozen(t *testing.T) {
 func TestSessionRedisIsNotAskedInVain(t *testing.T) {
 	t.Parallel()
 	server := servicestest.StartRedis(t)
-	i := startSessions(t, 1, server, services.SessionOptions{})[0]
+	i := startSessions(t, 1, server, session.Options{})[0]
 	ann := signUp(t, i.db, "ann@example.com")
 	var tokens []string
 	for range 20 {

@@ -1,4 +1,4 @@
-package services
+package session
 
 import (
 	"crypto/sha256"
@@ -54,9 +54,9 @@ func TestSessionMemoryPerSession(t *testing.T) {
 }
 
 // benchCache is a cache whose memory holds n sessions, kept fresh and trusted.
-func benchCache(n int) (*SessionCache, []string) {
+func benchCache(n int) (*Cache, []string) {
 	later := time.Now().Add(time.Hour)
-	c := &SessionCache{tail: newRevocationTail(nil, nil), memory: newSessionMemory(4 << 30), activity: newSessionActivity(time.Hour), reads: newSessionReads(nil)}
+	c := &Cache{tail: newRevocationTail(nil, nil), memory: newSessionMemory(4 << 30), activity: newSessionActivity(time.Hour), reads: newSessionReads(nil)}
 	c.tail.apply(models.RevocationTail{}, later, true)
 	var tokens []string
 	for range n {

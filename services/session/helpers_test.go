@@ -1,4 +1,4 @@
-package services_test
+package session_test
 
 import (
 	"context"
@@ -11,10 +11,10 @@ import (
 	"time"
 
 	"gatehouse/models"
-	"gatehouse/services"
 	"gatehouse/services/redis"
 	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
+	"gatehouse/services/session"
 	"gatehouse/services/store"
 )
 
@@ -105,13 +105,13 @@ func (d *sessionDB) exec(t *testing.T, query string) {
 
 // sessionInstance is one gatehouse process as far as sessions go.
 type sessionInstance struct {
-	*services.SessionCache
+	*session.Cache
 	db    *sessionDB
 	redis *redis.Client
 }
 
 // startSessions starts instances that share a database and, if server is not nil, a Redis.
-func startSessions(t *testing.T, n int, server *servicestest.RedisServer, opt services.SessionOptions) []sessionInstance {
+func startSessions(t *testing.T, n int, server *servicestest.RedisServer, opt session.Options) []sessionInstance {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "sessions.db")
 	var all []sessionInstance
@@ -125,7 +125,7 @@ func startSessions(t *testing.T, n int, server *servicestest.RedisServer, opt se
 	return all
 }
 
-func startSessionCache(t *testing.T, path string, rdb *redis.Client, opt services.SessionOptions) sessionInstance {
+func startSessionCache(t *testing.T, path string, rdb *redis.Client, opt session.Options) sessionInstance {
 	t.Helper()
 	db := openSessionDB(t, path)
 	if opt.Logger == nil {
@@ -135,7 +135,7 @@ func startSessionCache(t *testing.T, path string, rdb *redis.Client, opt service
 		opt.Secrets = []string{"a secret of at least thirty-two bytes"}
 	}
 	opt.Watch, opt.Budget = db.WatchRevocations, db.WithinBudget
-	cache, err := services.NewSessionCache(rdb, db, opt)
+	cache, err := session.NewCache(rdb, db, opt)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package services
+package session
 
 import (
 	"cmp"
@@ -30,8 +30,8 @@ const (
 	revokeTimeout = 2 * time.Second // to make a committed revoke count here
 )
 
-// SessionOptions configures a SessionCache. The zero value has the defaults.
-type SessionOptions struct {
+// Options configures a SessionCache. The zero value has the defaults.
+type Options struct {
 	// IdleTimeout ends a session that is not used for so long. Zero is 30 min, or
 	// AbsoluteTimeout if that is less; more than that is refused.
 	IdleTimeout time.Duration
@@ -101,10 +101,10 @@ type SessionDatabase interface {
 	Revocations(ctx context.Context, after int64, since time.Time) (models.RevocationTail, error)
 }
 
-//go:embed lua/session_store.lua
+//go:embed lua/store.lua
 var storeScript string
 
-// SessionCache begins, finds and ends sessions. The database decides; copies in
+// Cache begins, finds and ends sessions. The database decides; copies in
 // memory and in Redis only save it work. A copy may say yes, never no: a missing,
 // expired or doubtful one is read again from the database. A copy counts only
 // while the revocation log vouches for it, so an ended session is refused at once
@@ -126,10 +126,10 @@ var storeScript string
 // whether it was committed; ending again is harmless.
 //
 // All methods may be called concurrently.
-type SessionCache struct {
+type Cache struct {
 	redis    *redis.Client
 	database SessionDatabase
-	opt      SessionOptions
+	opt      Options
 	log      *slog.Logger
 
 	tail     *revocationTail
@@ -161,25 +161,25 @@ func newSessionReads(metrics prometheus.Registerer) sessionReads {
 	}
 }
 
-// NewSessionCache returns at once and follows the revocation log in the
+// NewCache returns at once and follows the revocation log in the
 // background until Close. It refuses to work without redis and database, and with
 // options that are not allowed.
-func NewSessionCache(rdb *redis.Client, database SessionDatabase, opt SessionOptions) (*SessionCache, error) {
-	if err := require.All("services.NewSessionCache", require.Argument{Name: "Redis", Value: rdb}, require.Argument{Name: "SessionDatabase", Value: database}); err != nil {
+func NewCache(rdb *redis.Client, database SessionDatabase, opt Options) (*Cache, error) {
+	if err := require.All("session.NewCache", require.Argument{Name: "Redis", Value: rdb}, require.Argument{Name: "SessionDatabase", Value: database}); err != nil {
 		return nil, err
 	}
 	if opt.Secrets != nil {
 		if err := models.ValidateSecrets(opt.Secrets); err != nil {
-			return nil, fmt.Errorf("services.NewSessionCache: %w", err)
+			return nil, fmt.Errorf("session.NewCache: %w", err)
 		}
 	}
 	opt.AbsoluteTimeout = cmp.Or(opt.AbsoluteTimeout, defaultAbsoluteTimeout)
 	opt.IdleTimeout = cmp.Or(opt.IdleTimeout, min(defaultIdleTimeout, opt.AbsoluteTimeout))
 	if opt.IdleTimeout < 0 || opt.AbsoluteTimeout < 0 || opt.MaxPerUser < 0 || opt.MemoryBytes < 0 {
-		return nil, errors.New("services.NewSessionCache: a negative option")
+		return nil, errors.New("session.NewCache: a negative option")
 	}
 	if opt.IdleTimeout > opt.AbsoluteTimeout {
-		return nil, fmt.Errorf("services.NewSessionCache: IdleTimeout %v is above AbsoluteTimeout, which is %v", opt.IdleTimeout, opt.AbsoluteTimeout)
+		return nil, fmt.Errorf("session.NewCache: IdleTimeout %v is above AbsoluteTimeout, which is %v", opt.IdleTimeout, opt.AbsoluteTimeout)
 	}
 	opt.MaxPerUser = cmp.Or(opt.MaxPerUser, defaultMaxPerUser)
 	opt.MemoryBytes = cmp.Or(opt.MemoryBytes, defaultMemoryBytes)
@@ -187,7 +187,7 @@ func NewSessionCache(rdb *redis.Client, database SessionDatabase, opt SessionOpt
 		opt.Budget = func(ctx context.Context) (context.Context, context.CancelFunc) { return ctx, func() {} }
 	}
 	opt.Logger = cmp.Or(opt.Logger, slog.Default())
-	c := &SessionCache{
+	c := &Cache{
 		redis:    rdb,
 		database: database,
 		opt:      opt,
@@ -234,7 +234,7 @@ func NewSessionCache(rdb *redis.Client, database SessionDatabase, opt SessionOpt
 // Close writes down the last activity and ends the background work. Call it
 // after the last request and before the store and Redis are closed. An error
 // says that ctx ended first.
-func (c *SessionCache) Close(ctx context.Context) error {
+func (c *Cache) Close(ctx context.Context) error {
 	c.stop()
 	done := make(chan struct{})
 	go func() { c.tasks.Wait(); close(done) }()
@@ -251,6 +251,6 @@ func (c *SessionCache) Close(ctx context.Context) error {
 
 // Degraded reports whether the session of a token is read without Redis now. In a Cluster
 // that depends on where it lives.
-func (c *SessionCache) Degraded(token string) bool {
+func (c *Cache) Degraded(token string) bool {
 	return !c.redis.Available() && !c.redis.AvailableFor(c.redisKey(hashToken(token)))
 }

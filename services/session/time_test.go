@@ -1,4 +1,4 @@
-package services_test
+package session_test
 
 import (
 	"context"
@@ -9,16 +9,16 @@ import (
 	"time"
 
 	"gatehouse/models"
-	"gatehouse/services"
 	"gatehouse/services/redis"
 	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
+	"gatehouse/services/session"
 	"gatehouse/services/store"
 )
 
 // inFakeTime runs test with n instances on one database and without Redis, in
 // time that passes by itself.
-func inFakeTime(t *testing.T, n int, opt services.SessionOptions, test func(t *testing.T, all []sessionInstance)) {
+func inFakeTime(t *testing.T, n int, opt session.Options, test func(t *testing.T, all []sessionInstance)) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "sessions.db")
 	opt.Logger = redistest.Quiet()
@@ -31,7 +31,7 @@ func inFakeTime(t *testing.T, n int, opt services.SessionOptions, test func(t *t
 			}
 			rdb := redis.New(redis.Options{Disabled: true, Logger: redistest.Quiet()})
 			db2 := &sessionDB{Store: db}
-			cache, err := services.NewSessionCache(rdb, db2, opt)
+			cache, err := session.NewCache(rdb, db2, opt)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -62,7 +62,7 @@ func TestSessionIdleTimeout(t *testing.T) {
 	t.Parallel()
 	for _, idle := range []time.Duration{2 * time.Second, time.Minute, 10 * time.Minute} {
 		t.Run(idle.String(), func(t *testing.T) {
-			opt := services.SessionOptions{IdleTimeout: idle}
+			opt := session.Options{IdleTimeout: idle}
 			inFakeTime(t, 2, opt, func(t *testing.T, all []sessionInstance) {
 				a, b := all[0], all[1]
 				ann := signUp(t, a.db, "ann@example.com")
@@ -97,7 +97,7 @@ func TestSessionActivityReachesOtherInstancesInTime(t *testing.T) {
 	t.Parallel()
 	idle := 30 * time.Minute
 	for _, used := range []time.Duration{10 * time.Second, 59 * time.Second, time.Minute, 61 * time.Second, 29 * time.Minute} {
-		inFakeTime(t, 2, services.SessionOptions{IdleTimeout: idle}, func(t *testing.T, all []sessionInstance) {
+		inFakeTime(t, 2, session.Options{IdleTimeout: idle}, func(t *testing.T, all []sessionInstance) {
 			a, b := all[0], all[1]
 			token, s := signIn(t, a, signUp(t, a.db, "ann@example.com"))
 			pass(used)
@@ -117,7 +117,7 @@ func TestSessionActivityReachesOtherInstancesInTime(t *testing.T) {
 
 func TestSessionAbsoluteTimeout(t *testing.T) {
 	t.Parallel()
-	inFakeTime(t, 1, services.SessionOptions{AbsoluteTimeout: time.Hour}, func(t *testing.T, all []sessionInstance) {
+	inFakeTime(t, 1, session.Options{AbsoluteTimeout: time.Hour}, func(t *testing.T, all []sessionInstance) {
 		token, _ := signIn(t, all[0], signUp(t, all[0].db, "ann@example.com"))
 		for range 59 {
 			pass(time.Minute)
@@ -136,7 +136,7 @@ func TestSessionAbsoluteTimeout(t *testing.T) {
 
 func TestSessionActivityIsWrittenSeldom(t *testing.T) {
 	t.Parallel()
-	inFakeTime(t, 1, services.SessionOptions{}, func(t *testing.T, all []sessionInstance) {
+	inFakeTime(t, 1, session.Options{}, func(t *testing.T, all []sessionInstance) {
 		i := all[0]
 		token, s := signIn(t, i, signUp(t, i.db, "ann@example.com"))
 		for range 12 * 60 { // an hour; one write per minute
@@ -161,7 +161,7 @@ func TestSessionActivityIsWrittenSeldom(t *testing.T) {
 // each time that copy is read.
 func TestSessionActivityIsKnownWhenRedisHasAnOldCopy(t *testing.T) {
 	t.Parallel()
-	i := startSessionCache(t, filepath.Join(t.TempDir(), "sessions.db"), redistest.Of(t, "embedded"), services.SessionOptions{})
+	i := startSessionCache(t, filepath.Join(t.TempDir(), "sessions.db"), redistest.Of(t, "embedded"), session.Options{})
 	token, _ := signIn(t, i, signUp(t, i.db, "ann@example.com"))
 	i.db.exec(t, "UPDATE sessions SET last_seen = last_seen - 120000000, idle_at = idle_at - 120000000")
 	if err := i.db.NoteChange(t.Context(), ""); err != nil {
@@ -198,13 +198,13 @@ type sessionUse func(ctx context.Context, i sessionInstance, s models.Session) (
 
 func outliveAnOutage(t *testing.T, use sessionUse) {
 	idle := 4 * time.Minute
-	inFakeTime(t, 1, services.SessionOptions{IdleTimeout: idle}, func(t *testing.T, all []sessionInstance) {
+	inFakeTime(t, 1, session.Options{IdleTimeout: idle}, func(t *testing.T, all []sessionInstance) {
 		i := all[0]
 		token, s := signIn(t, i, signUp(t, i.db, "ann@example.com"))
 		pass(2 * time.Minute)
-		session := mustGet(t, i, token)
+		current := mustGet(t, i, token)
 		i.db.gone.Store(true)
-		i.Seen(session)
+		i.Seen(current)
 		pass(idle - 20*time.Second)
 		i.db.gone.Store(false)                                                                                   // the row has been idle for 5 min 40 s, the user for 3 min 40 s
 		if _, _, err := i.db.CleanUpSessions(t.Context(), time.Now().Add(-2*time.Minute), "", 100); err != nil { // as KeepClean does
@@ -225,12 +225,12 @@ func outliveAnOutage(t *testing.T, use sessionUse) {
 }
 
 func TestSessionCloseWritesTheLastActivity(t *testing.T) {
-	inFakeTime(t, 2, services.SessionOptions{}, func(t *testing.T, all []sessionInstance) {
+	inFakeTime(t, 2, session.Options{}, func(t *testing.T, all []sessionInstance) {
 		a, b := all[0], all[1]
 		token, s := signIn(t, a, signUp(t, a.db, "ann@example.com"))
 		pass(2 * time.Minute)
 		a.Seen(mustGet(t, a, token))
-		if err := a.SessionCache.Close(t.Context()); err != nil {
+		if err := a.Cache.Close(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		if got := mustGet(t, b, token); !got.LastSeen.Equal(s.CreatedAt.Add(2 * time.Minute)) {
@@ -241,7 +241,7 @@ func TestSessionCloseWritesTheLastActivity(t *testing.T) {
 
 // Gone, the database leaves 2 s of trust; then nobody can say, and nobody is in.
 func TestSessionDatabaseGone(t *testing.T) {
-	inFakeTime(t, 1, services.SessionOptions{}, func(t *testing.T, all []sessionInstance) {
+	inFakeTime(t, 1, session.Options{}, func(t *testing.T, all []sessionInstance) {
 		i := all[0]
 		ann := signUp(t, i.db, "ann@example.com")
 		token, s := signIn(t, i, ann)

@@ -1,4 +1,4 @@
-package services_test
+package session_test
 
 import (
 	"bytes"
@@ -11,9 +11,9 @@ import (
 	"time"
 
 	"gatehouse/models"
-	"gatehouse/services"
 	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
+	"gatehouse/services/session"
 )
 
 // Values saved by an instance that is cut off from Redis are seen by the others in
@@ -23,8 +23,8 @@ func TestSessionValuesSavedWithoutRedis(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	proxy := servicestest.NewProxy(t, server.Addr)
 	path := filepath.Join(t.TempDir(), "sessions.db")
-	a := startSessionCache(t, path, redistest.New(t, proxy.Addr), services.SessionOptions{})
-	b := startSessionCache(t, path, redistest.New(t, server.Addr), services.SessionOptions{})
+	a := startSessionCache(t, path, redistest.New(t, proxy.Addr), session.Options{})
+	b := startSessionCache(t, path, redistest.New(t, server.Addr), session.Options{})
 	token, s := signIn(t, a, signUp(t, a.db, "ann@example.com"))
 	warmForLong(t, b, token)
 	proxy.Cut()
@@ -51,7 +51,7 @@ func TestSessionValuesSavedWithoutRedis(t *testing.T) {
 
 // With Redis there, the log is spared: it carries what ends sessions, not values.
 func TestSessionValuesDoNotFillTheLog(t *testing.T) {
-	i := startSessions(t, 1, servicestest.StartRedis(t), services.SessionOptions{})[0]
+	i := startSessions(t, 1, servicestest.StartRedis(t), session.Options{})[0]
 	_, s := signIn(t, i, signUp(t, i.db, "ann@example.com"))
 	for range 10 {
 		saved, err := i.SaveData(t.Context(), s, []byte("x"))
@@ -67,7 +67,7 @@ func TestSessionValuesDoNotFillTheLog(t *testing.T) {
 
 // Many writers of one session: each is kept, or told.
 func TestSessionConcurrentWriters(t *testing.T) {
-	all := startSessions(t, 2, servicestest.StartRedis(t), services.SessionOptions{})
+	all := startSessions(t, 2, servicestest.StartRedis(t), session.Options{})
 	token, s := signIn(t, all[0], signUp(t, all[0].db, "ann@example.com"))
 	const writers, tries = 100, 3
 	var kept atomic.Int64

@@ -1,4 +1,4 @@
-package services
+package session
 
 import (
 	"context"
@@ -11,7 +11,7 @@ import (
 const revokedChannel = "revoked"
 
 // Delete ends a token's session. models.ErrNotFound if there is none.
-func (c *SessionCache) Delete(ctx context.Context, token string) error {
+func (c *Cache) Delete(ctx context.Context, token string) error {
 	if !isSessionToken(token) {
 		return fmt.Errorf("end session: %w", models.ErrNotFound)
 	}
@@ -20,7 +20,7 @@ func (c *SessionCache) Delete(ctx context.Context, token string) error {
 
 // DeleteByHash ends the session with that Session.Hash. models.ErrNotFound if
 // there is none.
-func (c *SessionCache) DeleteByHash(ctx context.Context, hash string) error {
+func (c *Cache) DeleteByHash(ctx context.Context, hash string) error {
 	if err := c.database.EndSessions(ctx, models.Ending{Hash: hash}); err != nil {
 		return fmt.Errorf("end session: %w", err)
 	}
@@ -31,7 +31,7 @@ func (c *SessionCache) DeleteByHash(ctx context.Context, hash string) error {
 
 // DeleteByID ends the session of a user with that Session.ID. models.ErrNotFound
 // if the user has none of that name.
-func (c *SessionCache) DeleteByID(ctx context.Context, userID, id string) error {
+func (c *Cache) DeleteByID(ctx context.Context, userID, id string) error {
 	if err := c.database.EndSessions(ctx, models.Ending{UserID: userID, ID: id}); err != nil {
 		return fmt.Errorf("end session %s of user %s: %w", id, userID, err)
 	}
@@ -40,7 +40,7 @@ func (c *SessionCache) DeleteByID(ctx context.Context, userID, id string) error 
 }
 
 // DeleteUser ends all sessions of a user, in a constant number of writes.
-func (c *SessionCache) DeleteUser(ctx context.Context, userID string) error {
+func (c *Cache) DeleteUser(ctx context.Context, userID string) error {
 	if err := c.database.EndSessions(ctx, models.Ending{UserID: userID}); err != nil {
 		return fmt.Errorf("end sessions of user %s: %w", userID, err)
 	}
@@ -49,7 +49,7 @@ func (c *SessionCache) DeleteUser(ctx context.Context, userID string) error {
 }
 
 // DeleteOthers ends all sessions of s's user but s.
-func (c *SessionCache) DeleteOthers(ctx context.Context, s models.Session) error {
+func (c *Cache) DeleteOthers(ctx context.Context, s models.Session) error {
 	if err := c.database.EndSessions(ctx, models.Ending{UserID: s.User.ID, Keep: s.Hash}); err != nil {
 		return fmt.Errorf("end other sessions of user %s: %w", s.User.ID, err)
 	}
@@ -58,7 +58,7 @@ func (c *SessionCache) DeleteOthers(ctx context.Context, s models.Session) error
 }
 
 // DeleteAll ends everybody's sessions but keep.
-func (c *SessionCache) DeleteAll(ctx context.Context, keep models.Session) error {
+func (c *Cache) DeleteAll(ctx context.Context, keep models.Session) error {
 	if err := c.database.EndSessions(ctx, models.Ending{Everybody: true, Keep: keep.Hash}); err != nil {
 		return fmt.Errorf("end all sessions: %w", err)
 	}
@@ -70,7 +70,7 @@ func (c *SessionCache) DeleteAll(ctx context.Context, keep models.Session) error
 // returns, and hints at it to the other instances. Call it after the store changed
 // or deleted a user, or ended sessions. It cannot fail: if the log cannot be read, this instance asks
 // the database for every session until it can.
-func (c *SessionCache) CatchUp(ctx context.Context) {
+func (c *Cache) CatchUp(ctx context.Context) {
 	select {
 	case c.hints <- struct{}{}: // first, so that they read while we do
 	default: // the one waiting will say it
@@ -87,7 +87,7 @@ func (c *SessionCache) CatchUp(ctx context.Context) {
 
 // sendHints tells the other instances that the log has grown, so that they need
 // not wait for their next poll. It is best effort.
-func (c *SessionCache) sendHints(ctx context.Context) {
+func (c *Cache) sendHints(ctx context.Context) {
 	for {
 		select {
 		case <-c.hints:
@@ -99,7 +99,7 @@ func (c *SessionCache) sendHints(ctx context.Context) {
 }
 
 // hinted polls if it was another instance that hinted.
-func (c *SessionCache) hinted(from string) {
+func (c *Cache) hinted(from string) {
 	if from != c.name {
 		c.tail.poke()
 	}

@@ -1,4 +1,4 @@
-package services_test
+package session_test
 
 import (
 	"fmt"
@@ -9,10 +9,10 @@ import (
 	"github.com/redis/rueidis"
 
 	"gatehouse/models"
-	"gatehouse/services"
 	"gatehouse/services/redis"
 	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
+	"gatehouse/services/session"
 )
 
 // Redis fails over to a replica that has heard nothing since before the ends. The
@@ -27,7 +27,7 @@ func TestSessionResurrectionByFailover(t *testing.T) {
 			InitAddress: []string{sentinel.Addr}, Sentinel: rueidis.SentinelOption{MasterSet: servicestest.SentinelName},
 		}})
 		redistest.WaitReady(t, rdb)
-		return startSessionCache(t, path, rdb, services.SessionOptions{})
+		return startSessionCache(t, path, rdb, session.Options{})
 	}
 	a, b := start(), start()
 	var users []models.Credentials

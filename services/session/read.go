@@ -1,4 +1,4 @@
-package services
+package session
 
 import (
 	"context"
@@ -14,7 +14,7 @@ import (
 // Get returns the live session of a token, which others share: do not change it.
 // models.ErrNotFound means that there is none; models.ErrUnavailable, that nobody can
 // say now. It is no activity: see Seen.
-func (c *SessionCache) Get(ctx context.Context, token string) (*models.Session, error) {
+func (c *Cache) Get(ctx context.Context, token string) (*models.Session, error) {
 	key, ok := keyOfToken(token)
 	if !ok {
 		c.reads.none.Inc()
@@ -49,7 +49,7 @@ func (c *SessionCache) Get(ctx context.Context, token string) (*models.Session, 
 
 // Warm reports whether a token's session is in memory, so that Get will answer
 // without Redis and database. It does no I/O itself.
-func (c *SessionCache) Warm(token string) bool {
+func (c *Cache) Warm(token string) bool {
 	key, ok := keyOfToken(token)
 	if !ok {
 		return false
@@ -60,7 +60,7 @@ func (c *SessionCache) Warm(token string) bool {
 
 // Known reports whether this instance has found the session of a token before, so
 // that it is no guess; it may have ended since. It does no I/O.
-func (c *SessionCache) Known(token string) bool {
+func (c *Cache) Known(token string) bool {
 	key, ok := keyOfToken(token)
 	return ok && c.memory.get(key) != nil
 }
@@ -78,7 +78,7 @@ func keyOfToken(token string) (sessionKey, bool) {
 	return sha256.Sum256(text[:]), true
 }
 
-func (c *SessionCache) fromMemory(key sessionKey, now time.Time) (*models.Session, bool) {
+func (c *Cache) fromMemory(key sessionKey, now time.Time) (*models.Session, bool) {
 	held := c.memory.get(key)
 	if held == nil {
 		return nil, false
@@ -88,7 +88,7 @@ func (c *SessionCache) fromMemory(key sessionKey, now time.Time) (*models.Sessio
 
 // accept decides whether a copy may be used: it is fresh and live, and the revocation
 // log vouches for it.
-func (c *SessionCache) accept(held *heldCopy, now time.Time) (*models.Session, bool) {
+func (c *Cache) accept(held *heldCopy, now time.Time) (*models.Session, bool) {
 	if !c.fresh(held, now) || !c.tail.vouches(held, now) {
 		return nil, false
 	}
@@ -96,7 +96,7 @@ func (c *SessionCache) accept(held *heldCopy, now time.Time) (*models.Session, b
 	return s, s.Live(now)
 }
 
-func (c *SessionCache) fresh(held *heldCopy, now time.Time) bool {
+func (c *Cache) fresh(held *heldCopy, now time.Time) bool {
 	if held.stale.Load() {
 		return false
 	}
@@ -112,12 +112,12 @@ type rowRead struct {
 
 // fromRow reads the database, one query for all who ask for the same session,
 // and renews the copies.
-func (c *SessionCache) fromRow(ctx context.Context, hash string) (models.Session, error) {
+func (c *Cache) fromRow(ctx context.Context, hash string) (models.Session, error) {
 	read, err := c.shareRow(ctx, hash)
 	return read.session, err
 }
 
-func (c *SessionCache) shareRow(ctx context.Context, hash string) (rowRead, error) {
+func (c *Cache) shareRow(ctx context.Context, hash string) (rowRead, error) {
 	asked := time.Now()
 	ctx, done := c.opt.Budget(ctx) // the query is shared, the waiting is the caller's own
 	defer done()
@@ -138,7 +138,7 @@ func (c *SessionCache) shareRow(ctx context.Context, hash string) (rowRead, erro
 	}
 }
 
-func (c *SessionCache) readRow(ctx context.Context, hash string) (rowRead, error) {
+func (c *Cache) readRow(ctx context.Context, hash string) (rowRead, error) {
 	pos, stamped := c.tail.position()
 	read := rowRead{sentAt: time.Now()}
 	asOf := read.sentAt

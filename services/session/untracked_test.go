@@ -1,4 +1,4 @@
-package services_test
+package session_test
 
 import (
 	"fmt"
@@ -13,10 +13,10 @@ import (
 	"github.com/redis/rueidis"
 
 	"gatehouse/models"
-	"gatehouse/services"
 	"gatehouse/services/redis"
 	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
+	"gatehouse/services/session"
 )
 
 // trackingMode is a Redis, or a way to ask it, that tells of changed sessions or not.
@@ -85,8 +85,8 @@ func TestSessionWithAndWithoutTracking(t *testing.T) {
 			server := servicestest.StartRedis(t, mode.server...)
 			path := filepath.Join(t.TempDir(), "sessions.db")
 			var log servicestest.LogLines // of the second
-			opt := services.SessionOptions{Logger: slog.New(slog.NewTextHandler(&log, nil))}
-			a := startSessionCache(t, path, mode.redisFor(t, server, new(servicestest.LogLines)), services.SessionOptions{})
+			opt := session.Options{Logger: slog.New(slog.NewTextHandler(&log, nil))}
+			a := startSessionCache(t, path, mode.redisFor(t, server, new(servicestest.LogLines)), session.Options{})
 			b := startSessionCache(t, path, mode.redisFor(t, server, &log), opt)
 			servicestest.Eventually(t, 10*time.Second, func() bool { return a.redis.Available() && b.redis.Available() }, "Redis is not used")
 
@@ -155,8 +155,8 @@ func TestSessionTrackingTakenAwayAndGivenBack(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "sessions.db")
 			var log servicestest.LogLines
 			mode := trackingMode{acl: "+@all"}
-			a := startSessionCache(t, path, redistest.New(t, server.Addr), services.SessionOptions{})
-			b := startSessionCache(t, path, mode.redisFor(t, server, &log), services.SessionOptions{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+			a := startSessionCache(t, path, redistest.New(t, server.Addr), session.Options{})
+			b := startSessionCache(t, path, mode.redisFor(t, server, &log), session.Options{Logger: slog.New(slog.NewTextHandler(&log, nil))})
 			redistest.WaitReady(t, b.redis)
 			token, s := signIn(t, a, signUp(t, a.db, "ann@example.com"))
 			other, _ := signIn(t, a, signUp(t, a.db, "bob@example.com"))

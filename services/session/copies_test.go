@@ -1,4 +1,4 @@
-package services
+package session
 
 import (
 	"encoding/base64"
@@ -153,7 +153,7 @@ func TestSessionCopyThroughRedisIsTheSame(t *testing.T) {
 		Data: []byte{0, 255}, Version: 9, CreatedAt: at, UserAgent: "ü", IP: "::1",
 	}}
 	known.LastSeen, known.IdleAt, known.ExpiresAt = at.Add(time.Second), at.Add(time.Minute), at.Add(time.Hour)
-	c := &SessionCache{seal: newSessionSeal(nil)}
+	c := &Cache{seal: newSessionSeal(nil)}
 	text, err := c.encode(known)
 	if err != nil {
 		t.Fatal(err)

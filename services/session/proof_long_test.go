@@ -1,4 +1,4 @@
-package services_test
+package session_test
 
 import (
 	"os"

@@ -1,4 +1,4 @@
-package services_test
+package session_test
 
 import (
 	"bytes"
@@ -14,17 +14,17 @@ import (
 	"time"
 
 	"gatehouse/models"
-	"gatehouse/services"
 	"gatehouse/services/redis"
 	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
+	"gatehouse/services/session"
 )
 
 // Whoever reads all of Redis and the files of the database finds no token, in
 // whatever form.
 func TestSessionTokenIsNotStored(t *testing.T) {
 	server := servicestest.StartRedis(t)
-	i := startSessions(t, 1, server, services.SessionOptions{})[0]
+	i := startSessions(t, 1, server, session.Options{})[0]
 	token, s := signIn(t, i, signUp(t, i.db, "ann@example.com"))
 	servicestest.Eventually(t, 2*time.Second, func() bool {
 		_ = mustGet(t, i, token)
@@ -70,7 +70,7 @@ func TestSessionTokenIsNotStored(t *testing.T) {
 // One query serves all who ask meanwhile; that the first of them leaves takes it
 // from nobody. Who asked after it was sent needs one more, again for all.
 func TestSessionReadsAreShared(t *testing.T) {
-	inFakeTime(t, 2, services.SessionOptions{}, func(t *testing.T, all []sessionInstance) {
+	inFakeTime(t, 2, session.Options{}, func(t *testing.T, all []sessionInstance) {
 		a, b := all[0], all[1]
 		token, s := signIn(t, a, signUp(t, a.db, "ann@example.com"))
 		slow := func() { time.Sleep(100 * time.Millisecond) }
@@ -113,7 +113,7 @@ func TestSessionReadsAreShared(t *testing.T) {
 // that ended meanwhile.
 func TestSessionFillLaterThanTheLogDoesNotRevive(t *testing.T) {
 	t.Parallel()
-	opt := services.SessionOptions{IdleTimeout: 1000 * time.Hour, AbsoluteTimeout: 1000 * time.Hour}
+	opt := session.Options{IdleTimeout: 1000 * time.Hour, AbsoluteTimeout: 1000 * time.Hour}
 	inFakeTime(t, 1, opt, func(t *testing.T, all []sessionInstance) {
 		i := all[0]
 		token, s := signIn(t, i, signUp(t, i.db, "ann@example.com"))
@@ -146,7 +146,7 @@ func TestSessionFillLaterThanTheLogDoesNotRevive(t *testing.T) {
 func TestSessionEndsAreToldByPostgres(t *testing.T) {
 	url := servicestest.StartPostgres(t)
 	start := func() sessionInstance {
-		return startSessionCache(t, url, redistest.Start(t, redis.Options{Disabled: true}), services.SessionOptions{})
+		return startSessionCache(t, url, redistest.Start(t, redis.Options{Disabled: true}), session.Options{})
 	}
 	here, there := start(), start()
 	ann := signUp(t, here.db, "ann@example.com")

@@ -1,4 +1,4 @@
-package services
+package session
 
 import (
 	"context"
@@ -20,7 +20,7 @@ const (
 
 // remember renews the copies in memory and in Redis. It reports whether Redis now
 // has this copy or a newer one.
-func (c *SessionCache) remember(ctx context.Context, key sessionKey, known sessionCopy) (inRedis bool) {
+func (c *Cache) remember(ctx context.Context, key sessionKey, known sessionCopy) (inRedis bool) {
 	c.memory.put(key, known, 0)
 	left := min(redisFor, time.Until(known.ExpiresAt))
 	if left < time.Millisecond {
@@ -37,14 +37,14 @@ func (c *SessionCache) remember(ctx context.Context, key sessionKey, known sessi
 }
 
 // forget drops the copy in memory.
-func (c *SessionCache) forget(hash string) {
+func (c *Cache) forget(hash string) {
 	if key, ok := keyOfHash(hash); ok {
 		c.memory.remove(key)
 	}
 }
 
 // fromRedis returns the session if Redis has a copy that counts.
-func (c *SessionCache) fromRedis(ctx context.Context, key sessionKey, hash string) (*models.Session, bool) {
+func (c *Cache) fromRedis(ctx context.Context, key sessionKey, hash string) (*models.Session, bool) {
 	if !c.tail.isTrusted(time.Now()) { // no copy counts now, and a 503 must not wait for Redis first
 		return nil, false
 	}
@@ -69,13 +69,13 @@ func (c *SessionCache) fromRedis(ctx context.Context, key sessionKey, hash strin
 }
 
 // changedInRedis marks the copy in memory of what Redis reports as changed.
-func (c *SessionCache) changedInRedis(name string) {
+func (c *Cache) changedInRedis(name string) {
 	if key, ok := keyOfHash(strings.TrimPrefix(name, c.redisKey(""))); ok {
 		c.memory.invalidate(key)
 	}
 }
 
-func (c *SessionCache) redisKey(hash string) string { return c.redis.Key(redisSessions + hash) }
+func (c *Cache) redisKey(hash string) string { return c.redis.Key(redisSessions + hash) }
 
 // copyDocument is a copy as it is sealed for Redis; times in Unix microseconds.
 type copyDocument struct {
@@ -96,7 +96,7 @@ type copyDocument struct {
 }
 
 // encode writes "<version> <sealed document>"; the script compares versions.
-func (c *SessionCache) encode(k sessionCopy) (string, error) {
+func (c *Cache) encode(k sessionCopy) (string, error) {
 	document, err := json.Marshal(copyDocument{
 		Position: k.Position.seq, Mark: k.Position.mark,
 		ID: k.ID, UserID: k.User.ID, Email: k.User.Email, Roles: k.Roles, Epoch: k.Epoch,
@@ -111,7 +111,7 @@ func (c *SessionCache) encode(k sessionCopy) (string, error) {
 }
 
 // decode fills in the session and the position of a copy.
-func (c *SessionCache) decode(known *sessionCopy, hash, text string) error {
+func (c *Cache) decode(known *sessionCopy, hash, text string) error {
 	versionText, sealed, _ := strings.Cut(text, " ")
 	version, err := strconv.ParseInt(versionText, 10, 64)
 	if err != nil {

@@ -1,4 +1,4 @@
-package services
+package session
 
 import (
 	"time"
@@ -6,7 +6,7 @@ import (
 
 // Tracks reports whether a token's session is in memory and Redis tells of its
 // changes, so that it is good for longer than 2 s.
-func (c *SessionCache) Tracks(token string) bool {
+func (c *Cache) Tracks(token string) bool {
 	key, _ := keyOfToken(token)
 	held := c.memory.get(key)
 	return held != nil && !held.stale.Load() && c.tracking.Covers(held.tracked, time.Now())

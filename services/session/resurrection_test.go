@@ -1,4 +1,4 @@
-package services_test
+package session_test
 
 import (
 	"errors"
@@ -11,10 +11,10 @@ import (
 	"time"
 
 	"gatehouse/models"
-	"gatehouse/services"
 	"gatehouse/services/redis"
 	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
+	"gatehouse/services/session"
 )
 
 // TestSessionResurrectionProof ends sessions in every way while something keeps an
@@ -38,7 +38,7 @@ func TestSessionResurrectionProof(t *testing.T) {
 func proveResurrections(t *testing.T, left *countdown) {
 	shared, other := servicestest.StartRedis(t), servicestest.StartRedis(t)
 	path := filepath.Join(t.TempDir(), "sessions.db")
-	opt := services.SessionOptions{MaxPerUser: 1_000_000}
+	opt := session.Options{MaxPerUser: 1_000_000}
 	var all []sessionInstance
 	for _, server := range []*servicestest.RedisServer{shared, shared, other} { // two share a Redis, one has its own
 		all = append(all, startSessionCache(t, path, redistest.New(t, server.Addr), opt))
@@ -150,7 +150,7 @@ func resurrect(t *testing.T, all []sessionInstance, servers []*servicestest.Redi
 func TestSessionResurrectionFromADump(t *testing.T) {
 	t.Parallel()
 	server := servicestest.StartRedis(t, "--dir", t.TempDir(), "--dbfilename", "old.rdb")
-	all := startSessions(t, 2, server, services.SessionOptions{})
+	all := startSessions(t, 2, server, session.Options{})
 	ann := signUp(t, all[0].db, "ann@example.com")
 	token, s := signIn(t, all[0], ann)
 	valid, _ := signIn(t, all[0], ann)
@@ -185,7 +185,7 @@ func TestSessionDatabaseRestored(t *testing.T) {
 	for _, grown := range []int{0, 1, 5} {
 		t.Run(fmt.Sprint(grown), func(t *testing.T) {
 			t.Parallel()
-			i := startSessions(t, 1, servicestest.StartRedis(t), services.SessionOptions{})[0]
+			i := startSessions(t, 1, servicestest.StartRedis(t), session.Options{})[0]
 			ann := signUp(t, i.db, "ann@example.com")
 			before, _ := signIn(t, i, ann)
 			backup := filepath.Join(t.TempDir(), "backup.db")
@@ -224,7 +224,7 @@ func TestSessionFrozenRedisProof(t *testing.T) {
 		frozenFor = 10 * time.Second
 	}
 	server := servicestest.StartRedis(t)
-	i := startSessions(t, 1, server, services.SessionOptions{MaxPerUser: 100})[0]
+	i := startSessions(t, 1, server, session.Options{MaxPerUser: 100})[0]
 	ann := signUp(t, i.db, "ann@example.com")
 	var tokens []string
 	for range 20 {
