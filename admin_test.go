@@ -12,6 +12,7 @@ import (
 
 	"gatehouse/models"
 	"gatehouse/services"
+	"gatehouse/services/ratelimit"
 	"gatehouse/services/redis"
 	"gatehouse/services/session"
 	"gatehouse/services/store"
@@ -37,7 +38,7 @@ func TestEnsureAdmin(t *testing.T) {
 		}
 	})
 	policy := models.Policy{Name: "login", Limit: 1, Window: time.Second}
-	accounts := services.NewAccounts(db, sessions, services.NewLocker(rdb, nil), services.NewRateLimiter(rdb, services.RateLimiterOptions{}),
+	accounts := services.NewAccounts(db, sessions, services.NewLocker(rdb, nil), ratelimit.New(rdb, ratelimit.Options{}),
 		services.AccountsOptions{LoginByIP: policy, LoginByAccount: policy, Logger: quiet})
 
 	const first, second = "the first password", "the second password"

@@ -26,6 +26,7 @@ import (
 	"gatehouse/middleware"
 	"gatehouse/models"
 	"gatehouse/services"
+	"gatehouse/services/ratelimit"
 	"gatehouse/services/redis"
 	"gatehouse/services/session"
 	"gatehouse/services/store"
@@ -62,7 +63,7 @@ func wrongArguments(t *testing.T) map[string][]wrong {
 		t.Fatal(err)
 	}
 	locks := services.NewLocker(rdb, nil)
-	limiter := services.NewRateLimiter(rdb, services.RateLimiterOptions{})
+	limiter := ratelimit.New(rdb, ratelimit.Options{})
 	t.Cleanup(func() {
 		ctx := context.Background()
 		_, _, _ = sessions.Close(ctx), rdb.Close(ctx), db.Close()
@@ -109,7 +110,7 @@ func wrongArguments(t *testing.T) map[string][]wrong {
 			{"no Locker", panics(func() { services.NewLockTokens(nil, signer) })},
 			{"no LockTokenSigner", panics(func() { services.NewLockTokens(locks, nil) })},
 		},
-		"services.NewRateLimiter": {{"no Redis", panics(func() { services.NewRateLimiter(nil, services.RateLimiterOptions{}) })}},
+		"ratelimit.New": {{"no Redis", panics(func() { ratelimit.New(nil, ratelimit.Options{}) })}},
 		"services.NewProcesses": {
 			{"no ProcessStore", func() error { return second(services.NewProcesses(nil, locks, signer, long)) }},
 			{"no ProcessStore", func() error { return second(services.NewProcesses((*store.Store)(nil), locks, signer, long)) }},
@@ -124,8 +125,8 @@ func wrongArguments(t *testing.T) map[string][]wrong {
 			{"no RateLimiter", panics(func() { services.NewAccounts(db, sessions, locks, nil, limits) })},
 			{"policy", panics(func() { services.NewAccounts(db, sessions, locks, limiter, services.AccountsOptions{}) })},
 		},
-		"services.ParsePolicies": {{"policies", func() error { return second(services.ParsePolicies("", nil, nil)) }}},
-		"store.Open":             {{"not the path of a file", func() error { return second(store.Open(t.Context(), store.Options{})) }}},
+		"ratelimit.ParsePolicies": {{"policies", func() error { return second(ratelimit.ParsePolicies("", nil, nil)) }}},
+		"store.Open":              {{"not the path of a file", func() error { return second(store.Open(t.Context(), store.Options{})) }}},
 
 		"middleware.LookUp": {
 			{"no SessionReader", panics(func() { middleware.LookUp(nil) })},
@@ -157,7 +158,7 @@ func wrongArguments(t *testing.T) map[string][]wrong {
 		},
 		"middleware.RateLimit": {
 			{"no Limiter", panics(func() { middleware.RateLimit(nil, middleware.PolicyOf(policy)) })},
-			{"no Limiter", panics(func() { middleware.RateLimit((*services.RateLimiter)(nil), middleware.PolicyOf(policy)) })},
+			{"no Limiter", panics(func() { middleware.RateLimit((*ratelimit.Limiter)(nil), middleware.PolicyOf(policy)) })},
 			{"policy", panics(func() { middleware.RateLimit(limiter, middleware.Policy{}) })},
 		},
 		"middleware.ShowProblems": {{"no show", panics(func() { middleware.ShowProblems(nil) })}},
@@ -226,7 +227,7 @@ func told(call func() error) (text string) {
 // No constructor is left out of the list above.
 func TestConstructorsAreAllHeldToIt(t *testing.T) {
 	rows := wrongArguments(t)
-	for _, folder := range []string{"services", "services/redis", "services/session", "services/store", "middleware"} {
+	for _, folder := range []string{"services", "services/redis", "services/ratelimit", "services/session", "services/store", "middleware"} {
 		for _, name := range constructors(t, os.DirFS("."), folder) {
 			if _, listed := rows[name]; !listed {
 				t.Errorf("%s is not held to what it must refuse", name)

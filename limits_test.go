@@ -14,7 +14,7 @@ import (
 	"github.com/redis/rueidis"
 
 	"gatehouse/models"
-	"gatehouse/services"
+	"gatehouse/services/ratelimit"
 	"gatehouse/services/redis"
 	"gatehouse/services/servicestest"
 )
@@ -105,7 +105,7 @@ func TestLeasesAreReturnedOnShutdown(t *testing.T) {
 	rdb := redis.New(redis.Options{Client: rueidis.ClientOption{InitAddress: []string{server.Addr}}, KeyPrefix: a.config.RedisKeyPrefix, Timeout: 5 * time.Second})
 	defer func() { _ = rdb.Close(t.Context()) }()
 	rdb.WaitReady(t.Context())
-	other := services.NewRateLimiter(rdb, services.RateLimiterOptions{})
+	other := ratelimit.New(rdb, ratelimit.Options{})
 	wants := func(remaining int64) {
 		t.Helper()
 		if ds, err := other.Peek(t.Context(), "anonymous", address); err != nil || ds[0].Degraded || ds[0].Remaining != remaining {

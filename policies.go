@@ -11,7 +11,7 @@ import (
 	"syscall"
 
 	"gatehouse/models"
-	"gatehouse/services"
+	"gatehouse/services/ratelimit"
 )
 
 // policyTiers are the rate limits that gatehouse asks for, and the tiers that each
@@ -45,7 +45,7 @@ func newPolicies(c Config) policies {
 // watchPolicies reads RATE_LIMIT_POLICIES now, which must succeed, and again on
 // every SIGHUP: a file that is wrong then is told, and the policies stay. Without
 // a file a SIGHUP is told and does nothing.
-func (a *app) watchPolicies(limiter *services.RateLimiter, own policies) error {
+func (a *app) watchPolicies(limiter *ratelimit.Limiter, own policies) error {
 	path := a.config.RateLimitPolicies
 	if path != "" {
 		set, err := readPolicies(path)
@@ -86,7 +86,7 @@ func (a *app) catchHangUps() {
 	})
 }
 
-func (a *app) readPoliciesAgain(path string, limiter *services.RateLimiter, own policies) {
+func (a *app) readPoliciesAgain(path string, limiter *ratelimit.Limiter, own policies) {
 	if path == "" {
 		a.log.Info("hang-up ignored: RATE_LIMIT_POLICIES names no file to read again")
 		return
@@ -105,7 +105,7 @@ func (a *app) readPoliciesAgain(path string, limiter *services.RateLimiter, own 
 
 // tellPlacement says which policies are decided together, in one script and so in
 // one Cluster slot, and by which hash tag.
-func (a *app) tellPlacement(limiter *services.RateLimiter, own policies) error {
+func (a *app) tellPlacement(limiter *ratelimit.Limiter, own policies) error {
 	const key, other = "key", "other"
 	var byKey, byGroup []string
 	for _, group := range []struct {
@@ -133,7 +133,7 @@ func (a *app) tellPlacement(limiter *services.RateLimiter, own policies) error {
 
 // readPolicies reads a policy file as far as one may be long. It does not wait for the
 // writer of a pipe.
-func readPolicies(path string) (*services.PolicySet, error) {
+func readPolicies(path string) (*ratelimit.PolicySet, error) {
 	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
@@ -142,9 +142,9 @@ func readPolicies(path string) (*services.PolicySet, error) {
 	if info, err := file.Stat(); err != nil || !info.Mode().IsRegular() {
 		return nil, cmp.Or(err, fmt.Errorf("%s: not a regular file", path))
 	}
-	source, err := io.ReadAll(io.LimitReader(file, services.MaxPolicyFile+1))
+	source, err := io.ReadAll(io.LimitReader(file, ratelimit.MaxPolicyFile+1))
 	if err != nil {
 		return nil, err
 	}
-	return services.ParsePolicies(path, source, policyTiers())
+	return ratelimit.ParsePolicies(path, source, policyTiers())
 }

@@ -23,7 +23,7 @@ import (
 	"time"
 
 	"gatehouse/models"
-	"gatehouse/services"
+	"gatehouse/services/ratelimit"
 	"gatehouse/services/redis"
 	"gatehouse/services/servicestest"
 )
@@ -69,7 +69,7 @@ func TestPoliciesAreReadAgainOnHangUp(t *testing.T) {
 	a := &app{config: Config{RateLimitPolicies: path}, log: slog.New(slog.NewTextHandler(&log, nil))}
 	a.catchHangUps()
 	own := newPolicies(Config{RateLimitMax: 300, RateLimitWindow: time.Minute, LoginRateLimitMax: 1, LoginRateLimitWindow: time.Minute})
-	limiter := services.NewRateLimiter(redis.New(redis.Options{Disabled: true}), services.RateLimiterOptions{})
+	limiter := ratelimit.New(redis.New(redis.Options{Disabled: true}), ratelimit.Options{})
 	limit := func() int64 {
 		return limiter.Effective(models.Hit{Policy: own.api}).Limit
 	}
@@ -129,7 +129,7 @@ func TestPolicyFilesThatAreRefused(t *testing.T) {
 	a := &app{config: Config{RateLimitPolicies: path}, log: slog.New(slog.NewTextHandler(&log, nil))}
 	a.catchHangUps()
 	own := newPolicies(Config{RateLimitMax: 300, RateLimitWindow: time.Minute, LoginRateLimitMax: 1, LoginRateLimitWindow: time.Minute})
-	limiter := services.NewRateLimiter(redis.New(redis.Options{Disabled: true}), services.RateLimiterOptions{})
+	limiter := ratelimit.New(redis.New(redis.Options{Disabled: true}), ratelimit.Options{})
 	writePolicies(t, path, "\ufeff"+strings.ReplaceAll(api, "\n", "\r\n")) // as an editor of Windows writes it
 	if err := a.watchPolicies(limiter, own); err != nil {
 		t.Fatal(err)

@@ -24,6 +24,7 @@ import (
 	"gatehouse/handlers"
 	"gatehouse/middleware"
 	"gatehouse/services"
+	"gatehouse/services/ratelimit"
 	"gatehouse/services/redis"
 	"gatehouse/services/redis/embedded"
 	"gatehouse/services/session"
@@ -179,7 +180,7 @@ func (a *app) connectRedis(ctx context.Context, registry prometheus.Registerer) 
 func (a *app) wire(ctx context.Context, db *store.Store, rdb *redis.Client, secrets []string, registry *prometheus.Registry) (handlers.Options, error) {
 	c := a.config
 	limits := newPolicies(c)
-	limiter := services.NewRateLimiter(rdb, services.RateLimiterOptions{Metrics: registry, Logger: a.log})
+	limiter := ratelimit.New(rdb, ratelimit.Options{Metrics: registry, Logger: a.log})
 	a.closers = append(a.closers, limiter.Close)
 	if err := a.watchPolicies(limiter, limits); err != nil {
 		return handlers.Options{}, err

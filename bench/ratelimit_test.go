@@ -22,7 +22,7 @@ import (
 
 	"gatehouse/middleware"
 	"gatehouse/models"
-	"gatehouse/services"
+	"gatehouse/services/ratelimit"
 	"gatehouse/services/redis"
 	"gatehouse/services/servicestest"
 )
@@ -44,7 +44,7 @@ const (
 	window = time.Second
 )
 
-func newLimiter(t testing.TB, opt redis.Options) *services.RateLimiter {
+func newLimiter(t testing.TB, opt redis.Options) *ratelimit.Limiter {
 	t.Helper()
 	opt.Logger = slog.New(slog.DiscardHandler)
 	rdb := redis.New(opt)
@@ -52,7 +52,7 @@ func newLimiter(t testing.TB, opt redis.Options) *services.RateLimiter {
 	if !opt.Disabled {
 		servicestest.Eventually(t, 5*time.Second, rdb.Available, "Redis did not become available")
 	}
-	return services.NewRateLimiter(rdb, services.RateLimiterOptions{Logger: opt.Logger})
+	return ratelimit.New(rdb, ratelimit.Options{Logger: opt.Logger})
 }
 
 func at(server *servicestest.RedisServer) redis.Options {
@@ -69,7 +69,7 @@ func keys() []string {
 
 var errDegraded = errors.New("decided without Redis")
 
-func take(l *services.RateLimiter, policy models.Policy, key string) error {
+func take(l *ratelimit.Limiter, policy models.Policy, key string) error {
 	decisions, err := l.Take(context.Background(), "bench", models.Hit{Policy: policy, Key: key})
 	if err == nil && decisions[0].Degraded {
 		return errDegraded

@@ -18,6 +18,7 @@ import (
 	"gatehouse/middleware"
 	"gatehouse/models"
 	"gatehouse/services"
+	"gatehouse/services/ratelimit"
 	"gatehouse/services/redis"
 	"gatehouse/services/redis/embedded"
 	"gatehouse/services/session"
@@ -57,7 +58,7 @@ func newSite(t *testing.T, rdb redis.Options) *site {
 	r.WaitReady(t.Context())
 
 	policy := func(name string) models.Policy { return models.Policy{Name: name, Limit: 500, Window: time.Minute} }
-	limiter := services.NewRateLimiter(r, services.RateLimiterOptions{Logger: quiet})
+	limiter := ratelimit.New(r, ratelimit.Options{Logger: quiet})
 	locks := services.NewLocker(r, &services.LockerOptions{OnRedisDown: models.OnRedisDownOpen, Logger: quiet})
 	sessions, err := session.NewCache(r, db, session.Options{Logger: quiet})
 	fatal(t, err)

@@ -15,6 +15,7 @@ import (
 	"gatehouse/middleware"
 	"gatehouse/models"
 	"gatehouse/services"
+	"gatehouse/services/ratelimit"
 	"gatehouse/services/redis"
 	"gatehouse/services/session"
 	"gatehouse/templates"
@@ -26,7 +27,7 @@ type Options struct {
 	Locks     *services.Locker
 	Accounts  *services.Accounts
 	Sessions  *session.Cache
-	Limiter   *services.RateLimiter
+	Limiter   *ratelimit.Limiter
 	Redis     *redis.Client
 	Database  Database
 	Pages     *templates.Pages

@@ -11,7 +11,7 @@ import (
 	"github.com/redis/rueidis"
 
 	"gatehouse/middleware"
-	"gatehouse/services"
+	"gatehouse/services/ratelimit"
 	"gatehouse/services/redis"
 	"gatehouse/services/redis/embedded"
 )
@@ -30,7 +30,7 @@ func ExampleRateLimit() {
 	defer cancel()
 	rdb.WaitReady(ready) // if there is none, it goes on without Redis
 
-	limiter := services.NewRateLimiter(rdb, services.RateLimiterOptions{})
+	limiter := ratelimit.New(rdb, ratelimit.Options{})
 	app := gin.New()
 	_ = app.SetTrustedProxies(nil) // else each client chooses the address that is counted
 	app.GET("/quote", middleware.RateLimit(limiter,
@@ -54,7 +54,7 @@ func ExampleRateLimit() {
 // A sign-in form: failed attempts count, successful ones are given back.
 func ExampleRateLimit_skipSuccessful() {
 	rdb := redis.New(redis.Options{Client: rueidis.ClientOption{}, Disabled: true}) // counts in this process
-	limiter := services.NewRateLimiter(rdb, services.RateLimiterOptions{})
+	limiter := ratelimit.New(rdb, ratelimit.Options{})
 
 	app := gin.New()
 	app.POST("/login", middleware.RateLimit(limiter, middleware.Policy{
@@ -81,7 +81,7 @@ func ExampleRateLimit_skipSuccessful() {
 // Limits by tier, an allow list, and blocks of admissions for a busy key.
 func ExampleRateLimit_tiers() {
 	rdb := redis.New(redis.Options{Client: rueidis.ClientOption{}, Disabled: true}) // counts in this process
-	limiter := services.NewRateLimiter(rdb, services.RateLimiterOptions{})
+	limiter := ratelimit.New(rdb, ratelimit.Options{})
 	defer limiter.Close(context.Background()) // gives back what is left of blocks
 
 	app := gin.New()
@@ -110,8 +110,8 @@ func ExampleRateLimit_tiers() {
 // Limits by tier from a policy file, which may be changed while the app runs.
 func ExampleRateLimit_policyFile() {
 	rdb := redis.New(redis.Options{Client: rueidis.ClientOption{}, Disabled: true}) // counts in this process
-	limiter := services.NewRateLimiter(rdb, services.RateLimiterOptions{})
-	set, err := services.ParsePolicies("limits.yaml", []byte(`
+	limiter := ratelimit.New(rdb, ratelimit.Options{})
+	set, err := ratelimit.ParsePolicies("limits.yaml", []byte(`
 policies:
   - name: report
     limit: 1

@@ -17,7 +17,7 @@ import (
 	"gatehouse/models"
 )
 
-// Limiter decides about hits; services.RateLimiter is one. It does not keep the
+// Limiter decides about hits; ratelimit.Limiter is one. It does not keep the
 // slice of hits.
 type Limiter interface {
 	Take(ctx context.Context, group string, hits ...models.Hit) ([]models.Decision, error)

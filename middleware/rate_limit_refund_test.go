@@ -11,22 +11,22 @@ import (
 	"github.com/redis/rueidis"
 
 	"gatehouse/middleware"
-	"gatehouse/services"
+	"gatehouse/services/ratelimit"
 	"gatehouse/services/redis"
 	"gatehouse/services/servicestest"
 )
 
-func limiterOn(t *testing.T, server *servicestest.RedisServer) *services.RateLimiter {
+func limiterOn(t *testing.T, server *servicestest.RedisServer) *ratelimit.Limiter {
 	t.Helper()
 	rdb := redis.New(redis.Options{Client: rueidis.ClientOption{InitAddress: []string{server.Addr}}, Timeout: 5 * time.Second})
 	t.Cleanup(func() { _ = rdb.Close(context.Background()) })
 	rdb.WaitReady(t.Context())
-	return services.NewRateLimiter(rdb, services.RateLimiterOptions{})
+	return ratelimit.New(rdb, ratelimit.Options{})
 }
 
 // What a policy file adds to a policy is skipped, told and given back with it.
 func TestRateLimitCompanionsFollowTheirPolicy(t *testing.T) {
-	set, err := services.ParsePolicies("p.yaml", []byte(`policies:
+	set, err := ratelimit.ParsePolicies("p.yaml", []byte(`policies:
   - {name: base-burst, with: base, limit: 5, window: 1h}
   - {name: all-burst, with: all, limit: 5, window: 1h}
 `), map[string][]string{"base": nil, "all": nil})

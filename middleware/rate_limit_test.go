@@ -17,7 +17,7 @@ import (
 
 	"gatehouse/middleware"
 	"gatehouse/models"
-	"gatehouse/services"
+	"gatehouse/services/ratelimit"
 	"gatehouse/services/redis"
 )
 
@@ -84,7 +84,7 @@ func wantHeaders(t *testing.T, w *httptest.ResponseRecorder, want map[string]str
 func TestRateLimitHeadersAndRefusal(t *testing.T) {
 	// The real limiter, without Redis.
 	rdb := redis.New(redis.Options{Disabled: true})
-	limiter := services.NewRateLimiter(rdb, services.RateLimiterOptions{})
+	limiter := ratelimit.New(rdb, ratelimit.Options{})
 	app := appWith(middleware.RateLimit(limiter, perMinute("api", 2)))
 
 	for _, remaining := range []string{"1", "0"} {

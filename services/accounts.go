@@ -10,6 +10,7 @@ import (
 
 	"gatehouse/internal/require"
 	"gatehouse/models"
+	"gatehouse/services/ratelimit"
 	"gatehouse/services/session"
 )
 
@@ -91,7 +92,7 @@ type Accounts struct {
 	store     AccountStore
 	sessions  *session.Cache
 	locks     *Locker
-	limiter   *RateLimiter
+	limiter   *ratelimit.Limiter
 	passwords *Passwords
 	opt       AccountsOptions
 	log       *slog.Logger
@@ -99,7 +100,7 @@ type Accounts struct {
 
 // NewAccounts joins the services that accounts need. It panics without one of them,
 // and on a policy that is not valid: that is a mistake in the program.
-func NewAccounts(store AccountStore, sessions *session.Cache, locks *Locker, limiter *RateLimiter, opt AccountsOptions) *Accounts {
+func NewAccounts(store AccountStore, sessions *session.Cache, locks *Locker, limiter *ratelimit.Limiter, opt AccountsOptions) *Accounts {
 	require.Must("services.NewAccounts", require.Argument{Name: "AccountStore", Value: store}, require.Argument{Name: "SessionCache", Value: sessions}, require.Argument{Name: "Locker", Value: locks}, require.Argument{Name: "RateLimiter", Value: limiter})
 	for _, policy := range []models.Policy{opt.LoginByIP, opt.LoginByAccount} {
 		if err := policy.Validate(); err != nil {

@@ -13,6 +13,7 @@ import (
 
 	"gatehouse/models"
 	"gatehouse/services"
+	"gatehouse/services/ratelimit"
 	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
 	"gatehouse/services/session"
@@ -26,7 +27,7 @@ type accountsDesk struct {
 	db       *store.Store
 	sessions *session.Cache
 	locks    *services.Locker
-	limiter  *services.RateLimiter
+	limiter  *ratelimit.Limiter
 }
 
 func newAccounts(t *testing.T, loginLimit int64) accountsDesk {
@@ -48,7 +49,7 @@ func newAccountsOn(t *testing.T, server *servicestest.RedisServer, loginLimit in
 		}
 	})
 	locks := services.NewLocker(redis, nil)
-	limiter := services.NewRateLimiter(redis, services.RateLimiterOptions{})
+	limiter := ratelimit.New(redis, ratelimit.Options{})
 	accounts := services.NewAccounts(db, sessions, locks, limiter, loginLimits(loginLimit))
 	for email, role := range map[string]string{"alice@example.com": models.RoleEditor, "admin@example.com": models.RoleAdmin} {
 		if err := accounts.EnsureUser(t.Context(), email, password, role); err != nil {
@@ -290,7 +291,7 @@ func TestLimitedSignInsAreTold(t *testing.T) {
 func TestSignInsLimitedByAnAddedPolicyAreTold(t *testing.T) {
 	a := newAccounts(t, 100)
 	file := "policies: [{name: burst, with: login-account, limit: 1, window: 1h}]"
-	set, err := services.ParsePolicies("p.yaml", []byte(file), map[string][]string{"login-ip": nil, "login-account": nil})
+	set, err := ratelimit.ParsePolicies("p.yaml", []byte(file), map[string][]string{"login-ip": nil, "login-account": nil})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,6 +19,7 @@ import (
 
 	"gatehouse/models"
 	"gatehouse/services"
+	"gatehouse/services/ratelimit"
 	"gatehouse/services/redis"
 	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
@@ -63,7 +64,7 @@ func TestRedisWithLeastPrivileges(t *testing.T) {
 	if _, err := l.Release(t.Context(), lock.LockClaim); err != nil {
 		t.Error(err)
 	}
-	limiter := services.NewRateLimiter(rdb, services.RateLimiterOptions{Logger: redistest.Quiet()})
+	limiter := ratelimit.New(rdb, ratelimit.Options{Logger: redistest.Quiet()})
 	policy := models.Policy{Name: "api", Limit: 2, Window: time.Minute}
 	if decisions, err := limiter.Take(t.Context(), "api", models.Hit{Policy: policy, Key: "user:1"}); err != nil || decisions[0].Degraded {
 		t.Errorf("%+v, %v", decisions, err)

@@ -15,6 +15,7 @@ import (
 
 	"gatehouse/models"
 	"gatehouse/services"
+	"gatehouse/services/ratelimit"
 	"gatehouse/services/redis"
 	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
@@ -26,7 +27,7 @@ type watched struct {
 	name    string // of what it works on: it is alone there
 	log     servicestest.LogLines
 	locks   *services.Locker
-	limits  *services.RateLimiter
+	limits  *ratelimit.Limiter
 	changes atomic.Int64 // of Status
 	worked  atomic.Int64 // rounds of work without anything degraded
 	rounds  atomic.Int64
@@ -39,7 +40,7 @@ func watch(t *testing.T, opt redis.Options) *watched {
 	opt.Logger = slog.New(slog.NewTextHandler(&w.log, nil))
 	w.Client = redistest.Start(t, opt)
 	w.locks = services.NewLocker(w.Client, &services.LockerOptions{OnRedisDown: models.OnRedisDownOpen, Logger: redistest.Quiet()})
-	w.limits = services.NewRateLimiter(w.Client, services.RateLimiterOptions{Logger: redistest.Quiet()})
+	w.limits = ratelimit.New(w.Client, ratelimit.Options{Logger: redistest.Quiet()})
 	return w
 }
 

@@ -1,0 +1,119 @@
+package ratelimit
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"gatehouse/models"
+	"gatehouse/services/servicestest"
+)
+
+// ahead rewrites a key as if all of it had been counted while the server's clock
+// was that many microseconds ahead.
+const ahead = `
+local by = tonumber(ARGV[1])
+for _, key in ipairs(redis.call('KEYS', '*rate:*')) do
+  local kind = redis.call('TYPE', key).ok
+  if kind == 'zset' then
+    local all = redis.call('ZRANGE', key, 0, -1, 'WITHSCORES')
+    for i = 1, #all, 2 do redis.call('ZADD', key, string.format('%.0f', all[i + 1] + by), all[i]) end
+  elseif kind == 'hash' then
+    redis.call('HINCRBY', key, 'now', by)
+  else
+    local level, last, rest = string.match(redis.call('GET', key), '^(%d+) (%d+)(.*)$')
+    redis.call('SET', key, string.format('%s %.0f%s', level, last + by, rest), 'KEEPTTL')
+  end
+  redis.call('PEXPIREAT', key, redis.call('PEXPIRETIME', key) + math.ceil(by / 1000))
+end`
+
+// When the server's clock is put back, time stands still for a key until the clock
+// is where it was: what was counted goes on counting, and no more passes.
+func TestRateLimitServerClockPutBack(t *testing.T) {
+	const limit, before = 10, 4
+	server := servicestest.StartRedis(t)
+	l, other := limiterAt(t, server.Addr, false), limiterAt(t, server.Addr, false)
+	beside := models.Policy{Name: "beside", Limit: 1000, Window: time.Minute}
+	for _, by := range []time.Duration{time.Millisecond, 2 * time.Millisecond, 100 * time.Millisecond, 5 * time.Second, time.Hour} {
+		for _, policy := range []models.Policy{
+			{Name: "log", Limit: limit, Window: 10 * time.Minute},
+			{Name: "gcra", Limit: 10 * limit, Window: 10 * time.Hour, Algorithm: models.AlgorithmGCRA},
+			{Name: "leased", Limit: limit, Window: 10 * time.Minute, Lease: 1},
+		} {
+			for _, policies := range [][]models.Policy{{policy}, {policy, beside}} {
+				name := fmt.Sprintf("%s, one of %d, %v back", policy.Name, len(policies), by)
+				server.Do("FLUSHALL")
+				var hits []models.Hit
+				for _, p := range policies {
+					hits = append(hits, models.Hit{Policy: p, Key: strings.ReplaceAll(name, " ", "-")})
+				}
+				newest := int64(0)
+				for range before {
+					d := takeAs(t, l, hits...)[0]
+					if d.Degraded {
+						t.Fatalf("%s: Redis did not count: %+v", name, d)
+					}
+					newest = d.Admission.At + by.Microseconds()
+				}
+				server.Do("EVAL", ahead, "0", strconv.FormatInt(by.Microseconds(), 10))
+				for i := range limit - before {
+					d := takeAs(t, other, hits...)[0]
+					if !d.Allowed || d.Degraded || policy.Lease == 0 && d.Admission.At < newest {
+						t.Fatalf("%s: hit %d: %+v, want it to pass at %d or later", name, i+1, d, newest)
+					}
+					newest = max(newest, d.Admission.At)
+				}
+				if d := takeAs(t, other, hits...)[0]; d.Allowed || d.RetryAfter <= 0 {
+					t.Errorf("%s: over the limit: %+v", name, d)
+				}
+			}
+		}
+	}
+}
+
+// However often the clock is put back: the time that the pure functions tell does not
+// go back from one admission to the next, and no window of real time holds more than
+// the limit.
+func TestPureFunctionsWithAClockPutBack(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(10, 11))
+	for trace := range 5000 {
+		r := rule{limit: 1 + rnd.Int64N(40), window: 1 + rnd.Int64N(50)}
+		if trace%2 == 0 {
+			r.burst = max(1, r.limit/10)
+		}
+		var l slidingLog
+		var b bucket
+		var all []counted // in real time
+		now, off, last := int64(0), int64(1_000_000), int64(0)
+		for i := range int64(100) {
+			now += rnd.Int64N(6)
+			if rnd.IntN(10) == 0 {
+				off -= rnd.Int64N(3 * r.window)
+			}
+			cost := 1 + rnd.Int64N(min(2, r.limit))
+			v := l.look(now+off, r, cost)
+			if r.burst > 0 {
+				v = b.look(now+off, r, cost)
+			}
+			if !v.passes {
+				continue
+			}
+			if v.at < max(last, now+off) {
+				t.Fatalf("trace %d, step %d: admitted at %d by a clock at %d, after %d", trace, i, v.at, now+off, last)
+			}
+			last = v.at
+			if r.burst > 0 {
+				b.add(v.at, r, cost)
+			} else {
+				l.add(v.at, i, cost)
+			}
+			all = append(all, counted{now, cost})
+			if sum := within(all, now, r.window); sum > r.limit {
+				t.Fatalf("trace %d, step %d: %d in a window of %+v", trace, i, sum, r)
+			}
+		}
+	}
+}

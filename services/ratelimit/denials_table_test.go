@@ -1,0 +1,204 @@
+package ratelimit
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"gatehouse/models"
+)
+
+// Of the smallest and of the dearest cost that was refused, each is told when it
+// passes itself; what is dearer still is asked for, or told the longest there is.
+func TestLimitTableTellsADearerHitItsOwnWait(t *testing.T) {
+	policy := models.Policy{Name: "p", Limit: 10, Window: time.Minute}
+	leased := policy
+	leased.Lease = 5
+	const s = int64(time.Second / time.Microsecond)
+	type refused struct{ cost, retry int64 }
+	for _, row := range []struct {
+		name   string
+		policy models.Policy
+		told   []refused
+		want   map[int64]int64 // the wait that a cost is told; 0: it is asked for
+	}{
+		{"one", policy, []refused{{3, 7 * s}}, map[int64]int64{2: 0, 3: 7 * s, 4: 0}},
+		{"a dearer one", policy, []refused{{3, 7 * s}, {5, 9 * s}}, map[int64]int64{2: 0, 3: 7 * s, 4: 9 * s, 5: 9 * s, 6: 60 * s}},
+		{"a cheaper one", policy, []refused{{5, 9 * s}, {3, 7 * s}}, map[int64]int64{2: 0, 3: 7 * s, 4: 9 * s, 5: 9 * s, 6: 60 * s}},
+		{"the dearest of three", policy, []refused{{3, 7 * s}, {5, 9 * s}, {8, 11 * s}}, map[int64]int64{3: 7 * s, 4: 11 * s, 8: 11 * s, 9: 60 * s}},
+		{"the smallest later", policy, []refused{{5, 9 * s}, {3, 12 * s}}, map[int64]int64{3: 12 * s, 5: 12 * s}},
+		{"leases wait longer", leased, []refused{{3, 7 * s}, {5, 9 * s}}, map[int64]int64{6: 62 * s}},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			table := newLimitTable(0, nil)
+			for _, r := range row.told {
+				tell(table, askOf(row.policy, "k", r.cost), verdict{retry: r.retry})
+			}
+			for cost, want := range row.want {
+				a := askOf(row.policy, "k", cost)
+				ds := table.deniedOrClaimed(&a, table.now())
+				if (ds != nil) != (want > 0) || want > 0 && ds[0].RetryAfter != time.Duration(want)*time.Microsecond {
+					t.Errorf("%s: cost %d is told %+v, want %d", row.name, cost, ds, want)
+				}
+			}
+			tell(table, askOf(row.policy, "k", row.told[0].cost), verdict{passes: true})
+			dear := askOf(row.policy, "k", 9)
+			if table.deniedOrClaimed(&dear, table.now()) != nil && row.told[0].cost <= 3 {
+				t.Errorf("%s: denied although a cost as high as the smallest passed", row.name)
+			}
+		})
+	}
+}
+
+// A flood asks at most once a second for each of two costs, whatever its costs
+// are, and never when a denial is refused for the cost of another.
+func TestLimitTableAsksOnceASecond(t *testing.T) {
+	policy := models.Policy{Name: "p", Limit: 10, Window: time.Minute}
+	for _, row := range []struct {
+		name  string
+		costs []int64
+		most  int // questions in 10 s, after the first refusal
+	}{
+		{"all alike", []int64{1}, 10},
+		{"dearer ones only", []int64{3}, 11},
+		{"two", []int64{1, 3}, 21},
+		{"two dearer ones", []int64{3, 2}, 22},
+		{"all", []int64{1, 2, 3, 4, 5, 6, 7, 8, 9, 10}, 25},
+		{"ever dearer", []int64{10, 9, 8, 7, 6, 5, 4, 3, 2, 1}, 25},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			table := newLimitTable(0, nil)
+			first := askOf(policy, "k", 1)
+			tell(table, first, verdict{retry: 60_000_000})
+			asked := 0
+			for i := range 2500 {
+				time.Sleep(4 * time.Millisecond)
+				a := askOf(policy, "k", row.costs[i%len(row.costs)])
+				if table.deniedOrClaimed(&a, table.now()) != nil {
+					continue
+				}
+				asked++
+				sent, generation := table.sending()
+				for range 5 { // others, until the answer is there
+					time.Sleep(100 * time.Microsecond)
+					if table.deniedOrClaimed(&a, table.now()) == nil {
+						asked++
+					}
+				}
+				table.learn([]ask{a}, []verdict{{retry: 50_000_000 + a.cost}}, false, 1, sent, generation)
+			}
+			if asked > row.most {
+				t.Errorf("%s: %d questions in 10 s, want at most %d", row.name, asked, row.most)
+			}
+		})
+	}
+}
+
+// While a dearer hit is asked for nobody is refused past the moment at which the
+// smallest may pass.
+func TestLimitTableClaimEndsWithTheSmallest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		table := newLimitTable(0, nil)
+		policy := models.Policy{Name: "p", Limit: 10, Window: time.Minute}
+		dear := askOf(policy, "k", 3)
+		tell(table, askOf(policy, "k", 1), verdict{retry: 20_000})
+		if table.deniedOrClaimed(&dear, table.now()) != nil {
+			t.Fatal("nobody asks for the dearer one")
+		}
+		time.Sleep(19 * time.Millisecond)
+		if table.deniedOrClaimed(&dear, table.now()) == nil {
+			t.Fatal("two ask")
+		}
+		time.Sleep(time.Millisecond)
+		if table.deniedOrClaimed(&dear, table.now()) != nil {
+			t.Error("still refused when all may pass")
+		}
+	})
+}
+
+// Two denials of one group do not keep each other: when both are due they are
+// asked for, however often the group is asked meanwhile.
+func TestLimitTableDenialsOfAGroupEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		table := newLimitTable(0, nil)
+		asks := []ask{askOf(models.Policy{Name: "p", Limit: 10, Window: time.Minute}, "k", 1), askOf(models.Policy{Name: "q", Limit: 10, Window: time.Minute}, "k", 1)}
+		tell(table, asks[0], verdict{retry: 60_000_000})
+		time.Sleep(50 * time.Millisecond)
+		tell(table, asks[1], verdict{retry: 30_000_000})
+		for i := range 1100 {
+			vs := table.deniedTogether(asks)
+			if vs == nil {
+				if asked := i + 50; asked < 1045 || asked > 1055 {
+					t.Errorf("asked for again after %d ms", asked)
+				}
+				return
+			}
+			for j, left := range []int64{59_950_000, 30_000_000} {
+				want := left - int64(i)*1000
+				if j == 0 && i >= 950 { // it is due
+					want = 0
+				}
+				if vs[j].passes != (want == 0) || vs[j].retry != want {
+					t.Fatalf("after %d ms: %+v, want %d to wait", i, vs[j], want)
+				}
+			}
+			time.Sleep(time.Millisecond)
+		}
+		t.Error("never asked for again")
+	})
+}
+
+// A dearer hit asked for in place of the smallest, which has lapsed, does not lend
+// it its own wait.
+func TestLimitTableTellsTheSmallestItsOwnWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		table := newLimitTable(0, nil)
+		policy := models.Policy{Name: "p", Limit: 10, Window: time.Minute}
+		cheap, dear, dearest := askOf(policy, "k", 1), askOf(policy, "k", 3), askOf(policy, "k", 5)
+		tell(table, cheap, verdict{retry: 10_000_000})
+		time.Sleep(500 * time.Millisecond)
+		tell(table, dearest, verdict{retry: 30_000_000})
+		time.Sleep(600 * time.Millisecond)
+		if table.deniedOrClaimed(&dear, table.now()) != nil {
+			t.Fatal("nobody asks")
+		}
+		tell(table, dear, verdict{retry: 20_000_000})
+		ds := table.deniedOrClaimed(&cheap, table.now())
+		if want := 8900 * time.Millisecond; len(ds) != 1 || ds[0].RetryAfter != want {
+			t.Errorf("told %+v, want %v to wait", ds, want)
+		}
+	})
+}
+
+// What is told of a hit because another one of its group is refused is no older than
+// what it would be told alone: another instance may have reset its key since.
+func TestLimitTableTellsAGroupNothingStale(t *testing.T) {
+	policies := []models.Policy{{Name: "p", Limit: 10, Window: time.Minute}, {Name: "q", Limit: 10, Window: time.Minute}}
+	const s = int64(time.Second / time.Microsecond)
+	for _, row := range []struct {
+		name  string
+		cost  int64 // of the second hit, whose cost 3 was refused
+		after time.Duration
+		want  int64 // what it is told to wait; 0: nothing
+	}{
+		{"at once", 3, 0, 30 * s},
+		{"within the second", 3, 900 * time.Millisecond, 29_100_000},
+		{"lapsed", 3, time.Second, 0},
+		{"long lapsed", 3, 10 * time.Second, 0},
+		{"a cheaper one", 2, 0, 0},
+		{"a dearer one, refused all the same", 4, 900 * time.Millisecond, 60 * s},
+		{"a dearer one, lapsed", 4, time.Second, 0},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			table := newLimitTable(0, nil)
+			asks := []ask{askOf(policies[0], "k", 1), askOf(policies[1], "k", row.cost)}
+			tell(table, askOf(policies[1], "k", 3), verdict{retry: 30 * s})
+			time.Sleep(row.after)
+			tell(table, asks[0], verdict{retry: 60 * s}) // refused alone, again and again
+			vs := table.deniedTogether(asks)
+			if len(vs) != 2 || vs[0].retry != 60*s || vs[1].retry != row.want || vs[1].passes != (row.want == 0) {
+				t.Errorf("%s: %+v, want %d", row.name, vs, row.want)
+			}
+		})
+	}
+}

@@ -1,0 +1,303 @@
+package ratelimit
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"gatehouse/models"
+	"gatehouse/services/servicestest"
+)
+
+func leasedPolicy(limit, lease int64, window time.Duration) models.Policy {
+	return models.Policy{Name: "leased", Limit: limit, Window: window, Lease: lease, OnRedisDown: models.OnRedisDownClosed}
+}
+
+func takeAs(t *testing.T, l *Limiter, hits ...models.Hit) []models.Decision {
+	t.Helper()
+	decisions, err := l.Take(t.Context(), "group", hits...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return decisions
+}
+
+func scriptsRun(t *testing.T, server *servicestest.RedisServer) (n int) {
+	t.Helper()
+	_, rest, _ := strings.Cut(server.Do("INFO", "commandstats"), "cmdstat_evalsha:calls=")
+	if _, err := fmt.Sscanf(rest, "%d", &n); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// All instances together admit the limit, neither more nor, when each takes
+// single units in the end, less; Redis is asked for blocks only.
+func TestRateLimitLeaseAdmitsTheLimit(t *testing.T) {
+	server := servicestest.StartRedis(t)
+	hit := models.Hit{Policy: leasedPolicy(5000, 100, time.Minute), Key: "k"}
+	var admitted atomic.Int64
+	limiters := []*Limiter{limiterAt(t, server.Addr, false), limiterAt(t, server.Addr, false)}
+	drain := func() {
+		var wg sync.WaitGroup
+		for _, l := range limiters {
+			for range 8 {
+				wg.Go(func() {
+					for {
+						decisions, err := l.Take(context.Background(), "group", hit)
+						if err != nil || decisions[0].Degraded {
+							t.Errorf("%+v, %v", decisions, err)
+							return
+						}
+						if !decisions[0].Allowed {
+							return
+						}
+						admitted.Add(1)
+					}
+				})
+			}
+		}
+		wg.Wait()
+	}
+	drain()
+	if n := admitted.Load(); n > 5000 || n < 5000-200 {
+		t.Errorf("%d admitted, want 5,000 or up to a block an instance less", n)
+	}
+	if n := scriptsRun(t, server); n > 5000/20 {
+		t.Errorf("%d scripts for 5,000 admissions", n)
+	}
+}
+
+func TestRateLimitLeaseOnBothBackends(t *testing.T) {
+	for _, embedded := range []bool{false, true} {
+		t.Run(fmt.Sprint("embedded ", embedded), func(t *testing.T) {
+			l := limiterOn(t, embedded)
+			policy := leasedPolicy(10, 4, time.Minute)
+			hit := models.Hit{Policy: policy, Key: "k"}
+			var last models.Decision
+			for i := range int64(10) {
+				d := takeAs(t, l, hit)[0]
+				if !d.Allowed || d.Remaining != 9-i || d.Degraded {
+					t.Fatalf("hit %d: %+v", i, d)
+				}
+				last = d
+			}
+			for range 2 {
+				d := takeAs(t, l, hit)[0]
+				if d.Allowed || d.Admission != (models.Admission{}) || d.RetryAfter < time.Minute-time.Second || d.RetryAfter > time.Minute+3*time.Second {
+					t.Fatalf("over the limit: %+v", d)
+				}
+			}
+			if err := l.Refund(t.Context(), last); err != nil {
+				t.Fatal(err)
+			}
+			if ds, err := l.Peek(t.Context(), "group", hit); err != nil || !ds[0].Allowed || ds[0].Remaining != 1 {
+				t.Fatalf("after a refund: %+v, %v", ds, err)
+			}
+			if d := takeAs(t, l, hit)[0]; !d.Allowed {
+				t.Fatalf("after a refund: %+v", d)
+			}
+			if d := takeAs(t, l, hit)[0]; d.Allowed {
+				t.Fatalf("the refund gave more than it had: %+v", d)
+			}
+			if err := l.Reset(t.Context(), "group", hit); err != nil {
+				t.Fatal(err)
+			}
+			if d := takeAs(t, l, hit)[0]; !d.Allowed || d.Remaining != 9 {
+				t.Fatalf("after a reset: %+v", d)
+			}
+			if d := takeAs(t, l, models.Hit{Policy: policy, Key: "other", Cost: 11})[0]; d.Allowed || d.Remaining != 10 {
+				t.Fatalf("more than the limit: %+v", d)
+			}
+			if d := takeAs(t, l, models.Hit{Policy: policy, Key: "other", Cost: 10})[0]; !d.Allowed {
+				t.Fatalf("more than a block: %+v", d)
+			}
+		})
+	}
+}
+
+// What is left of a block goes back when the limiter is closed.
+func TestRateLimitLeaseIsGivenBack(t *testing.T) {
+	server := servicestest.StartRedis(t)
+	hit := models.Hit{Policy: leasedPolicy(100, 64, time.Minute), Key: "k"}
+	l, other := limiterAt(t, server.Addr, false), limiterAt(t, server.Addr, false)
+	for range 40 { // blocks of 1, 2, 4, 8, 16 and 32: 23 units are left of the last
+		takeAs(t, l, hit)
+	}
+	keyed := func(i int) models.Hit { return models.Hit{Policy: hit.Policy, Key: fmt.Sprint("many:", i)} }
+	for i := range 100 {
+		for range 4 { // of a block of 4, 3 are left
+			takeAs(t, l, keyed(i))
+		}
+	}
+	if ds, err := other.Peek(t.Context(), "group", hit); err != nil || ds[0].Remaining != 37 {
+		t.Fatalf("%+v, %v", ds, err)
+	}
+	if err := l.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if ds, err := other.Peek(t.Context(), "group", hit); err != nil || ds[0].Remaining != 60 {
+		t.Fatalf("after it was closed: %+v, %v", ds, err)
+	}
+	for i := range 100 {
+		if ds, err := other.Peek(t.Context(), "group", keyed(i)); err != nil || ds[0].Remaining != 96 {
+			t.Fatalf("key %d after it was closed: %+v, %v", i, ds, err)
+		}
+	}
+	admitted := 0
+	for range 200 {
+		if takeAs(t, other, hit)[0].Allowed {
+			admitted++
+		}
+	}
+	if admitted != 60 {
+		t.Errorf("%d admitted after 40, of 100", admitted)
+	}
+}
+
+// A hit of another policy that is refused leaves the block as it was.
+func TestRateLimitLeaseAllOrNothing(t *testing.T) {
+	l := limiterOn(t, false)
+	leased, narrow := leasedPolicy(100, 10, time.Minute), models.Policy{Name: "narrow", Limit: 2, Window: time.Minute}
+	hits := []models.Hit{{Policy: narrow, Key: "k"}, {Policy: leased, Key: "k"}}
+	for i := range int64(4) {
+		ds := takeAs(t, l, hits...)
+		if ds[0].Allowed != (i < 2) || !ds[1].Allowed || (ds[1].Admission != (models.Admission{})) != (i < 2) {
+			t.Fatalf("hit %d: %+v", i, ds)
+		}
+	}
+	if ds, err := l.Peek(t.Context(), "group", hits[1]); err != nil || ds[0].Remaining != 98 {
+		t.Fatalf("%+v, %v", ds, err)
+	}
+}
+
+// An answer that got lost may have been a block: it is given back later.
+func TestRateLimitLeaseLostReply(t *testing.T) {
+	server := servicestest.StartRedis(t)
+	proxy := servicestest.NewProxy(t, server.Addr)
+	l := limiterAt(t, proxy.Addr, false)
+	hit := models.Hit{Policy: leasedPolicy(10, 5, time.Minute), Key: "k"}
+	a := newAsk(&hit)
+	key := placedKey{"k", a.name}
+	call, _, units, owed := l.leases.begin(key, &a)
+	asked := block{id: 77, until: l.table.now() + minLease}
+	if got := l.askForBlock(t.Context(), key, hit.Policy, 77, units, 1, owed); got.units != 1 {
+		t.Fatalf("%+v", got)
+	}
+	if _, err := l.leases.end(key, &a, call, leaseReply{err: models.ErrUnavailable}, asked, owed); err == nil {
+		t.Fatal("no error")
+	}
+	for i := range 10 {
+		if d := takeAs(t, l, hit)[0]; !d.Allowed {
+			t.Fatalf("hit %d: %+v", i, d)
+		}
+	}
+}
+
+// Random blocks, uses, refunds and returns: by the units really used no window
+// ever holds more than the limit. The server's clock is the test's.
+func TestRateLimitLeaseScriptNeverOverAdmits(t *testing.T) {
+	t.Parallel()
+	l, server := limiterWithClock(t)
+	rnd := rand.New(rand.NewPCG(11, 12))
+	policy := leasedPolicy(40, 16, time.Second)
+	window, length := policy.Window.Microseconds(), leaseLength(policy.Window.Microseconds())
+	key := placedKey{"k", limitKey{"leased", "k"}}
+	clock := time.Now()
+	type held struct {
+		block
+		ends int64
+		uses []counted
+	}
+	var instances [4]held
+	var over []held // not given back yet
+	var all []counted
+	id, admitted := int64(0), 0
+	for step := range 2500 {
+		clock = clock.Add(time.Duration(rnd.Int64N(int64(20 * time.Millisecond))))
+		server.SetTime(clock)
+		now := clock.UnixMicro()
+		h := &instances[rnd.IntN(4)]
+		switch {
+		case rnd.IntN(4) > 0 && now < h.ends && h.used < h.units:
+			h.used++
+			h.uses = append(h.uses, counted{now, 1})
+			continue
+		case rnd.IntN(10) == 0 && h.used > 0 && now < h.ends: // a refund
+			h.used--
+			h.uses = h.uses[:len(h.uses)-1]
+			continue
+		}
+		all = append(all, h.uses...)
+		if h.id != 0 {
+			over = append(over, *h)
+		}
+		var owed []block
+		if rnd.IntN(3) > 0 {
+			for _, o := range over {
+				owed = append(owed, o.block)
+			}
+			over = nil
+		}
+		id++
+		got := l.askForBlock(t.Context(), key, policy, id, 1+rnd.Int64N(16), 1, owed)
+		if got.err != nil {
+			t.Fatal(got.err)
+		}
+		*h = held{block: block{id: id, units: got.units}, ends: now + length}
+		admitted += int(got.units)
+		if rnd.IntN(20) == 0 && h.units > 0 { // the same question again
+			if again := l.askForBlock(t.Context(), key, policy, id, 16, 1, nil); again.units != got.units {
+				t.Fatalf("step %d: asked again: %+v, first %+v", step, again, got)
+			}
+		}
+	}
+	for i := range instances {
+		all = append(all, instances[i].uses...)
+	}
+	for _, c := range all {
+		if sum := within(all, c.at, window); sum > policy.Limit {
+			t.Fatalf("%d in one window, limit %d", sum, policy.Limit)
+		}
+	}
+	if len(all) < 300 {
+		t.Errorf("only %d units used of %d", len(all), admitted)
+	}
+}
+
+// Keys of which clients make any number, such as addresses, take bounded memory, and
+// none is forgotten while Redis is asked for it.
+func TestRateLimitLeaseBookIsBounded(t *testing.T) {
+	const most = 100
+	now := int64(0)
+	book := newLeaseBook(most, func() int64 { return now })
+	policy := leasedPolicy(100, 5, time.Minute)
+	askFor := func(i int) (placedKey, *ask) {
+		a := newAsk(&models.Hit{Policy: policy, Key: fmt.Sprint(i)})
+		return placedKey{a.name.key, a.name}, &a
+	}
+	underWay, first := askFor(0)
+	call, mine, units, owed := book.begin(underWay, first)
+	if !mine || units == 0 || len(owed) != 0 {
+		t.Fatal("not the first to ask")
+	}
+	for i := 1; i <= 50*most; i++ {
+		now++
+		key, a := askFor(i)
+		call, _, units, owed := book.begin(key, a)
+		if _, err := book.end(key, a, call, leaseReply{units: units}, block{id: int64(i), units: units, until: now + maxLease}, owed); err != nil {
+			t.Fatal(err)
+		}
+		if n := len(book.keys); n > most {
+			t.Fatalf("%d keys, want at most %d", n, most)
+		}
+	}
+	if again, mine, _, _ := book.begin(underWay, first); mine || again != call {
+		t.Error("the key was forgotten while Redis is asked for it")
+	}
+}

@@ -1,0 +1,85 @@
+package ratelimit
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"gatehouse/models"
+	"gatehouse/services/redis"
+	"gatehouse/services/redis/redistest"
+	"gatehouse/services/servicestest"
+)
+
+// slowConn lets the limiter's clock pass while a script is on its way.
+type slowConn struct {
+	net.Conn
+	clock, way *atomic.Int64 // microseconds
+}
+
+func (c slowConn) Write(b []byte) (int, error) {
+	if bytes.Contains(b, []byte("EVAL")) {
+		c.clock.Add(c.way.Swap(0))
+	}
+	return c.Conn.Write(b)
+}
+
+// A block is used until its lease ends, counted from before it was asked for and
+// less a drift: not at that moment any more, and never when the answer comes later.
+func TestRateLimitLeaseEndsFromBeforeTheSend(t *testing.T) {
+	policy := leasedPolicy(100, 5, time.Minute)
+	hit := models.Hit{Policy: policy, Key: "k"}
+	length := leaseLength(policy.Window.Microseconds())
+	usable := length - length/100 - leaseDrift
+	for _, row := range []struct {
+		name  string
+		way   int64 // there and back
+		at    int64 // the clock at the next hit, from before the send
+		asks  int   // scripts for that one
+		error bool
+	}{
+		{"at hand to the last", length / 2, usable - 1, 0, false},
+		{"over", length / 2, usable, 1, false},
+		{"an answer in the last moment", usable - 1, usable - 1, 0, false},
+		{"a late answer", usable, usable, 1, true},
+		{"a very late answer", 2 * length, 2 * length, 1, true},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			server := servicestest.StartRedis(t)
+			var clock, way atomic.Int64
+			start := time.Now()
+			dial := rueidis.ClientOption{DialCtxFn: func(ctx context.Context, addr string, d *net.Dialer, _ *tls.Config) (net.Conn, error) {
+				conn, err := d.DialContext(ctx, "tcp", addr)
+				return slowConn{conn, &clock, &way}, err
+			}}
+			rdb := redistest.At(t, server.Addr, redis.Options{Client: dial, Timeout: 5 * time.Second})
+			l := New(rdb, Options{Clock: func() time.Time { return start.Add(time.Duration(clock.Load()) * time.Microsecond) }})
+			takeAs(t, l, hit) // a block of one; the next is of two
+			way.Store(row.way)
+			_, err := l.Take(t.Context(), "group", hit)
+			if errors.Is(err, models.ErrUnavailable) != row.error || err != nil && !row.error {
+				t.Fatal(err)
+			}
+			if row.error {
+				if s := l.leases.keys[placedKey{"k", limitKey{"leased", "k"}}]; len(s.owed) != 1 || s.owed[0].units != 2 || s.owed[0].used != 0 {
+					t.Errorf("what came too late is not owed: %+v", s)
+				}
+			}
+			clock.Store(row.at)
+			before := scriptsRun(t, server)
+			if d := takeAs(t, l, hit)[0]; !d.Allowed || d.Degraded {
+				t.Errorf("%+v", d)
+			}
+			if asked := scriptsRun(t, server) - before; asked != row.asks {
+				t.Errorf("%d scripts, want %d", asked, row.asks)
+			}
+		})
+	}
+}

@@ -1,0 +1,251 @@
+package ratelimit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"gatehouse/models"
+	"gatehouse/services/redis"
+	"gatehouse/services/servicestest"
+)
+
+// lossy are policies of which ten pass at once, and then none for a long time.
+func lossy() []models.Policy {
+	return []models.Policy{
+		{Name: "log", Limit: 10, Window: time.Hour},
+		{Name: "gcra", Limit: 100, Window: 24 * time.Hour, Algorithm: models.AlgorithmGCRA},
+		{Name: "leased", Limit: 10, Window: time.Hour, Lease: 4},
+		{Name: "closed", Limit: 10, Window: time.Hour, OnRedisDown: models.OnRedisDownClosed},
+	}
+}
+
+// losses are the ways in which Redis loses what it has.
+func losses() map[string]func(*servicestest.RedisServer) {
+	return map[string]func(*servicestest.RedisServer){
+		"emptied":   func(s *servicestest.RedisServer) { s.Do("FLUSHALL") },
+		"restarted": func(s *servicestest.RedisServer) { s.Restart() },
+	}
+}
+
+// companies are the ways in which hits are decided: alone, with others for one key,
+// and with others for keys of their own.
+func companies(round int) map[string][]models.Hit {
+	all := map[string][]models.Hit{}
+	for _, p := range lossy() {
+		all[p.Name] = []models.Hit{{Policy: p, Key: fmt.Sprint("alone", round)}}
+	}
+	for i, p := range lossy() {
+		all["one key"] = append(all["one key"], models.Hit{Policy: p, Key: fmt.Sprint("common", round)})
+		all["keys"] = append(all["keys"], models.Hit{Policy: p, Key: fmt.Sprint("own", i, round)})
+	}
+	return all
+}
+
+// passes takes until the hits are refused, by whatever counts, and returns how often they
+// passed.
+func passes(t *testing.T, l *Limiter, hits []models.Hit) (passed int) {
+	t.Helper()
+	for range 40 {
+		ds, err := l.Take(t.Context(), "group", hits...)
+		if err != nil {
+			<-time.After(time.Millisecond) // closed, until Redis is back
+			continue
+		}
+		for _, d := range ds {
+			if !d.Allowed {
+				return passed
+			}
+		}
+		passed++
+	}
+	return passed
+}
+
+// Whatever Redis loses, and however often, on one instance not one more passes, whether it
+// has refused before or not.
+func TestRateLimitHoldsWhenRedisForgets(t *testing.T) {
+	t.Parallel()
+	for name, lose := range losses() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := servicestest.StartRedis(t)
+			l := limiterAt(t, server.Addr, false)
+			var ahead atomic.Int64
+			l.table.clock = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+			for round := range 4 {
+				all := companies(round)
+				for group, hits := range all {
+					if hits = hits[:len(hits)-len(hits)/4]; round%2 == 0 {
+						for range 10 {
+							if d := takeAs(t, l, hits...)[0]; !d.Allowed {
+								t.Fatalf("%s: %+v", group, d)
+							}
+						}
+					} else if got := passes(t, l, hits); got != 10 {
+						t.Fatalf("%s: %d pass, want 10", group, got)
+					}
+				}
+				ahead.Add(int64(2 * time.Second)) // refusals are believed for a second
+				lose(server)
+				for group, hits := range all {
+					if got := passes(t, l, hits); got != 0 {
+						t.Errorf("%s, round %d: %d more pass", group, round, got)
+					}
+				}
+			}
+		})
+	}
+}
+
+// What an instance admitted is at Redis again within a second, without a call for it: on
+// another instance not one more passes then.
+func TestRateLimitHoldsElsewhereWhenRedisForgets(t *testing.T) {
+	t.Parallel()
+	for name, lose := range losses() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := servicestest.StartRedis(t)
+			one, two, other := limiterAt(t, server.Addr, false), limiterAt(t, server.Addr, false), limiterAt(t, server.Addr, false)
+			for round := range 3 {
+				all := companies(round)
+				delete(all, "keys") // a look at one of them is another group
+				all["one key"] = slices.DeleteFunc(all["one key"], func(hit models.Hit) bool { return hit.Policy.Lease > 0 })
+				for group, hits := range all { // half by each
+					for i := range 10 {
+						l := one
+						if i%2 == 1 {
+							l = two
+						}
+						for _, d := range takeAs(t, l, hits...) {
+							if !d.Allowed && d.Policy.Lease == 0 {
+								t.Fatalf("%s: %+v", group, d)
+							}
+						}
+					}
+				}
+				lose(server)
+				for group, hits := range all {
+					for _, hit := range hits {
+						servicestest.Eventually(t, time.Second+busy, func() bool {
+							ds, err := other.Peek(t.Context(), "group", hit)
+							return err == nil && !ds[0].Degraded && ds[0].Remaining <= hit.Policy.Lease
+						}, group+" of "+hit.Policy.Name+" is not told again")
+					}
+				}
+			}
+		})
+	}
+}
+
+// busy is what a machine that has other things to do may take longer.
+const busy = 4 * time.Second
+
+// Many at once on many keys while Redis is emptied again and again: on one instance exactly
+// the limit passes.
+func TestRateLimitIsExactWhileRedisForgets(t *testing.T) {
+	t.Parallel()
+	server := servicestest.StartRedis(t)
+	l := limiterAt(t, server.Addr, false)
+	const keys, workers = 100, 16
+	var admitted [keys][3]atomic.Int64
+	stop := make(chan struct{})
+	var emptied sync.WaitGroup
+	emptied.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			case <-time.After(20 * time.Millisecond):
+				server.Do("FLUSHALL")
+			}
+		}
+	})
+	var wg sync.WaitGroup
+	for w := range workers {
+		wg.Go(func() {
+			for i := range 30 * keys / workers * 3 {
+				key, policy := (i*7+w*13)%keys, (i+w)%3
+				hit := models.Hit{Policy: lossy()[policy], Key: fmt.Sprint(key)}
+				hit.Policy.OnRedisDown = models.OnRedisDownClosed
+				ds, err := l.Take(context.Background(), "group", hit)
+				switch {
+				case errors.Is(err, models.ErrUnavailable):
+					continue // on a busy machine it is emptied before it can be told
+				case err != nil:
+					t.Error(err)
+				case ds[0].Degraded:
+					t.Errorf("%+v", ds[0])
+				case ds[0].Allowed:
+					admitted[key][policy].Add(1)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	close(stop)
+	emptied.Wait()
+	for key := range admitted {
+		for policy := range admitted[key] {
+			if got := admitted[key][policy].Load(); got > 10 {
+				t.Errorf("%s of key %d: %d admitted, want 10 at most", lossy()[policy].Name, key, got)
+			}
+			hit := models.Hit{Policy: lossy()[policy], Key: fmt.Sprint(key)}
+			hit.Policy.OnRedisDown = models.OnRedisDownClosed
+			if more := passes(t, l, []models.Hit{hit}); more+int(admitted[key][policy].Load()) != 10 {
+				t.Errorf("%s of key %d: %d admitted and %d more, want 10", hit.Policy.Name, key, admitted[key][policy].Load(), more)
+			}
+		}
+	}
+}
+
+// A replica that missed the latest writes becomes the master.
+func TestRateLimitHoldsAfterAFailover(t *testing.T) {
+	t.Parallel()
+	sentinel := servicestest.StartSentinel(t)
+	limiter := func() *Limiter {
+		rdb := redis.New(redis.Options{
+			Client: rueidis.ClientOption{InitAddress: []string{sentinel.Addr}, Sentinel: rueidis.SentinelOption{MasterSet: servicestest.SentinelName}},
+			Logger: slog.New(slog.DiscardHandler), Timeout: time.Second, KeyPrefix: "test:",
+		})
+		t.Cleanup(func() { _ = rdb.Close(context.Background()) })
+		servicestest.Eventually(t, 10*time.Second, rdb.Available, "Redis did not become available")
+		return New(rdb, Options{Logger: slog.New(slog.DiscardHandler)})
+	}
+	one, two := limiter(), limiter()
+	take := func(l *Limiter, n int) {
+		for _, p := range lossy() {
+			for range n {
+				if d := takeAs(t, l, models.Hit{Policy: p, Key: "k"})[0]; !d.Allowed || d.Degraded {
+					t.Fatalf("%+v", d)
+				}
+			}
+		}
+	}
+	take(one, 3)
+	sentinel.Master.Do("WAIT", "1", "1000")
+	sentinel.Replica.LoseMaster()
+	take(one, 2)
+	take(two, 3)
+	sentinel.Master.Kill()
+	sentinel.Replica.Promote()
+	sentinel.WaitFailedOver(t)
+	servicestest.Eventually(t, 20*time.Second, func() bool { return one.redis.Available() && two.redis.Available() }, "Redis did not come back")
+	for _, p := range lossy() {
+		servicestest.Eventually(t, time.Second+busy, func() bool {
+			ds, err := one.Peek(t.Context(), "group", models.Hit{Policy: p, Key: "k"})
+			if err != nil || ds[0].Degraded {
+				return false
+			}
+			return ds[0].Remaining == 2 || p.Lease > 0 && ds[0].Remaining <= 2+3
+		}, p.Name+": what the replica missed is not told again")
+	}
+}

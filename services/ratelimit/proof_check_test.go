@@ -1,0 +1,210 @@
+package ratelimit
+
+import (
+	"bufio"
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"io"
+	"os"
+	"slices"
+	"testing"
+	"time"
+
+	"gatehouse/models"
+)
+
+// memorySlack is how much older than a refusal what it is based on may be: a
+// denial is believed for a second, and 100 ms more while one call asks.
+const memorySlack = int64(1500 * time.Millisecond / time.Microsecond)
+
+// readHistory is what all instances saw, by policy, key and time.
+func readHistory(t *testing.T, files []string) []proofRecord {
+	t.Helper()
+	var all []proofRecord
+	for _, name := range files {
+		file, err := os.Open(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var r proofRecord
+		for in := bufio.NewReader(file); err == nil; {
+			if err = binary.Read(in, binary.LittleEndian, &r); err == nil {
+				all = append(all, r)
+			}
+		}
+		if !errors.Is(err, io.EOF) || file.Close() != nil {
+			t.Fatal(err)
+		}
+	}
+	slices.SortFunc(all, func(a, b proofRecord) int {
+		return cmp.Or(cmp.Compare(a.Policy, b.Policy), cmp.Compare(a.Key, b.Key), cmp.Compare(a.At, b.At))
+	})
+	return all
+}
+
+// proofFinding is what a history says about one policy.
+type proofFinding struct {
+	Kept           int   // admissions that were not taken back
+	TakenBack      int   // those that were
+	Excused        int   // those soon after Redis lost something, which do not count
+	Highest        int64 // most units in any window
+	Refused        int   // refusals judged
+	WronglyRefused int   // those that nothing admitted before explains
+}
+
+// span is from when Redis had lost something until all instances must have told it again,
+// in microseconds of its clock.
+type span struct{ from, to int64 }
+
+func inOneOf(spans []span, at int64) bool {
+	return slices.ContainsFunc(spans, func(s span) bool { return s.from <= at && at <= s.to })
+}
+
+// checkHistory judges the records of the i-th policy, sorted as by readHistory. What was
+// admitted within the spans does not count: that is what remains of a loss where several
+// instances admit.
+func checkHistory(history []proofRecord, i int, policy models.Policy, lost []span) (found proofFinding) {
+	for len(history) > 0 {
+		first := history[0]
+		n := slices.IndexFunc(history, func(r proofRecord) bool { return r.Policy != first.Policy || r.Key != first.Key })
+		if n < 0 {
+			n = len(history)
+		}
+		if int(first.Policy) == i {
+			found.judge(history[:n], policy, lost)
+		}
+		history = history[n:]
+	}
+	return found
+}
+
+// judge adds what the records of one key say.
+func (f *proofFinding) judge(records []proofRecord, policy models.Policy, lost []span) {
+	var admitted, refused []proofRecord
+	for _, r := range records {
+		if r.What == proofAdmitted {
+			admitted = append(admitted, r)
+		} else {
+			refused = append(refused, r)
+		}
+	}
+	window := policy.Window.Microseconds()
+	oldest, sum := 0, int64(0)
+	counts := func(r proofRecord) bool { return r.Until == 0 && !inOneOf(lost, r.At) }
+	for _, r := range admitted {
+		switch {
+		case r.Until != 0:
+			f.TakenBack++
+			continue
+		case !counts(r):
+			f.Excused++
+			continue
+		}
+		f.Kept++
+		sum += int64(r.Cost)
+		for ; !counts(admitted[oldest]) || admitted[oldest].At <= r.At-window; oldest++ {
+			if counts(admitted[oldest]) {
+				sum -= int64(admitted[oldest].Cost)
+			}
+		}
+		f.Highest = max(f.Highest, sum)
+	}
+	explained := logExplains
+	if ruleOf(&policy).burst > 0 {
+		explained = bucketExplains
+	}
+	slices.SortFunc(refused, func(a, b proofRecord) int { return cmp.Compare(a.From, b.From) })
+	wrong, judged := explained(admitted, refused, ruleOf(&policy))
+	f.Refused += judged
+	f.WronglyRefused += wrong
+}
+
+// logExplains counts the refusals that even all units that may have counted at
+// any moment in question do not explain.
+func logExplains(admitted, refused []proofRecord, r rule) (wrong, judged int) {
+	for _, no := range refused {
+		used := int64(no.Cost)
+		believed := no.From
+		if no.What == proofRefused {
+			believed -= memorySlack
+		}
+		from, _ := slices.BinarySearchFunc(admitted, no.From-r.window+1, func(a proofRecord, at int64) int { return cmp.Compare(a.At, at) })
+		for _, yes := range admitted[from:] {
+			if yes.At > no.At {
+				break
+			}
+			if yes.Until == 0 || yes.Until >= believed {
+				used += int64(yes.Cost)
+			}
+		}
+		if judged++; used <= r.limit {
+			wrong++
+		}
+	}
+	return wrong, judged
+}
+
+// bucketExplains does the same with the bucket itself. It judges the keys that
+// nothing is taken back from: how much had leaked out then is not seen from outside.
+func bucketExplains(admitted, refused []proofRecord, r rule) (wrong, judged int) {
+	var b bucket
+	next := 0
+	for _, no := range refused {
+		if refundable(int(no.Key)) {
+			continue
+		}
+		for ; next < len(admitted) && admitted[next].At <= no.From; next++ {
+			b.add(admitted[next].At, r, int64(admitted[next].Cost))
+		}
+		most := b
+		for _, yes := range admitted[next:] {
+			if yes.At > no.At {
+				break
+			}
+			most.add(no.From, r, int64(yes.Cost))
+		}
+		if judged++; most.look(no.From, r, int64(no.Cost)).passes {
+			wrong++
+		}
+	}
+	return wrong, judged
+}
+
+// The judge finds what it is there to find.
+func TestProofRateLimitJudge(t *testing.T) {
+	const second = 1_000_000
+	yes := func(at int64, cost int16, until int64) proofRecord {
+		return proofRecord{At: at, Cost: cost, Until: until}
+	}
+	no := func(what proofOutcome, from, at int64, cost int16) proofRecord {
+		return proofRecord{What: what, From: from, At: at, Cost: cost}
+	}
+	log := models.Policy{Name: "log", Limit: 3, Window: time.Second}
+	gcra := models.Policy{Name: "gcra", Limit: 20, Window: time.Second, Algorithm: models.AlgorithmGCRA} // 2 at once, one each 56 ms
+	for _, row := range []struct {
+		name    string
+		policy  models.Policy
+		records []proofRecord
+		lost    []span
+		want    proofFinding
+	}{
+		{"a full window", log, []proofRecord{yes(1, 2, 0), yes(second, 1, 0), yes(second+1, 2, 0)}, nil, proofFinding{Kept: 3, Highest: 3}},
+		{"one too many", log, []proofRecord{yes(1, 2, 0), yes(second, 2, 0)}, nil, proofFinding{Kept: 2, Highest: 4}},
+		{"one too many but taken back", log, []proofRecord{yes(1, 2, 0), yes(2, 1, 3), yes(second, 1, 0)}, nil, proofFinding{Kept: 2, TakenBack: 1, Highest: 3}},
+		{"one too many after a loss", log, []proofRecord{yes(1, 3, 0), yes(5, 3, 0), yes(9, 0, 0)}, []span{{2, 5}}, proofFinding{Kept: 2, Excused: 1, Highest: 3}},
+		{"one too many after that", log, []proofRecord{yes(1, 3, 0), yes(5, 3, 0), yes(9, 1, 0)}, []span{{2, 5}}, proofFinding{Kept: 2, Excused: 1, Highest: 4}},
+		{"refused with reason", log, []proofRecord{yes(1, 3, 0), no(proofLooked, second, second, 1)}, nil, proofFinding{Kept: 1, Highest: 3, Refused: 1}},
+		{"refused too long", log, []proofRecord{yes(1, 3, 0), no(proofLooked, second+1, second+1, 1)}, nil, proofFinding{Kept: 1, Highest: 3, Refused: 1, WronglyRefused: 1}},
+		{"refused from memory too long", log, []proofRecord{yes(1, 3, 0), no(proofRefused, second+1, second+9, 1)}, nil, proofFinding{Kept: 1, Highest: 3, Refused: 1, WronglyRefused: 1}},
+		{"looked at after a refund", log, []proofRecord{yes(1, 3, 5), no(proofLooked, 6, 6, 1)}, nil, proofFinding{TakenBack: 1, Refused: 1, WronglyRefused: 1}},
+		{"remembered after a refund elsewhere", log, []proofRecord{yes(1, 3, 5), no(proofRefused, 6, 9, 1)}, nil, proofFinding{TakenBack: 1, Refused: 1}},
+		{"a bucket that is full", gcra, []proofRecord{yes(second, 2, 0), no(proofLooked, second+10_000, second+10_000, 1)}, nil, proofFinding{Kept: 1, Highest: 2, Refused: 1}},
+		{"a bucket with room", gcra, []proofRecord{yes(second, 2, 0), no(proofLooked, second+60_000, second+60_000, 1)}, nil, proofFinding{Kept: 1, Highest: 2, Refused: 1, WronglyRefused: 1}},
+		{"a bucket filled meanwhile", gcra, []proofRecord{yes(second, 2, 0), yes(second+65_000, 1, 0), no(proofRefused, second+60_000, second+70_000, 1)}, nil, proofFinding{Kept: 2, Highest: 3, Refused: 1}},
+	} {
+		if got := checkHistory(row.records, 0, row.policy, row.lost); got != row.want {
+			t.Errorf("%s: %+v, want %+v", row.name, got, row.want)
+		}
+	}
+}

@@ -1,0 +1,249 @@
+package ratelimit
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"gatehouse/models"
+	"gatehouse/services/redis"
+	"gatehouse/services/servicestest"
+)
+
+const (
+	proofKeys    = 16
+	proofWorkers = 8
+	// clockSlack is how far apart two processes may read the clock of one machine.
+	clockSlack = int64(2 * time.Millisecond / time.Microsecond)
+)
+
+// proofSetup tells a test binary that runs again which instance it is.
+type proofSetup struct {
+	Addr      string
+	Skew      time.Duration // of its clock
+	Seed      uint64
+	Decisions int
+	Leased    bool
+	File      string // where it writes what it saw
+}
+
+// proofRecord is what an instance saw of one hit, times in microseconds of the
+// server's clock.
+type proofRecord struct {
+	// At is when it was admitted, or not before it was refused.
+	At int64
+	// From is not after it was refused.
+	From int64
+	// Until is not before an admission was taken back; 0: it was not.
+	Until       int64
+	Policy, Key int16
+	Cost        int16
+	What        proofOutcome
+	_           uint8
+}
+
+type proofOutcome uint8
+
+const (
+	proofAdmitted proofOutcome = iota
+	proofRefused               // by Take, perhaps from memory, alone or in a group
+	proofLooked                // the script would have refused it
+)
+
+// refundable reports whether hits on a key are taken back. Those on the others
+// never are, so that it is plain what counts.
+func refundable(key int) bool { return key%2 == 1 }
+
+func proofKey(key int) string { return "k" + fmt.Sprint(key) }
+
+// TestProofRateLimitInstance is one of the processes of the oracle.
+func TestProofRateLimitInstance(t *testing.T) {
+	text := os.Getenv("GATEHOUSE_PROOF_RATE_LIMIT")
+	if text == "" {
+		t.Skip("runs as a process of its own")
+	}
+	var me proofSetup
+	if err := json.Unmarshal([]byte(text), &me); err != nil {
+		t.Fatal(err)
+	}
+	logger := slog.New(slog.DiscardHandler)
+	rdb := redis.New(redis.Options{Client: rueidis.ClientOption{InitAddress: []string{me.Addr}}, Logger: logger, Timeout: 5 * time.Second})
+	l := New(rdb, Options{Logger: logger, Clock: func() time.Time { return time.Now().Add(me.Skew) }})
+	servicestest.Eventually(t, 10*time.Second, rdb.Available, "Redis did not become available")
+	file, err := os.Create(me.File)
+	if err != nil {
+		t.Fatal(err)
+	}
+	history := &proofHistory{w: bufio.NewWriter(file)}
+	var made atomic.Int64
+	percent := int64(max(1, me.Decisions/100))
+	for _, healthy := range []bool{true, false} {
+		var wg sync.WaitGroup
+		for i := range uint64(proofWorkers) {
+			w := proofWorker{t: t, l: l, me: me, policies: proofPolicies(me.Leased), rnd: rand.New(rand.NewPCG(me.Seed, i)), healthy: healthy, history: history}
+			wg.Go(func() {
+				for range me.Decisions / 2 / proofWorkers {
+					for !w.step() {
+						continue
+					}
+					if made.Add(1)%percent == 0 {
+						fmt.Println("percent")
+					}
+				}
+			})
+		}
+		wg.Wait()
+		if healthy {
+			fmt.Println("half")
+		}
+	}
+	if err := errors.Join(l.Close(t.Context()), rdb.Close(t.Context()), history.err, history.w.Flush(), file.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// proofHistory is written as it happens: a long one does not fit in memory.
+type proofHistory struct {
+	mu  sync.Mutex
+	w   *bufio.Writer
+	err error
+}
+
+func (h *proofHistory) write(r proofRecord) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.err = errors.Join(h.err, binary.Write(h.w, binary.LittleEndian, r))
+}
+
+type proofWorker struct {
+	t        *testing.T
+	l        *Limiter
+	me       proofSetup
+	policies proofCompany
+	rnd      *rand.Rand
+	healthy  bool // nothing is cut yet: refusals are recorded
+	history  *proofHistory
+	steady   time.Time // when it asks that policy again
+}
+
+// hits are what one decision is about: a policy alone, up to three for one key, or
+// two that are always asked together, each for a key of its own.
+func (w *proofWorker) hits() (hits []models.Hit, records []proofRecord) {
+	if now := time.Now(); now.After(w.steady) {
+		w.steady = now.Add(time.Duration(50+w.rnd.IntN(100)) * time.Millisecond)
+		key := w.rnd.IntN(2)
+		hits = []models.Hit{{Policy: w.policies.steady, Key: proofKey(key), Cost: 1}}
+		return hits, []proofRecord{{Policy: int16(len(w.policies.all()) - 1), Key: int16(key), Cost: 1}}
+	}
+	key := w.rnd.IntN(1 + w.rnd.IntN(proofKeys))
+	add := func(policy, key int) {
+		p, cost := w.policies.all()[policy], 1+w.rnd.Int64N(3)
+		hits = append(hits, models.Hit{Policy: p, Key: proofKey(key), Cost: cost})
+		records = append(records, proofRecord{Policy: int16(policy), Key: int16(key), Cost: int16(cost)})
+	}
+	if pair := w.policies.pair; len(pair) > 0 && w.rnd.IntN(4) == 0 {
+		add(len(w.policies.alike), key)
+		add(len(w.policies.alike)+1, (key+1+w.rnd.IntN(3))%proofKeys)
+		return hits, records
+	}
+	many := 1
+	if w.rnd.IntN(3) == 0 {
+		many = 2 + w.rnd.IntN(2)
+	}
+	for _, policy := range w.rnd.Perm(len(w.policies.alike))[:many] {
+		add(policy, key)
+	}
+	return hits, records
+}
+
+// step makes one decision and writes down what came of it. It reports false if
+// there was none.
+func (w *proofWorker) step() bool {
+	hits, records := w.hits()
+	judged := w.healthy && !w.me.Leased && w.rnd.IntN(16) == 0
+	if judged {
+		w.look(hits, records)
+	}
+	from := time.Now().UnixMicro() - clockSlack
+	decisions, err := w.l.Take(context.Background(), "group", hits...)
+	if err != nil {
+		// On a busy machine a block may come when its lease is over.
+		failed := !errors.Is(err, models.ErrUnavailable) || w.healthy && !w.me.Leased
+		if failed {
+			w.t.Error(err)
+		}
+		<-time.After(5 * time.Millisecond)
+		return failed
+	}
+	refused := slices.ContainsFunc(decisions, func(d models.Decision) bool { return !d.Allowed })
+	to := time.Now().UnixMicro() + clockSlack
+	for i, d := range decisions {
+		if counted := d.Admission != (models.Admission{}); counted == refused {
+			w.t.Errorf("refused: %v, and counted: %v in %+v", refused, counted, decisions)
+		}
+		switch {
+		case !refused:
+			w.admitted(d, records[i])
+		case !d.Allowed && judged:
+			records[i].What, records[i].From, records[i].At = proofRefused, from, to
+			w.history.write(records[i])
+		}
+	}
+	if refused && w.rnd.IntN(10) == 0 { // else most decisions would be refusals from memory
+		<-time.After(time.Duration(w.rnd.IntN(10)) * time.Millisecond)
+	}
+	return true
+}
+
+// admitted writes down an admission, some of them taken back at once.
+func (w *proofWorker) admitted(d models.Decision, record proofRecord) {
+	record.At = d.Admission.At
+	if d.Admission.At == leasedAdmission { // by this machine's clock, which is the server's too
+		record.At = w.l.table.started.Add(-w.me.Skew).Add(time.Duration(d.Admission.LocalAt) * time.Microsecond).UnixMicro()
+	}
+	if refundable(int(record.Key)) && w.rnd.IntN(5) == 0 {
+		switch err := w.l.Refund(context.Background(), d); {
+		case err == nil:
+			record.Until = time.Now().UnixMicro() + clockSlack
+		case w.healthy:
+			w.t.Error(err)
+		default:
+			return // nobody can say whether it counts
+		}
+	}
+	w.history.write(record)
+}
+
+// look asks Redis, past what this instance remembers, and writes down the refusals
+// with the server's time.
+func (w *proofWorker) look(hits []models.Hit, records []proofRecord) {
+	asks, err := w.l.prepare(hits, nil)
+	if err != nil {
+		w.t.Error(err)
+		return
+	}
+	verdicts, err := w.l.run(context.Background(), tagOf("group", asks), asks, 0)
+	if err != nil {
+		w.t.Error(err)
+		return
+	}
+	for i, v := range verdicts {
+		if record := records[i]; !v.passes {
+			record.What, record.From, record.At = proofLooked, v.at, v.at
+			w.history.write(record)
+		}
+	}
+}

@@ -1,0 +1,164 @@
+package ratelimit
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+
+	"gatehouse/models"
+	"gatehouse/services/servicestest"
+)
+
+// oracleDecisions is how many decisions a history has. GATEHOUSE_PROOF_DECISIONS
+// says another number.
+func oracleDecisions(t *testing.T) int {
+	t.Helper()
+	if text := os.Getenv("GATEHOUSE_PROOF_DECISIONS"); text != "" {
+		n, err := strconv.Atoi(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	if servicestest.LongProof() {
+		return 10_000_000
+	}
+	return 100_000
+}
+
+// proofCompany is which policies are asked together: any of those alike for one
+// key, and the two of the pair, if there is one, always and for two keys. The one that is
+// steady is asked alone and now and then, so that its limit takes some seconds to reach: of
+// the others as much as may pass has passed soon after Redis lost what it had.
+type proofCompany struct {
+	alike, pair []models.Policy
+	steady      models.Policy
+}
+
+func (c proofCompany) all() []models.Policy {
+	return append(slices.Concat(c.alike, c.pair), c.steady)
+}
+
+// proofPolicies are low enough to be reached on a busy machine.
+func proofPolicies(leased bool) proofCompany {
+	const closed = models.OnRedisDownClosed
+	if leased {
+		return proofCompany{alike: []models.Policy{
+			{Name: "leased", Limit: 60, Window: time.Second, Lease: 16, OnRedisDown: closed},
+			{Name: "large", Limit: 400, Window: 2 * time.Second, Lease: 100, OnRedisDown: closed},
+			{Name: "beside", Limit: 40, Window: time.Second, OnRedisDown: closed},
+		}, steady: models.Policy{Name: "steady", Limit: 600, Window: 20 * time.Second, Lease: 8, OnRedisDown: closed}}
+	}
+	return proofCompany{
+		alike: []models.Policy{
+			{Name: "log", Limit: 20, Window: time.Second, OnRedisDown: closed},
+			{Name: "gcra", Limit: 30, Window: time.Second, Algorithm: models.AlgorithmGCRA, OnRedisDown: closed},
+			{Name: "slow", Limit: 30, Window: 2 * time.Second, OnRedisDown: closed},
+		},
+		pair: []models.Policy{
+			{Name: "pair-log", Limit: 12, Window: time.Second, OnRedisDown: closed},
+			{Name: "pair-gcra", Limit: 20, Window: time.Second, Algorithm: models.AlgorithmGCRA, OnRedisDown: closed},
+		},
+		steady: models.Policy{Name: "steady", Limit: 600, Window: 20 * time.Second, OnRedisDown: closed},
+	}
+}
+
+// Four processes, their clocks up to 5 s off, random keys, costs, groups and refunds,
+// scripts flushed, connections cut and replies lost, Redis emptied, started again without
+// data, and replaced by a replica that missed writes: by the server's clock no window of
+// any policy ever holds more than the limit, not counting what was admitted within a second
+// after Redis lost something; hits decided together count together, and while nothing is cut
+// no refusal is wrong.
+func TestProofRateLimitOracle(t *testing.T) { proveWindows(t, proofCourse{instances: 4}) }
+
+// The same with admissions taken in blocks; what another instance has at hand
+// may then be refused.
+func TestProofRateLimitLeaseOracle(t *testing.T) {
+	proveWindows(t, proofCourse{instances: 4, leased: true, share: 4})
+}
+
+// With one instance nothing is excused, however often Redis loses what it has.
+func TestProofRateLimitOracleOfOneInstance(t *testing.T) {
+	proveWindows(t, proofCourse{instances: 1, share: 8})
+}
+
+func TestProofRateLimitLeaseOracleOfOneInstance(t *testing.T) {
+	proveWindows(t, proofCourse{instances: 1, leased: true, share: 16})
+}
+
+type proofCourse struct {
+	instances int
+	leased    bool
+	share     int // of the decisions, where it is not made in full
+}
+
+// toldAgain is how long after a loss an instance may take to tell Redis what it admitted,
+// and another second on a machine that has more to do than it can.
+const toldAgain = 2 * time.Second
+
+func proveWindows(t *testing.T, course proofCourse) {
+	t.Helper()
+	decisions := oracleDecisions(t)
+	if course.share > 0 && (!servicestest.LongProof() || course.instances == 1) {
+		decisions /= course.share
+	}
+	servers := newProofServers(t)
+	folder, started := t.TempDir(), time.Now()
+	var instances []*servicestest.Process
+	var files []string
+	for i, skew := range []time.Duration{-5, 5, -1, 0}[:course.instances] {
+		proxy := servicestest.NewProxy(t, servers.master.Addr)
+		me := proofSetup{
+			Addr: proxy.Addr, Skew: skew * time.Second, Seed: uint64(i), Decisions: decisions / course.instances,
+			Leased: course.leased, File: filepath.Join(folder, fmt.Sprint(i)),
+		}
+		text, err := json.Marshal(me)
+		if err != nil {
+			t.Fatal(err)
+		}
+		servers.proxies, files = append(servers.proxies, proxy), append(files, me.File)
+		instances = append(instances, servicestest.RunAgain(t, "TestProofRateLimitInstance", "GATEHOUSE_PROOF_RATE_LIMIT="+string(text)))
+	}
+	pause := 6 * time.Second
+	if course.instances == 1 {
+		pause = 300 * time.Millisecond
+	}
+	lost := disturb(t, servers, instances, pause)
+	for i, p := range instances {
+		if len(p.Lines("PASS")) != 1 {
+			said := slices.DeleteFunc(p.Lines(""), func(line string) bool { return line == "percent" })
+			t.Errorf("instance %d: %q", i, said[:min(len(said), 20)])
+		}
+	}
+	if t.Failed() {
+		return
+	}
+	t.Logf("%d decisions in %v, %d losses", decisions, time.Since(started).Round(time.Second/10), len(lost))
+	if len(lost) == 0 {
+		t.Error("Redis lost nothing")
+	}
+	if course.instances == 1 {
+		lost = nil
+	}
+	history := readHistory(t, files)
+	for i, policy := range proofPolicies(course.leased).all() {
+		excused := slices.Clone(lost)
+		for j := range excused { // units of a block taken in time are used until its lease ends
+			excused[j].to += leaseLength(policy.Window.Microseconds()) * min(policy.Lease, 1)
+		}
+		found := checkHistory(history, i, policy, excused)
+		t.Logf("%s: %+v", policy.Name, found)
+		few := found.Kept < 50 || course.instances > 1 && !course.leased && found.Refused < 100
+		if policy == proofPolicies(course.leased).steady { // how much of it there is depends on the time alone
+			few = found.Kept == 0
+		}
+		if found.Highest > policy.Limit || found.WronglyRefused > 0 || few {
+			t.Errorf("%s, limit %d: %+v", policy.Name, policy.Limit, found)
+		}
+	}
+}

@@ -1,0 +1,159 @@
+package ratelimit
+
+import (
+	"testing"
+	"time"
+
+	"github.com/alicebob/miniredis/v2"
+
+	"gatehouse/models"
+	"gatehouse/services/servicestest"
+)
+
+// A bucket is whole again also where its instances admitted in turn: what each saw last
+// holds what the others admitted before.
+func TestRateLimitPutsBackWhatWasAdmittedInTurn(t *testing.T) {
+	t.Parallel()
+	server := miniredis.RunT(t)
+	clock := time.Now()
+	server.SetTime(clock)
+	one, two := limiterAt(t, server.Addr(), true), limiterAt(t, server.Addr(), true)
+	for _, p := range []models.Policy{
+		{Name: "log", Limit: 90, Window: 90 * time.Minute},
+		{Name: "gcra", Limit: 100, Window: 90 * time.Minute, Algorithm: models.AlgorithmGCRA},
+	} {
+		hit := models.Hit{Policy: p, Key: "k"}
+		for range 8 {
+			takeAs(t, one, hit)
+			takeAs(t, two, hit)
+			clock = clock.Add(time.Minute)
+			server.SetTime(clock)
+		}
+		before, err := one.Peek(t.Context(), "group", hit)
+		if err != nil {
+			t.Fatal(err)
+		}
+		server.FlushAll()
+		for _, l := range []*Limiter{one, two} {
+			if err := l.report(t.Context(), placedKey{"k", limitKey{p.Name, "k"}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		after, err := two.Peek(t.Context(), "group", hit)
+		if err != nil || after[0].Remaining != before[0].Remaining {
+			t.Errorf("%s: %d remaining, %v, want %d as before", p.Name, after[0].Remaining, err, before[0].Remaining)
+		}
+	}
+}
+
+// What is put back leaves when it would have left, and is there once however often it is
+// told, by however many instances.
+func TestRateLimitPutsBackWithTrueTimes(t *testing.T) {
+	t.Parallel()
+	server := miniredis.RunT(t)
+	start := time.Now()
+	server.SetTime(start)
+	one, two := limiterAt(t, server.Addr(), true), limiterAt(t, server.Addr(), true)
+	hit := models.Hit{Policy: models.Policy{Name: "log", Limit: 10, Window: time.Minute}, Key: "k", Cost: 2}
+	for i, l := range []*Limiter{one, two, one, two} {
+		server.SetTime(start.Add(time.Duration(i) * 10 * time.Second))
+		takeAs(t, l, hit)
+	}
+	key := placedKey{"k", limitKey{"log", "k"}}
+	for range 3 {
+		server.FlushAll()
+		for _, l := range []*Limiter{one, two, two, one} {
+			if err := l.report(t.Context(), key); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for i, want := range []int64{2, 4, 6, 8, 10} {
+		server.SetTime(start.Add(time.Duration(i)*10*time.Second + 50*time.Second))
+		if i > 0 {
+			server.SetTime(start.Add(time.Duration(i-1)*10*time.Second + time.Minute))
+		}
+		if ds, err := two.Peek(t.Context(), "group", hit); err != nil || ds[0].Remaining != want {
+			t.Errorf("step %d: %+v, %v, want %d remaining", i, ds, err, want)
+		}
+	}
+}
+
+// What a refund took back, or a reset gave back, is not put back, by no instance.
+func TestRateLimitPutsBackWhatCountsOnly(t *testing.T) {
+	t.Parallel()
+	for _, p := range lossy() {
+		t.Run(p.Name, func(t *testing.T) {
+			server := servicestest.StartRedis(t)
+			one, two := limiterAt(t, server.Addr, false), limiterAt(t, server.Addr, false)
+			p.Lease = min(p.Lease, 1)
+			hit := models.Hit{Policy: p, Key: "k"}
+			remaining := func(l *Limiter) int64 {
+				t.Helper()
+				ds, err := l.Peek(t.Context(), "group", hit)
+				if err != nil || ds[0].Degraded {
+					t.Fatalf("%+v, %v", ds, err)
+				}
+				return ds[0].Remaining
+			}
+			var taken []models.Decision
+			for range 4 {
+				taken = append(taken, takeAs(t, one, hit)...)
+			}
+			if err := one.Refund(t.Context(), taken[0]); err != nil {
+				t.Fatal(err)
+			}
+			server.Do("FLUSHALL")
+			if err := one.Refund(t.Context(), taken[1]); err != nil { // of what is lost
+				t.Fatal(err)
+			}
+			if got := remaining(one); got != 8 && (p.Algorithm != models.AlgorithmGCRA || got != 7) {
+				t.Errorf("%d remaining, want 8: 4 taken and 2 taken back", got)
+			}
+			takeAs(t, two, hit)
+			if err := two.Reset(t.Context(), "group", hit); err != nil {
+				t.Fatal(err)
+			}
+			for range 3 { // the second after another loss
+				if got := remaining(one); got != 10 {
+					t.Errorf("%d remaining after a reset elsewhere, want 10", got)
+				}
+				if got := remaining(two); got != 10 {
+					t.Errorf("%d remaining after its reset, want 10", got)
+				}
+				if two.report(t.Context(), placedKey{"k", limitKey{p.Name, "k"}}) != nil {
+					t.Error("not reported")
+				}
+				server.Do("DEL", one.leaseKeys(placedKey{"k", limitKey{p.Name, "k"}})[0])
+			}
+		})
+	}
+}
+
+// A server that evicts keys may take one of the two that a leased policy has: both count as
+// lost then. What a living instance took is put back, and what is left is no hindrance.
+func TestRateLimitPutsBackWhatWasEvictedByHalf(t *testing.T) {
+	t.Parallel()
+	for half := range 2 {
+		server := servicestest.StartRedis(t)
+		gone, one := limiterAt(t, server.Addr, false), limiterAt(t, server.Addr, false)
+		hit := models.Hit{Policy: models.Policy{Name: "leased", Limit: 10, Window: time.Hour, Lease: 1}, Key: "k"}
+		for range 3 {
+			takeAs(t, gone, hit)
+		}
+		for range 4 {
+			takeAs(t, one, hit)
+		}
+		if err := gone.redis.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		server.Do("DEL", one.leaseKeys(placedKey{"k", limitKey{"leased", "k"}})[half])
+		if got := passes(t, one, []models.Hit{hit}); got != 6 {
+			t.Errorf("without key %d: %d more pass, want 6", half, got)
+		}
+		ds, err := one.Peek(t.Context(), "group", hit)
+		if err != nil || ds[0].Degraded || ds[0].Allowed || ds[0].RetryAfter < 30*time.Minute {
+			t.Errorf("without key %d: %+v, %v", half, ds, err)
+		}
+	}
+}

@@ -1,0 +1,275 @@
+package ratelimit
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/alicebob/miniredis/v2"
+	"github.com/redis/rueidis"
+
+	"gatehouse/models"
+	"gatehouse/services/redis"
+	"gatehouse/services/redis/redistest"
+	"gatehouse/services/servicestest"
+)
+
+func limiterAt(t testing.TB, addr string, embedded bool) *Limiter {
+	t.Helper()
+	rdb := redistest.At(t, addr, redis.Options{Embedded: embedded, Timeout: 5 * time.Second}) // the steps are about answers, not about time
+	return New(rdb, Options{Logger: slog.New(slog.DiscardHandler)})
+}
+
+// limiterOn is a limiter on a server of its own.
+func limiterOn(t *testing.T, embedded bool) *Limiter {
+	t.Helper()
+	if embedded {
+		return limiterAt(t, miniredis.RunT(t).Addr(), true)
+	}
+	return limiterAt(t, servicestest.StartRedis(t).Addr, false)
+}
+
+// limiterWithClock is a limiter on a server whose clock the test sets.
+func limiterWithClock(t *testing.T) (*Limiter, *miniredis.Miniredis) {
+	t.Helper()
+	server := miniredis.RunT(t)
+	return limiterAt(t, server.Addr(), true), server
+}
+
+// The scripts and the pure functions decide alike, step by step.
+func TestRateLimitScriptsAreThePureFunctions(t *testing.T) {
+	t.Run("real", func(t *testing.T) {
+		l := limiterAt(t, servicestest.StartRedis(t).Addr, false)
+		compareWithScripts(t, l, 2000, func() {}, func(at int64) int64 { return at })
+	})
+	t.Run("embedded", func(t *testing.T) {
+		server := miniredis.RunT(t)
+		l := limiterAt(t, server.Addr(), true)
+		rnd := rand.New(rand.NewPCG(1, 1))
+		clock := time.Now()
+		compareWithScripts(t, l, 800, func() {
+			clock = clock.Add(time.Duration(rnd.Int64N(int64(100 * time.Millisecond))))
+			if rnd.IntN(50) == 0 {
+				clock = clock.Add(-50 * time.Millisecond) // a clock that is put back
+			}
+			server.SetTime(clock)
+		}, func(int64) int64 { return clock.UnixMicro() })
+	})
+}
+
+func compareWithScripts(t *testing.T, l *Limiter, steps int, tick func(), clock func(at int64) int64) {
+	t.Helper()
+	rnd := rand.New(rand.NewPCG(7, 8))
+	policies := []models.Policy{
+		{Name: "log", Limit: 20, Window: time.Second},
+		{Name: "tight", Limit: 3, Window: 2 * time.Second, Shadow: true},
+		{Name: "gcra", Limit: 50, Window: time.Second, Algorithm: models.AlgorithmGCRA},
+		{Name: "large", Limit: 1_000_000, Window: 24 * time.Hour},
+	}
+	type state struct {
+		log    slidingLog
+		bucket bucket
+	}
+	states := map[limitKey]*state{}
+	look := func(a ask, now, cost int64) verdict {
+		s := states[a.name]
+		if a.rule.burst > 0 {
+			return s.bucket.look(now, a.rule, cost)
+		}
+		return s.log.look(now, a.rule, cost)
+	}
+	for i := range steps {
+		tick()
+		var hits []models.Hit
+		for _, p := range policies {
+			if rnd.IntN(3) == 0 { // often one alone, which has a script of its own
+				hits = append(hits, models.Hit{Policy: p, Key: fmt.Sprint(rnd.IntN(3)), Cost: rnd.Int64N(5) - 1})
+			}
+		}
+		asks, err := l.prepare(hits, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(asks) == 0 {
+			continue
+		}
+		id := int64(i + 1)
+		got, err := l.run(t.Context(), "group", asks, id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := make([]verdict, len(asks))
+		now := clock(got[0].at)
+		for j, a := range asks {
+			if states[a.name] == nil {
+				states[a.name] = &state{}
+			}
+			want[j] = look(a, max(now, clock(got[j].at)), a.cost)
+		}
+		if allPass(asks, want) {
+			for j, a := range asks {
+				if a.cost == 0 || !want[j].passes {
+					continue
+				}
+				if a.rule.burst > 0 {
+					states[a.name].bucket.add(want[j].at, a.rule, a.cost)
+				} else {
+					states[a.name].log.add(want[j].at, id, a.cost)
+				}
+				want[j] = look(a, want[j].at, 0)
+			}
+			if rnd.IntN(5) == 0 {
+				for j, a := range asks {
+					refund(t, l, a, id, got[j])
+					if states[a.name].log.remove(id); a.rule.burst > 0 && got[j].passes && a.cost > 0 {
+						// The script read its clock again: bring ours to the same time.
+						states[a.name] = &state{bucket: bucketAt(t, l, a)}
+					}
+				}
+			}
+		}
+		for j, a := range asks {
+			if got[j] != want[j] {
+				t.Fatalf("step %d, %s cost %d: the script says %+v, the function %+v", i, a.name, a.cost, got[j], want[j])
+			}
+		}
+	}
+}
+
+func refund(t *testing.T, l *Limiter, a ask, id int64, v verdict) {
+	t.Helper()
+	if !v.passes || a.cost == 0 {
+		return
+	}
+	if err := l.refund(t.Context(), &a, a.admission(id, v.at, 0, "group")); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func bucketAt(t *testing.T, l *Limiter, a ask) (b bucket) {
+	t.Helper()
+	msg, err := l.redis.Do(t.Context(), func(ctx context.Context, c rueidis.Client) rueidis.RedisResult {
+		return c.Do(ctx, c.B().Get().Key(l.redisKey("group", &a)).Build())
+	})
+	if rueidis.IsRedisNil(err) {
+		return bucket{}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := msg.ToString()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := fmt.Sscan(text, &b.level, &b.last); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// A call that is sent again, because its reply got lost, counts once.
+func TestRateLimitRepeatedCallCountsOnce(t *testing.T) {
+	l := limiterAt(t, servicestest.StartRedis(t).Addr, false)
+	policy := models.Policy{Name: "p", Limit: 3, Window: time.Minute}
+	asks, err := l.prepare([]models.Hit{{Policy: policy, Key: "k", Cost: 2}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		got, err := l.run(t.Context(), "k", asks, 42)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !got[0].passes || got[0].remaining != 1 {
+			t.Fatalf("got %+v, want it to pass with 1 remaining", got[0])
+		}
+	}
+	got, err := l.run(t.Context(), "k", asks, 43)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got[0].passes || got[0].remaining != 1 || got[0].retry <= 0 {
+		t.Fatalf("got %+v, want a refusal", got[0])
+	}
+}
+
+// The refund of one script never gives back more than is left of its hit.
+func TestRateLimitRefundScriptIsThePureFunction(t *testing.T) {
+	server := miniredis.RunT(t)
+	l := limiterAt(t, server.Addr(), true)
+	rnd := rand.New(rand.NewPCG(9, 9))
+	policy := models.Policy{Name: "p", Limit: 60, Window: time.Second, Algorithm: models.AlgorithmGCRA}
+	asks, err := l.prepare([]models.Hit{{Policy: policy, Key: "k", Cost: 2}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := asks[0]
+	clock := time.Now()
+	var b bucket
+	for i := range int64(600) {
+		clock = clock.Add(time.Duration(rnd.Int64N(int64(60 * time.Millisecond))))
+		server.SetTime(clock)
+		got, err := l.run(t.Context(), "group", asks, i+1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := b.look(clock.UnixMicro(), a.rule, a.cost)
+		if got[0].passes != want.passes {
+			t.Fatalf("step %d: the script says %+v, the function %+v", i, got[0], want)
+		}
+		if !want.passes {
+			continue
+		}
+		b.add(want.at, a.rule, a.cost)
+		if rnd.IntN(2) == 0 {
+			clock = clock.Add(time.Duration(rnd.Int64N(int64(40 * time.Millisecond))))
+			server.SetTime(clock)
+			refund(t, l, a, i+1, got[0])
+			b.remove(clock.UnixMicro(), a.rule, a.cost, got[0].at)
+			if got := bucketAt(t, l, a); got != b {
+				t.Fatalf("step %d: %+v by the script, %+v by the function", i, got, b)
+			}
+		}
+	}
+}
+
+// After its limit was lowered a key can be over it: more quota is there when the next
+// hit passes, not when the oldest one leaves.
+func TestRateLimitLoweredTellsWhenMoreQuotaIsThere(t *testing.T) {
+	t.Parallel()
+	l, server := limiterWithClock(t)
+	clock := time.Now()
+	beside := models.Policy{Name: "beside", Limit: 1000, Window: time.Minute}
+	for _, policy := range []models.Policy{
+		{Name: "log", Limit: 10, Window: time.Minute},
+		{Name: "gcra", Limit: 100, Window: time.Minute, Algorithm: models.AlgorithmGCRA},
+		{Name: "leased", Limit: 10, Window: time.Minute, Lease: 1},
+	} {
+		for _, others := range [][]models.Policy{nil, {beside}} {
+			key := fmt.Sprint("key", len(others))
+			hits := func() []models.Hit {
+				all := []models.Hit{{Policy: policy, Key: key}}
+				for _, other := range others {
+					all = append(all, models.Hit{Policy: other, Key: key})
+				}
+				return all
+			}
+			for range 10 {
+				clock = clock.Add(10 * time.Millisecond)
+				server.SetTime(clock)
+				if d := takeAs(t, l, hits()...)[0]; !d.Allowed || d.Degraded {
+					t.Fatalf("%+v", d)
+				}
+			}
+			policy.Limit /= 2
+			d := takeAs(t, l, hits()...)[0]
+			if d.Allowed || d.RetryAfter <= 0 || (d.ResetAfter-d.RetryAfter).Abs() > time.Millisecond { // instead of 50 ms
+				t.Errorf("%s, with %d others: it passes after %v, and more quota is there after %v", policy.Name, len(others), d.RetryAfter, d.ResetAfter)
+			}
+			policy.Limit *= 2
+		}
+	}
+}
