@@ -30,14 +30,14 @@ dev: ## The same, built again and restarted whenever a file changes
 build: ## Build bin/gatehouse
 	CGO_ENABLED=0 go build -trimpath -o bin/gatehouse .
 
-# services first: it takes longest. Four at a time: they wait more than they compute.
+# The pillars first: they take longest. Four at a time: they wait more than they compute.
 # Everything is compiled before the first test begins: the first time, with nothing in Go's caches, that takes
 # minutes of both processors, and no test can tell that from a program that hangs.
 test: requirements ## Run all tests with the race detector; installs what they need on Debian
 	@echo 'make test: building (with empty caches 5 to 10 minutes on two processors, else seconds)'
 	@began=$$SECONDS; go build ./... && go build $(RACE) $$($(TESTED)) && \
 	echo "make test: built in $$((SECONDS - began)) s; testing (about 6 minutes, each package is named when it is done)"
-	go test $(RACE) -parallel 4 -timeout 30m ./services ./...
+	go test $(RACE) -parallel 4 -timeout 30m ./services/lock ./services/ratelimit ./services/session ./...
 
 requirements: ## Install what the tests need (Redis, PostgreSQL, Chromium) if it is missing
 	@scripts/requirements
@@ -66,9 +66,9 @@ bench: ## Compare with other libraries side by side and print one table; wants a
 	cd bench && go test -count=1 -timeout 30m
 
 proof: ## Run the proofs in full: histories, faults, topologies, no lost update, 10^7 decisions; takes hours, wants a quiet machine
-	GATEHOUSE_PROOF=1 go test -v $(RACE) -count=1 -timeout 2h -run Proof -skip 'RateLimit|Session' ./services ./proof
-	GATEHOUSE_PROOF=1 go test $(RACE) -count=1 -timeout 4h -parallel 4 -v -run '^TestSession.*Proof' ./services
-	GATEHOUSE_PROOF=1 go test -v -count=1 -timeout 2h -run ProofRateLimit ./services
+	GATEHOUSE_PROOF=1 go test -v $(RACE) -count=1 -timeout 2h -run Proof ./services/lock ./proof
+	GATEHOUSE_PROOF=1 go test $(RACE) -count=1 -timeout 4h -parallel 4 -v -run Proof ./services/session
+	GATEHOUSE_PROOF=1 go test -v -count=1 -timeout 2h -run Proof ./services/ratelimit
 
 fuzz: ## Run every fuzz test for FUZZTIME (10s) each
 	@grep -rHoE --include='*_test.go' '^func Fuzz[A-Za-z0-9_]+' . | sed -E 's|(.*)/[^/]*:func (.*)|\1 \2|' | \

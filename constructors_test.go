@@ -26,6 +26,7 @@ import (
 	"gatehouse/middleware"
 	"gatehouse/models"
 	"gatehouse/services"
+	"gatehouse/services/lock"
 	"gatehouse/services/ratelimit"
 	"gatehouse/services/redis"
 	"gatehouse/services/session"
@@ -58,11 +59,11 @@ func wrongArguments(t *testing.T) map[string][]wrong {
 		t.Fatal(err)
 	}
 	long := []string{strings.Repeat("s", models.MinSecret)}
-	signer, err := services.NewLockTokenSigner(long)
+	signer, err := lock.NewTokenSigner(long)
 	if err != nil {
 		t.Fatal(err)
 	}
-	locks := services.NewLocker(rdb, nil)
+	locks := lock.New(rdb, nil)
 	limiter := ratelimit.New(rdb, ratelimit.Options{})
 	t.Cleanup(func() {
 		ctx := context.Background()
@@ -104,11 +105,11 @@ func wrongArguments(t *testing.T) map[string][]wrong {
 				return second(session.NewCache(rdb, (*store.Store)(nil), session.Options{}))
 			}},
 		},
-		"services.NewLockTokenSigner": nil, // and more below
-		"services.NewLocker":          {{"no Redis", panics(func() { services.NewLocker(nil, nil) })}},
-		"services.NewLockTokens": {
-			{"no Locker", panics(func() { services.NewLockTokens(nil, signer) })},
-			{"no LockTokenSigner", panics(func() { services.NewLockTokens(locks, nil) })},
+		"lock.NewTokenSigner": nil, // and more below
+		"lock.New":            {{"no Redis", panics(func() { lock.New(nil, nil) })}},
+		"lock.NewTokens": {
+			{"no Locker", panics(func() { lock.NewTokens(nil, signer) })},
+			{"no LockTokenSigner", panics(func() { lock.NewTokens(locks, nil) })},
 		},
 		"ratelimit.New": {{"no Redis", panics(func() { ratelimit.New(nil, ratelimit.Options{}) })}},
 		"services.NewProcesses": {
@@ -154,7 +155,7 @@ func wrongArguments(t *testing.T) map[string][]wrong {
 			{"no LockVerifier", panics(func() {
 				middleware.RequireLock(nil, middleware.LockOptions{Resource: func(*gin.Context) string { return "" }})
 			})},
-			{"no Resource", panics(func() { middleware.RequireLock(services.NewLockTokens(locks, signer), middleware.LockOptions{}) })},
+			{"no Resource", panics(func() { middleware.RequireLock(lock.NewTokens(locks, signer), middleware.LockOptions{}) })},
 		},
 		"middleware.RateLimit": {
 			{"no Limiter", panics(func() { middleware.RateLimit(nil, middleware.PolicyOf(policy)) })},
@@ -175,8 +176,8 @@ func wrongArguments(t *testing.T) map[string][]wrong {
 		"middleware.SecurityHeaders":    nil, // true or false
 	}
 	for name, make := range map[string]func([]string) error{
-		"services.NewLockTokenSigner": func(s []string) error { return second(services.NewLockTokenSigner(s)) },
-		"services.NewProcesses":       func(s []string) error { return second(services.NewProcesses(db, locks, signer, s)) },
+		"lock.NewTokenSigner":   func(s []string) error { return second(lock.NewTokenSigner(s)) },
+		"services.NewProcesses": func(s []string) error { return second(services.NewProcesses(db, locks, signer, s)) },
 		"session.NewCache": func(s []string) error {
 			return second(session.NewCache(rdb, db, session.Options{Secrets: s, Logger: quiet}))
 		},
@@ -227,7 +228,7 @@ func told(call func() error) (text string) {
 // No constructor is left out of the list above.
 func TestConstructorsAreAllHeldToIt(t *testing.T) {
 	rows := wrongArguments(t)
-	for _, folder := range []string{"services", "services/redis", "services/ratelimit", "services/session", "services/store", "middleware"} {
+	for _, folder := range []string{"services", "services/redis", "services/lock", "services/ratelimit", "services/session", "services/store", "middleware"} {
 		for _, name := range constructors(t, os.DirFS("."), folder) {
 			if _, listed := rows[name]; !listed {
 				t.Errorf("%s is not held to what it must refuse", name)

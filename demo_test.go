@@ -9,6 +9,7 @@ import (
 
 	"gatehouse/models"
 	"gatehouse/services"
+	"gatehouse/services/lock"
 	"gatehouse/services/ratelimit"
 	"gatehouse/services/redis"
 	"gatehouse/services/servicestest"
@@ -84,7 +85,7 @@ func startOn(t *testing.T, url string) (secret string, err error) {
 		return "", err
 	}
 	defer func() { _ = sessions.Close(t.Context()) }()
-	locks, limiter := services.NewLocker(rdb, nil), ratelimit.New(rdb, ratelimit.Options{})
+	locks, limiter := lock.New(rdb, nil), ratelimit.New(rdb, ratelimit.Options{})
 	accounts := services.NewAccounts(db, sessions, locks, limiter, services.AccountsOptions{
 		LoginByIP: newPolicies(config).loginByIP, LoginByAccount: newPolicies(config).loginByAccount, Logger: slog.New(slog.DiscardHandler),
 	})

@@ -29,16 +29,17 @@ func arrows() map[string][]string {
 		"services/redis/redistest": {"services/redis", "services/redis/embedded", "services/servicestest"},
 		"services/session":         {"internal/require", "models", "services/redis", "rueidis"},
 		"services/ratelimit":       {"internal/require", "models", "services/redis", "rueidis"},
-		"services":                 {"internal/require", "models", "models/email", "services/redis", "services/ratelimit", "services/session", "rueidis"},
+		"services/lock":            {"internal/require", "models", "services/redis", "rueidis"},
+		"services":                 {"internal/require", "models", "models/email", "services/redis", "services/lock", "services/ratelimit", "services/session", "rueidis"},
 		"services/store":           {"models", "models/email", "database/sql"},
 		"services/servicestest":    {"database/sql"}, // makes and drops test databases
 		"middleware":               {"internal/require", "models", "gin", "gin-contrib/sessions"},
-		"handlers":                 {"models", "models/email", "services", "services/redis", "services/ratelimit", "services/session", "middleware", "templates", "gin"},
+		"handlers":                 {"models", "models/email", "services", "services/redis", "services/lock", "services/ratelimit", "services/session", "middleware", "templates", "gin"},
 		"templates":                {},
 		"docs":                     {},
 		"e2e":                      {},
 		"proof":                    {},
-		".": {"models", "models/email", "services", "services/redis", "services/ratelimit", "services/redis/embedded", "services/session", "services/store", "middleware", "handlers", "templates", "docs",
+		".": {"models", "models/email", "services", "services/redis", "services/lock", "services/ratelimit", "services/redis/embedded", "services/session", "services/store", "middleware", "handlers", "templates", "docs",
 			"gin", "gin-contrib/sessions", "rueidis", "database/sql", "environment"},
 	}
 }

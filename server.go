@@ -24,6 +24,7 @@ import (
 	"gatehouse/handlers"
 	"gatehouse/middleware"
 	"gatehouse/services"
+	"gatehouse/services/lock"
 	"gatehouse/services/ratelimit"
 	"gatehouse/services/redis"
 	"gatehouse/services/redis/embedded"
@@ -185,7 +186,7 @@ func (a *app) wire(ctx context.Context, db *store.Store, rdb *redis.Client, secr
 	if err := a.watchPolicies(limiter, limits); err != nil {
 		return handlers.Options{}, err
 	}
-	locks := services.NewLocker(rdb, &services.LockerOptions{OnRedisDown: c.LockOnRedisDown, Logger: a.log, Metrics: registry})
+	locks := lock.New(rdb, &lock.Options{OnRedisDown: c.LockOnRedisDown, Logger: a.log, Metrics: registry})
 	sessions, err := session.NewCache(rdb, db, session.Options{
 		IdleTimeout: c.SessionIdleTimeout, AbsoluteTimeout: c.SessionAbsoluteTimeout, MaxPerUser: c.SessionMaxPerUser, Secrets: secrets,
 		Watch: db.WatchRevocations, Budget: db.WithinBudget, Logger: a.log, Metrics: registry,
@@ -197,7 +198,7 @@ func (a *app) wire(ctx context.Context, db *store.Store, rdb *redis.Client, secr
 	accounts := services.NewAccounts(db, sessions, locks, limiter, services.AccountsOptions{
 		LoginByIP: limits.loginByIP, LoginByAccount: limits.loginByAccount, Logger: a.log,
 	})
-	tokens, err := services.NewLockTokenSigner(secrets)
+	tokens, err := lock.NewTokenSigner(secrets)
 	if err != nil {
 		return handlers.Options{}, err
 	}

@@ -22,7 +22,7 @@ import (
 	"github.com/redis/rueidis/rueidislock"
 
 	"gatehouse/models"
-	"gatehouse/services"
+	"gatehouse/services/lock"
 	"gatehouse/services/redis"
 	"gatehouse/services/servicestest"
 )
@@ -30,7 +30,7 @@ import (
 const lockTTL = 10 * time.Second
 
 // newBenchLocker is one instance of ours.
-func newBenchLocker(t *testing.T, addr string) *services.Locker {
+func newBenchLocker(t *testing.T, addr string) *lock.Locker {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
 	rdb := redis.New(redis.Options{
@@ -38,7 +38,7 @@ func newBenchLocker(t *testing.T, addr string) *services.Locker {
 	})
 	t.Cleanup(func() { _ = rdb.Close(context.Background()) })
 	rdb.WaitReady(t.Context())
-	return services.NewLocker(rdb, &services.LockerOptions{Logger: log})
+	return lock.New(rdb, &lock.Options{Logger: log})
 }
 
 func newRueidis(t *testing.T, addr string) rueidis.Client {
@@ -130,11 +130,11 @@ func cycles(t *testing.T, addr string) []contender {
 			return release.Exec(ctx, client, keys[:2], []string{holder}).Error()
 		}},
 		{"gatehouse", func(i int64) error {
-			lock, err := ours.TryAcquire(ctx, services.LockRequest{Resource: key(i), TTL: lockTTL, Holder: models.Holder{UserID: "1"}})
+			held, err := ours.TryAcquire(ctx, lock.Request{Resource: key(i), TTL: lockTTL, Holder: models.Holder{UserID: "1"}})
 			if err != nil {
 				return err
 			}
-			_, err = ours.Release(ctx, lock.LockClaim)
+			_, err = ours.Release(ctx, held.Claim)
 			return err
 		}},
 		{"rueidislock", func(i int64) error {
@@ -225,7 +225,7 @@ func hot(t *testing.T, name string, take hold) (lost time.Duration, unfair float
 
 func TestLockHot(t *testing.T) {
 	server := servicestest.StartRedis(t)
-	var ours []*services.Locker
+	var ours []*lock.Locker
 	var theirs []rueidislock.Locker
 	var syncs []*redsync.Redsync
 	for range 4 {
@@ -233,22 +233,22 @@ func TestLockHot(t *testing.T) {
 		theirs = append(theirs, newRueidisLock(t, server.Addr))
 		syncs = append(syncs, redsync.New(redsyncgoredis.NewPool(newGoRedis(t, server.Addr))))
 	}
-	req := services.LockRequest{Resource: "hot", TTL: lockTTL, Holder: models.Holder{UserID: "1"}}
+	req := lock.Request{Resource: "hot", TTL: lockTTL, Holder: models.Holder{UserID: "1"}}
 	contenders := []struct {
 		name string
 		take hold
 	}{
 		{"gatehouse Acquire", func(ctx context.Context, i int, held func()) error {
-			lock, err := ours[i].Acquire(ctx, req)
+			granted, err := ours[i].Acquire(ctx, req)
 			if err != nil {
 				return err
 			}
 			held()
-			_, err = ours[i].Release(context.WithoutCancel(ctx), lock.LockClaim)
+			_, err = ours[i].Release(context.WithoutCancel(ctx), granted.Claim)
 			return err
 		}},
 		{"gatehouse WithLock", func(ctx context.Context, i int, held func()) error {
-			return ours[i].WithLock(ctx, req, func(context.Context, services.Lock) error { held(); return nil })
+			return ours[i].WithLock(ctx, req, func(context.Context, lock.Lock) error { held(); return nil })
 		}},
 		{"rueidislock", func(ctx context.Context, i int, held func()) error {
 			_, release, err := theirs[i].WithContext(ctx, "hot")
@@ -302,7 +302,7 @@ func TestLockWithinTheProcess(t *testing.T) {
 	ctx := t.Context()
 	speed := race(t, workers,
 		contender{"gatehouse", func(int64) error {
-			return ours.WithLock(ctx, services.LockRequest{Resource: "one", TTL: lockTTL}, func(context.Context, services.Lock) error { return nil })
+			return ours.WithLock(ctx, lock.Request{Resource: "one", TTL: lockTTL}, func(context.Context, lock.Lock) error { return nil })
 		}},
 		contender{"rueidislock", func(int64) error {
 			// One of its waiters was seen to wait for minutes when all others had left.
@@ -326,11 +326,11 @@ func TestLockManyHeld(t *testing.T) {
 	holder, user := newBenchLocker(t, server.Addr), newBenchLocker(t, server.Addr)
 	ctx := t.Context()
 	cycle := contender{"cycle", func(i int64) error {
-		lock, err := user.TryAcquire(ctx, services.LockRequest{Resource: fmt.Sprintf("k%d", i%keyNumber), TTL: lockTTL})
+		granted, err := user.TryAcquire(ctx, lock.Request{Resource: fmt.Sprintf("k%d", i%keyNumber), TTL: lockTTL})
 		if err != nil {
 			return err
 		}
-		_, err = user.Release(ctx, lock.LockClaim)
+		_, err = user.Release(ctx, granted.Claim)
 		return err
 	}}
 	before := race(t, workers, cycle)["cycle"]
@@ -339,7 +339,7 @@ func TestLockManyHeld(t *testing.T) {
 	for w := range workers {
 		wg.Go(func() {
 			for i := w; i < held; i += workers {
-				if _, err := holder.TryAcquire(ctx, services.LockRequest{Resource: fmt.Sprintf("held%d", i), TTL: time.Hour}); err != nil {
+				if _, err := holder.TryAcquire(ctx, lock.Request{Resource: fmt.Sprintf("held%d", i), TTL: time.Hour}); err != nil {
 					t.Error(err)
 					return
 				}

@@ -17,7 +17,7 @@ import (
 	"github.com/redis/rueidis/rueidislock"
 
 	"gatehouse/models"
-	"gatehouse/services"
+	"gatehouse/services/lock"
 	"gatehouse/services/servicestest"
 )
 
@@ -37,8 +37,8 @@ func believers(t *testing.T) map[string]believer {
 			failed := make(chan error, 1)
 			locker := newBenchLocker(t, addr)
 			go func() {
-				failed <- locker.WithLock(ctx, services.LockRequest{Resource: "belief", TTL: beliefTTL, Holder: models.Holder{UserID: "1"}},
-					func(ctx context.Context, _ services.Lock) error {
+				failed <- locker.WithLock(ctx, lock.Request{Resource: "belief", TTL: beliefTTL, Holder: models.Holder{UserID: "1"}},
+					func(ctx context.Context, _ lock.Lock) error {
 						holding <- ctx
 						<-ctx.Done()
 						return nil

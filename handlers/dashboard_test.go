@@ -13,6 +13,7 @@ import (
 
 	"gatehouse/models"
 	"gatehouse/services"
+	"gatehouse/services/lock"
 	"gatehouse/services/redis"
 	"gatehouse/services/servicestest"
 )
@@ -25,9 +26,9 @@ func (s *site) lockAs(t *testing.T, email, title, reason string) (string, servic
 	user := models.UserRef{ID: who.ID, Email: who.Email}
 	process, err := s.Processes.Create(t.Context(), user, models.ProcessFields{Title: title, Status: "draft"})
 	fatal(t, err)
-	lock, err := s.Processes.Lock(t.Context(), user, process.ID, services.ProcessLockOptions{Reason: reason})
+	held, err := s.Processes.Lock(t.Context(), user, process.ID, services.ProcessLockOptions{Reason: reason})
 	fatal(t, err)
-	return services.Resource(process.ID), lock
+	return services.Resource(process.ID), held
 }
 
 func (s *site) locked(t *testing.T, resource string) bool {
@@ -56,7 +57,7 @@ func TestDashboardShowsLocks(t *testing.T) {
 	var waiter sync.WaitGroup
 	defer waiter.Wait()
 	defer leave()
-	waiter.Go(func() { _, _ = s.Locks.Acquire(waiting, services.LockRequest{Resource: resource}) })
+	waiter.Go(func() { _, _ = s.Locks.Acquire(waiting, lock.Request{Resource: resource}) })
 	servicestest.Eventually(t, 5*time.Second, func() bool {
 		status, err := s.Locks.Status(t.Context(), resource)
 		return err == nil && status.Waiting == 1
@@ -135,7 +136,7 @@ func TestRefreshAfterTheSessionEnded(t *testing.T) {
 func TestForce(t *testing.T) {
 	s := newSite(t, inProcess())
 	admin := s.signedIn(t, "admin@example.com")
-	resource, lock := s.lockAs(t, "ann@example.com", "Order paper", "quarterly review")
+	resource, held := s.lockAs(t, "ann@example.com", "Order paper", "quarterly review")
 	question := "/locks/force?resource=" + resource
 	w := admin.get(question)
 	shows(t, w, http.StatusOK, "Force this lock?", "Order paper", "ann@example.com", "quarterly review", "required")
@@ -152,11 +153,11 @@ func TestForce(t *testing.T) {
 	}
 
 	// The lock changes hands between the question and the answer.
-	_, err := s.Processes.Unlock(t.Context(), models.UserRef{ID: lock.Holder.UserID}, lock.Process.ID, lock.Token)
+	_, err := s.Processes.Unlock(t.Context(), models.UserRef{ID: held.Holder.UserID}, held.Process.ID, held.Token)
 	fatal(t, err)
 	bob, err := s.db.Credentials(t.Context(), "bob@example.com")
 	fatal(t, err)
-	_, err = s.Processes.Lock(t.Context(), models.UserRef{ID: bob.ID, Email: bob.Email}, lock.Process.ID, services.ProcessLockOptions{})
+	_, err = s.Processes.Lock(t.Context(), models.UserRef{ID: bob.ID, Email: bob.Email}, held.Process.ID, services.ProcessLockOptions{})
 	fatal(t, err)
 	sendsHome(t, admin.post("/locks/force", "resource", resource, "fence", fence, "reason", "gone home"))
 	shows(t, admin.get("/"), http.StatusOK, "Nothing was forced", `class="notice failed"`)

@@ -18,6 +18,7 @@ import (
 	"gatehouse/middleware"
 	"gatehouse/models"
 	"gatehouse/services"
+	"gatehouse/services/lock"
 	"gatehouse/services/ratelimit"
 	"gatehouse/services/redis"
 	"gatehouse/services/redis/embedded"
@@ -59,7 +60,7 @@ func newSite(t *testing.T, rdb redis.Options) *site {
 
 	policy := func(name string) models.Policy { return models.Policy{Name: name, Limit: 500, Window: time.Minute} }
 	limiter := ratelimit.New(r, ratelimit.Options{Logger: quiet})
-	locks := services.NewLocker(r, &services.LockerOptions{OnRedisDown: models.OnRedisDownOpen, Logger: quiet})
+	locks := lock.New(r, &lock.Options{OnRedisDown: models.OnRedisDownOpen, Logger: quiet})
 	sessions, err := session.NewCache(r, db, session.Options{Logger: quiet})
 	fatal(t, err)
 	t.Cleanup(func() { _ = sessions.Close(context.Background()) })
@@ -67,7 +68,7 @@ func newSite(t *testing.T, rdb redis.Options) *site {
 		LoginByIP: policy("login-ip"), LoginByAccount: models.Policy{Name: "login-account", Limit: 5, Window: time.Minute}, Logger: quiet,
 	})
 	secret := strings.Repeat("s", 32)
-	tokens, err := services.NewLockTokenSigner([]string{secret})
+	tokens, err := lock.NewTokenSigner([]string{secret})
 	fatal(t, err)
 	processes, err := services.NewProcesses(db, locks, tokens, []string{secret})
 	fatal(t, err)

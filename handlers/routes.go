@@ -15,6 +15,7 @@ import (
 	"gatehouse/middleware"
 	"gatehouse/models"
 	"gatehouse/services"
+	"gatehouse/services/lock"
 	"gatehouse/services/ratelimit"
 	"gatehouse/services/redis"
 	"gatehouse/services/session"
@@ -24,7 +25,7 @@ import (
 // Options is what the handlers work with. All fields but the last ones must be set.
 type Options struct {
 	Processes *services.Processes
-	Locks     *services.Locker
+	Locks     *lock.Locker
 	Accounts  *services.Accounts
 	Sessions  *session.Cache
 	Limiter   *ratelimit.Limiter

@@ -14,7 +14,7 @@ import (
 
 	"gatehouse/middleware"
 	"gatehouse/models"
-	"gatehouse/services"
+	"gatehouse/services/lock"
 	"gatehouse/services/redis"
 	"gatehouse/services/redis/embedded"
 )
@@ -30,12 +30,12 @@ func ExampleRequireLock() {
 	gin.SetMode(gin.ReleaseMode)
 	router := gin.New()
 	router.POST("/orders/:id/lock", func(c *gin.Context) {
-		lock, err := locks.TryAcquire(c.Request.Context(), services.LockRequest{Resource: order(c), Holder: models.Holder{UserID: user(c)}})
+		held, err := locks.TryAcquire(c.Request.Context(), lock.Request{Resource: order(c), Holder: models.Holder{UserID: user(c)}})
 		if errors.Is(err, models.ErrNotAcquired) {
 			c.Status(http.StatusLocked)
 			return
 		}
-		token, signErr := tokens.Sign(lock, user(c), 0)
+		token, signErr := tokens.Sign(held, user(c), 0)
 		if err := errors.Join(err, signErr); err != nil {
 			c.Status(http.StatusServiceUnavailable)
 			return
@@ -43,10 +43,10 @@ func ExampleRequireLock() {
 		c.String(http.StatusCreated, token)
 	})
 	router.PUT("/orders/:id", middleware.RequireLock(tokens, middleware.LockOptions{Resource: order, User: user}), func(c *gin.Context) {
-		lock, _ := middleware.LockFrom(c)
-		// Write in a transaction that store.FenceGuard admits under lock.Fence: the
+		held, _ := middleware.LockFrom(c)
+		// Write in a transaction that store.FenceGuard admits under held.Fence: the
 		// lock may have ended since it was looked at.
-		c.String(http.StatusOK, "%s writes %s, fence: %t", lock.UserID, lock.Resource, lock.Fence != nil)
+		c.String(http.StatusOK, "%s writes %s, fence: %t", held.UserID, held.Resource, held.Fence != nil)
 	})
 
 	ask := func(method, path, user, token string) *httptest.ResponseRecorder {
@@ -70,19 +70,19 @@ func ExampleRequireLock() {
 }
 
 // exampleLocks are on a Redis inside the process.
-func exampleLocks() (*services.Locker, *services.LockTokens, func()) {
+func exampleLocks() (*lock.Locker, *lock.Tokens, func()) {
 	server, err := embedded.Start()
 	if err != nil {
 		panic(err)
 	}
 	rdb := redis.New(redis.Options{Client: server.ClientOption(), Embedded: true, Timeout: 3 * time.Second, Logger: slog.New(slog.DiscardHandler)})
 	rdb.WaitReady(context.Background())
-	signer, err := services.NewLockTokenSigner([]string{strings.Repeat("k", 32)}) // at least 32 secret bytes
+	signer, err := lock.NewTokenSigner([]string{strings.Repeat("k", 32)}) // at least 32 secret bytes
 	if err != nil {
 		panic(err)
 	}
-	locks := services.NewLocker(rdb, nil)
-	return locks, services.NewLockTokens(locks, signer), func() {
+	locks := lock.New(rdb, nil)
+	return locks, lock.NewTokens(locks, signer), func() {
 		_ = rdb.Close(context.Background())
 		server.Close()
 	}

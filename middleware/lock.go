@@ -12,7 +12,7 @@ import (
 // LockTokenHeader is the header in which a request carries its lock token.
 const LockTokenHeader = "X-Lock-Token"
 
-// LockVerifier tells whether a lock token holds its lock; *services.LockTokens does.
+// LockVerifier tells whether a lock token holds its lock; *lock.Tokens does.
 type LockVerifier interface {
 	// Verify answers what the token was signed for; degraded says that Redis could
 	// not be asked. models.ErrLockTokenRequired for an empty token, a

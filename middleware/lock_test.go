@@ -17,7 +17,7 @@ import (
 
 	"gatehouse/middleware"
 	"gatehouse/models"
-	"gatehouse/services"
+	"gatehouse/services/lock"
 	"gatehouse/services/redis"
 	"gatehouse/services/servicestest"
 )
@@ -26,8 +26,8 @@ import (
 type lockApp struct {
 	*gin.Engine
 	server *servicestest.RedisServer
-	locks  *services.Locker
-	tokens *services.LockTokens
+	locks  *lock.Locker
+	tokens *lock.Tokens
 	ran    int // how often the handler did
 }
 
@@ -40,39 +40,39 @@ func newLockApp(t *testing.T, onRedisDown models.OnRedisDown) *lockApp {
 	})
 	t.Cleanup(func() { _ = rdb.Close(context.Background()) })
 	rdb.WaitReady(t.Context())
-	app.locks = services.NewLocker(rdb, &services.LockerOptions{OnRedisDown: onRedisDown})
-	signer, err := services.NewLockTokenSigner([]string{strings.Repeat("s", 32)})
+	app.locks = lock.New(rdb, &lock.Options{OnRedisDown: onRedisDown})
+	signer, err := lock.NewTokenSigner([]string{strings.Repeat("s", 32)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	app.tokens = services.NewLockTokens(app.locks, signer)
+	app.tokens = lock.NewTokens(app.locks, signer)
 	app.PUT("/orders/:id", middleware.RequireLock(app.tokens, middleware.LockOptions{
 		Resource: func(c *gin.Context) string { return "order:" + c.Param("id") },
 		User:     func(c *gin.Context) string { return c.GetHeader("User") },
 	}), func(c *gin.Context) {
 		app.ran++
-		lock, ok := middleware.LockFrom(c)
-		if !ok || lock.Fence == nil {
-			t.Errorf("the handler got %+v, %t", lock, ok)
+		held, ok := middleware.LockFrom(c)
+		if !ok || held.Fence == nil {
+			t.Errorf("the handler got %+v, %t", held, ok)
 			return
 		}
-		c.String(http.StatusOK, "%s %d", lock.Resource, *lock.Fence)
+		c.String(http.StatusOK, "%s %d", held.Resource, *held.Fence)
 	})
 	return app
 }
 
 // lock takes a lock for a user, and its token.
-func (app *lockApp) lock(t *testing.T, resource, user string) (services.Lock, string) {
+func (app *lockApp) lock(t *testing.T, resource, user string) (lock.Lock, string) {
 	t.Helper()
-	lock, err := app.locks.TryAcquire(t.Context(), services.LockRequest{Resource: resource, Holder: models.Holder{UserID: user, Email: user + "@example.com"}})
+	held, err := app.locks.TryAcquire(t.Context(), lock.Request{Resource: resource, Holder: models.Holder{UserID: user, Email: user + "@example.com"}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	token, err := app.tokens.Sign(lock, user, 0)
+	token, err := app.tokens.Sign(held, user, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return lock, token
+	return held, token
 }
 
 func (app *lockApp) put(path, user, token string) *httptest.ResponseRecorder {
@@ -98,9 +98,9 @@ func wantProblem(t *testing.T, w *httptest.ResponseRecorder, status int, name st
 
 func TestRequireLock(t *testing.T) {
 	app := newLockApp(t, models.OnRedisDownClosed)
-	lock, token := app.lock(t, "order:1", "alice")
+	held, token := app.lock(t, "order:1", "alice")
 	for range 2 { // it is no ticket for one request
-		if w := app.put("/orders/1", "alice", token); w.Code != http.StatusOK || w.Body.String() != fmt.Sprintf("order:1 %d", *lock.Fence) {
+		if w := app.put("/orders/1", "alice", token); w.Code != http.StatusOK || w.Body.String() != fmt.Sprintf("order:1 %d", *held.Fence) {
 			t.Fatalf("the holder: %d %s", w.Code, w.Body)
 		}
 	}
@@ -112,7 +112,7 @@ func TestRequireLock(t *testing.T) {
 		"nobody":                 app.put("/orders/1", "", token),
 		"another resource's":     app.put("/orders/1", "alice", others),
 		"forged":                 app.put("/orders/1", "alice", token[:len(token)-1]+"!"),
-		"the grant's own secret": app.put("/orders/1", "alice", lock.Token),
+		"the grant's own secret": app.put("/orders/1", "alice", held.Token),
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := wantProblem(t, w, http.StatusConflict, "lock-not-held")
@@ -126,7 +126,7 @@ func TestRequireLock(t *testing.T) {
 		t.Errorf("nobody has the lock: %v", got)
 	}
 
-	if _, err := app.locks.Release(t.Context(), lock.LockClaim); err != nil {
+	if _, err := app.locks.Release(t.Context(), held.Claim); err != nil {
 		t.Fatal(err)
 	}
 	if got := wantProblem(t, app.put("/orders/1", "alice", token), http.StatusConflict, "lock-not-held"); got["isLocked"] != false {

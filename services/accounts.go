@@ -10,6 +10,7 @@ import (
 
 	"gatehouse/internal/require"
 	"gatehouse/models"
+	"gatehouse/services/lock"
 	"gatehouse/services/ratelimit"
 	"gatehouse/services/session"
 )
@@ -91,7 +92,7 @@ const afterwards = time.Second
 type Accounts struct {
 	store     AccountStore
 	sessions  *session.Cache
-	locks     *Locker
+	locks     *lock.Locker
 	limiter   *ratelimit.Limiter
 	passwords *Passwords
 	opt       AccountsOptions
@@ -100,7 +101,7 @@ type Accounts struct {
 
 // NewAccounts joins the services that accounts need. It panics without one of them,
 // and on a policy that is not valid: that is a mistake in the program.
-func NewAccounts(store AccountStore, sessions *session.Cache, locks *Locker, limiter *ratelimit.Limiter, opt AccountsOptions) *Accounts {
+func NewAccounts(store AccountStore, sessions *session.Cache, locks *lock.Locker, limiter *ratelimit.Limiter, opt AccountsOptions) *Accounts {
 	require.Must("services.NewAccounts", require.Argument{Name: "AccountStore", Value: store}, require.Argument{Name: "SessionCache", Value: sessions}, require.Argument{Name: "Locker", Value: locks}, require.Argument{Name: "RateLimiter", Value: limiter})
 	for _, policy := range []models.Policy{opt.LoginByIP, opt.LoginByAccount} {
 		if err := policy.Validate(); err != nil {

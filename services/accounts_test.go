@@ -13,6 +13,7 @@ import (
 
 	"gatehouse/models"
 	"gatehouse/services"
+	"gatehouse/services/lock"
 	"gatehouse/services/ratelimit"
 	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
@@ -26,7 +27,7 @@ type accountsDesk struct {
 	*services.Accounts
 	db       *store.Store
 	sessions *session.Cache
-	locks    *services.Locker
+	locks    *lock.Locker
 	limiter  *ratelimit.Limiter
 }
 
@@ -48,7 +49,7 @@ func newAccountsOn(t *testing.T, server *servicestest.RedisServer, loginLimit in
 			t.Error(err)
 		}
 	})
-	locks := services.NewLocker(redis, nil)
+	locks := lock.New(redis, nil)
 	limiter := ratelimit.New(redis, ratelimit.Options{})
 	accounts := services.NewAccounts(db, sessions, locks, limiter, loginLimits(loginLimit))
 	for email, role := range map[string]string{"alice@example.com": models.RoleEditor, "admin@example.com": models.RoleAdmin} {
@@ -137,7 +138,7 @@ func (a accountsDesk) signInAndLock(t *testing.T) (token string, current models.
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := a.locks.TryAcquire(t.Context(), services.LockRequest{Resource: "process:1", Holder: models.Holder{UserID: current.User.ID}}); err != nil {
+	if _, err := a.locks.TryAcquire(t.Context(), lock.Request{Resource: "process:1", Holder: models.Holder{UserID: current.User.ID}}); err != nil {
 		t.Fatal(err)
 	}
 	return token, current

@@ -181,7 +181,7 @@ func TestRedisClusterFailsOver(t *testing.T) {
 		}
 	}
 	after := c.allExact(t, before)
-	if degraded, err := c.locks.Check(t.Context(), held.LockClaim); err != nil || degraded {
+	if degraded, err := c.locks.Check(t.Context(), held.Claim); err != nil || degraded {
 		t.Errorf("a lock from before: degraded %v, %v", degraded, err)
 	}
 	if lost, back := c.lines("not available", nodes[0].Addr), c.lines("Redis is available", replicas[0].Addr); len(lost) != 1 || len(back) != 1 || len(c.lines("Redis")) != 2 {

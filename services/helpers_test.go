@@ -8,17 +8,17 @@ import (
 	"github.com/redis/rueidis"
 
 	"gatehouse/models"
-	"gatehouse/services"
+	"gatehouse/services/lock"
 	"gatehouse/services/redis"
 )
 
 // lockRequest is what one editor asks for.
-func lockRequest(resource string) services.LockRequest {
-	return services.LockRequest{Resource: resource, Holder: models.Holder{UserID: "1", Email: "alice@example.com"}, TTL: 10 * time.Second}
+func lockRequest(resource string) lock.Request {
+	return lock.Request{Resource: resource, Holder: models.Holder{UserID: "1", Email: "alice@example.com"}, TTL: 10 * time.Second}
 }
 
 // lockFor is the lock of a resource that is free.
-func lockFor(t *testing.T, locks *services.Locker, resource string) services.Lock {
+func lockFor(t *testing.T, locks *lock.Locker, resource string) lock.Lock {
 	t.Helper()
 	held, err := locks.TryAcquire(t.Context(), lockRequest(resource))
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 
 	"gatehouse/internal/require"
 	"gatehouse/models"
+	"gatehouse/services/lock"
 )
 
 // DefaultProcessTTL is the lease of a process lock whose TTL is not said.
@@ -41,22 +42,22 @@ type processWriter interface {
 type Processes struct {
 	processReader
 	store   ProcessStore
-	locks   *Locker
-	tokens  *LockTokens
+	locks   *lock.Locker
+	tokens  *lock.Tokens
 	secrets [][]byte // key the tokens of idempotent acquires
 }
 
 // NewProcesses joins the store and the locks. The first secret keys idempotent
 // acquires; a repeated one also finds the grant made under another. It refuses to
 // work without one of them, and with a secret of less than 32 bytes.
-func NewProcesses(store ProcessStore, locks *Locker, signer *LockTokenSigner, secrets []string) (*Processes, error) {
+func NewProcesses(store ProcessStore, locks *lock.Locker, signer *lock.TokenSigner, secrets []string) (*Processes, error) {
 	if err := require.All("services.NewProcesses", require.Argument{Name: "ProcessStore", Value: store}, require.Argument{Name: "Locker", Value: locks}, require.Argument{Name: "LockTokenSigner", Value: signer}); err != nil {
 		return nil, err
 	}
 	if err := models.ValidateSecrets(secrets); err != nil {
 		return nil, fmt.Errorf("services.NewProcesses: %w", err)
 	}
-	p := &Processes{processReader: store, store: store, locks: locks, tokens: NewLockTokens(locks, signer)}
+	p := &Processes{processReader: store, store: store, locks: locks, tokens: lock.NewTokens(locks, signer)}
 	for _, secret := range secrets {
 		key, err := hkdf.Key(sha256.New, []byte(secret), nil, "gatehouse idempotent acquire", sha256.Size)
 		if err != nil {
@@ -94,7 +95,7 @@ type ProcessLockOptions struct {
 
 // ProcessLock is a lock on a process, and the process as read after the grant.
 type ProcessLock struct {
-	Lock
+	lock.Lock
 	Token   string // the signed lock token
 	Process models.Process
 }
@@ -111,7 +112,7 @@ func (p *Processes) Lock(ctx context.Context, user models.UserRef, id string, op
 			return ProcessLock{}, err
 		}
 	}
-	lock, err := p.acquire(ctx, opt.Wait, LockRequest{
+	taken, err := p.acquire(ctx, opt.Wait, lock.Request{
 		Resource: Resource(id), TTL: cmp.Or(opt.TTL, DefaultProcessTTL), Token: token,
 		Holder: models.Holder{UserID: user.ID, Email: user.Email, Reason: opt.Reason},
 	}, others)
@@ -119,26 +120,26 @@ func (p *Processes) Lock(ctx context.Context, user models.UserRef, id string, op
 		return ProcessLock{}, err
 	}
 	err = allowedAfter(ctx, opt.Wait, opt.Allowed)
-	if err == nil && !lock.Repeated { // counted with this one: of two at the same time each knows of the other
+	if err == nil && !taken.Repeated { // counted with this one: of two at the same time each knows of the other
 		err = p.room(context.WithoutCancel(ctx), user, opt.Most, opt.Most)
 	}
 	var granted ProcessLock
 	if err == nil { // what may end a wait must not cut off what follows it
-		granted, err = p.granted(context.WithoutCancel(ctx), user, id, lock, opt)
+		granted, err = p.granted(context.WithoutCancel(ctx), user, id, taken, opt)
 	}
-	if err == nil && !lock.Repeated && ctx.Err() != nil { // nobody is there to take it
+	if err == nil && !taken.Repeated && ctx.Err() != nil { // nobody is there to take it
 		granted, err = ProcessLock{}, fmt.Errorf("lock process %s: %w: %w", id, models.ErrUnavailable, context.Cause(ctx))
 	}
-	if err != nil && !lock.Repeated {
-		p.locks.releaseAfter(ctx, lock.LockClaim)
+	if err != nil && !taken.Repeated {
+		p.locks.ReleaseAfter(ctx, taken.Claim)
 	}
-	granted.Degraded = lock.Degraded
+	granted.Degraded = taken.Degraded
 	return granted, err
 }
 
 // room refuses if the user has more locks than held; a limit of 0 is none.
 func (p *Processes) room(ctx context.Context, user models.UserRef, held, limit int) error {
-	if limit > 0 && p.locks.countHeld(ctx, user.ID) > held {
+	if limit > 0 && p.locks.CountHeld(ctx, user.ID) > held {
 		return &models.TooManyLocksError{Limit: limit}
 	}
 	return nil
@@ -153,18 +154,18 @@ func allowedAfter(ctx context.Context, wait time.Duration, allowed func(context.
 }
 
 // acquire looks for a grant under the other tokens before it waits.
-func (p *Processes) acquire(ctx context.Context, wait time.Duration, req LockRequest, others []string) (Lock, error) {
+func (p *Processes) acquire(ctx context.Context, wait time.Duration, req lock.Request, others []string) (lock.Lock, error) {
 	if wait <= 0 || len(others) > 0 {
-		lock, err := p.locks.TryAcquire(ctx, req)
+		taken, err := p.locks.TryAcquire(ctx, req)
 		for _, token := range others {
 			if errors.Is(err, models.ErrNotAcquired) {
 				repeat := req
 				repeat.Token = token
-				lock, err = p.locks.TryAcquire(ctx, repeat)
+				taken, err = p.locks.TryAcquire(ctx, repeat)
 			}
 		}
 		if wait <= 0 || !errors.Is(err, models.ErrNotAcquired) {
-			return lock, err
+			return taken, err
 		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, wait)
@@ -173,7 +174,7 @@ func (p *Processes) acquire(ctx context.Context, wait time.Duration, req LockReq
 }
 
 // granted reads the process after the grant and makes the token.
-func (p *Processes) granted(ctx context.Context, user models.UserRef, id string, lock Lock, opt ProcessLockOptions) (ProcessLock, error) {
+func (p *Processes) granted(ctx context.Context, user models.UserRef, id string, taken lock.Lock, opt ProcessLockOptions) (ProcessLock, error) {
 	process, err := p.store.Process(ctx, id)
 	if err != nil {
 		return ProcessLock{}, err
@@ -181,33 +182,33 @@ func (p *Processes) granted(ctx context.Context, user models.UserRef, id string,
 	if !opt.IfMatch.Matches(process.Version) {
 		return ProcessLock{}, &models.ConflictError{Reason: models.ErrPreconditionFailed, Current: process}
 	}
-	if token, ok := p.tokens.signer.Unseal(lock.Note); ok && lock.Note != "" {
-		return ProcessLock{Lock: lock, Token: token, Process: process}, nil
+	if token, ok := p.tokens.Signer.Unseal(taken.Note); ok && taken.Note != "" {
+		return ProcessLock{Lock: taken, Token: token, Process: process}, nil
 	}
-	token, err := p.tokens.Sign(lock, user.ID, process.Version)
+	token, err := p.tokens.Sign(taken, user.ID, process.Version)
 	if err != nil {
 		return ProcessLock{}, err
 	}
 	if opt.IdempotencyKey != "" {
-		if token, err = p.keepToken(ctx, lock, token); err != nil {
+		if token, err = p.keepToken(ctx, taken, token); err != nil {
 			return ProcessLock{}, err
 		}
 	}
-	return ProcessLock{Lock: lock, Token: token, Process: process}, nil
+	return ProcessLock{Lock: taken, Token: token, Process: process}, nil
 }
 
 // keepToken seals the token beside its grant, so that a repeated acquire answers
 // the very same one; of two at once the first stays.
-func (p *Processes) keepToken(ctx context.Context, lock Lock, token string) (string, error) {
-	sealed, err := p.tokens.signer.Seal(token)
+func (p *Processes) keepToken(ctx context.Context, taken lock.Lock, token string) (string, error) {
+	sealed, err := p.tokens.Signer.Seal(token)
 	if err != nil {
 		return "", err
 	}
-	stands, err := p.locks.Note(ctx, lock, sealed)
+	stands, err := p.locks.Note(ctx, taken, sealed)
 	if err != nil {
 		return "", err
 	}
-	if kept, ok := p.tokens.signer.Unseal(stands); ok {
+	if kept, ok := p.tokens.Signer.Unseal(stands); ok {
 		return kept, nil
 	}
 	return token, nil
@@ -268,18 +269,18 @@ func (p *Processes) Delete(ctx context.Context, user models.UserRef, id, token s
 	if err := p.store.DeleteProcess(ctx, id, guard); err != nil {
 		return degraded, err
 	}
-	p.locks.releaseAfter(ctx, grant.LockClaim)
+	p.locks.ReleaseAfter(ctx, grant.LockClaim)
 	return degraded, nil
 }
 
 // Extend makes the time left of the holder's lock ttl from now.
-func (p *Processes) Extend(ctx context.Context, user models.UserRef, id, token string, ttl time.Duration) (Lock, error) {
+func (p *Processes) Extend(ctx context.Context, user models.UserRef, id, token string, ttl time.Duration) (lock.Lock, error) {
 	grant, err := p.held(ctx, user, id, token)
 	if err != nil {
-		return Lock{}, err
+		return lock.Lock{}, err
 	}
-	holder := models.Holder{UserID: user.ID, Email: user.Email, Since: p.tokens.grantedAt(grant)}
-	return p.locks.extend(ctx, grant.LockClaim, holder, cmp.Or(ttl, DefaultProcessTTL))
+	holder := models.Holder{UserID: user.ID, Email: user.Email, Since: p.tokens.GrantedAt(grant)}
+	return p.locks.ExtendFor(ctx, grant.LockClaim, holder, cmp.Or(ttl, DefaultProcessTTL))
 }
 
 // Unlock gives the holder's lock back.
@@ -303,5 +304,5 @@ func (p *Processes) held(ctx context.Context, user models.UserRef, id, token str
 	if _, err := p.store.Process(ctx, id); err != nil {
 		return models.LockGrant{}, err
 	}
-	return p.tokens.open(ctx, Resource(id), user.ID, token)
+	return p.tokens.Open(ctx, Resource(id), user.ID, token)
 }

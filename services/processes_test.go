@@ -12,6 +12,7 @@ import (
 
 	"gatehouse/models"
 	"gatehouse/services"
+	"gatehouse/services/lock"
 	"gatehouse/services/redis"
 	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
@@ -24,7 +25,7 @@ const secret = "0123456789abcdef0123456789abcdef"
 type desk struct {
 	*services.Processes
 	store *store.Store
-	locks *services.Locker
+	locks *lock.Locker
 }
 
 func openStore(t *testing.T, url string) *store.Store {
@@ -46,11 +47,11 @@ func newDesk(t *testing.T, rdb *redis.Client, db *store.Store, secrets ...string
 	if secrets == nil {
 		secrets = []string{secret}
 	}
-	tokens, err := services.NewLockTokenSigner(secrets)
+	tokens, err := lock.NewTokenSigner(secrets)
 	if err != nil {
 		t.Fatal(err)
 	}
-	locks := services.NewLocker(rdb, &services.LockerOptions{OnRedisDown: models.OnRedisDownOpen, Logger: redistest.Quiet()})
+	locks := lock.New(rdb, &lock.Options{OnRedisDown: models.OnRedisDownOpen, Logger: redistest.Quiet()})
 	processes, err := services.NewProcesses(db, locks, tokens, secrets)
 	if err != nil {
 		t.Fatal(err)
@@ -99,7 +100,7 @@ func (s *leavingStore) Process(ctx context.Context, id string) (models.Process, 
 
 func TestProcessLockIsNotLeftToAClientThatLeft(t *testing.T) {
 	d, alice, bob, process := office(t)
-	signer, err := services.NewLockTokenSigner([]string{secret})
+	signer, err := lock.NewTokenSigner([]string{secret})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,8 +110,8 @@ func TestProcessLockIsNotLeftToAClientThatLeft(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if lock, err := processes.Lock(ctx, alice, process.ID, services.ProcessLockOptions{Wait: time.Second}); !errors.Is(err, ended) || lock.Token != "" {
-		t.Errorf("granted to nobody: %+v, %v", lock, err)
+	if taken, err := processes.Lock(ctx, alice, process.ID, services.ProcessLockOptions{Wait: time.Second}); !errors.Is(err, ended) || taken.Token != "" {
+		t.Errorf("granted to nobody: %+v, %v", taken, err)
 	}
 	if _, err := d.Lock(t.Context(), bob, process.ID, services.ProcessLockOptions{}); err != nil {
 		t.Errorf("held by a client that left: %v", err)
@@ -123,9 +124,9 @@ func TestProcessLockTokenIsBoundToUserAndProcess(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	lock, err := d.Lock(t.Context(), alice, process.ID, services.ProcessLockOptions{})
-	if err != nil || lock.Process.Version != process.Version || lock.TTL < 299*time.Second {
-		t.Fatalf("lock: %+v, %v", lock, err)
+	taken, err := d.Lock(t.Context(), alice, process.ID, services.ProcessLockOptions{})
+	if err != nil || taken.Process.Version != process.Version || taken.TTL < 299*time.Second {
+		t.Fatalf("lock: %+v, %v", taken, err)
 	}
 	wrong := map[string]struct {
 		user  models.UserRef
@@ -135,10 +136,10 @@ func TestProcessLockTokenIsBoundToUserAndProcess(t *testing.T) {
 	}{
 		"none":            {alice, process.ID, "", models.ErrLockTokenRequired},
 		"forged":          {alice, process.ID, "forged", models.ErrNotHeld},
-		"cut":             {alice, process.ID, lock.Token[:len(lock.Token)-2], models.ErrNotHeld},
-		"of another user": {bob, process.ID, lock.Token, models.ErrNotHeld},
-		"other process":   {alice, other.ID, lock.Token, models.ErrNotHeld},
-		"no such process": {alice, "4711", lock.Token, models.ErrNotFound},
+		"cut":             {alice, process.ID, taken.Token[:len(taken.Token)-2], models.ErrNotHeld},
+		"of another user": {bob, process.ID, taken.Token, models.ErrNotHeld},
+		"other process":   {alice, other.ID, taken.Token, models.ErrNotHeld},
+		"no such process": {alice, "4711", taken.Token, models.ErrNotFound},
 	}
 	for name, w := range wrong {
 		t.Run(name, func(t *testing.T) {
@@ -156,13 +157,13 @@ func TestProcessLockTokenIsBoundToUserAndProcess(t *testing.T) {
 			}
 		})
 	}
-	if got, degraded, err := d.Replace(t.Context(), alice, process.ID, lock.Token, nil, fields("Order more paper")); err != nil || degraded || got.Version != process.Version+1 {
+	if got, degraded, err := d.Replace(t.Context(), alice, process.ID, taken.Token, nil, fields("Order more paper")); err != nil || degraded || got.Version != process.Version+1 {
 		t.Errorf("replace with the right token: %+v, %v", got, err)
 	}
-	if _, _, err := d.Replace(t.Context(), alice, process.ID, lock.Token, nil, fields("Again")); err != nil {
+	if _, _, err := d.Replace(t.Context(), alice, process.ID, taken.Token, nil, fields("Again")); err != nil {
 		t.Errorf("a second write under the same grant: %v", err)
 	}
-	if _, err := d.Delete(t.Context(), alice, process.ID, lock.Token, nil); err != nil {
+	if _, err := d.Delete(t.Context(), alice, process.ID, taken.Token, nil); err != nil {
 		t.Errorf("delete: %v", err)
 	}
 	if s, err := d.locks.Status(t.Context(), services.Resource(process.ID)); err != nil || s.Held {
@@ -172,23 +173,23 @@ func TestProcessLockTokenIsBoundToUserAndProcess(t *testing.T) {
 
 func TestProcessLockTokenSurvivesKeyRotation(t *testing.T) {
 	d, alice, _, process := office(t)
-	lock, err := d.Lock(t.Context(), alice, process.ID, services.ProcessLockOptions{})
+	taken, err := d.Lock(t.Context(), alice, process.ID, services.ProcessLockOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	rotated := desk{Processes: rotate(t, d, "fedcba9876543210fedcba9876543210", secret)}
-	if _, _, err := rotated.Replace(t.Context(), alice, process.ID, lock.Token, nil, fields("x")); err != nil {
+	if _, _, err := rotated.Replace(t.Context(), alice, process.ID, taken.Token, nil, fields("x")); err != nil {
 		t.Errorf("a token signed with the older key: %v", err)
 	}
 	gone := desk{Processes: rotate(t, d, "fedcba9876543210fedcba9876543210")}
-	if _, _, err := gone.Replace(t.Context(), alice, process.ID, lock.Token, nil, fields("x")); !errors.Is(err, models.ErrNotHeld) {
+	if _, _, err := gone.Replace(t.Context(), alice, process.ID, taken.Token, nil, fields("x")); !errors.Is(err, models.ErrNotHeld) {
 		t.Errorf("a token signed with a key that was removed: %v", err)
 	}
 }
 
 func rotate(t *testing.T, d desk, secrets ...string) *services.Processes {
 	t.Helper()
-	tokens, err := services.NewLockTokenSigner(secrets)
+	tokens, err := lock.NewTokenSigner(secrets)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -276,7 +277,7 @@ func TestProcessTokenIsNotInRedis(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	lock, err := d.Lock(t.Context(), alice, process.ID, services.ProcessLockOptions{IdempotencyKey: "one"})
+	taken, err := d.Lock(t.Context(), alice, process.ID, services.ProcessLockOptions{IdempotencyKey: "one"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -288,7 +289,7 @@ func TestProcessTokenIsNotInRedis(t *testing.T) {
 			t.Fatalf("%s is nothing this test can read", key)
 		}
 		command[1] = key
-		if dump := server.Do(command...); strings.Contains(dump, lock.Token) || strings.Contains(dump, lock.LockClaim.Token) {
+		if dump := server.Do(command...); strings.Contains(dump, taken.Token) || strings.Contains(dump, taken.Claim.Token) {
 			t.Errorf("%s shows a token:\n%s", key, dump)
 		}
 		_, name, _ := strings.Cut(key, "}")
@@ -312,15 +313,15 @@ func TestProcessIfMatch(t *testing.T) {
 	if _, _, err := d.QuickUpdate(t.Context(), alice, process.ID, services.QuickUpdateOptions{IfMatch: stale}, models.ProcessPatch{}); !errors.Is(err, models.ErrPreconditionFailed) {
 		t.Errorf("quick update: %v", err)
 	}
-	lock, err := d.Lock(t.Context(), alice, process.ID, services.ProcessLockOptions{IfMatch: &models.IfMatch{Any: true}})
+	taken, err := d.Lock(t.Context(), alice, process.ID, services.ProcessLockOptions{IfMatch: &models.IfMatch{Any: true}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	var conflict *models.ConflictError
-	if _, _, err := d.Replace(t.Context(), alice, process.ID, lock.Token, stale, fields("x")); !errors.As(err, &conflict) || !errors.Is(err, models.ErrPreconditionFailed) || conflict.Current.Version != process.Version {
+	if _, _, err := d.Replace(t.Context(), alice, process.ID, taken.Token, stale, fields("x")); !errors.As(err, &conflict) || !errors.Is(err, models.ErrPreconditionFailed) || conflict.Current.Version != process.Version {
 		t.Errorf("replace: %v", err)
 	}
-	if _, _, err := d.Replace(t.Context(), alice, process.ID, lock.Token, &models.IfMatch{Versions: []int64{7, process.Version}}, fields("x")); err != nil {
+	if _, _, err := d.Replace(t.Context(), alice, process.ID, taken.Token, &models.IfMatch{Versions: []int64{7, process.Version}}, fields("x")); err != nil {
 		t.Errorf("replace with the current version among others: %v", err)
 	}
 }
@@ -372,7 +373,7 @@ func TestProcessTheDatabaseDecides(t *testing.T) {
 
 func TestProcessQuickUpdateWaitsForTheLock(t *testing.T) {
 	d, alice, bob, process := office(t)
-	lock, err := d.Lock(t.Context(), alice, process.ID, services.ProcessLockOptions{})
+	taken, err := d.Lock(t.Context(), alice, process.ID, services.ProcessLockOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -389,7 +390,7 @@ func TestProcessQuickUpdateWaitsForTheLock(t *testing.T) {
 		s, err := d.LockStatus(t.Context(), process.ID)
 		return err == nil && s.Waiting == 1
 	}, "the update does not wait")
-	if _, err := d.Unlock(t.Context(), alice, process.ID, lock.Token); err != nil {
+	if _, err := d.Unlock(t.Context(), alice, process.ID, taken.Token); err != nil {
 		t.Fatal(err)
 	}
 	if err := <-done; err != nil {

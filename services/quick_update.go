@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"gatehouse/models"
+	"gatehouse/services/lock"
 )
 
 const quickUpdateTTL = 60 * time.Second
@@ -25,27 +26,27 @@ func (p *Processes) QuickUpdate(ctx context.Context, user models.UserRef, id str
 		return models.Process{}, false, err
 	}
 	deadline := time.Now().Add(opt.Wait)
-	lock, err := p.acquire(ctx, opt.Wait, LockRequest{
+	taken, err := p.acquire(ctx, opt.Wait, lock.Request{
 		Resource: Resource(id), TTL: quickUpdateTTL,
 		Holder: models.Holder{UserID: user.ID, Email: user.Email, Reason: "quick update"},
 	}, nil)
 	if err != nil {
 		return models.Process{}, false, err
 	}
-	defer p.locks.releaseAfter(ctx, lock.LockClaim)
+	defer p.locks.ReleaseAfter(ctx, taken.Claim)
 	if err := allowedAfter(ctx, opt.Wait, opt.Allowed); err != nil {
-		return models.Process{}, lock.Degraded, err
+		return models.Process{}, taken.Degraded, err
 	}
 	ctx = context.WithoutCancel(ctx) // what may end a wait must not cut off a write
 	for {
-		process, err = p.patch(ctx, user, id, lock, opt.IfMatch, patch)
+		process, err = p.patch(ctx, user, id, taken, opt.IfMatch, patch)
 		if !errors.Is(err, models.ErrVersionConflict) || !time.Now().Before(deadline) {
-			return process, lock.Degraded, err
+			return process, taken.Degraded, err
 		}
 	}
 }
 
-func (p *Processes) patch(ctx context.Context, user models.UserRef, id string, lock Lock, match *models.IfMatch, patch models.ProcessPatch) (models.Process, error) {
+func (p *Processes) patch(ctx context.Context, user models.UserRef, id string, taken lock.Lock, match *models.IfMatch, patch models.ProcessPatch) (models.Process, error) {
 	current, err := p.store.Process(ctx, id)
 	if err != nil {
 		return models.Process{}, err
@@ -54,5 +55,5 @@ func (p *Processes) patch(ctx context.Context, user models.UserRef, id string, l
 		return models.Process{}, &models.ConflictError{Reason: models.ErrPreconditionFailed, Current: current}
 	}
 	// The version read under this grant, not last_grant: nobody shares the grant.
-	return p.store.UpdateProcess(ctx, id, user.ID, patch.Apply(current), models.WriteGuard{Grant: lock.Grant, GrantedVersion: current.Version})
+	return p.store.UpdateProcess(ctx, id, user.ID, patch.Apply(current), models.WriteGuard{Grant: taken.Grant, GrantedVersion: current.Version})
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/redis/rueidis"
 
 	"gatehouse/models"
-	"gatehouse/services"
+	"gatehouse/services/lock"
 	"gatehouse/services/ratelimit"
 	"gatehouse/services/redis"
 	"gatehouse/services/redis/redistest"
@@ -26,7 +26,7 @@ type watched struct {
 	*redis.Client
 	name    string // of what it works on: it is alone there
 	log     servicestest.LogLines
-	locks   *services.Locker
+	locks   *lock.Locker
 	limits  *ratelimit.Limiter
 	changes atomic.Int64 // of Status
 	worked  atomic.Int64 // rounds of work without anything degraded
@@ -39,7 +39,7 @@ func watch(t *testing.T, opt redis.Options) *watched {
 	opt.KeyPrefix = "test:"
 	opt.Logger = slog.New(slog.NewTextHandler(&w.log, nil))
 	w.Client = redistest.Start(t, opt)
-	w.locks = services.NewLocker(w.Client, &services.LockerOptions{OnRedisDown: models.OnRedisDownOpen, Logger: redistest.Quiet()})
+	w.locks = lock.New(w.Client, &lock.Options{OnRedisDown: models.OnRedisDownOpen, Logger: redistest.Quiet()})
 	w.limits = ratelimit.New(w.Client, ratelimit.Options{Logger: redistest.Quiet()})
 	return w
 }
@@ -54,15 +54,15 @@ func (w *watched) work(ctx context.Context, t *testing.T, name string) {
 			status = now
 			w.changes.Add(1)
 		}
-		lock, err := w.locks.TryAcquire(context.Background(), lockRequest(name))
+		taken, err := w.locks.TryAcquire(context.Background(), lockRequest(name))
 		var held *models.NotAcquiredError
 		if err != nil && !errors.As(err, &held) {
 			t.Errorf("acquire: %v", err)
 			return
 		}
-		exact := err == nil && !lock.Degraded
+		exact := err == nil && !taken.Degraded
 		if err == nil {
-			if _, err := w.locks.Release(context.Background(), lock.LockClaim); err != nil && !errors.Is(err, models.ErrNotHeld) {
+			if _, err := w.locks.Release(context.Background(), taken.Claim); err != nil && !errors.Is(err, models.ErrNotHeld) {
 				t.Errorf("release: %v", err)
 				return
 			}

@@ -169,7 +169,7 @@ func TestRedisOverRESP2AndWithoutTracking(t *testing.T) {
 						break
 					}
 				}
-				if _, err := w.locks.Release(t.Context(), held.LockClaim); err != nil {
+				if _, err := w.locks.Release(t.Context(), held.Claim); err != nil {
 					t.Error(err)
 				}
 				stop()

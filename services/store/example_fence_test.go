@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"gatehouse/models"
-	"gatehouse/services"
+	"gatehouse/services/lock"
 	"gatehouse/services/redis"
 	"gatehouse/services/redis/embedded"
 	"gatehouse/services/store"
@@ -28,13 +28,13 @@ func ExampleFenceGuard() {
 	if _, err := db.ExecContext(ctx, guard.Schema()); err != nil { // in your migrations
 		panic(err)
 	}
-	write := func(lock services.Lock, text string) error {
+	write := func(held lock.Lock, text string) error {
 		tx, err := db.BeginTx(ctx, nil)
 		if err != nil {
 			return err
 		}
 		defer tx.Rollback()
-		if err := guard.Admit(ctx, tx, lock.Resource, lock.Fence); err != nil {
+		if err := guard.Admit(ctx, tx, held.Resource, held.Fence); err != nil {
 			return err
 		}
 		if _, err := tx.ExecContext(ctx, `UPDATE reports SET text = $1`, text); err != nil {
@@ -43,10 +43,10 @@ func ExampleFenceGuard() {
 		return tx.Commit()
 	}
 
-	sleeper, _ := locks.TryAcquire(ctx, services.LockRequest{Resource: "report:2026", Holder: models.Holder{UserID: "sleeper"}})
+	sleeper, _ := locks.TryAcquire(ctx, lock.Request{Resource: "report:2026", Holder: models.Holder{UserID: "sleeper"}})
 	fmt.Println("the first:", write(sleeper, "a draft"))
 	_, _ = locks.ForceRelease(ctx, "report:2026", nil) // or its lease ended, or Redis lost it
-	next, _ := locks.TryAcquire(ctx, services.LockRequest{Resource: "report:2026", Holder: models.Holder{UserID: "next"}})
+	next, _ := locks.TryAcquire(ctx, lock.Request{Resource: "report:2026", Holder: models.Holder{UserID: "next"}})
 	fmt.Println("the next:", write(next, "the report"))
 	err := write(sleeper, "another draft")
 	fmt.Println("too late:", errors.Is(err, models.ErrNotHeld))
@@ -62,14 +62,14 @@ func ExampleFenceGuard() {
 }
 
 // exampleFence is a Redis inside the process, and a database with one report.
-func exampleFence() (*services.Locker, *sql.DB, func()) {
+func exampleFence() (*lock.Locker, *sql.DB, func()) {
 	server := must(embedded.Start())
 	rdb := redis.New(redis.Options{Client: server.ClientOption(), Embedded: true, Timeout: 3 * time.Second, Logger: slog.New(slog.DiscardHandler)})
 	rdb.WaitReady(context.Background())
 	folder := must(os.MkdirTemp("", "reports"))
 	db := must(sql.Open("sqlite", "file:"+filepath.Join(folder, "reports.db")+"?_txlock=immediate"))
 	must(db.ExecContext(context.Background(), `CREATE TABLE reports (text TEXT); INSERT INTO reports VALUES ('')`))
-	return services.NewLocker(rdb, nil), db, func() {
+	return lock.New(rdb, nil), db, func() {
 		_ = rdb.Close(context.Background())
 		server.Close()
 		_ = db.Close()

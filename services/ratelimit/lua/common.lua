@@ -5,7 +5,7 @@
 --   now: the clock, which never goes back for a key; lost: what must be there is not; passes; used or level, as counted;
 --   remaining; retry, until it passes; more, until more quota; nonce: the bucket's
 --
--- services/rate_limit_core.go is the same in Go, step by step.
+-- core.go is the same in Go, step by step.
 local call, tonumber, ceil, max, min, format = redis.call, tonumber, math.ceil, math.max, math.min, string.format
 local clock = call('TIME')
 local time = clock[1] * 1000000 + clock[2]

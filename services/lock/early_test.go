@@ -1,0 +1,102 @@
+package lock
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"gatehouse/models"
+	"gatehouse/services/redis"
+	"gatehouse/services/redis/redistest"
+	"gatehouse/services/servicestest"
+)
+
+// Only a grant that was surely made after the latest beat is begun under before it
+// is confirmed, and only for as long as that beat is young.
+func TestLockPushedGrantIsBegunOnlyIfItIsNew(t *testing.T) {
+	l := openLockerAt(t, servicestest.StartRedis(t).Addr)
+	const epoch = "0123456789abcdef0123456789abcdef"
+	for _, row := range []struct {
+		name   string
+		change func(a *attempt, pushed *pushedGrant, mark *shardMark)
+		begun  bool
+	}{
+		{"new", func(*attempt, *pushedGrant, *shardMark) {}, true},
+		{"older than the beat: it was late, and has ended since perhaps", func(_ *attempt, p *pushedGrant, m *shardMark) { m.fence = p.grant.fence }, false},
+		{"of an epoch that the server has forgotten", func(_ *attempt, p *pushedGrant, _ *shardMark) { p.epoch = "f" + epoch[1:] }, false},
+		{"the beat was long ago", func(_ *attempt, _ *pushedGrant, m *shardMark) { m.sent = m.sent.Add(-waiterAlive + leastEarly) }, false},
+		{"no beat yet", func(_ *attempt, _ *pushedGrant, m *shardMark) { *m = shardMark{} }, false},
+		{"somebody else's token", func(_ *attempt, p *pushedGrant, _ *shardMark) { p.grant.tokenHash = hashLockToken("other") }, false},
+		{"a lease too short", func(a *attempt, _ *pushedGrant, _ *shardMark) { a.req.TTL = leastEarly }, false},
+		{"for a caller who does not extend", func(a *attempt, _ *pushedGrant, _ *shardMark) { a.extends = false }, false},
+	} {
+		a := l.newAttempt(Request{Resource: "r"})
+		a.extends = true
+		now := time.Now()
+		pushed := &pushedGrant{epoch: epoch, grant: storedGrant{fence: 20, id: a.grant, resource: "r", tokenHash: hashLockToken(a.req.Token)}}
+		mark := shardMark{sent: now, fence: 19, epoch: epoch}
+		row.change(a, pushed, &mark)
+		l.waiters.mark(shardOf("r"), mark)
+		lock, ok := l.begin(a, pushed)
+		if ok != row.begun {
+			t.Errorf("%s: begun %t", row.name, ok)
+		}
+		if ok && lock.ends.After(now.Add(waiterAlive-waiterAlive/500-2*time.Millisecond)) { // less the drift
+			t.Errorf("%s: believed for %v, longer than the server promised", row.name, lock.ends.Sub(now))
+		}
+	}
+}
+
+// The lease of a pushed grant is confirmed while the work is under way.
+func TestWithLockBeginsUnderAPushedGrant(t *testing.T) {
+	server := servicestest.StartRedis(t)
+	patient := redis.Options{Timeout: 5 * time.Second} // without Redis nobody would queue there
+	holder, l := New(redistest.At(t, server.Addr, patient), nil), New(redistest.At(t, server.Addr, patient), nil)
+	begun := 0
+	for range 10 {
+		lock, err := holder.TryAcquire(t.Context(), Request{Resource: "r"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		working, finish, done := make(chan Lock, 1), make(chan struct{}), make(chan error, 1)
+		go func() {
+			done <- l.WithLock(t.Context(), Request{Resource: "r", TTL: 10 * time.Second, Holder: models.Holder{UserID: "2"}}, func(ctx context.Context, lock Lock) error {
+				working <- lock
+				select {
+				case <-finish:
+				case <-ctx.Done():
+				}
+				return ctx.Err()
+			})
+		}()
+		servicestest.Eventually(t, 5*time.Second, func() bool {
+			s, err := holder.Status(t.Context(), "r")
+			return err == nil && s.Waiting == 1
+		}, "nobody waits")
+		queued := time.Now()
+		servicestest.Eventually(t, 5*time.Second, func() bool { return l.waiters.marked(shardOf("r")).sent.After(queued) }, "no beat")
+		if _, err := holder.Release(t.Context(), lock.Claim); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case lock := <-working:
+			if lock.unconfirmed {
+				begun++
+			}
+		case err := <-done:
+			t.Fatalf("no work was done: %v", err)
+		}
+		servicestest.Eventually(t, time.Second, func() bool {
+			s, err := holder.Status(t.Context(), "r")
+			return err == nil && s.Held && s.Holder.UserID == "2" && s.TTL > time.Second
+		}, "the lease is not extended")
+		close(finish)
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+	if begun == 0 {
+		t.Error("each waited until its grant was confirmed")
+	}
+	t.Logf("%d of 10 began at once", begun)
+}

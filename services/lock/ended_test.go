@@ -1,0 +1,55 @@
+package lock
+
+import (
+	"strconv"
+	"testing"
+	"time"
+)
+
+func TestEndedGrantsAreBounded(t *testing.T) {
+	start := time.Now()
+	ended := newEndedGrants(time.Hour)
+	for i := range 4 * endedMost {
+		ended.add(start, strconv.Itoa(i))
+	}
+	if kept := len(ended.newer) + len(ended.before); kept > 2*endedMost {
+		t.Errorf("%d kept", kept)
+	}
+	for i := 3 * endedMost; i < 4*endedMost; i++ {
+		if !ended.has(strconv.Itoa(i)) {
+			t.Fatalf("%d is forgotten", i)
+		}
+	}
+	ended.add(start.Add(61*time.Minute), "later")
+	ended.add(start.Add(2*time.Hour), "latest")
+	if !ended.has("later") || !ended.has("latest") {
+		t.Error("not kept for an hour")
+	}
+	ended.add(start.Add(4*time.Hour), "last")
+	ended.add(start.Add(6*time.Hour), "very last")
+	if ended.has("later") {
+		t.Error("kept for hours")
+	}
+}
+
+// The end of a grant can be heard of before the reply that tells of the grant: a
+// release beside an extend, a force on another instance.
+func TestEndedGrantIsNotLearnt(t *testing.T) {
+	for name, end := range map[string]func(*lockTable, Lock){
+		"released": func(table *lockTable, lock Lock) { table.release(lock.Claim) },
+		"ended elsewhere": func(table *lockTable, lock Lock) {
+			table.heardEnd(&storedGrant{resource: lock.Resource, id: lock.Grant})
+		},
+	} {
+		table := newLockTable(time.Hour, time.Now)
+		lock := Lock{Claim: Claim{Resource: "process:1", Grant: "grant", Token: "token"}, ends: time.Now().Add(time.Minute)}
+		end(table, lock)
+		table.learn(lock, "epoch", true)
+		if known := table.alive(); len(known) != 0 {
+			t.Errorf("%s: would be claimed again: %+v", name, known)
+		}
+		if table.check(time.Now(), lock.Claim) == nil {
+			t.Errorf("%s: passes without Redis", name)
+		}
+	}
+}

@@ -1,0 +1,170 @@
+package lock
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"time"
+
+	"gatehouse/models"
+)
+
+const (
+	eventBuffer       = 256         // how far a listener may fall behind before it is cut off
+	subscribePatience = time.Second // for the first listener of an instance
+)
+
+// lockEvents hands the events of all instances to the listeners of this one. While
+// there are none, it is not subscribed: events cost an instance nothing then.
+type lockEvents struct {
+	subscribe func(ctx context.Context, up, down func())
+	wall      func() time.Time
+
+	mu        sync.Mutex
+	listeners map[chan models.LockEvent]bool // true: it went on before there was a subscription
+	current   *lockSubscription
+}
+
+type lockSubscription struct {
+	up   chan struct{} // closed while it is there
+	stop context.CancelFunc
+}
+
+func newLockEvents() *lockEvents {
+	return &lockEvents{listeners: map[chan models.LockEvent]bool{}}
+}
+
+// Events are what happens to locks from now on, on all instances, until ctx ends.
+// The channel is closed then, and whenever events may have been missed: when the
+// listener falls 256 events behind, when the subscription to Redis is lost, and when
+// it is there again for those who listened without it. Call Events again then, and
+// after it List, which tells what was missed. Events are told best effort: a
+// connection that was cut without a word is noticed after seconds. Without Redis
+// (open) they are this instance's own. The first listener of an instance waits for
+// the subscription, but not longer than a second.
+func (l *Locker) Events(ctx context.Context) <-chan models.LockEvent {
+	events, up := l.events.join()
+	context.AfterFunc(ctx, func() { l.events.drop(events) })
+	if l.redis.AnyAvailable() {
+		patience := time.NewTimer(subscribePatience)
+		defer patience.Stop()
+		select {
+		case <-up:
+		case <-patience.C:
+		case <-ctx.Done():
+		}
+	}
+	l.events.goOn(events)
+	return events
+}
+
+func (e *lockEvents) join() (events chan models.LockEvent, up <-chan struct{}) {
+	events = make(chan models.LockEvent, eventBuffer)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if len(e.listeners) == 0 {
+		ctx, stop := context.WithCancel(context.Background())
+		s := &lockSubscription{up: make(chan struct{}), stop: stop}
+		e.current = s
+		e.subscribe(ctx, func() { e.subscribed(s) }, func() { e.lost(s) })
+	}
+	e.listeners[events] = false
+	return events, e.current.up
+}
+
+// goOn notes a listener that does not wait for the subscription any longer.
+func (e *lockEvents) goOn(events chan models.LockEvent) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if _, ok := e.listeners[events]; !ok {
+		return
+	}
+	select {
+	case <-e.current.up:
+	default:
+		e.listeners[events] = true
+	}
+}
+
+// subscribed ends the listeners that have missed what happened before.
+func (e *lockEvents) subscribed(s *lockSubscription) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	close(s.up)
+	if e.current == s {
+		e.dropAllLocked(func(early bool) bool { return early })
+	}
+}
+
+// lost ends all listeners: what happens until they listen again, they miss.
+func (e *lockEvents) lost(s *lockSubscription) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	s.up = make(chan struct{})
+	if e.current == s {
+		e.dropAllLocked(func(bool) bool { return true })
+	}
+}
+
+func (e *lockEvents) dropAllLocked(which func(early bool) bool) {
+	for events, early := range e.listeners {
+		if which(early) {
+			e.dropLocked(events)
+		}
+	}
+}
+
+func (e *lockEvents) drop(events chan models.LockEvent) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.dropLocked(events)
+}
+
+func (e *lockEvents) dropLocked(events chan models.LockEvent) {
+	if _, ok := e.listeners[events]; ok {
+		delete(e.listeners, events)
+		close(events)
+		if len(e.listeners) == 0 {
+			e.current.stop()
+		}
+	}
+}
+
+func (e *lockEvents) tell(event models.LockEvent) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for events := range e.listeners {
+		select {
+		case events <- event:
+		default:
+			e.dropLocked(events)
+		}
+	}
+}
+
+// heard is told what a script did to a lock, on whatever instance: the event's name
+// and the grant.
+func (l *Locker) heard(message string) {
+	name, text, _ := strings.Cut(message, "\n")
+	if g, ok := readGrant(text); ok {
+		l.events.tell(models.LockEvent{
+			Name: name, Resource: g.resource, Holder: models.UserRef{ID: g.userID, Email: g.email}, Fence: &g.fence, At: l.clock.now(),
+		})
+	}
+}
+
+// heardEnd is told of a grant that an instance ended which did not make it, or for
+// which there were waiters. It is a hint: what is missed, the next use finds out.
+func (l *Locker) heardEnd(text string) {
+	if g, ok := readGrant(text); ok {
+		l.table.heardEnd(&g)
+		l.groups.revoke(g.id)
+	}
+}
+
+// tellOwn tells an event that no message carries.
+func (e *lockEvents) tellOwn(name string, lock Lock) {
+	e.tell(models.LockEvent{
+		Name: name, Resource: lock.Resource, Holder: models.UserRef{ID: lock.Holder.UserID, Email: lock.Holder.Email}, Fence: lock.Fence, At: e.wall().UTC(),
+	})
+}

@@ -1,0 +1,99 @@
+package lock
+
+import (
+	"errors"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"gatehouse/models"
+)
+
+// lockMetrics counts over all resources, never per resource.
+type lockMetrics struct {
+	operations map[[2]string]prometheus.Counter // by operation and outcome
+	conflicts  prometheus.Counter
+	waiting    prometheus.Gauge
+	waited     prometheus.Histogram
+	lost       map[Loss]prometheus.Counter
+	handOvers  prometheus.Counter
+}
+
+func newLockMetrics(registerer prometheus.Registerer) *lockMetrics {
+	with := promauto.With(registerer)
+	m := &lockMetrics{operations: map[[2]string]prometheus.Counter{}, lost: map[Loss]prometheus.Counter{}}
+	operations := with.NewCounterVec(prometheus.CounterOpts{
+		Name: "gatehouse_lock_operations_total",
+		Help: "Lock operations by how they ended, waiting included: done, refused, degraded or unavailable.",
+	}, []string{"operation", "outcome"})
+	for _, operation := range []string{"acquire", "extend", "check", "release", "force"} {
+		for _, outcome := range []string{"done", "refused", "degraded", "unavailable"} {
+			m.operations[[2]string{operation, outcome}] = operations.WithLabelValues(operation, outcome)
+		}
+	}
+	m.conflicts = with.NewCounter(prometheus.CounterOpts{
+		Name: "gatehouse_lock_conflicts_total",
+		Help: "Locks granted without Redis that somebody else had when Redis returned.",
+	})
+	m.waiting = with.NewGauge(prometheus.GaugeOpts{
+		Name: "gatehouse_lock_waiting",
+		Help: "How many wait for a lock in this instance now.",
+	})
+	m.waited = with.NewHistogram(prometheus.HistogramOpts{
+		Name:    "gatehouse_lock_wait_seconds",
+		Help:    "How long those waited, in the queue or in the instance, that were granted the lock.",
+		Buckets: []float64{.001, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60},
+	})
+	lost := with.NewCounterVec(prometheus.CounterOpts{
+		Name: "gatehouse_lock_leases_lost_total",
+		Help: "Leases of WithLock that ended before the work did, by reason: expired (the longest hold was reached), revoked, or backend (Redis could not be asked in time).",
+	}, []string{"reason"})
+	for _, reason := range []Loss{LostExpired, LostRevoked, LostBackend} {
+		m.lost[reason] = lost.WithLabelValues(string(reason))
+	}
+	m.handOvers = with.NewCounter(prometheus.CounterOpts{
+		Name: "gatehouse_lock_hand_overs_total",
+		Help: "Leases of WithLock passed on within this instance, without asking Redis.",
+	})
+	return m
+}
+
+func (l *Locker) count(operation, outcome string) {
+	l.metrics.operations[[2]string{operation, outcome}].Inc()
+}
+
+// countAcquire counts an acquire by what its caller is told.
+func (l *Locker) countAcquire(lock Lock, err error) {
+	var refused *models.NotAcquiredError
+	switch {
+	case err == nil && lock.Degraded, errors.As(err, &refused) && refused.Status.Degraded:
+		l.count("acquire", "degraded")
+	case err == nil:
+		l.count("acquire", "done")
+	case errors.Is(err, models.ErrNotAcquired):
+		l.count("acquire", "refused")
+	default:
+		l.count("acquire", "unavailable")
+	}
+}
+
+// wait counts one who waits until it is called with what came of it.
+func (m *lockMetrics) wait() (done func(err error)) {
+	start := time.Now()
+	m.waiting.Inc()
+	return func(err error) {
+		m.waiting.Dec()
+		if err == nil {
+			m.waited.Observe(time.Since(start).Seconds())
+		}
+	}
+}
+
+// lease counts one that is over, if it was lost.
+func (m *lockMetrics) lease(cause error) {
+	var lost *LostError
+	if errors.As(cause, &lost) {
+		m.lost[lost.Reason].Inc()
+	}
+}

@@ -1,0 +1,45 @@
+package lock
+
+import (
+	"context"
+	"errors"
+	"gatehouse/services/redis"
+	"sync/atomic"
+)
+
+// peersGone is how many looks in a row find no other instance until none is expected. An
+// instance whose connection was lost subscribes again within a few.
+const peersGone = 10
+
+// lockPeers knows whether other instances may have locks that this one does not know of. When
+// the server has forgotten its locks, a newcomer would take them from holders there, so free
+// locks wait for claims; an instance that is alone need not wait for any but its own.
+type lockPeers struct {
+	seen    bool
+	missed  int         // looks in a row since
+	refused bool        // this instance cannot look
+	some    atomic.Bool // others are expected
+}
+
+// none reports whether no other instance is expected.
+func (p *lockPeers) none() bool { return !p.some.Load() }
+
+// look counts the instances that listen for the end of locks.
+func (p *lockPeers) look(ctx context.Context, rdb *redis.Client) {
+	if p.refused {
+		return
+	}
+	switch found, err := rdb.Subscribers(ctx, rdb.Key("ends")); {
+	case errors.Is(err, redis.ErrSubscribersUnknown):
+		p.refused = true
+		p.some.Store(true)
+	case err != nil:
+	case found > 1:
+		p.seen, p.missed = true, 0
+		p.some.Store(true)
+	case p.seen:
+		if p.missed++; p.missed >= peersGone {
+			p.some.Store(false)
+		}
+	}
+}

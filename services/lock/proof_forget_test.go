@@ -1,0 +1,155 @@
+package lock_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"gatehouse/models"
+	"gatehouse/services/lock"
+	"gatehouse/services/redis/redistest"
+	"gatehouse/services/servicestest"
+)
+
+// TestProofLockTakenFromItsHolder: where the server forgets a lock, and an instance that
+// does not know of it grants it again, or an administrator forces it, a second holder cannot
+// be kept out. The first is told within 1 s, although its lease would last, and its guarded
+// write is refused. The many locks beside it stay with their holders.
+func TestProofLockTakenFromItsHolder(t *testing.T) {
+	t.Parallel()
+	for name, take := range map[string]func(f *field, t *testing.T){
+		"FLUSHALL":             func(f *field, _ *testing.T) { f.server.Do("FLUSHALL") },
+		"killed and empty":     func(f *field, _ *testing.T) { f.server.Kill(); f.server.Start() },
+		"forced":               func(f *field, t *testing.T) { force(t, f.lockers[1]) },
+		"forced, nobody hears": func(f *field, t *testing.T) { f.server.Do("CLIENT", "KILL", "TYPE", "pubsub"); force(t, f.lockers[1]) },
+	} {
+		t.Run(name, func(t *testing.T) { proveTold(t, take) })
+	}
+}
+
+func force(t *testing.T, l *lock.Locker) {
+	t.Helper()
+	servicestest.Eventually(t, time.Second, func() bool {
+		_, err := l.ForceRelease(t.Context(), "r", nil)
+		return err == nil
+	}, "the lock could not be forced")
+}
+
+func proveTold(t *testing.T, take func(*field, *testing.T)) {
+	f := &field{t: t, server: servicestest.StartRedis(t)}
+	for range 2 {
+		redis := redistest.New(t, f.server.Addr)
+		f.lockers = append(f.lockers, lock.New(redis, &lock.Options{Logger: redistest.Quiet()}))
+	}
+	many := holdMany(t, f.lockers, "many", 160)
+	g := openGuarded(t)
+	holding, written, first := make(chan string, 1), make(chan struct{}), make(chan belief, 1)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		err := f.lockers[0].WithLock(t.Context(), request("r", alice), func(ctx context.Context, taken lock.Lock) error {
+			if err := g.write("r", taken.Fence); err != nil {
+				t.Error(err)
+			}
+			holding <- taken.Grant
+			first <- believe(ctx, taken, 20*time.Second)
+			<-written
+			if err := g.write("r", taken.Fence); !errors.Is(err, models.ErrNotHeld) {
+				t.Errorf("the first holder's write after the second's: %v", err)
+			}
+			return nil
+		})
+		if !errors.Is(err, models.ErrNotHeld) {
+			t.Errorf("the first holder was told %v", err)
+		}
+	})
+	grant := <-holding
+	take(f, t)
+	var second lock.Lock
+	servicestest.Eventually(t, 10*time.Second, func() bool {
+		// Redis itself is asked, by an instance that knows of nothing before.
+		fresh := lock.New(redistest.New(t, f.server.Addr), &lock.Options{Logger: redistest.Quiet()})
+		taken, err := fresh.TryAcquire(t.Context(), request("r", bob))
+		if taken := (*models.NotAcquiredError)(nil); errors.As(err, &taken) && taken.Status.Grant == grant {
+			take(f, t) // the first holder claimed it again before
+		}
+		second = taken
+		return err == nil
+	}, "the second holder was not granted the lock")
+	granted := time.Now()
+	if err := g.write("r", second.Fence); err != nil {
+		t.Error(err)
+	}
+	close(written)
+	b := <-first
+	wg.Wait()
+	t.Logf("both believed for %v (%s)", max(0, b.Until.Sub(granted)).Round(time.Millisecond), b.Cause)
+	if late := b.Until.Sub(granted); late > time.Second {
+		t.Errorf("the first holder was told after %v", late)
+	}
+	if *second.Fence <= b.Fence {
+		t.Errorf("fence %d after %d", *second.Fence, b.Fence)
+	}
+	servicestest.Eventually(t, 10*time.Second, func() bool { return stillHeld(t, f.lockers[1], many) == len(many) }, "a lock beside it is lost")
+}
+
+// TestProofLockAbandonedLeavesNoOrphan: an acquire whose reply never came may have
+// been executed, or may be executed later. Nobody keeps the lock.
+func TestProofLockAbandonedLeavesNoOrphan(t *testing.T) {
+	for _, row := range []struct {
+		name   string
+		strike func(*servicestest.Proxy)
+		within time.Duration
+	}{
+		{"reply lost", func(p *servicestest.Proxy) { p.LoseReplies(1) }, 2 * time.Second},
+		// The release travels on a new connection and overtakes the acquire.
+		{"request late", (*servicestest.Proxy).StallOpen, 8 * time.Second},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			server := servicestest.StartRedis(t)
+			proxy := servicestest.NewProxy(t, server.Addr)
+			redis := redistest.New(t, proxy.Addr)
+			l := lock.New(redis, &lock.Options{Logger: redistest.Quiet()})
+			other := lockers(t, server, 1, nil)[0]
+			for range 8 { // the scripts are known on every connection
+				taken := mustAcquire(t, l, request("warm", alice))
+				if _, err := l.Release(t.Context(), taken.Claim); err != nil {
+					t.Fatal(err)
+				}
+			}
+			var resources []string
+			for i := range 160 { // the fault may hit a beat or a message instead
+				if len(resources) > 0 && i%8 == 0 {
+					break
+				}
+				if i%8 == 0 {
+					row.strike(proxy)
+				}
+				resource := fmt.Sprintf("r:%d", i) // whichever connection is hit
+				taken, err := l.TryAcquire(t.Context(), request(resource, alice))
+				if err == nil {
+					_, err = l.Release(t.Context(), taken.Claim)
+				}
+				if err != nil {
+					resources = append(resources, resource)
+				}
+			}
+			if len(resources) == 0 {
+				t.Fatal("the fault hit nobody")
+			}
+			servicestest.Eventually(t, 5*time.Second, redis.Available, "not back on new connections")
+			proxy.Resume()
+			for _, resource := range resources {
+				servicestest.Eventually(t, row.within, func() bool {
+					taken, err := other.TryAcquire(t.Context(), request(resource, bob))
+					if err == nil {
+						_, err = other.Release(t.Context(), taken.Claim)
+					}
+					return err == nil
+				}, resource+" is held by nobody")
+			}
+		})
+	}
+}

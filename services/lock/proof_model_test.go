@@ -1,0 +1,175 @@
+package lock_test
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/anishathalye/porcupine"
+)
+
+// lockOp is one operation of a history.
+type lockOp struct {
+	Kind  string // acquire, wait (in the queue), extend, check, release, force, or end: what may happen by itself
+	Grant int    // the acquire meant
+	Busy  bool   // somebody waited meanwhile: Redis may have offered the lock to a waiter that did not take it
+}
+
+type lockAnswer struct {
+	Result string // ok, refused, unknown
+	Fence  int64
+}
+
+type lockState struct {
+	holder int // the acquire that has the lock, 0 when free
+	fence  int64
+	unsure bool // fence is that of the one before: the holder was not answered
+}
+
+// lockModel is a lock as its clients may see it. What was answered "unavailable"
+// may have been done or not; a lease may end by itself once its time has passed.
+func lockModel() porcupine.Model {
+	model := porcupine.NondeterministicModel{
+		Init: func() []any { return []any{lockState{}} },
+		Step: func(from, input, output any) []any {
+			var next []any
+			for _, state := range stepLock(from.(lockState), input.(lockOp), output.(lockAnswer)) {
+				next = append(next, state)
+			}
+			return next
+		},
+		DescribeOperation: func(input, output any) string { return fmt.Sprintf("%v -> %v", input, output) },
+	}
+	return model.ToModel()
+}
+
+func stepLock(s lockState, op lockOp, got lockAnswer) []lockState {
+	free := lockState{fence: s.fence}
+	mine := s.holder == op.Grant
+	switch op.Kind {
+	case "end":
+		if mine {
+			return []lockState{free}
+		}
+		return []lockState{s}
+	case "acquire", "wait":
+		return stepAcquire(s, op, got)
+	case "force":
+		return stepForce(s, op, got)
+	}
+	switch {
+	case got.Result == "unknown" && mine && op.Kind == "release":
+		return []lockState{s, free}
+	case got.Result == "unknown":
+		return []lockState{s}
+	case got.Result == "refused" && mine && op.Kind == "release": // sent again on another connection, it found that it was done
+		return []lockState{free}
+	case (got.Result == "ok") != mine:
+		return nil
+	case op.Kind == "release" && mine:
+		return []lockState{free}
+	}
+	return []lockState{s}
+}
+
+func stepAcquire(s lockState, op lockOp, got lockAnswer) []lockState {
+	switch {
+	case got.Result == "refused" && (s.holder != 0 || op.Busy):
+		return []lockState{s}
+	case got.Result == "ok" && s.holder == 0 && got.Fence > s.fence:
+		return []lockState{{holder: op.Grant, fence: got.Fence}}
+	case got.Result == "unknown" && s.holder == 0:
+		return []lockState{s, {holder: op.Grant, fence: s.fence, unsure: true}}
+	case got.Result == "unknown":
+		return []lockState{s}
+	}
+	return nil
+}
+
+// stepForce ends the lock of whoever has it, and tells its fence.
+func stepForce(s lockState, op lockOp, got lockAnswer) []lockState {
+	free := lockState{fence: max(s.fence, got.Fence)}
+	switch {
+	case got.Result == "unknown":
+		return []lockState{s, {fence: s.fence}}
+	case got.Result == "refused" && s.holder == 0:
+		return []lockState{s}
+	case got.Result == "ok" && s.holder != 0 && (got.Fence == s.fence || (s.unsure && got.Fence > s.fence)):
+		return []lockState{free}
+	case got.Result == "ok" && s.holder == 0 && op.Busy && got.Fence > s.fence: // offered, and not taken
+		return []lockState{free}
+	}
+	return nil
+}
+
+// wantLockHistory wants a linearization of what happened to one lock. It reports
+// false if none was found in time and none was ruled out either.
+func wantLockHistory(t *testing.T, resource string, ops []porcupine.Operation) (decided bool) {
+	t.Helper()
+	result, info := porcupine.CheckOperationsVerbose(lockModel(), ops, 20*time.Second)
+	switch result {
+	case porcupine.Illegal:
+		t.Errorf("the history of %s is not that of a lock:", resource)
+		placed := map[int]bool{}
+		for _, parts := range info.PartialLinearizations() {
+			for _, i := range slices.MaxFunc(parts, func(a, b []int) int { return len(a) - len(b) }) {
+				placed[i] = true
+			}
+		}
+		for i, op := range ops {
+			mark := "  "
+			if !placed[i] { // by the longest attempt to explain it all
+				mark = "? "
+			}
+			t.Logf("%s%v .. %v %v -> %v", mark, time.Duration(op.Call), time.Duration(op.Return), op.Input, op.Output)
+		}
+	case porcupine.Unknown:
+		t.Logf("no answer about the history of %s, of %d operations", resource, len(ops))
+	}
+	return result != porcupine.Unknown
+}
+
+// TestProofLockModelRefuses: the model would find what it is there for.
+func TestProofLockModelRefuses(t *testing.T) {
+	type row struct {
+		op             lockOp
+		call, returned int64
+		got            lockAnswer
+	}
+	ok := func(kind string, grant int, at, fence int64) row {
+		return row{lockOp{Kind: kind, Grant: grant}, at, at + 1, lockAnswer{"ok", fence}}
+	}
+	refused := func(kind string, grant int, at int64) row {
+		return row{lockOp{Kind: kind, Grant: grant}, at, at + 1, lockAnswer{Result: "refused"}}
+	}
+	end := row{lockOp{Kind: "end", Grant: 1}, 100, math.MaxInt64, lockAnswer{}}
+	for name, c := range map[string]struct {
+		rows  []row
+		legal bool
+	}{
+		"one after the other":             {[]row{ok("acquire", 1, 0, 5), refused("acquire", 2, 2), ok("release", 1, 4, 0), ok("wait", 2, 6, 6)}, true},
+		"two holders":                     {[]row{ok("acquire", 1, 0, 5), ok("acquire", 2, 2, 6)}, false},
+		"a waiter beside the holder":      {[]row{ok("acquire", 1, 0, 5), ok("wait", 2, 2, 6), ok("release", 1, 4, 0)}, false},
+		"a fence that does not grow":      {[]row{ok("acquire", 1, 0, 5), ok("release", 1, 2, 0), ok("wait", 2, 4, 5)}, false},
+		"refused a free lock":             {[]row{refused("acquire", 1, 0)}, false},
+		"granted before the lease ended":  {[]row{ok("acquire", 1, 0, 5), ok("acquire", 2, 50, 6), end}, false},
+		"granted after the lease ended":   {[]row{ok("acquire", 1, 0, 5), ok("acquire", 2, 120, 6), end}, true},
+		"forced, then the next":           {[]row{ok("acquire", 1, 0, 5), ok("force", 0, 2, 5), refused("check", 1, 4), ok("acquire", 2, 6, 6)}, true},
+		"forced, and still there":         {[]row{ok("acquire", 1, 0, 5), ok("force", 0, 2, 5), ok("check", 1, 4, 0)}, false},
+		"forced another":                  {[]row{ok("acquire", 1, 0, 5), ok("force", 0, 2, 4)}, false},
+		"forced what is free":             {[]row{ok("force", 0, 2, 4)}, false},
+		"found free what is held":         {[]row{ok("acquire", 1, 0, 5), refused("force", 0, 2), ok("check", 1, 4, 0)}, false},
+		"refused, and still there":        {[]row{ok("acquire", 1, 0, 5), refused("release", 1, 2), ok("check", 1, 4, 0)}, false},
+		"released, and checked for right": {[]row{ok("acquire", 1, 0, 5), ok("release", 1, 2, 0), ok("check", 1, 4, 0)}, false},
+	} {
+		var ops []porcupine.Operation
+		for i, r := range c.rows {
+			ops = append(ops, porcupine.Operation{ClientId: i, Input: r.op, Call: r.call, Output: r.got, Return: r.returned})
+		}
+		if got := porcupine.CheckOperations(lockModel(), ops); got != c.legal {
+			t.Errorf("%s: legal %v", name, got)
+		}
+	}
+}

@@ -1,0 +1,148 @@
+package lock
+
+import (
+	"context"
+	"crypto/hkdf"
+	"crypto/sha256"
+	"fmt"
+	"time"
+
+	"github.com/gorilla/securecookie"
+
+	"gatehouse/internal/require"
+	"gatehouse/models"
+)
+
+// TokenSigner signs the lock tokens that leave the server and seals what has to
+// be kept of them in Redis. The first secret signs, all verify. To change it without
+// breaking the tokens in use, give every instance the new one as a later one, then as
+// the first, and drop the old one when MaxHold has passed.
+type TokenSigner struct {
+	signed []securecookie.Codec
+	sealed []securecookie.Codec
+}
+
+// NewTokenSigner needs at least one secret, each of 32 bytes or more.
+func NewTokenSigner(secrets []string) (*TokenSigner, error) {
+	if err := models.ValidateSecrets(secrets); err != nil {
+		return nil, fmt.Errorf("lock.NewTokenSigner: %w", err)
+	}
+	t := &TokenSigner{}
+	for _, secret := range secrets {
+		signing, err := deriveKey(secret, "gatehouse lock token")
+		if err != nil {
+			return nil, err
+		}
+		sealHash, err := deriveKey(secret, "gatehouse sealed lock token: authentication")
+		if err != nil {
+			return nil, err
+		}
+		sealBlock, err := deriveKey(secret, "gatehouse sealed lock token: encryption")
+		if err != nil {
+			return nil, err
+		}
+		// Grants end by their own time, not by the age of the signature.
+		t.signed = append(t.signed, securecookie.New(signing, nil).SetSerializer(securecookie.JSONEncoder{}).MaxAge(0))
+		t.sealed = append(t.sealed, securecookie.New(sealHash, sealBlock).SetSerializer(securecookie.NopEncoder{}).MaxAge(0))
+	}
+	return t, nil
+}
+
+func deriveKey(secret, purpose string) ([]byte, error) {
+	key, err := hkdf.Key(sha256.New, []byte(secret), nil, purpose, 32)
+	if err != nil {
+		return nil, fmt.Errorf("derive the key for %s: %w", purpose, err)
+	}
+	return key, nil
+}
+
+// Sign returns the lock token of a grant.
+func (t *TokenSigner) Sign(grant models.LockGrant) (string, error) {
+	token, err := securecookie.EncodeMulti("lock", grant, t.signed...)
+	if err != nil {
+		return "", fmt.Errorf("sign lock token: %w", err)
+	}
+	return token, nil
+}
+
+// Open returns the grant of a rightly signed token that has not ended.
+func (t *TokenSigner) Open(token string, now time.Time) (models.LockGrant, bool) {
+	var grant models.LockGrant
+	err := securecookie.DecodeMulti("lock", token, &grant, t.signed...)
+	return grant, err == nil && now.Before(grant.End)
+}
+
+// Seal encrypts a lock token for Redis.
+func (t *TokenSigner) Seal(token string) (string, error) {
+	sealed, err := securecookie.EncodeMulti("note", []byte(token), t.sealed...)
+	if err != nil {
+		return "", fmt.Errorf("seal lock token: %w", err)
+	}
+	return sealed, nil
+}
+
+// Unseal is the lock token that was sealed.
+func (t *TokenSigner) Unseal(sealed string) (string, bool) {
+	var token []byte
+	err := securecookie.DecodeMulti("note", sealed, &token, t.sealed...)
+	return string(token), err == nil
+}
+
+// Tokens are the signed tokens under which locks leave the server, for holders
+// that are clients: LockTokenSigner signs, Locker knows whether they still hold.
+// middleware.RequireLock asks it.
+type Tokens struct {
+	locks  *Locker
+	Signer *TokenSigner
+}
+
+// NewTokens joins the two. It panics without one of them: that is a mistake in
+// the program.
+func NewTokens(locks *Locker, signer *TokenSigner) *Tokens {
+	require.Must("lock.NewTokens", require.Argument{Name: "Locker", Value: locks}, require.Argument{Name: "LockTokenSigner", Value: signer})
+	return &Tokens{locks: locks, Signer: signer}
+}
+
+// Sign makes the token of a lock just granted, for one user; "" is whoever has the
+// token. version is that of what the user read after the grant, 0 if there is no
+// such thing. The token ends with the longest hold of the lock.
+func (t *Tokens) Sign(lock Lock, userID string, version int64) (string, error) {
+	return t.Signer.Sign(models.LockGrant{
+		LockClaim: lock.Claim, UserID: userID, Fence: lock.Fence, Version: version, End: lock.Holder.Since.Add(t.locks.opt.MaxHold),
+	})
+}
+
+// GrantedAt is when the lock began for which Sign made the token.
+func (t *Tokens) GrantedAt(grant models.LockGrant) time.Time {
+	return grant.End.Add(-t.locks.opt.MaxHold)
+}
+
+// Verify answers what the token was signed for while it holds the resource's lock
+// for that user. An empty token is models.ErrLockTokenRequired; one that is forged,
+// another user's or resource's, ended or no longer the holder's is a
+// *models.NotHeldError. Without Redis (open) a token that ought to hold passes
+// unless this instance knows better, and degraded says so; closed, it is
+// models.ErrUnavailable.
+func (t *Tokens) Verify(ctx context.Context, resource, userID, token string) (grant models.LockGrant, degraded bool, err error) {
+	if grant, err = t.Open(ctx, resource, userID, token); err != nil {
+		return grant, false, err
+	}
+	degraded, err = t.locks.Check(ctx, grant.LockClaim)
+	return grant, degraded, err
+}
+
+// Open is Verify without asking whether the lock is still held.
+func (t *Tokens) Open(ctx context.Context, resource, userID, token string) (models.LockGrant, error) {
+	if token == "" {
+		return models.LockGrant{}, fmt.Errorf("lock %s: %w", resource, models.ErrLockTokenRequired)
+	}
+	grant, ok := t.Signer.Open(token, t.locks.opt.Clock())
+	if ok && grant.UserID == userID && grant.Resource == resource {
+		return grant, nil
+	}
+	status, err := t.locks.Status(ctx, resource)
+	if err != nil {
+		return models.LockGrant{}, err
+	}
+	return models.LockGrant{}, &models.NotHeldError{Status: status}
+}
