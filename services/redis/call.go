@@ -15,21 +15,20 @@ import (
 
 type budgetKey struct{}
 
-// budget is what the calls of one request have spent in Redis together.
+// budget is the time that the calls of one request have spent in Redis together.
 type budget struct{ spent atomic.Int64 }
 
-// WithBudget makes all Redis calls under the returned context share one
-// Timeout: after one that timed out, the rest answer ErrUnavailable at once. A
-// second call starts a new budget.
+// WithBudget makes all Redis calls under the returned context share one Timeout: after one
+// that timed out, the others return ErrNotSent at once. If ctx has a budget already, a new one
+// begins.
 func WithBudget(ctx context.Context) context.Context {
 	return context.WithValue(ctx, budgetKey{}, new(budget))
 }
 
-// EnsureBudget is ctx with the budget that it has, or else a new one.
+// EnsureBudget returns ctx if it has a budget, and else WithBudget(ctx).
 func EnsureBudget(ctx context.Context) context.Context { return WithSpentBudget(ctx, 0) }
 
-// WithSpentBudget is ctx with the budget that it has, or else one of which so much is
-// spent already.
+// WithSpentBudget is EnsureBudget, where a new budget has that much spent already.
 func WithSpentBudget(ctx context.Context, spent time.Duration) context.Context {
 	if _, has := ctx.Value(budgetKey{}).(*budget); has {
 		return ctx
@@ -39,36 +38,41 @@ func WithSpentBudget(ctx context.Context, spent time.Duration) context.Context {
 	return context.WithValue(ctx, budgetKey{}, started)
 }
 
-// ErrNotSent is the end of a call that cannot have reached Redis.
+// ErrNotSent is the error of a call that cannot have reached Redis. It is a
+// models.ErrUnavailable.
 var ErrNotSent = fmt.Errorf("redis: %w", models.ErrUnavailable)
 
-// Do runs fn, which sends one command or script, through the door. A nil reply
-// is rueidis.Nil. Everything that means "not now" is models.ErrUnavailable; the
-// command may have been executed all the same, so it must be safe to repeat.
-// Where fn sends it in a Cluster is not known here: DoAt is told.
+// Do runs fn, which sends one command or script, and returns its reply. A nil reply is
+// rueidis.Nil. Every other error is models.ErrUnavailable: Redis is away or disabled, Timeout
+// or the budget has passed, ctx has ended, or Redis refused the command. Unless it is
+// ErrNotSent, the command may have been executed all the same, so it must be safe to repeat.
+//
+// In a Cluster Do does not know which node fn sends the command to: DoAt does.
 func (r *Client) Do(ctx context.Context, fn func(context.Context, rueidis.Client) rueidis.RedisResult) (rueidis.RedisMessage, error) {
 	return r.DoAt(ctx, "", fn)
 }
 
-// DoAt is Do for a command whose keys live where key does: if that is away, it answers
-// at once.
+// DoAt is Do for a command on key, or on keys with the same hash tag: while the node on which
+// they live is away, it returns ErrNotSent at once.
 func (r *Client) DoAt(ctx context.Context, key string, fn func(context.Context, rueidis.Client) rueidis.RedisResult) (rueidis.RedisMessage, error) {
-	return doAt(ctx, r, r.client.Load(), r.nodes.Load().of(key), messageOf(fn))
+	return doAt(ctx, r, r.shared.Load(), r.nodes.Load().of(key), func(ctx context.Context, rdb rueidis.Client) (rueidis.RedisMessage, error) {
+		return fn(ctx, rdb).ToMessage()
+	})
 }
 
-func messageOf(fn func(context.Context, rueidis.Client) rueidis.RedisResult) call[rueidis.RedisMessage] {
-	return func(ctx context.Context, client rueidis.Client) (rueidis.RedisMessage, error) {
-		return fn(ctx, client).ToMessage()
-	}
+// Exec runs a Lua script. All its keys have the same hash tag. Errors are those of Do.
+func (r *Client) Exec(ctx context.Context, script *rueidis.Lua, keys, args []string) (rueidis.RedisMessage, error) {
+	return r.DoAt(ctx, keys[0], func(ctx context.Context, rdb rueidis.Client) rueidis.RedisResult {
+		return script.Exec(ctx, rdb, keys, args)
+	})
 }
 
-// call asks Redis once. Its error is rueidis's, or that of ctx.
+// call sends one command and returns its reply. Its error is rueidis's, or that of ctx.
 type call[T any] func(context.Context, rueidis.Client) (T, error)
 
-// doAt is DoAt on connections of their own; a nil client is one that is not connected
-// yet.
-func doAt[T any](ctx context.Context, r *Client, client *rueidis.Client, n *node, fn call[T]) (none T, _ error) {
-	if r.opt.Disabled || client == nil || (n.shut.Load() && recovering(ctx) != n) { // as sends
+// doAt runs fn on rdb, which is nil while it is not connected yet, for a key on node n.
+func doAt[T any](ctx context.Context, r *Client, rdb *rueidis.Client, n *node, fn call[T]) (none T, _ error) {
+	if rdb == nil || !r.sendsTo(ctx, n) {
 		r.calls.skipped.Inc()
 		return none, ErrNotSent
 	}
@@ -82,43 +86,34 @@ func doAt[T any](ctx context.Context, r *Client, client *rueidis.Client, n *node
 		}
 	}
 	start := time.Now()
-	reply, err := send(ctx, r, client, allowed, fn)
+	reply, err := send(ctx, r, rdb, allowed, fn)
 	if limited {
 		spending.spent.Add(int64(time.Since(start)))
 	}
-	return reply, r.judge(ctx, n, err, allowed)
+	return reply, r.classify(ctx, n, err, allowed)
 }
 
-// Exec runs a script through the door. All keys share one hash tag.
-func (r *Client) Exec(ctx context.Context, script *rueidis.Lua, keys, args []string) (rueidis.RedisMessage, error) {
-	return r.DoAt(ctx, keys[0], func(ctx context.Context, c rueidis.Client) rueidis.RedisResult {
-		return script.Exec(ctx, c, keys, args)
-	})
-}
-
-var errInFlight = errors.New("too many calls in flight")
-
-// send runs fn within allowed. While the connection is up, rueidis keeps to ctx by
-// itself; else the call may have to be left behind while it dials.
-func send[T any](ctx context.Context, r *Client, client *rueidis.Client, allowed time.Duration, fn call[T]) (none T, _ error) {
-	if client != r.client.Load() {
-		return race(ctx, r, *client, allowed, fn)
+// send runs fn within allowed. While the connection is up, rueidis keeps to ctx by itself;
+// else it may dial, and the call is left behind when its time has passed.
+func send[T any](ctx context.Context, r *Client, rdb *rueidis.Client, allowed time.Duration, fn call[T]) (none T, _ error) {
+	if rdb != r.shared.Load() {
+		return race(ctx, r, *rdb, allowed, fn)
 	}
-	lost := r.live.lost.Load()
-	if !r.live.now() {
-		reply, err := race(ctx, r, *client, allowed, fn)
-		if answered(err) && (*client).Mode() != rueidis.ClientModeCluster {
-			r.live.served(lost)
+	lost := r.conn.lost.Load()
+	if !r.conn.up() {
+		reply, err := race(ctx, r, *rdb, allowed, fn)
+		if answered(err) && (*rdb).Mode() != rueidis.ClientModeCluster {
+			r.conn.succeeded(lost)
 		}
 		return reply, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, allowed)
 	defer cancel()
-	if err := r.place(ctx); err != nil {
+	if err := r.acquireSlot(ctx); err != nil {
 		return none, err
 	}
-	defer func() { <-r.inFlight }()
-	return fn(ctx, *client)
+	defer r.releaseSlot()
+	return fn(ctx, *rdb)
 }
 
 // answered reports whether Redis replied, be it with an error.
@@ -127,17 +122,19 @@ func answered(err error) bool {
 	return err == nil || replied || rueidis.IsRedisNil(err)
 }
 
-// letOthersWrite lets the calls that are about to be sent join the next write, when
-// there are many. A delay (rueidis's MaxFlushDelay) does it too, but its 20
-// microseconds are a millisecond where nothing else runs.
-func (r *Client) letOthersWrite() {
-	if len(r.inFlight) >= crowd {
+// yieldToCalls lets the calls that are about to be sent join the next write, when there are
+// many. A delay (rueidis's MaxFlushDelay) does it too, but its 20 microseconds are a
+// millisecond where nothing else runs.
+func (r *Client) yieldToCalls() {
+	if len(r.inFlight) >= yieldThreshold {
 		runtime.Gosched()
 	}
 }
 
-// place takes a place among the calls in flight, in time.
-func (r *Client) place(ctx context.Context) error {
+var errInFlight = errors.New("too many calls in flight")
+
+// acquireSlot takes one of the slots for calls in flight, unless ctx ends first.
+func (r *Client) acquireSlot(ctx context.Context) error {
 	select {
 	case r.inFlight <- struct{}{}:
 		return nil
@@ -151,21 +148,23 @@ func (r *Client) place(ctx context.Context) error {
 	}
 }
 
-// race runs fn against the deadline, and leaves it behind when that passes.
-func race[T any](ctx context.Context, r *Client, client rueidis.Client, allowed time.Duration, fn call[T]) (none T, _ error) {
+func (r *Client) releaseSlot() { <-r.inFlight }
+
+// race runs fn in the background and leaves it behind when allowed has passed.
+func race[T any](ctx context.Context, r *Client, rdb rueidis.Client, allowed time.Duration, fn call[T]) (none T, _ error) {
 	ctx, cancel := context.WithTimeout(ctx, allowed)
 	defer cancel()
-	if err := r.place(ctx); err != nil {
+	if err := r.acquireSlot(ctx); err != nil {
 		return none, err
 	}
-	return leave(ctx, func(ctx context.Context) (T, error) {
-		defer func() { <-r.inFlight }()
-		return fn(ctx, client)
+	return leaveBehind(ctx, func(ctx context.Context) (T, error) {
+		defer r.releaseSlot()
+		return fn(ctx, rdb)
 	})
 }
 
-// leave runs fn and leaves it behind when ctx ends.
-func leave[T any](ctx context.Context, fn func(context.Context) (T, error)) (none T, _ error) {
+// leaveBehind runs fn in the background and returns without it when ctx ends.
+func leaveBehind[T any](ctx context.Context, fn func(context.Context) (T, error)) (none T, _ error) {
 	type outcome struct {
 		reply T
 		err   error
@@ -183,31 +182,31 @@ func leave[T any](ctx context.Context, fn func(context.Context) (T, error)) (non
 	}
 }
 
-// judge turns an error of a call into its meaning and tells the node's health.
-func (r *Client) judge(ctx context.Context, n *node, err error, allowed time.Duration) error {
+// classify turns rueidis's error into that of Do, and records what it says about the node.
+func (r *Client) classify(ctx context.Context, n *node, err error, allowed time.Duration) error {
 	redisErr, replied := rueidis.IsRedisErr(err)
 	switch {
 	case err == nil || rueidis.IsRedisNil(err):
 		r.calls.ok.Inc()
 		n.succeeded()
 		return err
-	case errors.Is(err, ErrNotSent): // nor was Redis asked
+	case errors.Is(err, ErrNotSent):
 		r.calls.skipped.Inc()
 		return err
-	case ctx.Err() != nil: // the caller went away: says nothing about Redis
+	case ctx.Err() != nil: // the caller left: that says nothing about Redis
 		return fmt.Errorf("redis: %w: %w", models.ErrUnavailable, context.Cause(ctx))
-	case replied && !notNow(redisErr.Error()):
+	case replied && !isUnavailable(redisErr.Error()):
 		r.calls.failed.Inc()
 		n.succeeded()
-		r.tellRefusal(redisErr)
+		r.logRefusal(redisErr)
 	case errors.Is(err, context.DeadlineExceeded):
 		r.calls.timeout.Inc()
-		if allowed >= r.opt.Timeout/2 { // a rest of a budget proves nothing
+		if allowed >= r.opt.Timeout/2 { // the rest of a budget proves nothing
 			n.failed(true)
 		}
 	case replied && isElsewhere(redisErr.Error()):
 		r.calls.failed.Inc()
-		r.lookForSlots()
+		r.refreshSlots()
 	default:
 		r.calls.failed.Inc()
 		n.failed(false)
@@ -215,13 +214,13 @@ func (r *Client) judge(ctx context.Context, n *node, err error, allowed time.Dur
 	return fmt.Errorf("redis: %w: %w", models.ErrUnavailable, err)
 }
 
-// refusalsTold is how far apart the lines about refused commands are: there may be one
-// in every request.
-const refusalsTold = 10 * time.Second
+// refusalInterval is the least time between two log lines about refused commands: every
+// request may run into one.
+const refusalInterval = 10 * time.Second
 
-func (r *Client) tellRefusal(err error) {
-	now, told := time.Now().UnixNano(), r.refusalTold.Load()
-	if now-told >= int64(refusalsTold) && r.refusalTold.CompareAndSwap(told, now) {
+func (r *Client) logRefusal(err error) {
+	now, last := time.Now().UnixNano(), r.refusalLogged.Load()
+	if now-last >= int64(refusalInterval) && r.refusalLogged.CompareAndSwap(last, now) {
 		r.log.Error("Redis refused a command", "error", err)
 	}
 }

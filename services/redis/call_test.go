@@ -18,7 +18,7 @@ import (
 	"gatehouse/services/servicestest"
 )
 
-// spiedConn tells what was written.
+// spiedConn passes on what was written.
 type spiedConn struct {
 	net.Conn
 	wrote func(b []byte)
@@ -32,7 +32,7 @@ func (c spiedConn) Write(b []byte) (int, error) {
 
 // A caller that leaves is let go at once, however long a call may take. What it sent is
 // executed all the same, before what is called afterwards.
-func TestRedisCallerThatLeavesDoesNotWait(t *testing.T) {
+func TestCallerThatLeavesDoesNotWait(t *testing.T) {
 	const timeout = 30 * time.Second
 	server := servicestest.StartRedis(t)
 	ctx, cancel := context.WithCancel(t.Context())

@@ -17,8 +17,7 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// causeOf says why Redis could not be asked, after a probe that may have waited for
-// as long as patience.
+// causeOf says why a probe failed that waited for an answer as long as patience.
 func causeOf(err error, timeout, patience time.Duration) cause {
 	var lacks *lackError
 	var reply *rueidis.RedisError
@@ -53,20 +52,19 @@ func isTimeout(err error) bool {
 	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) || (errors.As(err, &network) && network.Timeout())
 }
 
-// lackError is what the probe's script met: a command that it could not run.
+// lackError is a command that the probe's script could not run, with Redis's reply.
 type lackError struct{ command, reply string }
 
 func (e *lackError) Error() string { return e.command + ": " + e.reply }
 
-// isElsewhere reports whether an error reply says nothing about a node: a slot is on its
-// way to another one.
+// isElsewhere reports whether an error reply says only that a slot is on its way to another
+// node.
 func isElsewhere(reply string) bool { return causeOfReply(reply, "", nil).reason == moving }
 
-// notNow reports whether an error reply tells how Redis stands, and nothing about what was
-// asked.
-func notNow(reply string) bool { return causeOfReply(reply, "", nil).reason != unknownReply }
+// isUnavailable reports whether an error reply is about the state of Redis, not about the command.
+func isUnavailable(reply string) bool { return causeOfReply(reply, "", nil).reason != unknownReply }
 
-// causeOfPrefix is what replies that begin so say of Redis, if they do.
+// causeOfPrefix knows the replies about the state of Redis by their first word.
 func causeOfPrefix(reply string) (cause, bool) {
 	for _, known := range [...]struct {
 		prefix string
@@ -111,8 +109,8 @@ var (
 	noEngine     = regexp.MustCompile(`(?i)scripting engine|lua.*not (available|loaded|found)`)
 )
 
-// causeOfReply says what an error reply to a command means. Where the command is not
-// known, the reply may name it.
+// causeOfReply says what an error reply to a command means. An empty command is taken from the
+// reply, if that names it.
 func causeOfReply(reply, command string, detail error) cause {
 	reply = strings.TrimPrefix(reply, "ERR ") // as rueidis does
 	if command == "" {

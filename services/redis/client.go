@@ -1,5 +1,3 @@
-// Package redis is the one door to Redis: a client whose calls have a deadline and a place
-// among the calls in flight, and which knows how each node stands.
 package redis
 
 import (
@@ -18,13 +16,11 @@ import (
 )
 
 const (
-	probeInterval    = 250 * time.Millisecond
-	wholeProbes      = 240 // one of so many tries every command, while nothing else calls for it
 	defaultTimeout   = 100 * time.Millisecond
 	defaultInFlight  = 512 // below rueidis's ring of 1,024, so a full ring never blocks
+	yieldThreshold   = 8   // with so many calls in flight, the next write waits for other calls
 	dialTimeout      = 250 * time.Millisecond
 	connWriteTimeout = time.Second
-	crowd            = 8        // so many calls at once share their writes
 	clientCacheBytes = 16 << 20 // per connection
 	readyPatience    = 5 * time.Second
 	sentinelRefresh  = 5 * time.Second
@@ -33,77 +29,78 @@ const (
 //go:embed lua/probe.lua
 var probeScript string
 
-// Options configures a Redis.
+// Options configures a Client.
 type Options struct {
-	// Client says where Redis is, as rueidis.ParseURL returns it. Timeouts,
-	// retries and pipelining are set by New.
+	// Client says where Redis is, as rueidis.ParseURL returns it. It has an address, unless
+	// Disabled is set. New sets its timeouts, retries and pipelining.
 	Client rueidis.ClientOption
-	// Disabled runs without Redis on purpose: every call answers ErrUnavailable.
+	// Disabled runs without Redis on purpose: every call returns ErrNotSent at once.
 	Disabled bool
-	// Embedded says that Client points to a server inside this process, which
-	// knows neither CLIENT TRACKING nor CLUSTER.
+	// Embedded says that Client points to a server inside this process, which knows neither
+	// CLIENT TRACKING nor CLUSTER.
 	Embedded bool
-	// KeyPrefix starts every key and channel. It has no braces.
+	// KeyPrefix starts every key and channel, so that several programs can share a Redis. It
+	// contains no braces. Empty is no prefix.
 	KeyPrefix string
-	// Timeout bounds each call, and all calls under one WithRedisBudget
-	// together. Zero is 100 ms.
+	// Timeout bounds each call, and all calls under one WithBudget together. Zero is 100 ms.
 	Timeout time.Duration
-	// MaxInFlight bounds the calls under way at once. Zero is 512.
+	// MaxInFlight bounds the calls under way at once; one more waits, within its Timeout.
+	// Zero is 512. With more than 1,000, calls may outlast their Timeout while Redis hangs.
 	MaxInFlight int
-	// Logger gets one line per change of state. Nil is slog.Default.
+	// Logger gets one line for each change of a node's state. Nil is slog.Default.
 	Logger *slog.Logger
-	// Metrics registers the collectors. Nil registers none.
+	// Metrics registers the collectors: gatehouse_redis_calls_total, gatehouse_redis_up and
+	// gatehouse_redis_node_up. Two Clients on one registry need a label each, as
+	// prometheus.WrapRegistererWith adds it. Nil registers none.
 	Metrics prometheus.Registerer
 
-	evictionLook time.Duration // for tests
+	evictionInterval time.Duration // for tests
 }
 
-// Client is the one door to Redis. A call has a deadline, a place among the calls
-// in flight, and the health of the node before it where its keys live: when that hangs,
-// the first few calls cost one deadline each, and from then on every call answers
-// models.ErrUnavailable at once. Only background probes make a node used again, never a
-// user's request.
+// Client sends calls to Redis, as long as the node on which their keys live serves. All methods
+// may be called concurrently.
 type Client struct {
 	opt      Options
-	main     rueidis.ClientOption // of the connections that calls share
+	calling  rueidis.ClientOption // of the connections that calls share
 	log      *slog.Logger
-	client   atomic.Pointer[rueidis.Client]
-	nodes    atomic.Pointer[nodes] // never nil
-	live     liveness
-	probe    string // the script of a whole probe
+	shared   atomic.Pointer[rueidis.Client] // nil until it is connected
+	nodes    atomic.Pointer[nodes]          // never nil
+	conn     connState
 	probeSHA string
-	inFlight chan struct{}
+	inFlight chan struct{} // has an element for each call under way
 
 	mu        sync.Mutex
 	onRecover []func(context.Context)
-	recovery  sync.Mutex    // one node's hooks at a time
-	moved     chan struct{} // asks to look now where the slots are
+	recovery  sync.Mutex    // the hooks run for one node at a time
+	slotsDue  chan struct{} // asks to read the slots of the Cluster now
 
-	stop       context.CancelFunc
-	closed     atomic.Bool
-	tasks      sync.WaitGroup
-	spawn      func(task func(context.Context))               // runs task in the background until Close
-	spawnUntil func(task func(context.Context)) (stop func()) // or until stop
-	ready      chan struct{}
-	isReady    func() // closes ready
+	spawn     func(task func(context.Context)) (stop func()) // ends with stop or Close
+	stop      context.CancelFunc
+	closed    atomic.Bool
+	tasks     sync.WaitGroup
+	ready     chan struct{}
+	markReady func() // closes ready
 
-	refusalTold atomic.Int64           // when a refused command was told of, in Unix nanoseconds
-	deaf        atomic.Pointer[string] // why no subscription is possible
-	calls       struct{ ok, failed, timeout, skipped prometheus.Counter }
+	refusalLogged  atomic.Int64           // the last log line of a refused command, in Unix ns
+	noSubscription atomic.Pointer[string] // why Redis refuses subscriptions; nil if it does not
+	calls          struct{ ok, failed, timeout, skipped prometheus.Counter }
 }
 
-// New returns at once and connects in the background, trying again until
-// Close. It never fails because Redis is down. It panics if Client has no address,
-// or KeyPrefix a brace: that is a mistake in the program.
+// New returns at once and connects in the background, trying again until Close. It never fails
+// because Redis is down. It panics if Options.Client has no address, KeyPrefix has a brace, or
+// a number is negative: those are mistakes in the program.
 func New(opt Options) *Client {
 	switch {
 	case !opt.Disabled && len(opt.Client.InitAddress) == 0:
 		panic("redis.New: no address in Client.InitAddress")
 	case strings.ContainsAny(opt.KeyPrefix, "{}"):
 		panic("redis.New: a brace in KeyPrefix")
+	case opt.Timeout < 0 || opt.MaxInFlight < 0:
+		panic("redis.New: Timeout or MaxInFlight is negative")
 	}
 	opt.Timeout = cmp.Or(opt.Timeout, defaultTimeout)
 	opt.MaxInFlight = cmp.Or(opt.MaxInFlight, defaultInFlight)
+	opt.evictionInterval = cmp.Or(opt.evictionInterval, evictionInterval)
 	if opt.Logger == nil {
 		opt.Logger = slog.Default()
 	}
@@ -111,50 +108,49 @@ func New(opt Options) *Client {
 	sentinel := &opt.Client.Sentinel
 	sentinel.Dialer.Timeout = opt.Client.Dialer.Timeout
 	sentinel.Dialer.KeepAlive = cmp.Or(sentinel.Dialer.KeepAlive, rueidis.DefaultTCPKeepAlive)
-	sentinel.TopologyRefreshInterval = cmp.Or(sentinel.TopologyRefreshInterval, sentinelRefresh) // a message may be missed
+	// The Sentinel reports a new master by a message, which may be missed.
+	sentinel.TopologyRefreshInterval = cmp.Or(sentinel.TopologyRefreshInterval, sentinelRefresh)
 	opt.Client.ConnWriteTimeout = connWriteTimeout
 	opt.Client.CacheSizeEachConn = clientCacheBytes
 	opt.Client.AlwaysPipelining = true // a deadline then abandons the reply, not the connection
 	opt.Client.DisableRetry = true
-	opt.Client.PipelineMultiplex = -1 // one connection to a server: calls at the same time share their writes
+	opt.Client.PipelineMultiplex = -1 // one connection to a server: its calls share their writes
 	if opt.Embedded {
 		opt.Client.ForceSingleClient = true
 		opt.Client.DisableCache = true
 	}
 	r := &Client{
 		opt:      opt,
-		main:     opt.Client,
+		calling:  opt.Client,
 		log:      opt.Logger,
 		inFlight: make(chan struct{}, opt.MaxInFlight),
 		ready:    make(chan struct{}),
-		moved:    make(chan struct{}, 1),
-		probe:    probeScript,
+		slotsDue: make(chan struct{}, 1),
+		probeSHA: sha1Of(probeScript),
 	}
-	r.main.DisableCache = true // calls need no CLIENT TRACKING, and not every Redis has it
-	r.probeSHA = sha1Of(r.probe)
-	r.isReady = sync.OnceFunc(func() { close(r.ready) })
+	r.calling.DisableCache = true // calls need no CLIENT TRACKING, and not every Redis has it
+	r.conn.watch(&r.calling, r.yieldToCalls)
+	r.markReady = sync.OnceFunc(func() { close(r.ready) })
 	r.nodes.Store(oneNode(newNode(strings.Join(opt.Client.InitAddress, ","), r.Key("probe"), opt.Timeout, true)))
-	r.live.watch(&r.main, r.letOthersWrite)
-	r.measure(opt.Metrics)
+	r.registerMetrics(opt.Metrics)
 	life, stop := context.WithCancel(context.Background())
 	r.stop = stop
-	r.spawn = func(task func(context.Context)) { r.tasks.Go(func() { task(life) }) }
-	r.spawnUntil = func(task func(context.Context)) func() {
+	r.spawn = func(task func(context.Context)) func() {
 		ctx, stop := context.WithCancel(life)
 		r.tasks.Go(func() { defer stop(); task(ctx) })
 		return stop
 	}
 	if opt.Disabled {
-		r.isReady()
+		r.markReady()
 		return r
 	}
 	r.Go(r.connect)
 	return r
 }
 
-// WaitReady returns when all of Redis has answered for the first time or is disabled,
-// and else when ctx ends or 5 s have passed: without Redis everything works, too. It
-// spares the first requests after a start the degraded way.
+// WaitReady returns when all of Redis has answered for the first time or is disabled, and else
+// when ctx ends or 5 s have passed. A program that waits spares its first requests the way
+// without Redis.
 func (r *Client) WaitReady(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, readyPatience)
 	defer cancel()
@@ -164,27 +160,28 @@ func (r *Client) WaitReady(ctx context.Context) {
 	}
 }
 
-// Key is name with the configured prefix.
+// Key returns name with the KeyPrefix.
 func (r *Client) Key(name string) string { return r.opt.KeyPrefix + name }
 
-// Timeout bounds each call, and all calls under one WithRedisBudget together.
+// Timeout returns Options.Timeout, or its default.
 func (r *Client) Timeout() time.Duration { return r.opt.Timeout }
 
-// Disabled reports whether there is no Redis, on purpose.
+// Disabled returns Options.Disabled.
 func (r *Client) Disabled() bool { return r.opt.Disabled }
 
-// Embedded reports whether the server is inside this process.
+// Embedded returns Options.Embedded.
 func (r *Client) Embedded() bool { return r.opt.Embedded }
 
 // LostConnections counts the connections that were lost since the start. When it grows, the
 // server behind the next one may be another, which has missed a write.
-func (r *Client) LostConnections() uint64 { return r.live.lost.Load() }
+func (r *Client) LostConnections() uint64 { return r.conn.lost.Load() }
 
-// Go runs task in the background; its context ends with Close, which waits for it.
+// Go runs task in the background. The task's ctx ends with Close, which waits for the task.
 func (r *Client) Go(task func(context.Context)) { r.spawn(task) }
 
-// Close ends the background work and the connections; it waits for calls under
-// way, but not longer than ctx.
+// Close ends the background work, waits for it, and closes the connections; calls return
+// models.ErrUnavailable from then on. Its only error is that of ctx, when that ends first.
+// Close it after what is built on it, and once.
 func (r *Client) Close(ctx context.Context) error {
 	r.closed.Store(true)
 	r.stop()
@@ -192,8 +189,8 @@ func (r *Client) Close(ctx context.Context) error {
 	go func() {
 		defer close(done)
 		r.tasks.Wait()
-		if client := r.client.Load(); client != nil {
-			(*client).Close()
+		if rdb := r.shared.Load(); rdb != nil {
+			(*rdb).Close()
 		}
 	}()
 	select {

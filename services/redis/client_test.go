@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/rueidis"
 
 	"gatehouse/models"
@@ -23,7 +24,7 @@ func ping(ctx context.Context, rdb *redis.Client) error {
 	return err
 }
 
-func TestRedisFrozenCostsOneDeadlineThenNothing(t *testing.T) {
+func TestFrozenServerCostsOneDeadlineThenNothing(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	rdb := redistest.New(t, server.Addr)
 	server.Freeze()
@@ -51,7 +52,7 @@ func TestRedisFrozenCostsOneDeadlineThenNothing(t *testing.T) {
 	}
 }
 
-func TestRedisKilledAndBack(t *testing.T) {
+func TestServerKilledAndBack(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	rdb := redistest.New(t, server.Addr)
 	for range 2 {
@@ -62,7 +63,7 @@ func TestRedisKilledAndBack(t *testing.T) {
 	}
 }
 
-func TestRedisNeverThere(t *testing.T) {
+func TestServerNeverThere(t *testing.T) {
 	start := time.Now()
 	rdb := redistest.Start(t, redis.Options{Client: rueidis.ClientOption{InitAddress: []string{servicestest.FreeAddr(t)}}})
 	if err := ping(t.Context(), rdb); !errors.Is(err, models.ErrUnavailable) || rdb.Status() != "down" {
@@ -74,7 +75,7 @@ func TestRedisNeverThere(t *testing.T) {
 }
 
 // Who waits for a Redis that is not there goes on without it.
-func TestRedisWaitReadyIsBounded(t *testing.T) {
+func TestWaitReadyIsBounded(t *testing.T) {
 	t.Parallel()
 	rdb := redistest.Start(t, redis.Options{Client: rueidis.ClientOption{InitAddress: []string{servicestest.FreeAddr(t)}}})
 	waited := make(chan struct{})
@@ -86,14 +87,14 @@ func TestRedisWaitReadyIsBounded(t *testing.T) {
 	}
 }
 
-func TestRedisDisabled(t *testing.T) {
+func TestDisabled(t *testing.T) {
 	rdb := redistest.Start(t, redis.Options{Disabled: true})
 	if err := ping(t.Context(), rdb); !errors.Is(err, models.ErrUnavailable) || rdb.Status() != "disabled" || rdb.Available() {
 		t.Errorf("%v, %s", err, rdb.Status())
 	}
 }
 
-func TestRedisBudgetIsSharedByTheCallsOfARequest(t *testing.T) {
+func TestBudgetIsSharedByTheCallsOfARequest(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	rdb := redistest.New(t, server.Addr)
 	server.Freeze()
@@ -109,7 +110,7 @@ func TestRedisBudgetIsSharedByTheCallsOfARequest(t *testing.T) {
 	}
 }
 
-func TestRedisThatCannotServeIsUnavailable(t *testing.T) {
+func TestServerThatCannotServeIsUnavailable(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	rdb := redistest.New(t, server.Addr)
 	server.Do("CONFIG", "SET", "maxmemory", "1")
@@ -124,7 +125,7 @@ func TestRedisThatCannotServeIsUnavailable(t *testing.T) {
 	servicestest.Eventually(t, time.Second, rdb.Available, "not back within 1 s of recovery")
 }
 
-func TestRedisLogsOneLinePerChangeOfState(t *testing.T) {
+func TestLogsOneLinePerChangeOfState(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	var log servicestest.LogLines
 	rdb := redistest.At(t, server.Addr, redis.Options{Logger: slog.New(slog.NewTextHandler(&log, nil))})
@@ -140,7 +141,7 @@ func TestRedisLogsOneLinePerChangeOfState(t *testing.T) {
 	}
 }
 
-func TestRedisRecoverHooksRunBeforeItCountsAsAvailable(t *testing.T) {
+func TestRecoverHooksRunBeforeItCountsAsAvailable(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	rdb := redistest.New(t, server.Addr)
 	type seen struct {
@@ -158,7 +159,7 @@ func TestRedisRecoverHooksRunBeforeItCountsAsAvailable(t *testing.T) {
 	}
 }
 
-func TestRedisCallerThatLeavesIsNotAFailure(t *testing.T) {
+func TestCallerThatLeavesIsNotAFailure(t *testing.T) {
 	rdb := redistest.New(t, servicestest.StartRedis(t).Addr)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -172,7 +173,7 @@ func TestRedisCallerThatLeavesIsNotAFailure(t *testing.T) {
 	}
 }
 
-func TestRedisSubscribe(t *testing.T) {
+func TestSubscribe(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	rdb := redistest.New(t, server.Addr)
 	got := make(chan string, 1000)
@@ -192,4 +193,42 @@ func TestRedisSubscribe(t *testing.T) {
 		<-got
 	}
 	servicestest.Eventually(t, 3*time.Second, arrives, "no message arrived after a restart")
+}
+
+// Two clients with other prefixes share a server and a registry, and nothing else.
+func TestTwoClientsInOneProgram(t *testing.T) {
+	t.Parallel()
+	server := servicestest.StartRedis(t)
+	registry := prometheus.NewRegistry()
+	start := func(app string) (*redis.Client, chan string) {
+		rdb := redistest.Start(t, redis.Options{
+			Client: rueidis.ClientOption{InitAddress: []string{server.Addr}}, KeyPrefix: app + ":", Timeout: 5 * time.Second,
+			Metrics: prometheus.WrapRegistererWith(prometheus.Labels{"app": app}, registry),
+		})
+		redistest.WaitReady(t, rdb)
+		got := make(chan string, 1000)
+		rdb.Subscribe("hints", func(m string) { got <- m })
+		return rdb, got
+	}
+	shop, toShop := start("shop")
+	_, toBlog := start("blog")
+	servicestest.Eventually(t, 5*time.Second, func() bool {
+		n, err := shop.Subscribers(t.Context(), shop.Key("hints"))
+		return err == nil && n == 1 && strings.Contains(server.Do("PUBSUB", "CHANNELS"), "blog:hints")
+	}, "not subscribed")
+	if err := shop.Publish(t.Context(), "hints", "hello"); err != nil {
+		t.Fatal(err)
+	}
+	if m := <-toShop; m != "hello" || len(toBlog) > 0 {
+		t.Errorf("the shop got %q, the blog %d messages", m, len(toBlog))
+	}
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, family := range families {
+		if family.GetName() == "gatehouse_redis_up" && len(family.GetMetric()) != 2 {
+			t.Errorf("%d clients are measured", len(family.GetMetric()))
+		}
+	}
 }

@@ -15,32 +15,32 @@ import (
 
 const (
 	slots           = 16384
-	topologyRefresh = time.Second // while every node is used; else with the probes
-	keyTries        = 1 << 20     // hash tags tried to find one that lives on a master
+	topologyRefresh = time.Second // between two reads of the slots; while a node is away, probeInterval
+	keyTries        = 1 << 20     // hash tags tried, to find one that lives on a master
 )
 
-// followCluster keeps r.nodes to what the masters say of their slots, and has each
-// master probed, until ctx ends.
+// followCluster reads from the masters which slots they have, keeps r.nodes up to date, and has
+// each master probed, until ctx ends.
 func (r *Client) followCluster(ctx context.Context, client rueidis.Client, first *node) {
 	var refreshed time.Time
 	for {
 		if time.Since(refreshed) >= topologyRefresh || !r.Available() {
 			refreshed = time.Now()
-			ranges, err := r.askForSlots(ctx, client)
+			ranges, err := r.readSlots(ctx, client)
 			switch {
 			case ctx.Err() != nil:
 				return
 			case err == nil:
 				r.arrange(client, ranges)
 			case r.nodes.Load().ranges == nil:
-				r.away(first, err)
+				r.probeFailed(first, err)
 			}
 		}
 		select {
 		case <-time.After(probeInterval):
-		case <-r.moved:
+		case <-r.slotsDue:
 			refreshed = time.Time{}
-			select { // each call that fails may have asked for it
+			select { // each call that fails may have asked for a read
 			case <-time.After(probeSoon):
 			case <-ctx.Done():
 				return
@@ -51,16 +51,16 @@ func (r *Client) followCluster(ctx context.Context, client rueidis.Client, first
 	}
 }
 
-// lookForSlots asks to look now where the slots are.
-func (r *Client) lookForSlots() {
+// refreshSlots asks followCluster to read the slots soon.
+func (r *Client) refreshSlots() {
 	select {
-	case r.moved <- struct{}{}:
-	default: // it is asked for already
+	case r.slotsDue <- struct{}{}:
+	default: // it was asked already
 	}
 }
 
-// askForSlots asks the nodes that serve first, and one after the other.
-func (r *Client) askForSlots(ctx context.Context, client rueidis.Client) ([]slotRange, error) {
+// readSlots asks one node after the other for the slots, those that serve first.
+func (r *Client) readSlots(ctx context.Context, client rueidis.Client) ([]slotRange, error) {
 	asked := client.Nodes()
 	var names []string
 	for _, n := range r.nodes.Load().all {
@@ -82,7 +82,7 @@ func (r *Client) askForSlots(ctx context.Context, client rueidis.Client) ([]slot
 		var reply []rueidis.RedisMessage
 		if reply, err = slotsOf(ctx, node, r.opt.Timeout); err == nil {
 			var ranges []slotRange
-			if ranges, err = readSlots(reply, name); err == nil {
+			if ranges, err = parseSlots(reply, name); err == nil {
 				return ranges, nil
 			}
 		}
@@ -93,13 +93,13 @@ func (r *Client) askForSlots(ctx context.Context, client rueidis.Client) ([]slot
 func slotsOf(ctx context.Context, node rueidis.Client, timeout time.Duration) ([]rueidis.RedisMessage, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	return leave(ctx, func(ctx context.Context) ([]rueidis.RedisMessage, error) {
+	return leaveBehind(ctx, func(ctx context.Context) ([]rueidis.RedisMessage, error) {
 		return node.Do(ctx, node.B().ClusterSlots().Build()).ToArray()
 	})
 }
 
-// readSlots reads a reply to CLUSTER SLOTS of the node at address.
-func readSlots(reply []rueidis.RedisMessage, address string) ([]slotRange, error) {
+// parseSlots parses the reply to CLUSTER SLOTS of the node at address.
+func parseSlots(reply []rueidis.RedisMessage, address string) ([]slotRange, error) {
 	var ranges []slotRange
 	for _, message := range reply {
 		fields, err := message.ToArray()
@@ -126,7 +126,7 @@ func readSlots(reply []rueidis.RedisMessage, address string) ([]slotRange, error
 	return ranges, nil
 }
 
-// covered is ranges with those that no master has, whose master is "".
+// covered adds the slots that no master has to ranges, with the master "".
 func covered(ranges []slotRange) []slotRange {
 	var all []slotRange
 	next := 0
@@ -143,9 +143,8 @@ func covered(ranges []slotRange) []slotRange {
 	return all
 }
 
-// arrange makes the masters of ranges the nodes. One that stays keeps what is known of
-// it, a new one is away until its first probe, and one that has no slots any more is
-// forgotten.
+// arrange makes the masters of ranges the nodes. A master that stays keeps its health, a new
+// one is away until its first probe, and one without slots is removed.
 func (r *Client) arrange(client rueidis.Client, ranges []slotRange) {
 	before := r.nodes.Load()
 	ranges = covered(ranges)
@@ -184,14 +183,14 @@ func (r *Client) arrange(client rueidis.Client, ranges []slotRange) {
 	}
 	for _, n := range fresh {
 		if n.name == "" { // there is no master to probe
-			r.away(n, errUnassigned)
+			r.probeFailed(n, errUnassigned)
 			continue
 		}
-		n.stop = r.spawnUntil(func(ctx context.Context) { r.watch(ctx, client, n) })
+		n.stop = r.spawn(func(ctx context.Context) { r.probeNode(ctx, client, n) })
 	}
 }
 
-// placeProbes gives each node a key for its probe that lives there.
+// placeProbes gives each node a key for its probe that lives on it.
 func (r *Client) placeProbes(set *nodes) {
 	missing := len(set.all)
 	placed := map[*node]bool{}
@@ -206,5 +205,5 @@ func (r *Client) placeProbes(set *nodes) {
 	}
 }
 
-// errUnassigned is why the keys in slots without a master are not available.
+// errUnassigned is the cause for the keys in slots without a master.
 var errUnassigned = errors.New("slots of the Cluster have no master")

@@ -1,27 +1,25 @@
 package redis
 
 import (
-	"cmp"
 	"context"
 	"time"
 
 	"github.com/redis/rueidis"
 )
 
-const evictionLook = time.Minute // between two looks at the eviction policy of a node
+const evictionInterval = time.Minute // between two checks of a node's eviction policy
 
-// lookAtEviction warns now and then when a node may evict locks, once for each policy
-// that it is given.
-func (r *Client) lookAtEviction(ctx context.Context, client rueidis.Client, n *node) {
+// checkEviction warns when a node may evict locks, once for each policy that it is given.
+func (r *Client) checkEviction(ctx context.Context, client rueidis.Client, n *node) {
 	n.mu.Lock()
-	name, last, told := n.name, n.looked, n.evicts
+	name, last, logged := n.name, n.policyReadAt, n.policyLogged
 	n.mu.Unlock()
-	if r.opt.Embedded || time.Since(last) < cmp.Or(r.opt.evictionLook, evictionLook) {
+	if r.opt.Embedded || time.Since(last) < r.opt.evictionInterval {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, r.opt.Timeout)
 	defer cancel()
-	config, err := leave(ctx, func(ctx context.Context) (map[string]string, error) {
+	config, err := leaveBehind(ctx, func(ctx context.Context) (map[string]string, error) {
 		c := connectionOf(client, name)
 		return c.Do(ctx, c.B().ConfigGet().Parameter("maxmemory*").Build()).AsStrMap()
 	})
@@ -30,13 +28,13 @@ func (r *Client) lookAtEviction(ctx context.Context, client rueidis.Client, n *n
 		policy = ""
 	}
 	n.mu.Lock()
-	n.looked = time.Now()
-	if err == nil { // hosted servers may not let it be read
-		n.evicts = policy
+	n.policyReadAt = time.Now()
+	if err == nil { // a hosted server may refuse CONFIG GET
+		n.policyLogged = policy
 	}
 	n.mu.Unlock()
 	switch {
-	case err != nil || policy == told:
+	case err != nil || policy == logged:
 	case policy == "":
 		r.log.Info("Redis does not evict locks any more", "node", name)
 	default:
@@ -44,7 +42,7 @@ func (r *Client) lookAtEviction(ctx context.Context, client rueidis.Client, n *n
 	}
 }
 
-// connectionOf is client for commands that go to one node.
+// connectionOf returns the connections to one node, where client has those of a Cluster.
 func connectionOf(client rueidis.Client, node string) rueidis.Client {
 	if client.Mode() == rueidis.ClientModeCluster {
 		if c := client.Nodes()[node]; c != nil {

@@ -8,103 +8,90 @@ import (
 // NodeState says how a node of Redis stands, and why it is away.
 type NodeState string
 
-// The states of a node. It is used in the first three, unless it was so slow for so
-// long that it was given up; in the others it is away.
+// The states of a node. In the first three it is used, unless it has been so slow for so long
+// that it counts as away; in the others it is away.
 const (
 	NodeOK         NodeState = "ok"
-	NodeSlow       NodeState = "slow"       // round trips come near the Timeout, or take longer
-	NodeMute       NodeState = "mute"       // it serves, but does not let us PUBLISH
-	NodeStarting   NodeState = "starting"   // not asked yet
+	NodeSlow       NodeState = "slow"       // round trips take nearly a Timeout, or longer
+	NodeMute       NodeState = "mute"       // it serves, but its user may not PUBLISH
+	NodeStarting   NodeState = "starting"   // not probed yet
 	NodeGone       NodeState = "gone"       // refused, closed, not found
-	NodeTimeout    NodeState = "timeout"    // connected or not, it does not answer
-	NodeTLS        NodeState = "tls"        // the two sides do not agree on TLS
-	NodePassword   NodeState = "password"   // a wrong one, or none
-	NodePermission NodeState = "permission" // the user may not run what is needed
+	NodeTimeout    NodeState = "timeout"    // it does not answer, on a connection or to a dial
+	NodeTLS        NodeState = "tls"        // the handshake fails, or only one side wants TLS
+	NodePassword   NodeState = "password"   // a wrong password or user name, or none
+	NodePermission NodeState = "permission" // the user may not run a command, or not on these keys
 	NodeIncapable  NodeState = "incapable"  // it lacks a command or a module
-	NodeNoMaster   NodeState = "no-master"  // the Sentinel knows none of that name
-	NodeNotNow     NodeState = "not-now"    // it says so itself: loading, full, read-only
-	NodeUnassigned NodeState = "unassigned" // slots of the Cluster that no master has
+	NodeNoMaster   NodeState = "no-master"  // the Sentinel knows no master of that name
+	NodeNotNow     NodeState = "not-now"    // its replies say why: loading, full, read-only
+	NodeUnassigned NodeState = "unassigned" // the slots of the Cluster that no master has
 )
 
 const (
-	suspectFailures = 3               // in a row, of calls and probes
-	newFailures     = 5               // of a master that has just got slots: rueidis finds it within a second
-	slowStreak      = 8               // so many slow probes in a row make a node slow, or too slow
-	easeStreak      = 20              // so many quick ones make up for it
-	causeStreak     = 4               // probes, until another cause of being away is told
-	settleTime      = 5 * time.Second // at least, between two changes that are about slowness
+	suspectFailures = 3               // in a row, of calls and probes, until no call is sent
+	newFailures     = 5               // of a new master: rueidis finds it within a second
+	slowStreak      = 8               // slow probes in a row make a node slow, or too slow
+	easeStreak      = 20              // quick probes in a row make up for them
+	causeStreak     = 4               // probes in a row with another cause, until that is logged
+	settleTime      = 5 * time.Second // least time between two changes that are about slowness
 )
 
-// patience is how long a probe waits for an answer before it has failed: a machine that
-// is busy for a moment is not gone. Calls do not wait for it.
+// patience is how long a probe waits for an answer. It is longer than a call waits, because a
+// machine that is busy for a moment is not gone.
 func patience(timeout time.Duration) time.Duration { return max(4*timeout, timeout+time.Second) }
 
-// cause is why a node is away, in words for whoever may see /readyz; detail is for
-// the log.
+// cause is why a node is away, or what it lacks.
 type cause struct {
 	state  NodeState
-	reason string
-	detail error
+	reason string // a sentence without addresses, for /readyz
+	detail error  // for the log
 }
 
-// lasting causes are not a matter of a moment: the answer was definite.
+// lasting reports whether the cause stays until an operator changes something.
 func (c cause) lasting() bool {
 	return c.state == NodePermission || c.state == NodeIncapable || c.state == NodePassword || c.state == NodeTLS || c.state == NodeNoMaster
 }
 
-// health is what an instance knows of one node, from the calls and the probes. It
-// tells slow from gone:
+// health is what an instance knows of one node, from calls and probes; doc.go has its diagram.
 //
-//	a call fails      -> the node is probed at once, and calls go on
-//	3 failures in a row, and an error reply or a probe that is late:
-//	                     the node is shut: no call is sent
-//	the probe fails   -> the node is away
-//	a probe answers in time -> OnRecover's hooks run, then calls are sent again
-//
-// A node that was shut, but not away, is used again with the first answer in time, and
-// nothing is told of it. Probes that answer, but 8 times in a row later than the
-// Timeout, make a node away as too slow: then 20 in a row must be in time before it is
-// used again. Changes of that kind are 5 s apart.
-//
-// health is pure: its callers say what time it is, and hold the node's mutex.
+// The methods are pure: their callers pass the time, and hold the node's mutex.
 type health struct {
 	timeout time.Duration
-	up      bool // as it is told
-	shut    bool // calls are not sent
-	tooSlow bool // away for that: it has to be in time for a while
+	up      bool // the node is not away; each change is logged
+	shut    bool // no call is sent
+	tooSlow bool // it is away because of that, until easeStreak probes were in time
 	why     cause
-	since   time.Time // of up, tooSlow and why.state
+	since   time.Time // when up, tooSlow or why.state changed last
 
 	failures int  // in a row
-	doubted  bool // by more than calls that were not answered in time
+	doubted  bool // at least one of them was an error or a late probe, not a call that was late
 
 	late, inTime    int           // probes in a row that took more, or not more, than the Timeout
-	strained, easy  int           // the same for 7 tenths of it
+	strained, easy  int           // the same for seven tenths of it
 	took            time.Duration // of the last probe that was answered
 	slownessChanged time.Time
-	other           cause // of being away, that the last probes told
-	others          int
+	other           cause // of the last probes of a node that is away, if it is not why
+	others          int   // probes in a row with that cause
 }
 
-// failed notes a call that failed, for want of an answer in time or not.
+// failed records a call that failed, by a timeout or by an error.
 func (h *health) failed(timeout bool) {
 	h.failures++
 	h.doubted = h.doubted || !timeout
 	h.shut = h.shut || (h.doubted && h.failures >= suspectFailures)
 }
 
-// succeeded notes a call that Redis answered.
+// succeeded records a call that Redis answered.
 func (h *health) succeeded() { h.failures = 0 }
 
-// waited notes that a probe under way is late, and later again.
-func (h *health) waited() {
+// probeLate records that a probe under way is late; a probe may be late several times.
+func (h *health) probeLate() {
 	h.doubted = true
 	h.failed(true)
 }
 
-// answered notes a probe that was answered after took. If the node returns, the caller
-// calls returned once the hooks have run. changed says that there is something to tell.
-// A lack is what the node cannot do although it can be used.
+// answered records a probe that was answered after took. lack is what the node cannot do,
+// although it serves. If the node returns, the caller calls returned once the hooks have run.
+// changed says that there is a line to log.
 func (h *health) answered(now time.Time, took time.Duration, lack cause) (returns, changed bool) {
 	h.failures, h.doubted, h.others, h.took = 0, false, 0, took
 	h.late, h.inTime = streak(h.late, h.inTime, took > h.timeout)
@@ -135,7 +122,7 @@ func (h *health) answered(now time.Time, took time.Duration, lack cause) (return
 	return h.shut && h.late == 0, changed
 }
 
-// returned lets calls be sent. changed says that there is something to tell.
+// returned lets calls be sent. changed says that there is a line to log.
 func (h *health) returned(now time.Time, lack cause) (changed bool) {
 	h.shut, h.failures, h.doubted = false, 0, false
 	if h.up {
@@ -150,7 +137,7 @@ func (h *health) returned(now time.Time, lack cause) (changed bool) {
 	return true
 }
 
-// unanswered notes a probe that failed. changed says that there is something to tell.
+// unanswered records a probe that failed. changed says that there is a line to log.
 func (h *health) unanswered(now time.Time, why cause) (changed bool) {
 	h.failures++
 	h.inTime, h.easy = 0, 0
@@ -176,7 +163,7 @@ func (h *health) unanswered(now time.Time, why cause) (changed bool) {
 	return true
 }
 
-// reason says why the node is in its state.
+// reason explains the state; it is empty for NodeOK.
 func (h *health) reason() string {
 	switch took := h.took.Round(time.Millisecond); {
 	case h.why.state != NodeSlow:
@@ -190,7 +177,7 @@ func (h *health) reason() string {
 
 func (h *health) become(now time.Time, why cause) { h.why, h.since, h.others = why, now, 0 }
 
-// lacking is how a node stands that serves.
+// lacking is the cause for a node that serves.
 func lacking(lack cause) cause {
 	if lack.state == "" {
 		return cause{state: NodeOK}
@@ -198,7 +185,7 @@ func lacking(lack cause) cause {
 	return lack
 }
 
-// streak counts how often in a row something was so, and was not.
+// streak adds to the one of two counts that is, and begins the other one anew.
 func streak(so, not int, is bool) (int, int) {
 	if is {
 		return so + 1, 0

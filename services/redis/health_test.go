@@ -19,7 +19,7 @@ var luaCommands = regexp.MustCompile(`call\(['"]([A-Za-z]+)['"]`)
 type healthRun struct {
 	health
 	now     time.Time
-	changes []string // as they are told
+	changes []string // that are logged
 }
 
 func newHealthRun() *healthRun {
@@ -28,7 +28,7 @@ func newHealthRun() *healthRun {
 	return r
 }
 
-func (r *healthRun) told(changed bool) {
+func (r *healthRun) record(changed bool) {
 	if changed {
 		r.changes = append(r.changes, fmt.Sprintf("%s/%v", r.why.state, r.up))
 	}
@@ -38,18 +38,18 @@ func (r *healthRun) told(changed bool) {
 func (r *healthRun) probe(took int, failed NodeState) {
 	d := time.Duration(took) * time.Millisecond
 	for waited := r.timeout * 3 / 2; waited <= d; waited += r.timeout * 3 / 2 {
-		r.waited()
+		r.probeLate()
 	}
 	r.now = r.now.Add(max(d, probeInterval))
 	if failed != "" {
-		r.told(r.unanswered(r.now, cause{state: failed}))
+		r.record(r.unanswered(r.now, cause{state: failed}))
 		return
 	}
 	returns, changed := r.answered(r.now, d, cause{})
 	if returns {
 		changed = r.returned(r.now, cause{}) || changed
 	}
-	r.told(changed)
+	r.record(changed)
 }
 
 func TestHealth(t *testing.T) {
@@ -57,7 +57,7 @@ func TestHealth(t *testing.T) {
 	answers := func(took int) func(*healthRun) { return func(r *healthRun) { r.probe(took, "") } }
 	fails := func(state NodeState) func(*healthRun) { return func(r *healthRun) { r.probe(1, state) } }
 	timedOut, refused := func(r *healthRun) { r.failed(true) }, func(r *healthRun) { r.failed(false) }
-	waits := func(r *healthRun) { r.waited() }
+	waits := func(r *healthRun) { r.probeLate() }
 	times := func(n int, step func(*healthRun)) func(*healthRun) {
 		return func(r *healthRun) {
 			for range n {
@@ -113,7 +113,7 @@ func TestHealth(t *testing.T) {
 
 func both(a, b func(*healthRun)) func(*healthRun) { return func(r *healthRun) { a(r); b(r) } }
 
-// Whatever the round trips are, what is told about slowness is at least 5 s apart.
+// Whatever the round trips are, what is logged about slowness is at least 5 s apart.
 func TestHealthChangesForSlownessAreApart(t *testing.T) {
 	for period := 1; period < 60; period++ {
 		for _, slow := range []int{71, 88, 101, 150, 399} {

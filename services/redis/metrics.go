@@ -5,8 +5,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 )
 
-// measure registers what is counted of Redis.
-func (r *Client) measure(registerer prometheus.Registerer) {
+// registerMetrics registers the collectors. A nil registerer registers none.
+func (r *Client) registerMetrics(registerer prometheus.Registerer) {
 	calls := promauto.With(registerer).NewCounterVec(prometheus.CounterOpts{
 		Name: "gatehouse_redis_calls_total",
 		Help: "Redis calls by result: ok, failed, timeout, or skipped because Redis was known to be away.",
@@ -18,7 +18,7 @@ func (r *Client) measure(registerer prometheus.Registerer) {
 		Help: "1 while all of Redis is used, 0 while it or a node of it is away, or it is disabled.",
 	}, func() float64 { return oneIf(r.Status() == "ok" || r.Status() == "embedded") })
 	if registerer != nil {
-		registerer.MustRegister(nodeCollector{redis: r, up: prometheus.NewDesc("gatehouse_redis_node_up",
+		registerer.MustRegister(nodeCollector{client: r, up: prometheus.NewDesc("gatehouse_redis_node_up",
 			"1 while a node of Redis is used, 0 while it is away, with its state: ok, slow, mute, gone, timeout, permission, incapable, ...",
 			[]string{"node", "state"}, nil)})
 	}
@@ -31,10 +31,10 @@ func oneIf(is bool) float64 {
 	return 0
 }
 
-// nodeCollector tells of the nodes there are: they come and go.
+// nodeCollector reports the nodes of the moment: in a Cluster they come and go.
 type nodeCollector struct {
-	redis *Client
-	up    *prometheus.Desc
+	client *Client
+	up     *prometheus.Desc
 }
 
 // Describe implements prometheus.Collector.
@@ -42,7 +42,7 @@ func (c nodeCollector) Describe(described chan<- *prometheus.Desc) { described <
 
 // Collect implements prometheus.Collector.
 func (c nodeCollector) Collect(collected chan<- prometheus.Metric) {
-	for _, n := range c.redis.Nodes() {
+	for _, n := range c.client.Nodes() {
 		collected <- prometheus.MustNewConstMetric(c.up, prometheus.GaugeValue, oneIf(n.Up), n.Name, string(n.State))
 	}
 }

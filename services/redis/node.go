@@ -12,29 +12,29 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// node is a server that calls go to: the one there is, the master that the
+// node is a server that calls go to: the one that Options.Client names, the master that the
 // Sentinel names, or a master of the Cluster.
 type node struct {
-	shut    atomic.Bool   // as in health
+	shut    atomic.Bool   // a copy of health.shut
 	failing atomic.Bool   // a failure was counted since the last success
 	wake    chan struct{} // asks for a probe now
-	suspect atomic.Bool   // a call has failed since the last whole probe
-	key     string        // that lives here, for the probe
-	stop    func()        // ends the probes
+	suspect atomic.Bool   // a call has failed since the last full probe
+	stop    func()        // ends the probes; nil while there are none
 
-	mu     sync.Mutex
-	name   string // as it is told
-	quiet  bool   // nothing was told yet: that it serves is no news
-	health health
-	lack   cause     // of what it cannot do although it serves, as the last whole probe found
-	looked time.Time // for an eviction policy
-	evicts string    // the policy that was told
+	mu           sync.Mutex
+	key          string // of the probe; it lives on this node
+	name         string // in the log and in metrics
+	quiet        bool   // nothing was logged yet: that it serves is no news
+	health       health
+	lack         cause // the command that the last full probe missed, if the node serves without it
+	policyReadAt time.Time
+	policyLogged string // the eviction policy
 }
 
 func newNode(name, key string, timeout time.Duration, quiet bool) *node {
 	n := &node{name: name, key: key, quiet: quiet, wake: make(chan struct{}, 1)}
 	failures := suspectFailures - newFailures
-	if quiet { // at the start one is enough to tell
+	if quiet { // at the start, one failed probe is logged
 		failures = suspectFailures - 1
 	}
 	n.health = health{timeout: timeout, shut: true, failures: failures, why: cause{state: NodeStarting, reason: "it was not asked yet"}, since: time.Now()}
@@ -42,37 +42,37 @@ func newNode(name, key string, timeout time.Duration, quiet bool) *node {
 	return n
 }
 
-// note lets what happened change the node's health.
-func (n *node) note(happened func(h *health)) {
+// update changes the node's health.
+func (n *node) update(change func(h *health)) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	happened(&n.health)
+	change(&n.health)
 	n.shut.Store(n.health.shut)
 }
 
-// succeeded is told of each call that Redis answered.
+// succeeded records a call that Redis answered.
 func (n *node) succeeded() {
 	if n.failing.Load() && n.failing.Swap(false) {
-		n.note((*health).succeeded)
+		n.update((*health).succeeded)
 	}
 }
 
-// failed is told of each call that says that the node does not serve.
+// failed records a call that says that the node does not serve, by a timeout or by an error.
 func (n *node) failed(timeout bool) {
 	n.failing.Store(true)
 	n.suspect.Store(true)
-	n.note(func(h *health) { h.failed(timeout) })
+	n.update(func(h *health) { h.failed(timeout) })
 	n.probeNow()
 }
 
 func (n *node) probeNow() {
 	select {
 	case n.wake <- struct{}{}:
-	default: // it is asked for already
+	default: // it was asked for already
 	}
 }
 
-// rename tells of the node by the first of names from now on.
+// rename names the node by the first of names. No names change nothing.
 func (n *node) rename(names []string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -81,37 +81,36 @@ func (n *node) rename(names []string) {
 	}
 }
 
-// isQuiet reports whether nothing was told of the node yet.
+// isQuiet reports whether nothing was logged about the node yet.
 func (n *node) isQuiet() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.quiet
 }
 
-// used reports whether the node is used, whatever the question of the moment.
+// used reports whether the node is not away, even while it is shut.
 func (n *node) used() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.health.up
 }
 
-// down reports whether the node is not used, be it that the question is still open: where
-// the answer is no, calls are sent. One that is known as slow is shut for a moment now and
-// then, which is not worth telling.
+// down reports whether no call is sent to the node, because it is away or shut. A node that is
+// known as slow is shut for a moment now and then, which does not count.
 func (n *node) down() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return !n.health.up || (n.health.shut && n.health.why.state != NodeSlow)
 }
 
-// nodes are the nodes and what lives on them. It is never changed.
+// nodes are the nodes, and the slots that each of them has. A nodes is never changed.
 type nodes struct {
 	all    []*node
-	ranges []slotRange // in order; nil if the one node has everything
+	ranges []slotRange // in order; nil if the one node has all keys
 	slotOf func(key string) uint16
 }
 
-// slotRange is slots of a Cluster that one master has.
+// slotRange is a range of slots of a Cluster, ends included, that one master has.
 type slotRange struct {
 	from, to uint16
 	master   string
@@ -120,7 +119,7 @@ type slotRange struct {
 
 func oneNode(n *node) *nodes { return &nodes{all: []*node{n}} }
 
-// of is the node on which a key lives. For "" it is one that serves, if any does.
+// of returns the node on which a key lives. For "" it is a node that serves, if there is one.
 func (s *nodes) of(key string) *node {
 	if s.ranges == nil {
 		return s.all[0]
@@ -138,8 +137,8 @@ func (s *nodes) of(key string) *node {
 	return s.ranges[i].node
 }
 
-// slotsIn answers keys' slots as the client of a Cluster does. A hash tag stands for
-// the keys that have it.
+// slotsIn returns a function for the slots of keys in the Cluster of client. A hash tag stands
+// for the keys that contain it.
 func slotsIn(client rueidis.Client) func(key string) uint16 {
 	return func(key string) uint16 {
 		command := client.B().Get().Key(key).Build()
@@ -147,16 +146,17 @@ func slotsIn(client rueidis.Client) func(key string) uint16 {
 	}
 }
 
-// Node tells how one node of Redis stands.
+// Node is the state of one node of Redis.
 type Node struct {
-	Name   string
-	Up     bool // it is used
+	Name   string // host:port, or several with commas between until one is chosen
+	Up     bool   // whether it is used
 	State  NodeState
-	Reason string // of another state than NodeOK, in a sentence without addresses
-	Since  time.Time
+	Reason string    // why State is not NodeOK, in a sentence without addresses; else empty
+	Since  time.Time // when Up or State changed last
 }
 
-// Nodes tells how the nodes stand that calls go to: one, or the masters of a Cluster.
+// Nodes returns the nodes that calls go to: one, or the masters of a Cluster. It is nil if
+// Redis is disabled.
 func (r *Client) Nodes() []Node {
 	if r.opt.Disabled {
 		return nil
@@ -172,8 +172,8 @@ func (r *Client) Nodes() []Node {
 	return nodes
 }
 
-// Reason says why not all of Redis is used as it should be, without addresses. It is
-// empty if it is, or was not meant to be.
+// Reason says why not all of Redis is used as it should be, without addresses. It is empty
+// if all is well or Redis is disabled.
 func (r *Client) Reason() string {
 	var reasons []string
 	of := map[string]int{}
@@ -191,14 +191,14 @@ func (r *Client) Reason() string {
 			reasons[i] = fmt.Sprintf("%d of %d nodes: %s", of[reason], len(nodes), reason)
 		}
 	}
-	if deaf := r.deaf.Load(); deaf != nil {
+	if deaf := r.noSubscription.Load(); deaf != nil {
 		reasons = append(reasons, *deaf)
 	}
 	return strings.Join(reasons, "; ")
 }
 
-// Available reports whether calls are sent to Redis now, whatever their keys: in a
-// Cluster not while one master is away.
+// Available reports whether calls are sent to Redis now, whatever their keys. In a Cluster it
+// is false while one master is away.
 func (r *Client) Available() bool {
 	if r.opt.Disabled {
 		return false
@@ -211,15 +211,18 @@ func (r *Client) Available() bool {
 	return true
 }
 
-// AvailableFor reports whether calls are sent to the node on which key lives; a hash
-// tag stands for all keys that have it.
+// AvailableFor reports whether calls are sent to the node on which key lives. A hash tag
+// stands for all keys that contain it.
 func (r *Client) AvailableFor(key string) bool {
 	return !r.opt.Disabled && !r.nodes.Load().of(key).shut.Load()
 }
 
-// Reaches reports whether a call with ctx for a key, or a hash tag, is sent now.
+// Reaches is AvailableFor for a call with ctx, which may be that of an OnRecover hook.
 func (r *Client) Reaches(ctx context.Context, key string) bool {
-	n := r.nodes.Load().of(key)
+	return r.sendsTo(ctx, r.nodes.Load().of(key))
+}
+
+func (r *Client) sendsTo(ctx context.Context, n *node) bool {
 	return !r.opt.Disabled && (!n.shut.Load() || recovering(ctx) == n)
 }
 
@@ -228,19 +231,19 @@ func (r *Client) AnyAvailable() bool {
 	return r.AvailableFor("")
 }
 
-// Degraded reports whether something is done without Redis that is meant to be done with
-// it: a node is away, or cannot do all that is needed, or Redis is disabled.
+// Degraded reports whether something is done without Redis that should be done with it: a
+// node is away or lacks a command, subscriptions are refused, or Redis is disabled.
 func (r *Client) Degraded() bool {
 	for _, n := range r.Nodes() {
 		if n.State == NodeMute {
 			return true
 		}
 	}
-	return r.opt.Disabled || r.anyDown() || r.deaf.Load() != nil
+	return r.opt.Disabled || r.anyDown() || r.noSubscription.Load() != nil
 }
 
-// Status is "ok", "embedded", "down" or "disabled". It is "down" also if only a part
-// of a Cluster is.
+// Status is "ok", "embedded", "down" or "disabled". It is "down" also while one master of a
+// Cluster is away.
 func (r *Client) Status() string {
 	switch {
 	case r.opt.Disabled:

@@ -13,14 +13,17 @@ import (
 	"github.com/redis/rueidis"
 )
 
-const probeSoon = 50 * time.Millisecond // after a probe or a call that failed
+const (
+	probeInterval = 250 * time.Millisecond
+	probeSoon     = 50 * time.Millisecond // after a probe or a call that failed
+	fullProbes    = 240                   // one of so many probes tries every command, if none failed
+)
 
-// OnRecover registers fn to run each time a node of Redis answers again, before it
-// counts as available: what has to reach it before anything else goes here. Redis
-// calls made with fn's context pass to the node that returns; those to a node that is
-// still away answer models.ErrUnavailable at once, and fn runs again when that returns,
-// so fn keeps what it could not send. Only one fn runs at a time. The context ends after
-// ten Timeouts.
+// OnRecover registers fn to run each time a node of Redis answers again, before it counts as
+// available: fn sends what other calls must not overtake. Redis calls made with fn's ctx go to
+// the node that returns; those to a node that is still away return ErrNotSent, and fn runs
+// again when that one returns, so fn keeps what it could not send. Only one fn runs at a time.
+// Its ctx ends after ten Timeouts.
 func (r *Client) OnRecover(fn func(context.Context)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -29,13 +32,13 @@ func (r *Client) OnRecover(fn func(context.Context)) {
 
 type recoveryKey struct{}
 
-// recovering is the node for whose return the hook runs that ctx was made for.
+// recovering returns the node whose return ctx belongs to, nil if ctx is not that of a hook.
 func recovering(ctx context.Context) *node {
 	n, _ := ctx.Value(recoveryKey{}).(*node)
 	return n
 }
 
-func (r *Client) recover(ctx context.Context, n *node) {
+func (r *Client) runHooks(ctx context.Context, n *node) {
 	r.recovery.Lock()
 	defer r.recovery.Unlock()
 	r.mu.Lock()
@@ -48,23 +51,22 @@ func (r *Client) recover(ctx context.Context, n *node) {
 	}
 }
 
-// connect connects, trying again until ctx ends, and has the nodes probed.
+// connect connects, trying again until ctx ends, and then probes the nodes.
 func (r *Client) connect(ctx context.Context) {
-	one := r.nodes.Load().all[0]
-	opt := r.main
+	first := r.nodes.Load().all[0]
 	for {
-		client, err := rueidis.NewClient(opt)
-		if client != nil {
-			r.client.Store(&client)
-			if client.Mode() == rueidis.ClientModeCluster {
-				r.followCluster(ctx, client, one)
+		rdb, err := rueidis.NewClient(r.calling)
+		if rdb != nil {
+			r.shared.Store(&rdb)
+			if rdb.Mode() == rueidis.ClientModeCluster {
+				r.followCluster(ctx, rdb, first)
 			} else {
-				r.watch(ctx, client, one)
+				r.probeNode(ctx, rdb, first)
 			}
 			return
 		}
 		if ctx.Err() == nil {
-			r.away(one, err)
+			r.probeFailed(first, err)
 		}
 		select {
 		case <-time.After(probeInterval):
@@ -74,26 +76,25 @@ func (r *Client) connect(ctx context.Context) {
 	}
 }
 
-// watch probes a node every 250 ms, and at once after a call that failed, until ctx
-// ends.
-func (r *Client) watch(ctx context.Context, client rueidis.Client, n *node) {
+// probeNode probes a node every 250 ms, and 50 ms after a call that failed, until ctx ends.
+func (r *Client) probeNode(ctx context.Context, rdb rueidis.Client, n *node) {
 	for round := 0; ; round++ {
-		if client.Mode() == rueidis.ClientModeSentinel {
-			n.rename(slices.Collect(maps.Keys(client.Nodes())))
+		if rdb.Mode() == rueidis.ClientModeSentinel {
+			n.rename(slices.Collect(maps.Keys(rdb.Nodes())))
 		}
 		start := time.Now()
-		err := r.ask(ctx, client, n, round%wholeProbes == 0)
+		err := r.probeOnce(ctx, rdb, n, round%fullProbes == 0)
 		took := time.Since(start)
 		if ctx.Err() != nil {
 			return
 		}
-		pause := probeInterval
 		if err != nil {
-			r.away(n, err)
+			r.probeFailed(n, err)
 		} else {
-			r.serves(ctx, client, n, took)
+			r.probeAnswered(ctx, rdb, n, took)
 		}
-		if n.used() && (err != nil || n.shut.Load()) { // the question is open
+		pause := probeInterval
+		if n.used() && (err != nil || n.shut.Load()) { // it is not known yet whether it is away
 			pause = probeSoon
 		}
 		select {
@@ -110,29 +111,36 @@ func (r *Client) watch(ctx context.Context, client rueidis.Client, n *node) {
 	}
 }
 
-// ask probes a node once. While it waits, each Timeout and a half that passes counts as a
-// failure: round trips that are only a little too long leave no doubt.
-func (r *Client) ask(ctx context.Context, client rueidis.Client, n *node, whole bool) error {
+// probeOnce probes a node. While it waits, each Timeout and a half that passes counts as a
+// failure: a round trip that takes a little too long does not.
+func (r *Client) probeOnce(ctx context.Context, rdb rueidis.Client, n *node, full bool) error {
 	n.mu.Lock()
 	key := n.key
-	whole = n.suspect.Swap(false) || whole || !n.health.up || n.lack.state != ""
+	full = n.suspect.Swap(false) || full || !n.health.up || n.lack.state != ""
 	n.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, patience(r.opt.Timeout))
 	defer cancel()
-	waited := time.NewTicker(r.opt.Timeout * 3 / 2)
-	defer waited.Stop()
+	late := time.NewTicker(r.opt.Timeout * 3 / 2)
+	defer late.Stop()
 	done := make(chan error, 1)
-	go func() { done <- r.askAndNote(ctx, client, key, whole) }()
+	go func() {
+		lost := r.conn.lost.Load()
+		err := r.tryCommands(ctx, rdb, key, full)
+		if answered(err) && rdb.Mode() != rueidis.ClientModeCluster {
+			r.conn.succeeded(lost)
+		}
+		done <- err
+	}()
 	for {
 		select {
 		case err := <-done:
-			return r.learnLack(n, err, whole)
-		case <-waited.C:
-			n.note((*health).waited)
+			return r.recordLack(n, err, full)
+		case <-late.C:
+			n.update((*health).probeLate)
 		case <-ctx.Done(): // rueidis may still dial
 			select {
 			case err := <-done:
-				return r.learnLack(n, err, whole)
+				return r.recordLack(n, err, full)
 			default:
 				return ctx.Err()
 			}
@@ -140,8 +148,8 @@ func (r *Client) ask(ctx context.Context, client rueidis.Client, n *node, whole 
 	}
 }
 
-// learnLack notes what a whole probe says that the node can do without.
-func (r *Client) learnLack(n *node, err error, whole bool) error {
+// recordLack records the command that a full probe missed, if the node serves without it.
+func (r *Client) recordLack(n *node, err error, full bool) error {
 	var lacks *lackError
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -149,35 +157,25 @@ func (r *Client) learnLack(n *node, err error, whole bool) error {
 	case errors.As(err, &lacks) && lacks.command == "PUBLISH" && !isTransient(lacks.reply):
 		n.lack = cause{NodeMute, "it does not let us PUBLISH: other instances hear of locks and ended sessions later", err}
 		return nil
-	case err == nil && whole:
+	case err == nil && full:
 		n.lack = cause{}
 	}
 	return err
 }
 
-// askAndNote asks, and notes that the connection serves.
-func (r *Client) askAndNote(ctx context.Context, client rueidis.Client, key string, whole bool) error {
-	lost := r.live.lost.Load()
-	err := r.whetherItServes(ctx, client, key, whole)
-	if answered(err) && client.Mode() != rueidis.ClientModeCluster {
-		r.live.served(lost)
-	}
-	return err
-}
-
-// whetherItServes is a write, so that a full or read-only server counts as away. A whole
-// probe does what the work does, so that one does, too, that runs no scripts or does not
-// let its user do all that they do; it asks for new scripts and for those that the server
-// has.
-func (r *Client) whetherItServes(ctx context.Context, c rueidis.Client, key string, whole bool) error {
-	write := c.B().Set().Key(key).Value("1").Px(time.Minute).Build()
-	if !whole {
-		return c.Do(ctx, write).Error()
+// tryCommands writes a key, so that a full or read-only server counts as away. A full probe
+// runs every command that the scripts use. A server that runs no scripts, or does not permit
+// its user one of the commands, then counts as away, too. It sends the script by its text and
+// by its name: the permission for one is not that for the other.
+func (r *Client) tryCommands(ctx context.Context, rdb rueidis.Client, key string, full bool) error {
+	write := rdb.B().Set().Key(key).Value("1").Px(time.Minute).Build()
+	if !full {
+		return rdb.Do(ctx, write).Error()
 	}
 	channel := r.Key("probe")
-	replies := c.DoMulti(ctx,
-		c.B().Eval().Script(r.probe).Numkeys(1).Key(key).Arg(channel).Build(),
-		c.B().Evalsha().Sha1(r.probeSHA).Numkeys(1).Key(key).Arg(channel).Build(), write)
+	replies := rdb.DoMulti(ctx,
+		rdb.B().Eval().Script(probeScript).Numkeys(1).Key(key).Arg(channel).Build(),
+		rdb.B().Evalsha().Sha1(r.probeSHA).Numkeys(1).Key(key).Arg(channel).Build(), write)
 	for _, reply := range replies[:2] {
 		text, err := reply.ToString()
 		switch {
@@ -192,42 +190,42 @@ func (r *Client) whetherItServes(ctx context.Context, c rueidis.Client, key stri
 	return replies[2].Error()
 }
 
-// serves notes a probe that was answered. A node that returns is told first what came
-// up while it was away.
-func (r *Client) serves(ctx context.Context, client rueidis.Client, n *node, took time.Duration) {
+// probeAnswered records a probe that was answered. The hooks run before a node that returns
+// is used.
+func (r *Client) probeAnswered(ctx context.Context, rdb rueidis.Client, n *node, took time.Duration) {
 	var returns, changed bool
-	n.note(func(h *health) { returns, changed = h.answered(time.Now(), took, n.lack) })
+	n.update(func(h *health) { returns, changed = h.answered(time.Now(), took, n.lack) })
 	if returns {
-		r.recover(ctx, n)
-		n.note(func(h *health) { changed = h.returned(time.Now(), n.lack) || changed })
+		r.runHooks(ctx, n)
+		n.update(func(h *health) { changed = h.returned(time.Now(), n.lack) || changed })
 		if r.Available() {
-			r.isReady()
+			r.markReady()
 		}
 	}
 	if changed {
-		r.tell(ctx, n)
+		r.logChange(ctx, n)
 	}
 	if n.used() {
-		r.lookAtEviction(ctx, client, n)
+		r.checkEviction(ctx, rdb, n)
 	}
 }
 
-// away notes a probe that failed.
-func (r *Client) away(n *node, err error) {
+// probeFailed records a probe that failed.
+func (r *Client) probeFailed(n *node, err error) {
 	why := causeOf(err, r.opt.Timeout, patience(r.opt.Timeout))
 	if errors.Is(err, errUnassigned) {
 		why = cause{NodeUnassigned, errUnassigned.Error(), err}
 	}
 	changed := false
-	n.note(func(h *health) { changed = h.unanswered(time.Now(), why) })
-	r.lookForSlots()
+	n.update(func(h *health) { changed = h.unanswered(time.Now(), why) })
+	r.refreshSlots()
 	if changed {
-		r.tell(context.Background(), n)
+		r.logChange(context.Background(), n)
 	}
 }
 
-// tell logs one line for a change of a node's state.
-func (r *Client) tell(ctx context.Context, n *node) {
+// logChange writes one line about a change of a node's state.
+func (r *Client) logChange(ctx context.Context, n *node) {
 	n.mu.Lock()
 	name, quiet, up, why, reason := n.name, n.quiet, n.health.up, n.health.why, n.health.reason()
 	n.quiet = false

@@ -5,13 +5,14 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"gatehouse/internal/require"
 	"maps"
 	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/redis/rueidis"
+
+	"gatehouse/internal/require"
 )
 
 const (
@@ -71,9 +72,9 @@ type TrackedValue struct {
 
 // NewTracking calls changed for each key that Redis reports as changed, on the goroutine
 // that reads the connection: it must not block. Nothing is reported before Run.
-func NewTracking(redis *Client, changed func(key string)) *Tracking {
-	require.Must("redis.NewTracking", require.Argument{Name: "Client", Value: redis}, require.Argument{Name: "changed", Value: changed})
-	t := &Tracking{redis: redis, changed: changed, proofs: make(chan string, 1)}
+func NewTracking(client *Client, changed func(key string)) *Tracking {
+	require.Must("redis.NewTracking", require.Argument{Name: "Client", Value: client}, require.Argument{Name: "changed", Value: changed})
+	t := &Tracking{redis: client, changed: changed, proofs: make(chan string, 1)}
 	t.generation.Store(1)
 	t.state.Store(&trackingState{})
 	return t

@@ -2,6 +2,7 @@ package servicestest
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 	"sync"
 )
@@ -31,12 +32,12 @@ func (l *LogLines) String() string {
 	return l.all.String()
 }
 
-// With returns the lines that have text in them.
-func (l *LogLines) With(text string) (lines []string) {
+// With returns the lines that have all parts in them.
+func (l *LogLines) With(parts ...string) (lines []string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for line := range strings.Lines(l.all.String()) {
-		if strings.Contains(line, text) {
+		if !slices.ContainsFunc(parts, func(part string) bool { return !strings.Contains(line, part) }) {
 			lines = append(lines, line)
 		}
 	}

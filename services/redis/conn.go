@@ -11,23 +11,23 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// liveness knows whether the connection to the one server is up, so that a call
-// cannot have to wait for dialling: rueidis dials within the call that finds the
-// connection gone, and does not honour the call's ctx while it does. A connection
-// of another purpose that is lost counts as well: the next call is then raced, no more.
-type liveness struct {
-	lost atomic.Uint64 // how many connections have been lost
-	up   atomic.Uint64 // 1 + lost, as it was before the last call that succeeded
+// connState knows whether the connection to the one server is up. rueidis dials within the
+// call that finds the connection gone, and does not honour the call's ctx meanwhile; so a call
+// is only trusted to return in time while the connection is up. The loss of a connection with
+// another purpose counts as well: the next call then costs a goroutine, no more.
+type connState struct {
+	lost   atomic.Uint64 // connections lost since the start
+	served atomic.Uint64 // 1 + lost, as it was before the last call that succeeded
 }
 
-// now reports whether the connection that served last is still there.
-func (l *liveness) now() bool { return l.up.Load() == l.lost.Load()+1 }
+// up reports whether the connection that served last is still there.
+func (s *connState) up() bool { return s.served.Load() == s.lost.Load()+1 }
 
-// served tells that a call that began when lost was so many has succeeded.
-func (l *liveness) served(lost uint64) { l.up.Store(lost + 1) }
+// succeeded records a call that succeeded and began when so many connections had been lost.
+func (s *connState) succeeded(lost uint64) { s.served.Store(lost + 1) }
 
-// watch lets connections tell when they are lost. Before each write they call yield.
-func (l *liveness) watch(opt *rueidis.ClientOption, yield func()) {
+// watch counts the connections of opt that are lost. They call yield before each write.
+func (s *connState) watch(opt *rueidis.ClientOption, yield func()) {
 	dial := opt.DialCtxFn
 	if dial == nil {
 		dial = dialTCP
@@ -37,11 +37,11 @@ func (l *liveness) watch(opt *rueidis.ClientOption, yield func()) {
 		if err != nil {
 			return nil, err
 		}
-		return &watchedConn{Conn: conn, yield: yield, lost: &l.lost}, nil
+		return &watchedConn{Conn: conn, yield: yield, lost: &s.lost}, nil
 	}
 }
 
-// errHandshake is the end of a connection that was made, but not secured.
+// errHandshake wraps the error of a connection that was made, but not secured.
 var errHandshake = errors.New("tls: handshake")
 
 func dialTCP(ctx context.Context, addr string, dialer *net.Dialer, config *tls.Config) (net.Conn, error) {
@@ -63,9 +63,9 @@ func dialTCP(ctx context.Context, addr string, dialer *net.Dialer, config *tls.C
 	return secure, nil
 }
 
-// watchedConn is lost when reading or writing fails, or when it is closed: rueidis
-// learns it after us. One on which the server never answered is no loss: a frozen server
-// takes connections, one after the other.
+// watchedConn is lost when reading or writing fails, or when it is closed; it counts that
+// before rueidis learns of it. A connection on which the server never answered does not count:
+// a frozen server accepts connections, one after the other.
 type watchedConn struct {
 	net.Conn
 	yield  func()

@@ -13,15 +13,15 @@ import (
 // end of one on which it answered says that something may be lost, and says it once.
 func TestConnectionThatNeverServedIsNoLoss(t *testing.T) {
 	t.Parallel()
-	var live liveness
+	var state connState
 	var server net.Conn
 	opt := rueidis.ClientOption{DialCtxFn: func(context.Context, string, *net.Dialer, *tls.Config) (client net.Conn, _ error) {
 		client, server = net.Pipe()
 		return client, nil
 	}}
-	live.watch(&opt, func() {})
+	state.watch(&opt, func() {})
 	for _, answers := range []bool{false, true} {
-		before := live.lost.Load()
+		before := state.lost.Load()
 		conn, err := opt.DialCtxFn(t.Context(), "", nil, nil)
 		if err != nil {
 			t.Fatal(err)
@@ -37,10 +37,10 @@ func TestConnectionThatNeverServedIsNoLoss(t *testing.T) {
 			t.Fatal("a closed connection is read")
 		}
 		_ = conn.Close()
-		if lost := live.lost.Load() != before; lost != answers {
+		if lost := state.lost.Load() != before; lost != answers {
 			t.Errorf("answered %t, lost %t", answers, lost)
 		}
-		if live.lost.Load() > before+1 {
+		if state.lost.Load() > before+1 {
 			t.Error("lost twice")
 		}
 	}
