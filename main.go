@@ -5,10 +5,11 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
 	"os"
 	"os/signal"
 	"syscall"
+
+	"gatehouse/internal/app"
 )
 
 //	@title						gatehouse
@@ -24,35 +25,10 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
-	err := run(ctx, os.Args[1:], os.Getenv, os.Stdout)
+	err := app.Run(ctx, os.Args[1:], os.Getenv, os.Stdout)
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "gatehouse:", err)
 		os.Exit(1)
 	}
-}
-
-const usage = `gatehouse takes no arguments: it is configured by environment variables, or a
-file .env in the current folder. See .env.example for all of them.
-`
-
-// run is the program as a value: it serves until ctx ends, drains, and returns
-// nil if nothing was cut off.
-func run(ctx context.Context, args []string, getenv func(string) string, stdout io.Writer) error {
-	if len(args) > 0 {
-		_, err := io.WriteString(stdout, usage)
-		if args[0] != "-h" && args[0] != "--help" {
-			return fmt.Errorf("unknown argument %q", args[0])
-		}
-		return err
-	}
-	config, err := LoadConfig(getenv, ".env")
-	if err != nil {
-		return err
-	}
-	app, err := newApp(ctx, config, stdout)
-	if err != nil {
-		return err
-	}
-	return app.serve(ctx)
 }

@@ -2,11 +2,12 @@ package lock
 
 import (
 	"context"
-	"gatehouse/services/redis"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"gatehouse/services/redis"
 )
 
 // CountHeld is how many locks a user has now, on all instances. Of a shard that cannot be

@@ -2,8 +2,9 @@ package lock
 
 import (
 	"context"
-	"gatehouse/services/redis"
 	"time"
+
+	"gatehouse/services/redis"
 )
 
 // leaseContext is what work under a lease gets. Its Err asks the clock, so that

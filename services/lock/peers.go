@@ -3,8 +3,9 @@ package lock
 import (
 	"context"
 	"errors"
-	"gatehouse/services/redis"
 	"sync/atomic"
+
+	"gatehouse/services/redis"
 )
 
 // peersGone is how many looks in a row find no other instance until none is expected. An

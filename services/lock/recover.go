@@ -3,10 +3,11 @@ package lock
 import (
 	"cmp"
 	"context"
-	"gatehouse/services/redis"
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"gatehouse/services/redis"
 )
 
 // reconcile runs each time Redis answers again, before anything else is sent:

@@ -1,4 +1,4 @@
-package main
+package app
 
 import (
 	"bytes"
@@ -22,6 +22,7 @@ import (
 	"testing"
 	"time"
 
+	"gatehouse/internal/config"
 	"gatehouse/models"
 	"gatehouse/services/ratelimit"
 	"gatehouse/services/redis"
@@ -66,9 +67,9 @@ func TestPoliciesAreReadAgainOnHangUp(t *testing.T) {
 		writePolicies(t, path, "policies:\n  - name: api\n    limit: "+limit+"\n    window: 1m\n")
 	}
 	var log syncBuffer
-	a := &app{config: Config{RateLimitPolicies: path}, log: slog.New(slog.NewTextHandler(&log, nil))}
+	a := &app{config: config.Config{RateLimitPolicies: path}, log: slog.New(slog.NewTextHandler(&log, nil))}
 	a.catchHangUps()
-	own := newPolicies(Config{RateLimitMax: 300, RateLimitWindow: time.Minute, LoginRateLimitMax: 1, LoginRateLimitWindow: time.Minute})
+	own := newPolicies(config.Config{RateLimitMax: 300, RateLimitWindow: time.Minute, LoginRateLimitMax: 1, LoginRateLimitWindow: time.Minute})
 	limiter := ratelimit.New(redis.New(redis.Options{Disabled: true}), ratelimit.Options{})
 	limit := func() int64 {
 		return limiter.Effective(models.Hit{Policy: own.api}).Limit
@@ -126,9 +127,9 @@ func TestPolicyFilesThatAreRefused(t *testing.T) {
 	const api = "policies:\n  - name: api\n    limit: 7\n    window: 1m\n"
 	path := filepath.Join(t.TempDir(), "policies.yaml")
 	var log syncBuffer
-	a := &app{config: Config{RateLimitPolicies: path}, log: slog.New(slog.NewTextHandler(&log, nil))}
+	a := &app{config: config.Config{RateLimitPolicies: path}, log: slog.New(slog.NewTextHandler(&log, nil))}
 	a.catchHangUps()
-	own := newPolicies(Config{RateLimitMax: 300, RateLimitWindow: time.Minute, LoginRateLimitMax: 1, LoginRateLimitWindow: time.Minute})
+	own := newPolicies(config.Config{RateLimitMax: 300, RateLimitWindow: time.Minute, LoginRateLimitMax: 1, LoginRateLimitWindow: time.Minute})
 	limiter := ratelimit.New(redis.New(redis.Options{Disabled: true}), ratelimit.Options{})
 	writePolicies(t, path, "\ufeff"+strings.ReplaceAll(api, "\n", "\r\n")) // as an editor of Windows writes it
 	if err := a.watchPolicies(limiter, own); err != nil {
@@ -193,7 +194,7 @@ func TestHangUpDuringTheStart(t *testing.T) {
 	}()
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
-	config, err := LoadConfig(func(name string) string {
+	cfg, err := config.Load(func(name string) string {
 		return map[string]string{"ADDR": "127.0.0.1:0", "DATABASE_URL": "postgres://nobody@" + database.Addr().String() + "/nothing"}[name]
 	}, "")
 	if err != nil {
@@ -201,7 +202,7 @@ func TestHangUpDuringTheStart(t *testing.T) {
 	}
 	started := make(chan error, 1)
 	go func() {
-		_, err := newApp(ctx, config, io.Discard)
+		_, err := newApp(ctx, cfg, io.Discard)
 		started <- err
 	}()
 	select {
@@ -227,7 +228,7 @@ func TestHangUpWithoutPolicies(t *testing.T) {
 // documentedPolicies is the policy file that RATE_LIMITS.md shows.
 func documentedPolicies(t *testing.T) string {
 	t.Helper()
-	doc, err := os.ReadFile("RATE_LIMITS.md")
+	doc, err := os.ReadFile("../../RATE_LIMITS.md")
 	if err != nil {
 		t.Fatal(err)
 	}

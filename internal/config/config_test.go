@@ -1,4 +1,4 @@
-package main
+package config
 
 import (
 	"bytes"
@@ -35,7 +35,7 @@ func (v vars) and(name, value string) vars {
 
 func load(t *testing.T, v vars) Config {
 	t.Helper()
-	c, err := LoadConfig(v.getenv, "")
+	c, err := Load(v.getenv, "")
 	if err != nil {
 		t.Fatalf("LoadConfig(%v): %v", v, err)
 	}
@@ -89,7 +89,7 @@ func TestConfigInProduction(t *testing.T) {
 		"SECRET_KEY": base.and("SECRET_KEY", ""),
 		"REDIS_URL":  base.and("REDIS_URL", ""),
 	} {
-		_, err := LoadConfig(v.getenv, "")
+		_, err := Load(v.getenv, "")
 		if err == nil || !strings.HasPrefix(err.Error(), missing+" is not set: must be set in production") {
 			t.Errorf("production without %s: %v", missing, err)
 		}
@@ -167,7 +167,7 @@ func TestConfigValues(t *testing.T) {
 			load(t, r.with.and(r.name, value))
 		}
 		for _, value := range r.bad {
-			_, err := LoadConfig(r.with.and(r.name, value).getenv, "")
+			_, err := Load(r.with.and(r.name, value).getenv, "")
 			checkRefused(t, r.name, value, err)
 		}
 	}
@@ -201,7 +201,7 @@ func TestConfigThatNeedsAnotherVariable(t *testing.T) {
 		`REDIS_HOST="h": must be unset when REDIS_URL is set`:                                        {"REDIS_HOST": "h", "REDIS_URL": "redis://h"},
 		`RATE_LIMIT_ALGORITHM="sliding-log": must be auto or gcra when RATE_LIMIT_MAX is above 1000`: {"RATE_LIMIT_ALGORITHM": "sliding-log", "RATE_LIMIT_MAX": "1001"},
 	} {
-		if _, err := LoadConfig(v.getenv, ""); err == nil || err.Error() != want {
+		if _, err := Load(v.getenv, ""); err == nil || err.Error() != want {
 			t.Errorf("%v\n got %v\nwant %s", v, err, want)
 		}
 	}
@@ -278,7 +278,7 @@ func TestConfigFile(t *testing.T) {
 		}
 	}
 	write("# a comment\nADDR=:1\nLOG_LEVEL=debug\nSECRET_KEY='" + key + "$x#'\nOTHER=thing\n")
-	c, err := LoadConfig(vars{"ADDR": ":2", "LOG_LEVEL": ""}.getenv, dotenv)
+	c, err := Load(vars{"ADDR": ":2", "LOG_LEVEL": ""}.getenv, dotenv)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -286,14 +286,14 @@ func TestConfigFile(t *testing.T) {
 		t.Errorf("the environment wins where it is set, the file counts elsewhere: %v", c)
 	}
 	write("LOG_LEVEL=loud")
-	_, err = LoadConfig(vars{}.getenv, dotenv)
+	_, err = Load(vars{}.getenv, dotenv)
 	checkRefused(t, "LOG_LEVEL", "loud", err)
 
 	write("ADMIN-PASSWORD=hunter2")
-	if _, err = LoadConfig(vars{}.getenv, dotenv); err == nil || strings.Contains(err.Error(), "hunter2") || !strings.HasPrefix(err.Error(), dotenv) {
+	if _, err = Load(vars{}.getenv, dotenv); err == nil || strings.Contains(err.Error(), "hunter2") || !strings.HasPrefix(err.Error(), dotenv) {
 		t.Errorf("a file that is no list of NAME=value: %v", err)
 	}
-	if _, err = LoadConfig(vars{}.getenv, filepath.Dir(dotenv)); err == nil {
+	if _, err = Load(vars{}.getenv, filepath.Dir(dotenv)); err == nil {
 		t.Error("a folder in place of the file was accepted")
 	}
 }
@@ -301,7 +301,7 @@ func TestConfigFile(t *testing.T) {
 // TestExampleFile holds .env.example to Config: every variable once, with its
 // default and a word about it, and a copy of the file changes nothing.
 func TestExampleFile(t *testing.T) {
-	text, err := os.ReadFile(".env.example")
+	text, err := os.ReadFile("../../.env.example")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -340,7 +340,7 @@ func TestExampleFile(t *testing.T) {
 	if _, err := godotenv.Unmarshal(string(text)); err != nil {
 		t.Error(err)
 	}
-	c, err := LoadConfig(vars{}.getenv, ".env.example")
+	c, err := Load(vars{}.getenv, "../../.env.example")
 	if err != nil || !reflect.DeepEqual(c, load(t, nil)) {
 		t.Errorf("a copy of the example changes the configuration: %v, %v", c, err)
 	}
@@ -352,7 +352,7 @@ func TestSessionTimeoutsGoTogether(t *testing.T) {
 	if c := load(t, vars{"SESSION_ABSOLUTE_TIMEOUT": "10m"}); c.SessionIdleTimeout != 10*time.Minute {
 		t.Errorf("idle %v", c.SessionIdleTimeout)
 	}
-	_, err := LoadConfig(vars{"SESSION_IDLE_TIMEOUT": "24h"}.getenv, "")
+	_, err := Load(vars{"SESSION_IDLE_TIMEOUT": "24h"}.getenv, "")
 	if want := `SESSION_IDLE_TIMEOUT="24h": must be at most SESSION_ABSOLUTE_TIMEOUT, which is 12h0m0s`; err == nil || err.Error() != want {
 		t.Errorf("%v, want %s", err, want)
 	}

@@ -1,4 +1,4 @@
-package main
+package app
 
 import (
 	"log/slog"
@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"gatehouse/internal/config"
 	"gatehouse/models"
 	"gatehouse/services"
 	"gatehouse/services/lock"
@@ -70,7 +71,7 @@ func TestStartTogether(t *testing.T) {
 // startOn is what a start does to the database. It returns the key of the instance.
 func startOn(t *testing.T, url string) (secret string, err error) {
 	env := map[string]string{"DATABASE_URL": url, "ADMIN_EMAIL": "root@example.com", "ADMIN_PASSWORD": "a long enough password"}
-	config, err := LoadConfig(func(name string) string { return env[name] }, "")
+	cfg, err := config.Load(func(name string) string { return env[name] }, "")
 	if err != nil {
 		return "", err
 	}
@@ -87,11 +88,11 @@ func startOn(t *testing.T, url string) (secret string, err error) {
 	defer func() { _ = sessions.Close(t.Context()) }()
 	locks, limiter := lock.New(rdb, nil), ratelimit.New(rdb, ratelimit.Options{})
 	accounts := services.NewAccounts(db, sessions, locks, limiter, services.AccountsOptions{
-		LoginByIP: newPolicies(config).loginByIP, LoginByAccount: newPolicies(config).loginByAccount, Logger: slog.New(slog.DiscardHandler),
+		LoginByIP: newPolicies(cfg).loginByIP, LoginByAccount: newPolicies(cfg).loginByAccount, Logger: slog.New(slog.DiscardHandler),
 	})
-	secrets, err := (&app{config: config}).secrets(t.Context(), db)
+	secrets, err := (&app{config: cfg}).secrets(t.Context(), db)
 	if err != nil {
 		return "", err
 	}
-	return secrets[0], fillDatabase(t.Context(), config, db, accounts)
+	return secrets[0], fillDatabase(t.Context(), cfg, db, accounts)
 }

@@ -1,4 +1,4 @@
-package main
+package app
 
 import (
 	"cmp"
@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 
+	"gatehouse/internal/config"
 	"gatehouse/models"
 	"gatehouse/services/ratelimit"
 )
@@ -26,7 +27,7 @@ func policyTiers() map[string][]string {
 // policies are gatehouse's rate limits as the environment has them.
 type policies struct{ api, anonymous, loginByIP, loginByAccount models.Policy }
 
-func newPolicies(c Config) policies {
+func newPolicies(c config.Config) policies {
 	policy := func(name string) models.Policy {
 		return models.Policy{
 			Name: name, Limit: c.RateLimitMax, Window: c.RateLimitWindow, Algorithm: c.RateLimitAlgorithm, OnRedisDown: c.RateLimitOnRedisDown, Lease: c.RateLimitLease,

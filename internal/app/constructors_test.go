@@ -1,4 +1,4 @@
-package main
+package app
 
 import (
 	"bytes"
@@ -229,7 +229,7 @@ func told(call func() error) (text string) {
 func TestConstructorsAreAllHeldToIt(t *testing.T) {
 	rows := wrongArguments(t)
 	for _, folder := range []string{"services", "services/redis", "services/lock", "services/ratelimit", "services/session", "services/store", "middleware"} {
-		for _, name := range constructors(t, os.DirFS("."), folder) {
+		for _, name := range constructors(t, os.DirFS("../.."), folder) {
 			if _, listed := rows[name]; !listed {
 				t.Errorf("%s is not held to what it must refuse", name)
 			}

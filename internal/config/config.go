@@ -1,4 +1,4 @@
-package main
+package config
 
 import (
 	"cmp"
@@ -79,11 +79,11 @@ type Config struct {
 	ShutdownDelay   time.Duration `env:"SHUTDOWN_DELAY" envDefault:"0s"`    // between not ready and draining
 }
 
-// LoadConfig reads the variables of Config from getenv and, those unset there,
+// Load reads the variables of Config from getenv and, those unset there,
 // from the file named dotenv if it exists. An empty value counts as unset; other
 // variables are not looked at. An error is one line that names the variable, its
 // value (hidden if it is a secret) and what is allowed.
-func LoadConfig(getenv func(string) string, dotenv string) (Config, error) {
+func Load(getenv func(string) string, dotenv string) (Config, error) {
 	file, err := godotenv.Read(dotenv)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		// The parser's own words quote the file, and so perhaps a secret.

@@ -1,4 +1,4 @@
-package main
+package app
 
 import (
 	"context"
@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"gatehouse/internal/config"
 	"gatehouse/models"
 	"gatehouse/services"
 	"gatehouse/services/store"
@@ -28,36 +29,36 @@ func demoUsers() []demoUser {
 
 // fillDatabase stores the demo in an empty database, if it is wanted, and creates the
 // configured administrator.
-func fillDatabase(ctx context.Context, config Config, db *store.Store, accounts *services.Accounts) error {
+func fillDatabase(ctx context.Context, cfg config.Config, db *store.Store, accounts *services.Accounts) error {
 	empty, err := db.Empty(ctx)
 	if err != nil {
 		return err
 	}
-	if empty && config.Demo {
-		seed, passwords := demo(config)
+	if empty && cfg.Demo {
+		seed, passwords := demo(cfg)
 		if err := accounts.Seed(ctx, seed, passwords); err != nil {
 			return err
 		}
 	}
-	if config.AdminEmail == "" {
+	if cfg.AdminEmail == "" {
 		return nil
 	}
-	return ensureAdmin(ctx, config, accounts, slog.Default())
+	return ensureAdmin(ctx, cfg, accounts, slog.Default())
 }
 
 // demo has the configured administrator in it. If that user were stored first, an instance
 // that starts at the same time would find the database not empty, and make no demo.
-func demo(config Config) (models.Seed, map[string]string) {
+func demo(cfg config.Config) (models.Seed, map[string]string) {
 	seed, passwords := models.Seed{Owner: demoUsers()[1].email}, map[string]string{}
 	for _, user := range demoUsers() {
 		seed.Users = append(seed.Users, models.NewUser{Email: user.email, Roles: []string{user.role}})
 		passwords[user.email] = demoPassword
 	}
-	if config.AdminEmail != "" {
-		admin := models.NewUser{Email: config.AdminEmail, Roles: []string{models.RoleAdmin}}
+	if cfg.AdminEmail != "" {
+		admin := models.NewUser{Email: cfg.AdminEmail, Roles: []string{models.RoleAdmin}}
 		seed.Users = slices.DeleteFunc(seed.Users, func(user models.NewUser) bool { return user.Email == admin.Email })
 		seed.Users = append(seed.Users, admin)
-		passwords[admin.Email] = config.AdminPassword
+		passwords[admin.Email] = cfg.AdminPassword
 	}
 	seed.Processes = []models.ProcessFields{
 		{Title: "Order paper", Status: "active", Description: "Ten boxes, before the end of the month."},

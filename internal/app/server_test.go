@@ -1,4 +1,4 @@
-package main
+package app
 
 import (
 	"bufio"
@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"github.com/gin-gonic/gin"
+
+	"gatehouse/internal/config"
 )
 
 // startApp is the whole application in this process, embedded, without a socket:
@@ -37,11 +39,11 @@ func startAppOn(t testing.TB, stdout io.Writer, env map[string]string) *app {
 	for name, value := range env {
 		all[name] = value
 	}
-	config, err := LoadConfig(func(name string) string { return all[name] }, "")
+	cfg, err := config.Load(func(name string) string { return all[name] }, "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	a, err := newApp(t.Context(), config, stdout)
+	a, err := newApp(t.Context(), cfg, stdout)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,7 +99,7 @@ func TestEveryRouteIsDocumentedAndNothingElse(t *testing.T) {
 			routes = append(routes, strings.ToLower(route.Method)+" "+parameter.ReplaceAllString(path, "{$1}"))
 		}
 	}
-	text, err := os.ReadFile("docs/swagger.json")
+	text, err := os.ReadFile("../../docs/swagger.json")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package main
+package app
 
 import (
 	"fmt"
@@ -39,8 +39,10 @@ func arrows() map[string][]string {
 		"docs":                     {},
 		"e2e":                      {},
 		"proof":                    {},
-		".": {"models", "models/email", "services", "services/redis", "services/lock", "services/ratelimit", "services/redis/embedded", "services/session", "services/store", "middleware", "handlers", "templates", "docs",
-			"gin", "gin-contrib/sessions", "rueidis", "database/sql", "environment"},
+		".":                        {"internal/app"},
+		"internal/app": {"internal/config", "models", "models/email", "services", "services/redis", "services/lock", "services/ratelimit", "services/redis/embedded", "services/session", "services/store", "middleware", "handlers", "templates", "docs",
+			"gin", "gin-contrib/sessions", "rueidis", "database/sql"},
+		"internal/config": {"models", "models/email", "services/store", "rueidis", "environment"},
 	}
 }
 
@@ -64,7 +66,7 @@ var harness = []string{"services/servicestest", "services/redis/redistest"}
 
 // TestImports holds the tree to its architecture.
 func TestImports(t *testing.T) {
-	found, err := violations(os.DirFS("."))
+	found, err := violations(os.DirFS("../.."))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,8 +80,8 @@ func TestImports(t *testing.T) {
 //   - models imports anything but the standard library;
 //   - a test inside its package goes beyond the package's arrows and the harness.
 //     (A test outside, package x_test, stands for an application that puts the
-//     pieces together, as main does. e2e and proof have the harness only.)
-//   - anybody but main reads the environment, the harness and tests excepted;
+//     pieces together, as internal/app does. e2e and proof have the harness only.)
+//   - a folder but main reads the environment, the harness and tests excepted;
 //   - there is an init function outside docs.
 func violations(tree fs.FS) ([]string, error) {
 	var found []string
@@ -234,7 +236,16 @@ func TestViolations(t *testing.T) {
 		{"e2e/a_test.go", imports("e2e_test", "gatehouse/services/servicestest", "github.com/chromedp/chromedp"), ""},
 		{"e2e/a_test.go", imports("e2e_test", "gatehouse/models"), "imports gatehouse/models"},
 		{"proof/a_test.go", imports("proof_test", "gatehouse/services"), "imports gatehouse/services"},
-		{"main.go", imports("main", "gatehouse/handlers", "gatehouse/services/store", "github.com/joho/godotenv") + "\nfunc main() {}", ""},
+		{"services/lock/a.go", imports("lock", "gatehouse/models", "gatehouse/services/redis"), ""},
+		{"services/lock/a.go", imports("lock", "gatehouse/services/ratelimit"), "imports gatehouse/services/ratelimit"},
+		{"services/session/a.go", imports("session", "gatehouse/services/lock"), "imports gatehouse/services/lock"},
+		{"services/ratelimit/a.go", imports("ratelimit", "database/sql"), "imports database/sql"},
+		{"services/redis/a.go", imports("redis", "gatehouse/services/lock"), "imports gatehouse/services/lock"},
+		{"internal/app/a.go", imports("app", "gatehouse/handlers", "gatehouse/services/store", "gatehouse/internal/config"), ""},
+		{"internal/app/a.go", imports("app", "github.com/joho/godotenv"), "imports github.com/joho/godotenv"},
+		{"internal/config/a.go", imports("config", "github.com/joho/godotenv"), ""},
+		{"main.go", imports("main", "gatehouse/internal/app") + "\nfunc main() {}", ""},
+		{"main.go", imports("main", "gatehouse/handlers"), "imports gatehouse/handlers"},
 		{"main.go", imports("main", "gatehouse/services/servicestest"), "imports gatehouse/services/servicestest"},
 		{"util/a.go", "package util", "is in a folder that the architecture does not know"},
 		{"bench/b/a.go", imports("bench", "gatehouse/models"), ""}, // a module of its own

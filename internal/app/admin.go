@@ -1,4 +1,4 @@
-package main
+package app
 
 import (
 	"context"
@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"strings"
 
+	"gatehouse/internal/config"
 	"gatehouse/models"
 	"gatehouse/services"
 )
@@ -13,10 +14,10 @@ import (
 // ensureAdmin creates the configured administrator. A user of that address who is
 // there already stays as it is. How it differs from what is configured is told in one
 // line, or an operator who changed ADMIN_PASSWORD would wait for it to count.
-func ensureAdmin(ctx context.Context, config Config, accounts *services.Accounts, log *slog.Logger) error {
-	user, right, err := accounts.CheckPassword(ctx, config.AdminEmail, config.AdminPassword)
+func ensureAdmin(ctx context.Context, cfg config.Config, accounts *services.Accounts, log *slog.Logger) error {
+	user, right, err := accounts.CheckPassword(ctx, cfg.AdminEmail, cfg.AdminPassword)
 	if errors.Is(err, models.ErrNotFound) {
-		return accounts.EnsureUser(ctx, config.AdminEmail, config.AdminPassword, models.RoleAdmin)
+		return accounts.EnsureUser(ctx, cfg.AdminEmail, cfg.AdminPassword, models.RoleAdmin)
 	}
 	if err != nil {
 		return err

@@ -1,4 +1,4 @@
-package main
+package app
 
 import (
 	"bytes"
@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"gatehouse/internal/config"
 	"gatehouse/models"
 	"gatehouse/services"
 	"gatehouse/services/lock"
@@ -46,8 +47,8 @@ func TestEnsureAdmin(t *testing.T) {
 	ensure := func(password string) string {
 		t.Helper()
 		var log bytes.Buffer
-		config := Config{AdminEmail: "root@example.com", AdminPassword: password}
-		if err := ensureAdmin(t.Context(), config, accounts, slog.New(slog.NewTextHandler(&log, nil))); err != nil {
+		cfg := config.Config{AdminEmail: "root@example.com", AdminPassword: password}
+		if err := ensureAdmin(t.Context(), cfg, accounts, slog.New(slog.NewTextHandler(&log, nil))); err != nil {
 			t.Fatal(err)
 		}
 		if strings.Contains(log.String(), "the first") || strings.Contains(log.String(), "the second") || strings.Contains(log.String(), "argon2") {
