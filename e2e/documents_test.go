@@ -89,7 +89,8 @@ func TestDocumentsReadWell(t *testing.T) {
 	}
 }
 
-// TestDocumentsGo: their Go is code of the Examples, which run as tests.
+// TestDocumentsGo: their Go is code of the Examples, which run as tests. Whole programs run in
+// TestLibraryPrograms.
 func TestDocumentsGo(t *testing.T) {
 	var examples strings.Builder
 	for _, pattern := range []string{"../*/*example*_test.go", "../*/*/*example*_test.go"} {
@@ -108,7 +109,7 @@ func TestDocumentsGo(t *testing.T) {
 	found := 0
 	for _, d := range readDocuments(t) {
 		for _, b := range d.blocks {
-			if b.language != "go" {
+			if b.language != "go" || strings.HasPrefix(b.text, libraryProgram) {
 				continue
 			}
 			found++
