@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 
 	"gatehouse/models"
 	"gatehouse/services/redis"
@@ -11,113 +12,55 @@ import (
 
 // allLeased reports whether blocks at hand may be enough.
 func allLeased(asks []ask) bool {
-	for i := range asks {
-		if !asks[i].leased() {
-			return false
-		}
-	}
-	return true
+	return !slices.ContainsFunc(asks, func(a ask) bool { return !a.leased() })
 }
 
 func someLeased(asks []ask) bool {
-	for i := range asks {
-		if asks[i].leased() {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(asks, func(a ask) bool { return a.leased() })
 }
 
-// takeFromRedis decides by one script, or from blocks taken by scripts before.
-func (l *Limiter) takeFromRedis(ctx context.Context, group string, asks []ask, id, now int64) ([]models.Decision, error) {
-	tag := tagOf(group, asks)
-	if someLeased(asks) {
-		if len(asks) > 1 { // up to a call for each
-			ctx = redis.EnsureBudget(ctx)
-		}
-		return l.takeFromBlocks(ctx, tag, asks, id, now)
-	}
-	sent, generation := l.table.sending()
-	verdicts, err := l.run(ctx, tag, asks, id)
-	if err != nil {
-		return nil, err
-	}
-	counted := allPass(asks, verdicts)
-	now = l.table.learn(asks, verdicts, counted, id, sent, generation)
-	decisions := make([]models.Decision, len(asks))
-	for i := range asks {
-		a, v := &asks[i], verdicts[i]
-		decisions[i] = a.decision(v)
-		if counted && v.passes && a.cost > 0 {
-			decisions[i].Admission = a.admission(id, v.at, now, tag)
-		}
-		a.count(v, counted, false)
-	}
-	return decisions, nil
-}
-
-// takeFromBlocks takes the hits of leased policies out of their blocks, decides
-// about the others together, and puts the former back if one is refused.
-func (l *Limiter) takeFromBlocks(ctx context.Context, tag string, asks []ask, id, now int64) (_ []models.Decision, err error) {
+// takeFromRedis takes the hits of leased policies out of their blocks, decides about the
+// others by one script, and puts the former back if one is refused.
+func (l *Limiter) takeFromRedis(ctx context.Context, group string, asks []ask, id int64) (_ []models.Decision, err error) {
 	var roomForVerdicts [4]verdict
 	var roomForBlocks [4]int64
 	verdicts, blocks := append(roomForVerdicts[:0], make([]verdict, len(asks))...), append(roomForBlocks[:0], make([]int64, len(asks))...)
-	counted := false
+	tag, counted := tagOf(group, asks), true
 	defer func() {
 		for i := range asks {
-			if !counted && blocks[i] != 0 {
+			if (!counted || err != nil) && blocks[i] != 0 {
 				l.leases.unuse(placedKey{tag, asks[i].name}, blocks[i], asks[i].cost)
 			}
 		}
 	}()
-	var others []ask
-	refused := false
+	if len(asks) > 1 && someLeased(asks) { // up to a call for each
+		ctx = redis.EnsureBudget(ctx)
+	}
 	for i := range asks {
-		a := &asks[i]
-		if !a.leased() {
-			others = append(others, *a)
-			continue
-		}
-		if a.cost == 0 {
+		switch a := &asks[i]; {
+		case !a.leased():
+		case a.cost == 0:
 			verdicts[i] = l.table.recall(*a)
-			continue
-		}
-		key := placedKey{tag, a.name}
-		v, block, ok := l.leases.use(key, a, now)
-		if ok {
-			verdicts[i], blocks[i] = v, block
-			continue
-		}
-		sent, generation := l.table.sending()
-		if verdicts[i], blocks[i], err = l.lease(ctx, key, a); err != nil {
-			return nil, err
-		}
-		now = l.table.now()
-		if !verdicts[i].passes {
-			blocks[i] = 0
-			l.table.learn([]ask{*a}, verdicts[i:i+1], false, 0, sent, generation)
-		}
-		refused = refused || a.refuses(verdicts[i])
-	}
-	if len(others) > 0 {
-		if refused {
-			id = 0 // the others are only told
-		}
-		sent, generation := l.table.sending()
-		replies, err := l.run(ctx, tag, others, id)
-		if err != nil {
-			return nil, err
-		}
-		passed := allPass(others, replies)
-		now = l.table.learn(others, replies, passed && !refused, id, sent, generation)
-		refused = refused || !passed
-		for i := range asks {
-			if !asks[i].leased() {
-				verdicts[i], replies = replies[0], replies[1:]
+		default:
+			sent, generation := l.table.sending()
+			if verdicts[i], blocks[i], err = l.lease(ctx, placedKey{tag, a.name}, a); err != nil {
+				return nil, err
 			}
+			if !verdicts[i].passes {
+				blocks[i] = 0
+				l.table.learn(asks[i:i+1], verdicts[i:i+1], false, 0, sent, generation)
+			}
+			counted = counted && !a.refuses(verdicts[i])
 		}
 	}
-	counted = !refused
+	if !counted {
+		id = 0 // the others are only told
+	}
+	passed, now, err := l.askOthers(ctx, tag, asks, verdicts, id)
+	if err != nil {
+		return nil, err
+	}
+	counted = counted && passed
 	decisions := make([]models.Decision, len(asks))
 	for i := range asks {
 		a, v := &asks[i], verdicts[i]
@@ -133,6 +76,31 @@ func (l *Limiter) takeFromBlocks(ctx context.Context, tag string, asks []ask, id
 		}
 	}
 	return decisions, nil
+}
+
+// askOthers asks Redis about the hits that blocks do not serve, and puts its answers among
+// the verdicts. With id 0 it only looks. It returns whether all pass, and the table's clock.
+func (l *Limiter) askOthers(ctx context.Context, tag string, asks []ask, verdicts []verdict, id int64) (passed bool, now int64, err error) {
+	others := asks
+	if someLeased(asks) {
+		others = slices.DeleteFunc(slices.Clone(asks), func(a ask) bool { return a.leased() })
+	}
+	if len(others) == 0 {
+		return true, l.table.now(), nil
+	}
+	sent, generation := l.table.sending()
+	replies, err := l.run(ctx, tag, others, id)
+	if err != nil {
+		return false, 0, err
+	}
+	passed = allPass(others, replies)
+	now = l.table.learn(others, replies, passed && id != 0, id, sent, generation)
+	for i := range asks {
+		if !asks[i].leased() {
+			verdicts[i], replies = replies[0], replies[1:]
+		}
+	}
+	return passed, now, nil
 }
 
 func (l *Limiter) takeLocally(group string, asks []ask, id, now int64) ([]models.Decision, error) {
@@ -164,11 +132,9 @@ func (l *Limiter) takeLocally(group string, asks []ask, id, now int64) ([]models
 func (l *Limiter) look(ctx context.Context, tag string, asks []ask) ([]verdict, error) {
 	verdicts := make([]verdict, len(asks))
 	ctx = redis.EnsureBudget(ctx)
-	var others []ask
 	for i := range asks {
 		a := &asks[i]
 		if !a.leased() {
-			others = append(others, *a)
 			continue
 		}
 		key := placedKey{tag, a.name}
@@ -185,21 +151,8 @@ func (l *Limiter) look(ctx context.Context, tag string, asks []ask) ([]verdict, 
 			l.table.learn(asks[i:i+1], verdicts[i:i+1], false, 0, sent, generation)
 		}
 	}
-	if len(others) == 0 {
-		return verdicts, nil
-	}
-	sent, generation := l.table.sending()
-	replies, err := l.run(ctx, tag, others, 0)
-	if err != nil {
-		return nil, err
-	}
-	l.table.learn(others, replies, false, 0, sent, generation)
-	for i := range asks {
-		if !asks[i].leased() {
-			verdicts[i], replies = replies[0], replies[1:]
-		}
-	}
-	return verdicts, nil
+	_, _, err := l.askOthers(ctx, tag, asks, verdicts, 0)
+	return verdicts, err
 }
 
 // refusedClosed is an error if a policy that is closed without Redis is asked.

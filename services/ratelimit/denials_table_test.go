@@ -36,14 +36,14 @@ func TestLimitTableTellsADearerHitItsOwnWait(t *testing.T) {
 			}
 			for cost, want := range row.want {
 				a := askOf(row.policy, "k", cost)
-				ds := table.deniedOrClaimed(&a, table.now())
+				ds := refusedBy(table, a)
 				if (ds != nil) != (want > 0) || want > 0 && ds[0].RetryAfter != time.Duration(want)*time.Microsecond {
 					t.Errorf("%s: cost %d is told %+v, want %d", row.name, cost, ds, want)
 				}
 			}
 			tell(table, askOf(row.policy, "k", row.told[0].cost), verdict{passes: true})
 			dear := askOf(row.policy, "k", 9)
-			if table.deniedOrClaimed(&dear, table.now()) != nil && row.told[0].cost <= 3 {
+			if refusedBy(table, dear) != nil && row.told[0].cost <= 3 {
 				t.Errorf("%s: denied although a cost as high as the smallest passed", row.name)
 			}
 		})
@@ -74,14 +74,14 @@ func TestLimitTableAsksOnceASecond(t *testing.T) {
 			for i := range 2500 {
 				time.Sleep(4 * time.Millisecond)
 				a := askOf(policy, "k", row.costs[i%len(row.costs)])
-				if table.deniedOrClaimed(&a, table.now()) != nil {
+				if refusedBy(table, a) != nil {
 					continue
 				}
 				asked++
 				sent, generation := table.sending()
 				for range 5 { // others, until the answer is there
 					time.Sleep(100 * time.Microsecond)
-					if table.deniedOrClaimed(&a, table.now()) == nil {
+					if refusedBy(table, a) == nil {
 						asked++
 					}
 				}
@@ -102,15 +102,15 @@ func TestLimitTableClaimEndsWithTheSmallest(t *testing.T) {
 		policy := models.Policy{Name: "p", Limit: 10, Window: time.Minute}
 		dear := askOf(policy, "k", 3)
 		tell(table, askOf(policy, "k", 1), verdict{retry: 20_000})
-		if table.deniedOrClaimed(&dear, table.now()) != nil {
+		if refusedBy(table, dear) != nil {
 			t.Fatal("nobody asks for the dearer one")
 		}
 		time.Sleep(19 * time.Millisecond)
-		if table.deniedOrClaimed(&dear, table.now()) == nil {
+		if refusedBy(table, dear) == nil {
 			t.Fatal("two ask")
 		}
 		time.Sleep(time.Millisecond)
-		if table.deniedOrClaimed(&dear, table.now()) != nil {
+		if refusedBy(table, dear) != nil {
 			t.Error("still refused when all may pass")
 		}
 	})
@@ -126,7 +126,7 @@ func TestLimitTableDenialsOfAGroupEnd(t *testing.T) {
 		time.Sleep(50 * time.Millisecond)
 		tell(table, asks[1], verdict{retry: 30_000_000})
 		for i := range 1100 {
-			vs := table.deniedTogether(asks)
+			vs := table.denied(asks, nil)
 			if vs == nil {
 				if asked := i + 50; asked < 1045 || asked > 1055 {
 					t.Errorf("asked for again after %d ms", asked)
@@ -159,11 +159,11 @@ func TestLimitTableTellsTheSmallestItsOwnWait(t *testing.T) {
 		time.Sleep(500 * time.Millisecond)
 		tell(table, dearest, verdict{retry: 30_000_000})
 		time.Sleep(600 * time.Millisecond)
-		if table.deniedOrClaimed(&dear, table.now()) != nil {
+		if refusedBy(table, dear) != nil {
 			t.Fatal("nobody asks")
 		}
 		tell(table, dear, verdict{retry: 20_000_000})
-		ds := table.deniedOrClaimed(&cheap, table.now())
+		ds := refusedBy(table, cheap)
 		if want := 8900 * time.Millisecond; len(ds) != 1 || ds[0].RetryAfter != want {
 			t.Errorf("told %+v, want %v to wait", ds, want)
 		}
@@ -195,7 +195,7 @@ func TestLimitTableTellsAGroupNothingStale(t *testing.T) {
 			tell(table, askOf(policies[1], "k", 3), verdict{retry: 30 * s})
 			time.Sleep(row.after)
 			tell(table, asks[0], verdict{retry: 60 * s}) // refused alone, again and again
-			vs := table.deniedTogether(asks)
+			vs := table.denied(asks, nil)
 			if len(vs) != 2 || vs[0].retry != 60*s || vs[1].retry != row.want || vs[1].passes != (row.want == 0) {
 				t.Errorf("%s: %+v, want %d", row.name, vs, row.want)
 			}

@@ -4,32 +4,40 @@ import (
 	"slices"
 )
 
-// learn records what Redis decided about a hit, which ends the call: the server's time is
-// the verdict's. nonce is that of the bucket, 0 if there is none.
-func (b *admittedBook) learn(key placedKey, a *ask, e *expectation, id int64, counted bool, v verdict, nonce int64) {
-	counted = counted && v.passes && a.cost > 0
+// record ends a call about a key and takes in what Redis answered at a time of its own,
+// unless the key's policy is another one now.
+func (b *admittedBook) record(key placedKey, s *admittedState, at int64, take func(now int64)) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	s := e.state
 	defer b.landed(key, s)
 	if b.keys[key] != s {
-		return // its policy is another one now
+		return
 	}
 	now := b.now()
-	s.heard = max(s.heard, v.at)
-	switch {
-	case v.at <= s.resetAt:
-	case nonce > 0:
-		s.sees(nonce, v, a, counted, now)
-	case counted:
-		// Of two calls that nothing was expected of, the one may have been lost before the other.
-		s.behind = s.behind || e.member == "" && s.latest.told > 0
-		s.admit(admission{at: now, id: id, cost: a.cost, told: v.at})
-	}
+	s.heard = max(s.heard, at)
+	take(now)
 	if s.behind {
 		b.some.Store(true)
 	}
 	b.resize(key, s, now)
+}
+
+// learn records what Redis decided about a hit, which ends the call: the server's time is
+// the verdict's. nonce is that of the bucket, 0 if there is none.
+func (b *admittedBook) learn(key placedKey, a *ask, e *expectation, id int64, counted bool, v verdict, nonce int64) {
+	counted = counted && v.passes && a.cost > 0
+	s := e.state
+	b.record(key, s, v.at, func(now int64) {
+		switch {
+		case v.at <= s.resetAt:
+		case nonce > 0:
+			s.sees(nonce, v, a, counted, now)
+		case counted:
+			// Of two calls that nothing was expected of, the one may have been lost before the other.
+			s.behind = s.behind || e.member == "" && s.latest.told > 0
+			s.admit(admission{at: now, id: id, cost: a.cost, told: v.at})
+		}
+	})
 }
 
 // admit adds an admission to the log.
@@ -75,12 +83,11 @@ func (s *admittedState) sees(nonce int64, v verdict, a *ask, counted bool, now i
 
 // learnRefund records how full the bucket is after a refund.
 func (b *admittedBook) learnRefund(key placedKey, e *expectation, nonce, level, at int64) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if s := e.state; nonce == s.seen.nonce && at >= s.seen.at {
-		s.seen.level, s.seen.at = level, at
-	}
-	b.landed(key, e.state)
+	b.record(key, e.state, at, func(int64) {
+		if s := e.state; nonce == s.seen.nonce && at >= s.seen.at {
+			s.seen.level, s.seen.at = level, at
+		}
+	})
 }
 
 // level is how full a bucket is by what a decision told, up to a microsecond too full.
@@ -94,37 +101,30 @@ func (v verdict) level(r rule) int64 {
 // learnBlocks records what Redis counts now: a block taken, and others given back. It ends
 // the call.
 func (b *admittedBook) learnBlocks(key placedKey, e *expectation, id int64, got leaseReply, call leaseNumbers, owed []block) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
 	s := e.state
-	defer b.landed(key, s)
-	if b.keys[key] != s {
-		return // its policy is another one now
-	}
-	now := b.now()
-	s.heard = max(s.heard, got.at)
-	for _, o := range owed {
-		i := slices.IndexFunc(s.blocks, func(c countedBlock) bool { return c.id == o.id })
-		if i < 0 {
-			continue
+	b.record(key, s, got.at, func(now int64) {
+		for _, o := range owed {
+			i := slices.IndexFunc(s.blocks, func(c countedBlock) bool { return c.id == o.id })
+			if i < 0 {
+				continue
+			}
+			c := &s.blocks[i]
+			if o.used < 0 {
+				c.units += o.used
+			} else {
+				c.units = min(c.units, o.used)
+			}
+			c.leaves = min(c.leaves, got.at+call.window)
+			c.gone = now + c.leaves - got.at
 		}
-		c := &s.blocks[i]
-		if o.used < 0 {
-			c.units += o.used
-		} else {
-			c.units = min(c.units, o.used)
+		s.blocks = slices.DeleteFunc(s.blocks, func(c countedBlock) bool { return c.units <= 0 || c.leaves <= got.at })
+		known := slices.ContainsFunc(s.blocks, func(c countedBlock) bool { return c.id == id })
+		if got.units > 0 && !known && got.at > s.resetAt {
+			lasts := call.length + call.window
+			s.blocks = append(s.blocks, countedBlock{id: id, units: got.units, taken: got.at, leaves: got.at + lasts, gone: now + lasts})
 		}
-		c.leaves = min(c.leaves, got.at+call.window)
-		c.gone = now + c.leaves - got.at
-	}
-	s.blocks = slices.DeleteFunc(s.blocks, func(c countedBlock) bool { return c.units <= 0 || c.leaves <= got.at })
-	known := slices.ContainsFunc(s.blocks, func(c countedBlock) bool { return c.id == id })
-	if got.units > 0 && !known && got.at > s.resetAt {
-		lasts := call.length + call.window
-		s.blocks = append(s.blocks, countedBlock{id: id, units: got.units, taken: got.at, leaves: got.at + lasts, gone: now + lasts})
-	}
-	if n := len(s.blocks); n > maxAdmissionsPerKey {
-		s.blocks = slices.Clone(s.blocks[n-maxAdmissionsPerKey:])
-	}
-	b.resize(key, s, now)
+		if n := len(s.blocks); n > maxAdmissionsPerKey {
+			s.blocks = slices.Clone(s.blocks[n-maxAdmissionsPerKey:])
+		}
+	})
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -124,12 +125,13 @@ func (l *Limiter) Take(ctx context.Context, group string, hits ...models.Hit) ([
 		return nil, err
 	}
 	mayAsk := l.redis.AvailableFor(tagOf(group, asks)) || allLeased(asks)
-	if mayAsk && len(asks) == 1 {
-		if decisions := l.refusedBefore(&asks[0], start); decisions != nil {
-			return decisions, nil
-		}
+	decisions := refuseBarred(asks)
+	if decisions == nil && mayAsk {
+		decisions = l.remembered(asks, true)
 	}
-	decisions, err := l.decide(ctx, group, asks, start, mayAsk)
+	if decisions == nil {
+		decisions, err = l.decide(ctx, group, asks, start, mayAsk)
+	}
 	took := time.Duration(l.table.now()-start) * time.Microsecond
 	for i := range asks {
 		asks[i].metrics.observe(took)
@@ -139,17 +141,9 @@ func (l *Limiter) Take(ctx context.Context, group string, hits ...models.Hit) ([
 
 // decide takes the hits, from Redis or blocks if it may ask.
 func (l *Limiter) decide(ctx context.Context, group string, asks []ask, now int64, mayAsk bool) ([]models.Decision, error) {
-	if decisions := refuseBarred(asks); decisions != nil {
-		return decisions, nil
-	}
-	if mayAsk && len(asks) > 1 {
-		if decisions := l.remembered(asks, true); decisions != nil {
-			return decisions, nil
-		}
-	}
 	id := rand.Int64N(maxCallID) + 1
 	if mayAsk {
-		decisions, err := l.takeFromRedis(ctx, group, asks, id, now)
+		decisions, err := l.takeFromRedis(ctx, group, asks, id)
 		if err == nil {
 			l.reportSoon()
 			return decisions, nil
@@ -159,32 +153,9 @@ func (l *Limiter) decide(ctx context.Context, group string, asks []ask, now int6
 	return l.takeLocally(group, asks, id, now)
 }
 
-// refusedBefore is the decision about a single hit that is known to be refused.
-// It allocates nothing, a millisecond's decisions being one.
-func (l *Limiter) refusedBefore(a *ask, now int64) []models.Decision {
-	if a.barred {
-		return nil
-	}
-	decisions := l.table.deniedOrClaimed(a, now)
-	if decisions != nil {
-		a.metrics.denied.Inc()
-		a.metrics.observe(time.Duration(l.table.now()-now) * time.Microsecond)
-	}
-	return decisions
-}
-
-func someBarred(asks []ask) bool {
-	for i := range asks {
-		if asks[i].barred {
-			return true
-		}
-	}
-	return false
-}
-
 // refuseBarred refuses the hits if one has a key on its policy's deny list.
 func refuseBarred(asks []ask) []models.Decision {
-	if !someBarred(asks) {
+	if !slices.ContainsFunc(asks, func(a ask) bool { return a.barred }) {
 		return nil
 	}
 	decisions := make([]models.Decision, len(asks))
@@ -204,7 +175,8 @@ func refuseBarred(asks []ask) []models.Decision {
 // remembered refuses the hits if one is known to be refused. With counting the
 // request is refused for it, not only told.
 func (l *Limiter) remembered(asks []ask, counting bool) []models.Decision {
-	verdicts := l.table.deniedTogether(asks)
+	var room [4]verdict
+	verdicts := l.table.denied(asks, room[:0])
 	if verdicts == nil {
 		return nil
 	}

@@ -12,8 +12,6 @@ const (
 	denialMemory = int64(time.Second / time.Microsecond)
 	// probeGrace is how long a denial goes on being believed while one call asks.
 	probeGrace = int64(100 * time.Millisecond / time.Microsecond)
-	// toldMemory is how long the same refusal is told.
-	toldMemory = int64(time.Millisecond / time.Microsecond)
 )
 
 // limitKey names what is counted.
@@ -104,8 +102,8 @@ func (t *limitTable) learn(asks []ask, verdicts []verdict, counted bool, id, sen
 		case v.passes && a.cost >= s.denials.low.cost:
 			s.denials = denials{}
 		case !v.passes && !a.hit.Policy.Shadow && generation >= s.settled:
-			until := sent + min(v.retry, denialMemory)
-			s.denials.learn(denial{cost: a.cost, until: until, lapses: until, over: sent + v.retry, passes: now + v.retry}, v.remaining, now)
+			no := denial{cost: a.cost, until: sent + min(v.retry, denialMemory), over: sent + v.retry, passes: now + v.retry}
+			s.denials.learn(no, v.remaining, now)
 		}
 		if counted && v.passes && a.cost > 0 && a.local() {
 			t.count(s, a, now, id)

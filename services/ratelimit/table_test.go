@@ -19,6 +19,15 @@ func tell(t *limitTable, a ask, v verdict) {
 	t.learn([]ask{a}, []verdict{v}, v.passes, 1, sent, generation)
 }
 
+// refusedBy is what the table decides about a hit by itself, nil if Redis is to be asked.
+func refusedBy(t *limitTable, a ask) []models.Decision {
+	verdicts := t.denied([]ask{a}, nil)
+	if verdicts == nil {
+		return nil
+	}
+	return []models.Decision{a.decision(verdicts[0])}
+}
+
 func TestLimitTableRemembersADenial(t *testing.T) {
 	policy := models.Policy{Name: "p", Limit: 10, Window: time.Minute}
 	a := askOf(policy, "k", 3)
@@ -44,7 +53,7 @@ func TestLimitTableRemembersADenial(t *testing.T) {
 				table := newLimitTable(0, nil)
 				tell(table, a, verdict{remaining: 2, retry: retry * 1000, more: 1_000_000})
 				time.Sleep(row.after)
-				ds := table.deniedOrClaimed(&row.ask, table.now())
+				ds := refusedBy(table, row.ask)
 				if denied := ds != nil; denied != row.denied {
 					t.Fatalf("denied %v, want %v", denied, row.denied)
 				}
@@ -68,15 +77,15 @@ func TestLimitTableNeverDeniesTooLong(t *testing.T) {
 		sent, generation := table.sending()
 		time.Sleep(50 * time.Millisecond) // the way there and back
 		table.learn([]ask{a}, []verdict{{retry: 200_000}}, false, 1, sent, generation)
-		if ds := table.deniedOrClaimed(&a, table.now()); len(ds) != 1 || ds[0].RetryAfter != 200*time.Millisecond {
+		if ds := refusedBy(table, a); len(ds) != 1 || ds[0].RetryAfter != 200*time.Millisecond {
 			t.Errorf("told %+v, want a refusal for 200 ms from the answer", ds)
 		}
 		time.Sleep(149 * time.Millisecond)
-		if table.deniedOrClaimed(&a, table.now()) == nil {
+		if refusedBy(table, a) == nil {
 			t.Error("forgotten too early")
 		}
 		time.Sleep(time.Millisecond)
-		if table.deniedOrClaimed(&a, table.now()) != nil {
+		if refusedBy(table, a) != nil {
 			t.Error("200 ms after it was asked it is still denied")
 		}
 	})
@@ -89,18 +98,18 @@ func TestLimitTableOneCallRenewsADenial(t *testing.T) {
 		a := askOf(models.Policy{Name: "p", Limit: 1, Window: time.Minute}, "k", 1)
 		tell(table, a, verdict{retry: 60_000_000})
 		time.Sleep(time.Second)
-		if table.deniedOrClaimed(&a, table.now()) != nil {
+		if refusedBy(table, a) != nil {
 			t.Error("nobody asks again")
 		}
-		if table.deniedOrClaimed(&a, table.now()) == nil {
+		if refusedBy(table, a) == nil {
 			t.Error("a second call asks as well")
 		}
 		time.Sleep(100 * time.Millisecond) // the one who asked got no answer
-		if table.deniedOrClaimed(&a, table.now()) != nil {
+		if refusedBy(table, a) != nil {
 			t.Error("nobody asks after the first who asked got no answer")
 		}
 		tell(table, a, verdict{passes: true})
-		if table.deniedOrClaimed(&a, table.now()) != nil {
+		if refusedBy(table, a) != nil {
 			t.Error("denied although it passed")
 		}
 	})
@@ -116,15 +125,15 @@ func TestLimitTableDropsADenialThatWasOnItsWay(t *testing.T) {
 		tell(table, a, verdict{retry: 60_000_000})
 		sent, generation := table.sending()
 		settle(table)
-		if table.deniedOrClaimed(&a, table.now()) != nil {
+		if refusedBy(table, a) != nil {
 			t.Errorf("%s: still denied", name)
 		}
 		table.learn([]ask{a}, []verdict{{retry: 60_000_000}}, false, 1, sent, generation)
-		if table.deniedOrClaimed(&a, table.now()) != nil {
+		if refusedBy(table, a) != nil {
 			t.Errorf("%s: denied by an answer from before", name)
 		}
 		tell(table, a, verdict{retry: 60_000_000})
-		if table.deniedOrClaimed(&a, table.now()) == nil {
+		if refusedBy(table, a) == nil {
 			t.Errorf("%s: an answer from after is not believed", name)
 		}
 	}
@@ -186,7 +195,7 @@ func TestLimitTableIsBounded(t *testing.T) {
 		}
 	}
 	last := askOf(policy, "denied4999", 1)
-	if table.deniedOrClaimed(&last, table.now()) == nil {
+	if refusedBy(table, last) == nil {
 		t.Error("the latest denial is forgotten")
 	}
 }
