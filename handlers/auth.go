@@ -69,10 +69,10 @@ func answerSession(s, current models.Session) sessionAnswer {
 //	@Tags		auth
 //	@Accept		json
 //	@Produce	json
-//	@Param		body						body		loginBody	true	"e-mail address and password"
-//	@Success	200							{object}	loginAnswer
+//	@Param		body	body		loginBody	true	"e-mail address and password"
+//	@Success	200		{object}	loginAnswer
 //	@Failure	400,403,413,415,422,429,503	{object}	problemDoc
-//	@Failure	401							{object}	problemDoc	"invalid-credentials"
+//	@Failure	401	{object}	problemDoc	"invalid-credentials"
 //	@Router		/auth/login [post]
 func (h *Handlers) login(c *gin.Context) error {
 	body, err := decode[loginBody](c)
@@ -160,7 +160,7 @@ func (h *Handlers) logout(c *gin.Context) error {
 //	@Summary	The current session
 //	@Tags		auth
 //	@Produce	json
-//	@Success	200				{object}	sessionAnswer
+//	@Success	200	{object}	sessionAnswer
 //	@Failure	401,422,429,503	{object}	problemDoc
 //	@Security	Bearer
 //	@Router		/auth/session [get]
@@ -177,7 +177,7 @@ func (h *Handlers) currentSession(c *gin.Context) error {
 //	@Summary	Start the idle time anew
 //	@Tags		auth
 //	@Produce	json
-//	@Success	200					{object}	sessionAnswer
+//	@Success	200	{object}	sessionAnswer
 //	@Failure	401,403,422,429,503	{object}	problemDoc
 //	@Security	Bearer
 //	@Router		/auth/refresh [post]
@@ -198,8 +198,8 @@ func (h *Handlers) refreshSession(c *gin.Context) error {
 //	@Tags		auth
 //	@Accept		json
 //	@Produce	json
-//	@Param		body							body		passwordBody	true	"the new one has 12 to 128 characters"
-//	@Success	200								{object}	tokenAnswer
+//	@Param		body	body		passwordBody	true	"the new one has 12 to 128 characters"
+//	@Success	200		{object}	tokenAnswer
 //	@Failure	400,401,403,413,415,422,429,503	{object}	problemDoc
 //	@Security	Bearer
 //	@Router		/auth/password [post]

@@ -37,9 +37,9 @@ type lockEventDoc struct {
 //	@Description	Server-sent events: acquired, extended, released, expired, forced. The stream ends when events may have been missed: connect again, then list the locks.
 //	@Tags			locks
 //	@Produce		text/event-stream
-//	@Success		200				{object}	lockEventDoc	"the data of each event"
-//	@Failure		401,403,422,503	{object}	problemDoc
-//	@Failure		429				{object}	problemDoc	"also too-many-streams"
+//	@Success		200	{object}	lockEventDoc	"the data of each event"
+//	@Failure	401,403,422,503	{object}	problemDoc
+//	@Failure	429	{object}	problemDoc	"also too-many-streams"
 //	@Security		Bearer
 //	@Router			/locks/events [get]
 func (h *Handlers) lockEvents(c *gin.Context) error {

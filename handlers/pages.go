@@ -1,12 +1,8 @@
 package handlers
 
 import (
-	"context"
-	"errors"
 	"log/slog"
-	"maps"
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -70,115 +66,6 @@ func (h *Handlers) staticFile(c *gin.Context) error {
 	c.Header("X-Content-Type-Options", "nosniff")
 	c.Data(http.StatusOK, asset.Type, asset.Body)
 	return nil
-}
-
-func (h *Handlers) problemList(c *gin.Context) error {
-	view := templates.Problems{Frame: h.frame(c, "Problem types")}
-	for _, name := range slices.Sorted(maps.Keys(models.ProblemKinds)) {
-		kind := models.ProblemKinds[name]
-		view.Items = append(view.Items, templates.Problem{Name: name, Title: kind.Title, Status: kind.Status})
-	}
-	html, err := h.Pages.Problems(view)
-	return h.page(c, http.StatusOK, html, err)
-}
-
-func (h *Handlers) problemHelp(c *gin.Context) error {
-	name := c.Param("name")
-	kind, ok := models.ProblemKinds[name]
-	if !ok {
-		return h.noRoute(c)
-	}
-	return h.message(c, http.StatusOK, templates.Message{
-		Kicker: strconv.Itoa(kind.Status) + " " + name, Heading: kind.Title, Paragraphs: []string{kind.Help},
-		Action: "All problem types", Href: "/problems",
-	})
-}
-
-// noRoute answers 404: a problem under /api, a page elsewhere.
-func (h *Handlers) noRoute(c *gin.Context) error { return h.refuseRoute(c, "not-found") }
-
-// noMethod answers 405, with the Allow header that gin has set.
-func (h *Handlers) noMethod(c *gin.Context) error { return h.refuseRoute(c, "method-not-allowed") }
-
-func (h *Handlers) refuseRoute(c *gin.Context, name string) error {
-	kind := models.ProblemKinds[name]
-	if path := c.Request.URL.Path; path == "/api" || strings.HasPrefix(path, "/api/") {
-		return models.NewProblem(name, kind.Help)
-	}
-	c.Abort()
-	return h.message(c, kind.Status, templates.Message{
-		Kicker: strconv.Itoa(kind.Status), Heading: kind.Title, Paragraphs: []string{kind.Help}, Action: "Go to the start page", Href: "/",
-	})
-}
-
-// problemText is what a page says: which fields are wrong, or else the detail.
-func problemText(p models.Problem) string {
-	errs, _ := p.Members["errors"].([]models.FieldError)
-	if len(errs) == 0 {
-		return p.Detail
-	}
-	wrong := make([]string, len(errs))
-	for i, e := range errs {
-		wrong[i] = e.Field + " " + e.Message
-	}
-	return "Not accepted: " + strings.Join(wrong, "; ") + "."
-}
-
-// showProblem answers a problem as a page, or as the problem that it is to the script
-// of a page, which shows it itself.
-func (h *Handlers) showProblem(c *gin.Context, p models.Problem) {
-	if c.GetHeader("HX-Request") == "true" {
-		if p.Status == http.StatusUnauthorized {
-			c.Header("HX-Refresh", "true") // the whole page: it will be the sign-in form
-		}
-		middleware.WriteProblem(c, p)
-		return
-	}
-	if err := h.problemPage(c, p); err != nil {
-		h.fail(c, err)
-	}
-}
-
-func (h *Handlers) problemPage(c *gin.Context, p models.Problem) error {
-	signingIn := c.FullPath() == "/login" && p.Status < http.StatusInternalServerError && p.Status != http.StatusForbidden
-	switch {
-	case signingIn:
-		return h.showSignIn(c, p.Status, problemText(p))
-	case p.Status == http.StatusUnauthorized:
-		return h.showSignIn(c, p.Status, "Your session has ended. Sign in again.")
-	}
-	view := templates.Message{
-		Kicker: strconv.Itoa(p.Status), Heading: p.Title, Paragraphs: []string{problemText(p)}, RequestID: p.RequestID,
-		Action: "Go to the start page", Href: "/",
-	}
-	if p.Status == http.StatusServiceUnavailable {
-		view.Heading, view.Paragraphs = h.whyUnavailable(c)
-		view.Action = "Try again"
-		if c.Request.Method == http.MethodGet {
-			view.RetryAfter = 5
-			view.Href = c.Request.URL.RequestURI()
-		}
-	}
-	return h.message(c, p.Status, view)
-}
-
-// whyUnavailable says what a 503 comes from, as far as that can be found out quickly.
-func (h *Handlers) whyUnavailable(c *gin.Context) (heading string, paragraphs []string) {
-	ctx, cancel := context.WithTimeout(c.Request.Context(), 250*time.Millisecond)
-	defer cancel()
-	retry := "You are not signed out, and nothing was changed unless you were told so."
-	if h.draining.Load() {
-		return "The server is restarting", []string{retry, "Try again in a moment."}
-	}
-	switch err := h.Database.Ping(ctx); {
-	case errors.Is(err, models.ErrNotWritable):
-		return "The database takes no changes", []string{"What is there can be read; nothing can be saved until an administrator has seen to it.", retry}
-	case err != nil || middleware.SessionError(c) != nil:
-		return "The database cannot be reached", []string{
-			"gatehouse keeps processes, users and sessions there, so it can show nothing until the database is back.", retry,
-		}
-	}
-	return "Not available now", []string{"This could not be done at the moment. Try again.", retry}
 }
 
 // page answers a rendered page; html and err are what a Pages method returned.

@@ -43,11 +43,11 @@ type processList struct {
 //	@Summary	List processes, newest change first
 //	@Tags		processes
 //	@Produce	json
-//	@Param		status			query		string	false	"only this status"	Enums(draft, active, paused, completed, archived)
-//	@Param		q				query		string	false	"contained in the title, in any case"
-//	@Param		limit			query		int		false	"1 to 200"	default(50)
-//	@Param		cursor			query		string	false	"nextCursor of the page before"
-//	@Success	200				{object}	processList
+//	@Param		status	query		string	false	"only this status"	Enums(draft, active, paused, completed, archived)
+//	@Param		q		query		string	false	"contained in the title, in any case"
+//	@Param		limit	query		int		false	"1 to 200"	default(50)
+//	@Param		cursor	query		string	false	"nextCursor of the page before"
+//	@Success	200		{object}	processList
 //	@Failure	401,422,429,503	{object}	problemDoc
 //	@Security	Bearer
 //	@Router		/processes [get]
@@ -90,10 +90,10 @@ func items[T any](list []T) []T {
 //	@Tags		processes
 //	@Accept		json
 //	@Produce	json
-//	@Param		body							body		createProcessBody	true	"title 1 to 200 characters, description up to 10,000"
-//	@Success	201								{object}	models.Process
-//	@Header		201								{string}	Location	"its address"
-//	@Header		201								{string}	ETag		"its version"
+//	@Param		body	body		createProcessBody	true	"title 1 to 200 characters, description up to 10,000"
+//	@Success	201		{object}	models.Process
+//	@Header		201		{string}	Location	"its address"
+//	@Header		201		{string}	ETag		"its version"
 //	@Failure	400,401,403,413,415,422,429,503	{object}	problemDoc
 //	@Security	Bearer
 //	@Router		/processes [post]
@@ -119,11 +119,11 @@ func (h *Handlers) createProcess(c *gin.Context) error {
 //	@Summary	Read a process
 //	@Tags		processes
 //	@Produce	json
-//	@Param		id					path		string	true	"process"
-//	@Param		If-None-Match		header		string	false	"ETag known already"
-//	@Success	200					{object}	models.Process
-//	@Header		200					{string}	ETag	"its version"
-//	@Success	304					"not changed"
+//	@Param		id				path		string	true	"process"
+//	@Param		If-None-Match	header		string	false	"ETag known already"
+//	@Success	200				{object}	models.Process
+//	@Header		200				{string}	ETag	"its version"
+//	@Success	304				"not changed"
 //	@Failure	401,404,422,429,503	{object}	problemDoc
 //	@Security	Bearer
 //	@Router		/processes/{id} [get]
@@ -158,14 +158,14 @@ func writeProcess(c *gin.Context, status int, process models.Process) error {
 //	@Tags		processes
 //	@Accept		json
 //	@Produce	json
-//	@Param		id											path		string				true	"process"
-//	@Param		X-Lock-Token								header		string				true	"the lockToken of POST .../lock"
-//	@Param		If-Match									header		string				false	"only if this is the current ETag"
-//	@Param		body										body		replaceProcessBody	true	"all three fields"
-//	@Success	200											{object}	models.Process
-//	@Header		200											{string}	ETag	"its new version"
+//	@Param		id				path		string				true	"process"
+//	@Param		X-Lock-Token	header		string				true	"the lockToken of POST .../lock"
+//	@Param		If-Match		header		string				false	"only if this is the current ETag"
+//	@Param		body			body		replaceProcessBody	true	"all three fields"
+//	@Success	200				{object}	models.Process
+//	@Header		200				{string}	ETag	"its new version"
 //	@Failure	400,401,403,404,412,413,415,422,428,429,503	{object}	problemDoc
-//	@Failure	409											{object}	problemDoc	"lock-not-held or version-conflict"
+//	@Failure	409	{object}	problemDoc	"lock-not-held or version-conflict"
 //	@Security	Bearer
 //	@Router		/processes/{id} [put]
 func (h *Handlers) replaceProcess(c *gin.Context) error {
@@ -195,12 +195,12 @@ func (h *Handlers) replaceProcess(c *gin.Context) error {
 //	@Tags		processes
 //	@Accept		json
 //	@Produce	json
-//	@Param		id											path		string				true	"process"
-//	@Param		Prefer										header		string				false	"wait=N: seconds to queue for the lock, at most 30"	default(wait=5)
-//	@Param		If-Match									header		string				false	"only if this is the current ETag"
-//	@Param		body										body		patchProcessBody	true	"one or more fields"
-//	@Success	200											{object}	models.Process
-//	@Header		200											{string}	ETag	"its new version"
+//	@Param		id			path		string				true	"process"
+//	@Param		Prefer		header		string				false	"wait=N: seconds to queue for the lock, at most 30"	default(wait=5)
+//	@Param		If-Match	header		string				false	"only if this is the current ETag"
+//	@Param		body		body		patchProcessBody	true	"one or more fields"
+//	@Success	200			{object}	models.Process
+//	@Header		200			{string}	ETag	"its new version"
 //	@Failure	400,401,403,404,412,413,415,422,423,429,503	{object}	problemDoc
 //	@Security	Bearer
 //	@Router		/processes/{id}/quick-update [patch]
@@ -241,7 +241,7 @@ func (h *Handlers) quickUpdate(c *gin.Context) error {
 //	@Param		If-Match		header	string	false	"only if this is the current ETag"
 //	@Success	204
 //	@Failure	401,403,404,412,422,428,429,503	{object}	problemDoc
-//	@Failure	409								{object}	problemDoc	"lock-not-held or version-conflict"
+//	@Failure	409	{object}	problemDoc	"lock-not-held or version-conflict"
 //	@Security	Bearer
 //	@Router		/processes/{id} [delete]
 func (h *Handlers) deleteProcess(c *gin.Context) error {

@@ -28,7 +28,7 @@ func endedIfNotFound(err error) error {
 //	@Summary	My sessions
 //	@Tags		sessions
 //	@Produce	json
-//	@Success	200				{object}	sessionList
+//	@Success	200	{object}	sessionList
 //	@Failure	401,422,429,503	{object}	problemDoc
 //	@Security	Bearer
 //	@Router		/sessions [get]
@@ -107,8 +107,8 @@ func (h *Handlers) endSessions(c *gin.Context) error {
 //	@Summary	A user's sessions (administrators)
 //	@Tags		users
 //	@Produce	json
-//	@Param		id						path		string	true	"user"
-//	@Success	200						{object}	sessionList
+//	@Param		id	path		string	true	"user"
+//	@Success	200	{object}	sessionList
 //	@Failure	401,403,404,422,429,503	{object}	problemDoc
 //	@Security	Bearer
 //	@Router		/users/{id}/sessions [get]

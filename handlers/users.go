@@ -40,9 +40,9 @@ type auditList struct {
 //	@Summary	List users (administrators)
 //	@Tags		users
 //	@Produce	json
-//	@Param		limit				query		int		false	"1 to 200"	default(50)
-//	@Param		cursor				query		string	false	"nextCursor of the page before"
-//	@Success	200					{object}	userList
+//	@Param		limit	query		int		false	"1 to 200"	default(50)
+//	@Param		cursor	query		string	false	"nextCursor of the page before"
+//	@Success	200		{object}	userList
 //	@Failure	401,403,422,429,503	{object}	problemDoc
 //	@Security	Bearer
 //	@Router		/users [get]
@@ -68,11 +68,11 @@ func (h *Handlers) listUsers(c *gin.Context) error {
 //	@Tags		users
 //	@Accept		json
 //	@Produce	json
-//	@Param		body							body		createUserBody	true	"the password has 12 to 128 characters"
-//	@Success	201								{object}	models.User
-//	@Header		201								{string}	Location	"its address"
+//	@Param		body	body		createUserBody	true	"the password has 12 to 128 characters"
+//	@Success	201		{object}	models.User
+//	@Header		201		{string}	Location	"its address"
 //	@Failure	400,401,403,413,415,422,429,503	{object}	problemDoc
-//	@Failure	409								{object}	problemDoc	"conflict: the e-mail address is in use"
+//	@Failure	409	{object}	problemDoc	"conflict: the e-mail address is in use"
 //	@Security	Bearer
 //	@Router		/users [post]
 func (h *Handlers) createUser(c *gin.Context) error {
@@ -122,8 +122,8 @@ func userConflict(err error, field string) error {
 //	@Summary	Read a user (administrators)
 //	@Tags		users
 //	@Produce	json
-//	@Param		id						path		string	true	"user"
-//	@Success	200						{object}	models.User
+//	@Param		id	path		string	true	"user"
+//	@Success	200	{object}	models.User
 //	@Failure	401,403,404,422,429,503	{object}	problemDoc
 //	@Security	Bearer
 //	@Router		/users/{id} [get]
@@ -149,11 +149,11 @@ func (h *Handlers) pathUser(c *gin.Context) (models.User, error) {
 //	@Tags		users
 //	@Accept		json
 //	@Produce	json
-//	@Param		id									path		string			true	"user"
-//	@Param		body								body		patchUserBody	true	"one or more fields"
-//	@Success	200									{object}	models.User
+//	@Param		id		path		string			true	"user"
+//	@Param		body	body		patchUserBody	true	"one or more fields"
+//	@Success	200		{object}	models.User
 //	@Failure	400,401,403,404,413,415,422,429,503	{object}	problemDoc
-//	@Failure	409									{object}	problemDoc	"conflict: the last administrator"
+//	@Failure	409	{object}	problemDoc	"conflict: the last administrator"
 //	@Security	Bearer
 //	@Router		/users/{id} [patch]
 func (h *Handlers) changeUser(c *gin.Context) error {
@@ -200,7 +200,7 @@ func checkUserPatch(body patchUserBody) error {
 //	@Param		id	path	string	true	"user"
 //	@Success	204
 //	@Failure	401,403,404,422,429,503	{object}	problemDoc
-//	@Failure	409						{object}	problemDoc	"conflict: the last administrator"
+//	@Failure	409	{object}	problemDoc	"conflict: the last administrator"
 //	@Security	Bearer
 //	@Router		/users/{id} [delete]
 func (h *Handlers) deleteUser(c *gin.Context) error {
@@ -219,10 +219,10 @@ func (h *Handlers) deleteUser(c *gin.Context) error {
 //	@Summary	The audit, newest first (administrators)
 //	@Tags		audit
 //	@Produce	json
-//	@Param		action				query		string	false	"only this action"
-//	@Param		limit				query		int		false	"1 to 200"	default(50)
-//	@Param		cursor				query		string	false	"nextCursor of the page before"
-//	@Success	200					{object}	auditList
+//	@Param		action	query		string	false	"only this action"
+//	@Param		limit	query		int		false	"1 to 200"	default(50)
+//	@Param		cursor	query		string	false	"nextCursor of the page before"
+//	@Success	200		{object}	auditList
 //	@Failure	401,403,422,429,503	{object}	problemDoc
 //	@Security	Bearer
 //	@Router		/audit [get]

@@ -1,0 +1,65 @@
+package handlers
+
+import (
+	"context"
+	"errors"
+	"net/http"
+
+	"github.com/gin-gonic/gin"
+
+	"gatehouse/middleware"
+	"gatehouse/models"
+	"gatehouse/templates"
+)
+
+// forceQuestion asks an administrator for the reason and shows whose lock it is:
+// the step of confirmation, with and without JavaScript.
+func (h *Handlers) forceQuestion(c *gin.Context) error {
+	resource := c.Query("resource")
+	if !resourcePattern.MatchString(resource) {
+		return h.noRoute(c)
+	}
+	return h.askForce(c, http.StatusOK, templates.Force{}, resource)
+}
+
+func (h *Handlers) askForce(c *gin.Context, status int, view templates.Force, resource string) error {
+	lock, err := h.Locks.Status(c.Request.Context(), resource)
+	if err != nil {
+		return err
+	}
+	if !lock.Held {
+		return goHomeWith(c, middleware.Flash{Text: resource + " is not locked any more.", Failed: true})
+	}
+	markLocks(c, lock.Degraded)
+	view.Frame = h.frame(c, "Force a lock")
+	view.Lock = shownLock(lock, signedIn(c))
+	ctx, cancel := context.WithTimeout(c.Request.Context(), titlesTimeout)
+	defer cancel()
+	view.Lock.Title = h.titleOf(ctx, resource)
+	html, err := h.Pages.Force(view)
+	return h.page(c, status, html, err)
+}
+
+// forceForm ends the lock that the administrator was shown, and no later one.
+func (h *Handlers) forceForm(c *gin.Context) error {
+	form, err := formValues(c, "resource", "reason", "fence")
+	if err != nil {
+		return err
+	}
+	resource := form["resource"]
+	was, err := h.force(c, resource, form["reason"], form["fence"])
+	markLocks(c, was.Degraded)
+	var invalid *models.ValidationError
+	switch {
+	case errors.As(err, &invalid) && len(invalid.Errors) == 1 && invalid.Errors[0].Field == "reason":
+		view := templates.Force{Reason: form["reason"], Error: "Say why, in 1 to 200 characters."}
+		return h.askForce(c, http.StatusUnprocessableEntity, view, resource)
+	case errors.Is(err, models.ErrNotHeld):
+		return goHomeWith(c, middleware.Flash{Text: "Nothing was forced: the lock on " + resource + " has changed hands meanwhile. Look who has it now.", Failed: true})
+	case errors.Is(err, models.ErrNotFound):
+		return goHomeWith(c, middleware.Flash{Text: resource + " is not locked any more.", Failed: true})
+	case err != nil:
+		return err
+	}
+	return goHomeWith(c, middleware.Flash{Text: "The lock of " + was.Holder.Email + " on " + resource + " has ended."})
+}
