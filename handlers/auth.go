@@ -89,8 +89,8 @@ func (h *Handlers) login(c *gin.Context) error {
 	return answerJSON(c, http.StatusOK, loginAnswer{Token: token, TokenType: "Bearer", ExpiresAt: session.ExpiresAt, User: userRefOf(session)})
 }
 
-// signIn counts the attempt, begins a session, and ends the one that the request
-// came with. It serves the API and the page.
+// signIn counts the attempt, begins a session, and ends the session that the request had. The
+// API and the page share it.
 func (h *Handlers) signIn(c *gin.Context, email, password string) (string, models.Session, error) {
 	ctx, client := c.Request.Context(), clientOf(c)
 	if err := h.allowSignIn(c, email); err != nil {
@@ -101,7 +101,7 @@ func (h *Handlers) signIn(c *gin.Context, email, password string) (string, model
 		return "", models.Session{}, err
 	}
 	if h.Sessions.Degraded(token) {
-		middleware.MarkDegraded(c, middleware.DegradedSessions)
+		middleware.SetDegradedHeader(c, middleware.DegradedSessions)
 	}
 	if old, ok := middleware.SessionFrom(c); ok {
 		if err := h.Accounts.Supersede(ctx, old, session, client); err != nil {
@@ -123,7 +123,7 @@ func (h *Handlers) allowSignIn(c *gin.Context, email string) error {
 	return nil
 }
 
-// quotaError is a request refused by a rate limit that a handler asked.
+// quotaError says that a rate limit refuses the request.
 type quotaError struct{ decisions []models.Decision }
 
 func (e *quotaError) Error() string { return "quota exceeded" }
@@ -155,7 +155,7 @@ func (h *Handlers) logout(c *gin.Context) error {
 	return noContent(c)
 }
 
-// currentSession tells who is signed in.
+// currentSession answers the session of the request.
 //
 //	@Summary	The current session
 //	@Tags		auth
@@ -172,7 +172,7 @@ func (h *Handlers) currentSession(c *gin.Context) error {
 	return answerJSON(c, http.StatusOK, answerSession(session, session))
 }
 
-// refreshSession starts the idle time anew.
+// refreshSession starts the idle time of the session anew.
 //
 //	@Summary	Start the idle time anew
 //	@Tags		auth

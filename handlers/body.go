@@ -19,17 +19,18 @@ import (
 )
 
 const (
-	maxBody   = 1 << 20 // of any request: middleware.LimitBody holds it for all routes
-	maxForm   = 64 << 10
-	maxErrors = 20  // fields that an answer names
-	maxName   = 100 // characters of a name that it repeats
+	maxBody   = 1 << 20  // bytes of any body; middleware.LimitBody enforces it for all routes
+	maxForm   = 64 << 10 // bytes of a form
+	maxErrors = 20       // fields that an answer names
+	maxName   = 100      // characters of a field's name in an answer
 )
 
-// decode reads the JSON body into T: one object, with no field that T does not
-// have, none of a wrong type and none twice. No such request has query parameters.
+// decode reads the JSON body into T. The body must be one object, with no field that T does
+// not have, that is of a wrong type or that comes twice. The request must not have query
+// parameters.
 func decode[T any](c *gin.Context) (T, error) { return decodeBody[T](c, false) }
 
-// decodeOptional is decode, but an empty body is T's zero value.
+// decodeOptional is decode, but an empty body gives T's zero value.
 func decodeOptional[T any](c *gin.Context) (T, error) { return decodeBody[T](c, true) }
 
 func decodeBody[T any](c *gin.Context, optional bool) (T, error) {
@@ -63,8 +64,8 @@ func decodeBody[T any](c *gin.Context, optional bool) (T, error) {
 	return into, nil
 }
 
-// readBody returns a JSON body as it was sent, nil if it is empty and may be. A body that
-// is refused for its length or its type is not read.
+// readBody returns a JSON body as it was sent, nil if it is empty and optional. It does not
+// read a body that it refuses for its length or type.
 func readBody(c *gin.Context, optional bool) ([]byte, error) {
 	const kind = "application/json"
 	if err := refuseLength(c, maxBody); err != nil {
@@ -89,8 +90,8 @@ func readBody(c *gin.Context, optional bool) ([]byte, error) {
 	return raw, nil
 }
 
-// formValues reads fields of a posted form. Fields that are absent are empty. As the
-// middleware that bounds bodies, it takes no multipart form.
+// formValues reads fields of a posted form; those that are absent are empty. Like
+// middleware.LimitBody it takes no multipart form.
 func formValues(c *gin.Context, names ...string) (map[string]string, error) {
 	const kind = "application/x-www-form-urlencoded"
 	if err := refuseLength(c, maxForm); err != nil {
@@ -114,7 +115,7 @@ func formValues(c *gin.Context, names ...string) (map[string]string, error) {
 	return values, nil
 }
 
-// refuseLength refuses a body that is announced as longer than limit.
+// refuseLength refuses a body whose announced length is above limit.
 func refuseLength(c *gin.Context, limit int64) error {
 	if c.Request.ContentLength > limit {
 		return tooLarge(limit)
@@ -122,8 +123,8 @@ func refuseLength(c *gin.Context, limit int64) error {
 	return nil
 }
 
-// hasBody reports whether there is a body. Of one whose length was not announced it
-// reads a byte: proxies also send empty ones like that.
+// hasBody reports whether there is a body. If its length was not announced, it reads one
+// byte: proxies also send empty bodies in this way.
 func hasBody(c *gin.Context) bool {
 	if c.Request.ContentLength >= 0 {
 		return c.Request.ContentLength > 0
@@ -132,7 +133,7 @@ func hasBody(c *gin.Context) bool {
 	return !errors.Is(err, io.EOF)
 }
 
-// hasType reports whether the body is said to be of a type, in UTF-8.
+// hasType reports whether the Content-Type is kind, in UTF-8.
 func hasType(c *gin.Context, kind string) bool {
 	got, params, err := mime.ParseMediaType(c.GetHeader("Content-Type"))
 	charset := params["charset"]
@@ -155,8 +156,8 @@ func unreadable(err error, limit int64) error {
 	return badRequest("The body could not be read.")
 }
 
-// checkFields reports the fields that t does not have, and nulls. The standard
-// decoder alone would take Title for title and null for nothing.
+// checkFields reports fields that t does not have, and nulls. The standard decoder would take
+// Title for title, and ignore null.
 func checkFields(fields map[string]json.RawMessage, t reflect.Type) []models.FieldError {
 	known := map[string]bool{}
 	for i := range t.NumField() {
@@ -174,8 +175,8 @@ func checkFields(fields map[string]json.RawMessage, t reflect.Type) []models.Fie
 	return listed(errs)
 }
 
-// listed is what an answer tells of what is wrong, sorted: the first of very many, and
-// not all of a very long name.
+// listed is the part of errs that an answer shows: sorted, only the first of very many, and
+// with long names cut.
 func listed(errs []models.FieldError) []models.FieldError {
 	slices.SortFunc(errs, func(a, b models.FieldError) int { return strings.Compare(a.Field, b.Field) })
 	errs = errs[:min(len(errs), maxErrors)]

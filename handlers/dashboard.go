@@ -22,7 +22,7 @@ import (
 const (
 	lockTableRoute = "/dashboard/locks"
 	locksPerPage   = 50
-	// titlesTimeout bounds the look-up of titles: the table is useful without them.
+	// titlesTimeout limits the look-up of titles: the table is useful without them.
 	titlesTimeout = 300 * time.Millisecond
 )
 
@@ -68,10 +68,9 @@ func shownSessions(all []models.Session, current models.Session) []templates.Ses
 	return shown
 }
 
-// lockTable answers what a dashboard left open asks for; it is no activity of the
-// user's. The script gets the table of locks, or 204 if it is the one that the page
-// has already: nothing moves under the reader's eyes unless something has changed.
-// A browser without JavaScript gets the whole page.
+// lockTable refreshes an open dashboard; it does not count as activity of the user. The script
+// of the page gets the table of locks, or 204 if the page shows that state already: the page
+// moves only if something has changed. A browser without JavaScript gets the whole page.
 func (h *Handlers) lockTable(c *gin.Context) error {
 	session := signedIn(c)
 	if c.GetHeader("HX-Request") != "true" {
@@ -89,7 +88,7 @@ func (h *Handlers) lockTable(c *gin.Context) error {
 	return h.page(c, http.StatusOK, html, err)
 }
 
-// tableOf lists the locks, without titles. state names what it shows.
+// tableOf lists the locks, without titles. state identifies what the table shows.
 func (h *Handlers) tableOf(c *gin.Context, session models.Session) (table templates.LockTable, state string, err error) {
 	cursor := c.Query("cursor")
 	locks, degraded, err := h.Locks.List(c.Request.Context(), models.Page{Limit: locksPerPage, Cursor: cursor})
@@ -97,7 +96,7 @@ func (h *Handlers) tableOf(c *gin.Context, session models.Session) (table templa
 	if err != nil && !missing {
 		return table, "", err
 	}
-	markLocks(c, degraded || missing)
+	setLocksDegraded(c, degraded || missing)
 	table = templates.LockTable{
 		Now: time.Now(), Admin: models.HasRole(session.Roles, models.RoleAdmin), Missing: missing, Banner: h.redisBanner(degraded || missing),
 	}
@@ -118,7 +117,7 @@ func (h *Handlers) tableOf(c *gin.Context, session models.Session) (table templa
 	return table, state, nil
 }
 
-// link is path with the parameters, pairs of a name and a value, that have a value.
+// link is path with parameters: pairs of a name and a value. It drops those without a value.
 func link(path string, parameters ...string) string {
 	query := url.Values{}
 	for i := 0; i+1 < len(parameters); i += 2 {
@@ -132,7 +131,7 @@ func link(path string, parameters ...string) string {
 	return path + "?" + query.Encode()
 }
 
-// stateOf names what a table shows, but for the clock.
+// stateOf identifies what a table shows, apart from the clock.
 func stateOf(table templates.LockTable) string {
 	table.Now = time.Time{}
 	doc, _ := json.Marshal(table) // strings, numbers and times
@@ -144,7 +143,7 @@ func shownLock(lock models.LockStatus, session models.Session) templates.Lock {
 	shown := templates.Lock{
 		Resource: lock.Resource, Holder: lock.Holder.Email, Mine: lock.Holder.UserID == session.User.ID,
 		Since: lock.Holder.Since,
-		// Computed from the time left, so it moves by milliseconds each time it is read.
+		// Redis knows the time left, so this moves by milliseconds from read to read.
 		ExpiresAt: lock.ExpiresAt.Truncate(time.Second),
 		Reason:    lock.Holder.Reason, Waiting: lock.Waiting,
 	}
@@ -157,7 +156,7 @@ func shownLock(lock models.LockStatus, session models.Session) templates.Lock {
 	return shown
 }
 
-// addTitles looks up the titles of the locked processes, as many as are found quickly.
+// addTitles looks up the titles of the locked processes, as many as it finds in titlesTimeout.
 func (h *Handlers) addTitles(ctx context.Context, locks []templates.Lock) {
 	ctx, cancel := context.WithTimeout(ctx, titlesTimeout)
 	defer cancel()
@@ -173,13 +172,13 @@ func (h *Handlers) titleOf(ctx context.Context, resource string) string {
 	}
 	process, err := h.Processes.Process(ctx, id)
 	if err != nil {
-		return "" // deleted meanwhile, or the database is slow
+		return "" // the process is deleted, or the database is slow
 	}
 	return process.Title
 }
 
-// redisBanner says how the page works without Redis, nil if it works with it. Its readers
-// edit processes and need not know what Redis is.
+// redisBanner explains how the page works without Redis; nil with Redis. Its readers edit
+// processes, so it does not name Redis.
 func (h *Handlers) redisBanner(degraded bool) *templates.Banner {
 	const (
 		title = "Each server keeps its own locks."
@@ -194,7 +193,7 @@ func (h *Handlers) redisBanner(degraded bool) *templates.Banner {
 	return nil
 }
 
-// lockExample is what to paste into a shell to see a lock appear.
+// lockExample is a shell script that makes a lock appear on the page.
 func (h *Handlers) lockExample(email string) string {
 	login, _ := json.Marshal(map[string]string{"email": email, "password": "YOUR PASSWORD"})
 	return strings.Join([]string{

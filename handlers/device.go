@@ -2,12 +2,11 @@ package handlers
 
 import "strings"
 
-// device says in plain words what a User-Agent header stands for, such as
-// "Firefox on Linux" or "curl". It is for people's eyes only: anybody can send any
-// header.
+// device describes a User-Agent header in plain words, such as "Firefox on Linux" or "curl".
+// It is only for display: a client can send any header.
 func device(userAgent string) string {
 	browser := firstIn(userAgent,
-		// The order matters: most browsers name others, too.
+		// The order matters: most browsers name other ones, too.
 		"Edg/", "Edge", "OPR/", "Opera", "SamsungBrowser/", "Samsung Internet", "Firefox/", "Firefox", "FxiOS/", "Firefox",
 		"Chrome/", "Chrome", "CriOS/", "Chrome", "Safari/", "Safari")
 	system := firstIn(userAgent,
@@ -29,8 +28,8 @@ func device(userAgent string) string {
 	return program
 }
 
-// firstIn takes pairs of a mark and a name, and returns the name of the first
-// mark that text has.
+// firstIn takes pairs of a substring and a name, and returns the name of the first substring
+// that is in text.
 func firstIn(text string, pairs ...string) string {
 	for i := 0; i+1 < len(pairs); i += 2 {
 		if strings.Contains(text, pairs[i]) {

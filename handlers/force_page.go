@@ -12,8 +12,8 @@ import (
 	"gatehouse/templates"
 )
 
-// forceQuestion asks an administrator for the reason and shows whose lock it is:
-// the step of confirmation, with and without JavaScript.
+// forceQuestion shows an administrator whose lock it is, and asks for a reason. It is the
+// confirmation, with and without JavaScript.
 func (h *Handlers) forceQuestion(c *gin.Context) error {
 	resource := c.Query("resource")
 	if !resourcePattern.MatchString(resource) {
@@ -30,7 +30,7 @@ func (h *Handlers) askForce(c *gin.Context, status int, view templates.Force, re
 	if !lock.Held {
 		return goHomeWith(c, middleware.Flash{Text: resource + " is not locked any more.", Failed: true})
 	}
-	markLocks(c, lock.Degraded)
+	setLocksDegraded(c, lock.Degraded)
 	view.Frame = h.frame(c, "Force a lock")
 	view.Lock = shownLock(lock, signedIn(c))
 	ctx, cancel := context.WithTimeout(c.Request.Context(), titlesTimeout)
@@ -40,7 +40,7 @@ func (h *Handlers) askForce(c *gin.Context, status int, view templates.Force, re
 	return h.page(c, status, html, err)
 }
 
-// forceForm ends the lock that the administrator was shown, and no later one.
+// forceForm ends the lock that the page showed, and no later one.
 func (h *Handlers) forceForm(c *gin.Context) error {
 	form, err := formValues(c, "resource", "reason", "fence")
 	if err != nil {
@@ -48,7 +48,7 @@ func (h *Handlers) forceForm(c *gin.Context) error {
 	}
 	resource := form["resource"]
 	was, err := h.force(c, resource, form["reason"], form["fence"])
-	markLocks(c, was.Degraded)
+	setLocksDegraded(c, was.Degraded)
 	var invalid *models.ValidationError
 	switch {
 	case errors.As(err, &invalid) && len(invalid.Errors) == 1 && invalid.Errors[0].Field == "reason":

@@ -8,7 +8,7 @@ import (
 
 type componentStatus struct {
 	Status string `json:"status" enums:"ok,down,disabled,embedded"`
-	Reason string `json:"reason,omitempty"` // why not all of it is as it should be
+	Reason string `json:"reason,omitempty"` // why the status is not a plain ok
 }
 
 type readiness struct {
@@ -24,8 +24,8 @@ func (h *Handlers) alive(c *gin.Context) error {
 	return answerJSON(c, http.StatusOK, gin.H{"status": "ok"})
 }
 
-// ready answers 503 while the database is gone or takes no writes, or the server
-// shuts down. Redis being away only makes it degraded: everything still works.
+// ready answers 503 while the database is gone or takes no writes, and while the server shuts
+// down. Without Redis it is degraded, with 200: everything still works.
 func (h *Handlers) ready(c *gin.Context) error {
 	answer := readiness{Status: "ok"}
 	answer.Components.Database.Status = "ok"

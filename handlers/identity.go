@@ -14,10 +14,10 @@ import (
 	"gatehouse/services/redis"
 )
 
-// refuseFlood refuses an address that is over the anonymous limit before its
-// token is looked up, so that guessing tokens costs the database nothing. A guess
-// counts first, or as many as are sent at once would pass; limitRate gives back what
-// a good token counted. A token that this instance knows is no guess.
+// refuseFlood refuses an address that is over the anonymous limit before its token is looked
+// up: guessed tokens cost the database nothing. It counts an unknown token at once, or many
+// guesses sent together would pass. limitRate gives back what a valid token has counted. A
+// token in the memory of this instance is not counted.
 func (h *Handlers) refuseFlood(c *gin.Context) error {
 	token := middleware.TokenFrom(c)
 	if token == "" || h.Sessions.Known(token) {
@@ -26,7 +26,7 @@ func (h *Handlers) refuseFlood(c *gin.Context) error {
 	hit := models.Hit{Policy: h.Anonymous, Key: middleware.ByClientIP(c), Cost: 1}
 	decisions, err := h.Limiter.Take(c.Request.Context(), h.Anonymous.Name, hit)
 	if err != nil {
-		middleware.MarkDegraded(c, middleware.DegradedRateLimit)
+		middleware.SetDegradedHeader(c, middleware.DegradedRateLimit)
 		return err
 	}
 	if slices.ContainsFunc(decisions, func(d models.Decision) bool { return !d.Allowed }) {
@@ -36,11 +36,11 @@ func (h *Handlers) refuseFlood(c *gin.Context) error {
 	return nil
 }
 
-// guessKey is where refuseFlood leaves what it counted.
+// guessKey is where refuseFlood keeps its decisions for limitRate.
 type guessKey struct{}
 
-// limitRate counts a request against its user, or against its address if it has
-// no valid session. When nobody can say which, it is refused anyway.
+// limitRate counts a request for its user, or for its address if it has no valid session. If
+// the session is unknown it counts nothing: the request is refused later.
 func (h *Handlers) limitRate() gin.HandlerFunc {
 	user := middleware.PolicyOf(h.API)
 	user.Key, user.Tier = middleware.ByUser, middleware.Role
@@ -51,9 +51,9 @@ func (h *Handlers) limitRate() gin.HandlerFunc {
 			counted = guess.([]models.Decision)
 		}
 		_, signedIn := middleware.SessionFrom(c)
-		if len(counted) > 0 && (signedIn || middleware.SessionError(c) != nil) { // no guess, or nobody can say
+		if len(counted) > 0 && (signedIn || middleware.SessionError(c) != nil) { // not a wrong guess, or unknown
 			if err := h.Limiter.Refund(context.WithoutCancel(c.Request.Context()), counted...); err != nil {
-				_ = c.Error(err) // it ends with its window
+				_ = c.Error(err) // it stays counted until its window has passed
 			}
 		}
 		switch {
@@ -68,11 +68,11 @@ func (h *Handlers) limitRate() gin.HandlerFunc {
 	}
 }
 
-// refuseUnknown refuses where nobody could say who asks, before anything else
-// waits for the same database.
+// refuseUnknown refuses a request whose session could not be looked up, before other handlers
+// wait for the same database.
 func refuseUnknown(c *gin.Context) error { return middleware.SessionError(c) }
 
-// stillAllowed asks again whether the session of a request lives and has the role
+// stillAllowed returns a check whether the session of a request still lives and has the role
 // that the request needs.
 func (h *Handlers) stillAllowed(c *gin.Context, role string) func(context.Context) error {
 	token := middleware.TokenFrom(c)
@@ -90,9 +90,9 @@ func (h *Handlers) stillAllowed(c *gin.Context, role string) func(context.Contex
 	}
 }
 
-// whileWaiting is whileAllowed for a request that would like to queue for so long. It
-// returns how long the request may: not at all if too many wait already, as each holds a
-// connection. The wait is only preferred (RFC 7240), and the answer says what was applied.
+// whileWaiting is whileAllowed for a request that wants to queue for wait. It returns how long
+// the request may wait: not at all if too many requests wait already, because each holds a
+// connection. A wait is a preference (RFC 7240), and the answer names the applied one.
 func (h *Handlers) whileWaiting(c *gin.Context, wait time.Duration, allowed func(context.Context) error) (context.Context, time.Duration, func()) {
 	if wait <= 0 {
 		return c.Request.Context(), 0, func() {}
@@ -109,10 +109,9 @@ func (h *Handlers) whileWaiting(c *gin.Context, wait time.Duration, allowed func
 	}
 }
 
-// whileAllowed is a context for a request that stays open: it ends when allowed, asked
-// every second, refuses, and when the server shuts down. Get vouches for a session for 2 s
-// after the database went away: when allowed refuses because the database cannot be asked,
-// a new request of the session would be refused, too.
+// whileAllowed returns a context for a request that stays open. It ends when allowed, called
+// every second, returns an error, and when the server shuts down. Sessions stay valid for 2 s
+// after the database went away; after that, allowed refuses just as it refuses a new request.
 func (h *Handlers) whileAllowed(c *gin.Context, allowed func(context.Context) error) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(c.Request.Context())
 	go func() {
@@ -127,7 +126,7 @@ func (h *Handlers) whileAllowed(c *gin.Context, allowed func(context.Context) er
 				return
 			case <-ticker.C:
 			}
-			if err := allowed(h.Database.WithBudget(ctx)); err != nil { // what looks on does not use up what the request has
+			if err := allowed(h.Database.WithBudget(ctx)); err != nil { // a budget of its own, not the request's
 				cancel(err)
 				return
 			}
@@ -136,5 +135,5 @@ func (h *Handlers) whileAllowed(c *gin.Context, allowed func(context.Context) er
 	return ctx, func() { cancel(nil) }
 }
 
-// refreshesItself: a page left open must not keep its session alive.
+// refreshesItself reports requests of a page that is left open: they must not keep a session alive.
 func refreshesItself(c *gin.Context) bool { return c.FullPath() == lockTableRoute }

@@ -9,19 +9,19 @@ import (
 	"gatehouse/models"
 )
 
-// maxNames bounds the memory that a body costs before its fields are looked at: no request
-// has more than a handful.
+// maxNames limits the memory that a body takes before its fields are checked. Real requests
+// have a handful of names.
 const maxNames = 10_000
 
-// jsonLevel is an object or a list that the walk over a document is in.
+// jsonLevel is an object or a list around the current position in a document.
 type jsonLevel struct {
-	seen map[string]int // how often each name was there; nil in a list
+	seen map[string]int // how often each name came; nil in a list
 	name string         // the last one
 }
 
-// checkNames reports the names that an object anywhere in a document has more than once:
-// readers differ in which of the values they take. Names are compared as they are meant,
-// so "a" and "\u0061" are one. raw is valid JSON: a text before a colon is a name.
+// checkNames reports names that come more than once in one object, at any depth: JSON readers
+// differ in which of the values they take. It compares decoded names, so "a" and "\u0061" are
+// the same. raw must be valid JSON: a string before a colon is a name.
 func checkNames(raw []byte) []models.FieldError {
 	var levels []jsonLevel
 	var errs []models.FieldError
@@ -44,7 +44,7 @@ func checkNames(raw []byte) []models.FieldError {
 				return models.Invalid("body", fmt.Sprintf("must have at most %d names", maxNames)).Errors
 			}
 			top := &levels[len(levels)-1]
-			_ = json.Unmarshal(text, &top.name) // valid, as all of it
+			_ = json.Unmarshal(text, &top.name) // valid, because raw is
 			if top.seen[top.name]++; top.seen[top.name] == 2 {
 				errs = append(errs, models.FieldError{Field: fieldPath(levels), Message: "must be given once"})
 			}
@@ -53,7 +53,7 @@ func checkNames(raw []byte) []models.FieldError {
 	return listed(errs)
 }
 
-// jsonText is the text that raw begins with, quotes included.
+// jsonText is the string at the start of raw, with its quotes.
 func jsonText(raw []byte) []byte {
 	for i := 1; i < len(raw); i++ {
 		switch raw[i] {
@@ -66,7 +66,7 @@ func jsonText(raw []byte) []byte {
 	return raw
 }
 
-// fieldPath is where the walk is, such as "a.b", cut off where an answer would cut it.
+// fieldPath is the current position, such as "a.b", cut where an answer would cut it.
 func fieldPath(levels []jsonLevel) string {
 	var names []string
 	for _, level := range levels {

@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	streamHeartbeat = 15 * time.Second // so that proxies do not take a quiet stream for a dead one
-	streamWrite     = 5 * time.Second  // a client that takes nothing for so long is gone
+	streamHeartbeat = 15 * time.Second // keeps proxies from closing a quiet stream
+	streamWrite     = 5 * time.Second  // a client that reads nothing for so long is gone
 )
 
 // lockEventDoc is the data of one event.
@@ -26,12 +26,14 @@ type lockEventDoc struct {
 	At       time.Time `json:"at"`
 }
 
-// lockEvents streams what happens to locks. It ends when the session ends or loses
-// the role, when the database has been gone for too long to say whether it did, when the
-// server shuts down, and whenever events may have been missed: when the client falls
-// behind, when the instance lost its subscription to Redis, and when it has it again
-// after the stream began without. The client connects again, as an EventSource does by
-// itself, and lists the locks.
+// lockEvents streams what happens to locks. The stream ends when
+//
+//   - the session ends, loses the role, or can no longer be checked,
+//   - the server shuts down,
+//   - events may have been missed: the client is too slow, the instance lost its subscription
+//     to Redis, or it got one after the stream had begun without.
+//
+// The client then connects again, as an EventSource does by itself, and lists the locks.
 //
 //	@Summary		Lock events, as they happen
 //	@Description	Server-sent events: acquired, extended, released, expired, forced. The stream ends when events may have been missed: connect again, then list the locks.
@@ -54,7 +56,7 @@ func (h *Handlers) lockEvents(c *gin.Context) error {
 	ctx, stop := h.whileAllowed(c, h.stillAllowed(c, models.RoleViewer))
 	defer stop()
 	events := h.Locks.Events(ctx)
-	markLocks(c, !h.Redis.Available())
+	setLocksDegraded(c, !h.Redis.Available())
 	c.Header("Content-Type", "text/event-stream")
 	c.Header("Cache-Control", "no-store, no-transform")
 	c.Header("X-Accel-Buffering", "no")
@@ -71,7 +73,7 @@ func (h *Handlers) lockEvents(c *gin.Context) error {
 		case <-ctx.Done():
 			return nil
 		case event, ok := <-events:
-			if !ok { // something may have been missed: it reconnects and lists anew
+			if !ok { // events may have been missed
 				return nil
 			}
 			err = send(eventText(event))
@@ -84,12 +86,12 @@ func (h *Handlers) lockEvents(c *gin.Context) error {
 	}
 }
 
-// tooManyStreams refuses a stream beyond what one user, or this instance, may have open.
+// tooManyStreams refuses a stream beyond the limit of a user or of this instance.
 func tooManyStreams(limit int) error {
 	return models.NewProblem("too-many-streams", "As many event streams are open as there may be. Close one, or try again later.").With("limit", limit)
 }
 
-// streamTo writes and flushes, each time with a deadline of its own.
+// streamTo returns a function that writes and flushes, each time with a new deadline.
 func streamTo(c *gin.Context) func(text string) error {
 	control := http.NewResponseController(c.Writer)
 	return func(text string) error {

@@ -64,11 +64,11 @@ func (h *Handlers) listLocks(c *gin.Context) error {
 			ExpiresAt: lock.ExpiresAt, Fence: lock.Fence, Reason: lock.Holder.Reason, Waiting: lock.Waiting,
 		})
 	}
-	markLocks(c, degraded)
+	setLocksDegraded(c, degraded)
 	return answerJSON(c, http.StatusOK, answer)
 }
 
-// forceLock ends somebody's lock.
+// forceLock ends the lock of another user.
 //
 //	@Summary	Force a lock (administrators)
 //	@Tags		locks
@@ -90,14 +90,14 @@ func (h *Handlers) forceLock(c *gin.Context) error {
 		return models.Invalid("fence", "must be a positive integer")
 	}
 	was, err := h.force(c, c.Param("resource"), params["reason"], params["fence"])
-	markLocks(c, was.Degraded)
+	setLocksDegraded(c, was.Degraded)
 	if err != nil {
 		return err
 	}
 	return noContent(c)
 }
 
-// force ends a lock, for the API and the page alike.
+// force checks the input and ends a lock. The API and the page share it.
 func (h *Handlers) force(c *gin.Context, resource, reason, fenceText string) (models.LockStatus, error) {
 	wrong := &models.ValidationError{}
 	if !resourcePattern.MatchString(resource) {

@@ -14,8 +14,8 @@ import (
 	"gatehouse/templates"
 )
 
-// registerPages adds what browsers open. identify finds out who asks; what it
-// and the handlers refuse is shown as a page.
+// registerPages adds the routes that browsers open. Problems of identify and of the handlers
+// are shown as pages.
 func (h *Handlers) registerPages(r gin.IRouter, identify ...gin.HandlerFunc) {
 	r.GET("/static/:name", h.handle(h.staticFile))
 	r.HEAD("/static/:name", h.handle(h.staticFile))
@@ -43,11 +43,11 @@ func (h *Handlers) registerPages(r gin.IRouter, identify ...gin.HandlerFunc) {
 	admin.GET(usersRoute, h.handle(h.usersPage))
 	admin.GET("/users/sessions", h.handle(h.userSessionsPage))
 	admin.POST("/users/end-sessions", h.handle(h.endUserSessionsForm))
-	admin.POST("/users/end-everybody", h.handle(h.endEverybodyForm))
+	admin.POST("/users/end-everybody", h.handle(h.endAllSessionsForm))
 }
 
-// staticFile answers a file that pages load. Under the URL that pages use, which
-// names the version, it never changes.
+// staticFile answers a file that pages load. The URL in the pages names the version, and under
+// it the file never changes.
 func (h *Handlers) staticFile(c *gin.Context) error {
 	asset, ok := h.Pages.Asset(c.Param("name"))
 	if !ok {
@@ -68,7 +68,7 @@ func (h *Handlers) staticFile(c *gin.Context) error {
 	return nil
 }
 
-// page answers a rendered page; html and err are what a Pages method returned.
+// page answers a page; html and err are the results of a Pages method.
 func (h *Handlers) page(c *gin.Context, status int, html []byte, err error) error {
 	if err != nil {
 		return err
@@ -86,7 +86,7 @@ func (h *Handlers) message(c *gin.Context, status int, view templates.Message) e
 	return h.page(c, status, html, err)
 }
 
-// frame is what a page has around its content for the user who asks.
+// frame is the part of a page around its content, for the user of the request.
 func (h *Handlers) frame(c *gin.Context, title string) templates.Frame {
 	frame := templates.Frame{Title: title, Now: time.Now()}
 	session, ok := h.shownSession(c)
@@ -107,8 +107,8 @@ func (h *Handlers) frame(c *gin.Context, title string) templates.Frame {
 	return frame
 }
 
-// shownSession is the session of whoever asks, with this request counted. Where
-// nobody was looked up, as for unknown paths, memory alone is asked.
+// shownSession is the session to show in the frame, with this request counted as activity. For
+// routes without a look-up, such as unknown paths, it looks only in memory.
 func (h *Handlers) shownSession(c *gin.Context) (models.Session, bool) {
 	session, ok := middleware.SessionFrom(c)
 	token := middleware.TokenFrom(c)
@@ -124,7 +124,7 @@ func (h *Handlers) shownSession(c *gin.Context) (models.Session, bool) {
 	return session, ok
 }
 
-// notices are the messages kept for this page.
+// notices are the messages that were kept for this page.
 func notices(c *gin.Context) []templates.Notice {
 	flashes, err := middleware.Flashes(c)
 	if err != nil {
@@ -142,7 +142,7 @@ func goHomeWith(c *gin.Context, flash middleware.Flash) error { return goWith(c,
 
 func goWith(c *gin.Context, path string, flash middleware.Flash) error {
 	if err := middleware.AddFlash(c, flash); err != nil {
-		slog.WarnContext(c.Request.Context(), "a message for the page was lost", "error", err)
+		slog.WarnContext(c.Request.Context(), "a message for the next page was lost", "error", err)
 	}
 	return goTo(c, path)
 }

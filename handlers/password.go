@@ -26,8 +26,8 @@ func (h *Handlers) showPassword(c *gin.Context, status int, view templates.Passw
 	return h.page(c, status, html, err)
 }
 
-// changePasswordForm changes one's own password on the page: a new cookie, and
-// every other session of the user ends.
+// changePasswordForm changes the user's password on the page. The browser gets a new cookie,
+// and all other sessions of the user end.
 func (h *Handlers) changePasswordForm(c *gin.Context) error {
 	form, err := formValues(c, "currentPassword", "newPassword")
 	if err != nil {
@@ -55,5 +55,5 @@ func (h *Handlers) changePasswordForm(c *gin.Context) error {
 	if middleware.FromCookie(c) {
 		h.Cookie.SetCookie(c.Writer, token, fresh.ExpiresAt)
 	}
-	return goTo(c, "/?password-changed=1") // the message cannot wait in the session that has just ended
+	return goTo(c, "/?password-changed=1") // a flash in the session that has just ended would be lost
 }

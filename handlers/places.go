@@ -2,13 +2,13 @@ package handlers
 
 import "sync"
 
-// streamsPerUser is how many event streams a user may have open where no number is set.
+// streamsPerUser is the default of Options.StreamsPerUser.
 const streamsPerUser = 20
 
-// places is how many requests of one kind may stay open at the same time: a connection is
-// all that such a request costs its client, and the server has only so many. 0 is any number.
+// places limits how many requests of one kind may stay open at the same time. Such a request
+// costs its client only a connection, and the server has a limited number of them.
 type places struct {
-	total, each int // of everybody, of each user
+	total, each int // for all users together, for each user; 0 is no limit
 
 	mu     sync.Mutex
 	taken  int
@@ -19,8 +19,8 @@ func newPlaces(total, each int) *places {
 	return &places{total: total, each: each, byUser: map[string]int{}}
 }
 
-// take takes a place for a user. It returns how to give it back, or, if there is none,
-// which of the two numbers is reached.
+// take takes a place for a user and returns a function to give it back. If there is none it
+// returns the limit that is reached.
 func (p *places) take(user string) (giveBack func(), reached int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -17,8 +17,8 @@ func badRequest(detail string) error { return models.NewProblem("bad-request", d
 
 var errSessionEnded = models.NewProblem("unauthenticated", "The session ended while the request waited. Sign in again.")
 
-// handle makes a gin handler of one that returns an error, which fail answers. One that
-// returns nil has answered, or leaves that to those after it.
+// handle makes a gin handler of one that returns an error, and answers the error. A handler
+// that returns nil has answered, or leaves that to a later one.
 func (h *Handlers) handle(do func(c *gin.Context) error) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		if err := do(c); err != nil {
@@ -27,7 +27,7 @@ func (h *Handlers) handle(do func(c *gin.Context) error) gin.HandlerFunc {
 	}
 }
 
-// fail answers an error: the one place where errors become HTTP.
+// fail answers an error. It is the one place where errors become HTTP.
 func (h *Handlers) fail(c *gin.Context, err error) {
 	var quota *quotaError
 	if errors.As(err, &quota) {
@@ -50,11 +50,11 @@ func (h *Handlers) fail(c *gin.Context, err error) {
 	if errors.As(err, &refused) && problem.Status == http.StatusLocked {
 		// Rounded down: never after the lock can be free.
 		c.Header("Retry-After", strconv.Itoa(int(refused.Status.TTL/time.Second)))
-		markLocks(c, refused.Status.Degraded)
+		setLocksDegraded(c, refused.Status.Degraded)
 	}
 	var notHeld *models.NotHeldError
 	if errors.As(err, &notHeld) {
-		markLocks(c, notHeld.Status.Degraded)
+		setLocksDegraded(c, notHeld.Status.Degraded)
 	}
 	middleware.WriteProblem(c, problem)
 }
@@ -103,15 +103,15 @@ func problemOf(err error) models.Problem {
 		return models.NewProblem("invalid-credentials", "The e-mail address or the password is wrong.")
 	case errors.Is(err, models.ErrNotFound):
 		return models.NewProblem("not-found", "There is nothing at this address, or no longer.")
-	case errors.Is(err, context.Canceled): // nobody waits for the answer
+	case errors.Is(err, context.Canceled): // the client has left
 		return models.NewProblem("unavailable", "The request was given up.")
 	}
 	return models.NewProblem("internal", "This is a fault of the server. Report it with the requestId.")
 }
 
-// markLocks says on the answer that locks worked without Redis.
-func markLocks(c *gin.Context, degraded bool) {
+// setLocksDegraded says in X-Degraded that locks worked without Redis.
+func setLocksDegraded(c *gin.Context, degraded bool) {
 	if degraded {
-		middleware.MarkDegraded(c, middleware.DegradedLocks)
+		middleware.SetDegradedHeader(c, middleware.DegradedLocks)
 	}
 }

@@ -56,7 +56,7 @@ func (h *Handlers) refuseRoute(c *gin.Context, name string) error {
 	})
 }
 
-// problemText is what a page says: which fields are wrong, or else the detail.
+// problemText is the text of a problem on a page: the wrong fields, or else the detail.
 func problemText(p models.Problem) string {
 	errs, _ := p.Members["errors"].([]models.FieldError)
 	if len(errs) == 0 {
@@ -69,12 +69,12 @@ func problemText(p models.Problem) string {
 	return "Not accepted: " + strings.Join(wrong, "; ") + "."
 }
 
-// showProblem answers a problem as a page, or as the problem that it is to the script
-// of a page, which shows it itself.
+// showProblem answers a problem as a page. The script of a page gets it as JSON and shows it
+// itself.
 func (h *Handlers) showProblem(c *gin.Context, p models.Problem) {
 	if c.GetHeader("HX-Request") == "true" {
 		if p.Status == http.StatusUnauthorized {
-			c.Header("HX-Refresh", "true") // the whole page: it will be the sign-in form
+			c.Header("HX-Refresh", "true") // loads the whole page, which is the sign-in form now
 		}
 		middleware.WriteProblem(c, p)
 		return
@@ -107,7 +107,7 @@ func (h *Handlers) problemPage(c *gin.Context, p models.Problem) error {
 	return h.message(c, p.Status, view)
 }
 
-// whyUnavailable says what a 503 comes from, as far as that can be found out quickly.
+// whyUnavailable explains a 503, as far as the cause can be found quickly.
 func (h *Handlers) whyUnavailable(c *gin.Context) (heading string, paragraphs []string) {
 	ctx, cancel := context.WithTimeout(c.Request.Context(), 250*time.Millisecond)
 	defer cancel()

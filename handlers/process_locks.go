@@ -85,12 +85,12 @@ func (h *Handlers) lockProcess(c *gin.Context) error {
 	defer stop()
 	opt.Wait = wait
 	lock, err := h.Processes.Lock(ctx, signedIn(c).User, id, opt)
-	markLocks(c, lock.Degraded)
+	setLocksDegraded(c, lock.Degraded)
 	if err != nil {
 		return err
 	}
 	if lock.Degraded {
-		lock.Fence = nil // by contract; a repeated acquire may know one, which extend and status tell
+		lock.Fence = nil // by contract, although a repeated acquire may know a fence
 	}
 	return answerJSON(c, http.StatusCreated, lockAnswer{
 		LockToken: lock.Token, ExpiresIn: seconds(lock.TTL), ExpiresAt: lock.ExpiresAt, Fence: lock.Fence,
@@ -116,7 +116,7 @@ func lockOptions(c *gin.Context, body lockBody) (services.ProcessLockOptions, er
 	return opt, nil
 }
 
-// lockStatus tells how a process's lock stands.
+// lockStatus answers the state of a process's lock.
 //
 //	@Summary	Who has the lock
 //	@Tags		locks
@@ -140,11 +140,11 @@ func (h *Handlers) lockStatus(c *gin.Context) error {
 		answer.ExpiresAt, answer.Fence, answer.Holder = &status.ExpiresAt, status.Fence, &status.Holder
 		answer.Mine = status.Holder.UserID == signedIn(c).User.ID
 	}
-	markLocks(c, status.Degraded)
+	setLocksDegraded(c, status.Degraded)
 	return answerJSON(c, http.StatusOK, answer)
 }
 
-// extendLock makes the time left ttl from now.
+// extendLock sets the time left of a lock to ttl.
 //
 //	@Summary	Extend a lock
 //	@Tags		locks
@@ -175,11 +175,11 @@ func (h *Handlers) extendLock(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	markLocks(c, lock.Degraded)
+	setLocksDegraded(c, lock.Degraded)
 	return answerJSON(c, http.StatusOK, extendAnswer{ExpiresIn: seconds(lock.TTL), ExpiresAt: lock.ExpiresAt, Fence: lock.Fence, Degraded: lock.Degraded})
 }
 
-// unlockProcess gives the lock back.
+// unlockProcess releases a lock.
 //
 //	@Summary	Release a lock
 //	@Tags		locks
@@ -196,7 +196,7 @@ func (h *Handlers) unlockProcess(c *gin.Context) error {
 		return err
 	}
 	degraded, err := h.Processes.Unlock(c.Request.Context(), signedIn(c).User, id, c.GetHeader(middleware.LockTokenHeader))
-	markLocks(c, degraded)
+	setLocksDegraded(c, degraded)
 	if err != nil {
 		return err
 	}

@@ -136,8 +136,8 @@ func (h *Handlers) getProcess(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	// The body depends on the caller only by permission: a private copy is fine
-	// as long as it asks each time.
+	// All users who may read a process get the same body, so the browser may keep a copy if it
+	// revalidates it each time.
 	c.Header("Cache-Control", "private, no-cache")
 	if noneMatch(c, process.Version) {
 		c.Header("ETag", etag(process.Version))
@@ -182,7 +182,7 @@ func (h *Handlers) replaceProcess(c *gin.Context) error {
 		return err
 	}
 	process, degraded, err := h.Processes.Replace(c.Request.Context(), signedIn(c).User, id, c.GetHeader(middleware.LockTokenHeader), ifMatch(c), patch.Apply(models.Process{}))
-	markLocks(c, degraded)
+	setLocksDegraded(c, degraded)
 	if err != nil {
 		return err
 	}
@@ -225,7 +225,7 @@ func (h *Handlers) quickUpdate(c *gin.Context) error {
 	defer stop()
 	opt.Wait = wait
 	process, degraded, err := h.Processes.QuickUpdate(ctx, signedIn(c).User, id, opt, patch)
-	markLocks(c, degraded)
+	setLocksDegraded(c, degraded)
 	if err != nil {
 		return err
 	}
@@ -250,14 +250,14 @@ func (h *Handlers) deleteProcess(c *gin.Context) error {
 		return err
 	}
 	degraded, err := h.Processes.Delete(c.Request.Context(), signedIn(c).User, id, c.GetHeader(middleware.LockTokenHeader), ifMatch(c))
-	markLocks(c, degraded)
+	setLocksDegraded(c, degraded)
 	if err != nil {
 		return err
 	}
 	return noContent(c)
 }
 
-// plainID is the id of a request that takes no query parameters.
+// plainID is the ID in the path of a request that must not have query parameters.
 func (h *Handlers) plainID(c *gin.Context) (string, error) {
 	if _, err := query(c); err != nil {
 		return "", err

@@ -30,7 +30,7 @@ var (
 	visiblePattern  = regexp.MustCompile(`^[!-~]{1,255}$`)
 )
 
-// signedIn is the session of a request that RequireSession let pass.
+// signedIn is the session of a request; RequireSession must come before it.
 func signedIn(c *gin.Context) models.Session {
 	session, _ := middleware.SessionFrom(c)
 	return session
@@ -42,13 +42,13 @@ func answerJSON(c *gin.Context, status int, body any) error {
 	return nil
 }
 
-// noContent answers that it was done and that there is nothing to say.
+// noContent answers 204.
 func noContent(c *gin.Context) error {
 	c.Status(http.StatusNoContent)
 	return nil
 }
 
-// missing reports a required field that is not there.
+// missing is an error if a required field is absent.
 func missing(field string, value *string) error {
 	if value != nil {
 		return nil
@@ -56,8 +56,7 @@ func missing(field string, value *string) error {
 	return models.Invalid(field, "is required")
 }
 
-// joinInvalid makes one answer of everything that is wrong with an input; nil if
-// nothing is.
+// joinInvalid joins validation errors into one; nil if there are none.
 func joinInvalid(problems ...error) error {
 	all := &models.ValidationError{}
 	for _, p := range problems {
@@ -72,7 +71,7 @@ func joinInvalid(problems ...error) error {
 	return all
 }
 
-// query returns the query parameters, each at most once and all of them known.
+// query returns the query parameters. Each must be known and come at most once.
 func query(c *gin.Context, known ...string) (map[string]string, error) {
 	params, err := url.ParseQuery(c.Request.URL.RawQuery)
 	if err != nil {
@@ -113,7 +112,7 @@ func page(params map[string]string) (models.Page, error) {
 	return p, nil
 }
 
-// pathID is the id in the path.
+// pathID is the ID in the path.
 func pathID(c *gin.Context) (string, error) {
 	id := c.Param("id")
 	if !idPattern.MatchString(id) {
@@ -122,7 +121,7 @@ func pathID(c *gin.Context) (string, error) {
 	return id, nil
 }
 
-// ttlOf checks an optional lease in seconds.
+// ttlOf checks an optional lease in seconds; without one it is 0.
 func ttlOf(seconds *int64) (time.Duration, error) {
 	if seconds == nil {
 		return 0, nil
@@ -135,8 +134,8 @@ func ttlOf(seconds *int64) (time.Duration, error) {
 
 const preferenceApplied = "Preference-Applied"
 
-// waitOf reads "Prefer: wait=N" (RFC 7240), whose parameters mean nothing here, and
-// says on the answer what was applied. Anything malformed is ignored.
+// waitOf reads "Prefer: wait=N" (RFC 7240), ignores its parameters, and names the applied wait
+// in the answer. Without a well-formed wait it returns fallback.
 func waitOf(c *gin.Context, fallback time.Duration) time.Duration {
 	for preference := range strings.SplitSeq(strings.Join(c.Request.Header.Values("Prefer"), ","), ",") {
 		preference, _, _ = strings.Cut(preference, ";")
@@ -159,8 +158,8 @@ func waitOf(c *gin.Context, fallback time.Duration) time.Duration {
 	return fallback
 }
 
-// ifMatch reads If-Match; nil if it is absent. Tags that are none of ours, weak
-// ones too, match nothing.
+// ifMatch reads If-Match; nil if it is absent. Weak tags, and tags that this server never
+// makes, match nothing.
 func ifMatch(c *gin.Context) *models.IfMatch {
 	values := c.Request.Header.Values("If-Match")
 	if len(values) == 0 {
@@ -179,7 +178,7 @@ func ifMatch(c *gin.Context) *models.IfMatch {
 	return match
 }
 
-// noneMatch reports whether If-None-Match names the version, weakly or not.
+// noneMatch reports whether If-None-Match names the version, as a weak or strong tag.
 func noneMatch(c *gin.Context, version int64) bool {
 	for tag := range strings.SplitSeq(strings.Join(c.Request.Header.Values("If-None-Match"), ","), ",") {
 		tag = strings.TrimSpace(tag)
@@ -200,5 +199,5 @@ func versionOf(tag string) (int64, bool) {
 	return version, err == nil && etag(version) == tag
 }
 
-// seconds is d in whole seconds, rounded up: nothing that is left shows as 0.
+// seconds is d in whole seconds, rounded up, so that only 0 shows as 0.
 func seconds(d time.Duration) int64 { return int64(math.Ceil(d.Seconds())) }

@@ -1,5 +1,3 @@
-// Package handlers is the HTTP face of gatehouse: the API and the page. One file
-// per resource, all routes on this screen, and problem.go turns errors into HTTP.
 package handlers
 
 import (
@@ -22,7 +20,7 @@ import (
 	"gatehouse/templates"
 )
 
-// Options is what the handlers work with. All fields but the last ones must be set.
+// Options is what the handlers work with. All fields before Heartbeat must be set.
 type Options struct {
 	Processes *services.Processes
 	Locks     *lock.Locker
@@ -36,25 +34,24 @@ type Options struct {
 	Metrics   http.Handler
 
 	PublicURL string        // the origin that browsers see
-	API       models.Policy // per signed-in user
-	Anonymous models.Policy // per client address, without a session
+	API       models.Policy // limits each signed-in user
+	Anonymous models.Policy // limits each client address without a session
 
-	Heartbeat      time.Duration // between the comments in a quiet event stream; 0 is 15 s
-	LocksPerUser   int           // at a time; 0 is any number
-	StreamsPerUser int           // event streams that a user may have open; 0 is 20
-	Connections    int           // that the server keeps open at most; 0 is any number
+	Heartbeat      time.Duration // interval of comments in a quiet event stream; 0 is 15 s
+	LocksPerUser   int           // locks that a user may hold at a time; 0 is no limit
+	StreamsPerUser int           // event streams that a user may have open at this instance; 0 is 20
+	Connections    int           // connections that the server keeps open at most; 0 is no limit
 }
 
-// Database is what the handlers ask of it themselves.
+// Database is the part of the database that handlers call themselves.
 type Database interface {
 	// Ping is nil only if the database can be read and written.
 	Ping(ctx context.Context) error
-	// WithBudget makes all calls to the database under the returned context share
-	// one timeout.
+	// WithBudget makes all calls to the database with the returned context share one timeout.
 	WithBudget(ctx context.Context) context.Context
 }
 
-// Handlers answers requests; all its methods may run concurrently.
+// Handlers answers requests. It is safe for concurrent use.
 type Handlers struct {
 	Options
 	streams   *places
@@ -64,28 +61,29 @@ type Handlers struct {
 	drain     chan struct{} // closed when the server begins to shut down
 }
 
-// New joins the handlers and what they work with.
+// New returns handlers for Register. Drain ends their streams and waits.
 func New(opt Options) *Handlers {
 	return &Handlers{
 		Options: opt, drain: make(chan struct{}),
-		// Half of the connections for streams, a quarter for requests that wait: the rest
-		// is for all others, always.
+		// Half of the connections are for streams, a quarter for requests that wait. The last
+		// quarter is always free for other requests.
 		streams: newPlaces(opt.Connections/2, cmp.Or(opt.StreamsPerUser, streamsPerUser)),
 		waits:   newPlaces(opt.Connections/4, opt.Connections/8),
 	}
 }
 
-// NotReady makes /readyz answer 503, so that load balancers send no more; all
-// else is served as before.
+// NotReady makes /readyz answer 503, so that load balancers send no new requests. All requests
+// are still served.
 func (h *Handlers) NotReady() { h.draining.Store(true) }
 
-// Drain ends what waits, before the server shuts down. Calling it again does nothing.
+// Drain ends event streams and waiting requests, before the server shuts down. A second call
+// does nothing.
 func (h *Handlers) Drain() {
 	h.NotReady()
 	h.drainOnce.Do(func() { close(h.drain) })
 }
 
-// Register adds every route to r. Refusals come in the order of the handlers.
+// Register adds every route to r. Requests are refused in the order of the handlers.
 func (h *Handlers) Register(r *gin.Engine) {
 	r.Use(middleware.LimitBody(maxBody), h.budgets)
 	r.NoRoute(h.handle(h.noRoute))
@@ -133,7 +131,7 @@ func (h *Handlers) Register(r *gin.Engine) {
 
 	admin := api.Group("", middleware.RequireRole(models.RoleAdmin))
 	admin.DELETE("/locks/:resource", h.handle(h.forceLock))
-	admin.POST("/sessions/end-all", h.handle(h.endEverybody))
+	admin.POST("/sessions/end-all", h.handle(h.endAllSessions))
 	admin.GET("/users", h.handle(h.listUsers))
 	admin.POST("/users", h.handle(h.createUser))
 	admin.GET("/users/:id", h.handle(h.getUser))
@@ -144,15 +142,15 @@ func (h *Handlers) Register(r *gin.Engine) {
 	admin.GET("/audit", h.handle(h.listAudit))
 }
 
-// budgets lets all Redis calls of a request share one REDIS_TIMEOUT, and all its calls
-// to the database one DATABASE_TIMEOUT.
+// budgets makes all Redis calls of a request share one REDIS_TIMEOUT, and all its database
+// calls one DATABASE_TIMEOUT.
 func (h *Handlers) budgets(c *gin.Context) {
 	c.Request = c.Request.WithContext(h.Database.WithBudget(redis.WithBudget(c.Request.Context())))
 }
 
 func noStore(c *gin.Context) { c.Header("Cache-Control", "no-store") }
 
-// problemDoc is how every error is answered (RFC 9457).
+// problemDoc is the body of every error (RFC 9457).
 //
 //nolint:unused // only the annotations name it
 type problemDoc struct {

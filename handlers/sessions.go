@@ -15,7 +15,7 @@ type sessionList struct {
 	Count int             `json:"count"`
 }
 
-// endedIfNotFound: a session that is gone was signed out meanwhile.
+// endedIfNotFound turns ErrNotFound about the request's own session into errSessionEnded.
 func endedIfNotFound(err error) error {
 	if errors.Is(err, models.ErrNotFound) {
 		return errSessionEnded
@@ -23,7 +23,7 @@ func endedIfNotFound(err error) error {
 	return err
 }
 
-// listSessions answers my sessions.
+// listSessions answers the sessions of the user.
 //
 //	@Summary	My sessions
 //	@Tags		sessions
@@ -52,7 +52,7 @@ func (h *Handlers) answerSessions(c *gin.Context, userID string) error {
 	return answerJSON(c, http.StatusOK, answer)
 }
 
-// endSession ends one of my sessions.
+// endSession ends one session of the user.
 //
 //	@Summary	End one of my sessions
 //	@Tags		sessions
@@ -72,7 +72,7 @@ func (h *Handlers) endSession(c *gin.Context) error {
 	return noContent(c)
 }
 
-// endSessions ends my other sessions, or all of them.
+// endSessions ends the user's other sessions, or all of them.
 //
 //	@Summary	End my other sessions
 //	@Tags		sessions
@@ -140,7 +140,7 @@ func (h *Handlers) endUserSessions(c *gin.Context) error {
 	return noContent(c)
 }
 
-// endEverybody ends everybody's sessions but this one.
+// endAllSessions ends the sessions of all users but this one.
 //
 //	@Summary	End everybody's sessions but this one (administrators)
 //	@Tags		sessions
@@ -148,7 +148,7 @@ func (h *Handlers) endUserSessions(c *gin.Context) error {
 //	@Failure	401,403,422,429,503	{object}	problemDoc
 //	@Security	Bearer
 //	@Router		/sessions/end-all [post]
-func (h *Handlers) endEverybody(c *gin.Context) error {
+func (h *Handlers) endAllSessions(c *gin.Context) error {
 	if _, err := query(c); err != nil {
 		return err
 	}

@@ -8,8 +8,8 @@ import (
 	"gatehouse/templates"
 )
 
-// signInForm signs in on the page: a cookie, and the dashboard. A refusal shows
-// the form again (see showProblem).
+// signInForm signs in on the page: the browser gets a cookie and goes to the dashboard. After a
+// refusal it shows the form again (see problemPage).
 func (h *Handlers) signInForm(c *gin.Context) error {
 	form, err := formValues(c, "email", "password")
 	if err != nil {
@@ -28,7 +28,7 @@ func (h *Handlers) signInForm(c *gin.Context) error {
 
 func (h *Handlers) showSignIn(c *gin.Context, status int, problem string) error {
 	view := templates.SignIn{Frame: h.frame(c, "Sign in"), Error: problem}
-	view.Email = c.Request.PostForm.Get("email") // if the form was read: what is refused before is not
+	view.Email = c.Request.PostForm.Get("email") // empty if the request was refused before its form was read
 	if problem != "" {
 		view.Title = "Error: Sign in" // what a screen reader says first
 	}
@@ -39,7 +39,7 @@ func (h *Handlers) showSignIn(c *gin.Context, status int, problem string) error 
 	return h.page(c, status, html, err)
 }
 
-// signOutForm ends the session and makes the browser forget what it kept of it.
+// signOutForm ends the session and clears the browser.
 func (h *Handlers) signOutForm(c *gin.Context) error {
 	if err := middleware.SessionError(c); err != nil {
 		return err
@@ -53,7 +53,7 @@ func (h *Handlers) signOutForm(c *gin.Context) error {
 	return goTo(c, "/?signed-out=1")
 }
 
-// clearBrowser makes a browser forget the cookie and what else it kept.
+// clearBrowser makes a browser forget the cookie and all that it stored of this site.
 func (h *Handlers) clearBrowser(c *gin.Context) {
 	h.Cookie.ClearCookie(c.Writer)
 	c.Header("Clear-Site-Data", `"cache", "storage"`)

@@ -82,7 +82,7 @@ func (h *Handlers) endUserSessionsForm(c *gin.Context) error {
 	return goWith(c, usersRoute, middleware.Flash{Text: "All sessions of " + user.Email + " have ended."})
 }
 
-func (h *Handlers) endEverybodyForm(c *gin.Context) error {
+func (h *Handlers) endAllSessionsForm(c *gin.Context) error {
 	if err := h.Accounts.EndAllSessions(c.Request.Context(), signedIn(c), clientOf(c)); err != nil {
 		return endedIfNotFound(err)
 	}

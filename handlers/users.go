@@ -92,7 +92,7 @@ func (h *Handlers) createUser(c *gin.Context) error {
 	return answerJSON(c, http.StatusCreated, user)
 }
 
-// checkNewUser reports everything wrong at once.
+// checkNewUser reports all errors at once, and returns the normalised address.
 func checkNewUser(body createUserBody) (address string, err error) {
 	problems := []error{missing("email", body.Email), missing("password", body.Password)}
 	if body.Email != nil {

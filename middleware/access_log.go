@@ -13,12 +13,12 @@ import (
 	"github.com/gin-gonic/gin"
 )
 
-// AccessLog writes one line per request once it is answered: request id, user,
-// method, route, status, duration and client address. It logs the route, not the
-// URL, and no header: neither tokens nor what people search for end up in a log.
-// What handlers noted with c.Error comes along.
-// Answers of 500 and above are errors, what monitoring asks for is debug. The status
-// is 499 if it failed because the client had left. A nil log is slog.Default.
+// AccessLog writes one line for each request once it is answered: request id, user, method,
+// route, status, duration, client address, and the errors that handlers gave to c.Error. It
+// logs the route instead of the URL, and no header: no token or search word reaches the log.
+//
+// Answers of 500 and above are logged as errors, the quiet routes at debug level. The status
+// is 499 where a request failed because its client had left. A nil log is slog.Default.
 func AccessLog(log *slog.Logger, quietRoutes ...string) gin.HandlerFunc {
 	log = cmp.Or(log, slog.Default())
 	quiet := map[string]bool{}
@@ -39,7 +39,7 @@ func AccessLog(log *slog.Logger, quietRoutes ...string) gin.HandlerFunc {
 		fields := []slog.Attr{
 			slog.String("requestId", RequestIDFrom(c)), slog.String("user", session.User.ID),
 			slog.String("method", c.Request.Method), slog.String("route", c.FullPath()), slog.Int("status", status),
-			slog.Duration("took", time.Since(start)), slog.String("ip", c.ClientIP()),
+			slog.Float64("took_ms", float64(time.Since(start).Microseconds())/1000), slog.String("ip", c.ClientIP()),
 		}
 		if len(c.Errors) > 0 {
 			fields = append(fields, slog.String("error", strings.Join(c.Errors.Errors(), "; ")))
@@ -48,12 +48,12 @@ func AccessLog(log *slog.Logger, quietRoutes ...string) gin.HandlerFunc {
 	}
 }
 
-// statusClientClosedRequest is nginx's number for a client that did not wait for
-// its answer; it is logged, never sent.
+// statusClientClosedRequest is nginx's status for a client that did not wait for the answer.
+// It is logged, never sent.
 const statusClientClosedRequest = 499
 
-// outcome is the status of the answer, or 499 for one that failed because the client
-// had left: that is no fault of the server. Other errors may have followed from it.
+// outcome is the status of the answer, or 499 where the request failed because its client
+// had left. That is no fault of the server; other errors may have followed from it.
 func outcome(c *gin.Context) int {
 	status := c.Writer.Status()
 	left := func(err *gin.Error) bool { return errors.Is(err, context.Canceled) }

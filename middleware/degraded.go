@@ -7,7 +7,7 @@ import (
 	"github.com/gin-gonic/gin"
 )
 
-// The parts of an answer that can be made without Redis.
+// The parts of an answer that X-Degraded can name.
 const (
 	DegradedLocks     = "locks"
 	DegradedSessions  = "sessions"
@@ -18,10 +18,10 @@ const degradedHeader = "X-Degraded"
 
 type degradedKey struct{}
 
-// MarkDegraded says in X-Degraded that part of the answer was made without
-// Redis. Each part is named once, in the order above; other parts are ignored.
-// It has no effect once the answer was begun.
-func MarkDegraded(c *gin.Context, part string) {
+// SetDegradedHeader says in X-Degraded that a part of the answer was made without Redis.
+// Each part is named once, in the order above; other parts are ignored. It has no effect
+// once the answer has begun.
+func SetDegradedHeader(c *gin.Context, part string) {
 	known, _ := c.Get(degradedKey{})
 	named, _ := known.([]string)
 	var parts []string

@@ -9,7 +9,7 @@ import (
 	"gatehouse/middleware"
 )
 
-func TestMarkDegraded(t *testing.T) {
+func TestSetDegradedHeader(t *testing.T) {
 	for _, row := range []struct {
 		parts []string
 		want  string
@@ -23,7 +23,7 @@ func TestMarkDegraded(t *testing.T) {
 		w := httptest.NewRecorder()
 		c, _ := gin.CreateTestContext(w)
 		for _, part := range row.parts {
-			middleware.MarkDegraded(c, part)
+			middleware.SetDegradedHeader(c, part)
 		}
 		if got := w.Header().Get("X-Degraded"); got != row.want {
 			t.Errorf("%v: %q, want %q", row.parts, got, row.want)

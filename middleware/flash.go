@@ -7,8 +7,8 @@ import (
 	"github.com/gin-gonic/gin"
 )
 
-// Flash is a message for the next page that the user sees: what was done, or
-// what failed.
+// Flash is a message for the next page that the user sees: it says what was done, or that
+// it Failed.
 type Flash struct {
 	Text   string
 	Failed bool
@@ -19,9 +19,9 @@ const (
 	failedKey = "gatehouse.failed"
 )
 
-// AddFlash keeps a message in the session until Flashes hands it over. It needs
-// Sessions before it. Someone who is not signed in gets a session for it. An
-// error says that the message was not kept; what it tells of was done all the same.
+// AddFlash keeps a message in the session until Flashes returns it. The route needs Sessions.
+// A client that is not signed in gets a session for it. On an error the message is lost;
+// nothing else is undone.
 func AddFlash(c *gin.Context, flash Flash) error {
 	key := doneKey
 	if flash.Failed {
@@ -35,15 +35,15 @@ func AddFlash(c *gin.Context, flash Flash) error {
 	return nil
 }
 
-// Flashes returns the messages kept, failures first, and forgets them. It needs
-// Sessions before it, and writes to the session only if there are any. An error
-// says that they could not be forgotten and may come again.
+// Flashes returns the kept messages, failures first, and removes them from the session. The
+// route needs Sessions. Without messages it writes nothing. On an error the messages are
+// returned, and will be again.
 func Flashes(c *gin.Context) ([]Flash, error) {
 	session := sessions.Default(c)
 	var found []Flash
 	for _, key := range []string{failedKey, doneKey} {
 		if session.Get(key) == nil {
-			continue // Flashes would mark the session as changed
+			continue // session.Flashes would store an unchanged session
 		}
 		for _, value := range session.Flashes(key) {
 			if text, ok := value.(string); ok {

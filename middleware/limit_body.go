@@ -8,26 +8,27 @@ import (
 	"github.com/gin-gonic/gin"
 )
 
-// LimitBody bounds what any handler after it can read of a request's body, in bytes: a
-// read beyond the limit returns *http.MaxBytesError. A body of GET or HEAD means nothing
-// and is empty here. Multipart forms are never parsed, so that no upload ends up in the
-// memory or in the temporary folder of the server: c.PostForm, c.FormFile and their like
-// find nothing in one. Mount it before all that could read a body, for every route. It
-// panics on a limit below 1.
+// LimitBody limits the bytes that later handlers can read of a request's body: a read beyond
+// the limit returns *http.MaxBytesError. The body of a GET or HEAD has no meaning and is
+// empty here. Mount it for every route, before all handlers that read a body. It panics on
+// a limit below 1.
+//
+// Multipart forms are never parsed: no upload fills the memory or the temporary folder of
+// the server. c.PostForm, c.FormFile and the like find nothing in such a form.
 func LimitBody(limit int64) gin.HandlerFunc {
 	if limit < 1 {
 		panic(fmt.Sprintf("middleware.LimitBody: a limit of %d bytes", limit))
 	}
 	return func(c *gin.Context) {
-		// The copy leaves net/http its own body: it does not wait for one that is announced
-		// as large before it sends an answer made without reading.
+		// net/http keeps its own body in the original request: with that it can send an answer
+		// before it has read a large body that no handler wants.
 		r := *c.Request
 		if r.Method == http.MethodGet || r.Method == http.MethodHead {
 			r.Body = http.NoBody
 		} else {
 			r.Body = http.MaxBytesReader(c.Writer, r.Body, limit)
 		}
-		r.MultipartForm = &multipart.Form{} // as if it had been parsed: it is not parsed again
+		r.MultipartForm = &multipart.Form{} // as if it had been parsed already
 		c.Request = &r
 	}
 }

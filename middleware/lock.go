@@ -12,42 +12,44 @@ import (
 // LockTokenHeader is the header in which a request carries its lock token.
 const LockTokenHeader = "X-Lock-Token"
 
-// LockVerifier tells whether a lock token holds its lock; *lock.Tokens does.
+// LockVerifier checks whether a lock token holds its lock; *lock.Tokens is one.
 type LockVerifier interface {
-	// Verify answers what the token was signed for; degraded says that Redis could
-	// not be asked. models.ErrLockTokenRequired for an empty token, a
-	// *models.NotHeldError for one that does not hold the lock, any other error
-	// if nobody can say now.
+	// Verify returns what the token was signed for. degraded: the lock was not checked in
+	// Redis. Errors are models.ErrLockTokenRequired for an empty token and a
+	// *models.NotHeldError for one that does not hold the lock; with any other error it is
+	// unknown.
 	Verify(ctx context.Context, resource, userID, token string) (grant models.LockGrant, degraded bool, err error)
 }
 
-// LockOptions says which lock RequireLock asks for. Resource must be set.
+// LockOptions says which lock RequireLock requires. Resource must be set.
 type LockOptions struct {
-	// Resource names what the request is about to change, such as "order:" and the
-	// id of its path.
+	// Resource names what the request is going to change, such as "order:" and the ID in
+	// the path.
 	Resource func(c *gin.Context) string
-	// User is whom the token must have been signed for. Nil is the user of the
-	// session, "" without one, as SessionFrom finds it.
+	// User is the user for whom the token must have been signed. Nil is the user of
+	// SessionFrom, "" without a session.
 	User func(c *gin.Context) string
 }
 
 type lockKey struct{}
 
-// RequireLock lets a request pass that carries, in X-Lock-Token, the token of the
-// lock on its resource, and hands the lock to the handler by LockFrom. Otherwise it
-// answers a problem: 428 lock-token-required without a token; 409 lock-not-held,
-// with isLocked and holder, for one that is not, or no longer, the holder's; 503
-// unavailable with Retry-After when nobody can say. What passed without Redis,
-// because the locker may (open), carries X-Degraded: locks.
+// RequireLock lets a request pass that has the token of the lock on its resource in
+// X-Lock-Token; LockFrom then returns the lock. It answers all other requests itself:
 //
-// It looks once, before the handler: the lease may end while that works. Let the
-// database refuse what comes too late: hand the lock's fence to store.FenceGuard in
-// the transaction that writes.
+//   - 428 lock-token-required without a token,
+//   - 409 lock-not-held, with isLocked and holder, for a token that does not hold the lock,
+//   - 503 unavailable, with Retry-After, if it is unknown whether the token does.
 //
-// It panics without locks or a Resource: that is a mistake in the program.
+// Without Redis it does what the locker's OnRedisDown says. A request that passes unchecked
+// gets X-Degraded: locks.
 //
-// gatehouse's own routes ask in their handlers, because they refuse a wrong body
-// and a process that is not there before they look at the token.
+// RequireLock checks once, before the handler runs; the lease may end while that works. Give
+// the lock's fence to store.FenceGuard in the transaction that writes: the database then
+// refuses a late write.
+//
+// It panics without locks or a Resource: that is a mistake in the program. The routes of
+// gatehouse itself verify in their handlers, after they have checked the body and that the
+// process exists.
 func RequireLock(locks LockVerifier, opt LockOptions) gin.HandlerFunc {
 	mustHave("RequireLock", "LockVerifier", locks)
 	mustHave("RequireLock", "Resource", opt.Resource)
@@ -65,23 +67,22 @@ func RequireLock(locks LockVerifier, opt LockOptions) gin.HandlerFunc {
 			return
 		}
 		if degraded {
-			MarkDegraded(c, DegradedLocks)
+			SetDegradedHeader(c, DegradedLocks)
 		}
 		c.Set(lockKey{}, grant)
 	}
 }
 
-// LockFrom returns the lock that RequireLock let the request pass with. Its Fence is
-// nil if it was granted without Redis.
+// LockFrom returns the lock with which RequireLock let the request pass. Its Fence is nil if
+// it was granted without Redis.
 func LockFrom(c *gin.Context) (lock models.LockGrant, ok bool) {
 	held, _ := c.Get(lockKey{})
 	lock, ok = held.(models.LockGrant)
 	return lock, ok
 }
 
-// RefuseLock answers the problem of an error that RequireLock refuses for, or that
-// store.FenceGuard answered to the handler. Any error that it does not know is 503
-// unavailable.
+// RefuseLock answers the problem for an error of LockVerifier or of store.FenceGuard. Errors
+// that it does not know are 503 unavailable.
 func RefuseLock(c *gin.Context, err error) {
 	switch {
 	case errors.Is(err, models.ErrLockTokenRequired):
@@ -95,12 +96,12 @@ func RefuseLock(c *gin.Context, err error) {
 				problem = problem.With("holder", notHeld.Status.Holder)
 			}
 			if notHeld.Status.Degraded {
-				MarkDegraded(c, DegradedLocks)
+				SetDegradedHeader(c, DegradedLocks)
 			}
 		}
 		WriteProblem(c, problem)
 	default:
 		_ = c.Error(err)
-		refuseUnavailable(c, "Nobody can say at the moment who holds the lock. Nothing was changed: try again.")
+		refuseUnavailable(c, "The holder of the lock is not known at the moment. Nothing was changed: try again.")
 	}
 }

@@ -9,13 +9,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 )
 
-// Metrics measures how long answers took, by method, route and status, which is 499
-// for what failed because the client had left. Paths without a route count as one, so
-// that nobody can make the metrics grow.
+// Metrics measures how long requests took, by method, route and status. The status is 499
+// where a request failed because its client had left. All paths without a route count as
+// one, so clients cannot add time series. A nil registry registers nothing.
 func Metrics(registry prometheus.Registerer) gin.HandlerFunc {
 	took := promauto.With(registry).NewHistogramVec(prometheus.HistogramOpts{
 		Name:    "gatehouse_http_request_duration_seconds",
-		Help:    "How long answers took.",
+		Help:    "Time from the arrival of a request to its answer, in seconds.",
 		Buckets: []float64{0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 5, 30},
 	}, []string{"method", "route", "status"})
 	return func(c *gin.Context) {

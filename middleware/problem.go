@@ -10,9 +10,9 @@ import (
 
 type showKey struct{}
 
-// ShowProblems lets show answer the problems of all handlers after it, as pages do that
-// people read. What show itself writes with WriteProblem is JSON. It panics without
-// show: that is a mistake in the program.
+// ShowProblems lets show answer the problems of all later handlers, for example as a page.
+// WriteProblem within show writes JSON. It panics without show: that is a mistake in the
+// program.
 func ShowProblems(show func(c *gin.Context, p models.Problem)) gin.HandlerFunc {
 	mustHave("ShowProblems", "show", show)
 	return func(c *gin.Context) {
@@ -22,15 +22,15 @@ func ShowProblems(show func(c *gin.Context, p models.Problem)) gin.HandlerFunc {
 	}
 }
 
-// refuseUnavailable answers 503 for what may be asked again in a second.
+// refuseUnavailable answers 503; the client may try again in a second.
 func refuseUnavailable(c *gin.Context, detail string) {
 	c.Header("Retry-After", "1")
 	WriteProblem(c, models.NewProblem("unavailable", detail))
 }
 
-// WriteProblem answers with p as application/problem+json, or as ShowProblems shows it,
-// and aborts: no later handler runs. Instance and RequestID are taken from the request
-// and the answer's X-Request-Id. If an answer was begun already it only aborts.
+// WriteProblem answers with p as application/problem+json, or in the way of ShowProblems, and
+// aborts: no later handler runs. It fills in Instance from the request and RequestID from
+// the answer's X-Request-Id. If the answer has begun already it only aborts.
 func WriteProblem(c *gin.Context, p models.Problem) {
 	c.Abort()
 	if c.Writer.Written() {
@@ -45,7 +45,7 @@ func WriteProblem(c *gin.Context, p models.Problem) {
 		return
 	}
 	body, err := json.Marshal(p)
-	if err != nil { // a member that JSON cannot say: the rest still helps
+	if err != nil { // a member cannot be encoded: answer without members
 		_ = c.Error(err)
 		p.Members = nil
 		body, _ = json.Marshal(p)

@@ -1,6 +1,3 @@
-// Package middleware holds gatehouse's Gin middleware, one per file: what stands
-// before every handler. It knows the services by small interfaces only, so any
-// other Gin application can mount it.
 package middleware
 
 import (
@@ -17,10 +14,12 @@ import (
 	"gatehouse/models"
 )
 
-// Limiter decides about hits; ratelimit.Limiter is one. It does not keep the
-// slice of hits.
+// Limiter decides about hits; *ratelimit.Limiter is one.
 type Limiter interface {
+	// Take decides about all hits together: it counts all of them or none. It does not keep
+	// the slice of hits. The error says that a closed policy cannot be decided now.
 	Take(ctx context.Context, group string, hits ...models.Hit) ([]models.Decision, error)
+	// Refund gives back what decisions counted.
 	Refund(ctx context.Context, decisions ...models.Decision) error
 }
 
@@ -34,55 +33,54 @@ type Policy struct {
 	OnRedisDown models.OnRedisDown // zero: each instance limits by itself
 	Shadow      bool               // decide and count, but never refuse
 	Lease       int64              // most units that an instance takes from Redis in one block; 0 asks for each request
-	// Key names who is counted. Nil is ByClientIP. All requests with the same
-	// key share the limit, also those with an empty one.
+	// Key names the client to count. Requests with the same key share the limit, also those
+	// with an empty key. Nil is ByClientIP.
 	Key func(*gin.Context) string
-	// Cost is how many units a request takes; 0 or less takes none. Nil is 1.
+	// Cost is the number of units that a request takes; 0 or less takes none. Nil is 1.
 	Cost func(*gin.Context) int64
-	// LimitFor is the limit of a request, for limits by role or tier; the key
-	// should then tell the tiers apart or be one client's. 0 or less is Limit.
-	// What no policy may have is brought within bounds. Nil is Limit.
+	// LimitFor is the limit of a request, for limits by role or tier. The key should then
+	// tell the tiers apart or belong to one client. 0 or less is Limit, and a limit that is
+	// too high becomes the highest possible. Nil is Limit.
 	LimitFor func(*gin.Context) int64
-	// Tier names what kind of client asks, such as Role, for a policy file that
-	// limits tiers apart; the file's limits count in place of LimitFor. Nil is none.
+	// Tier names the tier of the client, such as Role, for a policy file with limits by tier.
+	// The limits of the file replace LimitFor. Nil is no tier.
 	Tier func(*gin.Context) string
-	// Skip leaves the requests it reports true for alone: an allow list, see
-	// InNetworks. Nil skips none.
+	// Skip reports requests that the policy does not apply to: an allow list, see InNetworks.
+	// Nil skips none.
 	Skip func(*gin.Context) bool
-	// Deny refuses the requests it reports true for with 403, whatever Skip says:
-	// a deny list, as deny is in a policy file. Nil denies none.
+	// Deny reports requests to refuse with 403, even if Skip reports them too: a deny list,
+	// like deny in a policy file. Nil denies none.
 	Deny func(*gin.Context) bool
-	// Handler answers in place of a 429 when this policy is the first that is
-	// exceeded; the headers are set and the chain is aborted. Nil answers a problem.
+	// Handler answers in place of the 429 if this is the first exceeded policy. The headers are
+	// set, and the chain is aborted. Nil answers a problem.
 	Handler func(c *gin.Context, decisions []models.Decision)
-	// Headers chooses the headers that tell of the policy. Zero is all.
+	// Headers leaves out headers about the policy. Zero leaves out none.
 	Headers Headers
-	// Message is the detail of a refusal. Empty is a sentence with the limit
-	// and when to try again.
+	// Message is the detail of a refusal. Empty is a sentence with the limit and when to try
+	// again.
 	Message string
-	// SkipSuccessful and SkipFailed give back what a request took when its
-	// answer's status is below 400, or not.
+	// SkipSuccessful gives back what a request took if its answer has a status below 400,
+	// SkipFailed if it has not.
 	SkipSuccessful bool
 	SkipFailed     bool
 }
 
-// PolicyOf is a Policy that applies p to all requests alike.
+// PolicyOf is the Policy that applies p to all requests alike.
 func PolicyOf(p models.Policy) Policy {
 	return Policy{
 		Name: p.Name, Limit: p.Limit, Window: p.Window, Algorithm: p.Algorithm, OnRedisDown: p.OnRedisDown, Shadow: p.Shadow, Lease: p.Lease,
 	}
 }
 
-// limit is the policy without how it applies to requests.
+// limit is the part of the policy that a Limiter knows.
 func (p *Policy) limit() models.Policy {
 	return models.Policy{
 		Name: p.Name, Limit: p.Limit, Window: p.Window, Algorithm: p.Algorithm, OnRedisDown: p.OnRedisDown, Shadow: p.Shadow, Lease: p.Lease,
 	}
 }
 
-// InNetworks reports whether the client's address is in one of the networks or
-// addresses, for Skip and Deny. It panics on anything else: that is a mistake in
-// the program.
+// InNetworks reports whether the client's address is in one of the networks or addresses, for
+// Skip and Deny. It panics if one of them is neither: that is a mistake in the program.
 func InNetworks(networks ...string) func(*gin.Context) bool {
 	list, err := models.NewClientList(networks...)
 	if err != nil {
@@ -91,16 +89,18 @@ func InNetworks(networks ...string) func(*gin.Context) bool {
 	return func(c *gin.Context) bool { return list.HasAddress(c.ClientIP()) }
 }
 
-// RateLimit refuses a request with 429 when one of the policies is exceeded;
-// then none of them counts it. Every answer carries the policies' headers. It
-// panics without limiter, on a policy that is not valid and on two of the same name:
-// that is a mistake in the program.
+// RateLimit refuses a request with 429 if one of the policies is exceeded; none of them counts
+// that request. Every answer has the headers of the policies. The handler that it returns is
+// safe for concurrent use.
 //
-// Policies whose keys differ are counted under the names of all of them, so a
-// policy that is mounted again in other company starts another count.
+// Policies with different keys are counted under the names of all of them: a policy that is
+// mounted again with other policies starts another count.
 //
-// Without Redis each policy does what its OnRedisDown says: the answer then
-// carries X-Degraded, or is 503 if the policy is closed.
+// Without Redis each policy does what its OnRedisDown says: the answer has X-Degraded:
+// rate-limit, or is 503 unavailable if the policy is closed.
+//
+// It panics without limiter, on an invalid policy, and on two policies of one name: that is a
+// mistake in the program.
 func RateLimit(limiter Limiter, policies ...Policy) gin.HandlerFunc {
 	mustHave("RateLimit", "Limiter", limiter)
 	policies = slices.Clone(policies)
@@ -124,10 +124,10 @@ func RateLimit(limiter Limiter, policies ...Policy) gin.HandlerFunc {
 	refunds, left := refundable(policies), headersLeft(policies)
 	pool := sync.Pool{New: func() any { return &[]models.Hit{} }}
 	return func(c *gin.Context) {
-		room := pool.Get().(*[]models.Hit)
-		defer pool.Put(room)
-		hits, skipped, denied := hitsOf(c, policies, (*room)[:0])
-		*room = hits
+		buffer := pool.Get().(*[]models.Hit)
+		defer pool.Put(buffer)
+		hits, skipped, denied := hitsOf(c, policies, (*buffer)[:0])
+		*buffer = hits
 		if denied {
 			refuseDenied(c)
 			return
@@ -137,35 +137,35 @@ func RateLimit(limiter Limiter, policies ...Policy) gin.HandlerFunc {
 		}
 		decisions, err := limiter.Take(c.Request.Context(), group, hits...)
 		if err != nil {
-			MarkDegraded(c, DegradedRateLimit)
+			SetDegradedHeader(c, DegradedRateLimit)
 			refuseUnavailable(c, "Rate limits cannot be checked at the moment. Try again in a second.")
 			return
 		}
-		told := decisionsWithout(decisions, skipped, policies)
-		if !allAllowed(told) {
-			refuse(c, policies, told, left)
+		shown := decisionsWithout(decisions, skipped, policies)
+		if !allAllowed(shown) {
+			refuse(c, policies, shown, left)
 			return
 		}
-		writeDecisions(c, told, left)
+		writeDecisions(c, shown, left)
 		if refunds {
 			nextAndRefund(c, limiter, policies, decisions)
 		}
 	}
 }
 
-// asked is the policy that was asked for: the decision's, or that with which it
-// goes along by a policy file, and whose settings here count for it.
-func asked(d *models.Decision) string { return cmp.Or(d.With, d.Policy.Name) }
+// mountedAs is the name of the mounted policy whose settings count for a decision: its own, or
+// that of the policy to which a policy file has added it.
+func mountedAs(d *models.Decision) string { return cmp.Or(d.With, d.Policy.Name) }
 
-// headersLeft says which headers the policy of a decision leaves out; nil if none
-// of the policies leaves out any.
+// headersLeft returns the headers that the policy of a decision leaves out. It is nil if no
+// policy leaves out any.
 func headersLeft(policies []Policy) func(*models.Decision) Headers {
 	if !slices.ContainsFunc(policies, func(p Policy) bool { return p.Headers != 0 }) {
 		return nil
 	}
 	return func(d *models.Decision) Headers {
 		for i := range policies {
-			if policies[i].Name == asked(d) {
+			if policies[i].Name == mountedAs(d) {
 				return policies[i].Headers
 			}
 		}
@@ -173,11 +173,11 @@ func headersLeft(policies []Policy) func(*models.Decision) Headers {
 	}
 }
 
-// hitsOf asks each policy what c costs, and returns which of the hits are of
-// policies that leave it alone. These go along with no cost, so that the keys
-// are counted in the same place with and without them. The hits are put in room.
-func hitsOf(c *gin.Context, policies []Policy, room []models.Hit) (hits []models.Hit, skipped []int, denied bool) {
-	hits = room
+// hitsOf appends the hit of each policy to buffer, and returns the indexes of those that the
+// policy skips. These have no cost: they stay in the group, so that its keys are counted
+// in the same place with and without them.
+func hitsOf(c *gin.Context, policies []Policy, buffer []models.Hit) (hits []models.Hit, skipped []int, denied bool) {
+	hits = buffer
 	for i := range policies {
 		p := &policies[i]
 		hit := models.Hit{Policy: p.limit(), Key: p.Key(c), Cost: 1}
@@ -202,7 +202,7 @@ func hitsOf(c *gin.Context, policies []Policy, room []models.Hit) (hits []models
 	return hits, skipped, false
 }
 
-// withLimit is the policy with another limit.
+// withLimit is the policy with another limit, within the bounds of its algorithm.
 func withLimit(p models.Policy, limit int64) models.Policy {
 	if limit <= 0 {
 		return p
@@ -215,25 +215,25 @@ func withLimit(p models.Policy, limit int64) models.Policy {
 	return p
 }
 
-// decisionsWithout leaves out those of skipped policies and what goes along.
+// decisionsWithout leaves out the decisions of skipped policies and of those added to them.
 func decisionsWithout(decisions []models.Decision, skipped []int, policies []Policy) []models.Decision {
 	if len(skipped) == 0 {
 		return decisions
 	}
-	var told []models.Decision
+	var shown []models.Decision
 	for i := range decisions {
-		if !slices.ContainsFunc(skipped, func(j int) bool { return policies[j].Name == asked(&decisions[i]) }) {
-			told = append(told, decisions[i])
+		if !slices.ContainsFunc(skipped, func(j int) bool { return policies[j].Name == mountedAs(&decisions[i]) }) {
+			shown = append(shown, decisions[i])
 		}
 	}
-	return told
+	return shown
 }
 
 func allAllowed(decisions []models.Decision) bool {
 	return !slices.ContainsFunc(decisions, func(d models.Decision) bool { return !d.Allowed })
 }
 
-// messageOf is the message of the first violated policy that has one.
+// messageOf is the message of the first exceeded policy that has one.
 func messageOf(policies []Policy, decisions []models.Decision) string {
 	for _, d := range decisions {
 		for _, p := range policies {
@@ -249,15 +249,15 @@ func refundable(policies []Policy) bool {
 	return slices.ContainsFunc(policies, func(p Policy) bool { return p.SkipSuccessful || p.SkipFailed })
 }
 
-// nextAndRefund runs the rest of the chain and gives back what its outcome does
-// not cost. A panic counts as failed.
+// nextAndRefund runs the rest of the chain, and gives back what the outcome does not cost. A
+// panic counts as failed.
 func nextAndRefund(c *gin.Context, limiter Limiter, policies []Policy, decisions []models.Decision) {
 	finished := false
 	defer func() {
 		failed := !finished || c.Writer.Status() >= http.StatusBadRequest
 		var refunds []models.Decision
 		for i := range decisions {
-			j := slices.IndexFunc(policies, func(p Policy) bool { return p.Name == asked(&decisions[i]) })
+			j := slices.IndexFunc(policies, func(p Policy) bool { return p.Name == mountedAs(&decisions[i]) })
 			if j >= 0 && (policies[j].SkipFailed && failed || policies[j].SkipSuccessful && !failed) {
 				refunds = append(refunds, decisions[i])
 			}
@@ -265,9 +265,9 @@ func nextAndRefund(c *gin.Context, limiter Limiter, policies []Policy, decisions
 		if len(refunds) == 0 {
 			return
 		}
-		// Also when the client has left: what it took must not stay counted.
+		// The refund happens even if the client has left.
 		if err := limiter.Refund(context.WithoutCancel(c.Request.Context()), refunds...); err != nil {
-			_ = c.Error(err) // it stays counted until its window has passed
+			_ = c.Error(err) // the request stays counted until its window has passed
 		}
 	}()
 	c.Next()

@@ -11,17 +11,17 @@ import (
 	"gatehouse/models"
 )
 
-// Headers chooses headers that tell of a policy. The zero value is all of them.
+// Headers names headers to leave out of an answer. The zero value leaves out none.
 type Headers uint8
 
-// The headers that can be left out.
+// What can be left out.
 const (
 	NoStandardHeaders Headers = 1 << iota // RateLimit-Policy and RateLimit
 	NoLegacyHeaders                       // X-RateLimit-Limit, -Remaining and -Reset
 	NoHeaders         = NoStandardHeaders | NoLegacyHeaders
 )
 
-// The headers as net/http spells them: they go on the wire like this.
+// The headers in the spelling of net/http.
 const (
 	policyHeader          = "Ratelimit-Policy"
 	limitHeader           = "Ratelimit"
@@ -30,32 +30,33 @@ const (
 	legacyResetHeader     = "X-Ratelimit-Reset"
 )
 
-// toldKey is where the context of a request keeps what the headers of its answer tell.
-type toldKey struct{}
+// shownKey is where the context of a request keeps the decisions that its answer shows.
+type shownKey struct{}
 
-// toldDecision is a decision that headers tell of: all but those left out.
-type toldDecision struct {
+// shownDecision is a decision that the headers of an answer show, but for those left out.
+type shownDecision struct {
 	*models.Decision
 	left Headers
 }
 
-// WriteDecisions puts the decisions on the answer's headers, together with those
-// written before: RateLimit-Policy and RateLimit list every policy, X-RateLimit-* tell
-// of the tightest. A decision about a policy that is listed replaces it. Shadow policies
-// are not told. X-Degraded is set if one was decided without Redis.
+// WriteDecisions shows decisions in the headers of the answer, together with those that it
+// wrote before: RateLimit-Policy and RateLimit list every policy, X-RateLimit-* show the
+// tightest. A newer decision of a policy replaces an older one. Shadow policies are not
+// shown. It sets X-Degraded if a decision was made without Redis. It keeps the decisions: do
+// not change them afterwards.
 func WriteDecisions(c *gin.Context, decisions []models.Decision) {
 	writeDecisions(c, decisions, nil)
 }
 
-// writeDecisions is WriteDecisions with the headers to leave out for each; nil leaves out none.
+// writeDecisions is WriteDecisions but for the headers in left; nil leaves out none.
 func writeDecisions(c *gin.Context, decisions []models.Decision, left func(*models.Decision) Headers) {
-	known, _ := c.Get(toldKey{})
-	before, _ := known.([]toldDecision)
-	told := slices.Grow(before, len(decisions))
+	known, _ := c.Get(shownKey{})
+	before, _ := known.([]shownDecision)
+	shown := slices.Grow(before, len(decisions))
 	for i := range decisions {
-		d := toldDecision{Decision: &decisions[i]}
+		d := shownDecision{Decision: &decisions[i]}
 		if d.Degraded {
-			MarkDegraded(c, DegradedRateLimit)
+			SetDegradedHeader(c, DegradedRateLimit)
 		}
 		if d.Policy.Shadow {
 			continue
@@ -63,26 +64,26 @@ func writeDecisions(c *gin.Context, decisions []models.Decision, left func(*mode
 		if left != nil {
 			d.left = left(d.Decision)
 		}
-		same := func(other toldDecision) bool { return other.Policy.Name == d.Policy.Name }
-		if j := slices.IndexFunc(told, same); j >= 0 {
-			told[j] = d
+		same := func(other shownDecision) bool { return other.Policy.Name == d.Policy.Name }
+		if j := slices.IndexFunc(shown, same); j >= 0 {
+			shown[j] = d
 		} else {
-			told = append(told, d)
+			shown = append(shown, d)
 		}
 	}
-	c.Set(toldKey{}, told)
-	setHeaders(c.Writer.Header(), told)
+	c.Set(shownKey{}, shown)
+	setHeaders(c.Writer.Header(), shown)
 }
 
-// setHeaders makes one string of all and cuts the headers out of it: this runs
-// for every request.
-func setHeaders(header http.Header, told []toldDecision) {
+// setHeaders makes one string and cuts the five headers out of it: it runs for every request,
+// and allocates twice.
+func setHeaders(header http.Header, shown []shownDecision) {
 	var buffer [256]byte
 	text, values := buffer[:0], make([]string, 5)
 	var ends [5]int
 	var tightest *models.Decision
-	for i := range told {
-		d := &told[i]
+	for i := range shown {
+		d := &shown[i]
 		if d.left&NoStandardHeaders == 0 {
 			text = appendItem(text, 0, d.Policy.Name)
 			text = strconv.AppendInt(append(text, ";q="...), d.Policy.Limit, 10)
@@ -93,8 +94,8 @@ func setHeaders(header http.Header, told []toldDecision) {
 		}
 	}
 	ends[0] = len(text)
-	for i := range told {
-		d := &told[i]
+	for i := range shown {
+		d := &shown[i]
 		if d.left&NoStandardHeaders == 0 {
 			text = appendItem(text, ends[0], d.Policy.Name)
 			text = strconv.AppendInt(append(text, ";r="...), d.Remaining, 10)
@@ -120,7 +121,7 @@ func setHeaders(header http.Header, told []toldDecision) {
 	}
 }
 
-// appendItem begins another item of a list that begins at start.
+// appendItem begins an item of the list that begins at start.
 func appendItem(text []byte, start int, name string) []byte {
 	if len(text) > start {
 		text = append(text, ", "...)

@@ -10,8 +10,8 @@ import (
 	"gatehouse/models"
 )
 
-// ByUser counts each signed-in user, and each client address of those who are
-// not signed in. It needs the session middleware before it.
+// ByUser counts each signed-in user, and each client address of requests without a session.
+// It needs LookUp or LoadSession before it.
 func ByUser(c *gin.Context) string {
 	if session, ok := SessionFrom(c); ok && session.User.ID != "" {
 		return "user:" + session.User.ID
@@ -22,9 +22,9 @@ func ByUser(c *gin.Context) string {
 // ByClientIP counts each client address: see ClientNetwork.
 func ByClientIP(c *gin.Context) string { return "ip:" + ClientNetwork(c) }
 
-// ByHeader counts each value of a request header, and each client address of
-// requests without it. A value may be a secret: only its hash leaves the request. It
-// panics without a name: that is a mistake in the program.
+// ByHeader counts each value of a request header, and each client address of requests without
+// the header. A value may be a secret, so the key holds only its hash. It panics without a
+// name: that is a mistake in the program.
 func ByHeader(name string) func(*gin.Context) string {
 	if name == "" {
 		panic("middleware.ByHeader: no name")
@@ -39,11 +39,11 @@ func ByHeader(name string) func(*gin.Context) string {
 	}
 }
 
-// ByRoute counts each route, whoever asks; all paths without a route are one.
+// ByRoute counts each route, for all clients together; all paths without a route are one.
 func ByRoute(c *gin.Context) string { return "route:" + c.Request.Method + ":" + c.FullPath() }
 
-// Role is the highest role of the user who is signed in, empty if nobody is: a
-// Tier. It needs the session middleware before it.
+// Role is the highest role of the signed-in user, empty without one. It serves as a Tier, and
+// needs LookUp or LoadSession before it.
 func Role(c *gin.Context) string {
 	session, _ := SessionFrom(c)
 	return models.HighestRole(session.Roles)

@@ -12,7 +12,7 @@ import (
 	"gatehouse/models"
 )
 
-// refuse lets the first violated policy answer.
+// refuse lets the Handler of the first exceeded policy that has one answer, or answers 429.
 func refuse(c *gin.Context, policies []Policy, decisions []models.Decision, left func(*models.Decision) Headers) {
 	for i := range decisions {
 		for j := range policies {
@@ -30,10 +30,10 @@ func refuse(c *gin.Context, policies []Policy, decisions []models.Decision, left
 	refuseQuota(c, decisions, messageOf(policies, decisions), left)
 }
 
-// RefuseQuota answers 429 quota-exceeded with the headers of the decisions, the
-// names of the violated policies, and when to try again: never too early. If one
-// of them is Barred it answers 403 forbidden: trying again is of no use. At least
-// one decision is not allowed.
+// RefuseQuota answers 429 quota-exceeded with the headers of the decisions, the names of the
+// exceeded policies, and a Retry-After that is never too early. If one of the decisions is
+// Barred it answers 403 forbidden: it is useless to try again. At least one decision must
+// not be allowed.
 func RefuseQuota(c *gin.Context, decisions []models.Decision) {
 	refuseQuota(c, decisions, "", nil)
 }
@@ -60,7 +60,7 @@ func refuseQuota(c *gin.Context, decisions []models.Decision, message string, le
 	WriteProblem(c, models.NewProblem("quota-exceeded", message).With("violated-policies", violated))
 }
 
-// writeRetryAfter says when all of the decisions can be allowed.
+// writeRetryAfter sets and returns the seconds after which all decisions can be allowed.
 func writeRetryAfter(c *gin.Context, decisions []models.Decision) int64 {
 	retry := int64(1)
 	for i := range decisions {

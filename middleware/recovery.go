@@ -11,8 +11,8 @@ import (
 	"gatehouse/models"
 )
 
-// Recovery answers 500 when a handler panics and logs the stack; nothing of it
-// is in the answer. http.ErrAbortHandler goes on to net/http, as it must. A nil log
+// Recovery answers 500 when a handler panics, and logs the cause and the stack. The answer
+// shows neither. It panics again with http.ErrAbortHandler, which is for net/http. A nil log
 // is slog.Default.
 func Recovery(log *slog.Logger) gin.HandlerFunc {
 	log = cmp.Or(log, slog.Default())

@@ -10,9 +10,9 @@ import (
 
 const requestIDHeader = "X-Request-Id"
 
-// RequestID gives every answer an X-Request-Id: the request's own if it is 1 to
-// 64 of A-Z a-z 0-9 . _ -, so that it can be followed through several services
-// and yet says nothing harmful in a log; a new random one otherwise.
+// RequestID gives every answer an X-Request-Id: the request's own if it is 1 to 64 of
+// A-Z a-z 0-9 . _ -, else a new random one. So one ID can go through several services, and
+// a client cannot put anything harmful into a log.
 func RequestID() gin.HandlerFunc {
 	harmless := regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
 	assign := requestid.New(requestid.WithGenerator(rand.Text), requestid.WithCustomHeaderStrKey(requestIDHeader))
@@ -24,5 +24,6 @@ func RequestID() gin.HandlerFunc {
 	}
 }
 
-// RequestIDFrom is the X-Request-Id of the answer, whoever has put it there; "" if none.
+// RequestIDFrom is the X-Request-Id of the answer, "" if it has none. Any middleware may have
+// set it.
 func RequestIDFrom(c *gin.Context) string { return c.Writer.Header().Get(requestIDHeader) }

@@ -10,14 +10,15 @@ import (
 	"gatehouse/models"
 )
 
-// SameOrigin answers 403 to unsafe requests that a browser sent from a page of
-// another origin: with the cookie they would act for whoever is signed in. It is
-// net/http's CrossOriginProtection, and stricter in one point: when publicURL is https,
-// an http page of the same host is another origin also to browsers that send no
-// Sec-Fetch-Site. publicURL is the origin that browsers see, which differs from the Host
-// header behind some proxies; what proxies forward is not looked at. A request with a
-// Bearer token passes: no browser adds one by itself. It panics on a publicURL
-// that is not an origin.
+// SameOrigin answers 403 cross-origin to unsafe requests that a browser sent from a page of
+// another origin: the cookie would let them act for the signed-in user. A request with a
+// Bearer token passes, because no browser adds one by itself.
+//
+// publicURL is the origin that browsers see; behind some proxies that is not the Host header.
+// Forwarded headers are ignored. It panics on a publicURL that is not an origin.
+//
+// It is net/http's CrossOriginProtection with one stricter point. If publicURL is https, an
+// http page of the same host is another origin even for browsers without Sec-Fetch-Site.
 func SameOrigin(publicURL string) gin.HandlerFunc {
 	protection := http.NewCrossOriginProtection()
 	if err := protection.AddTrustedOrigin(asOrigin(publicURL)); err != nil {
@@ -34,8 +35,8 @@ func SameOrigin(publicURL string) gin.HandlerFunc {
 	}
 }
 
-// fromPlainPage reports whether an unsafe request comes from a page without https, as far
-// as its Origin tells: net/http compares nothing but the host.
+// fromPlainPage reports whether an unsafe request comes from a page without https, by its
+// Origin: net/http compares only the host of that.
 func fromPlainPage(r *http.Request) bool {
 	switch r.Method {
 	case http.MethodGet, http.MethodHead, http.MethodOptions:
@@ -45,12 +46,12 @@ func fromPlainPage(r *http.Request) bool {
 	return origin != "" && r.Header.Get("Sec-Fetch-Site") == "" && !strings.HasPrefix(origin, "https://")
 }
 
-// asOrigin is a URL as browsers write it in Origin: the host in small letters, without
-// the port that goes without saying.
+// asOrigin is a URL as browsers write it in Origin: the host in lower case, without the
+// default port.
 func asOrigin(publicURL string) string {
 	u, err := url.Parse(publicURL)
 	if err != nil {
-		return publicURL // told by AddTrustedOrigin
+		return publicURL // AddTrustedOrigin reports it
 	}
 	u.Host = strings.ToLower(u.Host)
 	usual := map[string]string{"http": ":80", "https": ":443"}

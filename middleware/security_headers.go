@@ -7,8 +7,8 @@ import (
 )
 
 const (
-	// Scripts, styles and images are our own files; nothing inline, nothing from
-	// elsewhere, and nobody may frame a page.
+	// Scripts, styles and images are files of this server. Nothing is inline or from another
+	// site, and no site may frame a page.
 	pagePolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; " +
 		"form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 	// Swagger UI's page has style attributes; its scripts are files.
@@ -16,14 +16,12 @@ const (
 		"form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 
-// SecurityHeaders puts on every answer what tells browsers to be strict with it:
-// a Content-Security-Policy without unsafe-inline (paths under /swagger/ may have
-// inline styles), no guessing of types, no framing, no referrer for other sites,
-// and, with https, a year of https only.
+// SecurityHeaders makes browsers strict with every answer: a Content-Security-Policy without
+// unsafe-inline (but inline styles under /swagger/), no guessing of content types, no
+// framing, no referrer for other sites, and with https a year of https only.
 //
-// The referrer policy is same-origin, not no-referrer: with that, browsers send
-// "Origin: null" with our own forms, and SameOrigin could not tell them from
-// those of other sites where it has nothing but Origin to go by.
+// The referrer policy is same-origin. With no-referrer, browsers send "Origin: null" with the
+// page's own forms, and SameOrigin could not tell them from forms of other sites.
 func SecurityHeaders(https bool) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		policy := pagePolicy

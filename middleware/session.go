@@ -14,22 +14,22 @@ import (
 
 // SessionReader finds sessions; *session.Cache is one.
 type SessionReader interface {
-	// Get returns the live session of a token, which others share: do not change it.
-	// models.ErrNotFound if there is none, any other error if nobody can say now.
+	// Get returns the live session of a token. Other requests share it: do not change it.
+	// models.ErrNotFound if there is none; with any other error it is unknown.
 	Get(ctx context.Context, token string) (*models.Session, error)
-	// Seen notes that the session was used. It does not block.
+	// Seen records that the session was used. It does not block.
 	Seen(s models.Session)
-	// Degraded reports whether the session of a token is read without Redis now.
+	// Degraded reports whether a token is looked up without Redis now.
 	Degraded(token string) bool
 }
 
-// identity is what is known about who sent a request.
+// identity is what is known about the sender of a request.
 type identity struct {
 	token    string
-	given    bool // a token, if only an empty one
+	given    bool // there is a token, maybe an empty one
 	byCookie bool
 	session  *models.Session // nil unless signed in
-	err      error           // why nobody can say
+	err      error           // why the session is unknown
 }
 
 type identityKey struct{}
@@ -41,10 +41,10 @@ func identityOf(c *gin.Context) *identity {
 	return &identity{}
 }
 
-// FindToken notes the token that a request carries: the one of Authorization:
-// Bearer, in any case, or else the cookie's. A Bearer token hides the cookie also
-// when it is bad; other schemes are ignored. It refuses nothing and looks nothing
-// up: LookUp does.
+// FindToken finds the token of a request for LookUp and TokenFrom: that of Authorization:
+// Bearer, else that of the cookie. A bad Bearer token hides the cookie, too; other schemes
+// are ignored. With an empty cookieName it reads no cookie. It refuses nothing and looks
+// nothing up.
 func FindToken(cookieName string) gin.HandlerFunc {
 	return func(c *gin.Context) { findToken(c, cookieName) }
 }
@@ -70,7 +70,7 @@ func bearerToken(h http.Header) (token string, ok bool) {
 	return "", false
 }
 
-// LookUpOption changes what LookUp does.
+// LookUpOption changes what LookUp does; see IgnoreActivity.
 type LookUpOption func(*lookUp)
 
 type lookUp struct {
@@ -78,19 +78,18 @@ type lookUp struct {
 	passive  func(*gin.Context) bool
 }
 
-// IgnoreActivity leaves the idle time of a session as it is for the requests that
-// passive reports true for, such as a page that refreshes itself: it would keep
-// its session alive with nobody in front of it. It panics without passive.
+// IgnoreActivity does not count requests as activity for which passive reports true. A page
+// that refreshes itself would keep its session alive for ever. It panics without passive.
 func IgnoreActivity(passive func(*gin.Context) bool) LookUpOption {
 	mustHave("IgnoreActivity", "passive", passive)
 	return func(l *lookUp) { l.passive = passive }
 }
 
-// LookUp finds the session of the token that FindToken noted, and counts the
-// request as activity. It refuses nothing: RequireSession does. What it found is
-// there for SessionFrom. Sessions of nobody, as NewSessionStore begins them, do
-// not count as found. The answer carries X-Degraded: sessions when a session was
-// looked for without Redis. It panics without sessions: that is a mistake in the program.
+// LookUp finds the session of FindToken's token for SessionFrom, and counts the request as
+// activity. It refuses nothing: RequireSession does. A session without a user, which a
+// SessionStore may begin, does not count as found. Without Redis it looks in the database,
+// and the answer has X-Degraded: sessions. It panics without sessions: that is a mistake in
+// the program.
 func LookUp(sessions SessionReader, options ...LookUpOption) gin.HandlerFunc {
 	look := newLookUp("LookUp", sessions, options)
 	return func(c *gin.Context) { look.up(c, identityOf(c)) }
@@ -113,7 +112,7 @@ func (l *lookUp) up(c *gin.Context, found *identity) {
 		return
 	}
 	if l.sessions.Degraded(found.token) {
-		MarkDegraded(c, DegradedSessions)
+		SetDegradedHeader(c, DegradedSessions)
 	}
 	session, err := l.sessions.Get(c.Request.Context(), found.token)
 	switch {
@@ -128,15 +127,16 @@ func (l *lookUp) up(c *gin.Context, found *identity) {
 	}
 }
 
-// LoadSession is FindToken and LookUp in one, for applications that put nothing
-// between them.
+// LoadSession is FindToken and LookUp in one, for applications with no middleware between
+// them.
 func LoadSession(sessions SessionReader, cookieName string, options ...LookUpOption) gin.HandlerFunc {
 	look := newLookUp("LoadSession", sessions, options)
 	return func(c *gin.Context) { look.up(c, findToken(c, cookieName)) }
 }
 
-// RequireSession answers 401 unless LookUp found the session of a user, and 503
-// if nobody can say: never 401 because of a failure, and never through.
+// RequireSession answers 401 unauthenticated unless LookUp found the session of a user. If
+// LookUp failed it answers 503 unavailable: a failure neither signs a user out nor lets a
+// request pass.
 func RequireSession() gin.HandlerFunc {
 	return func(c *gin.Context) {
 		switch found := identityOf(c); {
@@ -149,9 +149,9 @@ func RequireSession() gin.HandlerFunc {
 	}
 }
 
-// RequireRole answers 403 unless the signed-in user has the role, or one that
-// includes it. Without a session it answers as RequireSession does. It panics on a role
-// that there is not: that is a mistake in the program.
+// RequireRole answers 403 forbidden unless the signed-in user has the role, or one that
+// includes it. Without a session it answers like RequireSession. It panics on an unknown
+// role: that is a mistake in the program.
 func RequireRole(role string) gin.HandlerFunc {
 	if err := models.ValidateRoles([]string{role}); err != nil {
 		panic("middleware.RequireRole: no role " + strconv.Quote(role))
@@ -166,22 +166,22 @@ func RequireRole(role string) gin.HandlerFunc {
 	}
 }
 
-// SessionFrom returns the session of the signed-in user who sent the request.
-func SessionFrom(c *gin.Context) (models.Session, bool) {
+// SessionFrom returns the session that LookUp found; ok is false if it found none.
+func SessionFrom(c *gin.Context) (session models.Session, ok bool) {
 	if session := identityOf(c).session; session != nil {
 		return *session, true
 	}
 	return models.Session{}, false
 }
 
-// SessionError is why LookUp could not say whether there is a session; nil if it could.
+// SessionError is the error of a LookUp that failed; nil if it found a session or none.
 func SessionError(c *gin.Context) error { return identityOf(c).err }
 
-// TokenFrom returns the token that FindToken noted, be it good or bad; "" if none.
+// TokenFrom returns the token that FindToken found, valid or not; "" if none.
 func TokenFrom(c *gin.Context) string { return identityOf(c).token }
 
-// FromCookie reports whether that token came by cookie, which a browser also
-// sends with requests that other sites make.
+// FromCookie reports whether that token came from the cookie. A browser sends the cookie even
+// with requests that other sites cause.
 func FromCookie(c *gin.Context) bool { return identityOf(c).byCookie }
 
 func refuseSignedOut(c *gin.Context) {

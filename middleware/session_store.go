@@ -13,16 +13,17 @@ import (
 	"gatehouse/models"
 )
 
-const maxSaveRetries = 10 // while others store in between
+const maxSaveRetries = 10 // of one Save, while other requests store in between
 
 // SessionBackend keeps the sessions of a SessionStore; *session.Cache is one.
 type SessionBackend interface {
 	SessionReader
-	// Set begins a session with the Data of s and of nobody.
+	// Set begins a session that has the Data of s and no user.
 	Set(ctx context.Context, s models.Session) (token string, begun models.Session, err error)
-	// SaveData stores data if the session still has s.Version. If not: models.ErrStale
-	// with the session as it is now. models.ErrNotFound if it has ended.
+	// SaveData stores data if the session still has s.Version, else it returns
+	// models.ErrStale and the session as it is now. models.ErrNotFound if it has ended.
 	SaveData(ctx context.Context, s models.Session, data []byte) (models.Session, error)
+	// Delete ends the session of a token. models.ErrNotFound if there is none.
 	Delete(ctx context.Context, token string) error
 }
 
@@ -30,35 +31,32 @@ type SessionBackend interface {
 type SessionStoreOptions struct {
 	// Name names the cookie for SetCookie and ClearCookie. Empty is "session".
 	Name string
-	// Secure is for sites served over https: the cookie is sent over nothing
-	// else, and its name starts with __Host-, so that no other site of the domain
-	// can set it.
+	// Secure is for sites on https: browsers send the cookie over https only. Its name begins
+	// with __Host-, so that no other site of the domain can set it.
 	Secure bool
 }
 
-// SessionStore is a Store of gin-contrib/sessions on top of the session backend:
-// values live in the same record as the sign-in, so they end with it. The cookie
-// holds the token and nothing else. Values are encoded with encoding/gob: register
-// your own types with gob.Register. All values of a session together have at most
-// 64 KiB.
+// SessionStore is a Store of gin-contrib/sessions on a SessionBackend. Values are in the same
+// record as the sign-in, so they end with it; the cookie holds only the token. Values are
+// encoded with encoding/gob: register your own types with gob.Register. All values of a
+// session together have at most 64 KiB. A SessionStore is safe for concurrent use.
 //
-// Two requests that change one session at the same time are merged key by key; if
-// both changed the same key, Save of the later one returns models.ErrStale and
-// stores nothing. Save never brings an ended session back: it returns
-// models.ErrNotFound.
+// The changes of two requests to one session are merged key by key. If both changed one key,
+// Save of the later request returns models.ErrStale and stores nothing. Save never revives a
+// session that has ended: it returns models.ErrNotFound.
 //
-// When the backend cannot be asked, Get returns its error and no session, so that
-// sessions.Default(c) of the original middleware panics rather than hand over an
-// empty one; Sessions answers 503.
+// If the backend fails, Get returns its error and no session. Sessions then answers 503; with
+// the middleware of gin-contrib, sessions.Default(c) panics instead of returning an empty
+// session. Whether the backend works without Redis is its own business: *session.Cache does.
 type SessionStore struct {
 	backend SessionBackend
 	name    string
 	options sessions.Options
 }
 
-// NewSessionStore returns a store whose cookies are for the whole site, HttpOnly,
-// SameSite=Lax, and end with the browser. It panics without a backend: that is a
-// mistake in the program.
+// NewSessionStore returns a store whose cookies are for the whole site, HttpOnly, SameSite=Lax,
+// and end when the browser closes. It panics without a backend: that is a mistake in the
+// program.
 func NewSessionStore(backend SessionBackend, opt SessionStoreOptions) *SessionStore {
 	mustHave("NewSessionStore", "SessionBackend", backend)
 	name := opt.Name
@@ -75,16 +73,16 @@ func NewSessionStore(backend SessionBackend, opt SessionStoreOptions) *SessionSt
 	}
 }
 
-// CookieName is the name to mount the store under: the configured one, with
-// __Host- before it when Secure.
+// CookieName is the name to mount the store under: the configured one, after __Host- if
+// Secure.
 func (s *SessionStore) CookieName() string { return s.name }
 
-// Options replaces the attributes of all cookies, those left out included. Call it
+// Options replaces all attributes of the cookies; those left out get their zero value. Call it
 // before the first request.
 func (s *SessionStore) Options(options sessions.Options) { s.options = options }
 
-// SetCookie gives the browser the token of a session that was begun elsewhere, as
-// by sign-in, until expires.
+// SetCookie gives the browser the token of a session that was begun elsewhere, as by a
+// sign-in. The cookie lasts until expires.
 func (s *SessionStore) SetCookie(w http.ResponseWriter, token string, expires time.Time) {
 	options := s.options.ToGorillaOptions()
 	options.MaxAge = max(1, int(time.Until(expires)/time.Second))
@@ -98,8 +96,8 @@ func (s *SessionStore) ClearCookie(w http.ResponseWriter) {
 	http.SetCookie(w, gorilla.NewCookie(s.name, "", options))
 }
 
-// loadedSession is what a gorilla session was made from. It travels in the
-// request's context, as gorilla's own registry does.
+// loadedSession is what a gorilla session was made from. It is in the request's context, like
+// gorilla's own registry.
 type loadedSession struct {
 	token  string
 	record models.Session // Hash "" if there is none
@@ -108,8 +106,8 @@ type loadedSession struct {
 
 type loadedKey struct{ session *gorilla.Session }
 
-// Get returns the request's session of that name, the same one each time, empty
-// and new if it has none. On an error it returns no session.
+// Get returns the request's session of a name, the same one each time. It is empty and new if
+// the request has none. On an error it returns no session.
 func (s *SessionStore) Get(r *http.Request, name string) (*gorilla.Session, error) {
 	session, err := gorilla.GetRegistry(r).Get(s, name)
 	if err != nil {
@@ -118,8 +116,8 @@ func (s *SessionStore) Get(r *http.Request, name string) (*gorilla.Session, erro
 	return session, nil
 }
 
-// New is for gorilla's registry: use Get. On an error the session it returns
-// cannot be saved.
+// New is for gorilla's registry: use Get. The session that it returns with an error cannot be
+// saved.
 func (s *SessionStore) New(r *http.Request, name string) (*gorilla.Session, error) {
 	session := gorilla.NewSession(s, name)
 	session.Options = s.options.ToGorillaOptions()
@@ -151,15 +149,15 @@ func (s *SessionStore) load(r *http.Request, name string) (*loadedSession, map[a
 	if err != nil {
 		return &loadedSession{err: fmt.Errorf("load session %s: %w", record.ID, err)}, nil
 	}
-	if record.User.ID == "" { // of a signed-in user, LookUp decides what is activity
+	if record.User.ID == "" { // for a signed-in user, LookUp decides what counts as activity
 		s.backend.Seen(*record)
 	}
 	return &loadedSession{token: cookie.Value, record: *record}, values
 }
 
-// Save stores the session's values and sets the cookie where the browser needs
-// it; with MaxAge < 0 it ends the session. An empty session that does not exist
-// yet is not begun.
+// Save stores the session's values, and sets the cookie if the browser needs it. With MaxAge
+// < 0 it ends the session. It does not begin an empty session. Errors: models.ErrStale and
+// models.ErrNotFound as above, and those of the backend.
 func (s *SessionStore) Save(r *http.Request, w http.ResponseWriter, session *gorilla.Session) error {
 	loaded, ok := r.Context().Value(loadedKey{session}).(*loadedSession)
 	switch {
@@ -209,7 +207,7 @@ func (s *SessionStore) begin(ctx context.Context, session *gorilla.Session, load
 	return nil
 }
 
-// update stores the values, merged with what others stored since they were loaded.
+// update stores the values, merged with what other requests stored since they were loaded.
 func (s *SessionStore) update(ctx context.Context, session *gorilla.Session, loaded *loadedSession) error {
 	values, current := session.Values, loaded.record
 	for range maxSaveRetries {
@@ -230,7 +228,7 @@ func (s *SessionStore) update(ctx context.Context, session *gorilla.Session, loa
 			return err
 		}
 	}
-	return fmt.Errorf("too many others change it: %w", models.ErrStale)
+	return fmt.Errorf("too many other requests change it: %w", models.ErrStale)
 }
 
 func (s *SessionStore) end(r *http.Request, w http.ResponseWriter, session *gorilla.Session, loaded *loadedSession) error {

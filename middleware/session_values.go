@@ -11,8 +11,8 @@ import (
 
 const maxSessionData = 64 << 10 // bytes, of all values of a session
 
-// mergeValues puts what mine changed since base into theirs. models.ErrStale if both
-// changed the same key, and not to the same value.
+// mergeValues applies the changes from base to mine to theirs. models.ErrStale if both sides
+// changed one key to different values.
 func mergeValues(base []byte, mine map[any]any, theirs []byte) (map[any]any, error) {
 	before, err := decodeValues(base)
 	if err != nil {
@@ -22,7 +22,7 @@ func mergeValues(base []byte, mine map[any]any, theirs []byte) (map[any]any, err
 	if err != nil {
 		return nil, err
 	}
-	encoded, err := encodeValues(mine) // compare like with like: what decoding makes of it
+	encoded, err := encodeValues(mine) // to compare values that were decoded with values that were decoded
 	if err != nil {
 		return nil, err
 	}
@@ -34,10 +34,10 @@ func mergeValues(base []byte, mine map[any]any, theirs []byte) (map[any]any, err
 		want, wanted := mine[key]
 		is, isThere := merged[key]
 		switch {
-		case same(was, wasThere, want, wanted): // not ours
-		case same(is, isThere, want, wanted): // done already
+		case same(was, wasThere, want, wanted): // not changed by mine
+		case same(is, isThere, want, wanted): // theirs has the same change
 		case !same(is, isThere, was, wasThere):
-			return nil, fmt.Errorf("value %v was changed by somebody else too: %w", key, models.ErrStale)
+			return nil, fmt.Errorf("value %v was changed by another request, too: %w", key, models.ErrStale)
 		case wanted:
 			merged[key] = want
 		default:

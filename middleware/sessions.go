@@ -5,11 +5,11 @@ import (
 	"github.com/gin-gonic/gin"
 )
 
-// Sessions stands in for sessions.Sessions of gin-contrib: sessions.Default(c)
-// works the same after it. But where that hands over an empty session when the
-// store cannot be asked, so that everybody looks signed out, this answers 503.
-// It loads the session before the handlers run. Any Store will do; without one it
-// panics, and without a name: that is a mistake in the program.
+// Sessions replaces sessions.Sessions of gin-contrib: sessions.Default(c) works the same after
+// it. It loads the session before the handlers run. If the store fails it answers 503
+// unavailable; the original would go on with an empty session, as if all users were signed
+// out. It takes any Store. It panics without one or without a name: that is a mistake in the
+// program.
 func Sessions(name string, store sessions.Store) gin.HandlerFunc {
 	if name == "" {
 		panic("middleware.Sessions: no name")
