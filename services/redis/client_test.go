@@ -74,7 +74,7 @@ func TestServerNeverThere(t *testing.T) {
 	}
 }
 
-// Who waits for a Redis that is not there goes on without it.
+// A program that waits for a Redis that is not there goes on without it.
 func TestWaitReadyIsBounded(t *testing.T) {
 	t.Parallel()
 	rdb := redistest.Start(t, redis.Options{Client: rueidis.ClientOption{InitAddress: []string{servicestest.FreeAddr(t)}}})

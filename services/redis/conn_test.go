@@ -9,8 +9,8 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// A frozen server, or a proxy before nothing, takes connections again and again: only the
-// end of one on which it answered says that something may be lost, and says it once.
+// A frozen server, or a proxy before nothing, accepts connections again and again: only the
+// end of a connection on which it answered counts as lost, and counts once.
 func TestConnectionThatNeverServedIsNoLoss(t *testing.T) {
 	t.Parallel()
 	var state connState

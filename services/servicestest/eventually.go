@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// Eventually polls ok until it is true and fails the test if it still is not
-// when within has passed.
+// Eventually calls ok every 2 ms until it is true, and fails the test with msg if it is still
+// false when within has passed.
 func Eventually(t testing.TB, within time.Duration, ok func() bool, msg string) {
 	t.Helper()
 	deadline := time.Now().Add(within)

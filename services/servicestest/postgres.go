@@ -178,7 +178,7 @@ func startPostgres() (*Postgres, error) {
 	}
 	for attempt := 0; ; attempt++ {
 		p, err := initPostgres(account)
-		if err == nil || attempt == 3 { // somebody may have taken its port
+		if err == nil || attempt == 3 { // another process may have taken its port
 			return p, err
 		}
 	}
@@ -205,7 +205,7 @@ func initPostgres(account *syscall.SysProcAttr) (*Postgres, error) {
 	return runPostgres(account, dir)
 }
 
-// serverAccount is how to run a server: as the user postgres if we are root,
+// serverAccount says how to run a server: as the user postgres if the tests run as root,
 // because PostgreSQL refuses root, and out of reach of signals that are meant for
 // the terminal or the process group of the tests.
 func serverAccount() (*syscall.SysProcAttr, error) {

@@ -15,14 +15,15 @@ import (
 type Process struct {
 	t    testing.TB
 	cmd  *exec.Cmd
-	done chan struct{} // closed when it has ended and all it said is read
+	done chan struct{} // closed when it has ended and its output is read
 
 	mu    sync.Mutex
 	lines []string
 }
 
-// RunAgain runs one test of this binary in a process of its own, with env added
-// to the environment. That test tells by a variable of env that it is meant.
+// RunAgain runs one test of this binary in a process of its own, with env added to the
+// environment: a variable of env says to that test that it is the other process. The process
+// ends with the calling test.
 func RunAgain(t testing.TB, test string, env ...string) *Process {
 	t.Helper()
 	self, err := os.Executable()
@@ -57,8 +58,8 @@ func RunAgain(t testing.TB, test string, env ...string) *Process {
 	return p
 }
 
-// Lines are those that the process wrote to its standard output so far and that
-// start with prefix, without it.
+// Lines returns the lines that start with prefix, without it, of what the process wrote to its
+// standard output so far.
 func (p *Process) Lines(prefix string) []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -74,10 +75,10 @@ func (p *Process) Lines(prefix string) []string {
 // Freeze stops the process where it is (SIGSTOP).
 func (p *Process) Freeze() { p.signal(syscall.SIGSTOP) }
 
-// Thaw lets it go on.
+// Thaw lets a frozen process go on.
 func (p *Process) Thaw() { p.signal(syscall.SIGCONT) }
 
-// Terminate asks it to end (SIGTERM).
+// Terminate asks the process to end (SIGTERM).
 func (p *Process) Terminate() { p.signal(syscall.SIGTERM) }
 
 // Ended is closed when the process has ended.

@@ -16,8 +16,8 @@ type Proxy struct {
 
 	mu       sync.Mutex
 	target   string
-	changed  *sync.Cond // of stalled
-	stalled  bool       // also what will be connected
+	changed  *sync.Cond // of stalled, stuck and conns
+	stalled  bool       // all connections, also new ones
 	stuck    map[net.Conn]bool
 	latency  time.Duration
 	lose     int
@@ -25,7 +25,7 @@ type Proxy struct {
 	conns    map[net.Conn]struct{}
 }
 
-// NewProxy passes connections on to target.
+// NewProxy returns a Proxy that passes connections on to target, a host:port.
 func NewProxy(t testing.TB, target string) *Proxy {
 	t.Helper()
 	p := &Proxy{t: t, target: target, Addr: FreeAddr(t), conns: map[net.Conn]struct{}{}, stuck: map[net.Conn]bool{}}
@@ -115,15 +115,15 @@ func (p *Proxy) Resume() {
 	p.changed.Broadcast()
 }
 
-// SetLatency makes each direction take so much longer.
+// SetLatency makes each direction take that much longer.
 func (p *Proxy) SetLatency(each time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.latency = each
 }
 
-// LoseReplies closes a connection in place of each of the next n replies: the
-// server has done what it was asked, and nobody is told.
+// LoseReplies closes a connection in place of each of the next n replies: the server has
+// executed the command, and its client does not learn that.
 func (p *Proxy) LoseReplies(n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

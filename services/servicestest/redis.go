@@ -18,7 +18,7 @@ import (
 // RedisServer is a real redis-server process that a test may freeze, kill and
 // restart. It ends with the test.
 type RedisServer struct {
-	Addr string
+	Addr string // host:port
 
 	t    testing.TB
 	port string
@@ -50,11 +50,11 @@ func StartRedis(t testing.TB, args ...string) *RedisServer {
 	return nil
 }
 
-// portsTried is how often a server is started: another process may take a port that was
+// portsTried is how often a server is started: another process may have taken a port that was
 // free a moment ago, and answer there in its place.
 const portsTried = 20
 
-// FreeAddr is a loopback address that nothing listens on.
+// FreeAddr returns a loopback address, host:port, on which nothing listens.
 func FreeAddr(t testing.TB) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -65,14 +65,14 @@ func FreeAddr(t testing.TB) string {
 	return l.Addr().String()
 }
 
-// Start starts the process, after Kill on the same port.
+// Start starts the process again on the same port, after Kill.
 func (s *RedisServer) Start() {
 	s.t.Helper()
 	for range portsTried {
 		if s.launch() {
 			return
 		}
-		time.Sleep(100 * time.Millisecond) // whoever has the port for a moment
+		time.Sleep(100 * time.Millisecond) // another process has the port for a moment
 	}
 	s.t.Fatalf("redis-server ends at its start: is %s taken?", s.Addr)
 }
@@ -132,15 +132,14 @@ func (s *RedisServer) Follow(master *RedisServer) {
 	s.Do("REPLICAOF", "127.0.0.1", master.port)
 }
 
-// LoseMaster makes a replica keep what it has and hear nothing any more, as when
-// the network between it and its master fails. A sentinel mends that within
-// seconds: kill the master before.
+// LoseMaster makes a replica keep its data and receive no more, as when the network between it
+// and its master fails. A sentinel repairs that within seconds: kill the master before.
 func (s *RedisServer) LoseMaster() {
 	s.t.Helper()
-	s.Do("REPLICAOF", "127.0.0.1", "1") // where nobody listens
+	s.Do("REPLICAOF", "127.0.0.1", "1") // nothing listens there
 }
 
-// Promote makes a replica the master, with what it has.
+// Promote makes a replica a master, with the data that it has.
 func (s *RedisServer) Promote() {
 	s.t.Helper()
 	s.Do("REPLICAOF", "NO", "ONE")
@@ -160,7 +159,8 @@ func (s *RedisServer) signal(sig syscall.Signal) {
 	}
 }
 
-// Do sends one command on a connection of its own and returns the raw reply.
+// Do sends one command on a connection of its own and returns the reply as text; the items of
+// an array are separated by line feeds. It fails the test on an error.
 func (s *RedisServer) Do(args ...string) string {
 	s.t.Helper()
 	reply, err := s.try(args...)

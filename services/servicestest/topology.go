@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// SentinelName is what StartSentinel calls its master.
+// SentinelName is the name of the master of StartSentinel.
 const SentinelName = "gatehouse"
 
 // Sentinel is a master, its replica, and a sentinel that makes the replica the
@@ -108,7 +108,7 @@ func startClusterNode(t testing.TB, args ...string) *RedisServer {
 	}, args...)...)
 }
 
-// meet makes the server known to a Cluster.
+// meet adds the server to the Cluster of member.
 func (s *RedisServer) meet(member *RedisServer) {
 	s.t.Helper()
 	bus := member.args[slices.Index(member.args, "--cluster-port")+1]

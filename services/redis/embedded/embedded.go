@@ -10,12 +10,12 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// embeddedTick is how often the embedded server's TTLs move on: a key may live
-// this much too long.
-const embeddedTick = 20 * time.Millisecond
+// tick is how often the time of TTLs moves on: a key may live this much too long.
+const tick = 20 * time.Millisecond
 
-// Server is a Redis server inside this process, for development: nothing
-// to install, nothing shared with other processes, nothing kept on exit.
+// Server is a Redis server inside this process, for development: there is nothing to install,
+// no other process reaches it, and nothing is kept on exit. It knows neither CLIENT TRACKING
+// nor CLUSTER.
 type Server struct {
 	server   *miniredis.Miniredis
 	password string
@@ -23,7 +23,8 @@ type Server struct {
 	stopped  chan struct{}
 }
 
-// Start listens on a free loopback port behind a random password.
+// Start listens on a free loopback port, behind a random password. Its error is that of the
+// listener.
 func Start() (*Server, error) {
 	e := &Server{
 		server:   miniredis.NewMiniRedis(),
@@ -39,15 +40,15 @@ func Start() (*Server, error) {
 	return e, nil
 }
 
-// ClientOption says how to reach the server.
+// ClientOption says how to reach the server; set redis.Options.Embedded with it.
 func (e *Server) ClientOption() rueidis.ClientOption {
 	return rueidis.ClientOption{InitAddress: []string{e.server.Addr()}, Password: e.password}
 }
 
-// age lets the keys grow old: the library's clock for TTLs stands still by itself.
+// age moves the time of TTLs on: miniredis does not do so by itself.
 func (e *Server) age() {
 	defer close(e.stopped)
-	ticker := time.NewTicker(embeddedTick)
+	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
 	last := time.Now()
 	for {

@@ -1,8 +1,8 @@
--- Does what the work does, every command that the scripts use: where this passes, they
--- can run. The key is gone after it.
--- KEYS[1] -> a key of the probes alone
+-- Runs every command that the scripts use: where this passes, they can run. It leaves no key
+-- behind.
+-- KEYS[1] -> a key that only probes use
 -- ARGV[1] -> a channel without subscribers
--- returns nil or, of the first command that failed, its name, a line feed and the error
+-- Returns nil or, for the first command that failed, its name, a line feed and the error.
 local key, failed = KEYS[1], nil
 
 local function try(command, ...)
