@@ -49,17 +49,17 @@ type Ending struct {
 // UserID and Everybody is set.
 type Revocation struct {
 	Seq         int64
-	Mark        int64 // random: a database restored to an earlier point gives the same Seq another one
+	Nonce       int64 // random: a database restored to an earlier point gives the same Seq another one
 	At          time.Time
 	SessionHash string
 	UserID      string
 	Everybody   bool
 }
 
-// RevocationTail is what a read of the log returned: the entries after the
-// position asked for, in commit order, and the log's head.
-type RevocationTail struct {
+// Revocations is what a read of the log returned: the entries after the number asked for, in
+// commit order, and the log's head.
+type Revocations struct {
 	Entries []Revocation
 	Head    int64
-	Mark    int64 // of the entry at Head, also if that has been cleaned up
+	Nonce   int64 // of the entry at Head, also if that has been cleaned up
 }

@@ -12,16 +12,15 @@ import (
 )
 
 // typicalCopy is a session as browsers begin them, with a few values.
-func typicalCopy(hash string, at time.Time) sessionCopy {
-	return sessionCopy{
-		ReadAt: at, Tracked: 1, TrackedUntil: at.Add(redisFor),
-		Session: models.Session{
-			Hash: hash, ID: fmt.Sprintf("%.26s", hash), User: models.UserRef{ID: fmt.Sprint(len(hash)), Email: fmt.Sprintf("%.12s@example.com", hash)},
-			Roles: append([]string(nil), fmt.Sprintf("%.6s", "editor")), Data: make([]byte, 100), Epoch: 1,
-			CreatedAt: at, LastSeen: at, IdleAt: at.Add(time.Hour), ExpiresAt: at.Add(time.Hour),
-			UserAgent: fmt.Sprintf("Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0 %.4s", hash), IP: fmt.Sprintf("192.0.2.%d", len(hash)),
-		},
-	}
+func typicalCopy(hash string, at time.Time) *memoryCopy {
+	c := newCopy(models.Session{
+		Hash: hash, ID: fmt.Sprintf("%.26s", hash), User: models.UserRef{ID: fmt.Sprint(len(hash)), Email: fmt.Sprintf("%.12s@example.com", hash)},
+		Roles: append([]string(nil), fmt.Sprintf("%.6s", "editor")), Data: make([]byte, 100), Epoch: 1,
+		CreatedAt: at, LastSeen: at, IdleAt: at.Add(time.Hour), ExpiresAt: at.Add(time.Hour),
+		UserAgent: fmt.Sprintf("Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0 %.4s", hash), IP: fmt.Sprintf("192.0.2.%d", len(hash)),
+	}, logOffset{}, at)
+	c.generation, c.trackedUntil = 1, at.Add(redisFor)
+	return c
 }
 
 // The bound in bytes is one on real memory: what a session is taken for and what
@@ -44,7 +43,7 @@ func TestSessionMemoryPerSession(t *testing.T) {
 		m.put(key, typicalCopy(hash, now), 0)
 	}
 	took := float64(heap()-before) / n
-	_, bytes := m.held()
+	_, bytes := m.size()
 	counted := float64(bytes) / n
 	t.Logf("%.0f bytes per session with 100 bytes of values, counted as %.0f", took, counted)
 	if took > counted*4/3 || took < counted*2/3 {
@@ -56,8 +55,8 @@ func TestSessionMemoryPerSession(t *testing.T) {
 // benchCache is a cache whose memory holds n sessions, kept fresh and trusted.
 func benchCache(n int) (*Cache, []string) {
 	later := time.Now().Add(time.Hour)
-	c := &Cache{tail: newRevocationTail(nil, nil), memory: newSessionMemory(4 << 30), activity: newSessionActivity(time.Hour), reads: newSessionReads(nil)}
-	c.tail.apply(models.RevocationTail{}, later, true)
+	c := &Cache{follower: newLogFollower(nil, nil), memory: newSessionMemory(4 << 30), activity: newSessionActivity(time.Hour), reads: newSessionReads(nil)}
+	c.follower.apply(models.Revocations{}, later, true)
 	var tokens []string
 	for range n {
 		token, hash := newSessionToken()

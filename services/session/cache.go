@@ -98,7 +98,7 @@ type SessionDatabase interface {
 	// Revocations returns the entries above a number or, if since is not zero, from the
 	// first one not before since on, and the head of the log, all from one snapshot. If
 	// the oldest are missing, the caller starts anew.
-	Revocations(ctx context.Context, after int64, since time.Time) (models.RevocationTail, error)
+	Revocations(ctx context.Context, after int64, since time.Time) (models.Revocations, error)
 }
 
 //go:embed lua/store.lua
@@ -132,7 +132,7 @@ type Cache struct {
 	opt      Options
 	log      *slog.Logger
 
-	tail     *revocationTail
+	follower *logFollower
 	memory   *sessionMemory
 	tracking *redis.Tracking
 	activity *sessionActivity
@@ -192,7 +192,7 @@ func NewCache(rdb *redis.Client, database SessionDatabase, opt Options) (*Cache,
 		database: database,
 		opt:      opt,
 		log:      opt.Logger,
-		tail:     newRevocationTail(database, opt.Logger),
+		follower: newLogFollower(database, opt.Logger),
 		memory:   newSessionMemory(opt.MemoryBytes),
 		activity: newSessionActivity(opt.IdleTimeout),
 		seal:     newSessionSeal(opt.Secrets),
@@ -206,26 +206,26 @@ func NewCache(rdb *redis.Client, database SessionDatabase, opt Options) (*Cache,
 		Name: "gatehouse_session_memory_bytes",
 		Help: "Estimated size of the sessions kept in memory.",
 	}, func() float64 {
-		_, bytes := c.memory.held()
+		_, bytes := c.memory.size()
 		return float64(bytes)
 	})
 	promauto.With(opt.Metrics).NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "gatehouse_session_copies_trusted",
 		Help: "1 while the revocation log was read recently enough for copies of sessions to count.",
 	}, func() float64 {
-		if c.tail.isTrusted(time.Now()) {
+		if c.follower.trusted(time.Now()) {
 			return 1
 		}
 		return 0
 	})
 	life, stop := context.WithCancel(context.Background())
 	c.stop = stop
-	c.tasks.Go(func() { c.tail.run(life) })
+	c.tasks.Go(func() { c.follower.run(life) })
 	c.tasks.Go(func() { c.writeActivity(life) })
 	c.tasks.Go(func() { c.sendHints(life) })
 	c.tasks.Go(func() { c.tracking.Run(life) })
 	if opt.Watch != nil {
-		c.tasks.Go(func() { opt.Watch(life, c.tail.poke) })
+		c.tasks.Go(func() { opt.Watch(life, c.follower.wake) })
 	}
 	rdb.Subscribe(revokedChannel, c.hinted)
 	return c, nil

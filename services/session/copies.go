@@ -14,25 +14,25 @@ import (
 )
 
 const (
-	redisFor   = 10 * time.Minute // at most: shorter than the tail holds entries
+	redisFor   = 10 * time.Minute // at most: shorter than the log follower holds entries
 	tokenBytes = 32
 )
 
-// remember renews the copies in memory and in Redis. It reports whether Redis now
-// has this copy or a newer one.
-func (c *Cache) remember(ctx context.Context, key sessionKey, known sessionCopy) (inRedis bool) {
-	c.memory.put(key, known, 0)
-	left := min(redisFor, time.Until(known.ExpiresAt))
+// remember renews the copies in memory and in Redis. It reports whether Redis now has this
+// copy or a newer one.
+func (c *Cache) remember(ctx context.Context, key sessionKey, s models.Session, offset logOffset, readAt time.Time) (inRedis bool) {
+	c.memory.put(key, newCopy(s, offset, readAt), 0)
+	left := min(redisFor, time.Until(s.ExpiresAt))
 	if left < time.Millisecond {
 		return true // it ends before it could be read
 	}
-	text, err := c.encode(known)
+	text, err := c.encode(s, offset)
 	if err != nil {
-		c.log.Error("a session cannot be encoded", "session", known.ID, "error", err)
+		c.log.Error("a session cannot be encoded", "session", s.ID, "error", err)
 		return false
 	}
-	_, err = c.redis.Exec(ctx, c.keep, []string{c.redisKey(known.Hash)},
-		[]string{strconv.FormatInt(known.Version, 10), text, strconv.FormatInt(left.Milliseconds(), 10)})
+	_, err = c.redis.Exec(ctx, c.keep, []string{c.redisKey(s.Hash)},
+		[]string{strconv.FormatInt(s.Version, 10), text, strconv.FormatInt(left.Milliseconds(), 10)})
 	return err == nil
 }
 
@@ -43,9 +43,9 @@ func (c *Cache) forget(hash string) {
 	}
 }
 
-// fromRedis returns the session if Redis has a copy that counts.
+// fromRedis returns the session if Redis has a valid copy.
 func (c *Cache) fromRedis(ctx context.Context, key sessionKey, hash string) (*models.Session, bool) {
-	if !c.tail.isTrusted(time.Now()) { // no copy counts now, and a 503 must not wait for Redis first
+	if !c.follower.trusted(time.Now()) { // no copy is valid now, and a 503 must not wait for Redis first
 		return nil, false
 	}
 	until, changes := time.Now().Add(redisFor), c.memory.changes(key)
@@ -53,19 +53,20 @@ func (c *Cache) fromRedis(ctx context.Context, key sessionKey, hash string) (*mo
 	if err != nil {
 		return nil, false
 	}
-	known := sessionCopy{ReadAt: read.RightAt, Tracked: read.Generation, TrackedUntil: until}
-	if err := c.decode(&known, hash, read.Text); err != nil {
-		if !errors.Is(err, errSealed) { // while keys are changed, others seal with one that we do not have
+	s, offset, err := c.decode(hash, read.Text)
+	if err != nil {
+		if !errors.Is(err, errSealed) { // while secrets are changed, others seal with one that this instance does not have
 			c.log.Warn("a copy of a session in Redis cannot be read", "error", err)
 		}
 		return nil, false
 	}
-	if there := c.memory.get(key); there != nil { // it may have been used since Redis got its copy
-		if s := there.session.Load(); s.IdleAt.After(known.IdleAt) {
-			known.LastSeen, known.IdleAt = s.LastSeen, s.IdleAt
-		}
+	held := newCopy(s, offset, read.RightAt)
+	held.generation, held.trackedUntil = read.Generation, until
+	if known := c.memory.get(key); known != nil { // the session may have been used since Redis got its copy
+		s := known.session.Load()
+		held.used(s.LastSeen, s.IdleAt)
 	}
-	return c.accept(c.memory.put(key, known, changes), time.Now())
+	return c.accept(c.memory.put(key, held, changes), time.Now())
 }
 
 // changedInRedis marks the copy in memory of what Redis reports as changed.
@@ -77,62 +78,37 @@ func (c *Cache) changedInRedis(name string) {
 
 func (c *Cache) redisKey(hash string) string { return c.redis.Key(redisSessions + hash) }
 
-// copyDocument is a copy as it is sealed for Redis; times in Unix microseconds.
-type copyDocument struct {
-	Position  int64    `json:"pos"`
-	Mark      int64    `json:"mark"`
-	ID        string   `json:"id"`
-	UserID    string   `json:"user,omitempty"`
-	Email     string   `json:"email,omitempty"`
-	Roles     []string `json:"roles,omitempty"`
-	Epoch     int64    `json:"epoch"`
-	Data      []byte   `json:"data,omitempty"`
-	CreatedAt int64    `json:"created"`
-	LastSeen  int64    `json:"seen"`
-	IdleAt    int64    `json:"idle"`
-	ExpiresAt int64    `json:"expires"`
-	UserAgent string   `json:"agent,omitempty"`
-	IP        string   `json:"ip,omitempty"`
+// redisCopy is what is sealed for Redis.
+type redisCopy struct {
+	Seq, Nonce int64 // the log's offset before the row was read
+	Session    models.Session
 }
 
-// encode writes "<version> <sealed document>"; the script compares versions.
-func (c *Cache) encode(k sessionCopy) (string, error) {
-	document, err := json.Marshal(copyDocument{
-		Position: k.Position.seq, Mark: k.Position.mark,
-		ID: k.ID, UserID: k.User.ID, Email: k.User.Email, Roles: k.Roles, Epoch: k.Epoch,
-		Data: k.Data, CreatedAt: k.CreatedAt.UnixMicro(), LastSeen: k.LastSeen.UnixMicro(),
-		IdleAt: k.IdleAt.UnixMicro(), ExpiresAt: k.ExpiresAt.UnixMicro(), UserAgent: k.UserAgent, IP: k.IP,
-	})
+// encode returns "<version> <sealed copy>"; the script compares versions.
+func (c *Cache) encode(s models.Session, offset logOffset) (string, error) {
+	hash := s.Hash
+	s.Hash = "" // the key's name says it
+	text, err := json.Marshal(redisCopy{offset.seq, offset.nonce, s})
 	if err != nil {
 		return "", err
 	}
-	version := strconv.FormatInt(k.Version, 10)
-	return version + " " + string(c.seal.seal(document, k.Hash+" "+version)), nil
+	version := strconv.FormatInt(s.Version, 10)
+	return version + " " + string(c.seal.seal(text, hash+" "+version)), nil
 }
 
-// decode fills in the session and the position of a copy.
-func (c *Cache) decode(known *sessionCopy, hash, text string) error {
-	versionText, sealed, _ := strings.Cut(text, " ")
-	version, err := strconv.ParseInt(versionText, 10, 64)
+// decode is the reverse. It fails for a copy of another session or version.
+func (c *Cache) decode(hash, text string) (models.Session, logOffset, error) {
+	version, sealed, _ := strings.Cut(text, " ")
+	opened, err := c.seal.open([]byte(sealed), hash+" "+version)
 	if err != nil {
-		return fmt.Errorf("decode session copy: %w", err)
+		return models.Session{}, logOffset{}, fmt.Errorf("decode session copy: %w", err)
 	}
-	document, err := c.seal.open([]byte(sealed), hash+" "+versionText)
-	if err != nil {
-		return fmt.Errorf("decode session copy: %w", err)
+	var read redisCopy
+	if err := json.Unmarshal(opened, &read); err != nil {
+		return models.Session{}, logOffset{}, fmt.Errorf("decode session copy: %w", err)
 	}
-	var d copyDocument
-	if err := json.Unmarshal(document, &d); err != nil {
-		return fmt.Errorf("decode session copy: %w", err)
-	}
-	known.Position = logPosition{d.Position, d.Mark}
-	known.Session = models.Session{
-		Hash: hash, ID: d.ID, User: models.UserRef{ID: d.UserID, Email: d.Email}, Roles: d.Roles, Epoch: d.Epoch,
-		Data: d.Data, Version: version, CreatedAt: time.UnixMicro(d.CreatedAt).UTC(),
-		LastSeen: time.UnixMicro(d.LastSeen).UTC(), IdleAt: time.UnixMicro(d.IdleAt).UTC(),
-		ExpiresAt: time.UnixMicro(d.ExpiresAt).UTC(), UserAgent: d.UserAgent, IP: d.IP,
-	}
-	return nil
+	read.Session.Hash = hash
+	return read.Session, logOffset{read.Seq, read.Nonce}, nil
 }
 
 // isSessionToken reports whether a token can be one of ours at all.

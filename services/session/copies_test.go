@@ -20,12 +20,12 @@ func keyNamed(name string) sessionKey {
 
 func TestSessionMemoryKeepsTheNewerCopy(t *testing.T) {
 	start := time.Now()
-	copyOf := func(version int64, readAt time.Duration) sessionCopy {
-		return sessionCopy{Session: models.Session{Hash: "h", Version: version}, ReadAt: start.Add(readAt)}
+	copyOf := func(version int64, readAt time.Duration) *memoryCopy {
+		return newCopy(models.Session{Hash: "h", Version: version}, logOffset{}, start.Add(readAt))
 	}
 	for _, test := range []struct {
 		name        string
-		first, then sessionCopy
+		first, then *memoryCopy
 		want        int64
 	}{
 		{"newer version", copyOf(1, 0), copyOf(2, time.Millisecond), 2},
@@ -45,7 +45,7 @@ func TestSessionMemoryKeepsTheNewerCopy(t *testing.T) {
 // What was handed out never changes; activity makes a new one, once.
 func TestHeldSessionNeverChanges(t *testing.T) {
 	read := time.Now().UTC().Truncate(time.Microsecond)
-	held := newHeldCopy(sessionCopy{Session: models.Session{Hash: "h", LastSeen: read, IdleAt: read.Add(time.Hour)}})
+	held := newCopy(models.Session{Hash: "h", LastSeen: read, IdleAt: read.Add(time.Hour)}, logOffset{}, read)
 	first := held.session.Load()
 	held.used(read, read.Add(time.Hour))
 	if held.session.Load() != first {
@@ -69,24 +69,22 @@ func TestSessionMemoryIsBounded(t *testing.T) {
 	const most = 1 << 20
 	m := newSessionMemory(most)
 	now := time.Now()
-	small := sessionCopy{Session: models.Session{Hash: strings.Repeat("h", 64)}, ReadAt: now}
+	small := newCopy(models.Session{Hash: strings.Repeat("h", 64)}, logOffset{}, now)
 	for range 20_000 {
 		key, _ := keyOfToken(newTestToken())
 		m.put(key, small, 0)
 	}
-	copies, bytes := m.held()
-	if bytes > most || bytes < most*9/10 || copies != bytes/small.size() {
-		t.Errorf("%d copies of %d bytes are %d of %d bytes", copies, small.size(), bytes, most)
+	copies, bytes := m.size()
+	if bytes > most || bytes < most*9/10 || copies != bytes/small.bytes {
+		t.Errorf("%d copies of %d bytes are %d of %d bytes", copies, small.bytes, bytes, most)
 	}
 	// What is larger than a shard may hold is kept alone.
-	large := small
-	large.Data = make([]byte, most)
-	m.put(keyNamed("large"), large, 0)
+	m.put(keyNamed("large"), newCopy(models.Session{Data: make([]byte, most)}, logOffset{}, now), 0)
 	if m.get(keyNamed("large")) == nil {
 		t.Error("the copy that was just read is not there")
 	}
 	m.put(keyNamed("next"), small, 0)
-	if _, bytes := m.held(); m.get(keyNamed("large")) != nil || bytes > most {
+	if _, bytes := m.size(); m.get(keyNamed("large")) != nil || bytes > most {
 		t.Errorf("%d bytes after the next one", bytes)
 	}
 	for i := range m.shards {
@@ -94,7 +92,7 @@ func TestSessionMemoryIsBounded(t *testing.T) {
 			m.remove(key)
 		}
 	}
-	if copies, bytes := m.held(); copies != 0 || bytes != 0 {
+	if copies, bytes := m.size(); copies != 0 || bytes != 0 {
 		t.Errorf("emptied, it holds %d copies of %d bytes", copies, bytes)
 	}
 }
@@ -106,8 +104,13 @@ func newTestToken() string { token, _ := newSessionToken(); return token }
 func TestSessionMemoryFillRacesInvalidation(t *testing.T) {
 	m := newSessionMemory(1 << 20)
 	key := keyNamed("h")
-	tracked := sessionCopy{Session: models.Session{Hash: "h"}, ReadAt: time.Now(), Tracked: 7}
-	if held := m.put(key, tracked, m.changes(key)); held.tracked != 7 {
+	began := time.Now()
+	tracked := func(readAt time.Time) *memoryCopy {
+		c := newCopy(models.Session{Hash: "h"}, logOffset{}, readAt)
+		c.generation = 7
+		return c
+	}
+	if held := m.put(key, tracked(began), m.changes(key)); held.generation != 7 {
 		t.Error("not tracked")
 	}
 	before := m.changes(key)
@@ -115,8 +118,7 @@ func TestSessionMemoryFillRacesInvalidation(t *testing.T) {
 	if !m.get(key).stale.Load() {
 		t.Error("not marked as changed")
 	}
-	tracked.ReadAt = tracked.ReadAt.Add(time.Millisecond)
-	if held := m.put(key, tracked, before); held.tracked != 0 || held.stale.Load() {
+	if held := m.put(key, tracked(began.Add(time.Millisecond)), before); held.generation != 0 || held.stale.Load() {
 		t.Error("tracked although an invalidation was missed")
 	}
 }
@@ -128,7 +130,7 @@ func TestSessionMemoryConcurrently(t *testing.T) {
 		wg.Go(func() {
 			for i := range 2_000 {
 				key, _ := keyOfToken(strings.Repeat(strconv.Itoa(i%9), tokenLength))
-				m.put(key, sessionCopy{Session: models.Session{Version: int64(n)}, ReadAt: time.Now()}, m.changes(key))
+				m.put(key, newCopy(models.Session{Version: int64(n)}, logOffset{}, time.Now()), m.changes(key))
 				if held := m.get(key); held != nil {
 					seen := time.UnixMicro(int64(i))
 					held.used(seen, seen.Add(time.Hour))
@@ -148,19 +150,18 @@ func TestSessionMemoryConcurrently(t *testing.T) {
 
 func TestSessionCopyThroughRedisIsTheSame(t *testing.T) {
 	at := time.UnixMicro(1_800_000_000_123_456).UTC()
-	known := sessionCopy{Position: logPosition{7, 99}, Session: models.Session{
+	known, made := models.Session{
 		Hash: "h", ID: "id", User: models.UserRef{ID: "1", Email: "ann@example.com"}, Roles: []string{"viewer"}, Epoch: 3,
 		Data: []byte{0, 255}, Version: 9, CreatedAt: at, UserAgent: "ü", IP: "::1",
-	}}
+	}, logOffset{7, 99}
 	known.LastSeen, known.IdleAt, known.ExpiresAt = at.Add(time.Second), at.Add(time.Minute), at.Add(time.Hour)
 	c := &Cache{seal: newSessionSeal(nil)}
-	text, err := c.encode(known)
+	text, err := c.encode(known, made)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var got sessionCopy
-	if err := c.decode(&got, "h", text); err != nil || !reflect.DeepEqual(got, known) {
-		t.Errorf("got %+v, %v", got, err)
+	if got, offset, err := c.decode("h", text); err != nil || offset != made || !reflect.DeepEqual(got, known) {
+		t.Errorf("got %+v at %v, %v", got, offset, err)
 	}
 	for _, secret := range []string{"ann@example.com", "viewer", "::1"} {
 		if strings.Contains(text, secret) {
@@ -175,7 +176,7 @@ func TestSessionCopyThroughRedisIsTheSame(t *testing.T) {
 		"another session": {"i", text}, "another version": {"h", "10 " + sealed}, "changed": {"h", string(flipped)},
 		"cut": {"h", text[:20]}, "empty": {"h", ""}, "no version": {"h", "x " + sealed}, "plain": {"h", `9 {"id":"x"}`},
 	} {
-		if err := c.decode(&got, try[0], try[1]); err == nil {
+		if _, _, err := c.decode(try[0], try[1]); err == nil {
 			t.Errorf("%s: opened", name)
 		}
 	}

@@ -9,5 +9,5 @@ import (
 func (c *Cache) Tracks(token string) bool {
 	key, _ := keyOfToken(token)
 	held := c.memory.get(key)
-	return held != nil && !held.stale.Load() && c.tracking.Covers(held.tracked, time.Now())
+	return held != nil && !held.stale.Load() && c.tracking.Covers(held.generation, time.Now())
 }

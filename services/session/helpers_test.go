@@ -64,9 +64,9 @@ func (d *sessionDB) NoteChange(ctx context.Context, hash string) error {
 	return d.Store.NoteChange(ctx, hash)
 }
 
-func (d *sessionDB) Revocations(ctx context.Context, after int64, since time.Time) (models.RevocationTail, error) {
+func (d *sessionDB) Revocations(ctx context.Context, after int64, since time.Time) (models.Revocations, error) {
 	if d.gone.Load() {
-		return models.RevocationTail{}, errGone
+		return models.Revocations{}, errGone
 	}
 	return d.Store.Revocations(ctx, after, since)
 }

@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	memoryFor          = 2 * time.Second // a copy that nothing keeps fresh is used for so long
+	memoryFor          = 2 * time.Second // how long a copy is used whose changes are not reported
 	memoryShards       = 64
 	defaultMemoryBytes = 128 << 20
 	evictionSample     = 5
@@ -31,60 +31,41 @@ func keyOfHash(hash string) (key sessionKey, ok bool) {
 	return key, err == nil
 }
 
-// sessionCopy is a session as it was read, and when.
-type sessionCopy struct {
-	models.Session
-	// Position is where this instance's tail stood before the row was read.
-	Position logPosition
-	// ReadAt is the monotonic instant before it was read.
-	ReadAt time.Time
-	// Tracked is the generation of the tracking connection that keeps the copy fresh
-	// until TrackedUntil, zero if none does.
-	Tracked      uint64
-	TrackedUntil time.Time
-}
-
-// size is about what the copy takes in memory, in bytes.
-func (k *sessionCopy) size() int {
-	n := int(unsafe.Sizeof(heldCopy{})+unsafe.Sizeof(k.Session)) + copyOverhead + len(k.Hash) + len(k.ID) + len(k.User.ID) + len(k.User.Email) +
-		len(k.Data) + len(k.UserAgent) + len(k.IP)
-	for _, role := range k.Roles {
-		n += roleOverhead + len(role)
-	}
-	return n
-}
-
-// heldCopy is a copy in memory. It is small: every request looks at all of it.
-type heldCopy struct {
+// memoryCopy is a session as this instance read it.
+type memoryCopy struct {
 	session      atomic.Pointer[models.Session] // as it was read, or as it was used since
-	position     logPosition
-	readAt       time.Time
-	tracked      uint64
+	offset       logOffset                      // of the log follower, before the row was read
+	readAt       time.Time                      // before it was read, by the monotonic clock
+	generation   uint64                         // of the connection that reports changes; 0: none does
 	trackedUntil time.Time
-	vouched      atomic.Uint64 // the state of the tail that last vouched for it
-	stale        atomic.Bool   // Redis said that it changed
-	bytes        int
+	validated    atomic.Uint64 // the version of the log follower that validated it last
+	stale        atomic.Bool   // Redis reported a change
+	bytes        int           // about what it takes
 }
 
-func newHeldCopy(k sessionCopy) *heldCopy {
-	held := &heldCopy{position: k.Position, readAt: k.ReadAt, tracked: k.Tracked, trackedUntil: k.TrackedUntil, bytes: k.size()}
-	session := k.Session // alone, not the whole of k
-	held.session.Store(&session)
-	return held
+func newCopy(s models.Session, offset logOffset, readAt time.Time) *memoryCopy {
+	c := &memoryCopy{offset: offset, readAt: readAt}
+	c.session.Store(&s)
+	c.bytes = int(unsafe.Sizeof(*c)+unsafe.Sizeof(s)) + copyOverhead + len(s.Hash) + len(s.ID) + len(s.User.ID) + len(s.User.Email) +
+		len(s.Data) + len(s.UserAgent) + len(s.IP)
+	for _, role := range s.Roles {
+		c.bytes += roleOverhead + len(role)
+	}
+	return c
 }
 
 // used adds activity to a copy. What a caller of Get has does not change by it.
-func (h *heldCopy) used(lastSeen, idleAt time.Time) {
-	s := h.session.Load()
+func (c *memoryCopy) used(lastSeen, idleAt time.Time) {
+	s := c.session.Load()
 	if !idleAt.After(s.IdleAt) {
 		return
 	}
 	fresh := *s
 	fresh.LastSeen, fresh.IdleAt = lastSeen, idleAt
-	h.session.Store(&fresh)
+	c.session.Store(&fresh)
 }
 
-// sessionMemory holds decoded copies, in shards, up to a number of bytes.
+// sessionMemory holds copies, in shards, up to a number of bytes.
 type sessionMemory struct {
 	shards [memoryShards]memoryShard
 	most   int // bytes in each shard
@@ -92,16 +73,16 @@ type sessionMemory struct {
 
 type memoryShard struct {
 	mu     sync.RWMutex
-	copies map[sessionKey]*heldCopy
+	copies map[sessionKey]*memoryCopy
 	bytes  int
-	// changes grows with each invalidation: a read begun before one is not tracked.
+	// changes grows with each reported change: a read begun before one is not tracked.
 	changes uint64
 }
 
 func newSessionMemory(most int) *sessionMemory {
 	m := &sessionMemory{most: most / memoryShards}
 	for i := range m.shards {
-		m.shards[i].copies = map[sessionKey]*heldCopy{}
+		m.shards[i].copies = map[sessionKey]*memoryCopy{}
 	}
 	return m
 }
@@ -109,7 +90,7 @@ func newSessionMemory(most int) *sessionMemory {
 func (m *sessionMemory) shard(key sessionKey) *memoryShard { return &m.shards[key[0]%memoryShards] }
 
 // get returns the copy there is, however old; nil if none.
-func (m *sessionMemory) get(key sessionKey) *heldCopy {
+func (m *sessionMemory) get(key sessionKey) *memoryCopy {
 	s := m.shard(key)
 	s.mu.RLock()
 	known := s.copies[key]
@@ -125,39 +106,37 @@ func (m *sessionMemory) changes(key sessionKey) uint64 {
 	return s.changes
 }
 
-// put keeps the newer of two copies and returns the one that is kept. The copy is
-// tracked only if nothing in its shard was invalidated since changes was read.
-func (m *sessionMemory) put(key sessionKey, known sessionCopy, changes uint64) *heldCopy {
-	held := newHeldCopy(known)
+// put keeps the newer of two copies and returns the one that is kept. A new one is tracked
+// only if no change was reported in its shard since changes was read.
+func (m *sessionMemory) put(key sessionKey, read *memoryCopy, changes uint64) *memoryCopy {
 	s := m.shard(key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.changes != changes {
-		held.tracked = 0
+		read.generation = 0
 	}
-	there := s.copies[key]
-	if there != nil {
-		if known.ReadAt.Sub(there.readAt) < memoryFor &&
-			(there.session.Load().Version > known.Version || there.readAt.After(known.ReadAt)) {
-			return there
+	if known := s.copies[key]; known != nil {
+		if read.readAt.Sub(known.readAt) < memoryFor &&
+			(known.session.Load().Version > read.session.Load().Version || known.readAt.After(read.readAt)) {
+			return known
 		}
-		s.bytes -= there.bytes
+		s.bytes -= known.bytes
 	}
-	s.copies[key] = held
-	s.bytes += held.bytes
+	s.copies[key] = read
+	s.bytes += read.bytes
 	s.evict(key, m.most)
-	return held
+	return read
 }
 
-// evict makes room, of a few at random the copies that were read first.
+// evict makes room: it removes, of a few at random, the copy that was read first.
 func (s *memoryShard) evict(keep sessionKey, most int) {
 	for s.bytes > most && len(s.copies) > 1 {
 		var oldest sessionKey
 		var readAt time.Time
 		looked := 0
-		for key, held := range s.copies {
-			if key != keep && (readAt.IsZero() || held.readAt.Before(readAt)) {
-				oldest, readAt = key, held.readAt
+		for key, known := range s.copies {
+			if key != keep && (readAt.IsZero() || known.readAt.Before(readAt)) {
+				oldest, readAt = key, known.readAt
 			}
 			if looked++; looked > evictionSample {
 				break
@@ -189,8 +168,8 @@ func (m *sessionMemory) invalidate(key sessionKey) {
 	}
 }
 
-// held is how many copies there are, and their size in bytes.
-func (m *sessionMemory) held() (copies, bytes int) {
+// size is how many copies there are, and about what they take in bytes.
+func (m *sessionMemory) size() (copies, bytes int) {
 	for i := range m.shards {
 		s := &m.shards[i]
 		s.mu.RLock()

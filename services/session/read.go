@@ -88,19 +88,19 @@ func (c *Cache) fromMemory(key sessionKey, now time.Time) (*models.Session, bool
 
 // accept decides whether a copy may be used: it is fresh and live, and the revocation
 // log vouches for it.
-func (c *Cache) accept(held *heldCopy, now time.Time) (*models.Session, bool) {
-	if !c.fresh(held, now) || !c.tail.vouches(held, now) {
+func (c *Cache) accept(held *memoryCopy, now time.Time) (*models.Session, bool) {
+	if !c.fresh(held, now) || !c.follower.validates(held, now) {
 		return nil, false
 	}
 	s := held.session.Load()
 	return s, s.Live(now)
 }
 
-func (c *Cache) fresh(held *heldCopy, now time.Time) bool {
+func (c *Cache) fresh(held *memoryCopy, now time.Time) bool {
 	if held.stale.Load() {
 		return false
 	}
-	return now.Sub(held.readAt) < memoryFor || (now.Before(held.trackedUntil) && c.tracking.Covers(held.tracked, now))
+	return now.Sub(held.readAt) < memoryFor || (now.Before(held.trackedUntil) && c.tracking.Covers(held.generation, now))
 }
 
 // rowRead is the answer of one query that several callers may share.
@@ -139,7 +139,7 @@ func (c *Cache) shareRow(ctx context.Context, hash string) (rowRead, error) {
 }
 
 func (c *Cache) readRow(ctx context.Context, hash string) (rowRead, error) {
-	pos, stamped := c.tail.position()
+	offset, known := c.follower.offset()
 	read := rowRead{sentAt: time.Now()}
 	asOf := read.sentAt
 	used, unwritten := c.activity.of(hash)
@@ -163,8 +163,8 @@ func (c *Cache) readRow(ctx context.Context, hash string) (rowRead, error) {
 		return read, models.ErrNotFound
 	}
 	read.session = s
-	if key, ok := keyOfHash(hash); stamped && ok {
-		read.inRedis = c.remember(ctx, key, sessionCopy{Session: s, Position: pos, ReadAt: read.sentAt})
+	if key, ok := keyOfHash(hash); known && ok {
+		read.inRedis = c.remember(ctx, key, s, offset, read.sentAt)
 	}
 	return read, nil
 }

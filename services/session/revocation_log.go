@@ -12,289 +12,307 @@ import (
 )
 
 const (
-	tailInterval = time.Second      // between two polls without a hint
-	tailTrust    = 2 * time.Second  // counted from before the query was sent
-	tailHeld     = 15 * time.Minute // older entries are forgotten
-	tailMaxHeld  = 100_000          // entries; beyond it the oldest are forgotten early
+	logInterval = time.Second      // between two polls without a hint
+	logTrust    = 2 * time.Second  // counted from before the query was sent
+	logHeld     = 15 * time.Minute // older entries are dropped
+	logMaxHeld  = 100_000          // entries; beyond it the oldest are dropped early
 )
 
-// revocationLog is what a tail needs of a SessionDatabase.
+// revocationLog is what a follower needs of a SessionDatabase.
 type revocationLog interface {
-	Revocations(ctx context.Context, after int64, since time.Time) (models.RevocationTail, error)
+	Revocations(ctx context.Context, after int64, since time.Time) (models.Revocations, error)
 	NoteChange(ctx context.Context, hash string) error
 }
 
-// revocationTail is one instance's view of the revocation log. It says whether a
-// copy of a session, made at an earlier position, still counts. It holds the
-// entries of the last 15 min; a copy older than that, or made in another history of
-// the log (a restored database), does not count. Who finds the log restored writes
-// an entry that ends every copy: rows that copies were made from may be gone.
+// logOffset is a place in the log: the number and the nonce of its last entry. A database
+// restored to an earlier state gives the same number another nonce.
+type logOffset struct{ seq, nonce int64 }
+
+// unknownNonce is no entry's: nonces are not negative.
+const unknownNonce = -1
+
+// logFollower is one instance's view of the revocation log. It validates copies of
+// sessions, which are made at an offset of the log. It holds the entries of the last
+// 15 min: an older copy is not valid, nor one made in another history of the log.
 //
-// It is trusted for 2 s, by the monotonic clock, from the instant before the last
-// answered query was sent. Untrusted, no copy counts, and who asks must read the
-// database.
-type revocationTail struct {
-	log    revocationLog
-	logger *slog.Logger
-	turn   chan struct{} // one poll at a time
-	woken  chan struct{}
+// It is trusted for 2 s, by the monotonic clock, from the instant before the last answered
+// query was sent. Untrusted, it validates no copy: callers read the database.
+type logFollower struct {
+	log     revocationLog
+	logger  *slog.Logger
+	polling chan struct{} // one poll at a time
+	woken   chan struct{}
 
 	mu        sync.RWMutex
 	loaded    bool
-	applied   logPosition      // every entry up to it is known or forgotten
-	heldFrom  logPosition      // every entry after it is held
-	entries   []heldRevocation // without a gap, from heldFrom to applied
-	bySession map[string]int64 // session hash -> its last entry
-	byUser    map[string]int64
-	everybody int64
-	sentAt    time.Time // before the last answered query
-	notBefore time.Time // queries sent earlier prove nothing
+	head      logOffset            // every entry up to it is held, or was dropped
+	heldFrom  logOffset            // every entry after it is held
+	entries   []heldEntry          // without a gap, from heldFrom to head
+	last      map[logSubject]int64 // the number of the last entry about it
+	sentAt    time.Time            // before the last answered query
+	notBefore time.Time            // queries sent earlier prove nothing
 
-	state   atomic.Pointer[tailState] // of the above, for vouches: it takes no lock
-	failing bool                      // as told last; only run uses it
+	state   atomic.Pointer[followerState] // of the above, for validates: it takes no lock
+	failing bool                          // as logged last; only run uses it
 }
 
-// tailState changes its version with every change of what counts.
-type tailState struct {
-	version uint64
-	until   time.Time // trusted so long
+// followerState changes its version with every change of what is valid.
+type followerState struct {
+	version      uint64
+	trustedUntil time.Time
 }
 
-type heldRevocation struct {
-	models.Revocation
-	since time.Time // when this instance learnt of it
+type heldEntry struct {
+	logOffset
+	subject logSubject
+	since   time.Time // when this instance read it
 }
 
-func newRevocationTail(log revocationLog, logger *slog.Logger) *revocationTail {
-	t := &revocationTail{log: log, logger: logger, turn: make(chan struct{}, 1), woken: make(chan struct{}, 1)}
-	t.state.Store(&tailState{})
-	t.reset(logPosition{})
-	return t
+// logSubject is what an entry is about: a session, a user, or everybody.
+type logSubject struct{ hash, userID string }
+
+func newLogFollower(log revocationLog, logger *slog.Logger) *logFollower {
+	f := &logFollower{log: log, logger: logger, polling: make(chan struct{}, 1), woken: make(chan struct{}, 1)}
+	f.state.Store(&followerState{})
+	f.startAt(logOffset{})
+	return f
 }
 
 // run polls until ctx ends.
-func (t *revocationTail) run(ctx context.Context) {
-	ticker := time.NewTicker(tailInterval)
+func (f *logFollower) run(ctx context.Context) {
+	ticker := time.NewTicker(logInterval)
 	defer ticker.Stop()
 	for {
-		t.turn <- struct{}{} // a poll is bounded by the database's timeout
-		err := t.poll(ctx)
-		<-t.turn
+		f.polling <- struct{}{} // a poll is bounded by the database's timeout
+		err := f.poll(ctx)
+		<-f.polling
 		if ctx.Err() == nil {
-			t.tell(err)
+			f.report(err)
 		}
 		select {
 		case <-ticker.C:
-		case <-t.woken:
+		case <-f.woken:
 		case <-ctx.Done():
 			return
 		}
 	}
 }
 
-// poke asks for a poll soon. It never blocks.
-func (t *revocationTail) poke() {
+// report logs one line per change of state.
+func (f *logFollower) report(err error) {
+	if failed := err != nil; failed != f.failing {
+		f.failing = failed
+		if failed {
+			f.logger.Warn("the revocation log cannot be read: sessions are read from the database", "error", err)
+		} else {
+			f.logger.Info("the revocation log is read")
+		}
+	}
+}
+
+// wake asks for a poll soon. It never blocks.
+func (f *logFollower) wake() {
 	select {
-	case t.woken <- struct{}{}:
+	case f.woken <- struct{}{}:
 	default: // one is asked for already
 	}
 }
 
-// position is what a copy is stamped with: it must be read before the row is.
-// False until the log was read for the first time.
-func (t *revocationTail) position() (logPosition, bool) {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	return t.applied, t.loaded
+// offset is what a copy is made at: it must be read before the row is. False until the log
+// was read for the first time.
+func (f *logFollower) offset() (logOffset, bool) {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	return f.head, f.loaded
 }
 
-// vouches reports whether a copy in memory may be used now. It is quick while
-// nothing has changed since it was asked last.
-func (t *revocationTail) vouches(held *heldCopy, now time.Time) bool {
-	state := t.state.Load()
-	if !now.Before(state.until) {
+// trusted reports whether any copy may be valid now.
+func (f *logFollower) trusted(now time.Time) bool { return now.Before(f.state.Load().trustedUntil) }
+
+// validates reports whether a copy may be used now. It is quick while nothing has changed
+// since it was asked last.
+func (f *logFollower) validates(held *memoryCopy, now time.Time) bool {
+	state := f.state.Load()
+	if !now.Before(state.trustedUntil) {
 		return false
 	}
-	if held.vouched.Load() == state.version {
+	if held.validated.Load() == state.version {
 		return true
 	}
-	if s := held.session.Load(); !t.counts(held.position, s.Hash, s.User.ID, now) {
+	if s := held.session.Load(); !f.valid(held.offset, s.Hash, s.User.ID) {
 		return false
 	}
-	held.vouched.Store(state.version)
+	held.validated.Store(state.version)
 	return true
 }
 
-// counts reports whether a copy made at position pos of the session with that
-// hash and user ("" is nobody) may be used now.
-func (t *revocationTail) counts(pos logPosition, hash, userID string, now time.Time) bool {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	return t.trusted(now) && t.has(pos) &&
-		t.everybody <= pos.seq && t.bySession[hash] <= pos.seq && t.byUser[userID] <= pos.seq
+// valid reports whether no entry after the offset is about that session or user ("" is no
+// user), as far as the log is held.
+func (f *logFollower) valid(made logOffset, hash, userID string) bool {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	return f.holds(made) && f.last[logSubject{}] <= made.seq &&
+		f.last[logSubject{hash: hash}] <= made.seq && f.last[logSubject{userID: userID}] <= made.seq
 }
 
-// has reports whether pos is a position in the part of this log that is held.
-func (t *revocationTail) has(pos logPosition) bool {
+// holds reports whether an offset is one in the part of this log that is held.
+func (f *logFollower) holds(offset logOffset) bool {
 	switch {
-	case pos == t.applied || pos == t.heldFrom:
+	case offset == f.head || offset == f.heldFrom:
 		return true
-	case pos.seq <= t.heldFrom.seq || pos.seq >= t.applied.seq:
+	case offset.seq <= f.heldFrom.seq || offset.seq >= f.head.seq:
 		return false
 	}
-	return t.entries[pos.seq-t.heldFrom.seq-1].Mark == pos.mark
+	return f.entries[offset.seq-f.heldFrom.seq-1].logOffset == offset
 }
 
-func (t *revocationTail) isTrusted(now time.Time) bool {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	return t.trusted(now)
-}
-
-func (t *revocationTail) trusted(now time.Time) bool {
-	return t.loaded && !t.sentAt.Before(t.notBefore) && now.Sub(t.sentAt) < tailTrust
-}
-
-// catchUp returns when everything committed before the call is applied. If it
-// fails, no copy counts until a later poll succeeds.
-func (t *revocationTail) catchUp(ctx context.Context) error {
+// sync returns when everything committed before the call is applied. If it fails, no copy
+// is valid until a later poll succeeds.
+func (f *logFollower) sync(ctx context.Context) error {
 	asked := time.Now()
 	select {
-	case t.turn <- struct{}{}:
+	case f.polling <- struct{}{}:
 	case <-ctx.Done():
-		t.distrust()
-		return fmt.Errorf("catch up with the revocation log: %w: %w", models.ErrUnavailable, context.Cause(ctx))
+		f.distrust()
+		return fmt.Errorf("read the revocation log: %w: %w", models.ErrUnavailable, context.Cause(ctx))
 	}
-	defer func() { <-t.turn }()
-	if t.askedAfter(asked) {
-		return nil // the poll we waited for was sent late enough
+	defer func() { <-f.polling }()
+	f.mu.RLock()
+	shared := f.loaded && f.sentAt.After(asked)
+	f.mu.RUnlock()
+	if shared {
+		return nil // the poll that this call waited for was sent late enough
 	}
-	if err := t.poll(ctx); err != nil {
-		t.distrust()
-		return fmt.Errorf("catch up with the revocation log: %w", err)
+	if err := f.poll(ctx); err != nil {
+		f.distrust()
+		return fmt.Errorf("read the revocation log: %w", err)
 	}
 	return nil
 }
 
-func (t *revocationTail) askedAfter(at time.Time) bool {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	return t.loaded && t.sentAt.After(at)
+func (f *logFollower) distrust() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.notBefore = time.Now()
+	f.renewState(false)
 }
 
-func (t *revocationTail) distrust() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.notBefore = time.Now()
-	t.publish(false)
-}
-
-// publish renews the state that vouches reads. t.mu is held.
-func (t *revocationTail) publish(changed bool) {
-	next := &tailState{version: t.state.Load().version}
+// renewState is called with f.mu held.
+func (f *logFollower) renewState(changed bool) {
+	next := &followerState{version: f.state.Load().version}
 	if changed {
 		next.version++
 	}
-	if t.loaded && !t.sentAt.Before(t.notBefore) {
-		next.until = t.sentAt.Add(tailTrust)
+	if f.loaded && !f.sentAt.Before(f.notBefore) {
+		next.trustedUntil = f.sentAt.Add(logTrust)
 	}
-	t.state.Store(next)
+	f.state.Store(next)
 }
 
-// poll reads on in the log. The caller has the turn.
-func (t *revocationTail) poll(ctx context.Context) error {
-	after, loaded := t.position()
-	if loaded {
+// poll reads on in the log. The caller holds f.polling. A follower that finds the log
+// restored writes an entry that invalidates every copy: rows that copies were made from may
+// be gone.
+func (f *logFollower) poll(ctx context.Context) error {
+	if after, loaded := f.offset(); loaded {
 		sent := time.Now()
-		tail, err := t.log.Revocations(ctx, after.seq-1, time.Time{}) // with the entry we know, to see that it is the same
+		read, err := f.log.Revocations(ctx, after.seq-1, time.Time{}) // with the entry at the head, to see that it is the same
 		if err != nil {
 			return err
 		}
-		switch follows(tail, after) {
-		case sameLog:
-			t.apply(tail, sent, false)
-			return nil
-		case cleanedLog:
-			t.apply(tail, sent, true)
+		if next := compare(read, after); next != restoredLog {
+			f.apply(read, sent, next == cleanedLog)
 			return nil
 		}
-		t.logger.Warn("the revocation log is not what it was: was the database restored?", "from", after.seq, "to", tail.Head)
-		if err := t.log.NoteChange(ctx, ""); err != nil {
+		f.logger.Warn("the revocation log is not what it was: was the database restored?", "from", after.seq, "to", read.Head)
+		if err := f.log.NoteChange(ctx, ""); err != nil {
 			return err
 		}
 	}
 	sent := time.Now()
-	tail, err := t.log.Revocations(ctx, 0, sent.Add(-tailHeld))
+	read, err := f.log.Revocations(ctx, 0, sent.Add(-logHeld))
 	if err != nil {
 		return err
 	}
-	t.apply(tail, sent, true)
+	f.apply(read, sent, true)
 	return nil
 }
 
-// reset forgets every entry, so that only copies made from position on count.
-func (t *revocationTail) reset(position logPosition) {
-	t.applied, t.heldFrom, t.everybody = position, position, 0
-	t.entries, t.bySession, t.byUser = nil, map[string]int64{}, map[string]int64{}
+// How what was read now compares with what was read before.
+type comparison int
+
+const (
+	sameLog     comparison = iota
+	cleanedLog             // the entry at the head is gone: what came before is not known
+	restoredLog            // another history
+)
+
+func compare(read models.Revocations, known logOffset) comparison {
+	if known.seq == 0 || (logOffset{read.Head, read.Nonce}) == known {
+		return sameLog
+	}
+	if read.Head <= known.seq {
+		return restoredLog
+	}
+	for _, r := range read.Entries {
+		if r.Seq == known.seq && r.Nonce == known.nonce {
+			return sameLog
+		} else if r.Seq == known.seq {
+			return restoredLog
+		}
+	}
+	return cleanedLog
 }
 
-// apply takes in what a query sent at sent returned: what came after the last
-// position or, anew, the recent part of the log.
-func (t *revocationTail) apply(tail models.RevocationTail, sent time.Time, anew bool) {
-	news, from := gapless(tail)
-	t.mu.Lock()
-	defer t.mu.Unlock()
+// gapless returns the entries that lead to the head without a gap, and the offset before
+// them.
+func gapless(read models.Revocations) (entries []models.Revocation, from logOffset) {
+	from = logOffset{read.Head, read.Nonce}
+	if n := len(read.Entries); n > 0 {
+		from.seq = max(from.seq, read.Entries[n-1].Seq)
+	}
+	first := len(read.Entries)
+	for first > 0 && read.Entries[first-1].Seq == from.seq {
+		first--
+		from = logOffset{from.seq - 1, unknownNonce}
+	}
+	if from.seq == 0 {
+		from.nonce = 0 // the beginning of a log
+	}
+	return read.Entries[first:], from
+}
+
+// startAt drops every entry, so that only copies made from offset on are valid.
+func (f *logFollower) startAt(offset logOffset) {
+	f.head, f.heldFrom = offset, offset
+	f.entries, f.last = nil, map[logSubject]int64{}
+}
+
+// apply takes in what a query sent at sent returned: what came after the head or, anew, the
+// recent part of the log.
+func (f *logFollower) apply(read models.Revocations, sent time.Time, anew bool) {
+	entries, from := gapless(read)
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	changed := false
-	if anew || from.seq > t.applied.seq { // or entries are missing in between: only what comes from here on is known
-		t.reset(from)
+	if anew || from.seq > f.head.seq { // or entries are missing in between: only what comes from here on is known
+		f.startAt(from)
 		changed = true
 	}
-	for _, r := range news {
-		if r.Seq <= t.applied.seq {
+	for _, r := range entries {
+		if r.Seq <= f.head.seq {
 			continue
 		}
-		t.entries = append(t.entries, heldRevocation{r, sent})
-		t.applied, changed = logPosition{r.Seq, r.Mark}, true
-		switch {
-		case r.SessionHash != "":
-			t.bySession[r.SessionHash] = r.Seq
-		case r.UserID != "":
-			t.byUser[r.UserID] = r.Seq
-		default:
-			t.everybody = r.Seq
+		entry := heldEntry{logOffset{r.Seq, r.Nonce}, logSubject{r.SessionHash, r.UserID}, sent}
+		f.entries, f.last[entry.subject] = append(f.entries, entry), r.Seq
+		f.head, changed = entry.logOffset, true
+	}
+	for len(f.entries) > 0 && (len(f.entries) > logMaxHeld || sent.Sub(f.entries[0].since) > logHeld) {
+		old := f.entries[0]
+		f.entries, f.heldFrom, changed = f.entries[1:], old.logOffset, true
+		if f.last[old.subject] == old.seq {
+			delete(f.last, old.subject)
 		}
 	}
-	t.loaded, t.sentAt = true, sent
-	t.publish(t.forget(sent) || changed)
-}
-
-// forget drops entries older than what is held and reports whether there were any.
-func (t *revocationTail) forget(now time.Time) (some bool) {
-	for len(t.entries) > 0 && (len(t.entries) > tailMaxHeld || now.Sub(t.entries[0].since) > tailHeld) {
-		some = true
-		old := t.entries[0]
-		t.entries = t.entries[1:]
-		t.heldFrom = logPosition{old.Seq, old.Mark}
-		if t.bySession[old.SessionHash] == old.Seq {
-			delete(t.bySession, old.SessionHash)
-		}
-		if t.byUser[old.UserID] == old.Seq {
-			delete(t.byUser, old.UserID)
-		}
-	}
-	return some
-}
-
-// tell logs one line per change of state.
-func (t *revocationTail) tell(err error) {
-	failed := err != nil
-	if failed == t.failing {
-		return
-	}
-	t.failing = failed
-	if failed {
-		t.logger.Warn("the revocation log cannot be read: sessions are read from the database", "error", err)
-		return
-	}
-	t.logger.Info("the revocation log is read")
+	f.loaded, f.sentAt = true, sent
+	f.renewState(changed)
 }

@@ -80,7 +80,7 @@ func (c *Cache) CatchUp(ctx context.Context) {
 	defer cancel()
 	ctx, done := c.opt.Budget(ctx)
 	defer done()
-	if err := c.tail.catchUp(ctx); err != nil {
+	if err := c.follower.sync(ctx); err != nil {
 		c.log.Warn("sessions are read from the database until the revocation log is", "error", err)
 	}
 }
@@ -101,6 +101,6 @@ func (c *Cache) sendHints(ctx context.Context) {
 // hinted polls if it was another instance that hinted.
 func (c *Cache) hinted(from string) {
 	if from != c.name {
-		c.tail.poke()
+		c.follower.wake()
 	}
 }

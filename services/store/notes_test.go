@@ -31,7 +31,7 @@ func TestNoteChangeEndsNothing(t *testing.T) {
 func TestLogMarks(t *testing.T) {
 	onBoth(t, func(t *testing.T, url string) {
 		s := open(t, url)
-		if tail := must(s.Revocations(t.Context(), 0, time.Time{})); tail.Head != 0 || tail.Mark != 0 {
+		if tail := must(s.Revocations(t.Context(), 0, time.Time{})); tail.Head != 0 || tail.Nonce != 0 {
 			t.Errorf("an empty log reads as %+v", tail)
 		}
 		seen := map[int64]bool{0: true}
@@ -39,14 +39,14 @@ func TestLogMarks(t *testing.T) {
 			check(t, s.NoteChange(t.Context(), ""))
 			tail := must(s.Revocations(t.Context(), 0, time.Time{}))
 			last := tail.Entries[len(tail.Entries)-1]
-			if seen[tail.Mark] || last.Mark != tail.Mark {
-				t.Errorf("mark %d again, or entry %+v has another one", tail.Mark, last)
+			if seen[tail.Nonce] || last.Nonce != tail.Nonce {
+				t.Errorf("mark %d again, or entry %+v has another one", tail.Nonce, last)
 			}
-			seen[tail.Mark] = true
+			seen[tail.Nonce] = true
 		}
-		before := must(s.Revocations(t.Context(), 0, time.Time{})).Mark
+		before := must(s.Revocations(t.Context(), 0, time.Time{})).Nonce
 		must(s.CleanUp(t.Context(), time.Now().Add(48*time.Hour), 100))
-		if tail := must(s.Revocations(t.Context(), 0, time.Time{})); tail.Mark != before || len(tail.Entries) != 0 {
+		if tail := must(s.Revocations(t.Context(), 0, time.Time{})); tail.Nonce != before || len(tail.Entries) != 0 {
 			t.Errorf("after cleaning up: %+v", tail)
 		}
 	})

@@ -18,15 +18,15 @@ func (s *Store) log(ctx context.Context, tx querier, entries ...models.Revocatio
 		return nil
 	}
 	var head int64
-	mark := rand.Int64()
-	err := tx.QueryRowContext(ctx, `UPDATE revocation_head SET seq = seq + $1, mark = $2 RETURNING seq`, len(entries), mark).Scan(&head)
+	nonce := rand.Int64()
+	err := tx.QueryRowContext(ctx, `UPDATE revocation_head SET seq = seq + $1, mark = $2 RETURNING seq`, len(entries), nonce).Scan(&head)
 	if err != nil {
 		return err
 	}
 	first := head - int64(len(entries)) + 1
 	for i, entry := range entries {
 		_, err := tx.ExecContext(ctx, `INSERT INTO revocations (seq, mark, at, session_hash, user_id) VALUES ($1, $2, $3, $4, $5)`,
-			first+int64(i), mark, s.now().UnixMicro(),
+			first+int64(i), nonce, s.now().UnixMicro(),
 			sql.NullString{String: entry.SessionHash, Valid: entry.SessionHash != ""}, nullID(entry.UserID))
 		if err != nil {
 			return err
@@ -65,7 +65,7 @@ const (
 // order, and the log's head, all from one snapshot. Numbers have no gaps: if fewer than
 // Head - after entries come back, the older ones have been cleaned up, or were more than
 // 20,000. It has a connection of its own and never waits for other calls.
-func (s *Store) Revocations(ctx context.Context, after int64, since time.Time) (models.RevocationTail, error) {
+func (s *Store) Revocations(ctx context.Context, after int64, since time.Time) (models.Revocations, error) {
 	query, arg := s.newInLog, after
 	if !since.IsZero() {
 		query, arg = hotQuery{db: s.tail.DB, text: logSince}, since.UnixMicro()
@@ -75,31 +75,31 @@ func (s *Store) Revocations(ctx context.Context, after int64, since time.Time) (
 	}
 	ctx, done := s.tail.turn(ctx)
 	defer done()
-	tail := models.RevocationTail{}
+	read := models.Revocations{}
 	rows, err := query.rows(ctx, arg)
 	if err != nil {
-		return tail, failed("read revocation log", err)
+		return read, failed("read revocation log", err)
 	}
 	defer rows.Close()
 	for rows.Next() {
-		var seq, mark, at, user sql.NullInt64
+		var seq, nonce, at, user sql.NullInt64
 		var hash sql.NullString
-		if err := rows.Scan(&tail.Head, &tail.Mark, &seq, &mark, &at, &hash, &user); err != nil {
-			return models.RevocationTail{}, failed("read revocation log", err)
+		if err := rows.Scan(&read.Head, &read.Nonce, &seq, &nonce, &at, &hash, &user); err != nil {
+			return models.Revocations{}, failed("read revocation log", err)
 		}
 		if !seq.Valid { // no entries, only the head
 			break
 		}
 		entry := models.Revocation{
-			Seq: seq.Int64, Mark: mark.Int64, At: micros(at.Int64), SessionHash: hash.String, Everybody: !hash.Valid && !user.Valid,
+			Seq: seq.Int64, Nonce: nonce.Int64, At: micros(at.Int64), SessionHash: hash.String, Everybody: !hash.Valid && !user.Valid,
 		}
 		if user.Valid {
 			entry.UserID = formatID(user.Int64)
 		}
-		tail.Entries = append(tail.Entries, entry)
+		read.Entries = append(read.Entries, entry)
 	}
 	if err := rows.Err(); err != nil {
-		return models.RevocationTail{}, failed("read revocation log", err)
+		return models.Revocations{}, failed("read revocation log", err)
 	}
-	return tail, nil
+	return read, nil
 }

@@ -148,7 +148,7 @@ func wantLog(t *testing.T, s *store.Store, head int64, want ...models.Revocation
 		if entry.Seq != head+int64(i)+1 || time.Since(entry.At).Abs() > 10*time.Minute { // of a slow machine
 			t.Errorf("entry %d is %+v", i, entry)
 		}
-		entry.Seq, entry.Mark, entry.At = 0, 0, time.Time{}
+		entry.Seq, entry.Nonce, entry.At = 0, 0, time.Time{}
 		if entry != want[i] {
 			t.Errorf("entry %d is %+v, want %+v", i, entry, want[i])
 		}
