@@ -74,7 +74,7 @@ func (w sessionWorld) signIn(t testing.TB, n int) (tokens []string) {
 		t.Fatal(err)
 	}
 	for range n {
-		token, _, err := w.cache.Set(t.Context(), models.Session{User: models.UserRef{ID: user.ID}, Epoch: 1, UserAgent: "bench", IP: "192.0.2.1"})
+		token, _, err := w.cache.Create(t.Context(), models.Session{User: models.UserRef{ID: user.ID}, Epoch: 1, UserAgent: "bench", IP: "192.0.2.1"})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -110,7 +110,7 @@ func TestRefreshIsNoActivity(t *testing.T) {
 	_, err = raw.ExecContext(t.Context(), "PRAGMA busy_timeout = 5000; UPDATE sessions SET last_seen = last_seen - 120000000, idle_at = idle_at - 120000000")
 	fatal(t, err)
 	fatal(t, s.db.NoteChange(t.Context(), ""))
-	s.Sessions.CatchUp(t.Context())
+	s.Sessions.Sync(t.Context())
 	before := lastSeen()
 	b.get("/dashboard/locks", "HX-Request", "true")
 	shows(t, b.get("/dashboard/locks"), http.StatusOK)

@@ -17,8 +17,8 @@ type SessionReader interface {
 	// Get returns the live session of a token. Other requests share it: do not change it.
 	// models.ErrNotFound if there is none; with any other error it is unknown.
 	Get(ctx context.Context, token string) (*models.Session, error)
-	// Seen records that the session was used. It does not block.
-	Seen(s models.Session)
+	// Touch records that the session was used. It does not block.
+	Touch(s models.Session)
 	// Degraded reports whether a token is looked up without Redis now.
 	Degraded(token string) bool
 }
@@ -119,7 +119,7 @@ func (l *lookUp) up(c *gin.Context, found *identity) {
 	case err == nil && session.User.ID != "":
 		found.session = session
 		if !l.passive(c) {
-			l.sessions.Seen(*session)
+			l.sessions.Touch(*session)
 		}
 	case err != nil && !errors.Is(err, models.ErrNotFound):
 		found.err = err

@@ -24,7 +24,7 @@ func newFakeSessions() *fakeSessions { return &fakeSessions{sessions: map[string
 
 // signIn begins a session of a user with the role.
 func (f *fakeSessions) signIn(role string) string {
-	token, _, _ := f.Set(context.Background(), models.Session{
+	token, _, _ := f.Create(context.Background(), models.Session{
 		User: models.UserRef{ID: "7", Email: "ann@example.com"}, Roles: []string{role},
 	})
 	return token
@@ -44,7 +44,7 @@ func (f *fakeSessions) Get(_ context.Context, token string) (*models.Session, er
 	return &s, nil
 }
 
-func (f *fakeSessions) Seen(models.Session) {
+func (f *fakeSessions) Touch(models.Session) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.seen++
@@ -52,7 +52,7 @@ func (f *fakeSessions) Seen(models.Session) {
 
 func (f *fakeSessions) Degraded(string) bool { return f.degraded }
 
-func (f *fakeSessions) Set(_ context.Context, s models.Session) (string, models.Session, error) {
+func (f *fakeSessions) Create(_ context.Context, s models.Session) (string, models.Session, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.gone {

@@ -18,8 +18,8 @@ const maxSaveRetries = 10 // of one Save, while other requests store in between
 // SessionBackend keeps the sessions of a SessionStore; *session.Cache is one.
 type SessionBackend interface {
 	SessionReader
-	// Set begins a session that has the Data of s and no user.
-	Set(ctx context.Context, s models.Session) (token string, begun models.Session, err error)
+	// Create begins a session that has the Data of s and no user.
+	Create(ctx context.Context, s models.Session) (token string, begun models.Session, err error)
 	// SaveData stores data if the session still has s.Version, else it returns
 	// models.ErrStale and the session as it is now. models.ErrNotFound if it has ended.
 	SaveData(ctx context.Context, s models.Session, data []byte) (models.Session, error)
@@ -150,7 +150,7 @@ func (s *SessionStore) load(r *http.Request, name string) (*loadedSession, map[a
 		return &loadedSession{err: fmt.Errorf("load session %s: %w", record.ID, err)}, nil
 	}
 	if record.User.ID == "" { // for a signed-in user, LookUp decides what counts as activity
-		s.backend.Seen(*record)
+		s.backend.Touch(*record)
 	}
 	return &loadedSession{token: cookie.Value, record: *record}, values
 }
@@ -199,7 +199,7 @@ func (s *SessionStore) begin(ctx context.Context, session *gorilla.Session, load
 	if err != nil {
 		return err
 	}
-	token, record, err := s.backend.Set(ctx, models.Session{Data: data})
+	token, record, err := s.backend.Create(ctx, models.Session{Data: data})
 	if err != nil {
 		return err
 	}

@@ -107,7 +107,7 @@ func TestSessionThatCannotBeLookedUp(t *testing.T) {
 
 func TestSessionOfNobodyIsNotSignedIn(t *testing.T) {
 	fake := newFakeSessions()
-	token, _, _ := fake.Set(t.Context(), models.Session{})
+	token, _, _ := fake.Create(t.Context(), models.Session{})
 	if w := ask(sessionApp(fake), "/session", "Cookie", "gatehouse="+token); w.Code != 401 {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}

@@ -161,7 +161,7 @@ func (a *Accounts) SignIn(ctx context.Context, email, password string, client Cl
 
 func (a *Accounts) begin(ctx context.Context, who models.Credentials, password string, client Client) (token string, current models.Session, err error) {
 	err = a.whileRight(ctx, who, password, func(who models.Credentials) error {
-		token, current, err = a.sessions.Set(ctx, models.Session{
+		token, current, err = a.sessions.Create(ctx, models.Session{
 			User: models.UserRef{ID: who.ID, Email: who.Email}, Roles: who.Roles, Epoch: who.Epoch, UserAgent: client.UserAgent, IP: client.IP,
 		})
 		return err
@@ -236,7 +236,7 @@ func (a *Accounts) ChangeUser(ctx context.Context, actor, id string, change User
 	if err != nil {
 		return models.User{}, err
 	}
-	a.sessions.CatchUp(ctx)
+	a.sessions.Sync(ctx)
 	if user.Disabled {
 		a.releaseLocks(ctx, id)
 	}
@@ -271,7 +271,7 @@ func (a *Accounts) DeleteUser(ctx context.Context, actor, id string, client Clie
 	if err != nil {
 		return err
 	}
-	a.sessions.CatchUp(ctx)
+	a.sessions.Sync(ctx)
 	a.releaseLocks(ctx, id)
 	return nil
 }

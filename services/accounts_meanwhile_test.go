@@ -54,7 +54,9 @@ func TestPasswordCheckedMeanwhile(t *testing.T) {
 		token, _, err := at.ChangePassword(t.Context(), s, password, "the next password", from(""))
 		return token, err
 	}
-	endOthers := func(s models.Session) error { return a.sessions.DeleteOthers(t.Context(), s) }
+	endOthers := func(s models.Session) error {
+		return a.sessions.End(t.Context(), models.Ending{UserID: s.User.ID, Keep: s.Hash})
+	}
 	change := func(change services.UserChange) func(models.Session) error {
 		return func(s models.Session) error {
 			_, err := a.ChangeUser(t.Context(), "admin@example.com", s.User.ID, change, from(""))
@@ -89,7 +91,7 @@ func TestPasswordCheckedMeanwhile(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				_, s, err := a.sessions.Set(t.Context(), models.Session{User: models.UserRef{ID: user.ID}, Epoch: alice.Epoch})
+				_, s, err := a.sessions.Create(t.Context(), models.Session{User: models.UserRef{ID: user.ID}, Epoch: alice.Epoch})
 				if err != nil {
 					t.Fatal(err)
 				}

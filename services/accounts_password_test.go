@@ -124,7 +124,7 @@ func TestPasswordCheckedWhileItsHashIsRenewed(t *testing.T) {
 		who := a.credentials(t, address)
 		slow := &meanwhileStore{Store: a.db, happens: []func(){func() {
 			renewed, err := services.NewPasswords().Hash(t.Context(), password)
-			if err := errors.Join(err, a.db.RenewPasswordHash(t.Context(), who.ID, who.PasswordHash, renewed), a.sessions.DeleteOthers(t.Context(), s)); err != nil {
+			if err := errors.Join(err, a.db.RenewPasswordHash(t.Context(), who.ID, who.PasswordHash, renewed), a.sessions.End(t.Context(), models.Ending{UserID: s.User.ID, Keep: s.Hash})); err != nil {
 				t.Error(err)
 			}
 		}}}

@@ -11,7 +11,7 @@ import (
 // SignOut ends a session. One that has ended already is no error.
 func (a *Accounts) SignOut(ctx context.Context, session models.Session, client Client) error {
 	return a.audited(ctx, func(ctx context.Context) error {
-		if err := a.sessions.DeleteByHash(ctx, session.Hash); !errors.Is(err, models.ErrNotFound) {
+		if err := a.sessions.End(ctx, models.Ending{Hash: session.Hash}); !errors.Is(err, models.ErrNotFound) {
 			return err
 		}
 		return nil
@@ -23,7 +23,7 @@ func (a *Accounts) SignOut(ctx context.Context, session models.Session, client C
 func (a *Accounts) Supersede(ctx context.Context, old, fresh models.Session, client Client) error {
 	err := a.SignOut(ctx, old, client)
 	if err != nil {
-		_ = a.sessions.DeleteByHash(ctx, fresh.Hash) // it ends unused
+		_ = a.sessions.End(ctx, models.Ending{Hash: fresh.Hash}) // it ends unused
 	}
 	return err
 }
@@ -32,14 +32,14 @@ func (a *Accounts) Supersede(ctx context.Context, old, fresh models.Session, cli
 // models.ErrNotFound if the user has none with this ID.
 func (a *Accounts) EndSession(ctx context.Context, session models.Session, id string, client Client) error {
 	return a.audited(ctx, func(ctx context.Context) error {
-		return a.sessions.DeleteByID(ctx, session.User.ID, id)
+		return a.sessions.End(ctx, models.Ending{UserID: session.User.ID, ID: id})
 	}, auditOf(models.AuditSessionRevoked, session.User.Email, session.User.ID, client, "session "+id))
 }
 
 // EndOtherSessions ends all sessions of the user of session but this one.
 func (a *Accounts) EndOtherSessions(ctx context.Context, session models.Session, client Client) error {
 	return a.audited(ctx, func(ctx context.Context) error {
-		return a.sessions.DeleteOthers(ctx, session)
+		return a.sessions.End(ctx, models.Ending{UserID: session.User.ID, Keep: session.Hash})
 	}, auditOf(models.AuditSessionsRevoked, session.User.Email, session.User.ID, client, "all others"))
 }
 
@@ -54,7 +54,7 @@ func (a *Accounts) EndUserSessions(ctx context.Context, actor, userID string, cl
 // one has ended meanwhile: then all of them live on.
 func (a *Accounts) EndAllSessions(ctx context.Context, session models.Session, client Client) error {
 	return a.audited(ctx, func(ctx context.Context) error {
-		return a.sessions.DeleteAll(ctx, session)
+		return a.sessions.End(ctx, models.Ending{Everybody: true, Keep: session.Hash})
 	}, client.entry(models.AuditSessionsRevoked, session.User.Email, "everybody", "all but this one"))
 }
 

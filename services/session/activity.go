@@ -46,11 +46,11 @@ func (a *sessionActivity) used(hash string, at time.Time) models.Activity {
 	return models.Activity{Hash: hash, LastSeen: at, IdleAt: at.Add(a.idle + a.interval)}
 }
 
-// Seen notes that a session, as Get returned it, was used now. It does no I/O and never
+// Touch notes that a session, as Get returned it, was used now. It does no I/O and never
 // blocks: the database is told in the background, at most once per session and minute, or
 // a quarter of the idle timeout if that is less. A session ends by that much late at most,
 // and never early. Session.LastSeen is behind by as much.
-func (c *Cache) Seen(s models.Session) {
+func (c *Cache) Touch(s models.Session) {
 	now := time.Now()
 	if s.IdleAt.After(now.Add(c.activity.idle)) || !s.Live(now) {
 		return

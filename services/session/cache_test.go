@@ -111,30 +111,30 @@ func TestSessionWarmReadsAskNobody(t *testing.T) {
 func TestSessionEndsEverywhere(t *testing.T) {
 	ends := map[string]func(t *testing.T, i sessionInstance, s models.Session) error{
 		"one": func(t *testing.T, i sessionInstance, s models.Session) error {
-			return i.DeleteByHash(t.Context(), s.Hash)
+			return i.End(t.Context(), models.Ending{Hash: s.Hash})
 		},
 		"by id": func(t *testing.T, i sessionInstance, s models.Session) error {
-			return i.DeleteByID(t.Context(), s.User.ID, s.ID)
+			return i.End(t.Context(), models.Ending{UserID: s.User.ID, ID: s.ID})
 		},
 		"user": func(t *testing.T, i sessionInstance, s models.Session) error {
 			return i.DeleteUser(t.Context(), s.User.ID)
 		},
 		"everybody": func(t *testing.T, i sessionInstance, s models.Session) error {
-			return i.DeleteAll(t.Context(), models.Session{})
+			return i.End(t.Context(), models.Ending{Everybody: true})
 		},
 		"others": func(t *testing.T, i sessionInstance, s models.Session) error {
-			_, kept, err := i.Set(t.Context(), s)
+			_, kept, err := i.Create(t.Context(), s)
 			if err != nil {
 				return err
 			}
-			return i.DeleteOthers(t.Context(), kept)
+			return i.End(t.Context(), models.Ending{UserID: kept.User.ID, Keep: kept.Hash})
 		},
 		"disabled": func(t *testing.T, i sessionInstance, s models.Session) error {
 			disabled := true
 			if _, err := i.db.UpdateUser(t.Context(), s.User.ID, models.UserPatch{Disabled: &disabled}); err != nil {
 				return err
 			}
-			i.CatchUp(t.Context())
+			i.Sync(t.Context())
 			return nil
 		},
 	}

@@ -53,11 +53,11 @@ func TestSessionResurrectionByFailover(t *testing.T) {
 	sentinel.Replica.LoseMaster()
 	disabled := true
 	for n, end := range []func() error{
-		func() error { return a.DeleteByHash(t.Context(), begun[0].Hash) },
+		func() error { return a.End(t.Context(), models.Ending{Hash: begun[0].Hash}) },
 		func() error { return a.DeleteUser(t.Context(), users[1].ID) },
 		func() error {
 			_, err := b.db.UpdateUser(t.Context(), users[2].ID, models.UserPatch{Disabled: &disabled})
-			b.CatchUp(t.Context())
+			b.Sync(t.Context())
 			return err
 		},
 		func() error {

@@ -175,7 +175,7 @@ func of(c models.Credentials) models.Session {
 
 func signIn(t *testing.T, i sessionInstance, c models.Credentials) (string, models.Session) {
 	t.Helper()
-	token, s, err := i.Set(t.Context(), of(c))
+	token, s, err := i.Create(t.Context(), of(c))
 	if err != nil {
 		t.Fatal(err)
 	}

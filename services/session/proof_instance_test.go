@@ -105,14 +105,14 @@ func serveProof(ctx context.Context, cache *session.Cache, db *store.Store, call
 		if err != nil {
 			return proofReply{}, err
 		}
-		token, _, err := cache.Set(ctx, of(who))
+		token, _, err := cache.Create(ctx, of(who))
 		return proofReply{Token: token}, err
 	case "read":
 		s, err := cache.Get(redis.WithBudget(ctx), call.Token)
 		if err != nil {
 			return proofReply{}, err
 		}
-		cache.Seen(*s)
+		cache.Touch(*s)
 		return proofReply{Role: s.Roles[0]}, nil
 	case "warm":
 		if !cache.Warm(call.Token) {
@@ -125,7 +125,7 @@ func serveProof(ctx context.Context, cache *session.Cache, db *store.Store, call
 		return proofReply{}, cache.DeleteUser(ctx, call.User)
 	case "role":
 		_, err := db.UpdateUser(ctx, call.User, models.UserPatch{Roles: []string{call.Role}})
-		cache.CatchUp(ctx)
+		cache.Sync(ctx)
 		return proofReply{}, err
 	case "password":
 		s, err := cache.Get(ctx, call.Token)

@@ -31,10 +31,10 @@ func TestSessionLateFillDoesNotRevive(t *testing.T) {
 		filled <- err
 	}()
 	<-read
-	if err := a.DeleteByHash(t.Context(), s.Hash); err != nil {
+	if err := a.End(t.Context(), models.Ending{Hash: s.Hash}); err != nil {
 		t.Fatal(err)
 	}
-	b.CatchUp(t.Context())
+	b.Sync(t.Context())
 	// Who asks after the revoke, even of b, and even while the old query is under
 	// way, is refused once b knows.
 	const askers = 50
@@ -73,7 +73,7 @@ func TestSessionOldCopyInRedisDoesNotRevive(t *testing.T) {
 	token, s := signIn(t, all[0], signUp(t, all[0].db, "ann@example.com"))
 	key := "test:session:" + s.Hash
 	old := server.Do("GET", key)
-	if err := all[0].DeleteByHash(t.Context(), s.Hash); err != nil {
+	if err := all[0].End(t.Context(), models.Ending{Hash: s.Hash}); err != nil {
 		t.Fatal(err)
 	}
 	server.Do("SET", key, old)
@@ -154,7 +154,7 @@ func TestSessionChangePassword(t *testing.T) {
 		}, "an old session lives at b")
 	}
 	mustGet(t, b, next)
-	if _, _, err := a.Set(t.Context(), of(ann)); !errors.Is(err, models.ErrStale) {
+	if _, _, err := a.Create(t.Context(), of(ann)); !errors.Is(err, models.ErrStale) {
 		t.Errorf("sign-in with the old password: %v", err)
 	}
 }
@@ -174,7 +174,7 @@ func TestSessionSignInRacesPasswordChange(t *testing.T) {
 		tokens := make([]string, 4)
 		for n := range tokens {
 			wg.Go(func() {
-				token, _, err := b.Set(t.Context(), of(ann))
+				token, _, err := b.Create(t.Context(), of(ann))
 				if err != nil && !errors.Is(err, models.ErrStale) {
 					t.Error(err)
 				}
@@ -228,7 +228,7 @@ func TestSessionRolesChange(t *testing.T) {
 	if _, err := a.db.UpdateUser(t.Context(), ann.ID, models.UserPatch{Roles: []string{models.RoleViewer}}); err != nil {
 		t.Fatal(err)
 	}
-	a.CatchUp(t.Context())
+	a.Sync(t.Context())
 	if got := mustGet(t, a, token); got.Roles[0] != models.RoleViewer {
 		t.Errorf("roles at a = %v", got.Roles)
 	}
@@ -260,7 +260,7 @@ func TestSessionRevokeUnderLoad(t *testing.T) {
 				}
 			})
 		}
-		if err := a.DeleteByHash(t.Context(), s.Hash); err != nil {
+		if err := a.End(t.Context(), models.Ending{Hash: s.Hash}); err != nil {
 			t.Error(err)
 		}
 		for range 20 {

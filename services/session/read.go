@@ -13,7 +13,7 @@ import (
 
 // Get returns the live session of a token, which others share: do not change it.
 // models.ErrNotFound means that there is none; models.ErrUnavailable, that nobody can
-// say now. It is no activity: see Seen.
+// say now. It is no activity: see Touch.
 func (c *Cache) Get(ctx context.Context, token string) (*models.Session, error) {
 	key, ok := keyOfToken(token)
 	if !ok {

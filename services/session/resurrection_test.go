@@ -99,18 +99,18 @@ func resurrect(t *testing.T, all []sessionInstance, servers []*servicestest.Redi
 	var racing sync.WaitGroup
 	switch rand.IntN(5) {
 	case 0:
-		err = at.DeleteByHash(t.Context(), s.Hash)
+		err = at.End(t.Context(), models.Ending{Hash: s.Hash})
 	case 1:
-		err = at.DeleteByID(t.Context(), ann.ID, s.ID)
+		err = at.End(t.Context(), models.Ending{UserID: ann.ID, ID: s.ID})
 	case 2:
 		err = at.DeleteUser(t.Context(), ann.ID)
 	case 3:
-		_, kept, setErr := at.Set(t.Context(), of(ann))
-		err = errors.Join(setErr, at.DeleteOthers(t.Context(), kept))
+		_, kept, setErr := at.Create(t.Context(), of(ann))
+		err = errors.Join(setErr, at.End(t.Context(), models.Ending{UserID: kept.User.ID, Keep: kept.Hash}))
 	case 4:
 		signedIn := make(chan string, 1)
 		racing.Go(func() {
-			raced, _, err := all[order[2]].Set(t.Context(), of(ann))
+			raced, _, err := all[order[2]].Create(t.Context(), of(ann))
 			if err != nil && !errors.Is(err, models.ErrStale) {
 				t.Error(err)
 			}
@@ -129,7 +129,7 @@ func resurrect(t *testing.T, all []sessionInstance, servers []*servicestest.Redi
 		refused(t, at, token)
 	}
 	for _, i := range all {
-		i.CatchUp(t.Context())
+		i.Sync(t.Context())
 	}
 	close(goOn)
 	<-filled
@@ -159,7 +159,7 @@ func TestSessionResurrectionFromADump(t *testing.T) {
 		warmForLong(t, i, valid)
 	}
 	server.Do("SAVE")
-	if err := all[0].DeleteByHash(t.Context(), s.Hash); err != nil {
+	if err := all[0].End(t.Context(), models.Ending{Hash: s.Hash}); err != nil {
 		t.Fatal(err)
 	}
 	server.Restart()
@@ -192,7 +192,7 @@ func TestSessionDatabaseRestored(t *testing.T) {
 			i.db.exec(t, "VACUUM INTO '"+backup+"'")
 			after, s := signIn(t, i, ann)
 			warmForLong(t, i, after)
-			if err := i.DeleteByHash(t.Context(), s.Hash); err != nil {
+			if err := i.End(t.Context(), models.Ending{Hash: s.Hash}); err != nil {
 				t.Fatal(err)
 			}
 			i.db.exec(t, "ATTACH '"+backup+"' AS backup; BEGIN IMMEDIATE; DELETE FROM sessions; INSERT INTO sessions SELECT * FROM backup.sessions;"+
@@ -252,7 +252,7 @@ func TestSessionFrozenRedisProof(t *testing.T) {
 						t.Errorf("refused or told to wait: %v", err)
 						return
 					}
-					i.Seen(*s)
+					i.Touch(*s)
 					mine = append(mine, time.Since(began))
 				}
 				mu.Lock()

@@ -15,62 +15,31 @@ func (c *Cache) Delete(ctx context.Context, token string) error {
 	if !isSessionToken(token) {
 		return fmt.Errorf("end session: %w", models.ErrNotFound)
 	}
-	return c.DeleteByHash(ctx, hashToken(token))
+	return c.End(ctx, models.Ending{Hash: hashToken(token)})
 }
 
-// DeleteByHash ends the session with that Session.Hash. models.ErrNotFound if
-// there is none.
-func (c *Cache) DeleteByHash(ctx context.Context, hash string) error {
-	if err := c.database.EndSessions(ctx, models.Ending{Hash: hash}); err != nil {
-		return fmt.Errorf("end session: %w", err)
-	}
-	c.forget(hash)
-	c.CatchUp(ctx)
-	return nil
-}
-
-// DeleteByID ends the session of a user with that Session.ID. models.ErrNotFound
-// if the user has none of that name.
-func (c *Cache) DeleteByID(ctx context.Context, userID, id string) error {
-	if err := c.database.EndSessions(ctx, models.Ending{UserID: userID, ID: id}); err != nil {
-		return fmt.Errorf("end session %s of user %s: %w", id, userID, err)
-	}
-	c.CatchUp(ctx)
-	return nil
-}
-
-// DeleteUser ends all sessions of a user, in a constant number of writes.
+// DeleteUser ends all sessions of a user. models.ErrNotFound if there is no such user.
 func (c *Cache) DeleteUser(ctx context.Context, userID string) error {
-	if err := c.database.EndSessions(ctx, models.Ending{UserID: userID}); err != nil {
-		return fmt.Errorf("end sessions of user %s: %w", userID, err)
+	return c.End(ctx, models.Ending{UserID: userID})
+}
+
+// End ends sessions before their time. It returns when that is committed and counts in this
+// instance. models.ErrNotFound, and none is ended, if there is none, or the one to keep has
+// been ended itself; models.ErrUnavailable leaves open whether it was committed. Ending
+// again is harmless.
+func (c *Cache) End(ctx context.Context, which models.Ending) error {
+	if err := c.database.EndSessions(ctx, which); err != nil {
+		return err
 	}
-	c.CatchUp(ctx)
+	c.Sync(ctx)
 	return nil
 }
 
-// DeleteOthers ends all sessions of s's user but s.
-func (c *Cache) DeleteOthers(ctx context.Context, s models.Session) error {
-	if err := c.database.EndSessions(ctx, models.Ending{UserID: s.User.ID, Keep: s.Hash}); err != nil {
-		return fmt.Errorf("end other sessions of user %s: %w", s.User.ID, err)
-	}
-	c.CatchUp(ctx)
-	return nil
-}
-
-// DeleteAll ends everybody's sessions but keep.
-func (c *Cache) DeleteAll(ctx context.Context, keep models.Session) error {
-	if err := c.database.EndSessions(ctx, models.Ending{Everybody: true, Keep: keep.Hash}); err != nil {
-		return fmt.Errorf("end all sessions: %w", err)
-	}
-	c.CatchUp(ctx)
-	return nil
-}
-
-// CatchUp makes what was committed to the revocation log count here before it
-// returns, and hints at it to the other instances. Call it after the store changed
-// or deleted a user, or ended sessions. It cannot fail: if the log cannot be read, this instance asks
-// the database for every session until it can.
-func (c *Cache) CatchUp(ctx context.Context) {
+// Sync makes what was committed to the revocation log count here before it returns, and
+// hints at it to the other instances. Call it after a transaction of your own wrote to the
+// log, as a change of a user's rights does. It cannot fail: if the log cannot be read, this
+// instance asks the database for every session until it can.
+func (c *Cache) Sync(ctx context.Context) {
 	select {
 	case c.hints <- struct{}{}: // first, so that they read while we do
 	default: // the one waiting will say it

@@ -127,7 +127,7 @@ func TestSessionFillLaterThanTheLogDoesNotRevive(t *testing.T) {
 			_, _ = i.Get(t.Context(), token) // it asked before the end
 		}()
 		pass(time.Second)
-		if err := i.DeleteByHash(t.Context(), s.Hash); err != nil {
+		if err := i.End(t.Context(), models.Ending{Hash: s.Hash}); err != nil {
 			t.Fatal(err)
 		}
 		i.db.gone.Store(true) // for most of the time, or a day of polls takes a minute
@@ -154,7 +154,7 @@ func TestSessionEndsAreToldByPostgres(t *testing.T) {
 		t.Helper()
 		token, s := signIn(t, here, ann)
 		mustGet(t, there, token)
-		if err := here.DeleteByHash(t.Context(), s.Hash); err != nil {
+		if err := here.End(t.Context(), models.Ending{Hash: s.Hash}); err != nil {
 			t.Fatal(err)
 		}
 		ended := time.Now()

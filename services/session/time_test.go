@@ -70,7 +70,7 @@ func TestSessionIdleTimeout(t *testing.T) {
 				unused, _ := signIn(t, a, ann)
 				for range 5 { // used at half the time allowed
 					pass(idle / 2)
-					a.Seen(mustGet(t, a, used))
+					a.Touch(mustGet(t, a, used))
 				}
 				for _, i := range all {
 					refused(t, i, unused)
@@ -101,7 +101,7 @@ func TestSessionActivityReachesOtherInstancesInTime(t *testing.T) {
 			a, b := all[0], all[1]
 			token, s := signIn(t, a, signUp(t, a.db, "ann@example.com"))
 			pass(used)
-			a.Seen(mustGet(t, a, token))
+			a.Touch(mustGet(t, a, token))
 			pass(time.Second)
 			a.db.gone.Store(true)
 			pass(idle - time.Second - time.Millisecond)
@@ -122,7 +122,7 @@ func TestSessionAbsoluteTimeout(t *testing.T) {
 		for range 59 {
 			pass(time.Minute)
 			s := mustGet(t, all[0], token)
-			all[0].Seen(s)
+			all[0].Touch(s)
 			if _, err := all[0].Refresh(t.Context(), s); err != nil {
 				t.Fatal(err)
 			}
@@ -141,7 +141,7 @@ func TestSessionActivityIsWrittenSeldom(t *testing.T) {
 		token, s := signIn(t, i, signUp(t, i.db, "ann@example.com"))
 		for range 12 * 60 { // an hour; one write per minute
 			pass(5 * time.Second)
-			i.Seen(mustGet(t, i, token))
+			i.Touch(mustGet(t, i, token))
 		}
 		if n := i.db.touches.Load(); n < 54 || n > 60 {
 			t.Errorf("%d writes in an hour", n)
@@ -167,11 +167,11 @@ func TestSessionActivityIsKnownWhenRedisHasAnOldCopy(t *testing.T) {
 	if err := i.db.NoteChange(t.Context(), ""); err != nil {
 		t.Fatal(err)
 	}
-	i.CatchUp(t.Context())
+	i.Sync(t.Context())
 	reads := i.db.reads.Load()
 	began := time.Now()
 	servicestest.Eventually(t, 10*time.Second, func() bool {
-		i.Seen(mustGet(t, i, token))
+		i.Touch(mustGet(t, i, token))
 		return time.Since(began) > 2500*time.Millisecond
 	}, "")
 	if touches, read := i.db.touches.Load(), i.db.reads.Load()-reads; touches != 1 || read != 1 {
@@ -204,7 +204,7 @@ func outliveAnOutage(t *testing.T, use sessionUse) {
 		pass(2 * time.Minute)
 		current := mustGet(t, i, token)
 		i.db.gone.Store(true)
-		i.Seen(current)
+		i.Touch(current)
 		pass(idle - 20*time.Second)
 		i.db.gone.Store(false)                                                                                   // the row has been idle for 5 min 40 s, the user for 3 min 40 s
 		if _, _, err := i.db.CleanUpSessions(t.Context(), time.Now().Add(-2*time.Minute), "", 100); err != nil { // as KeepClean does
@@ -229,7 +229,7 @@ func TestSessionCloseWritesTheLastActivity(t *testing.T) {
 		a, b := all[0], all[1]
 		token, s := signIn(t, a, signUp(t, a.db, "ann@example.com"))
 		pass(2 * time.Minute)
-		a.Seen(mustGet(t, a, token))
+		a.Touch(mustGet(t, a, token))
 		if err := a.Cache.Close(t.Context()); err != nil {
 			t.Fatal(err)
 		}

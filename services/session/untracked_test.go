@@ -109,7 +109,7 @@ func TestSessionWithAndWithoutTracking(t *testing.T) {
 				if _, err := a.db.UpdateUser(t.Context(), user.ID, models.UserPatch{Roles: roles}); err != nil {
 					t.Fatal(err)
 				}
-				a.CatchUp(t.Context())
+				a.Sync(t.Context())
 				if err := a.Delete(t.Context(), ended); err != nil {
 					t.Fatal(err)
 				}

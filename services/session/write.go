@@ -17,12 +17,12 @@ import (
 
 const maxUserAgent = 400 // bytes
 
-// Set begins a session with the User, Roles, Epoch, Data, UserAgent and IP of s,
+// Create begins a session with the User, Roles, Epoch, Data, UserAgent and IP of s,
 // and returns its token, which is kept nowhere. User.ID "" is nobody: an anonymous
 // session. models.ErrStale if the user's epoch is no longer Epoch, or the user is
 // disabled: the password checked may have changed since. The oldest sessions of
 // the user beyond MaxPerUser end.
-func (c *Cache) Set(ctx context.Context, s models.Session) (token string, _ models.Session, err error) {
+func (c *Cache) Create(ctx context.Context, s models.Session) (token string, _ models.Session, err error) {
 	token, s.Hash = newSessionToken()
 	used := c.activity.used(s.Hash, time.Now())
 	s.ID, s.Version = rand.Text(), 0
@@ -34,7 +34,7 @@ func (c *Cache) Set(ctx context.Context, s models.Session) (token string, _ mode
 		return "", models.Session{}, fmt.Errorf("begin session: %w", err)
 	}
 	if ended > 0 {
-		c.CatchUp(ctx)
+		c.Sync(ctx)
 	}
 	// Read back: what others find is what was stored.
 	if stored, err := c.fromRow(ctx, s.Hash); err == nil {
@@ -118,7 +118,7 @@ func (c *Cache) noteUnlessInRedis(ctx context.Context, hash string, now rowRead)
 	if err := c.database.NoteChange(noting, hash); err != nil {
 		return err
 	}
-	c.CatchUp(ctx)
+	c.Sync(ctx)
 	return nil
 }
 
@@ -139,7 +139,7 @@ func (c *Cache) Rotate(ctx context.Context, s models.Session, epoch int64, write
 		return "", models.Session{}, fmt.Errorf("rotate session %s: %w", s.ID, err)
 	}
 	c.forget(s.Hash)
-	c.CatchUp(ctx)
+	c.Sync(ctx)
 	if stored, err := c.fromRow(ctx, next.Hash); err == nil {
 		next = stored
 	}
