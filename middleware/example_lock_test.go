@@ -44,7 +44,7 @@ func ExampleRequireLock() {
 	})
 	router.PUT("/orders/:id", middleware.RequireLock(tokens, middleware.LockOptions{Resource: order, User: user}), func(c *gin.Context) {
 		held, _ := middleware.LockFrom(c)
-		// Write in a transaction that store.FenceGuard admits under held.Fence: the
+		// Write in a transaction that fence.Guard admits under held.Fence: the
 		// lock may have ended since it was looked at.
 		c.String(http.StatusOK, "%s writes %s, fence: %t", held.UserID, held.Resource, held.Fence != nil)
 	})

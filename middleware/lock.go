@@ -44,7 +44,7 @@ type lockKey struct{}
 // gets X-Degraded: locks.
 //
 // RequireLock checks once, before the handler runs; the lease may end while that works. Give
-// the lock's fence to store.FenceGuard in the transaction that writes: the database then
+// the lock's fence to fence.Guard in the transaction that writes: the database then
 // refuses a late write.
 //
 // It panics without locks or a Resource: that is a mistake in the program. The routes of
@@ -81,7 +81,7 @@ func LockFrom(c *gin.Context) (lock models.LockGrant, ok bool) {
 	return lock, ok
 }
 
-// RefuseLock answers the problem for an error of LockVerifier or of store.FenceGuard. Errors
+// RefuseLock answers the problem for an error of LockVerifier or of fence.Guard. Errors
 // that it does not know are 503 unavailable.
 func RefuseLock(c *gin.Context, err error) {
 	switch {

@@ -8,10 +8,11 @@ import (
 	"testing"
 
 	"github.com/gin-gonic/gin"
+	_ "modernc.org/sqlite"
 
 	"gatehouse/middleware"
 	"gatehouse/models"
-	"gatehouse/services/store"
+	"gatehouse/services/fence"
 )
 
 // RequireLock looks before the handler works, and a handler may be slow: its lock ends
@@ -25,7 +26,7 @@ func TestRequireLockAndFenceGuard(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = db.Close() })
-	var guard store.FenceGuard
+	var guard fence.Guard
 	if _, err := db.ExecContext(t.Context(), guard.Schema()+`; CREATE TABLE orders (text TEXT); INSERT INTO orders VALUES ('')`); err != nil {
 		t.Fatal(err)
 	}

@@ -31,6 +31,7 @@ func arrows() map[string][]string {
 		"services/ratelimit":       {"internal/require", "models", "services/redis", "rueidis"},
 		"services/lock":            {"internal/require", "models", "services/redis", "rueidis"},
 		"services":                 {"internal/require", "models", "models/email", "services/redis", "services/lock", "services/ratelimit", "services/session", "rueidis"},
+		"services/fence":           {"models", "database/sql"},
 		"services/store":           {"models", "models/email", "database/sql"},
 		"services/servicestest":    {"database/sql"}, // makes and drops test databases
 		"middleware":               {"internal/require", "models", "gin", "gin-contrib/sessions"},

@@ -6,13 +6,15 @@ import (
 	"path/filepath"
 	"testing"
 
-	"gatehouse/services/store"
+	_ "modernc.org/sqlite"
+
+	"gatehouse/services/fence"
 )
 
 // guarded is a database of an application that admits writes by their fences.
 type guarded struct {
 	db    *sql.DB
-	guard store.FenceGuard
+	guard fence.Guard
 }
 
 func openGuarded(t *testing.T) guarded {

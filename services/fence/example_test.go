@@ -1,4 +1,4 @@
-package store_test
+package fence_test
 
 import (
 	"context"
@@ -11,20 +11,20 @@ import (
 	"time"
 
 	"gatehouse/models"
+	"gatehouse/services/fence"
 	"gatehouse/services/lock"
 	"gatehouse/services/redis"
 	"gatehouse/services/redis/embedded"
-	"gatehouse/services/store"
 )
 
 // A holder that was too late: its lock ended while it slept, the next one wrote,
 // and then it wakes up and writes.
-func ExampleFenceGuard() {
+func ExampleGuard() {
 	locks, db, done := exampleFence()
 	defer done()
 	ctx := context.Background()
 
-	var guard store.FenceGuard
+	var guard fence.Guard
 	if _, err := db.ExecContext(ctx, guard.Schema()); err != nil { // in your migrations
 		panic(err)
 	}

@@ -1,4 +1,4 @@
-package store_test
+package fence_test
 
 import (
 	"context"
@@ -6,25 +6,50 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	_ "github.com/jackc/pgx/v5/stdlib"
+	_ "modernc.org/sqlite"
+
 	"gatehouse/models"
+	"gatehouse/services/fence"
 	"gatehouse/services/servicestest"
-	"gatehouse/services/store"
 )
+
+// onBoth runs a test against each database. url is of a new, empty one.
+func onBoth(t *testing.T, test func(t *testing.T, url string)) {
+	t.Run("sqlite", func(t *testing.T) { test(t, filepath.Join(t.TempDir(), "test.db")) })
+	t.Run("postgres", func(t *testing.T) { test(t, servicestest.StartPostgres(t)) })
+}
+
+// must returns the value of a call that has to work.
+func must[T any](value T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return value
+}
+
+func check(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
 
 // guarded is an application's own database: a journal of the writes to resources,
 // in the order in which they took effect.
 type guarded struct {
 	*sql.DB
-	guard store.FenceGuard
+	guard fence.Guard
 }
 
-func openGuarded(t *testing.T, url string, guard store.FenceGuard) *guarded {
+func openGuarded(t *testing.T, url string, guard fence.Guard) *guarded {
 	t.Helper()
 	driver := "pgx"
 	if !strings.Contains(url, "://") {
@@ -72,7 +97,7 @@ func TestFenceGuard(t *testing.T) {
 	onBoth(t, func(t *testing.T, url string) {
 		for _, table := range []string{"", "fences of this \"app\""} {
 			t.Run(table, func(t *testing.T) {
-				g := openGuarded(t, url, store.FenceGuard{Table: table})
+				g := openGuarded(t, url, fence.Guard{Table: table})
 				for _, row := range []struct {
 					resource string
 					fence    int64
@@ -103,7 +128,7 @@ func TestFenceGuard(t *testing.T) {
 
 func TestFenceGuardThatFails(t *testing.T) {
 	onBoth(t, func(t *testing.T, url string) {
-		g := openGuarded(t, url, store.FenceGuard{})
+		g := openGuarded(t, url, fence.Guard{})
 		fence := int64(1)
 		tx := must(g.BeginTx(t.Context(), nil))
 		check(t, g.guard.Admit(t.Context(), tx, "a", new(int64(5))))
@@ -121,7 +146,7 @@ func TestFenceGuardThatFails(t *testing.T) {
 // at once. No fence writes after a higher one.
 func TestFenceGuardRace(t *testing.T) {
 	onBoth(t, func(t *testing.T, url string) {
-		g := openGuarded(t, url, store.FenceGuard{})
+		g := openGuarded(t, url, fence.Guard{})
 		const holders, grants = 16, 20
 		var fences, refused atomic.Int64
 		var wg sync.WaitGroup
@@ -157,7 +182,7 @@ func TestFenceGuardRace(t *testing.T) {
 // not committed yet waits, and is decided by how that ends. On SQLite there is
 // one writer at a time anyway.
 func TestFenceGuardWaitsForTheOther(t *testing.T) {
-	g := openGuarded(t, servicestest.StartPostgres(t), store.FenceGuard{})
+	g := openGuarded(t, servicestest.StartPostgres(t), fence.Guard{})
 	for _, row := range []struct {
 		resource string
 		end      func(*sql.Tx) error

@@ -1,17 +1,18 @@
-package store
+// Package fence lets an application's own database refuse the writes of lock holders that come
+// too late. It needs database/sql only.
+package fence
 
 import (
 	"cmp"
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 	"strings"
 
 	"gatehouse/models"
 )
 
-// FenceGuard refuses the writes of lock holders that were too late, in any
+// Guard refuses the writes of lock holders that were too late, in any
 // application's own SQLite or PostgreSQL database.
 //
 // A lock alone cannot: its holder may be paused between looking at the lock and
@@ -29,7 +30,7 @@ import (
 // does the same without a guard.
 //
 // The zero value is ready to use, by any number of goroutines.
-type FenceGuard struct {
+type Guard struct {
 	// Table holds the highest fence that wrote, for each resource; see Schema. A
 	// schema may stand before it with a dot. "" is lock_fences. Applications that
 	// lock in different Redis servers need tables of their own.
@@ -45,7 +46,7 @@ type Execer interface {
 // Schema is the statement that creates the table unless it is there, for the
 // application's migrations. A row stays for each resource ever written; delete it
 // only with what it guards, and if that name is never used again.
-func (g FenceGuard) Schema() string {
+func (g Guard) Schema() string {
 	return `CREATE TABLE IF NOT EXISTS ` + g.table() + ` (resource TEXT PRIMARY KEY, fence BIGINT NOT NULL)`
 }
 
@@ -56,7 +57,7 @@ func (g FenceGuard) Schema() string {
 // protects nothing. Who writes to several resources admits them in one order
 // everywhere, or two transactions may wait for each other.
 //
-// The fence is services.Lock.Fence, or that of middleware.LockFrom, as granted. Not
+// The fence is lock.Lock.Fence, or that of middleware.LockFrom, as granted. Not
 // the one that a later Extend answers: where the server forgot the lock, its holder
 // has claimed it again under a new fence, and somebody else may have written in
 // between.
@@ -71,7 +72,7 @@ func (g FenceGuard) Schema() string {
 // Redis takes fences from its clock. After a failover that lost the fences, to a
 // server whose clock is behind, new holders are refused for as long as it is
 // behind. Keep the clocks of Redis servers together.
-func (g FenceGuard) Admit(ctx context.Context, tx Execer, resource string, fence *int64) error {
+func (g Guard) Admit(ctx context.Context, tx Execer, resource string, fence *int64) error {
 	op := "admit a write to " + resource
 	if fence == nil {
 		return fmt.Errorf("%s: its lock was granted without Redis and has no fence: %w", op, models.ErrUnavailable)
@@ -79,15 +80,19 @@ func (g FenceGuard) Admit(ctx context.Context, tx Execer, resource string, fence
 	// One statement: it waits for another writer's row and compares afterwards.
 	result, err := tx.ExecContext(ctx, `INSERT INTO `+g.table()+` AS held (resource, fence) VALUES ($1, $2)
 		ON CONFLICT (resource) DO UPDATE SET fence = excluded.fence WHERE held.fence <= excluded.fence`, resource, *fence)
-	if err := affected(result, err, models.ErrNotHeld); errors.Is(err, models.ErrNotHeld) {
-		return fmt.Errorf("%s: a later fence than %d has written: %w", op, *fence, err)
-	} else if err != nil {
-		return failed(op, err)
+	if err == nil {
+		var rows int64
+		if rows, err = result.RowsAffected(); err == nil && rows == 0 {
+			return fmt.Errorf("%s: a later fence than %d has written: %w", op, *fence, models.ErrNotHeld)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w: %w", op, models.ErrUnavailable, err)
 	}
 	return nil
 }
 
-func (g FenceGuard) table() string {
+func (g Guard) table() string {
 	parts := strings.Split(cmp.Or(g.Table, "lock_fences"), ".")
 	for i, part := range parts {
 		parts[i] = `"` + strings.ReplaceAll(part, `"`, `""`) + `"`
