@@ -15,7 +15,7 @@ import (
 	"gatehouse/services/session"
 )
 
-// AccountStore is the database's side of accounts.
+// AccountStore is what Accounts needs of the database; *store.Store is one.
 type AccountStore interface {
 	userReader
 	userWriter
@@ -45,8 +45,8 @@ type userWriter interface {
 }
 
 type passwordRenewer interface {
-	// RenewPasswordHash replaces a user's hash by another one of the same password, if it
-	// is still the one that was read. It ends no session.
+	// RenewPasswordHash replaces the hash that was read by another one of the same password. If
+	// the hash has changed it does nothing. It ends no session.
 	RenewPasswordHash(ctx context.Context, userID, read, renewed string) error
 }
 
@@ -61,34 +61,41 @@ type auditTrail interface {
 	Audit(ctx context.Context, action string, page models.Page) (models.List[models.AuditEntry], error)
 }
 
-// Client is where a request comes from.
+// Client describes the client of a request, for audit entries, sessions and limits.
 type Client struct {
 	IP        string
-	Network   string // the address as limits count it: IPv6 by its first 56 bits
+	Network   string // the network that limits count: an IPv4 address, or 56 bits of an IPv6 address
 	UserAgent string
 	RequestID string
 }
 
-// entry is one for the audit about something that the client did.
+// entry is an audit entry about an action of the client.
 func (c Client) entry(action, actor, target, detail string) models.AuditEntry {
 	return models.AuditEntry{Action: action, Actor: actor, Target: target, IP: c.IP, RequestID: c.RequestID, Detail: detail}
 }
 
-// AccountsOptions configures Accounts: the limits on sign-ins, per client
-// address and per account.
+// AccountsOptions configures Accounts: the limits on sign-ins for each client network and for
+// each account. Both must be valid.
 type AccountsOptions struct {
 	LoginByIP      models.Policy
 	LoginByAccount models.Policy
 	Logger         *slog.Logger // nil is slog.Default
 }
 
-// maxEpochRetries is how often a step is tried again while the user's other sessions are ended.
+// maxEpochRetries is how often a step is tried again if other requests end the user's sessions.
 const maxEpochRetries = 5
 
 // afterwards bounds the work that outlives its request: locks given back, attempts forgotten.
 const afterwards = time.Second
 
-// Accounts signs users in and out and manages them; every step is audited.
+// Accounts signs users in and out, manages users, and ends sessions and locks for administrators.
+// Each of these has an audit entry, in the same transaction where there is one. Accounts is
+// safe for concurrent use and has nothing to close.
+//
+// All methods need the database: they return models.ErrUnavailable if it cannot be asked, and
+// do nothing without their audit entry. Without Redis they work; each instance then counts
+// sign-ins by itself, if the policy says so. Methods that hash or check a password also return
+// models.ErrUnavailable if too many passwords wait for that.
 type Accounts struct {
 	store     AccountStore
 	sessions  *session.Cache
@@ -99,8 +106,8 @@ type Accounts struct {
 	log       *slog.Logger
 }
 
-// NewAccounts joins the services that accounts need. It panics without one of them,
-// and on a policy that is not valid: that is a mistake in the program.
+// NewAccounts returns an Accounts. It panics without one of its arguments, and on an invalid
+// policy: that is a mistake in the program.
 func NewAccounts(store AccountStore, sessions *session.Cache, locks *lock.Locker, limiter *ratelimit.Limiter, opt AccountsOptions) *Accounts {
 	require.Must("services.NewAccounts", require.Argument{Name: "AccountStore", Value: store}, require.Argument{Name: "SessionCache", Value: sessions}, require.Argument{Name: "Locker", Value: locks}, require.Argument{Name: "RateLimiter", Value: limiter})
 	for _, policy := range []models.Policy{opt.LoginByIP, opt.LoginByAccount} {
@@ -114,10 +121,10 @@ func NewAccounts(store AccountStore, sessions *session.Cache, locks *lock.Locker
 	return &Accounts{store: store, sessions: sessions, locks: locks, limiter: limiter, passwords: NewPasswords(), opt: opt, log: opt.Logger}
 }
 
-// SignIn begins a session, or answers models.ErrInvalidCredentials: the same,
-// after the same time, for an unknown user, a wrong password and a disabled user.
+// SignIn begins a session. models.ErrInvalidCredentials, after the same time, for an unknown user,
+// a wrong password and a disabled user. It does not count the attempt: AllowSignIn does.
 func (a *Accounts) SignIn(ctx context.Context, email, password string, client Client) (token string, current models.Session, err error) {
-	email = asTyped(email)
+	email = cleanAddress(email)
 	who, err := a.store.Credentials(ctx, email)
 	switch {
 	case errors.Is(err, models.ErrNotFound):
@@ -125,11 +132,11 @@ func (a *Accounts) SignIn(ctx context.Context, email, password string, client Cl
 	case err != nil:
 		return "", current, err
 	}
-	right, err := a.isRight(ctx, password, who)
+	right, err := a.passwordMatches(ctx, password, who)
 	if err != nil {
 		return "", current, fmt.Errorf("sign in: %w: %w", models.ErrUnavailable, err)
 	}
-	usual, err := a.store.KnownNetwork(ctx, email, client.Network, time.Now().Add(-knownNetworkAge)) // asked for everybody alike
+	usual, err := a.store.KnownNetwork(ctx, email, client.Network, time.Now().Add(-knownNetworkAge)) // for unknown users, too: it takes time
 	if err != nil {
 		return "", current, err
 	}
@@ -147,7 +154,7 @@ func (a *Accounts) SignIn(ctx context.Context, email, password string, client Cl
 	}
 	switch {
 	case errors.Is(err, models.ErrInvalidCredentials):
-		// Without its entry the answer is that of a right password: it must not tell.
+		// Without this entry the answer is 503, also for a right password: it reveals nothing.
 		if err := a.audit(ctx, auditOf(models.AuditSignInFailed, email, who.ID, client, "")); err != nil {
 			return "", current, err
 		}
@@ -160,7 +167,7 @@ func (a *Accounts) SignIn(ctx context.Context, email, password string, client Cl
 }
 
 func (a *Accounts) begin(ctx context.Context, who models.Credentials, password string, client Client) (token string, current models.Session, err error) {
-	err = a.whileRight(ctx, who, password, func(who models.Credentials) error {
+	err = a.retryStale(ctx, who, password, func(who models.Credentials) error {
 		token, current, err = a.sessions.Create(ctx, models.Session{
 			User: models.UserRef{ID: who.ID, Email: who.Email}, Roles: who.Roles, Epoch: who.Epoch, UserAgent: client.UserAgent, IP: client.IP,
 		})
@@ -170,27 +177,29 @@ func (a *Accounts) begin(ctx context.Context, who models.Credentials, password s
 		return "", current, err
 	}
 	if err := a.store.RememberNetwork(ctx, who.ID, client.Network, time.Now()); err != nil {
-		a.log.Warn("sign-in address not remembered", "user", who.ID, "error", err) // a courtesy: the session stands
+		a.log.Warn("sign-in address not remembered", "user", who.ID, "error", err) // the session is valid all the same
 	}
 	return token, current, nil
 }
 
-// Users is a page of users.
+// Users returns a page of users, oldest first; models.ErrBadCursor if the cursor is not its own.
 func (a *Accounts) Users(ctx context.Context, page models.Page) (models.List[models.User], error) {
 	return a.store.Users(ctx, page)
 }
 
-// User is one user.
+// User returns a user; models.ErrNotFound if there is none.
 func (a *Accounts) User(ctx context.Context, id string) (models.User, error) {
 	return a.store.User(ctx, id)
 }
 
-// AuditPage is a page of the audit, newest first; action "" is any.
+// AuditPage returns a page of the audit, newest first; action "" is any. models.ErrBadCursor if
+// the cursor is not its own.
 func (a *Accounts) AuditPage(ctx context.Context, action string, page models.Page) (models.List[models.AuditEntry], error) {
 	return a.store.Audit(ctx, action, page)
 }
 
-// CreateUser adds a user with a checked e-mail address, password and roles.
+// CreateUser adds a user. The caller has validated address, password and roles. actor is the
+// e-mail address for the audit. models.ErrEmailTaken if the address is in use.
 func (a *Accounts) CreateUser(ctx context.Context, actor, email, password string, roles []string, client Client) (models.User, error) {
 	hash, err := a.passwords.Hash(ctx, password)
 	if err != nil {
@@ -207,15 +216,16 @@ func (a *Accounts) CreateUser(ctx context.Context, actor, email, password string
 	return user, nil
 }
 
-// UserChange is an administrator's change of a user; nil means unchanged.
+// UserChange is a change of a user by an administrator; nil fields stay as they are.
 type UserChange struct {
 	Roles    []string
 	Disabled *bool
 	Password *string
 }
 
-// ChangeUser changes a user; it counts on every instance within the revocation
-// bound of 2 s, here at once. Disabling ends the user's sessions and locks.
+// ChangeUser changes a user. The change takes effect here at once, and within 2 s on all other
+// instances. A new password or disabling ends the user's sessions, disabling also the user's
+// locks. models.ErrNotFound, or models.ErrLastAdmin if no administrator would be left.
 func (a *Accounts) ChangeUser(ctx context.Context, actor, id string, change UserChange, client Client) (models.User, error) {
 	patch := models.UserPatch{Roles: change.Roles, Disabled: change.Disabled}
 	if change.Password != nil {
@@ -243,7 +253,7 @@ func (a *Accounts) ChangeUser(ctx context.Context, actor, id string, change User
 	return user, nil
 }
 
-// String names the changes, without a password.
+// String names the changes for the audit, without a password.
 func (c UserChange) String() string {
 	var changes []string
 	if c.Roles != nil {
@@ -263,7 +273,8 @@ func (a *Accounts) CountSessions(ctx context.Context, userIDs ...string) (map[st
 	return a.store.CountSessions(ctx, userIDs, time.Now())
 }
 
-// DeleteUser removes a user with all sessions and locks.
+// DeleteUser removes a user and ends all sessions and locks of the user. models.ErrNotFound, or
+// models.ErrLastAdmin if no administrator would be left.
 func (a *Accounts) DeleteUser(ctx context.Context, actor, id string, client Client) error {
 	err := a.audited(ctx, func(ctx context.Context) error {
 		return a.store.DeleteUser(ctx, id)
@@ -276,18 +287,18 @@ func (a *Accounts) DeleteUser(ctx context.Context, actor, id string, client Clie
 	return nil
 }
 
-// releaseLocks outlives the request. What cannot be released ends with its lease,
-// and cannot be used: the user's sessions are over.
+// releaseLocks outlives the request. A lock that it cannot release ends with its lease, and
+// cannot be used before: the user's sessions have ended.
 func (a *Accounts) releaseLocks(ctx context.Context, userID string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), afterwards)
 	defer cancel()
 	if err := a.locks.ReleaseUser(ctx, userID); err != nil {
-		a.log.Warn("locks of a user not released: they end with their lease", "user", userID, "error", err)
+		a.log.Warn("the locks of a user were not released: they end with their lease", "user", userID, "error", err)
 	}
 }
 
-// Seed fills an empty database. The passwords of its users are not yet hashed in
-// passwords, by address. Another instance may be quicker: then it does nothing.
+// Seed fills an empty database; if it is not empty, or another instance is quicker, it does
+// nothing. passwords are the users' passwords in clear, by address.
 func (a *Accounts) Seed(ctx context.Context, seed models.Seed, passwords map[string]string) error {
 	for i, user := range seed.Users {
 		hash, err := a.passwords.Hash(ctx, passwords[user.Email])
@@ -300,8 +311,8 @@ func (a *Accounts) Seed(ctx context.Context, seed models.Seed, passwords map[str
 	return err
 }
 
-// audited does something that the database stores, together with its entries in the
-// audit: neither is there without the other.
+// audited calls do, and stores the audit entries in the same database transaction: the database
+// has both or neither.
 func (a *Accounts) audited(ctx context.Context, do func(ctx context.Context) error, entries ...models.AuditEntry) error {
 	for i := range entries {
 		entries[i].At = time.Now().UTC()
@@ -312,33 +323,33 @@ func (a *Accounts) audited(ctx context.Context, do func(ctx context.Context) err
 	}
 	for _, entry := range entries {
 		if stored() {
-			a.tell(entry)
-		} else if err := a.audit(ctx, entry); err != nil { // nothing was left to be done
+			a.logAudit(entry)
+		} else if err := a.audit(ctx, entry); err != nil { // do found nothing to store
 			return err
 		}
 	}
 	return nil
 }
 
-// audit records a security event in the database, which is an error if it cannot, and
-// in the log. It outlives the request.
+// audit stores a security event in the database, and logs it. It outlives the request. The
+// error says that the event is not stored.
 func (a *Accounts) audit(ctx context.Context, entry models.AuditEntry) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), afterwards)
 	defer cancel()
 	entry.At = time.Now().UTC()
-	a.tell(entry)
+	a.logAudit(entry)
 	if err := a.store.AddAudit(ctx, entry); err != nil {
-		a.log.Error("audit entry not stored", "action", entry.Action, "error", err)
+		a.log.Error("an audit entry was not stored", "action", entry.Action, "error", err)
 		return err
 	}
 	return nil
 }
 
-func (a *Accounts) tell(entry models.AuditEntry) {
+func (a *Accounts) logAudit(entry models.AuditEntry) {
 	a.log.Info("audit", "action", entry.Action, "actor", entry.Actor, "target", entry.Target, "ip", entry.IP, "requestId", entry.RequestID, "detail", entry.Detail)
 }
 
-// auditOf is an entry about a user, "" one that is not there or not yet.
+// auditOf is an audit entry about a user; userID "" is an unknown or a new user.
 func auditOf(action, actor, userID string, client Client, detail string) models.AuditEntry {
 	target := ""
 	if userID != "" {
@@ -347,10 +358,10 @@ func auditOf(action, actor, userID string, client Client, detail string) models.
 	return client.entry(action, actor, target, detail)
 }
 
-// asTyped is an address as a client sent it to sign in, good or not: a mistyped one gets the
-// answer of a wrong password. The store and the limit on sign-ins both compare it by
-// email.Key, so that what is limited is what is found.
-func asTyped(email string) string {
+// cleanAddress cleans an address that a client typed to sign in. It does not validate it: a
+// mistyped address gets the answer of a wrong password. The store and the limit on sign-ins
+// both compare it by email.Key, so the limit is always for the account that is found.
+func cleanAddress(email string) string {
 	email = strings.ReplaceAll(strings.ToValidUTF8(email, ""), "\x00", "")
 	email = strings.ToLower(strings.TrimSpace(email))
 	return strings.ToValidUTF8(email[:min(len(email), 254)], "")

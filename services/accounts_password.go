@@ -9,16 +9,17 @@ import (
 	"gatehouse/models"
 )
 
-// ChangePassword sets the user's own password: a new token for this session, and
-// every other one of the user ends. A wrong current password is a
-// *models.ValidationError on currentPassword.
+// ChangePassword sets the password of the user of session. The session gets a new token, and all
+// other sessions of the user end. A wrong current password is a *models.ValidationError on
+// currentPassword. models.ErrNotFound if the session has ended. It does not count the attempt:
+// AllowSignIn does.
 func (a *Accounts) ChangePassword(ctx context.Context, session models.Session, current, next string, client Client) (token string, _ models.Session, err error) {
 	wrong := models.Invalid("currentPassword", "is wrong")
 	who, err := a.store.CredentialsByID(ctx, session.User.ID)
 	if err != nil {
 		return "", session, err
 	}
-	right, err := a.isRight(ctx, current, who)
+	right, err := a.passwordMatches(ctx, current, who)
 	if err != nil {
 		return "", session, fmt.Errorf("change password: %w: %w", models.ErrUnavailable, err)
 	}
@@ -34,7 +35,7 @@ func (a *Accounts) ChangePassword(ctx context.Context, session models.Session, c
 	}
 	var changed models.Session
 	err = a.audited(ctx, func(ctx context.Context) error {
-		return a.whileRight(ctx, who, current, func(who models.Credentials) error {
+		return a.retryStale(ctx, who, current, func(who models.Credentials) error {
 			token, changed, err = a.sessions.Rotate(ctx, session, who.Epoch, func(next models.Session) error {
 				return a.store.ChangePassword(ctx, who.ID, who.Epoch, hash, next)
 			})
@@ -50,8 +51,9 @@ func (a *Accounts) ChangePassword(ctx context.Context, session models.Session, c
 	return token, changed, nil
 }
 
-// isRight reports whether it is the password of who; of no user it is none.
-func (a *Accounts) isRight(ctx context.Context, password string, who models.Credentials) (bool, error) {
+// passwordMatches reports whether it is the password of the user; never for an unknown user,
+// whose PasswordHash is "".
+func (a *Accounts) passwordMatches(ctx context.Context, password string, who models.Credentials) (bool, error) {
 	right, err := a.passwords.Matches(ctx, password, who.PasswordHash)
 	if errors.Is(err, errUnusableHash) {
 		a.log.Error("a user cannot sign in until an administrator sets a new password", "user", who.ID, "error", err)
@@ -60,8 +62,8 @@ func (a *Accounts) isRight(ctx context.Context, password string, who models.Cred
 	return right, err
 }
 
-// renewHash brings a hash up to today's parameters, now that its password is at hand.
-// A password changed meanwhile stays.
+// renewHash stores a hash with today's parameters, while the password is at hand. If the
+// password has changed in the meantime it does nothing.
 func (a *Accounts) renewHash(ctx context.Context, who models.Credentials, password string) {
 	renewed, ok := a.passwords.renew(password, who.PasswordHash)
 	if !ok {
@@ -70,15 +72,15 @@ func (a *Accounts) renewHash(ctx context.Context, who models.Credentials, passwo
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), afterwards)
 	defer cancel()
 	if err := a.store.RenewPasswordHash(ctx, who.ID, who.PasswordHash, renewed); err != nil {
-		a.log.Warn("a password hash not brought up to date: the next sign-in will", "user", who.ID, "error", err)
+		a.log.Warn("a password hash was not renewed: the next sign-in will try again", "user", who.ID, "error", err)
 	}
 }
 
-// whileRight does something for which the password of who was checked, again with
-// newer credentials if the user's epoch has moved on: that may only have ended other
-// sessions. models.ErrInvalidCredentials if the password is not the same any more, or
-// the user is disabled or gone.
-func (a *Accounts) whileRight(ctx context.Context, who models.Credentials, password string, do func(who models.Credentials) error) error {
+// retryStale calls do with the credentials for which the password was checked. If the user's
+// epoch has moved on, which ends the user's sessions, it calls do again with the newer
+// credentials. models.ErrInvalidCredentials if the password has changed, or the user is
+// disabled or gone.
+func (a *Accounts) retryStale(ctx context.Context, who models.Credentials, password string, do func(who models.Credentials) error) error {
 	for range maxEpochRetries {
 		if err := do(who); !errors.Is(err, models.ErrStale) {
 			return err
@@ -92,17 +94,17 @@ func (a *Accounts) whileRight(ctx context.Context, who models.Credentials, passw
 		case now.Disabled:
 			return models.ErrInvalidCredentials
 		}
-		if now.PasswordHash != who.PasswordHash { // perhaps brought up to date by another sign-in
-			if right, err := a.isRight(ctx, password, now); err != nil || !right {
+		if now.PasswordHash != who.PasswordHash { // another sign-in may have renewed it
+			if right, err := a.passwordMatches(ctx, password, now); err != nil || !right {
 				return cmp.Or(err, models.ErrInvalidCredentials)
 			}
 		}
 		who = now
 	}
-	return fmt.Errorf("the user's sessions are ended again and again: %w", models.ErrUnavailable)
+	return fmt.Errorf("other requests keep ending the user's sessions: %w", models.ErrUnavailable)
 }
 
-// EnsureUser creates a user unless the e-mail address is known already.
+// EnsureUser creates a user unless the e-mail address is in use.
 func (a *Accounts) EnsureUser(ctx context.Context, email, password string, roles ...string) error {
 	if _, err := a.store.Credentials(ctx, email); !errors.Is(err, models.ErrNotFound) {
 		return err
@@ -114,10 +116,9 @@ func (a *Accounts) EnsureUser(ctx context.Context, email, password string, roles
 	return err
 }
 
-// CheckPassword returns the user with an address, and whether the password is theirs,
-// also of a disabled one; models.ErrNotFound if there is none. It begins no session,
-// counts against no limit and is not audited: it is for what an operator configured, not
-// for what a client sends.
+// CheckPassword returns the user with an address, disabled or not, and whether it is the user's
+// password. models.ErrNotFound if there is none. It is for passwords that an operator has
+// configured, not for clients: it is neither limited nor audited, and begins no session.
 func (a *Accounts) CheckPassword(ctx context.Context, address, password string) (user models.User, right bool, err error) {
 	who, err := a.store.Credentials(ctx, address)
 	if err != nil {

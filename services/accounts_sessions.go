@@ -23,13 +23,13 @@ func (a *Accounts) SignOut(ctx context.Context, session models.Session, client C
 func (a *Accounts) Supersede(ctx context.Context, old, fresh models.Session, client Client) error {
 	err := a.SignOut(ctx, old, client)
 	if err != nil {
-		_ = a.sessions.End(ctx, models.Ending{Hash: fresh.Hash}) // it ends unused
+		_ = a.sessions.End(ctx, models.Ending{Hash: fresh.Hash}) // if this fails, the session ends unused
 	}
 	return err
 }
 
-// EndSession ends one of the sessions of the user who is signed in by session;
-// models.ErrNotFound if the user has none with this ID.
+// EndSession ends one session of the user of session. models.ErrNotFound if the user has none
+// with this ID.
 func (a *Accounts) EndSession(ctx context.Context, session models.Session, id string, client Client) error {
 	return a.audited(ctx, func(ctx context.Context) error {
 		return a.sessions.End(ctx, models.Ending{UserID: session.User.ID, ID: id})
@@ -50,21 +50,21 @@ func (a *Accounts) EndUserSessions(ctx context.Context, actor, userID string, cl
 	}, auditOf(models.AuditSessionsRevoked, actor, userID, client, "all"))
 }
 
-// EndAllSessions ends the sessions of all users but this one; models.ErrNotFound if this
-// one has ended meanwhile: then all of them live on.
+// EndAllSessions ends all sessions of all users but this one. If this one has ended in the
+// meantime it does nothing and returns models.ErrNotFound.
 func (a *Accounts) EndAllSessions(ctx context.Context, session models.Session, client Client) error {
 	return a.audited(ctx, func(ctx context.Context) error {
 		return a.sessions.End(ctx, models.Ending{Everybody: true, Keep: session.Hash})
 	}, client.entry(models.AuditSessionsRevoked, session.User.Email, "everybody", "all but this one"))
 }
 
-// ForceLock ends the lock of a resource, whoever holds it, and returns how it stood. With a
-// fence it ends only the grant of that fence: models.ErrOtherFence if another one has
-// the lock by now. models.ErrNotFound if it is not locked, models.ErrUnavailable if Redis
-// or the database cannot be asked.
+// ForceLock ends the lock of a resource, whoever holds it, and returns its former state. With a
+// fence it ends only the grant of that fence: models.ErrOtherFence if the lock has another one
+// by now. models.ErrNotFound if the resource is not locked. Without Redis it does what the
+// locker's OnRedisDown says: the state is Degraded, or the error is models.ErrUnavailable.
 //
-// The audit entry is stored first: Redis and the database share no transaction, and no
-// lock is forced without an entry. If Redis does not acknowledge it a second entry says so.
+// It stores the audit entry first: Redis and the database share no transaction, and no lock is
+// forced without an entry. If Redis does not acknowledge, a second entry says so.
 func (a *Accounts) ForceLock(ctx context.Context, actor, resource, reason string, fence *int64, client Client) (models.LockStatus, error) {
 	now, err := a.locks.Status(ctx, resource)
 	switch {
@@ -83,8 +83,8 @@ func (a *Accounts) ForceLock(ctx context.Context, actor, resource, reason string
 	if err == nil {
 		return was, nil
 	}
-	entry.Detail = "not acknowledged: " + entry.Detail // the lock may have ended, and only the answer be lost
-	_ = a.audit(ctx, entry)                            // the first entry errs on the safe side
+	entry.Detail = "not acknowledged: " + entry.Detail // the lock may have ended, if only the answer was lost
+	_ = a.audit(ctx, entry)                            // without it the first entry claims too much, which is safe
 	if errors.Is(err, models.ErrNotHeld) {
 		err = fmt.Errorf("%w: %w", models.ErrOtherFence, err)
 	}

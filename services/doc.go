@@ -1,3 +1,26 @@
-// Package services holds what gatehouse exists for: edit locks, the session cache and rate
-// limits, and the work of the application built on them. All types are safe for concurrent use.
+// Package services does the work of the application: Accounts signs users in and manages them,
+// Processes edits processes under locks. It joins the packages below it, which do not know
+// each other: redis, lock, ratelimit and session.
+//
+//	sign in      handlers -> Accounts.AllowSignIn -> ratelimit
+//	                      -> Accounts.SignIn      -> Passwords, session, store (with its audit entry)
+//	edit         handlers -> Processes.Lock       -> store, lock (grant), store (the version to edit)
+//	                      -> Processes.Replace    -> lock (verify), store (writes if the version is that)
+//	force        handlers -> Accounts.ForceLock   -> lock (status), store (audit), lock (end)
+//
+// # Trust
+//
+// The database is the truth. A lock tells users apart in time, but each write carries the
+// version that its writer had read after the grant. The database refuses the write if another
+// one came in between, whatever Redis says. Sessions and users are rows; Redis has copies.
+//
+// # Failures
+//
+//	Redis is gone      locks, sessions and limits go on as their packages say; results are degraded,
+//	                   or models.ErrUnavailable where OnRedisDown is closed
+//	database is gone   models.ErrUnavailable from every method
+//	audit is full      models.ErrUnavailable, and the action is not done
+//	too many sign-ins  models.ErrUnavailable after 3 s of waiting for a core
+//
+// All types are safe for concurrent use, start no goroutines, and have nothing to close.
 package services

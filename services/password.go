@@ -28,28 +28,29 @@ const (
 	argonSalt    = 16
 )
 
-// passwordWait bounds the wait for a slot, well below what a server gives an answer,
-// so that a client that cannot be served in a flood is told so.
+// passwordWait limits the wait for a slot. It is well below the server's timeout for an answer,
+// so that in a flood of sign-ins each client gets an answer.
 const passwordWait = 3 * time.Second
 
-// passwordQueue is how many may wait for each slot: more than it serves in
-// passwordWait would wait for nothing.
+// passwordQueue is how many requests may wait for each slot. A slot cannot serve more within
+// passwordWait.
 const passwordQueue = 100
 
-// Passwords hashes and checks passwords with argon2id. A bounded number run at
-// once, half of the cores, so that a flood of sign-ins cannot starve the rest. Who
-// finds too many waiting, or waits for 3 s, gets models.ErrUnavailable.
+// Passwords hashes and checks passwords with argon2id. It uses at most half of the cores at a
+// time, so that a flood of sign-ins leaves room for other requests. A call that finds too many
+// waiting, or waits for 3 s, returns models.ErrUnavailable. It is safe for concurrent use and
+// needs neither Redis nor the database.
 type Passwords struct {
 	slots   *semaphore.Weighted
 	waiting atomic.Int64
-	// decoy is checked where there is no user, so that an unknown address takes
-	// as long as a wrong password.
+	// decoy is the hash to check for an unknown user, so that an unknown address takes as long
+	// as a wrong password.
 	decoy string
 	// derive is argon2.IDKey; a test counts its work.
 	derive func(password, salt []byte, passes, memory uint32, threads uint8, keyLen uint32) []byte
 }
 
-// NewPasswords returns a Passwords with half of the cores to use.
+// NewPasswords returns a Passwords. It has nothing to close.
 func NewPasswords() *Passwords {
 	p := &Passwords{slots: semaphore.NewWeighted(passwordSlots()), derive: argon2.IDKey}
 	p.decoy = encodeHash(make([]byte, argonSalt), make([]byte, argonKey))
@@ -58,7 +59,7 @@ func NewPasswords() *Passwords {
 
 func passwordSlots() int64 { return int64(max(1, runtime.GOMAXPROCS(0)/2)) }
 
-// slot waits for the turn to do the work of one password; end it by done.
+// slot waits for a free slot for the work of one password; done frees it again.
 func (p *Passwords) slot(ctx context.Context) (done func(), err error) {
 	done = func() { p.slots.Release(1) }
 	if p.slots.TryAcquire(1) {
@@ -86,16 +87,15 @@ func (p *Passwords) Hash(ctx context.Context, password string) (string, error) {
 	return p.hash(password), nil
 }
 
-// hash does the work of Hash. The caller has a slot.
+// hash does the work of Hash; the caller has a slot.
 func (p *Passwords) hash(password string) string {
 	salt := make([]byte, argonSalt)
 	_, _ = rand.Read(salt) // never fails
 	return encodeHash(salt, p.derive([]byte(password), salt, argonTime, argonMemory, argonThreads, argonKey))
 }
 
-// renew hashes a password again whose stored hash was made with other parameters. It
-// does not where the hash is of today's, nor where it would have to wait: there is a
-// next time.
+// renew hashes a password again if its stored hash has other parameters than today's. It does
+// not wait for a slot: the next sign-in will try again.
 func (p *Passwords) renew(password, hash string) (renewed string, ok bool) {
 	known, err := decodeHash(hash)
 	if err != nil || known.isCurrent() || !p.slots.TryAcquire(1) {
@@ -105,13 +105,12 @@ func (p *Passwords) renew(password, hash string) (renewed string, ok bool) {
 	return p.hash(password), true
 }
 
-// errUnusableHash is a stored hash that no password is checked against.
+// errUnusableHash says that no password can be checked against a stored hash.
 var errUnusableHash = errors.New("stored password hash cannot be used")
 
-// Matches reports whether the password has this hash. An empty hash is checked
-// against a decoy and never matches; neither does one that cannot be used, which is
-// an error, too: it is of another algorithm or version, or its parameters are beyond
-// what a check may cost.
+// Matches reports whether the password has this hash. An empty hash never matches, after the
+// time of a check. Neither does a hash of another algorithm or version, or one whose check
+// would cost too much: that is also an error.
 func (p *Passwords) Matches(ctx context.Context, password, hash string) (bool, error) {
 	known, unusable := decodeHash(hash)
 	if unusable != nil {
@@ -129,21 +128,21 @@ func (p *Passwords) Matches(ctx context.Context, password, hash string) (bool, e
 	return subtle.ConstantTimeCompare(got, known.key) == 1 && hash != "", unusable
 }
 
-// storedHash is a hash taken apart.
+// storedHash is a parsed hash.
 type storedHash struct {
 	memory, passes uint32 // KiB, rounds
 	threads        uint8
 	salt, key      []byte
 }
 
-// What a stored hash may ask for: a check of the most takes some seconds and 256 MiB. A
-// hash that another program wrote can ask for no more.
+// Bounds of a stored hash, which another program may have written. A check at the bounds takes
+// some seconds and 256 MiB.
 const (
-	mostArgonMemory  = 256 * 1024 // KiB
-	mostArgonTime    = 16
-	mostArgonThreads = 16
-	mostArgonBytes   = 64 // of salt and of key
-	leastArgonBytes  = 8  // of salt; the key has twice that
+	maxArgonMemory  = 256 * 1024 // KiB
+	maxArgonTime    = 16
+	maxArgonThreads = 16
+	maxArgonBytes   = 64 // of salt and of key
+	minArgonBytes   = 8  // of salt; the key has at least twice as many
 )
 
 func encodeHash(salt, key []byte) string {
@@ -155,12 +154,12 @@ func (h storedHash) String() string {
 		base64.RawStdEncoding.EncodeToString(h.salt), base64.RawStdEncoding.EncodeToString(h.key))
 }
 
-// isCurrent reports whether a hash made today would have the same parameters.
+// isCurrent reports whether a new hash would have the same parameters.
 func (h storedHash) isCurrent() bool {
 	return h.memory == argonMemory && h.passes == argonTime && h.threads == argonThreads && len(h.salt) == argonSalt && len(h.key) == argonKey
 }
 
-// decodeHash takes a hash apart. Its errors show nothing of salt and key.
+// decodeHash parses a hash. Its errors show neither salt nor key.
 func decodeHash(hash string) (h storedHash, err error) {
 	fields := strings.Split(hash, "$")
 	if len(hash) > 512 || len(fields) != 6 || fields[0] != "" || fields[1] != "argon2id" {
@@ -179,9 +178,9 @@ func decodeHash(hash string) (h storedHash, err error) {
 		return h, fmt.Errorf("%w: it is not in the PHC string format", errUnusableHash)
 	}
 	switch within := func(n, least, most int) bool { return least <= n && n <= most }; {
-	case !within(int(h.passes), 1, mostArgonTime), !within(int(h.threads), 1, mostArgonThreads), !within(int(h.memory), 8*int(h.threads), mostArgonMemory):
+	case !within(int(h.passes), 1, maxArgonTime), !within(int(h.threads), 1, maxArgonThreads), !within(int(h.memory), 8*int(h.threads), maxArgonMemory):
 		return h, fmt.Errorf("%w: its parameters %q are out of bounds", errUnusableHash, fields[3])
-	case !within(len(h.salt), leastArgonBytes, mostArgonBytes), !within(len(h.key), 2*leastArgonBytes, mostArgonBytes):
+	case !within(len(h.salt), minArgonBytes, maxArgonBytes), !within(len(h.key), 2*minArgonBytes, maxArgonBytes):
 		return h, fmt.Errorf("%w: its salt or key is too short or too long", errUnusableHash)
 	}
 	return h, nil

@@ -16,7 +16,7 @@ import (
 	"gatehouse/services/lock"
 )
 
-// DefaultProcessTTL is the lease of a process lock whose TTL is not said.
+// DefaultProcessTTL is the lease of a process lock without a TTL of its own.
 const DefaultProcessTTL = 300 * time.Second
 
 // ProcessStore is the database's side of processes.
@@ -36,9 +36,16 @@ type processWriter interface {
 	DeleteProcess(ctx context.Context, id string, guard models.WriteGuard) error
 }
 
-// Processes edits processes under locks. The lock is a courtesy, the database
-// decides: every write carries what its writer had read, and the store refuses
-// it when somebody else wrote in between, whatever Redis believes.
+// Processes edits processes under locks. The lock is a courtesy, and the database decides: each
+// write carries the version that its writer had read. The store refuses it if another write
+// came in between, whatever Redis says. Processes is safe for concurrent use.
+//
+// Any call that needs the database returns models.ErrUnavailable if it cannot be asked. Without
+// Redis, methods do what the locker's OnRedisDown says: they go on and report degraded, or
+// return models.ErrUnavailable. The methods name all other errors.
+//
+// Process returns a process; models.ErrNotFound if there is none. Processes returns a page,
+// newest change first; models.ErrBadCursor if the cursor is not one of this list.
 type Processes struct {
 	processReader
 	store   ProcessStore
@@ -47,9 +54,9 @@ type Processes struct {
 	secrets [][]byte // key the tokens of idempotent acquires
 }
 
-// NewProcesses joins the store and the locks. The first secret keys idempotent
-// acquires; a repeated one also finds the grant made under another. It refuses to
-// work without one of them, and with a secret of less than 32 bytes.
+// NewProcesses returns a Processes. The first secret keys idempotent acquires; a repeated acquire
+// also finds a grant that was made with another of the secrets. The error names a missing
+// argument, or a secret of less than 32 bytes. It has nothing to close.
 func NewProcesses(store ProcessStore, locks *lock.Locker, signer *lock.TokenSigner, secrets []string) (*Processes, error) {
 	if err := require.All("services.NewProcesses", require.Argument{Name: "ProcessStore", Value: store}, require.Argument{Name: "Locker", Value: locks}, require.Argument{Name: "LockTokenSigner", Value: signer}); err != nil {
 		return nil, err
@@ -68,28 +75,27 @@ func NewProcesses(store ProcessStore, locks *lock.Locker, signer *lock.TokenSign
 	return p, nil
 }
 
-// Resource is the lock's name for a process.
+// Resource is the name of a process's lock.
 func Resource(processID string) string { return "process:" + processID }
 
-// Create adds a process.
+// Create adds a process, written by user. It has no errors of its own.
 func (p *Processes) Create(ctx context.Context, user models.UserRef, fields models.ProcessFields) (models.Process, error) {
 	return p.store.CreateProcess(ctx, user.ID, fields)
 }
 
-// ProcessLockOptions says how to lock a process.
+// ProcessLockOptions says how to lock a process. The zero value does not wait.
 type ProcessLockOptions struct {
 	TTL            time.Duration // zero is 300 s
 	Reason         string
 	Wait           time.Duration // how long to queue; zero answers at once
 	IfMatch        *models.IfMatch
 	IdempotencyKey string // the same key gets the same grant and token while that lives
-	// Most is how many processes the user can have locked, this one included: one more is a
-	// *models.TooManyLocksError. Never more stay locked; of several requests at the same time
-	// that would exceed it, more than need be can be refused. While an instance cannot ask
-	// Redis it counts what it knows itself. Zero is any number.
+	// Most is how many processes the user can have locked, with this one. The user never keeps
+	// more; of several requests at the same time, more than necessary can be refused. Without
+	// Redis an instance counts the locks that it knows itself. Zero is no limit.
 	Most int
-	// Allowed is asked after a wait, before anything is done with the grant: the
-	// user may have lost the right meanwhile. Nil allows.
+	// Allowed is called after a wait, before the grant is used: the user may have lost the right
+	// in the meantime. Its error gives the lock back. Nil allows.
 	Allowed func(ctx context.Context) error
 }
 
@@ -100,15 +106,25 @@ type ProcessLock struct {
 	Process models.Process
 }
 
-// Lock locks a process for a user: *models.NotAcquiredError says who has it. Degraded
-// is said beside an error, too, if the grant was made, and given back, without Redis.
+// Lock locks a process for a user. Errors:
+//
+//   - models.ErrNotFound: there is no such process,
+//   - *models.NotAcquiredError: another grant holds the lock, or waiters come first,
+//   - *models.TooManyLocksError: the user would have more than opt.Most,
+//   - *models.ConflictError (models.ErrPreconditionFailed): opt.IfMatch does not match,
+//   - models.ErrNotAcquired and the cause of ctx: ctx ended during the wait; models.ErrUnavailable
+//     and that cause: it ended just after the wait,
+//   - the error of opt.Allowed.
+//
+// With an error the user holds no lock that the user did not hold before. Degraded is set even
+// with an error, if the grant was made, and given back, without Redis.
 func (p *Processes) Lock(ctx context.Context, user models.UserRef, id string, opt ProcessLockOptions) (ProcessLock, error) {
 	if _, err := p.store.Process(ctx, id); err != nil {
 		return ProcessLock{}, err
 	}
 	token, others := p.idempotentTokens(user, id, opt.IdempotencyKey)
-	if opt.Wait > 0 && token == "" { // no need to wait for what is refused in the end; a repeated request is not new
-		if err := p.room(ctx, user, opt.Most-1, opt.Most); err != nil {
+	if opt.Wait > 0 && token == "" { // refused before the wait; a repeated request takes no new lock
+		if err := p.checkLimit(ctx, user, opt.Most-1, opt.Most); err != nil {
 			return ProcessLock{}, err
 		}
 	}
@@ -120,14 +136,14 @@ func (p *Processes) Lock(ctx context.Context, user models.UserRef, id string, op
 		return ProcessLock{}, err
 	}
 	err = allowedAfter(ctx, opt.Wait, opt.Allowed)
-	if err == nil && !taken.Repeated { // counted with this one: of two at the same time each knows of the other
-		err = p.room(context.WithoutCancel(ctx), user, opt.Most, opt.Most)
+	if err == nil && !taken.Repeated { // this lock counts, too: of two concurrent requests each sees the other's
+		err = p.checkLimit(context.WithoutCancel(ctx), user, opt.Most, opt.Most)
 	}
 	var granted ProcessLock
-	if err == nil { // what may end a wait must not cut off what follows it
+	if err == nil { // ctx may end a wait, not the work after it
 		granted, err = p.granted(context.WithoutCancel(ctx), user, id, taken, opt)
 	}
-	if err == nil && !taken.Repeated && ctx.Err() != nil { // nobody is there to take it
+	if err == nil && !taken.Repeated && ctx.Err() != nil { // the client has left
 		granted, err = ProcessLock{}, fmt.Errorf("lock process %s: %w: %w", id, models.ErrUnavailable, context.Cause(ctx))
 	}
 	if err != nil && !taken.Repeated {
@@ -137,15 +153,15 @@ func (p *Processes) Lock(ctx context.Context, user models.UserRef, id string, op
 	return granted, err
 }
 
-// room refuses if the user has more locks than held; a limit of 0 is none.
-func (p *Processes) room(ctx context.Context, user models.UserRef, held, limit int) error {
+// checkLimit refuses if the user has more than held locks; a limit of 0 is no limit.
+func (p *Processes) checkLimit(ctx context.Context, user models.UserRef, held, limit int) error {
 	if limit > 0 && p.locks.CountHeld(ctx, user.ID) > held {
 		return &models.TooManyLocksError{Limit: limit}
 	}
 	return nil
 }
 
-// allowedAfter asks whether a request that may have waited may go on.
+// allowedAfter calls allowed for a request that may have waited.
 func allowedAfter(ctx context.Context, wait time.Duration, allowed func(context.Context) error) error {
 	if wait <= 0 || allowed == nil {
 		return nil
@@ -153,7 +169,7 @@ func allowedAfter(ctx context.Context, wait time.Duration, allowed func(context.
 	return allowed(ctx)
 }
 
-// acquire looks for a grant under the other tokens before it waits.
+// acquire looks for a grant with one of the other tokens before it waits.
 func (p *Processes) acquire(ctx context.Context, wait time.Duration, req lock.Request, others []string) (lock.Lock, error) {
 	if wait <= 0 || len(others) > 0 {
 		taken, err := p.locks.TryAcquire(ctx, req)
@@ -197,8 +213,8 @@ func (p *Processes) granted(ctx context.Context, user models.UserRef, id string,
 	return ProcessLock{Lock: taken, Token: token, Process: process}, nil
 }
 
-// keepToken seals the token beside its grant, so that a repeated acquire answers
-// the very same one; of two at once the first stays.
+// keepToken stores the sealed token with its grant, so that a repeated acquire returns the same
+// token. Of two concurrent acquires the first one's token stays.
 func (p *Processes) keepToken(ctx context.Context, taken lock.Lock, token string) (string, error) {
 	sealed, err := p.tokens.Signer.Seal(token)
 	if err != nil {
@@ -214,9 +230,9 @@ func (p *Processes) keepToken(ctx context.Context, taken lock.Lock, token string
 	return token, nil
 }
 
-// idempotentTokens are the grant's token for a key, the same for the same user,
-// process and key and unguessable without the secret, and those it may have had
-// before the secrets were changed. No key: a new one, and none.
+// idempotentTokens derives the grant's token from user, process and key: it is always the same,
+// and unguessable without the secret. others are the tokens of the older secrets. Without a
+// key both are empty: the locker makes a new token.
 func (p *Processes) idempotentTokens(user models.UserRef, id, key string) (token string, others []string) {
 	if key == "" {
 		return "", nil
@@ -230,7 +246,7 @@ func (p *Processes) idempotentTokens(user models.UserRef, id, key string) (token
 	return tokens[0], tokens[1:]
 }
 
-// guard verifies the token of a write and makes the database rule's condition.
+// guard verifies the token of a write and makes the condition for the database.
 func (p *Processes) guard(ctx context.Context, user models.UserRef, id, token string, match *models.IfMatch) (guard models.WriteGuard, grant models.LockGrant, degraded bool, err error) {
 	process, err := p.store.Process(ctx, id)
 	if err != nil {
@@ -249,8 +265,14 @@ func (p *Processes) guard(ctx context.Context, user models.UserRef, id, token st
 	return guard, grant, degraded, nil
 }
 
-// Replace writes all fields under a lock. degraded: the lock was not checked in
-// Redis, the database rule alone decided.
+// Replace writes all fields under a lock. degraded: the lock was not checked in Redis, and only
+// the database decided. Errors:
+//
+//   - models.ErrNotFound: there is no such process,
+//   - models.ErrLockTokenRequired: token is empty,
+//   - *models.NotHeldError: the token does not hold the lock,
+//   - *models.ConflictError: match does not match (models.ErrPreconditionFailed), or another
+//     write came in between (models.ErrVersionConflict).
 func (p *Processes) Replace(ctx context.Context, user models.UserRef, id, token string, match *models.IfMatch, fields models.ProcessFields) (process models.Process, degraded bool, err error) {
 	guard, _, degraded, err := p.guard(ctx, user, id, token, match)
 	if err != nil {
@@ -260,7 +282,7 @@ func (p *Processes) Replace(ctx context.Context, user models.UserRef, id, token 
 	return process, degraded, err
 }
 
-// Delete removes a process under a lock; the lock ends with it.
+// Delete removes a process under a lock, and releases the lock. Its errors are those of Replace.
 func (p *Processes) Delete(ctx context.Context, user models.UserRef, id, token string, match *models.IfMatch) (degraded bool, err error) {
 	guard, grant, degraded, err := p.guard(ctx, user, id, token, match)
 	if err != nil {
@@ -273,7 +295,9 @@ func (p *Processes) Delete(ctx context.Context, user models.UserRef, id, token s
 	return degraded, nil
 }
 
-// Extend makes the time left of the holder's lock ttl from now.
+// Extend sets the time left of a lock to ttl, zero is 300 s, but not beyond the locker's longest
+// hold. Errors are models.ErrNotFound, models.ErrLockTokenRequired and *models.NotHeldError as
+// in Replace.
 func (p *Processes) Extend(ctx context.Context, user models.UserRef, id, token string, ttl time.Duration) (lock.Lock, error) {
 	grant, err := p.held(ctx, user, id, token)
 	if err != nil {
@@ -283,7 +307,8 @@ func (p *Processes) Extend(ctx context.Context, user models.UserRef, id, token s
 	return p.locks.ExtendFor(ctx, grant.LockClaim, holder, cmp.Or(ttl, DefaultProcessTTL))
 }
 
-// Unlock gives the holder's lock back.
+// Unlock releases a lock. degraded: it is released once Redis is back. Its errors are those of
+// Extend.
 func (p *Processes) Unlock(ctx context.Context, user models.UserRef, id, token string) (degraded bool, err error) {
 	grant, err := p.held(ctx, user, id, token)
 	if err != nil {
@@ -292,7 +317,7 @@ func (p *Processes) Unlock(ctx context.Context, user models.UserRef, id, token s
 	return p.locks.Release(ctx, grant.LockClaim)
 }
 
-// LockStatus tells how a process's lock stands.
+// LockStatus returns the state of a process's lock; models.ErrNotFound without such a process.
 func (p *Processes) LockStatus(ctx context.Context, id string) (models.LockStatus, error) {
 	if _, err := p.store.Process(ctx, id); err != nil {
 		return models.LockStatus{}, err

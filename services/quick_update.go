@@ -11,16 +11,22 @@ import (
 
 const quickUpdateTTL = 60 * time.Second
 
-// QuickUpdateOptions says how QuickUpdate goes about it; the fields are as in
-// ProcessLockOptions.
+// QuickUpdateOptions are options of QuickUpdate; its fields are those of ProcessLockOptions.
 type QuickUpdateOptions struct {
 	Wait    time.Duration
 	IfMatch *models.IfMatch
 	Allowed func(ctx context.Context) error
 }
 
-// QuickUpdate changes the named fields under a lock of its own, which it waits
-// for, and tries again while wait lasts if somebody wrote without a lock.
+// QuickUpdate changes the named fields under a lock of its own, which lasts up to 60 s. It waits
+// opt.Wait for the lock, and tries again within that time if a write without the lock came in
+// between. degraded: the lock was granted without Redis. Errors:
+//
+//   - models.ErrNotFound: there is no such process,
+//   - *models.NotAcquiredError: the lock was not free in time,
+//   - *models.ConflictError: opt.IfMatch does not match (models.ErrPreconditionFailed), or other
+//     writes kept coming in between (models.ErrVersionConflict),
+//   - the error of opt.Allowed.
 func (p *Processes) QuickUpdate(ctx context.Context, user models.UserRef, id string, opt QuickUpdateOptions, patch models.ProcessPatch) (process models.Process, degraded bool, err error) {
 	if _, err := p.store.Process(ctx, id); err != nil {
 		return models.Process{}, false, err
@@ -37,7 +43,7 @@ func (p *Processes) QuickUpdate(ctx context.Context, user models.UserRef, id str
 	if err := allowedAfter(ctx, opt.Wait, opt.Allowed); err != nil {
 		return models.Process{}, taken.Degraded, err
 	}
-	ctx = context.WithoutCancel(ctx) // what may end a wait must not cut off a write
+	ctx = context.WithoutCancel(ctx) // ctx may end a wait, not a write
 	for {
 		process, err = p.patch(ctx, user, id, taken, opt.IfMatch, patch)
 		if !errors.Is(err, models.ErrVersionConflict) || !time.Now().Before(deadline) {
@@ -54,6 +60,6 @@ func (p *Processes) patch(ctx context.Context, user models.UserRef, id string, t
 	if !match.Matches(current.Version) {
 		return models.Process{}, &models.ConflictError{Reason: models.ErrPreconditionFailed, Current: current}
 	}
-	// The version read under this grant, not last_grant: nobody shares the grant.
+	// The condition is the version that was read under this grant, which no other request has.
 	return p.store.UpdateProcess(ctx, id, user.ID, patch.Apply(current), models.WriteGuard{Grant: taken.Grant, GrantedVersion: current.Version})
 }

@@ -12,27 +12,28 @@ import (
 	"gatehouse/models/email"
 )
 
-// knownNetworkAge is how long an address counts as one the account signs in from.
+// knownNetworkAge is how long a network counts as known after a sign-in to the account.
 const knownNetworkAge = 30 * 24 * time.Hour
 
-// AllowSignIn counts one attempt against the client's address and the account.
-// An address from which the account signed in lately has an account quota of its
-// own, so that nobody can use up the owner's. Refused when any decision is not
-// Allowed: that is audited, once for each limit, key and window. Without Redis the
-// policies' OnRedisDown says what happens, and each instance audits by itself; without
-// the database the error is models.ErrUnavailable.
+// AllowSignIn counts one attempt for the client's network and one for the account. The attempt
+// is refused if a decision is not Allowed; that is audited, once for each limit, key and window.
+// A network from which the account signed in during the last 30 days has its own quota for the
+// account, so that other clients cannot use up the owner's.
+//
+// Without Redis the OnRedisDown of the policies says what happens: each instance counts and
+// audits by itself, or the error is models.ErrUnavailable.
 func (a *Accounts) AllowSignIn(ctx context.Context, address string, client Client) ([]models.Decision, error) {
-	address = asTyped(address)
+	address = cleanAddress(address)
 	known, err := a.store.KnownNetwork(ctx, address, client.Network, time.Now().Add(-knownNetworkAge))
 	if err != nil {
 		return nil, err
 	}
-	// However it is typed, it counts as the same. It is hashed: Redis keeps no address of a
-	// person who may have no account.
+	// All spellings of an address count together. Redis gets only a hash: the address may belong
+	// to a person without an account.
 	sum := sha256.Sum256([]byte(email.Key(address)))
 	account := hex.EncodeToString(sum[:16])
 	if known {
-		account = client.Network + "@" + account // not after it: the key must not end in an address, which a list could have
+		account = client.Network + "@" + account // first: a key that ends in an address could match an allow list
 	}
 	hits := []models.Hit{
 		{Policy: a.opt.LoginByIP, Key: client.Network, Cost: 1},
@@ -41,24 +42,24 @@ func (a *Accounts) AllowSignIn(ctx context.Context, address string, client Clien
 	decisions, err := a.limiter.Take(ctx, "login", hits...)
 	for i := range decisions {
 		if !decisions[i].Allowed {
-			a.tellLimited(ctx, address, hits, &decisions[i], client)
+			a.auditLimited(ctx, address, hits, &decisions[i], client)
 		}
 	}
 	return decisions, err
 }
 
-// tellLimited audits a refusal of one of the hits by a limit, once for each of its keys
-// and windows: a flood of refused attempts must not become one of writes.
-func (a *Accounts) tellLimited(ctx context.Context, address string, hits []models.Hit, refused *models.Decision, client Client) {
-	asked := cmp.Or(refused.With, refused.Policy.Name)
-	i := slices.IndexFunc(hits, func(hit models.Hit) bool { return hit.Policy.Name == asked })
+// auditLimited audits that a limit refused one of the hits, once for each key and window: a
+// flood of refused attempts must not become a flood of writes.
+func (a *Accounts) auditLimited(ctx context.Context, address string, hits []models.Hit, refused *models.Decision, client Client) {
+	name := cmp.Or(refused.With, refused.Policy.Name)
+	i := slices.IndexFunc(hits, func(hit models.Hit) bool { return hit.Policy.Name == name })
 	if i < 0 {
-		return // of a policy that goes along with none of them
+		return // the policy belongs to none of the hits
 	}
 	once := models.Policy{Name: models.SignInAuditPolicy, Limit: 1, Window: refused.Policy.Window}
-	told, err := a.limiter.Take(ctx, once.Name, models.Hit{Policy: once, Key: refused.Policy.Name + ":" + hits[i].Key, Cost: 1})
-	if err == nil && told[0].Allowed {
-		// The attempt is refused, so nothing is acknowledged that the audit lacks.
+	first, err := a.limiter.Take(ctx, once.Name, models.Hit{Policy: once, Key: refused.Policy.Name + ":" + hits[i].Key, Cost: 1})
+	if err == nil && first[0].Allowed {
+		// An error needs no answer: the attempt is refused anyway.
 		_ = a.audit(ctx, auditOf(models.AuditSignInLimited, address, "", client, "refused by "+refused.Policy.Name))
 	}
 }
