@@ -12,6 +12,7 @@ import (
 
 	"gatehouse/middleware"
 	"gatehouse/services/ratelimit"
+	"gatehouse/services/ratelimit/policyfile"
 	"gatehouse/services/redis"
 	"gatehouse/services/redis/embedded"
 )
@@ -111,7 +112,7 @@ func ExampleRateLimit_tiers() {
 func ExampleRateLimit_policyFile() {
 	rdb := redis.New(redis.Options{Client: rueidis.ClientOption{}, Disabled: true}) // counts in this process
 	limiter := ratelimit.New(rdb, ratelimit.Options{})
-	set, err := ratelimit.ParsePolicies("limits.yaml", []byte(`
+	set, err := policyfile.Parse("limits.yaml", []byte(`
 policies:
   - name: report
     limit: 1

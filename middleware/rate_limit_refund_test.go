@@ -12,6 +12,7 @@ import (
 
 	"gatehouse/middleware"
 	"gatehouse/services/ratelimit"
+	"gatehouse/services/ratelimit/policyfile"
 	"gatehouse/services/redis"
 	"gatehouse/services/servicestest"
 )
@@ -26,7 +27,7 @@ func limiterOn(t *testing.T, server *servicestest.RedisServer) *ratelimit.Limite
 
 // What a policy file adds to a policy is skipped, told and given back with it.
 func TestRateLimitCompanionsFollowTheirPolicy(t *testing.T) {
-	set, err := ratelimit.ParsePolicies("p.yaml", []byte(`policies:
+	set, err := policyfile.Parse("p.yaml", []byte(`policies:
   - {name: base-burst, with: base, limit: 5, window: 1h}
   - {name: all-burst, with: all, limit: 5, window: 1h}
 `), map[string][]string{"base": nil, "all": nil})

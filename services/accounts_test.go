@@ -15,6 +15,7 @@ import (
 	"gatehouse/services"
 	"gatehouse/services/lock"
 	"gatehouse/services/ratelimit"
+	"gatehouse/services/ratelimit/policyfile"
 	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
 	"gatehouse/services/session"
@@ -292,7 +293,7 @@ func TestLimitedSignInsAreTold(t *testing.T) {
 func TestSignInsLimitedByAnAddedPolicyAreTold(t *testing.T) {
 	a := newAccounts(t, 100)
 	file := "policies: [{name: burst, with: login-account, limit: 1, window: 1h}]"
-	set, err := ratelimit.ParsePolicies("p.yaml", []byte(file), map[string][]string{"login-ip": nil, "login-account": nil})
+	set, err := policyfile.Parse("p.yaml", []byte(file), map[string][]string{"login-ip": nil, "login-account": nil})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -28,6 +28,7 @@ import (
 	"gatehouse/services"
 	"gatehouse/services/lock"
 	"gatehouse/services/ratelimit"
+	"gatehouse/services/ratelimit/policyfile"
 	"gatehouse/services/redis"
 	"gatehouse/services/session"
 	"gatehouse/services/store"
@@ -126,8 +127,9 @@ func wrongArguments(t *testing.T) map[string][]wrong {
 			{"no RateLimiter", panics(func() { services.NewAccounts(db, sessions, locks, nil, limits) })},
 			{"policy", panics(func() { services.NewAccounts(db, sessions, locks, limiter, services.AccountsOptions{}) })},
 		},
-		"ratelimit.ParsePolicies": {{"policies", func() error { return second(ratelimit.ParsePolicies("", nil, nil)) }}},
-		"store.Open":              {{"not the path of a file", func() error { return second(store.Open(t.Context(), store.Options{})) }}},
+		"ratelimit.NewPolicySet": {{"the name must be", func() error { return second(ratelimit.NewPolicySet(make([]ratelimit.PolicyEntry, 1), nil)) }}},
+		"policyfile.Parse":       {{"policies", func() error { return second(policyfile.Parse("", nil, nil)) }}},
+		"store.Open":             {{"not the path of a file", func() error { return second(store.Open(t.Context(), store.Options{})) }}},
 
 		"middleware.LookUp": {
 			{"no SessionReader", panics(func() { middleware.LookUp(nil) })},
@@ -228,7 +230,7 @@ func told(call func() error) (text string) {
 // No constructor is left out of the list above.
 func TestConstructorsAreAllHeldToIt(t *testing.T) {
 	rows := wrongArguments(t)
-	for _, folder := range []string{"services", "services/redis", "services/lock", "services/ratelimit", "services/session", "services/store", "middleware"} {
+	for _, folder := range []string{"services", "services/redis", "services/lock", "services/ratelimit", "services/ratelimit/policyfile", "services/session", "services/store", "middleware"} {
 		for _, name := range constructors(t, os.DirFS("../.."), folder) {
 			if _, listed := rows[name]; !listed {
 				t.Errorf("%s is not held to what it must refuse", name)

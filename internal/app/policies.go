@@ -13,6 +13,7 @@ import (
 	"gatehouse/internal/config"
 	"gatehouse/models"
 	"gatehouse/services/ratelimit"
+	"gatehouse/services/ratelimit/policyfile"
 )
 
 // policyTiers are the rate limits that gatehouse asks for, and the tiers that each
@@ -143,9 +144,9 @@ func readPolicies(path string) (*ratelimit.PolicySet, error) {
 	if info, err := file.Stat(); err != nil || !info.Mode().IsRegular() {
 		return nil, cmp.Or(err, fmt.Errorf("%s: not a regular file", path))
 	}
-	source, err := io.ReadAll(io.LimitReader(file, ratelimit.MaxPolicyFile+1))
+	source, err := io.ReadAll(io.LimitReader(file, policyfile.MaxSize+1))
 	if err != nil {
 		return nil, err
 	}
-	return ratelimit.ParsePolicies(path, source, policyTiers())
+	return policyfile.Parse(path, source, policyTiers())
 }

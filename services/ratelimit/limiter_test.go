@@ -38,12 +38,6 @@ func takeOne(t *testing.T, l *ratelimit.Limiter, policy models.Policy, key strin
 	return take(t, l, hitOf(policy, key))[0]
 }
 
-// patientRedis is a client for tests that are about answers, not about time.
-func patientRedis(t *testing.T, addr string) *redis.Client {
-	t.Helper()
-	return redistest.At(t, addr, redis.Options{Timeout: 5 * time.Second})
-}
-
 func eachBackend(t *testing.T, test func(t *testing.T, l *ratelimit.Limiter)) {
 	t.Run("real", func(t *testing.T) { test(t, newLimiter(redistest.Patient(t, servicestest.StartRedis(t).Addr))) })
 	t.Run("embedded", func(t *testing.T) {

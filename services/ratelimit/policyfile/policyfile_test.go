@@ -1,15 +1,104 @@
-package ratelimit
+package policyfile
 
 import (
 	"fmt"
+	"regexp"
 	"runtime"
 	"strings"
 	"testing"
 	"time"
+
+	"gatehouse/models"
+	"gatehouse/services/ratelimit"
 )
 
+const samplePolicies = `# the front door
+policies:
+  - name: api
+    limit: 3
+    window: 1m
+    allow: [10.0.0.0/8, "user:1"]
+    deny: [192.0.2.7]
+  - name: api-burst
+    with: api
+    limit: 2
+    window: 1s
+    algorithm: sliding-log
+    on_redis_down: closed
+    lease: 1
+    tiers:
+      silver: 3
+      gold: 4
+`
+
+func knownPolicies() map[string][]string {
+	return map[string][]string{"api": {"bronze", "silver", "gold", "platinum"}, "login": nil}
+}
+
+// effective is the policy api as a set has it.
+func effective(set *ratelimit.PolicySet, tier string) models.Policy {
+	return set.Effective(models.Hit{Policy: models.Policy{Name: "api", Limit: 77}, Tier: tier})
+}
+
+func TestParseNamesTheLine(t *testing.T) {
+	if _, err := Parse("p.yaml", []byte(samplePolicies), knownPolicies()); err != nil {
+		t.Fatal(err)
+	}
+	line := regexp.MustCompile(`^p\.yaml:\d+: `)
+	for _, row := range []struct{ name, old, new, want string }{
+		{"no limit", "limit: 3", "limit: 0", "p.yaml:4: "},
+		{"a large limit", "limit: 3", "limit: 9999999", "p.yaml:4: "},
+		{"not a number", "limit: 3", "limit: three", "p.yaml:4: "},
+		{"a window too short", "window: 1s", "window: 10ms", "p.yaml:11: "},
+		{"not a duration", "window: 1s", "window: often", "p.yaml:11: "},
+		{"an unknown algorithm", "sliding-log", "leaky", "p.yaml:12: "},
+		{"an unknown failure policy", "closed", "panic", "p.yaml:13: "},
+		{"a lease above the limit", "lease: 1", "lease: 7", "p.yaml:14: "},
+		{"an unknown field", "lease: 1", "leash: 1", "p.yaml:14: "},
+		{"a bad network", "10.0.0.0/8", "10.0.0.0/99", "p.yaml:6: "},
+		{"a bad address", "192.0.2.7", "192.0.2/7", "p.yaml:7: "},
+		{"an unknown policy", "name: api\n", "name: ape\n", "p.yaml:3: "},
+		{"an unknown companion", "with: api", "with: ape", "p.yaml:9: "},
+		{"twice", "name: api-burst\n    with: api", "name: api", "p.yaml:8: "},
+		{"a companion that is known", "name: api-burst", "name: login", "p.yaml:9: "},
+		{"a tier nobody has", "gold: 4", "lead: 4", "p.yaml:17: "},
+		{"a tier's limit", "silver: 3", "silver: 0", "p.yaml:16: "},
+		{"a tier's limit that the log cannot count", "gold: 4", "gold: 1001", "p.yaml:17: "},
+		{"a tier's limit that is no number", "gold: 4", "gold: {limit: 4}", "p.yaml:17: "},
+		{"a tier twice", "gold: 4", "silver: 4", "p.yaml:17: "},
+		{"tiers where nobody has one", "  - name: api-burst\n    with: api", "  - name: login\n    shadow: false", "p.yaml:17: "},
+		{"no limit given", "    limit: 3\n", "", "p.yaml:3: "},
+		{"not YAML", "policies:", "policies: [", "p.yaml:"}, // where it ends is a matter of taste
+		{"an unknown alias", "limit: 3", "limit: *three", "p.yaml:4: "},
+		{"an unknown alias to merge", "lease: 1", "<<: *lease", "p.yaml:14: "},
+		{"half a unit", "limit: 3", "limit: 3.7", "p.yaml:4: "},
+		{"half a unit of a tier", "gold: 4", "gold: 4.5", "p.yaml:17: "},
+		{"half a unit of a lease", "lease: 1", "lease: 1.5", "p.yaml:14: "},
+		{"no end of units", "limit: 3", "limit: .inf", "p.yaml:4: "},
+		{"a second document", "  - name: api-burst", "---\npolicies:\n  - name: api-burst", "p.yaml:9: "},
+	} {
+		_, err := Parse("p.yaml", []byte(strings.Replace(samplePolicies, row.old, row.new, 1)), knownPolicies())
+		if err == nil || !strings.HasPrefix(err.Error(), row.want) || !line.MatchString(err.Error()) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: %v, want %s...", row.name, err, row.want)
+		}
+	}
+	if set, err := Parse("p.yaml", []byte("policies: [{name: api, limit: &all 3, window: 1m, lease: *all}]"), knownPolicies()); err != nil || effective(set, "").Lease != 3 {
+		t.Errorf("an alias: %+v, %v", set, err)
+	}
+	for half, at := range map[string]int{"": 1, "policies:\n": 1, "# nothing\n": 1, "---\n# nothing\n---\n": 1, "# these\n# are\npolicies:\n": 3} { // as while it is written
+		if _, err := Parse("p.yaml", []byte(half), knownPolicies()); err == nil || !strings.HasPrefix(err.Error(), fmt.Sprintf("p.yaml:%d: policies: ", at)) {
+			t.Errorf("%q: %v", half, err)
+		}
+	}
+	for _, empty := range []string{"---\npolicies: []\n", "policies: []\n...\n"} {
+		if set, err := Parse("p.yaml", []byte(empty), knownPolicies()); err != nil || effective(set, "").Limit != 77 {
+			t.Errorf("%q: %v, %v", empty, set, err)
+		}
+	}
+}
+
 // A number is written in one way only, and means what everybody reads.
-func TestParsePoliciesTakesPlainNumbersOnly(t *testing.T) {
+func TestParseTakesPlainNumbersOnly(t *testing.T) {
 	const whole = "must be a whole number"
 	const plain = "must be plain digits"
 	for _, row := range []struct {
@@ -56,12 +145,12 @@ func TestParsePoliciesTakesPlainNumbersOnly(t *testing.T) {
 				continue // none
 			}
 			line := 1 + strings.Count(text[:strings.Index(text, "%s")], "\n")
-			set, err := ParsePolicies("p.yaml", []byte(fmt.Sprintf(text, row.written)), knownPolicies())
+			set, err := Parse("p.yaml", []byte(fmt.Sprintf(text, row.written)), knownPolicies())
 			var got int64
 			if err == nil {
-				got = map[string]int64{"limit": set.byName["api"].Limit, "tier": set.byName["api"].tiers["gold"].Limit}[field]
-				if b := set.byName["b"]; b != nil {
-					got = b.Lease
+				got = map[string]int64{"limit": effective(set, "").Limit, "tier": effective(set, "gold").Limit}[field]
+				if field == "lease" {
+					got = set.Effective(models.Hit{Policy: models.Policy{Name: "b"}}).Lease
 				}
 			}
 			switch {
@@ -81,7 +170,7 @@ func TestParsePoliciesTakesPlainNumbersOnly(t *testing.T) {
 
 // Files as editors, copies and accidents make them: taken for what they say, or refused with
 // the line.
-func TestParsePoliciesReadsTextOnly(t *testing.T) {
+func TestParseReadsTextOnly(t *testing.T) {
 	const api = "policies:\n  - name: api\n    limit: 5\n    window: 1m\n"
 	for name, row := range map[string]struct{ text, refused string }{
 		"a byte order mark":              {"\ufeff" + api, ""},
@@ -110,9 +199,9 @@ func TestParsePoliciesReadsTextOnly(t *testing.T) {
 		"an alias to a text":             {"policies:\n  - name: &n api\n    limit: *n\n    window: 1m\n", "p.yaml:3: limit must be a whole number"},
 		"an anchor in itself":            {"policies: &a [*a]\n", "p.yaml:1: "},
 	} {
-		set, err := ParsePolicies("p.yaml", []byte(row.text), knownPolicies())
+		set, err := Parse("p.yaml", []byte(row.text), knownPolicies())
 		switch {
-		case row.refused == "" && (err != nil || set.byName["api"].Limit != 5):
+		case row.refused == "" && (err != nil || effective(set, "").Limit != 5):
 			t.Errorf("%s: %v", name, err)
 		case row.refused != "" && (err == nil || !strings.HasPrefix(err.Error(), row.refused) || strings.Contains(err.Error(), "\n")):
 			t.Errorf("%s: %v, want %s", name, err, row.refused)
@@ -121,7 +210,7 @@ func TestParsePoliciesReadsTextOnly(t *testing.T) {
 }
 
 // No file, however it is made, costs more than a moment and some megabytes.
-func TestParsePoliciesIsBounded(t *testing.T) {
+func TestParseIsBounded(t *testing.T) {
 	many := func(n int, format string) string {
 		var b strings.Builder
 		b.WriteString("policies:\n")
@@ -149,21 +238,21 @@ func TestParsePoliciesIsBounded(t *testing.T) {
 		"200 MB of nothing":          {strings.Repeat("\n", 200<<20), "p.yaml:1: a policy file may have 256 KiB"},
 		"aliases of aliases":         {laughs, "p.yaml:"},
 		"indented":                   {indented, "p.yaml:"},
-		"brackets":                   {strings.Repeat("[", MaxPolicyFile), "p.yaml:1: "},
+		"brackets":                   {strings.Repeat("[", MaxSize), "p.yaml:1: "},
 		"fewer brackets":             {strings.Repeat("[", 10_000), "p.yaml:1: nested too deeply"},
 		"braces":                     {strings.Repeat("{a: ", 5000), "p.yaml:1: nested too deeply"},
 		"lists of lists":             {strings.Repeat("- ", 10_000), "p.yaml:1: nested too deeply"},
 		"keys of keys":               {strings.Repeat("? ", 10_000), "p.yaml:1: nested too deeply"},
 		"anchors":                    {strings.Repeat("&a ", 10_000), "p.yaml:1: nested too deeply"},
 		"tags":                       {strings.Repeat("!a ", 10_000), "p.yaml:1: nested too deeply"},
-		"commas":                     {"policies: [" + strings.Repeat("a,", MaxPolicyFile/2-10) + "]", "p.yaml:1: more than 20000"},
-		"comments":                   {strings.Repeat("#\n", MaxPolicyFile/2), "p.yaml:20001: more than 20000"},
-		"a long text":                {"policies: " + strings.Repeat("a", MaxPolicyFile-10), "p.yaml:1: "},
+		"commas":                     {"policies: [" + strings.Repeat("a,", MaxSize/2-10) + "]", "p.yaml:1: more than 20000"},
+		"comments":                   {strings.Repeat("#\n", MaxSize/2), "p.yaml:20001: more than 20000"},
+		"a long text":                {"policies: " + strings.Repeat("a", MaxSize-10), "p.yaml:1: "},
 	} {
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
 		started := time.Now()
-		_, err := ParsePolicies("p.yaml", []byte(row.text), knownPolicies())
+		_, err := Parse("p.yaml", []byte(row.text), knownPolicies())
 		took := time.Since(started)
 		runtime.ReadMemStats(&after)
 		if row.refused == "" && err != nil || row.refused != "" && (err == nil || !strings.HasPrefix(err.Error(), row.refused)) {

@@ -1,4 +1,4 @@
-package ratelimit
+package policyfile
 
 import (
 	"errors"
@@ -12,10 +12,10 @@ import (
 	"github.com/goccy/go-yaml/token"
 )
 
-// parsePolicyTree reads YAML for where things are, and refuses what decoding would take without a
+// parseTree reads YAML for where things are, and refuses what decoding would take without a
 // word, refuse without a line, or spend minutes and gigabytes on.
-func parsePolicyTree(name string, source []byte) (*ast.File, error) {
-	tokens, line, err := policyTokens(source)
+func parseTree(name string, source []byte) (*ast.File, error) {
+	tokens, line, err := tokensOf(source)
 	if err != nil {
 		return nil, fmt.Errorf("%s:%d: %w", name, line, err)
 	}
@@ -33,7 +33,7 @@ func parsePolicyTree(name string, source []byte) (*ast.File, error) {
 			check.refuse(document.Body, "a second document is not allowed: only the first would count")
 		}
 		ast.Walk(&check, document.Body)
-		if check.size(document.Body) > maxPolicyTokens {
+		if check.size(document.Body) > maxTokens {
 			check.refuse(document.Body, "aliases are not allowed to make it that much larger")
 		}
 	}
@@ -126,7 +126,7 @@ func (c *treeCheck) meant(node ast.Node) ast.Node {
 // size is how many nodes there are when every alias is what it stands for, or a number
 // above the bound. An anchor in itself has no size yet: that is no end of nodes.
 func (c *treeCheck) size(node ast.Node) (size int) {
-	const tooLarge = maxPolicyTokens + 1
+	const tooLarge = maxTokens + 1
 	switch n := node.(type) {
 	case *ast.MappingNode:
 		for _, value := range n.Values {

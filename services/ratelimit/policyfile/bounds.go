@@ -1,4 +1,4 @@
-package ratelimit
+package policyfile
 
 import (
 	"bytes"
@@ -11,21 +11,21 @@ import (
 )
 
 const (
-	// MaxPolicyFile is how many bytes a policy file may have. Read no more than one above:
-	// ParsePolicies refuses what is larger.
-	MaxPolicyFile = 256 << 10
+	// MaxSize is how many bytes a policy file may have. Read no more than one above:
+	// Parse refuses what is larger.
+	MaxSize = 256 << 10
 	// maxPolicies bounds what one file can make a request cost.
 	maxPolicies = 64
 	// The parser takes time that grows with the square of the tokens, and a stack that grows
 	// with the depth.
-	maxPolicyTokens = 20_000
-	maxPolicyDepth  = 16
+	maxTokens = 20_000
+	maxDepth  = 16
 )
 
-// policyTokens are the tokens of a policy file within bounds, or what is wrong and the line.
-func policyTokens(source []byte) (tokens token.Tokens, line int, err error) {
-	if len(source) > MaxPolicyFile {
-		return nil, 1, fmt.Errorf("a policy file may have %d KiB, this one is larger", MaxPolicyFile>>10)
+// tokensOf are the tokens of a policy file within bounds, or what is wrong and the line.
+func tokensOf(source []byte) (tokens token.Tokens, line int, err error) {
+	if len(source) > MaxSize {
+		return nil, 1, fmt.Errorf("a policy file may have %d KiB, this one is larger", MaxSize>>10)
 	}
 	if bytes.HasPrefix(source, []byte("\xfe\xff")) || bytes.HasPrefix(source, []byte("\xff\xfe")) {
 		return nil, 1, errors.New("must be UTF-8, not UTF-16")
@@ -47,8 +47,8 @@ func policyTokens(source []byte) (tokens token.Tokens, line int, err error) {
 		rest = rest[size:]
 	}
 	tokens = lexer.Tokenize(string(text))
-	if len(tokens) > maxPolicyTokens {
-		return nil, tokens[maxPolicyTokens].Position.Line, fmt.Errorf("more than %d names, values and signs are not allowed", maxPolicyTokens)
+	if len(tokens) > maxTokens {
+		return nil, tokens[maxTokens].Position.Line, fmt.Errorf("more than %d names, values and signs are not allowed", maxTokens)
 	}
 	depth, opened := 0, 0 // by brackets, by signs in the line
 	for _, t := range tokens {
@@ -63,7 +63,7 @@ func policyTokens(source []byte) (tokens token.Tokens, line int, err error) {
 		case token.SequenceEntryType, token.MappingKeyType, token.TagType, token.AnchorType:
 			opened++
 		}
-		if depth > maxPolicyDepth || opened > maxPolicyDepth {
+		if depth > maxDepth || opened > maxDepth {
 			return nil, line, errors.New("nested too deeply")
 		}
 	}

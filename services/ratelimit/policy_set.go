@@ -1,15 +1,12 @@
 package ratelimit
 
 import (
-	"bytes"
 	"cmp"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/goccy/go-yaml"
 
 	"gatehouse/models"
 )
@@ -35,74 +32,50 @@ func (c *configuredPolicy) forTier(tier string) models.Policy {
 	return c.Policy
 }
 
-// policyFile is a policy file as YAML.
-type policyFile struct {
-	Policies []filePolicy `yaml:"policies"`
-}
-
-type filePolicy struct {
-	Name        string             `yaml:"name"`
-	Limit       int64              `yaml:"limit"`
-	Window      string             `yaml:"window"`
+// PolicyEntry is one policy of a set, as a file gives it; what it leaves out has the default
+// of models.Policy, not the value that the program's policy of that name has.
+type PolicyEntry struct {
+	Name        string             `yaml:"name"`   // one that is known, or any other one With such a policy
+	Limit       int64              `yaml:"limit"`  // units per Window, 1 to 1,000,000
+	Window      string             `yaml:"window"` // a duration such as 1m: 1s to 24h in whole seconds
 	Algorithm   models.Algorithm   `yaml:"algorithm"`
 	OnRedisDown models.OnRedisDown `yaml:"on_redis_down"`
-	Shadow      bool               `yaml:"shadow"`
-	Lease       int64              `yaml:"lease"`
-	Tiers       map[string]int64   `yaml:"tiers"`
-	With        string             `yaml:"with"`
-	Allow       []string           `yaml:"allow"`
-	Deny        []string           `yaml:"deny"`
+	Shadow      bool               `yaml:"shadow"` // decide and count, but never refuse
+	Lease       int64              `yaml:"lease"`  // the most units of one block, 0 to Limit
+	Tiers       map[string]int64   `yaml:"tiers"`  // by tier (see models.Hit) the limit in place of Limit
+	With        string             `yaml:"with"`   // the known policy that this one is decided together with, for the same key
+	Allow       []string           `yaml:"allow"`  // never limited: keys such as user:42, addresses or networks of keys that end in one
+	Deny        []string           `yaml:"deny"`   // always refused, in the same form: the decision is Barred
 }
 
-// ParsePolicies reads a policy file:
-//
-//	policies:
-//	  - name: api             # in place of the program's policy of that name
-//	    limit: 300
-//	    window: 1m
-//	    tiers: {editor: 600}  # limits of those tiers, see models.Hit
-//	    allow: [10.0.0.0/8]   # never limited: keys such as user:42, or that end in such an address
-//	    deny: [192.0.2.7]     # always refused: the decision is Barred
-//	  - name: api-burst       # one more, decided together with api, for the same key
-//	    with: api
-//	    limit: 20
-//	    window: 1s
-//
-// and further algorithm (sliding-log, gcra), on_redis_down (local, open, closed),
-// shadow and lease, as in models.Policy. known are the policies that the program
-// asks for, with the tiers it tells apart, lowest first: any other policy needs a
-// with, and has the tiers of that one. A tier that a policy does not list has the
-// limit of the next lower one that it lists, else the policy's. A file that names no
-// list is wrong; an empty one is policies: []. So is one that is larger than MaxPolicyFile,
-// or has more than 64 policies. An error is one line that begins with
-// name and the number of the line that is wrong.
-func ParsePolicies(name string, source []byte, known map[string][]string) (*PolicySet, error) {
-	tree, err := parsePolicyTree(name, source)
-	if err != nil {
-		return nil, err
-	}
-	var file policyFile
-	source = bytes.TrimPrefix(source, []byte("\ufeff"))
-	if err := yaml.UnmarshalWithOptions(source, &file, yaml.Strict()); err != nil {
-		return nil, atLine(name, err)
-	}
-	if file.Policies == nil { // perhaps it is just being written
-		return nil, fmt.Errorf("%s:%d: policies: must be there; for none say policies: []", name, lineAt(tree, "$.policies"))
-	}
-	if len(file.Policies) > maxPolicies {
-		return nil, fmt.Errorf("%s:%d: more than %d policies are not allowed", name, lineOf(tree, maxPolicies, "name"), maxPolicies)
-	}
+// EntryError says which entry of a set is wrong. Its text is that of Err.
+type EntryError struct {
+	Index int    // of the entry
+	Field string // as in the file, such as limit or tiers.editor
+	Err   error
+}
+
+func (e *EntryError) Error() string { return e.Err.Error() }
+
+func (e *EntryError) Unwrap() error { return e.Err }
+
+// NewPolicySet makes a set of its entries; policyfile.Parse reads them from YAML. known are
+// the policies that the program asks for, with the tiers it tells apart, lowest first: any
+// other policy needs a With, and has the tiers of that one. A tier that an entry does not list
+// has the limit of the next lower one that it lists, else the entry's. A Lease above a tier's
+// limit is that limit there. The error is an EntryError.
+func NewPolicySet(entries []PolicyEntry, known map[string][]string) (*PolicySet, error) {
 	set := &PolicySet{byName: map[string]*configuredPolicy{}, with: map[string][]models.Policy{}}
-	for i := range file.Policies {
-		if field, err := set.add(&file.Policies[i], known); err != nil {
-			return nil, fmt.Errorf("%s:%d: %w", name, lineOf(tree, i, field), err)
+	for i := range entries {
+		if field, err := set.add(&entries[i], known); err != nil {
+			return nil, &EntryError{Index: i, Field: field, Err: err}
 		}
 	}
 	return set, nil
 }
 
-// add takes in a policy of the file. It returns the field that is wrong.
-func (s *PolicySet) add(p *filePolicy, known map[string][]string) (field string, err error) {
+// add takes in an entry. It returns the field that is wrong.
+func (s *PolicySet) add(p *PolicyEntry, known map[string][]string) (field string, err error) {
 	c, field, err := p.configured()
 	if err != nil {
 		return field, err
@@ -129,7 +102,7 @@ func (s *PolicySet) add(p *filePolicy, known map[string][]string) (field string,
 
 // configured is the policy by itself, without its tiers. It returns the field that
 // is wrong.
-func (p *filePolicy) configured() (c *configuredPolicy, field string, err error) {
+func (p *PolicyEntry) configured() (c *configuredPolicy, field string, err error) {
 	window, err := time.ParseDuration(p.Window)
 	if err != nil && p.Window != "" {
 		return nil, "window", fmt.Errorf("policy %q: window %q is not allowed: must be a duration such as 1m", p.Name, p.Window)
@@ -194,9 +167,12 @@ func (c *configuredPolicy) addTiers(limits map[string]int64, known []string) (st
 // What was counted stays counted.
 func (l *Limiter) Configure(set *PolicySet) { l.policies.Store(set) }
 
-// Effective is the hit's policy as the set has it: what Take decides by.
-func (l *Limiter) Effective(hit models.Hit) models.Policy {
-	if c := l.policies.Load().find(hit.Policy.Name); c != nil {
+// Effective is the hit's policy as the set in use has it: what Take decides by.
+func (l *Limiter) Effective(hit models.Hit) models.Policy { return l.policies.Load().Effective(hit) }
+
+// Effective is the hit's policy as the set has it.
+func (s *PolicySet) Effective(hit models.Hit) models.Policy {
+	if c := s.find(hit.Policy.Name); c != nil {
 		return c.forTier(hit.Tier)
 	}
 	return hit.Policy
