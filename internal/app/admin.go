@@ -12,7 +12,7 @@ import (
 )
 
 // ensureAdmin creates the configured administrator. A user of that address who is
-// there already stays as it is. How it differs from what is configured is told in one
+// there already stays as it is. How it differs from what is configured is logged in one
 // line, or an operator who changed ADMIN_PASSWORD would wait for it to count.
 func ensureAdmin(ctx context.Context, cfg config.Config, accounts *services.Accounts, log *slog.Logger) error {
 	user, right, err := accounts.CheckPassword(ctx, cfg.AdminEmail, cfg.AdminPassword)

@@ -1,3 +1,5 @@
+// Package app is the program as a value: Run reads the configuration, starts everything in
+// order (wire.go, router.go), serves until its context ends, drains and closes.
 package app
 
 import (

@@ -68,7 +68,7 @@ func demo(cfg config.Config) (models.Seed, map[string]string) {
 	return seed, passwords
 }
 
-// printWelcome tells where everything is, on the console in development.
+// printWelcome says on the console where everything is, in development.
 func (a *app) printWelcome() {
 	url := a.config.PublicURL
 	if a.config.Production() {

@@ -35,7 +35,7 @@ func newPolicies(c config.Config) policies {
 		}
 	}
 	onRedisDown := c.RateLimitOnRedisDown
-	if onRedisDown == models.OnRedisDownOpen { // no outage lets anybody guess passwords without end
+	if onRedisDown == models.OnRedisDownOpen { // an outage must not let an attacker guess passwords without end
 		onRedisDown = models.OnRedisDownLocal
 	}
 	login := func(name string) models.Policy {
@@ -45,8 +45,8 @@ func newPolicies(c config.Config) policies {
 }
 
 // watchPolicies reads RATE_LIMIT_POLICIES now, which must succeed, and again on
-// every SIGHUP: a file that is wrong then is told, and the policies stay. Without
-// a file a SIGHUP is told and does nothing.
+// every SIGHUP: if the file is wrong then, an error is logged and the policies stay. Without
+// a file a SIGHUP is logged and does nothing.
 func (a *app) watchPolicies(limiter *ratelimit.Limiter, own policies) error {
 	path := a.config.RateLimitPolicies
 	if path != "" {
@@ -56,7 +56,7 @@ func (a *app) watchPolicies(limiter *ratelimit.Limiter, own policies) error {
 		}
 		limiter.Configure(set)
 	}
-	if err := a.tellPlacement(limiter, own); err != nil {
+	if err := a.logPlacement(limiter, own); err != nil {
 		return err
 	}
 	stop := make(chan struct{})
@@ -100,14 +100,14 @@ func (a *app) readPoliciesAgain(path string, limiter *ratelimit.Limiter, own pol
 	}
 	limiter.Configure(set)
 	a.log.Info("rate limit policies read again", "file", path)
-	if err := a.tellPlacement(limiter, own); err != nil {
+	if err := a.logPlacement(limiter, own); err != nil {
 		a.log.Error("rate limit policies do not fit together", "error", err)
 	}
 }
 
-// tellPlacement says which policies are decided together, in one script and so in
+// logPlacement says which policies are decided together, in one script and so in
 // one Cluster slot, and by which hash tag.
-func (a *app) tellPlacement(limiter *ratelimit.Limiter, own policies) error {
+func (a *app) logPlacement(limiter *ratelimit.Limiter, own policies) error {
 	const key, other = "key", "other"
 	var byKey, byGroup []string
 	for _, group := range []struct {

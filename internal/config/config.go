@@ -1,3 +1,5 @@
+// Package config reads the configuration from the environment and a file .env (config.go), holds
+// it to the rules (rules.go), and prints it without secrets (print.go).
 package config
 
 import (
@@ -29,7 +31,7 @@ const (
 )
 
 // Config is what the environment says, checked. Its secrets are hidden when it
-// is printed or logged. LoadConfig makes it; nothing changes it afterwards.
+// is printed or logged. Load makes it; nothing changes it afterwards.
 type Config struct {
 	Addr      string `env:"ADDR" envDefault:"127.0.0.1:8080"` // host:port to listen on; port 0 is any free one
 	PublicURL string `env:"PUBLIC_URL"`                       // where browsers find it; no path, no final slash
