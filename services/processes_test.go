@@ -296,7 +296,7 @@ func TestProcessTokenIsNotInRedis(t *testing.T) {
 		kind, _, _ := strings.Cut(name, ":")
 		kinds[kind] = true
 	}
-	if !kinds["lock"] || !kinds["note"] || !kinds["locks"] {
+	if !kinds["lock"] || !kinds["metadata"] || !kinds["locks"] {
 		t.Errorf("looked at %v only", kinds)
 	}
 }

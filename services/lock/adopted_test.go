@@ -28,9 +28,7 @@ func TestLockAdoptedThenEndedElsewhereStaysEnded(t *testing.T) {
 				t.Fatal(err)
 			}
 			servicestest.Eventually(t, 5*time.Second, func() bool {
-				cutOff.table.mu.Lock()
-				defer cutOff.table.mu.Unlock()
-				return cutOff.table.epochs[shardOf(lock.Resource)] != ""
+				return cutOff.shards.get(shardOf(lock.Resource)).epoch != ""
 			}, "no beat of the shard")
 			proxy.Cut()
 			servicestest.Eventually(t, time.Second, func() bool { return !cutOff.redis.Available() }, "Redis still counts as available")
@@ -47,7 +45,7 @@ func TestLockAdoptedThenEndedElsewhereStaysEnded(t *testing.T) {
 			}
 			proxy.Restore()
 			servicestest.Eventually(t, 5*time.Second, func() bool {
-				return cutOff.redis.Available() && len(cutOff.table.alive()) == 0
+				return cutOff.redis.Available() && len(cutOff.table.living(time.Now(), anyLock)) == 0
 			}, "the grant that was taken over is still believed")
 			if s, err := granter.Status(t.Context(), lock.Resource); err != nil || s.Held {
 				t.Errorf("locked for nobody: %+v, %v", s, err)
@@ -116,8 +114,7 @@ func TestLockEndedInAnOutageIsNotClaimedByOneThatExtendedIt(t *testing.T) {
 func TestLockForceIsOwedAsLongAsTheGrantCanBeClaimed(t *testing.T) {
 	for later, want := range map[time.Duration]int{2 * time.Minute: 1, time.Hour + 2*time.Minute: 0} {
 		start := time.Now()
-		wall := start
-		table := newLockTable(time.Hour, func() time.Time { return wall })
+		table := newLockTable(time.Hour, time.Now)
 		claim := Claim{Resource: "process:1", Grant: "g", Token: "t"}
 		if _, refused := table.acquire(start, claim, models.Holder{}, time.Second, false); refused != nil {
 			t.Fatal(refused)
@@ -125,9 +122,8 @@ func TestLockForceIsOwedAsLongAsTheGrantCanBeClaimed(t *testing.T) {
 		if _, err := table.force(start, "process:1", nil, ""); err != nil {
 			t.Fatal(err)
 		}
-		wall = start.Add(later)
-		table.sweep(wall)
-		if got := len(table.forced); got != want {
+		table.sweep(start.Add(later))
+		if got := len(table.outbox); got != want {
 			t.Errorf("after %v %d forces are owed, want %d", later, got, want)
 		}
 	}

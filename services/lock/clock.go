@@ -28,9 +28,9 @@ type clockEstimate struct {
 
 func (e *clockEstimate) at(local time.Time) time.Duration { return e.ahead + local.Sub(e.known) }
 
-// heard learns from a reply that arrived at local and said server, in milliseconds.
+// observe takes in a reply that arrived at local and said server, in milliseconds.
 // The quickest reply is the best estimate: the reply's way only makes it smaller.
-func (c *serverClock) heard(local time.Time, server int64) {
+func (c *serverClock) observe(local time.Time, server int64) {
 	said := time.Duration(server) * time.Millisecond
 	if c.worse(local, said) {
 		return

@@ -14,35 +14,37 @@ import (
 // Only a grant that was surely made after the latest beat is begun under before it
 // is confirmed, and only for as long as that beat is young.
 func TestLockPushedGrantIsBegunOnlyIfItIsNew(t *testing.T) {
-	l := openLockerAt(t, servicestest.StartRedis(t).Addr)
+	rdb := redis.New(redis.Options{Disabled: true}) // no heartbeat is answered beside this
+	t.Cleanup(func() { _ = rdb.Close(t.Context()) })
+	l := New(rdb, nil)
 	const epoch = "0123456789abcdef0123456789abcdef"
 	for _, row := range []struct {
 		name   string
-		change func(a *attempt, pushed *pushedGrant, mark *shardMark)
+		change func(a *attempt, pushed *pushedGrant, mark *watermark)
 		begun  bool
 	}{
-		{"new", func(*attempt, *pushedGrant, *shardMark) {}, true},
-		{"older than the beat: it was late, and has ended since perhaps", func(_ *attempt, p *pushedGrant, m *shardMark) { m.fence = p.grant.fence }, false},
-		{"of an epoch that the server has forgotten", func(_ *attempt, p *pushedGrant, _ *shardMark) { p.epoch = "f" + epoch[1:] }, false},
-		{"the beat was long ago", func(_ *attempt, _ *pushedGrant, m *shardMark) { m.sent = m.sent.Add(-waiterAlive + leastEarly) }, false},
-		{"no beat yet", func(_ *attempt, _ *pushedGrant, m *shardMark) { *m = shardMark{} }, false},
-		{"somebody else's token", func(_ *attempt, p *pushedGrant, _ *shardMark) { p.grant.tokenHash = hashLockToken("other") }, false},
-		{"a lease too short", func(a *attempt, _ *pushedGrant, _ *shardMark) { a.req.TTL = leastEarly }, false},
-		{"for a caller who does not extend", func(a *attempt, _ *pushedGrant, _ *shardMark) { a.extends = false }, false},
+		{"new", func(*attempt, *pushedGrant, *watermark) {}, true},
+		{"older than the beat: it was late, and has ended since perhaps", func(_ *attempt, p *pushedGrant, m *watermark) { m.highestFence = p.grant.fence }, false},
+		{"of an epoch that the server has forgotten", func(_ *attempt, p *pushedGrant, _ *watermark) { p.epoch = "f" + epoch[1:] }, false},
+		{"the beat was long ago", func(_ *attempt, _ *pushedGrant, m *watermark) { m.heardAt = m.heardAt.Add(-waiterAlive + leastEarly) }, false},
+		{"no beat yet", func(_ *attempt, _ *pushedGrant, m *watermark) { *m = watermark{} }, false},
+		{"somebody else's token", func(_ *attempt, p *pushedGrant, _ *watermark) { p.grant.tokenHash = hashLockToken("other") }, false},
+		{"a lease too short", func(a *attempt, _ *pushedGrant, _ *watermark) { a.req.TTL = leastEarly }, false},
+		{"for a caller who does not extend", func(a *attempt, _ *pushedGrant, _ *watermark) { a.extends = false }, false},
 	} {
 		a := l.newAttempt(Request{Resource: "r"})
 		a.extends = true
 		now := time.Now()
 		pushed := &pushedGrant{epoch: epoch, grant: storedGrant{fence: 20, id: a.grant, resource: "r", tokenHash: hashLockToken(a.req.Token)}}
-		mark := shardMark{sent: now, fence: 19, epoch: epoch}
+		mark := watermark{heardAt: now, highestFence: 19}
 		row.change(a, pushed, &mark)
-		l.waiters.mark(shardOf("r"), mark)
-		lock, ok := l.begin(a, pushed)
+		l.shards.change(shardOf("r"), func(s *lockShardState) { s.epoch, s.watermark = epoch, mark })
+		lock, ok := l.startEarly(a, pushed)
 		if ok != row.begun {
 			t.Errorf("%s: begun %t", row.name, ok)
 		}
-		if ok && lock.ends.After(now.Add(waiterAlive-waiterAlive/500-2*time.Millisecond)) { // less the drift
-			t.Errorf("%s: believed for %v, longer than the server promised", row.name, lock.ends.Sub(now))
+		if ok && lock.trustedUntil.After(now.Add(waiterAlive-waiterAlive/500-2*time.Millisecond)) { // less the drift
+			t.Errorf("%s: believed for %v, longer than the server promised", row.name, lock.trustedUntil.Sub(now))
 		}
 	}
 }
@@ -74,7 +76,7 @@ func TestWithLockBeginsUnderAPushedGrant(t *testing.T) {
 			return err == nil && s.Waiting == 1
 		}, "nobody waits")
 		queued := time.Now()
-		servicestest.Eventually(t, 5*time.Second, func() bool { return l.waiters.marked(shardOf("r")).sent.After(queued) }, "no beat")
+		servicestest.Eventually(t, 5*time.Second, func() bool { return l.shards.get(shardOf("r")).heardAt.After(queued) }, "no beat")
 		if _, err := holder.Release(t.Context(), lock.Claim); err != nil {
 			t.Fatal(err)
 		}

@@ -38,7 +38,7 @@ func newLockEvents() *lockEvents {
 // The channel is closed then, and whenever events may have been missed: when the
 // listener falls 256 events behind, when the subscription to Redis is lost, and when
 // it is there again for those who listened without it. Call Events again then, and
-// after it List, which tells what was missed. Events are told best effort: a
+// after it List, which answers what was missed. Events are published best effort: a
 // connection that was cut without a word is noticed after seconds. Without Redis
 // (open) they are this instance's own. The first listener of an instance waits for
 // the subscription, but not longer than a second.
@@ -130,7 +130,7 @@ func (e *lockEvents) dropLocked(events chan models.LockEvent) {
 	}
 }
 
-func (e *lockEvents) tell(event models.LockEvent) {
+func (e *lockEvents) publish(event models.LockEvent) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for events := range e.listeners {
@@ -142,29 +142,29 @@ func (e *lockEvents) tell(event models.LockEvent) {
 	}
 }
 
-// heard is told what a script did to a lock, on whatever instance: the event's name
-// and the grant.
-func (l *Locker) heard(message string) {
+// observeEvent receives what a script did to a lock, on whatever instance: the event's
+// name and the grant.
+func (l *Locker) observeEvent(message string) {
 	name, text, _ := strings.Cut(message, "\n")
 	if g, ok := readGrant(text); ok {
-		l.events.tell(models.LockEvent{
+		l.events.publish(models.LockEvent{
 			Name: name, Resource: g.resource, Holder: models.UserRef{ID: g.userID, Email: g.email}, Fence: &g.fence, At: l.clock.now(),
 		})
 	}
 }
 
-// heardEnd is told of a grant that an instance ended which did not make it, or for
+// observeEnd receives a grant that an instance ended which did not make it, or for
 // which there were waiters. It is a hint: what is missed, the next use finds out.
-func (l *Locker) heardEnd(text string) {
+func (l *Locker) observeEnd(text string) {
 	if g, ok := readGrant(text); ok {
-		l.table.heardEnd(&g)
+		l.table.end(g.resource, g.id)
 		l.groups.revoke(g.id)
 	}
 }
 
-// tellOwn tells an event that no message carries.
-func (e *lockEvents) tellOwn(name string, lock Lock) {
-	e.tell(models.LockEvent{
+// publishOwn publishes an event that no message carries.
+func (e *lockEvents) publishOwn(name string, lock Lock) {
+	e.publish(models.LockEvent{
 		Name: name, Resource: lock.Resource, Holder: models.UserRef{ID: lock.Holder.UserID, Email: lock.Holder.Email}, Fence: lock.Fence, At: e.wall().UTC(),
 	})
 }

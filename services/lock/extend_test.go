@@ -82,15 +82,15 @@ func TestLockExtendedWhileItIsClaimed(t *testing.T) {
 		table := newLockTable(time.Hour, time.Now)
 		lock, _ := table.acquire(time.Now(), Claim{Resource: "process:1", Grant: "grant", Token: "token"}, models.Holder{}, 10*time.Second, false)
 		known, _ := table.find(lock.Claim)
-		extended, err := table.extend(time.Now(), lock.Claim, models.Holder{}, ttl)
+		extended, err := table.extend(time.Now(), lock.Claim, models.Holder{}, ttl, "")
 		if err != nil {
 			t.Fatal(err)
 		}
 		lock.Degraded = false // as Redis answers
-		if stands, beside := table.confirm(known, lock, "epoch"); !stands || !beside {
+		if stands, beside := table.synced(known, lock, "epoch"); !stands || !beside {
 			t.Fatalf("stands %v, extended beside it %v", stands, beside)
 		}
-		if now := table.alive()[0].lock; !now.Degraded || now.ends != extended.ends {
+		if now := table.living(time.Now(), anyLock)[0].lock; !now.Degraded || now.trustedUntil != extended.trustedUntil {
 			t.Errorf("Redis will not hear of the extend to %v: %+v", ttl, now)
 		}
 	}
@@ -100,8 +100,8 @@ func TestLockExtendedWhileItIsClaimed(t *testing.T) {
 // what Redis has.
 func TestLockChangedTimeLeft(t *testing.T) {
 	heard := time.Now()
-	lock := Lock{TTL: time.Hour, ends: heard.Add(time.Hour - drift(time.Hour))}
-	known := &localLock{told: lock.endsThere()}
+	lock := Lock{TTL: time.Hour, trustedUntil: heard.Add(time.Hour - drift(time.Hour))}
+	known := &localLock{syncedUntil: lock.serverExpiry()}
 	for _, row := range []struct {
 		after, left, inRedis time.Duration
 		want                 bool
@@ -143,7 +143,7 @@ func TestLockExpiredWithoutRedisIsTold(t *testing.T) {
 			t.Errorf("%d are told, want %d: %+v", len(told), want, told)
 		}
 	}
-	owed, _ := table.owes()
+	owed := table.pending(time.Now())
 	if len(owed) != 5 { // not the place of the one that is held
 		t.Errorf("%d places to leave: %+v", len(owed), owed)
 	}
@@ -158,11 +158,11 @@ func TestLockLeaseCountsFromBeforeTheSend(t *testing.T) {
 	l := New(redistest.At(t, proxy.Addr, redis.Options{Timeout: 5 * time.Second}), nil)
 	proxy.SetLatency(way)
 	lock, err := l.TryAcquire(t.Context(), Request{Resource: "r", TTL: ttl})
-	if left := time.Until(lock.ends); err != nil || left > usable {
+	if left := time.Until(lock.trustedUntil); err != nil || left > usable {
 		t.Errorf("acquired: believed for %v after the answer, want at most %v; %v", left, usable, err)
 	}
 	lock, err = l.Extend(t.Context(), lock.Claim, ttl)
-	if left := time.Until(lock.ends); err != nil || left > usable {
+	if left := time.Until(lock.trustedUntil); err != nil || left > usable {
 		t.Errorf("extended: believed for %v after the answer, want at most %v; %v", left, usable, err)
 	}
 }

@@ -3,8 +3,6 @@ package lock
 import (
 	"context"
 	"errors"
-	"fmt"
-	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -13,170 +11,85 @@ import (
 	"gatehouse/services/redis"
 )
 
-const (
-	handOversInARow = 64                   // fences reserved at once
-	handOverFor     = 5 * time.Millisecond // then other instances are asked for
-)
-
-// lockGroups are the WithLock calls of this instance that share leases. The first
-// of a group asks Redis; the others wait for it to pass its lease on.
-type lockGroups struct {
-	mu      sync.Mutex
-	waiting map[leaseKey][]chan *lockLease // a group exists while its lease, or the asking for it, does
-	leases  map[string]*lockLease          // those extended now, by grant
-}
-
-func newLockGroups() *lockGroups {
-	return &lockGroups{waiting: map[leaseKey][]chan *lockLease{}, leases: map[string]*lockLease{}}
-}
-
-// leaseKey is what calls must have in common to share a lease.
-type leaseKey struct {
-	resource, holder string
-	ttl              time.Duration
-}
-
-// lockLease is a lock in Redis and the turns taken under it.
+// lockLease is a lock in Redis that WithLock extends, for the calls that share it.
 type lockLease struct {
 	key   leaseKey
-	req   Request
 	lock  Lock
-	alive context.Context //nolint:containedctx // the lease is what it tells of; ends, with the cause, when the lease is lost
+	alive context.Context //nolint:containedctx // the lease is what it stands for; ends, with the cause, when the lease is lost
 	lose  context.CancelCauseFunc
 	stop  context.CancelFunc
 	done  chan struct{} // closed when the lease is not extended any more
 
-	givenBack bool // whoever has the turn sets it
+	givenBack bool // set by the call that runs under the lease
 
-	mu     sync.Mutex
-	fence  *int64 // of the next turn
-	turns  int
-	since  time.Time // of the first turn in this row
-	ends   time.Time // before the lease can end at the server
-	reason Loss      // why it would end then
+	mu           sync.Mutex
+	fence        *int64    // of the next slot
+	slots        int       // in this row
+	since        time.Time // of the first slot in this row
+	trustedUntil time.Time // before the lease can end at the server
+	reason       Loss      // why it would end then
 }
 
-// turn is the lock as the next one to run under the lease sees it.
-func (e *lockLease) turn() Lock {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	lock := e.lock
-	lock.Token = ""
-	if e.fence != nil {
-		fence := *e.fence
-		next := fence + 1
-		lock.Fence, e.fence = &fence, &next
-	}
-	e.turns++
-	return lock
-}
-
-// mayPass reports whether the next in this instance may go on without asking.
-func (e *lockLease) mayPass() bool {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	now := time.Now() // a process that was paused is ahead of the timer that ends alive
-	return e.alive.Err() == nil && now.Before(e.ends) && e.turns < handOversInARow && now.Sub(e.since) < handOverFor
-}
-
-// takeLease waits for a lease of another call in this instance, or takes one from
-// Redis if there is none.
-func (l *Locker) takeLease(ctx context.Context, req Request) (*lockLease, error) {
-	req.TTL = min(leaseOf(req.TTL), l.opt.MaxHold)
-	req.Token = NewToken()
-	key := leaseKey{req.Resource, writeGrant("", req.Holder), req.TTL}
-	g := l.groups
-	g.mu.Lock()
-	queue, shared := g.waiting[key]
-	if !shared {
-		g.waiting[key] = nil
-		g.mu.Unlock()
-		return l.newLease(ctx, key, req)
-	}
-	turn := make(chan *lockLease, 1)
-	g.waiting[key] = append(queue, turn)
-	g.mu.Unlock()
-	select {
-	case lease := <-turn:
-		if lease == nil { // the next lease is ours to take
-			return l.newLease(ctx, key, req)
-		}
-		return lease, nil
-	case <-ctx.Done():
-	}
-	g.mu.Lock()
-	place := slices.Index(g.waiting[key], turn)
-	if place >= 0 {
-		g.waiting[key] = slices.Delete(g.waiting[key], place, place+1)
-	}
-	g.mu.Unlock()
-	if place < 0 { // it was our turn already
-		if lease := <-turn; lease != nil {
-			l.passLease(ctx, lease)
-		} else {
-			g.lead(key)
-		}
-	}
-	return nil, fmt.Errorf("acquire %s: %w: %w", req.Resource, models.ErrNotAcquired, context.Cause(ctx))
-}
-
-// lead makes the next in line take a lease from Redis; without one the group ends.
-func (g *lockGroups) lead(key leaseKey) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if len(g.waiting[key]) == 0 {
-		delete(g.waiting, key)
-		return
-	}
-	g.waiting[key][0] <- nil
-	g.waiting[key] = g.waiting[key][1:]
-}
-
-func (l *Locker) newLease(ctx context.Context, key leaseKey, req Request) (*lockLease, error) {
-	try := l.newAttempt(req)
-	try.block, try.extends = handOversInARow, true
-	lock, err := l.acquire(ctx, try)
-	if err != nil {
-		l.groups.lead(key)
-		return nil, err
-	}
-	alive, lost := context.WithCancelCause(context.WithoutCancel(ctx))
+// startLease extends a lock until it is given back or lost.
+func (l *Locker) startLease(ctx context.Context, key leaseKey, lock Lock) *lockLease {
+	alive, lose := context.WithCancelCause(context.WithoutCancel(ctx))
 	extending, stop := context.WithCancel(alive)
 	lease := &lockLease{
-		key: key, req: req, lock: lock, alive: alive, lose: lost, stop: stop, done: make(chan struct{}),
-		fence: lock.Fence, since: time.Now(), ends: lock.ends, reason: LostBackend,
+		key: key, lock: lock, alive: alive, lose: lose, stop: stop, done: make(chan struct{}),
+		fence: lock.Fence, since: time.Now(), trustedUntil: lock.trustedUntil, reason: LostBackend,
 	}
-	l.groups.begin(lease)
+	l.groups.mu.Lock()
+	l.groups.leases[lock.Grant] = lease
+	l.groups.mu.Unlock()
 	go func() {
 		defer close(lease.done)
-		defer l.groups.end(lease)
 		l.keepExtending(extending, lease)
 		l.metrics.lease(context.Cause(alive))
+		l.groups.mu.Lock()
+		defer l.groups.mu.Unlock()
+		delete(l.groups.leases, lock.Grant)
 	}()
-	return lease, nil
+	return lease
 }
 
-// passLease hands the lease to the next call in this instance, or gives the lock
-// back and lets the next one queue behind the other instances.
-func (l *Locker) passLease(ctx context.Context, lease *lockLease) {
-	if !lease.mayPass() && !l.renewLease(ctx, lease) {
-		l.endLease(ctx, lease)
-		l.groups.lead(lease.key)
-		return
+// keepExtending extends each time a third of the lease has passed, until ctx ends,
+// and ends the work when the lease could end.
+func (l *Locker) keepExtending(ctx context.Context, lease *lockLease) {
+	lock := lease.lock
+	first := lock.TTL / 3
+	if lock.unconfirmed {
+		first = 0
 	}
-	g := l.groups
-	g.mu.Lock()
-	if queue := g.waiting[lease.key]; len(queue) > 0 {
-		g.waiting[lease.key] = queue[1:]
-		g.mu.Unlock()
-		l.metrics.handOvers.Inc()
-		queue[0] <- lease
-		return
+	next := time.NewTimer(first)
+	defer next.Stop()
+	end := time.NewTimer(time.Until(lock.trustedUntil))
+	defer end.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-end.C:
+			lease.lose(lease.overdue(time.Now()))
+			return
+		case <-next.C:
+		}
+		callCtx, cancel := context.WithDeadline(redis.WithBudget(ctx), lock.trustedUntil)
+		extended, err := l.Extend(callCtx, lock.Claim, lease.key.ttl)
+		cancel()
+		switch {
+		case errors.Is(err, models.ErrNotHeld):
+			lease.revoke()
+			return
+		case err != nil:
+			// Sooner when little is left, or one failed call would cost a short rest of a lease.
+			next.Reset(min(lease.key.ttl/10, time.Second, max(time.Until(lock.trustedUntil)/4, 5*time.Millisecond)))
+			continue
+		}
+		lease.extended(extended.trustedUntil)
+		lock = extended
+		end.Reset(time.Until(lock.trustedUntil))
+		next.Reset(max(lock.TTL/3, time.Millisecond))
 	}
-	g.mu.Unlock()
-	// Whoever comes while the lock is given back waits for a lease of its own.
-	l.endLease(ctx, lease)
-	g.lead(lease.key)
 }
 
 func (l *Locker) endLease(ctx context.Context, lease *lockLease) {
@@ -187,21 +100,26 @@ func (l *Locker) endLease(ctx context.Context, lease *lockLease) {
 	}
 }
 
+// ReleaseAfter outlives the caller's context: a lock is given back even when the
+// caller has left.
+func (l *Locker) ReleaseAfter(ctx context.Context, claim Claim) {
+	ctx, cancel := context.WithTimeout(redis.WithBudget(context.WithoutCancel(ctx)), cleanUpTime)
+	defer cancel()
+	_, _ = l.Release(ctx, claim) // a release that cannot be sent waits in the outbox
+}
+
 // renewLease reserves fences for another row. If another instance waits it gives
 // the lock back in the same step; an old lease is not renewed either.
 func (l *Locker) renewLease(ctx context.Context, lease *lockLease) bool {
-	g := l.groups
-	g.mu.Lock()
-	nobody := len(g.waiting[lease.key]) == 0
-	g.mu.Unlock()
-	if nobody || lease.alive.Err() != nil || lease.overdue(time.Now()) != nil || time.Since(lease.lock.began) > l.opt.MaxHold/2 {
+	if l.groups.alone(lease.key) || lease.alive.Err() != nil || lease.overdue(time.Now()) != nil ||
+		time.Since(lease.lock.grantedAt) > l.opt.MaxHold/2 {
 		return false
 	}
 	ctx, cancel := context.WithTimeout(redis.WithBudget(context.WithoutCancel(ctx)), cleanUpTime)
 	defer cancel()
 	lock := lease.lock
-	got, err := l.run(ctx, l.scripts.extend, lock.Resource, proofOf(lock.Claim),
-		milliseconds(lease.req.TTL), milliseconds(l.opt.MaxHold), strconv.Itoa(handOversInARow), "", "1")
+	got, err := l.run(ctx, l.scripts.extend, lock.Resource, credential(lock.Claim),
+		milliseconds(lease.key.ttl), "renew", strconv.Itoa(handOversInARow))
 	if err == nil && got.code == lockGivenBack {
 		lease.givenBack = true
 		l.table.release(lock.Claim)
@@ -214,46 +132,129 @@ func (l *Locker) renewLease(ctx context.Context, lease *lockLease) bool {
 	}
 	lease.mu.Lock()
 	defer lease.mu.Unlock()
-	lease.fence, lease.turns, lease.since = &fence, 0, time.Now()
+	lease.fence, lease.slots, lease.since = &fence, 0, time.Now()
 	return true
 }
 
-// keepExtending extends each time a third of the lease has passed, until ctx ends,
-// and tells when the lease could end.
-func (l *Locker) keepExtending(ctx context.Context, lease *lockLease) {
-	lock := lease.lock
-	first := lock.TTL / 3
-	if lock.unconfirmed {
-		first = 0
+// slot is the lock as the next call to run under the lease sees it.
+func (e *lockLease) slot() Lock {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	lock := e.lock
+	lock.Token = ""
+	if e.fence != nil {
+		fence := *e.fence
+		next := fence + 1
+		lock.Fence, e.fence = &fence, &next
 	}
-	next := time.NewTimer(first)
-	defer next.Stop()
-	end := time.NewTimer(time.Until(lock.ends))
-	defer end.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-end.C:
-			lease.lose(lease.overdue(time.Now()))
-			return
-		case <-next.C:
+	e.slots++
+	return lock
+}
+
+// mayHandOver reports whether the next call in this instance may go on without asking.
+func (e *lockLease) mayHandOver() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	now := time.Now() // a process that was paused is ahead of the timer that ends alive
+	return e.alive.Err() == nil && now.Before(e.trustedUntil) && e.slots < handOversInARow && now.Sub(e.since) < handOverFor
+}
+
+// overdue is the loss of a lease that could have ended at the server by now.
+func (e *lockLease) overdue(now time.Time) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if now.Before(e.trustedUntil) {
+		return nil
+	}
+	return &LostError{Resource: e.lock.Resource, Reason: e.reason}
+}
+
+func (e *lockLease) extended(until time.Time) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !until.After(e.trustedUntil) {
+		e.reason = LostExpired // capped by MaxHold: nothing more to gain
+	}
+	e.trustedUntil = until
+}
+
+func (e *lockLease) revoke() {
+	e.lose(&LostError{Resource: e.lock.Resource, Reason: LostRevoked})
+}
+
+// under is ctx until it or the lease ends.
+func (e *lockLease) under(ctx context.Context) (work context.Context, done func()) {
+	ended, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(e.alive, func() { cancel(context.Cause(e.alive)) })
+	return leaseContext{ended, e, cancel}, func() { stop(); cancel(nil) }
+}
+
+// leaseContext is what work under a lease gets. Its Err asks the clock, so that
+// it is right at the first look after the process was paused, when the timers that
+// end the context have not run yet.
+type leaseContext struct {
+	context.Context //nolint:containedctx // it is a context itself
+	lease           *lockLease
+	cancel          context.CancelCauseFunc
+}
+
+func (c leaseContext) Err() error {
+	if lost := c.lease.overdue(time.Now()); lost != nil {
+		c.cancel(lost)
+	}
+	return c.Context.Err()
+}
+
+// revoke ends the work under a grant that is over. The message that brings this may
+// be lost: the shard's count of forces makes up for it.
+func (g *lockGroups) revoke(grant string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if lease := g.leases[grant]; lease != nil {
+		lease.revoke()
+	}
+}
+
+// reasserted ends the row of a lease that the server had forgotten: others may
+// have had the lock meanwhile, and the next slot needs a fence above theirs.
+func (g *lockGroups) reasserted(grant string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if lease := g.leases[grant]; lease != nil {
+		lease.mu.Lock()
+		defer lease.mu.Unlock()
+		lease.slots = handOversInARow
+	}
+}
+
+func (g *lockGroups) in(shard int) (found []*lockLease) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, lease := range g.leases {
+		if shardOf(lease.lock.Resource) == shard {
+			found = append(found, lease)
 		}
-		callCtx, cancel := context.WithDeadline(redis.WithBudget(ctx), lock.ends)
-		extended, err := l.Extend(callCtx, lock.Claim, lease.req.TTL)
-		cancel()
+	}
+	return found
+}
+
+// verifyLeases asks which leases of the shard stand. It fails if Redis did not answer
+// about one.
+func (l *Locker) verifyLeases(ctx context.Context, shard int) (failed error) {
+	for _, lease := range l.groups.in(shard) {
+		ctx := redis.WithBudget(ctx)
+		got, err := l.run(ctx, l.scripts.status, lease.lock.Resource)
+		stands := got.grant == lease.lock.Grant
+		if err == nil && !stands {
+			// A free lock may be one that the server forgot: that is reasserted.
+			stands, err = l.reassertClaim(ctx, lease.lock.Claim, got)
+		}
 		switch {
-		case errors.Is(err, models.ErrNotHeld):
-			lease.revoke()
-			return
 		case err != nil:
-			// Sooner when little is left, or one failed call would cost a short rest of a lease.
-			next.Reset(min(lease.req.TTL/10, time.Second, max(time.Until(lock.ends)/4, 5*time.Millisecond)))
-			continue
+			failed = err
+		case !stands:
+			lease.revoke()
 		}
-		lease.extended(extended.ends)
-		lock = extended
-		end.Reset(time.Until(lock.ends))
-		next.Reset(max(lock.TTL/3, time.Millisecond))
 	}
+	return failed
 }

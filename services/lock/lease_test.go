@@ -171,6 +171,9 @@ func TestWithLockIsHandedOverWithoutRedisOnlyWhileTheLeaseStands(t *testing.T) {
 					return nil
 				})
 				var lost *LostError
+				if granted.IsZero() {
+					t.Fatalf("the first did not begin: %v", err)
+				}
 				if stay != errors.As(err, &lost) {
 					t.Errorf("the first: %v", err)
 				}
@@ -197,8 +200,8 @@ func TestWithLockPassesNoLeaseOnThatIsOver(t *testing.T) {
 	now := time.Now()
 	row := now.Add(time.Minute) // just begun, however slow this test is
 	for left, passed := range map[time.Duration]bool{time.Minute: true, -time.Millisecond: false} {
-		lease := &lockLease{alive: alive, since: row, ends: now.Add(left)}
-		if got := lease.mayPass(); got != passed {
+		lease := &lockLease{alive: alive, since: row, trustedUntil: now.Add(left)}
+		if got := lease.mayHandOver(); got != passed {
 			t.Errorf("%v left: passed on: %t", left, got)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -53,7 +54,10 @@ func (l *Locker) List(ctx context.Context, page models.Page) (locks models.List[
 		if !l.mayDegrade(err) {
 			return locks, false, fmt.Errorf("list locks: %w", err)
 		}
-		locks.Items = l.table.list(time.Now())
+		now := time.Now()
+		for _, known := range l.table.living(now, anyLock) {
+			locks.Items = append(locks.Items, known.status(now))
+		}
 		slices.SortFunc(locks.Items, func(a, b models.LockStatus) int { return cmp.Compare(a.Resource, b.Resource) })
 		return locks, true, nil
 	}
@@ -68,39 +72,6 @@ func (l *Locker) List(ctx context.Context, page models.Page) (locks models.List[
 		}
 	}
 	return locks, false, nil
-}
-
-// ReleaseUser ends every lock that a user holds. Without Redis it ends those that
-// this instance knows; the others end when Redis returns, also those that another
-// instance claims there up to two seconds later.
-func (l *Locker) ReleaseUser(ctx context.Context, userID string) error {
-	page := models.Page{Limit: 200}
-	for {
-		locks, degraded, err := l.List(redis.WithBudget(ctx), page)
-		if degraded || err != nil {
-			l.table.oweUser(userID)
-		}
-		if err != nil {
-			return fmt.Errorf("release the locks of user %s: %w", userID, err)
-		}
-		for _, lock := range locks.Items {
-			if lock.Holder.UserID != userID {
-				continue
-			}
-			// Only if it is still the one that was listed.
-			was, err := l.force(redis.WithBudget(ctx), lock.Resource, nil, lock.Grant)
-			if was.Degraded || errors.Is(err, models.ErrUnavailable) {
-				l.table.oweUser(userID)
-			}
-			if err != nil && !errors.Is(err, models.ErrNotFound) && !errors.Is(err, models.ErrNotHeld) { // those ended meanwhile
-				return err
-			}
-		}
-		if locks.NextCursor == nil {
-			return nil
-		}
-		page.Cursor = *locks.NextCursor
-	}
 }
 
 type listedLock struct {
@@ -136,6 +107,36 @@ func (l *Locker) listShard(ctx context.Context, after lockCursor, limit int) ([]
 		}})
 	}
 	return found, nil
+}
+
+// CountHeld is how many locks a user has now, on all instances. Of a shard that cannot be
+// asked, only those count that this instance knows.
+func (l *Locker) CountHeld(ctx context.Context, userID string) int {
+	ctx = redis.WithBudget(ctx)
+	var held atomic.Int64
+	var group errgroup.Group
+	for shard := range lockShards {
+		group.Go(func() error {
+			there, err := l.countShard(ctx, shard, userID)
+			if err != nil {
+				there = int64(len(l.table.living(time.Now(), func(known *localLock) bool {
+					return known.lock.Holder.UserID == userID && shardOf(known.lock.Resource) == shard
+				})))
+			}
+			held.Add(there)
+			return nil
+		})
+	}
+	_ = group.Wait()
+	return int(held.Load())
+}
+
+func (l *Locker) countShard(ctx context.Context, shard int, userID string) (int64, error) {
+	msg, err := l.redis.Exec(ctx, l.scripts.count, l.keys.in(shard, "")[:3], []string{userID})
+	if err != nil {
+		return 0, err
+	}
+	return msg.AsInt64()
 }
 
 func (c lockCursor) text() *string {

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/redis/rueidis"
 
 	"gatehouse/internal/require"
 	"gatehouse/models"
@@ -26,16 +25,12 @@ const (
 	// DefaultMaxHold is how long a grant can last, however often it is extended.
 	DefaultMaxHold = time.Hour
 
-	waiterPoll    = 50 * time.Millisecond  // how often a waiter asks the instance's own table
-	waiterAsk     = 3 * time.Second        // how often it asks Redis although nothing woke it
-	waiterAlive   = 240 * time.Millisecond // waiters of a silent instance are skipped after this, and a round trip
-	waiterConfirm = 100 * time.Millisecond // the least a waiter has to take what it was granted
-	cleanUpTime   = time.Second            // for giving back what a caller who left had asked for
+	cleanUpTime = time.Second // for giving back what a caller who left had asked for
+	callsAtOnce = 64          // far fewer than calls may be in flight: others want to use Redis, too
 
 	// claimGrace is how long after a server has forgotten a shard its free locks are only for
-	// holders who claim them: an instance is back within 1 s, and claims within another.
-	claimGrace   = 2 * time.Second
-	claimsAtOnce = 64 // far fewer than calls may be in flight: others want to use Redis, too
+	// holders who reassert them: an instance is back within 1 s, and reasserts within another.
+	claimGrace = 2 * time.Second
 )
 
 // Options configures a Locker.
@@ -47,12 +42,12 @@ type Options struct {
 	OnRedisDown models.OnRedisDown
 	// MaxHold caps extending. Zero is 1 hour.
 	MaxHold time.Duration
-	// Clock is read in place of time.Now for the times that are told or compared
+	// Clock is read in place of time.Now for the times that are answered or compared
 	// with those of others: Since, ExpiresAt, the end of tokens. Leases do not ask
 	// it: they are counted on the monotonic clock. It is called concurrently. Nil is
 	// time.Now.
 	Clock func() time.Time
-	// Logger is told of conflicts after an outage. Nil is slog.Default.
+	// Logger gets the conflicts after an outage. Nil is slog.Default.
 	Logger *slog.Logger
 	// Metrics registers the collectors. Nil registers none.
 	Metrics prometheus.Registerer
@@ -71,21 +66,21 @@ type Locker struct {
 	opt      Options
 	instance string // names this Locker among those that wait
 	keys     *lockKeys
+	scripts  lockScripts
+	shards   lockShardStates
 	table    *lockTable
 	waiters  *lockWaiters
 	groups   *lockGroups
 	events   *lockEvents
 	clock    serverClock
 	peers    lockPeers
-	scripts  lockScripts
-
-	metrics *lockMetrics
+	metrics  *lockMetrics
 }
 
 // New returns a Locker; nil options mean the defaults. Its background work
 // ends when redis is closed. It panics without redis: that is a mistake in the program.
 func New(rdb *redis.Client, opt *Options) *Locker {
-	require.Must("lock.New", require.Argument{Name: "Redis", Value: rdb})
+	require.Must("services.NewLocker", require.Argument{Name: "Redis", Value: rdb})
 	if opt == nil {
 		opt = &Options{}
 	}
@@ -106,17 +101,17 @@ func New(rdb *redis.Client, opt *Options) *Locker {
 	l.metrics = newLockMetrics(opt.Metrics)
 	rdb.OnRecover(l.reconcile)
 	rdb.Subscribe("grants:"+l.instance, l.waiters.granted)
-	rdb.Subscribe("ends", l.heardEnd)
-	l.events.subscribe = func(ctx context.Context, up, down func()) { rdb.Listen(ctx, "locks", l.heard, up, down) }
-	rdb.Go(l.beats)
+	rdb.Subscribe("ends", l.observeEnd)
+	l.events.subscribe = func(ctx context.Context, up, down func()) { rdb.Listen(ctx, "locks", l.observeEvent, up, down) }
+	rdb.Go(l.heartbeats)
 	return l
 }
 
 // Claim names a grant and proves it. Only the holder has the Token.
 type Claim = models.LockClaim
 
-// proofOf is what the scripts compare: the grant's id and the hash of its token.
-func proofOf(c Claim) string { return c.Grant + hashLockToken(c.Token) }
+// credential is what the scripts compare: the grant's id and the hash of its token.
+func credential(c Claim) string { return c.Grant + hashLockToken(c.Token) }
 
 // Lock is one grant, as it was answered. It is a value: it does not follow what
 // happens to the grant later.
@@ -130,14 +125,14 @@ type Lock struct {
 	Repeated  bool   // the token had this grant already
 	Degraded  bool   // granted without Redis
 
-	// began is not after the grant, ends before the lease can end at the server: both
-	// counted on this instance's monotonic clock from before the request was sent.
-	began, ends time.Time
-	unconfirmed bool // a waiter's, which is to extend it at once
+	// grantedAt is not after the grant, trustedUntil before the lease can end at the server:
+	// both on this instance's monotonic clock, counted from before the request was sent.
+	grantedAt, trustedUntil time.Time
+	unconfirmed             bool // a waiter's, which is to extend it at once
 }
 
-// endsThere is when the lease ends at the server, as it answered.
-func (l *Lock) endsThere() time.Time { return l.ends.Add(drift(l.TTL)) }
+// serverExpiry is when the lease ends at the server, as it answered.
+func (l *Lock) serverExpiry() time.Time { return l.trustedUntil.Add(drift(l.TTL)) }
 
 // Extend makes the time left ttl from now, 30 s if that is zero or less, but ends the
 // grant at MaxHold. Only the holder can: else the error is a *models.NotHeldError.
@@ -146,29 +141,28 @@ func (l *Locker) Extend(ctx context.Context, claim Claim, ttl time.Duration) (Lo
 }
 
 // ExtendFor is Extend for a caller who knows the holder: without Redis, an instance that
-// did not make the grant learns of him in no other way.
+// did not make the grant learns of the holder in no other way.
 func (l *Locker) ExtendFor(ctx context.Context, claim Claim, holder models.Holder, ttl time.Duration) (Lock, error) {
 	ttl = leaseOf(ttl)
 	sent := time.Now()
-	share := ""
-	if !l.table.made(claim) {
-		share = "1"
+	operation := ""
+	if l.table.origin(claim) != originLocal {
+		operation = "share"
 	}
 	got, err := l.runHeld(ctx, "extend", claim, func() (lockReply, error) {
-		return l.run(ctx, l.scripts.extend, claim.Resource, proofOf(claim),
-			milliseconds(ttl), milliseconds(l.opt.MaxHold), "0", share)
+		return l.run(ctx, l.scripts.extend, claim.Resource, credential(claim), milliseconds(ttl), operation)
 	})
 	if err == nil {
 		lock := got.lock(claim, sent)
-		l.table.learn(lock, got.epoch, false)
+		l.record(lock, got.epoch, originRedis)
 		return lock, nil
 	}
 	if !l.mayDegrade(err) {
 		return Lock{}, err
 	}
-	lock, err := l.table.extend(sent, claim, holder, ttl)
+	lock, err := l.table.extend(sent, claim, holder, ttl, l.shards.get(shardOf(claim.Resource)).epoch)
 	if err == nil {
-		l.events.tellOwn(models.LockExtended, lock)
+		l.events.publishOwn(models.LockExtended, lock)
 	}
 	return lock, err
 }
@@ -194,7 +188,14 @@ func (l *Locker) Check(ctx context.Context, claim Claim) (degraded bool, err err
 // step. Without Redis it is carried out when Redis returns; the error says whether
 // that is promised (open: none) or not (closed: models.ErrUnavailable).
 func (l *Locker) Release(ctx context.Context, claim Claim) (degraded bool, err error) {
-	args := append([]string{proofOf(claim)}, l.table.others(claim)...)
+	args := []string{credential(claim)}
+	switch l.table.origin(claim) {
+	case originLocal: // no other instance knows of it, unless Redis says so
+	case originAdopted:
+		args = append(args, string(opTombstone))
+	default:
+		args = append(args, string(opShared))
+	}
 	got, err := l.runHeld(ctx, "release", claim, func() (lockReply, error) {
 		return l.run(ctx, l.scripts.release, claim.Resource, args...)
 	})
@@ -214,25 +215,25 @@ func (l *Locker) Release(ctx context.Context, claim Claim) (degraded bool, err e
 		return false, err
 	}
 	known, own := l.table.find(claim)
-	l.table.owe(claim, asRelease)
-	l.table.release(claim) // closed, too: else it would be claimed when Redis returns
+	l.table.put(lockOp{kind: opTombstone, claim: claim})
+	l.table.release(claim) // closed, too: else it would be reasserted when Redis returns
 	if !l.mayDegrade(err) {
 		return false, err
 	}
 	if own {
-		l.events.tellOwn(models.LockReleased, known.lock)
+		l.events.publishOwn(models.LockReleased, known.lock)
 	}
 	return true, nil
 }
 
-// runHeld runs what only a holder may do. A grant that this instance made or took
-// over, and that Redis does not know because it was away or has forgotten, is claimed
-// there first.
+// runHeld runs what only a holder may do. A grant that this instance made or adopted,
+// and that Redis does not know because it was away or has forgotten, is reasserted there
+// first.
 func (l *Locker) runHeld(ctx context.Context, operation string, claim Claim, run func() (lockReply, error)) (lockReply, error) {
 	got, err := run()
 	if err == nil && got.code == lockRefused {
 		var stands bool
-		if stands, err = l.claimAgain(ctx, claim, got); stands {
+		if stands, err = l.reassertClaim(ctx, claim, got); stands {
 			got, err = run()
 		}
 	}
@@ -254,7 +255,7 @@ func (l *Locker) runHeld(ctx context.Context, operation string, claim Claim, run
 	return got, nil
 }
 
-// Status tells which user has the lock, if one has.
+// Status answers who has the lock, if it is held.
 func (l *Locker) Status(ctx context.Context, resource string) (models.LockStatus, error) {
 	got, err := l.run(ctx, l.scripts.status, resource)
 	if err == nil {
@@ -266,50 +267,11 @@ func (l *Locker) Status(ctx context.Context, resource string) (models.LockStatus
 	return l.table.status(time.Now(), resource), nil
 }
 
-// ForceRelease ends the lock whoever holds it and answers how it stood before.
-// With a fence it ends only that grant: another one is a *models.NotHeldError.
-// A free lock is models.ErrNotFound. Without Redis (open) that is what this instance
-// knows; the status then says Degraded, beside an error, too.
-func (l *Locker) ForceRelease(ctx context.Context, resource string, fence *int64) (models.LockStatus, error) {
-	return l.force(ctx, resource, fence, "")
-}
-
-// force ends a lock; with a fence or a grant only that one.
-func (l *Locker) force(ctx context.Context, resource string, fence *int64, grant string) (models.LockStatus, error) {
-	wanted := ""
-	if fence != nil {
-		wanted = strconv.FormatInt(*fence, 10)
-	}
-	got, err := l.run(ctx, l.scripts.force, resource, wanted, grant)
-	switch {
-	case err == nil && got.code == lockRefused:
-		return models.LockStatus{}, fmt.Errorf("force %s: %w", resource, models.ErrNotFound)
-	case err == nil && got.code == lockOtherFence:
-		return models.LockStatus{}, &models.NotHeldError{Status: got.status(resource)}
-	case err == nil:
-		l.count("force", "done")
-		l.table.end(resource, got.grant)
-		l.groups.revoke(got.grant)
-		l.passedOn(got)
-		return got.status(resource), nil
-	case !l.mayDegrade(err):
-		l.count("force", "unavailable")
-		return models.LockStatus{}, fmt.Errorf("force %s: %w", resource, err)
-	}
-	l.count("force", "degraded")
-	was, err := l.table.force(time.Now(), resource, fence, grant)
-	if err == nil {
-		l.groups.revoke(was.Grant)
-		l.events.tellOwn(models.LockForced, Lock{Claim: Claim{Resource: resource}, Holder: was.Holder, Fence: was.Fence})
-	}
-	return was, err
-}
-
 // Note keeps a short text with the grant until it ends; the first one stays and
 // is answered. It must not be a secret in clear.
 func (l *Locker) Note(ctx context.Context, lock Lock, note string) (string, error) {
 	if !lock.Degraded {
-		got, err := l.run(ctx, l.scripts.note, lock.Resource, lock.Grant, note)
+		got, err := l.run(ctx, l.scripts.metadata, lock.Resource, lock.Grant, note)
 		switch {
 		case err == nil && got.code == lockRefused:
 			return "", &models.NotHeldError{Status: got.status(lock.Resource)}
@@ -325,24 +287,6 @@ func (l *Locker) Note(ctx context.Context, lock Lock, note string) (string, erro
 
 func (l *Locker) mayDegrade(err error) bool {
 	return errors.Is(err, models.ErrUnavailable) && l.opt.OnRedisDown == models.OnRedisDownOpen
-}
-
-// run executes one of the scripts on the keys of a resource.
-func (l *Locker) run(ctx context.Context, script *rueidis.Lua, resource string, args ...string) (lockReply, error) {
-	return l.exec(ctx, script, l.keys.of(resource)[:3], args)
-}
-
-func (l *Locker) exec(ctx context.Context, script *rueidis.Lua, keys, args []string) (lockReply, error) {
-	msg, err := l.redis.Exec(ctx, script, keys, args)
-	if err != nil {
-		return lockReply{}, err
-	}
-	got, err := readLockReply(msg)
-	got.heard = l.opt.Clock()
-	if err == nil && got.now != 0 {
-		l.clock.heard(time.Now(), got.now)
-	}
-	return got, err
 }
 
 func hashLockToken(token string) string {

@@ -16,7 +16,7 @@ import (
 func queueUp(t *testing.T, l *Locker, req Request) *attempt {
 	t.Helper()
 	waiter := l.newAttempt(req)
-	got, err := l.runAcquire(t.Context(), waiter, true, "")
+	got, err := l.runAcquire(t.Context(), waiter, true)
 	if err != nil || got.code != lockRefused {
 		t.Fatalf("not queued: %+v, %v", got, err)
 	}
@@ -72,7 +72,7 @@ func TestLockSilentWaiterThatAsksLeavesTheQueue(t *testing.T) {
 	if _, err := holder.Release(t.Context(), held.Claim); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := silent.runAcquire(t.Context(), waiter, true, ""); err != nil || got.code != lockDone {
+	if got, err := silent.runAcquire(t.Context(), waiter, true); err != nil || got.code != lockDone {
 		t.Fatalf("not granted: %+v, %v", got, err)
 	}
 	if s, err := holder.Status(t.Context(), "r"); err != nil || s.Grant != waiter.grant || s.Waiting != 0 {
@@ -106,14 +106,14 @@ func TestLockReleasedBetweenTheEndsOfItsKeyAndItsEntry(t *testing.T) {
 		t.Fatalf("released a lock that Redis had let go: %v", err)
 	}
 	servicestest.Eventually(t, 5*time.Second, func() bool {
-		_, _, _, err := other.beat(t.Context(), shardOf("r"), nil)
+		_, _, err := other.heartbeat(t.Context(), shardOf("r"), nil)
 		return err == nil && server.Do("ZCARD", keys[2]) == "0"
 	}, "the entry stays")
 	known, ok := granter.table.find(lock.Claim)
 	if !ok {
 		t.Fatal("the granter does not know its grant any more")
 	}
-	if stands, err := granter.claim(t.Context(), known); err != nil || stands {
+	if stands, err := granter.reassert(t.Context(), known); err != nil || stands {
 		t.Errorf("brought back after its release: %t, %v", stands, err)
 	}
 }

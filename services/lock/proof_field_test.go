@@ -193,7 +193,7 @@ func checkClean(t *testing.T, server *servicestest.RedisServer) {
 func remembersAnEnd(server *servicestest.RedisServer, key string) bool {
 	_, name, _ := strings.Cut(key, "}")
 	kind, _, _ := strings.Cut(name, ":")
-	if kind != "lapsed" && kind != "ended" && kind != "kept" {
+	if kind != "expired" && kind != "tombstone" && kind != "shared" {
 		return false
 	}
 	left, err := strconv.Atoi(strings.TrimSpace(server.Do("PTTL", key)))

@@ -68,11 +68,11 @@ func TestLockOfADisabledUserEndsWhenAnotherInstanceClaimsIt(t *testing.T) {
 	servicestest.Eventually(t, 2*time.Second, granter.redis.Available, "the granter is not back")
 	servicestest.Eventually(t, 3*time.Second, func() bool {
 		s, err := granter.Status(t.Context(), lock.Resource)
-		return err == nil && !s.Held && len(granter.table.alive()) == 0
+		return err == nil && !s.Held && len(granter.table.living(time.Now(), anyLock)) == 0
 	}, "the lock of the disabled user stays")
 	servicestest.Eventually(t, 10*time.Second, func() bool {
 		disabler.table.mu.Lock()
 		defer disabler.table.mu.Unlock()
-		return len(disabler.table.users) == 0
+		return len(disabler.table.outbox) == 0
 	}, "his locks are looked for, for ever")
 }

@@ -43,7 +43,7 @@ func newScriptUser(t *testing.T) *scriptUser {
 func (u *scriptUser) acquire(resource string) (claim Claim, granted bool, err error) {
 	a := u.l.newAttempt(Request{Resource: resource, TTL: time.Minute})
 	msg, err := u.l.scripts.acquire.Exec(u.t.Context(), u.client, u.l.keys.of(resource), []string{
-		a.proof() + writeGrant(resource, models.Holder{}), "60000", "9", "1", random128(), "",
+		credential(a.claim()) + writeGrant(resource, models.Holder{}), "60000", "9", "1", random128(), "",
 	}).ToMessage()
 	if err != nil {
 		return a.claim(), false, err
@@ -53,7 +53,7 @@ func (u *scriptUser) acquire(resource string) (claim Claim, granted bool, err er
 }
 
 func (u *scriptUser) release(claim Claim) error {
-	return u.l.scripts.release.Exec(u.t.Context(), u.client, u.l.keys.of(claim.Resource)[:3], []string{proofOf(claim)}).Error()
+	return u.l.scripts.release.Exec(u.t.Context(), u.client, u.l.keys.of(claim.Resource)[:3], []string{credential(claim)}).Error()
 }
 
 // holder is the grant that has the lock, as a user that may do everything finds it.
@@ -157,19 +157,19 @@ func TestLockScriptsWithoutPublish(t *testing.T) {
 	}
 	instance := NewToken() // any name of its length
 	next := u.l.newAttempt(Request{Resource: "process:1"})
-	text := next.proof() + writeGrant("process:1", models.Holder{})
+	text := credential(next.claim()) + writeGrant("process:1", models.Holder{})
 	if got := run(u.l.scripts.acquire, text, "60000", "9", "1", random128(), "", instance); got.code != lockRefused || got.waiting != 1 {
 		t.Errorf("the waiter: %+v", got)
 	}
-	if got := run(u.l.scripts.extend, proofOf(first), "60000", "3600000", "0", ""); got.code != lockDone {
+	if got := run(u.l.scripts.extend, credential(first), "60000", ""); got.code != lockDone {
 		t.Errorf("extend: %+v", got)
 	}
 	index := u.l.keys.of("process:1")[2]
 	u.server.Do("ZADD", strings.TrimSuffix(index, "locks")+"instances", "99999999999999", instance) // it is alive, however busy the machine
-	if got := run(u.l.scripts.release, proofOf(first)); got.code != lockDone || got.extra != instance+" "+next.grant || u.holder("process:1") != next.grant {
+	if got := run(u.l.scripts.release, credential(first)); got.code != lockDone || got.extra != instance+" "+next.grant || u.holder("process:1") != next.grant {
 		t.Errorf("release: %+v", got)
 	}
-	beat, err := u.l.scripts.beat.Exec(t.Context(), u.client, u.l.keys.of("process:1")[:3], []string{instance, "1", random128(), "process:1"}).AsStrSlice()
+	beat, err := u.l.scripts.heartbeat.Exec(t.Context(), u.client, u.l.keys.of("process:1")[:3], []string{instance, random128(), "process:1"}).AsStrSlice()
 	if err != nil || !slices.Contains(beat, next.grant) {
 		t.Errorf("the beat: %q, %v", beat, err)
 	}

@@ -1,21 +1,20 @@
--- Takes the lock, or a place in its queue, or tells who has it. Safe to repeat:
--- the same token gets the same grant.
+-- Takes the lock, or a place in its queue, or answers who has it. Safe to repeat: the same token gets the same grant.
 -- KEYS[4] -> the shard's highest fence and its epoch, KEYS[5] -> its forgot
 -- ARGV[1] -> the grant's text without fence and since
 -- ARGV[2] -> ttl (milliseconds)
 -- ARGV[3] -> when its sender has given up (server's milliseconds, 13 digits), '9' if that is not known: an acquire that
---   comes out of a frozen server or network later than that must not take a lock that is not used
+--   leaves a frozen server or network later than that must not take a lock that is not used
 -- ARGV[4] -> how many fences to reserve
 -- ARGV[5] -> an epoch, if the shard has none
--- ARGV[6] -> '1' if the instance knows of one that it had before, 'free' if it knows as well that no living grant could be
---   claimed; '' otherwise
+-- ARGV[6] -> 'known' if the instance has observed an epoch of the shard, 'free' if it knows as well that no living grant
+--   could be reasserted; '' otherwise
 -- ARGV[7] -> the instance, to queue when the lock is taken; none or '' does not queue
 -- ARGV[8] -> arrival as answered before, none or '' at the first time
--- ARGV[9] -> 'claim' for a grant made without Redis, or forgotten by it, unless it was given back elsewhere; 'made' if it is
---   the claim of the instance that made it and knows the holder; none or '' otherwise
--- ARGV[10] -> of a claim: the epoch in which Redis knew of the grant; while it is in that it takes a free lock only if the
---   lease ended by itself, and not if it was given back or forced. 'unknown' is like that; '': it never knew
--- ARGV[11] -> of a claim: how long the grant has been held (milliseconds)
+-- ARGV[9] -> to reassert a grant that Redis never knew, or has forgotten: its origin, 'local' if the instance made it and
+--   knows the holder; none or '' otherwise
+-- ARGV[10] -> of a grant to reassert: the epoch in which Redis knew of it. While the shard is in that epoch the grant takes
+--   a free lock only if the lease ended by itself, not if it was given back or forced. 'unknown' is like that; '': never
+-- ARGV[11] -> of a grant to reassert: how long it has been held (milliseconds)
 -- returns the reply, with the arrival; code 1: granted, 2: this token had it already, 0: not acquired, 3: too late
 if string.format('%013d', now) > ARGV[3] then
   return reply(3, nil, 0)
@@ -23,43 +22,42 @@ end
 local id = string.sub(ARGV[1], 1, 32)
 local ttl = tonumber(ARGV[2])
 local lock = current()
-if lock and string.sub(lock.proof, 33) == string.sub(ARGV[1], 33, 75) then
+if lock and string.sub(lock.credential, 33) == string.sub(ARGV[1], 33, 75) then
   local code = 2
   if lock.flag == '?' then
     lease(lock, ttl)
     code = 1
   end
-  if ARGV[9] == 'made' and id_of(lock.grant) == id then
+  if ARGV[9] == 'local' and id_of(lock.grant) == id then
     correct(lock, ARGV[1])
   end
-  mark(lock)
+  contend(lock)
   leave(id)
   if id_of(lock.grant) ~= id then
-    redis.call('SET', kept(id_of(lock.grant)), '1', 'PX', LONGEST)
+    redis.call('SET', shared(id_of(lock.grant)), '1', 'PX', LONGEST)
   end
   return reply(code, lock, 0)
 end
-local claims = (ARGV[9] or '') ~= ''
-if claims then
-  lapse(-1, id) -- or it is not known to have lapsed
+local reasserts = (ARGV[9] or '') ~= ''
+if reasserts then
+  expire(-1, id) -- or it is not known to have expired
   lock = current()
-  local by_itself = redis.call('GET', lapsed(id)) == string.sub(ARGV[1], 33, 75)
-  if redis.call('EXISTS', ended(id)) == 1 or (not by_itself and (ARGV[10] == 'unknown' or ARGV[10] ~= '' and ARGV[10] == epoch())) then
+  local by_itself = redis.call('GET', expired(id)) == string.sub(ARGV[1], 33, 75)
+  if redis.call('EXISTS', tombstone(id)) == 1 or (not by_itself and (ARGV[10] == 'unknown' or ARGV[10] ~= '' and ARGV[10] == epoch())) then
     leave(id) -- it may have waited before it was granted without Redis
     return reply(0, lock, 0)
   end
-  redis.call('DEL', lapsed(id))
+  redis.call('DEL', expired(id))
 end
 begin(ARGV[5], ARGV[6] ~= '' or (ARGV[10] or '') ~= '')
 local instance, arrival = ARGV[7] or '', ARGV[8] or ''
 if instance ~= '' then -- it asks, so it is alive: else it would be passed over in the queue
-  redis.call('ZADD', prefix .. 'instances', now, instance)
-  redis.call('PEXPIRE', prefix .. 'instances', 60000)
+  alive(instance)
 end
 if not lock then
   local first = redis.call('EXISTS', KEYS[2]) == 1 and head()
   local grace = in_grace()
-  if (grace and claims) or ((not grace or ARGV[6] == 'free') and (not first or first == id)) then
+  if (grace and reasserts) or ((not grace or ARGV[6] == 'free') and (not first or first == id)) then
     leave(id)
     return reply(1, grant(ARGV[1], ttl, tonumber(ARGV[4]), nil, tonumber(ARGV[11])), 0)
   end
@@ -68,7 +66,7 @@ if not lock then
     lock = current()
   end
 end
-if claims then
+if reasserts then
   leave(id)
 end
 if instance ~= '' then
@@ -79,7 +77,7 @@ if instance ~= '' then
   redis.call('ZADD', KEYS[2], 'NX', arrival, id)
   redis.call('HSET', waiters(), id, cjson.encode({grant = ARGV[1], ttl = ttl, block = tonumber(ARGV[4]), instance = instance}))
   if lock then
-    mark(lock)
+    contend(lock)
   end
   redis.call('PEXPIRE', KEYS[2], 60000)
   redis.call('PEXPIRE', waiters(), 60000)

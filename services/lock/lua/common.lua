@@ -1,20 +1,25 @@
--- What the lock scripts share; put before each of them, and behind the shortcuts of acquire and release.
--- KEYS[1] -> the lock: the grant; before it '+' if a waiter or another instance
---   may know of it, '*' if there is a note, '?' and the instance (26)
---   if that is to confirm. It ends with its lease
+-- What the lock scripts share. It stands before each of them, and behind the shortcuts of acquire and release.
+-- KEYS[1] -> the lock: its grant, with one character before it. '+': it is contended, as a waiter or another instance may
+--   know of it. '*': contended, and it has metadata. '?' and the instance (26): that one's waiter is to confirm it.
+--   The key ends with the lease
 -- KEYS[2] -> its queue: sorted set, grant id -> arrival (microseconds)
 -- KEYS[3] -> the shard's index: sorted set, grant -> end of its lease (milliseconds)
--- A grant is text: fence (16 digits), since (13, milliseconds), id (32) and hash of token (43), resource and holder.
--- Beside them, named by the prefix of the shard:
---   fence: the highest fence (16 digits) and the shard's epoch, a random text that never comes again: where the server
---   has lost the one, it has lost the locks; forgot: there for a while after that; forced: how many locks were;
---   waiters:<resource>: hash, grant id -> request (JSON); instances: sorted set, instance -> its last beat (milliseconds);
---   note:<id of a grant>: its holder's note, as long as the lock. And as long as an instance could still claim the grant:
---   ended:<id>: it was given back or forced, and cannot be claimed; lapsed:<id>: its lease ended by itself, an instance with
---   the token (the value is its hash) can claim it; kept:<id>: a second attempt with its token has it
--- Set by services: EVENTS and ENDS, channels; ALIVE, how long an instance counts as alive without a beat, and an
---   unconfirmed grant lasts from its last one; CONFIRM, how long that lasts at least; LONGEST, how long a grant can be
---   held; GRACE, how long holders have to claim what the server forgot (milliseconds)
+-- A grant is text: fence (16 digits), since (13, milliseconds), id (32), hash of token (43), resource and holder.
+-- Other keys begin with the prefix of the shard:
+--   fence: the highest fence (16 digits) and the shard's epoch, a random text that never comes again: a server that has
+--     lost it has lost the locks
+--   forgot: there for a while after that
+--   forced: how many locks were forced
+--   waiters:<resource>: hash, grant id -> request (JSON)
+--   instances: sorted set, instance -> its last heartbeat (milliseconds)
+--   metadata:<grant id>: its holder's metadata, as long as the lock
+-- As long as an instance could still reassert the grant:
+--   tombstone:<grant id>: it was given back or forced, and cannot be reasserted
+--   expired:<grant id>: its lease ended by itself. The value is the hash of the token, with which it can be reasserted
+--   shared:<grant id>: a second attempt with its token has it
+-- Constants put in: EVENTS and ENDS, channels. In milliseconds: ALIVE, how long an instance counts as alive after a
+--   heartbeat, and how long after it an unconfirmed grant ends. CONFIRM, how long such a grant lasts at least. LONGEST, how
+--   long a grant can be held. GRACE, how long holders have to reassert what the server forgot
 local clock = redis.call('TIME')
 local micros = clock[1] * 1000000 + clock[2]
 local now = math.floor(micros / 1000)
@@ -29,6 +34,22 @@ end
 local function resource_of(grant)
   local length, rest = string.match(string.sub(grant, 105), '^(%d+):(.*)$')
   return string.sub(rest, 1, tonumber(length))
+end
+
+local function metadata(id)
+  return prefix .. 'metadata:' .. id
+end
+
+local function tombstone(id)
+  return prefix .. 'tombstone:' .. id
+end
+
+local function expired(id)
+  return prefix .. 'expired:' .. id
+end
+
+local function shared(id)
+  return prefix .. 'shared:' .. id
 end
 
 local function waiters()
@@ -50,7 +71,7 @@ local function current()
     lock.flag = ''
     lock.grant = text
   end
-  lock.proof = string.sub(lock.grant, 30, 104) -- id and hash of token
+  lock.credential = string.sub(lock.grant, 30, 104) -- id and hash of token
   return lock
 end
 
@@ -59,7 +80,7 @@ local function epoch()
 end
 
 -- Begins an epoch where the shard has none. It must be new at every call: never one that was tried before. after: the
--- shard had one before, so that for a while its free locks are only for holders who claim them.
+-- shard had one before, so that for a while its free locks are only for holders who reassert them.
 local function begin(new, after)
   if epoch() == '' then
     redis.call('SET', highest, string.format('%016d', redis.call('GET', highest) or 0) .. new)
@@ -76,36 +97,20 @@ end
 -- Every reply has this shape, so that one function reads them all.
 local function reply(code, lock, waiting, extra)
   local left = 0
-  local note = ''
+  local text = ''
   if not lock then
     left = math.max(0, redis.call('PTTL', forgot)) -- a free lock can be had after that
   else
     left = lock.left or redis.call('PTTL', KEYS[1])
-    note = lock.flag == '*' and redis.call('GET', prefix .. 'note:' .. id_of(lock.grant)) or ''
+    text = lock.flag == '*' and redis.call('GET', metadata(id_of(lock.grant))) or ''
   end
-  return {code, lock and lock.grant or '', left, waiting, epoch(), extra or '', note, now}
+  return {code, lock and lock.grant or '', left, waiting, epoch(), extra or '', text, now}
 end
 
--- A message is a hint. A user that may not publish must not end a script half way: hence pcall. Likewise what makes a
--- grant count, its lock, is written after all else that could be refused.
+-- A message is a hint. A user that may not publish must not end a script half way: hence pcall. For the same reason the
+-- lock, which makes a grant count, is written after all else that could be refused.
 local function event(name, grant)
   redis.pcall('PUBLISH', EVENTS, name .. '\n' .. grant)
-end
-
--- Where the end of a grant is remembered that an instance may have made without Redis, so that it does not claim it.
-local function ended(id)
-  return prefix .. 'ended:' .. id
-end
-
--- Where it is remembered that a lease ended by itself, with the hash of its token: an instance may have extended it
--- without Redis, and claim it.
-local function lapsed(id)
-  return prefix .. 'lapsed:' .. id
-end
-
--- Where it is remembered that a second attempt with its token had a grant answered: if the first gives up, it stays.
-local function kept(id)
-  return prefix .. 'kept:' .. id
 end
 
 local function leave(id)
@@ -114,8 +119,13 @@ local function leave(id)
   end
 end
 
--- Lets the release of a lock look around: for those who wait, and other instances that know of the grant.
-local function mark(lock)
+local function alive(instance)
+  redis.call('ZADD', prefix .. 'instances', now, instance)
+  redis.call('PEXPIRE', prefix .. 'instances', 60000)
+end
+
+-- Lets the release of a lock look for waiters, and for other instances that know of the grant.
+local function contend(lock)
   if lock.flag == '' then
     lock.flag = '+'
     redis.call('SET', KEYS[1], '+' .. lock.grant, 'KEEPTTL')
@@ -130,31 +140,37 @@ local function lease(lock, ttl)
   else
     redis.call('PEXPIRE', KEYS[1], ttl)
     if lock.flag == '*' then
-      redis.call('PEXPIRE', prefix .. 'note:' .. id_of(lock.grant), ttl)
+      redis.call('PEXPIRE', metadata(id_of(lock.grant)), ttl)
     end
   end
   redis.call('ZADD', KEYS[3], now + ttl, lock.grant)
   lock.left = ttl
 end
 
--- Makes the lock tell the holder as request does: an instance that did not know him may have claimed it.
+-- Makes the lock name the holder as request does: an instance that did not know the holder may have reasserted it.
 local function correct(lock, request)
-  local told = string.sub(lock.grant, 1, 29) .. request
-  if told ~= lock.grant then
-    redis.call('SET', KEYS[1], lock.flag .. told, 'KEEPTTL')
-    redis.call('ZADD', KEYS[3], redis.call('ZSCORE', KEYS[3], lock.grant) or now, told)
+  local right = string.sub(lock.grant, 1, 29) .. request
+  if right ~= lock.grant then
+    redis.call('SET', KEYS[1], lock.flag .. right, 'KEEPTTL')
+    redis.call('ZADD', KEYS[3], redis.call('ZSCORE', KEYS[3], lock.grant) or now, right)
     redis.call('ZREM', KEYS[3], lock.grant)
-    lock.grant = told
+    lock.grant = right
   end
 end
 
--- Grants a free lock; request is the grant's text without fence and since. A block reserves so many fences for
--- hand-over within the instance. pending names the instance that is to confirm; nil: none. held is how long it was held
+-- The first of block new fences.
+local function reserve(block)
+  local shard = redis.call('GET', highest) or '0'
+  local first = math.max(tonumber(string.sub(shard, 1, 16)) + 1, micros)
+  redis.call('SET', highest, string.format('%016d', first + block - 1) .. string.sub(shard, 17))
+  return first
+end
+
+-- Grants a free lock. request is the grant's text without fence and since. block is how many fences are reserved for
+-- hand-over within the instance. pending names the instance that is to confirm, nil if none. held is how long it was held
 -- before (milliseconds), so that its longest hold does not begin anew; nil: not at all. The shard must have an epoch.
 local function grant(request, ttl, block, pending, held)
-  local shard = redis.call('GET', highest)
-  local fence = math.max(tonumber(string.sub(shard, 1, 16)) + 1, micros)
-  redis.call('SET', highest, string.format('%016d', fence + block - 1) .. string.sub(shard, 17))
+  local fence = reserve(block)
   local lock = {flag = pending and '?' or '+', grant = string.format('%016d%013d', fence, now - (held or 0)) .. request, left = ttl}
   redis.call('ZADD', KEYS[3], now + ttl, lock.grant)
   redis.call('SET', KEYS[1], lock.flag .. (pending or '') .. lock.grant, 'PX', ttl)
@@ -162,8 +178,8 @@ local function grant(request, ttl, block, pending, held)
   return lock
 end
 
--- The first waiter whose instance is alive. One that only looked dead keeps its
--- place; one that is silent for 10 s is dropped.
+-- The first waiter whose instance is alive. One that only looked dead keeps its place; one that is silent for 10 s is
+-- dropped.
 local function head()
   local skipped = 0
   while true do
@@ -189,10 +205,9 @@ local function head()
   end
 end
 
--- Gives a free lock to the head of the queue, for a short lease that its next
--- word makes a whole one, and tells the head's instance. That lease is shorter the
--- longer the instance is silent: a dead one costs ALIVE from its last word. Returns "instance id". In a shard without
--- an epoch that is left to the beats, which bring one.
+-- Gives a free lock to the head of the queue, and publishes that to the head's instance. The lease is short until the
+-- waiter's next call makes it whole, and shorter the longer its instance is silent: a dead one costs ALIVE from its last
+-- heartbeat. Returns "instance id". In a shard without an epoch that is left to the heartbeats, which bring one.
 local function advance()
   local id, request, silent = head()
   if not id or epoch() == '' then
@@ -206,7 +221,7 @@ end
 
 -- Ends a lock and passes it on.
 local function free(lock, name)
-  redis.call('DEL', KEYS[1], prefix .. 'note:' .. id_of(lock.grant))
+  redis.call('DEL', KEYS[1], metadata(id_of(lock.grant)))
   redis.call('ZREM', KEYS[3], lock.grant)
   event(name, lock.grant)
   redis.pcall('PUBLISH', ENDS, lock.grant)
@@ -218,7 +233,7 @@ local function look_at(resource)
   KEYS[2] = prefix .. 'queue:' .. resource
 end
 
--- Tells whether the index is right about a grant: a server that evicts keys may have taken its lock.
+-- Whether the index is right about a grant: a server that evicts keys may have taken its lock.
 local function stands(grant)
   look_at(resource_of(grant))
   local lock = current()
@@ -226,17 +241,18 @@ local function stands(grant)
 end
 
 -- Passes on the locks of the shard whose lease has ended by itself: at most so many, -1 for all, or of these only the
--- grant of this id. They alone are in the index then: what ends a lock takes it out. Another holder may have taken one already.
-local function lapse(most, id)
+-- grant of this id. They alone are in the index then: what ends a lock takes it out. Another holder may have taken one
+-- already.
+local function expire(most, id)
   local key, queue = KEYS[1], KEYS[2]
   -- A lock goes before its score when Redis was held up between the moment from which PX counts, the script's start, and
-  -- TIME: by up to 100 ms that is allowed for. A longer pause there would leave the grant to be claimed.
+  -- TIME: by up to 100 ms that is allowed for. A longer pause there would leave the grant to be reasserted.
   local until_then = id and now + 100 or now
   for _, grant in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', until_then, 'LIMIT', 0, most)) do
     if not id or id == id_of(grant) then
       if not stands(grant) then
         redis.call('ZREM', KEYS[3], grant)
-        redis.call('SET', lapsed(id_of(grant)), string.sub(grant, 62, 104), 'PX', math.max(1, tonumber(string.sub(grant, 17, 29)) + LONGEST - now))
+        redis.call('SET', expired(id_of(grant)), string.sub(grant, 62, 104), 'PX', math.max(1, tonumber(string.sub(grant, 17, 29)) + LONGEST - now))
         event('expired', grant)
         if not current() then
           advance()

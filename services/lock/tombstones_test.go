@@ -8,14 +8,14 @@ import (
 
 func TestEndedGrantsAreBounded(t *testing.T) {
 	start := time.Now()
-	ended := newEndedGrants(time.Hour)
-	for i := range 4 * endedMost {
+	ended := newLockTombstones(time.Hour)
+	for i := range 4 * tombstonesMost {
 		ended.add(start, strconv.Itoa(i))
 	}
-	if kept := len(ended.newer) + len(ended.before); kept > 2*endedMost {
+	if kept := len(ended.newer) + len(ended.before); kept > 2*tombstonesMost {
 		t.Errorf("%d kept", kept)
 	}
-	for i := 3 * endedMost; i < 4*endedMost; i++ {
+	for i := 3 * tombstonesMost; i < 4*tombstonesMost; i++ {
 		if !ended.has(strconv.Itoa(i)) {
 			t.Fatalf("%d is forgotten", i)
 		}
@@ -38,14 +38,14 @@ func TestEndedGrantIsNotLearnt(t *testing.T) {
 	for name, end := range map[string]func(*lockTable, Lock){
 		"released": func(table *lockTable, lock Lock) { table.release(lock.Claim) },
 		"ended elsewhere": func(table *lockTable, lock Lock) {
-			table.heardEnd(&storedGrant{resource: lock.Resource, id: lock.Grant})
+			table.end(lock.Resource, lock.Grant)
 		},
 	} {
 		table := newLockTable(time.Hour, time.Now)
-		lock := Lock{Claim: Claim{Resource: "process:1", Grant: "grant", Token: "token"}, ends: time.Now().Add(time.Minute)}
+		lock := Lock{Claim: Claim{Resource: "process:1", Grant: "grant", Token: "token"}, trustedUntil: time.Now().Add(time.Minute)}
 		end(table, lock)
-		table.learn(lock, "epoch", true)
-		if known := table.alive(); len(known) != 0 {
+		table.record(lock, "epoch", originLocal)
+		if known := table.living(time.Now(), anyLock); len(known) != 0 {
 			t.Errorf("%s: would be claimed again: %+v", name, known)
 		}
 		if table.check(time.Now(), lock.Claim) == nil {

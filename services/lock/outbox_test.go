@@ -24,7 +24,7 @@ func TestLockAttemptThatWasRepeatedStays(t *testing.T) {
 			t.Fatal(err)
 		}
 		if name == "here" {
-			l.oweAttempt(lost)
+			l.abandonLater(lost)
 		}
 		lock, err := second.TryAcquire(t.Context(), req)
 		if err != nil || !lock.Repeated {
@@ -33,7 +33,7 @@ func TestLockAttemptThatWasRepeatedStays(t *testing.T) {
 		if name == "elsewhere" {
 			l.giveUp(t.Context(), lost)
 		}
-		l.settle(t.Context())
+		l.flush(t.Context())
 		if _, err := second.Check(t.Context(), lock.Claim); err != nil {
 			t.Errorf("%s: given back under its holder: %v", name, err)
 		}
@@ -56,7 +56,7 @@ func TestAttemptsThatWereNotSentAreNotOwed(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if owed, _ := l.table.owes(); len(owed) != 0 {
+		if owed := l.table.pending(time.Now()); len(owed) != 0 {
 			t.Errorf("%s: %d owed", onDown, len(owed))
 		}
 	}

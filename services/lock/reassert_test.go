@@ -22,7 +22,7 @@ func TestLockClaimedAgainKeepsItsBeginning(t *testing.T) {
 			server := servicestest.StartRedis(t)
 			proxy := servicestest.NewProxy(t, server.Addr)
 			const longest = 2 * time.Second
-			other := openLockerAt(t, server.Addr)
+			other := patientLockerAt(t, server.Addr)
 			l := New(redistest.At(t, proxy.Addr, redis.Options{Timeout: 5 * time.Second}), &Options{
 				OnRedisDown: models.OnRedisDownOpen, MaxHold: longest, Logger: slog.New(slog.DiscardHandler),
 			})
@@ -96,9 +96,7 @@ func TestLockTakenOverIsClaimedForItsHolder(t *testing.T) {
 		t.Fatal(err)
 	}
 	servicestest.Eventually(t, 5*time.Second, func() bool {
-		extender.table.mu.Lock()
-		defer extender.table.mu.Unlock()
-		return extender.table.epochs[shardOf(lock.Resource)] != ""
+		return extender.shards.get(shardOf(lock.Resource)).epoch != ""
 	}, "no beat of the shard")
 	proxy.Cut()
 	servicestest.Eventually(t, 5*time.Second, func() bool { return !extender.redis.Available() }, "Redis still counts as available")

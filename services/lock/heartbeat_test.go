@@ -115,7 +115,7 @@ func patientLockerAt(t *testing.T, addr string) *Locker {
 }
 
 func anyDegraded(l *Locker) bool {
-	for _, known := range l.table.alive() {
+	for _, known := range l.table.living(time.Now(), anyLock) {
 		if known.lock.Degraded {
 			return true
 		}
@@ -128,22 +128,21 @@ func TestLockLeasesAreLookedAfterUntilRedisHasTold(t *testing.T) {
 	l := patientLockerAt(t, servicestest.StartRedis(t).Addr)
 	err := l.WithLock(t.Context(), Request{Resource: "process:1", TTL: time.Minute}, func(ctx context.Context, lock Lock) error {
 		shard := shardOf(lock.Resource)
-		var seen [lockShards]lockSigns
-		var news [lockShards]shardNews
-		l.table.mu.Lock()
-		epoch := l.table.locks[lock.Resource].epoch
-		l.table.mu.Unlock()
-		news[shard] = shardNews{heard: true, epoch: epoch, held: true, signs: lockSigns{forced: "1"}}
+		signs := leaseSigns{forced: "of this test alone"}
+		heard := map[int]leaseSigns{shard: signs}
+		held := [lockShards]bool{}
+		held[shard] = true
+		verified := func() bool { return l.shards.get(shard).verified == signs }
 		without, cancel := context.WithCancel(ctx)
 		cancel()
-		l.follow(without, news, &seen)
-		if seen[shard] == news[shard].signs {
-			t.Error("Redis did not tell, and is not asked again")
+		l.follow(without, heard, held)
+		if verified() {
+			t.Error("Redis did not answer, and is not asked again")
 		}
-		l.follow(ctx, news, &seen)
-		if seen[shard] != news[shard].signs {
-			t.Error("Redis told, and is asked again")
-		}
+		servicestest.Eventually(t, 5*time.Second, func() bool { // a heartbeat may have verified as of its own signs since
+			l.follow(ctx, heard, held)
+			return verified()
+		}, "Redis answered, and is asked again")
 		return ctx.Err()
 	})
 	if err != nil {
@@ -166,7 +165,7 @@ func TestLockWhoseClaimFailsIsNotLost(t *testing.T) {
 				t.Fatalf("the holder's use: %v", err)
 			}
 			server.Do("FLUSHALL")
-			_ = l.lookAfter(ctx, shardOf(lock.Resource))
+			_ = l.verifyLeases(ctx, shardOf(lock.Resource))
 			if err := ctx.Err(); err != nil {
 				t.Fatal(context.Cause(ctx))
 			}

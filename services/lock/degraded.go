@@ -1,0 +1,128 @@
+package lock
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	"gatehouse/models"
+)
+
+// acquire grants without Redis, or answers who is in the way.
+func (t *lockTable) acquire(now time.Time, claim Claim, holder models.Holder, ttl time.Duration, queue bool) (Lock, *models.LockStatus) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.sweep(now)
+	l := t.live(now, claim.Resource)
+	if l != nil && l.hasToken(claim.Token) {
+		lock := l.lock
+		lock.TTL, lock.Repeated, lock.Degraded = l.lock.trustedUntil.Sub(now), true, true
+		return lock, nil
+	}
+	slot := t.locks[claim.Resource]
+	if slot == nil {
+		slot = &localLock{}
+		t.locks[claim.Resource] = slot
+	}
+	slot.queue = slices.DeleteFunc(slot.queue, func(w localWaiter) bool { return now.Sub(w.seen) > waiterAlive && w.grant != claim.Grant })
+	first := len(slot.queue) == 0 || slot.queue[0].grant == claim.Grant
+	if l != nil || !first {
+		if queue {
+			slot.join(claim.Grant, now)
+		}
+		status := models.LockStatus{Resource: claim.Resource, Held: true, TTL: waiterAlive, ExpiresAt: t.wall().Add(waiterAlive).UTC(), Degraded: true}
+		if l != nil {
+			status = l.status(now)
+		}
+		status.Waiting = len(slot.queue)
+		return Lock{}, &status
+	}
+	t.supersede(claim.Resource, claim.Grant)
+	holder.Since = t.wall().UTC()
+	if queue {
+		t.putLocked(lockOp{kind: opLeave, claim: claim})
+	}
+	*slot = localLock{
+		origin: originLocal,
+		queue:  slices.DeleteFunc(slot.queue, func(w localWaiter) bool { return w.grant == claim.Grant }),
+		lock: Lock{
+			Claim: claim, Holder: holder, TTL: ttl, ExpiresAt: holder.Since.Add(ttl), Degraded: true, grantedAt: now, trustedUntil: now.Add(ttl),
+		},
+	}
+	return slot.lock, nil
+}
+
+func (l *localLock) join(grant string, now time.Time) {
+	for i := range l.queue {
+		if l.queue[i].grant == grant {
+			l.queue[i].seen = now
+			return
+		}
+	}
+	l.queue = append(l.queue, localWaiter{grant: grant, seen: now})
+}
+
+// stillTaken reports whether the lock that a waits for is another's, as Redis answered before
+// it could not be asked any more: another instance may have granted it, which is not in this
+// table. Then a lease is believed in until it was to end, unless its end was observed here.
+func (t *lockTable) stillTaken(now time.Time, a *attempt) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return a.taken.Held && now.Before(a.heldUntil) && !t.tombstones.has(a.taken.Grant)
+}
+
+// extend counts on this instance's clock; a grant of another instance is adopted, with
+// what is known of its holder and of its shard's epoch.
+func (t *lockTable) extend(now time.Time, claim Claim, holder models.Holder, ttl time.Duration, epoch string) (Lock, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if err := t.checkLocked(now, claim); err != nil {
+		return Lock{}, err
+	}
+	l := t.live(now, claim.Resource)
+	if l == nil {
+		wall := t.wall().UTC()
+		holder.Since = cmp.Or(holder.Since, wall)
+		grantedAt := now.Add(min(0, holder.Since.Sub(wall)))
+		l = &localLock{origin: originAdopted, epoch: cmp.Or(epoch, epochUnknown), lock: Lock{Claim: claim, Holder: holder, grantedAt: grantedAt}}
+		t.locks[claim.Resource] = l
+	}
+	ttl = min(ttl, l.lock.grantedAt.Add(t.maxHold).Sub(now))
+	if ttl <= 0 {
+		t.endLocked(claim.Resource, claim.Grant)
+		return Lock{}, &models.NotHeldError{Status: models.LockStatus{Resource: claim.Resource, Degraded: true}}
+	}
+	l.lock.TTL, l.lock.trustedUntil, l.lock.ExpiresAt, l.lock.Degraded = ttl, now.Add(ttl), t.wall().Add(ttl).UTC(), true
+	return l.lock, nil
+}
+
+// force ends a grant that this table knows, and has Redis hear of that as long as an
+// instance could reassert it.
+func (t *lockTable) force(now time.Time, resource string, fence *int64, grant string) (models.LockStatus, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	l := t.live(now, resource)
+	if l == nil {
+		return models.LockStatus{Resource: resource, Degraded: true}, fmt.Errorf("force %s: %w", resource, models.ErrNotFound)
+	}
+	status := l.status(now)
+	if (fence != nil && (status.Fence == nil || *status.Fence != *fence)) || (grant != "" && status.Grant != grant) {
+		return models.LockStatus{Resource: resource, Degraded: true}, &models.NotHeldError{Status: status}
+	}
+	t.putLocked(lockOp{kind: opForce, claim: l.lock.Claim, until: now.Add(status.TTL + t.maxHold)})
+	t.endLocked(resource, status.Grant)
+	return status, nil
+}
+
+// note keeps the first note of a grant and answers the one that stands.
+func (t *lockTable) note(resource, grant, note string) string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	l := t.locks[resource]
+	if l == nil || l.lock.Grant != grant {
+		return note
+	}
+	l.lock.Note = cmp.Or(l.lock.Note, note)
+	return l.lock.Note
+}

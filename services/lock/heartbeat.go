@@ -1,0 +1,181 @@
+package lock
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"gatehouse/models"
+)
+
+const (
+	waitingHeartbeat = 80 * time.Millisecond  // for shards in which this instance waits
+	soonestHeartbeat = 5 * time.Millisecond   // after another, when a lock ends
+	holdingHeartbeat = 500 * time.Millisecond // for shards in which it only holds locks
+	sweepHeartbeat   = 4                      // every so many of these go to all shards: an instance may have crashed
+)
+
+// heartbeats says in each shard where this instance waits that it is alive, every
+// 80 ms and when a lock that it waits for can end, and looks every 500 ms whether
+// the server still knows the locks it holds. What follows from that may take long
+// and is done beside the heartbeats, or waiters in other shards would count as dead.
+func (l *Locker) heartbeats(ctx context.Context) {
+	next := time.NewTimer(0)
+	defer next.Stop()
+	var last time.Time
+	var upkeep errgroup.Group
+	upkeep.SetLimit(1)
+	defer func() { _ = upkeep.Wait() }()
+	for round := 0; ; {
+		start := time.Now()
+		awaited := l.waiters.awaited()
+		var held [lockShards]bool
+		due, all := start.Sub(last) >= holdingHeartbeat, false
+		if due {
+			last = start
+			l.publishExpired(start)
+			held = l.table.shards(start)
+			round++
+			all = round%sweepHeartbeat == 0
+		}
+		heard, soonest := l.heartbeatAll(ctx, func(shard int) (send bool, resources []string) {
+			return all || held[shard] || len(awaited[shard]) > 0, awaited[shard]
+		})
+		upkeep.TryGo(func() error { // what has to wait for the one before is found again by the next heartbeats
+			l.follow(ctx, heard, held)
+			if due {
+				l.catchUp(ctx)
+			}
+			return nil
+		})
+		next.Reset(min(waitingHeartbeat-time.Since(start), soonest))
+		select {
+		case <-next.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// publishExpired publishes the end of the grants made without Redis; of the others
+// the scripts do.
+func (l *Locker) publishExpired(now time.Time) {
+	for _, lock := range l.table.expire(now) {
+		l.events.publishOwn(models.LockExpired, lock)
+	}
+}
+
+// heartbeatAll sends the heartbeats of all shards at once, and returns those answered.
+func (l *Locker) heartbeatAll(ctx context.Context, in func(shard int) (send bool, resources []string)) (heard map[int]leaseSigns, soonest time.Duration) {
+	heard, soonest = map[int]leaseSigns{}, waitingHeartbeat
+	var mu sync.Mutex
+	var group errgroup.Group
+	for shard := range lockShards {
+		send, awaited := in(shard)
+		if !send {
+			continue
+		}
+		group.Go(func() error {
+			signs, next, err := l.heartbeat(ctx, shard, awaited)
+			if err != nil { // the waiters fall back to the instance's own table, or fail
+				l.waiters.wakeAll(shard)
+				return nil
+			}
+			if len(awaited) > 0 && l.queueForgotten(shard) {
+				l.waiters.wakeAll(shard) // they queue anew, behind the holders
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			heard[shard], soonest = signs, min(soonest, next)
+			return nil
+		})
+	}
+	_ = group.Wait()
+	return heard, soonest
+}
+
+// queueForgotten reports, once, that the server has forgotten the queues of a shard. While
+// it does not know this instance's own locks there again, that can wait.
+func (l *Locker) queueForgotten(shard int) (forgotten bool) {
+	state := l.shards.get(shard)
+	if state.queuedIn == state.epoch || len(l.table.forgotten(time.Now(), shard, state.epoch)) > 0 {
+		return false
+	}
+	l.shards.change(shard, func(s *lockShardState) {
+		forgotten = s.queuedIn != "" && s.queuedIn != state.epoch
+		s.queuedIn = state.epoch
+	})
+	return forgotten
+}
+
+// follow does what the answers to heartbeats call for: it reasserts the locks that the
+// server has forgotten, and verifies leases until Redis has answered about all of a shard.
+func (l *Locker) follow(ctx context.Context, heard map[int]leaseSigns, held [lockShards]bool) {
+	for shard := range heard {
+		l.reassertAll(ctx, l.table.forgotten(time.Now(), shard, l.shards.get(shard).epoch))
+	}
+	var group errgroup.Group
+	for shard, signs := range heard {
+		group.Go(func() error {
+			if held[shard] && signs != l.shards.get(shard).verified && l.verifyLeases(ctx, shard) == nil {
+				l.shards.change(shard, func(s *lockShardState) { s.verified = signs })
+			}
+			return nil
+		})
+	}
+	_ = group.Wait()
+}
+
+// heartbeat sends one for a shard and wakes the waiters that it brings a grant to. soonest is
+// when to send the next for a lock that ends before the usual one.
+func (l *Locker) heartbeat(ctx context.Context, shard int, awaited []string) (signs leaseSigns, soonest time.Duration, err error) {
+	epoch := ""
+	if l.shards.get(shard).epoch != "" {
+		epoch = random128()
+	}
+	signs.lostConnections = l.redis.LostConnections()
+	sent := time.Now()
+	msg, err := l.redis.Exec(ctx, l.scripts.heartbeat, l.keys.in(shard, "")[:3], append([]string{l.instance, epoch}, awaited...))
+	if err != nil {
+		return signs, 0, err
+	}
+	answer, err := msg.AsStrSlice()
+	if err != nil || len(answer) < 4 {
+		return signs, 0, fmt.Errorf("read heartbeat of %d fields: %w: %w", len(answer), models.ErrUnavailable, err)
+	}
+	if now, err := strconv.ParseInt(answer[2], 10, 64); err == nil {
+		l.clock.observe(time.Now(), now)
+	}
+	soonest = waitingHeartbeat
+	if left, err := strconv.Atoi(answer[3]); err == nil {
+		soonest = max(time.Duration(left+1)*time.Millisecond, soonestHeartbeat)
+	}
+	signs.forced = answer[1]
+	l.shards.change(shard, func(s *lockShardState) {
+		fence, epoch, ok := readShard(answer[0])
+		s.observe(epoch)
+		if ok && len(awaited) > 0 { // else it did not say that the instance is alive
+			s.watermark = watermark{highestFence: fence, heardAt: sent}
+		}
+	})
+	for _, grant := range answer[4:] {
+		l.waiters.wake(grant, nil)
+	}
+	return signs, soonest, nil
+}
+
+// readShard reads a shard's value as scripts answer it.
+func readShard(value string) (highestFence int64, epoch string, ok bool) {
+	if len(value) < grantSince {
+		return 0, "", false
+	}
+	fence, err := strconv.ParseInt(value[:grantSince], 10, 64)
+	if err != nil {
+		return 0, "", false
+	}
+	return fence, value[grantSince:], true
+}

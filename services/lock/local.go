@@ -1,0 +1,312 @@
+package lock
+
+import (
+	"crypto/subtle"
+	"slices"
+	"sync"
+	"time"
+
+	"gatehouse/models"
+)
+
+// lockTable is what one instance knows of locks: the grants it made, through
+// Redis or without it. While Redis is away it excludes within the instance; what
+// could not be sent waits here until Redis returns. Times are monotonic.
+type lockTable struct {
+	maxHold time.Duration    // how long an instance can ask about a grant
+	wall    func() time.Time // for what answers say; all else is monotonic
+
+	mu         sync.Mutex
+	locks      map[string]*localLock // by resource
+	tombstones *lockTombstones
+	outbox     map[string]lockOp // by grant or user: what Redis has not acknowledged
+	swept      time.Time
+	expired    []Lock // whose place was taken before expire was called
+}
+
+// localLock is a grant as one instance knows it, or the queue of one that is over.
+type localLock struct {
+	lock        Lock
+	origin      lockOrigin
+	epoch       string    // of the shard when Redis answered about it last; "" while Redis has not
+	syncedUntil time.Time // when it ends at the server, as Redis answered last
+	queue       []localWaiter
+}
+
+// lockOrigin says how a grant came to be known. The scripts get it, too.
+type lockOrigin string
+
+const (
+	originLocal   lockOrigin = "local"   // this instance made it, through Redis or without it
+	originRedis   lockOrigin = "redis"   // another instance made it, and Redis answered about it
+	originAdopted lockOrigin = "adopted" // another instance made it, and this one extended it without Redis
+)
+
+// epochUnknown stands for the epoch of a shard of which none was ever observed.
+const epochUnknown = "unknown"
+
+type localWaiter struct {
+	grant string
+	seen  time.Time
+}
+
+func newLockTable(maxHold time.Duration, wall func() time.Time) *lockTable {
+	return &lockTable{
+		maxHold: maxHold, wall: wall,
+		locks: map[string]*localLock{}, tombstones: newLockTombstones(maxHold), outbox: map[string]lockOp{},
+	}
+}
+
+// record remembers a grant that Redis answered about, unless its end was observed
+// before that reply.
+func (l *Locker) record(lock Lock, epoch string, origin lockOrigin) {
+	l.shards.observe(shardOf(lock.Resource), epoch)
+	l.table.record(lock, epoch, origin)
+}
+
+func (t *lockTable) record(lock Lock, epoch string, origin lockOrigin) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.sweep(time.Now())
+	if t.tombstones.has(lock.Grant) {
+		return
+	}
+	t.supersede(lock.Resource, lock.Grant)
+	known := &localLock{lock: lock, origin: origin, epoch: epoch, syncedUntil: lock.serverExpiry()}
+	if old := t.locks[lock.Resource]; old != nil && old.lock.Grant == lock.Grant {
+		if origin == originRedis {
+			known.origin = old.origin
+		}
+		known.lock = old.merge(lock)
+	}
+	t.locks[lock.Resource] = known
+}
+
+// merge is a grant as Redis answered it, with what this instance knows better. The
+// instance that made it knows the holder: another may have reasserted it that did not. The
+// beginning stays, or the rounding of many replies would add up; the one of an adopted
+// grant may be a guess.
+func (l *localLock) merge(lock Lock) Lock {
+	if l.origin != originAdopted {
+		lock.grantedAt = l.lock.grantedAt
+	}
+	if l.origin == originLocal {
+		since := lock.Holder.Since
+		lock.Holder = l.lock.Holder
+		lock.Holder.Since = since
+	}
+	return lock
+}
+
+// synced records that a known grant stands in Redis; not if it has ended here
+// meanwhile. If it was extended here meanwhile, Redis has to hear of that yet.
+func (t *lockTable) synced(known localLock, lock Lock, epoch string) (stands, extended bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	l := t.live(time.Now(), lock.Resource)
+	if l == nil || l.lock.Grant != lock.Grant {
+		return false, false
+	}
+	l.syncedUntil = lock.serverExpiry()
+	if extended = l.lock.Degraded && !l.lock.trustedUntil.Equal(known.lock.trustedUntil); extended {
+		lock.trustedUntil, lock.ExpiresAt, lock.Degraded = l.lock.trustedUntil, l.lock.ExpiresAt, true
+	}
+	l.lock, l.epoch = l.merge(lock), epoch
+	return true, extended
+}
+
+// supersede buries whatever grant was there before.
+func (t *lockTable) supersede(resource, grant string) {
+	if old := t.locks[resource]; old != nil && old.lock.Grant != "" && old.lock.Grant != grant {
+		now := time.Now()
+		t.tombstones.add(now, old.lock.Grant)
+		if old.expired(now) {
+			t.expired = append(t.expired, old.lock)
+		}
+	}
+}
+
+// live is the lock of a resource if it has not ended, nil otherwise.
+func (t *lockTable) live(now time.Time, resource string) *localLock {
+	l := t.locks[resource]
+	if l == nil || l.lock.Grant == "" || !now.Before(l.lock.trustedUntil) {
+		return nil
+	}
+	return l
+}
+
+// living are the locks that have not ended and that a condition, called under the
+// table's mutex, holds of.
+func (t *lockTable) living(now time.Time, condition func(*localLock) bool) (all []localLock) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for resource := range t.locks {
+		if l := t.live(now, resource); l != nil && condition(l) {
+			all = append(all, *l)
+		}
+	}
+	return all
+}
+
+func anyLock(*localLock) bool { return true }
+
+// degraded reports whether a grant was made or extended without Redis, and Redis has not
+// heard of that yet.
+func (l *localLock) degraded() bool { return l.lock.Degraded }
+
+// forgotten are the locks that Redis granted in another epoch than the one their shard
+// is in now. After a server has forgotten, those taken since are of the new epoch, those
+// from before of the old one.
+func (t *lockTable) forgotten(now time.Time, shard int, epoch string) []localLock {
+	return t.living(now, func(l *localLock) bool {
+		return l.epoch != "" && l.epoch != epoch && shardOf(l.lock.Resource) == shard
+	})
+}
+
+// shards are those in which this instance holds locks that Redis granted, or held
+// them until just now.
+func (t *lockTable) shards(now time.Time) (held [lockShards]bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for resource, l := range t.locks {
+		if l.epoch != "" && now.Sub(l.lock.trustedUntil) < 2*holdingHeartbeat {
+			held[shardOf(resource)] = true
+		}
+	}
+	return held
+}
+
+func (t *lockTable) holds(now time.Time, resource string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.live(now, resource) != nil
+}
+
+func (t *lockTable) find(claim Claim) (localLock, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	l := t.live(time.Now(), claim.Resource)
+	if l == nil || !l.heldBy(claim) {
+		return localLock{}, false
+	}
+	return *l, true
+}
+
+// origin is that of a claim's grant, empty if it is not known here.
+func (t *lockTable) origin(claim Claim) lockOrigin {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	l := t.locks[claim.Resource]
+	if l == nil || !l.heldBy(claim) {
+		return ""
+	}
+	return l.origin
+}
+
+func (l *localLock) status(now time.Time) models.LockStatus {
+	left := l.lock.trustedUntil.Sub(now)
+	return models.LockStatus{
+		Resource: l.lock.Resource, Held: true, Holder: l.lock.Holder, Grant: l.lock.Grant, Fence: l.lock.Fence,
+		TTL: left, ExpiresAt: l.lock.ExpiresAt.UTC(), Waiting: len(l.queue), Degraded: true,
+	}
+}
+
+func (l *localLock) heldBy(claim Claim) bool {
+	return l.lock.Grant == claim.Grant && l.hasToken(claim.Token)
+}
+
+func (l *localLock) hasToken(token string) bool {
+	return subtle.ConstantTimeCompare([]byte(l.lock.Token), []byte(token)) == 1
+}
+
+// check passes a claim unless the table knows better.
+func (t *lockTable) check(now time.Time, claim Claim) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.checkLocked(now, claim)
+}
+
+func (t *lockTable) checkLocked(now time.Time, claim Claim) error {
+	if l := t.live(now, claim.Resource); l != nil {
+		if l.heldBy(claim) {
+			return nil
+		}
+		return &models.NotHeldError{Status: l.status(now)}
+	}
+	own := t.locks[claim.Resource]
+	if t.tombstones.has(claim.Grant) || (own != nil && own.lock.Grant == claim.Grant) {
+		return &models.NotHeldError{Status: models.LockStatus{Resource: claim.Resource, Degraded: true}}
+	}
+	return nil
+}
+
+func (t *lockTable) status(now time.Time, resource string) models.LockStatus {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if l := t.live(now, resource); l != nil {
+		return l.status(now)
+	}
+	return models.LockStatus{Resource: resource, Degraded: true}
+}
+
+// release forgets a grant and remembers that it is over.
+func (t *lockTable) release(claim Claim) { t.end(claim.Resource, claim.Grant) }
+
+// end follows what ended here or on other instances, so that an outage finds no grant that
+// is over. A grant that is not known here may be one whose reply is on its way.
+func (t *lockTable) end(resource, grant string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.endLocked(resource, grant)
+}
+
+func (t *lockTable) endLocked(resource, grant string) {
+	t.tombstones.add(time.Now(), grant)
+	l := t.locks[resource]
+	if l == nil {
+		return
+	}
+	l.queue = slices.DeleteFunc(l.queue, func(w localWaiter) bool { return w.grant == grant })
+	if l.lock.Grant == grant {
+		l.lock = Lock{}
+	}
+	if l.lock.Grant == "" && len(l.queue) == 0 {
+		delete(t.locks, resource)
+	}
+}
+
+// expired reports whether the lease of a grant made without Redis has passed.
+func (l *localLock) expired(now time.Time) bool {
+	return l.lock.Degraded && l.lock.Grant != "" && !now.Before(l.lock.trustedUntil)
+}
+
+// expire ends the grants made without Redis whose lease has passed, and returns those
+// that did since it was called last.
+func (t *lockTable) expire(now time.Time) []Lock {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	expired := t.expired
+	t.expired = nil
+	for resource, l := range t.locks {
+		if l.expired(now) {
+			expired = append(expired, l.lock)
+			t.endLocked(resource, l.lock.Grant)
+		}
+	}
+	return expired
+}
+
+// sweep forgets, once a minute, what no instance can ask for any more.
+func (t *lockTable) sweep(now time.Time) {
+	if now.Sub(t.swept) < time.Minute {
+		return
+	}
+	t.swept = now
+	for resource, l := range t.locks {
+		if l.lock.Grant != "" && now.After(l.lock.trustedUntil) && len(l.queue) == 0 && !l.expired(now) { // or expire has to return it
+			t.tombstones.add(now, l.lock.Grant)
+			delete(t.locks, resource)
+		}
+	}
+	t.sweepOutbox(now)
+}

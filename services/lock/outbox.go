@@ -1,0 +1,117 @@
+package lock
+
+import (
+	"cmp"
+	"context"
+	"time"
+
+	"gatehouse/services/redis"
+)
+
+// lockOpKind is what lock_release.lua does beside giving back a grant that only this
+// instance knows, and what waits in the outbox for Redis to return.
+type lockOpKind string
+
+const (
+	opShared    lockOpKind = "shared"    // releases a grant that other instances may know of
+	opTombstone lockOpKind = "tombstone" // ... and that one of them may have without Redis, and would reassert
+	opAbandon   lockOpKind = "abandon"   // of an attempt that may have been granted, although its caller was not answered
+	opLeave     lockOpKind = "leave"     // leaves the queue: the waiter was granted the lock without Redis
+	opForce     lockOpKind = "force"     // ends the grant, whoever holds it
+	opForceUser lockOpKind = "user"      // ends all locks of a user
+)
+
+// lockOp is what Redis has to hear about a grant or a user.
+type lockOp struct {
+	kind   lockOpKind
+	claim  Claim
+	userID string    // of opForceUser
+	until  time.Time // nothing is to be said any more; of opForceUser the last look, zero before the first
+}
+
+func (op lockOp) key() string { return cmp.Or(op.claim.Grant, op.userID) }
+
+// userLooks is how long the locks of a disabled user are looked for when Redis is back:
+// until all instances have reasserted what they granted.
+const userLooks = claimGrace
+
+// flush sends what waits in the outbox. Each op is acknowledged by the reply to it.
+func (l *Locker) flush(ctx context.Context) {
+	atOnce(l.table.pending(time.Now()), func(op lockOp) {
+		ctx := redis.WithBudget(ctx)
+		var err error
+		switch op.kind {
+		case opForceUser:
+			l.flushUser(ctx, op)
+			return
+		case opForce:
+			_, err = l.run(ctx, l.scripts.force, op.claim.Resource, "", op.claim.Grant)
+		default:
+			_, err = l.run(ctx, l.scripts.release, op.claim.Resource, credential(op.claim), string(op.kind))
+		}
+		if err == nil {
+			l.table.ack(op)
+		}
+	})
+}
+
+// flushUser looks for the locks of a user once more.
+func (l *Locker) flushUser(ctx context.Context, op lockOp) {
+	start := time.Now()
+	if op.until.IsZero() {
+		op.until = start.Add(userLooks)
+		l.table.put(op)
+	}
+	_ = l.ReleaseUser(ctx, op.userID) // puts it into the outbox anew if it fails
+	if !start.Before(op.until) {
+		l.table.ack(op)
+	}
+}
+
+// put keeps an op until Redis acknowledges it, or until no instance can ask about the
+// grant any more. A later op about a grant replaces the one before.
+func (t *lockTable) put(op lockOp) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.sweep(time.Now())
+	t.putLocked(op)
+}
+
+func (t *lockTable) putLocked(op lockOp) {
+	if op.kind != opForceUser && op.until.IsZero() {
+		op.until = time.Now().Add(t.maxHold)
+	}
+	t.outbox[op.key()] = op
+}
+
+// pending are the ops to send now.
+func (t *lockTable) pending(now time.Time) (ops []lockOp) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.sweepOutbox(now)
+	for _, op := range t.outbox {
+		l := t.live(now, op.claim.Resource)
+		if op.kind == opLeave && l != nil && l.lock.Grant == op.claim.Grant && l.lock.Degraded {
+			continue // to be reasserted, it needs its place
+		}
+		ops = append(ops, op)
+	}
+	return ops
+}
+
+// ack takes an op out, unless another has replaced it meanwhile.
+func (t *lockTable) ack(op lockOp) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.outbox[op.key()] == op {
+		delete(t.outbox, op.key())
+	}
+}
+
+func (t *lockTable) sweepOutbox(now time.Time) {
+	for key, op := range t.outbox {
+		if op.kind != opForceUser && !now.Before(op.until) {
+			delete(t.outbox, key)
+		}
+	}
+}

@@ -1,0 +1,118 @@
+package lock
+
+import (
+	"cmp"
+	"context"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"gatehouse/services/redis"
+)
+
+// reconcile runs each time Redis answers again, before anything else is sent:
+// first what was given back, then the grants this instance still knows. The first
+// to reassert one wins; the loser's token is refused at its next use.
+func (l *Locker) reconcile(ctx context.Context) {
+	l.flush(ctx)
+	l.reassertAll(ctx, l.table.living(time.Now(), anyLock)) // what fails, the heartbeats reassert
+}
+
+// catchUp runs beside the heartbeats: a single call can fail without an outage, and
+// what came up while Redis was returning was too late for reconcile.
+func (l *Locker) catchUp(ctx context.Context) {
+	if !l.redis.AnyAvailable() {
+		return
+	}
+	l.flush(ctx)
+	l.reassertAll(ctx, l.table.living(time.Now(), (*localLock).degraded))
+	l.peers.look(ctx, l.redis)
+}
+
+// reassertAll reasserts so many grants that one after the other would take too long. What
+// fails is found again by the next heartbeats.
+func (l *Locker) reassertAll(ctx context.Context, all []localLock) {
+	atOnce(all, func(known localLock) { _, _ = l.reassert(redis.WithBudget(ctx), known) })
+}
+
+// atOnce does something about each of many, callsAtOnce at a time.
+func atOnce[T any](all []T, do func(T)) {
+	var group errgroup.Group
+	group.SetLimit(callsAtOnce)
+	for _, one := range all {
+		group.Go(func() error { do(one); return nil })
+	}
+	_ = group.Wait()
+}
+
+// reassert takes a known grant in Redis under its own token. It reports whether the
+// grant stands there now; after an error that is not known. A free lock is taken only if
+// the server has forgotten the shard, or if the lease ended there by itself.
+func (l *Locker) reassert(ctx context.Context, known localLock) (stands bool, err error) {
+	sent := time.Now()
+	left := known.lock.trustedUntil.Sub(sent)
+	if left <= 0 {
+		return false, nil
+	}
+	a := &attempt{l: l, grant: known.lock.Grant, block: 1, reasserts: &known, req: Request{
+		Resource: known.lock.Resource, TTL: left, Token: known.lock.Token, Holder: known.lock.Holder,
+	}}
+	got, err := l.runAcquire(ctx, a, false)
+	if err != nil {
+		return false, err
+	}
+	if got.code == lockRefused || got.grant != known.lock.Grant { // or its token has another grant, from another instance
+		l.conflict(known, got)
+		return false, nil
+	}
+	if got.code == lockDone {
+		l.groups.reasserted(known.lock.Grant)
+	}
+	lock := got.lock(known.lock.Claim, sent)
+	lock.Note = cmp.Or(lock.Note, known.lock.Note)
+	stands, extended := l.table.synced(known, lock, got.epoch)
+	if !stands { // given back while it was reasserted
+		_, _ = l.run(ctx, l.scripts.release, lock.Resource, credential(lock.Claim))
+		return false, nil
+	}
+	if got.code == lockRepeated && !extended && known.changed(left, got.remaining, sent) {
+		if passedOn, err := l.Extend(ctx, lock.Claim, left); err == nil {
+			lock = passedOn
+		}
+	}
+	if known.lock.Note != "" {
+		_, _ = l.Note(ctx, lock, known.lock.Note) // a repeat without it only gets a new token
+	}
+	return true, nil
+}
+
+// conflict ends a known grant that could not be reasserted.
+func (l *Locker) conflict(known localLock, got lockReply) {
+	l.metrics.conflicts.Inc()
+	lost := "a lock did not survive the outage: it was ended meanwhile, or expired"
+	if got.grant != "" {
+		lost = "a lock did not survive the outage: another holder has it"
+	}
+	l.opt.Logger.Warn(lost, "resource", known.lock.Resource, "holder", known.lock.Holder.UserID)
+	l.table.end(known.lock.Resource, known.lock.Grant)
+	l.groups.revoke(known.lock.Grant)
+}
+
+// changed reports whether the time left was changed here while Redis was away, and is
+// to be passed on: a longer one always, a shorter one if no other instance has extended the
+// grant since this instance was in sync with Redis.
+func (l *localLock) changed(left, inRedis time.Duration, now time.Time) bool {
+	const rounding = time.Second
+	untouched := (inRedis - l.syncedUntil.Sub(now)).Abs() < rounding
+	return left-inRedis > rounding || (untouched && inRedis-left > rounding)
+}
+
+// reassertClaim reasserts a grant that Redis does not know although this instance does: made
+// or extended without Redis, or forgotten by the server, whose epoch is new then.
+func (l *Locker) reassertClaim(ctx context.Context, claim Claim, got lockReply) (stands bool, err error) {
+	known, ok := l.table.find(claim)
+	if !ok || got.grant != "" || (!known.lock.Degraded && known.epoch == got.epoch) {
+		return false, nil
+	}
+	return l.reassert(ctx, known)
+}

@@ -1,0 +1,66 @@
+package lock
+
+import (
+	"strconv"
+	"strings"
+	"time"
+
+	"gatehouse/models"
+)
+
+// Where the parts of a grant's text are, as the scripts keep it.
+const (
+	grantSince = 16
+	grantID    = grantSince + 13
+	grantToken = grantID + 32
+	grantRest  = grantToken + 43
+
+	epochLength = 32
+)
+
+// writeGrant is the end of a grant's text, after fence, since, id and hash of token:
+// the resource and its holder, each part with its length before it.
+func writeGrant(resource string, h models.Holder) string {
+	text := make([]byte, 0, len(resource)+len(h.UserID)+len(h.Email)+len(h.Reason)+16)
+	for _, part := range [...]string{resource, h.UserID, h.Email, h.Reason} {
+		text = strconv.AppendInt(text, int64(len(part)), 10)
+		text = append(append(text, ':'), part...)
+	}
+	return string(text)
+}
+
+// storedGrant is a grant's text, taken apart.
+type storedGrant struct {
+	fence                 int64
+	since                 time.Time
+	id, tokenHash         string
+	resource              string
+	userID, email, reason string
+}
+
+func readGrant(text string) (g storedGrant, ok bool) {
+	if len(text) < grantRest {
+		return g, false
+	}
+	fence, err := strconv.ParseInt(text[:grantSince], 10, 64)
+	since, sinceErr := strconv.ParseInt(text[grantSince:grantID], 10, 64)
+	if err != nil || sinceErr != nil {
+		return g, false
+	}
+	g.fence, g.since = fence, time.UnixMilli(since).UTC()
+	g.id, g.tokenHash = text[grantID:grantToken], text[grantToken:grantRest]
+	text = text[grantRest:]
+	for _, part := range [...]*string{&g.resource, &g.userID, &g.email, &g.reason} {
+		size, rest, _ := strings.Cut(text, ":")
+		n, err := strconv.Atoi(size)
+		if err != nil || n < 0 || n > len(rest) {
+			return g, false
+		}
+		*part, text = rest[:n], rest[n:]
+	}
+	return g, true
+}
+
+func (g *storedGrant) holder() models.Holder {
+	return models.Holder{UserID: g.userID, Email: g.email, Reason: g.reason, Since: g.since}
+}
