@@ -22,7 +22,7 @@ func TestMiddlewareRefusesWithProblemsOfTheTable(t *testing.T) {
 		"quota-exceeded": func(c *gin.Context) {
 			middleware.RefuseQuota(c, []models.Decision{{Policy: models.Policy{Name: "api", Limit: 1}}})
 		},
-		"forbidden":           func(c *gin.Context) { middleware.RefuseQuota(c, []models.Decision{{Barred: true}}) },
+		"forbidden":           func(c *gin.Context) { middleware.RefuseQuota(c, []models.Decision{{Blocked: true}}) },
 		"lock-token-required": func(c *gin.Context) { middleware.RefuseLock(c, models.ErrLockTokenRequired) },
 		"lock-not-held":       func(c *gin.Context) { middleware.RefuseLock(c, &models.NotHeldError{}) },
 		"unavailable":         func(c *gin.Context) { middleware.RefuseLock(c, models.ErrUnavailable) },

@@ -17,7 +17,7 @@ func refuse(c *gin.Context, policies []Policy, decisions []models.Decision, left
 	for i := range decisions {
 		for j := range policies {
 			p := &policies[j]
-			if decisions[i].Allowed || decisions[i].Barred || p.Name != decisions[i].Policy.Name || p.Handler == nil {
+			if decisions[i].Allowed || decisions[i].Blocked || p.Name != decisions[i].Policy.Name || p.Handler == nil {
 				continue
 			}
 			writeDecisions(c, decisions, left)
@@ -32,14 +32,14 @@ func refuse(c *gin.Context, policies []Policy, decisions []models.Decision, left
 
 // RefuseQuota answers 429 quota-exceeded with the headers of the decisions, the names of the
 // exceeded policies, and a Retry-After that is never too early. If one of the decisions is
-// Barred it answers 403 forbidden: it is useless to try again. At least one decision must
+// Blocked it answers 403 forbidden: it is useless to try again. At least one decision must
 // not be allowed.
 func RefuseQuota(c *gin.Context, decisions []models.Decision) {
 	refuseQuota(c, decisions, "", nil)
 }
 
 func refuseQuota(c *gin.Context, decisions []models.Decision, message string, left func(*models.Decision) Headers) {
-	if slices.ContainsFunc(decisions, func(d models.Decision) bool { return d.Barred }) {
+	if slices.ContainsFunc(decisions, func(d models.Decision) bool { return d.Blocked }) {
 		refuseDenied(c)
 		return
 	}

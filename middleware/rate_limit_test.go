@@ -291,7 +291,7 @@ func TestRateLimitAllowAndDenyLists(t *testing.T) {
 		}
 	}
 	// A deny list in a policy file answers the same, also where a Handler answers who is over the limit.
-	limiter.decide = func(models.Hit) models.Decision { return models.Decision{Barred: true, RetryAfter: time.Minute} }
+	limiter.decide = func(models.Hit) models.Decision { return models.Decision{Blocked: true, RetryAfter: time.Minute} }
 	policy := perMinute("p", 5)
 	policy.Handler = func(c *gin.Context, _ []models.Decision) { c.Status(http.StatusTooManyRequests) }
 	w := get(appWith(middleware.RateLimit(limiter, policy)), "/")

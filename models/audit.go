@@ -2,8 +2,8 @@ package models
 
 import "time"
 
-// AuditEntry is one security event. Actor and Target are e-mail addresses or
-// names such as "user:3", "process:42"; never a token.
+// AuditEntry is one security event. Actor and Target are e-mail addresses, or names such as
+// "user:3" and "process:42"; never a token.
 type AuditEntry struct {
 	At        time.Time `json:"at"`
 	Action    string    `json:"action"`
@@ -18,8 +18,8 @@ type AuditEntry struct {
 const (
 	AuditSignIn          = "sign-in"
 	AuditSignInFailed    = "sign-in-failed"
-	AuditSignInNewPlace  = "sign-in-new-place" // also a sign-in: from where the account has not been lately
-	AuditSignInLimited   = "sign-in-limited"   // refused by a limit, as is a change of password: once for its key and window
+	AuditSignInNewPlace  = "sign-in-new-place" // beside a sign-in, if its network is not known for the account
+	AuditSignInLimited   = "sign-in-limited"   // a limit refused a sign-in or a change of password: once a key and window
 	AuditSignOut         = "sign-out"
 	AuditPasswordChanged = "password-changed"
 	AuditSessionRevoked  = "session-revoked"
@@ -30,7 +30,7 @@ const (
 	AuditUserDeleted     = "user-deleted"
 )
 
-// AuditActions are the values that the action filter accepts.
+// AuditActions are all actions. It does not change.
 var AuditActions = [...]string{
 	AuditSignIn, AuditSignInFailed, AuditSignInNewPlace, AuditSignInLimited, AuditSignOut, AuditPasswordChanged, AuditSessionRevoked,
 	AuditSessionsRevoked, AuditLockForced, AuditUserCreated, AuditUserChanged, AuditUserDeleted,

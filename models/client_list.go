@@ -6,15 +6,15 @@ import (
 	"strings"
 )
 
-// ClientList names clients: by network, by address, or by rate limit key. The
-// zero value is empty. It is not changed once made.
+// ClientList is a list of clients: networks, addresses, and rate limit keys. The zero value is
+// empty. A list does not change, so it is safe for concurrent use.
 type ClientList struct {
 	networks []netip.Prefix
 	keys     map[string]bool
 }
 
-// NewClientList reads entries such as "192.0.2.7", "10.0.0.0/8" and "user:42". An
-// entry that has a slash must be a network.
+// NewClientList parses entries such as "192.0.2.7", "10.0.0.0/8" and "user:42". The error names an
+// entry that is empty, has white space, or has a slash and is no network.
 func NewClientList(entries ...string) (ClientList, error) {
 	l := ClientList{keys: map[string]bool{}}
 	for _, entry := range entries {
@@ -51,11 +51,10 @@ func (l ClientList) HasAddress(address string) bool {
 	return false
 }
 
-// HasKey reports whether a rate limit key is listed: itself, or the address or
-// network that it is or ends in, as in "ip:192.0.2.7". That is the longest end of
-// it, after a colon, that is one, so "x:2001:db8::1" is never taken for db8::1. A
-// network is listed if all of it is, so an IPv6 client, who counts as a /56, needs
-// an entry that wide.
+// HasKey reports whether a rate limit key is listed: the key itself, or the address or network
+// at its end, as in "ip:192.0.2.7". It takes the longest such end after a colon, so
+// "x:2001:db8::1" is never db8::1. A network is listed only as a whole: an IPv6 client, which
+// counts as a /56, needs an entry at least that wide.
 func (l ClientList) HasKey(key string) bool {
 	if l.keys[key] {
 		return true

@@ -1,6 +1,3 @@
-// Package models holds the words of gatehouse as plain types and sentinel
-// errors. It imports the standard library only, so every other package, and
-// any other application, can use it.
 package models
 
 import (
@@ -9,44 +6,43 @@ import (
 	"strconv"
 )
 
-// The sentinel errors that cross package borders. Callers test for them with
-// errors.Is; the layer that returns one wraps it with the operation and the key.
+// The sentinel errors that packages share. Test for them with errors.Is: the package that
+// returns one wraps it with the operation and the key.
 var (
-	// ErrUnavailable: Redis or the database cannot be asked now. Try again later.
+	// ErrUnavailable: Redis or the database does not answer. Try again later.
 	ErrUnavailable = errors.New("unavailable")
-	// ErrNotWritable is the ErrUnavailable of a database that can be read and in
-	// which nothing can be stored.
+	// ErrNotWritable is the ErrUnavailable of a database that can be read but not written.
 	ErrNotWritable = fmt.Errorf("not writable: %w", ErrUnavailable)
 	// ErrNotFound: there is no such process, user, session or lock.
 	ErrNotFound = errors.New("not found")
-	// ErrNotAcquired: somebody else holds the lock. See NotAcquiredError.
+	// ErrNotAcquired: another grant holds the lock. See NotAcquiredError.
 	ErrNotAcquired = errors.New("lock not acquired")
 	// ErrNotHeld: the lock token is not, or no longer, the holder's.
 	ErrNotHeld = errors.New("lock not held")
-	// ErrOtherFence: a lock was to be forced by a fence that is no longer current. It
-	// comes with an ErrNotHeld.
+	// ErrOtherFence: the fence of a lock to force is no longer the current one. It comes with
+	// an ErrNotHeld.
 	ErrOtherFence = errors.New("forced by a fence that is no longer current")
 	// ErrLockTokenRequired: the request needs the lock token and has none.
 	ErrLockTokenRequired = errors.New("lock token required")
-	// ErrVersionConflict: the database rule refused a write because somebody
-	// else wrote in between. See ConflictError.
+	// ErrVersionConflict: the database refused a write because another one came in between.
+	// See ConflictError.
 	ErrVersionConflict = errors.New("version conflict")
-	// ErrPreconditionFailed: the version asked for by If-Match is not the
-	// current one. See ConflictError.
+	// ErrPreconditionFailed: If-Match names another version than the current one. See
+	// ConflictError.
 	ErrPreconditionFailed = errors.New("precondition failed")
 	// ErrInvalidCredentials: unknown user, wrong password or disabled user.
 	ErrInvalidCredentials = errors.New("invalid credentials")
 	// ErrEmailTaken: another user already has this e-mail address.
 	ErrEmailTaken = errors.New("e-mail already in use")
-	// ErrLastAdmin: the change would leave nobody who can manage users.
+	// ErrLastAdmin: the change would leave no user who can manage users.
 	ErrLastAdmin = errors.New("last administrator")
 	// ErrStale: the row changed after it was read; read it again.
 	ErrStale = errors.New("stale")
-	// ErrBadCursor: a page cursor that this server did not hand out.
+	// ErrBadCursor: the page cursor does not come from this list.
 	ErrBadCursor = errors.New("bad cursor")
 )
 
-// TooManyLocksError tells that the user has as many locks as one user may have.
+// TooManyLocksError says that the user has as many locks as a user may have: Limit.
 type TooManyLocksError struct {
 	Limit int
 }
@@ -55,7 +51,8 @@ func (e *TooManyLocksError) Error() string {
 	return "the user has " + strconv.Itoa(e.Limit) + " locks already"
 }
 
-// NotAcquiredError tells who holds the lock. It matches ErrNotAcquired.
+// NotAcquiredError says who holds the lock. If Status.Held is false, waiters or a returning holder
+// come first. It matches ErrNotAcquired.
 type NotAcquiredError struct {
 	Status LockStatus
 }
@@ -70,7 +67,7 @@ func (e *NotAcquiredError) Error() string {
 // Unwrap makes errors.Is(err, ErrNotAcquired) true.
 func (e *NotAcquiredError) Unwrap() error { return ErrNotAcquired }
 
-// NotHeldError tells how the lock stands for a token that does not hold it. It matches ErrNotHeld.
+// NotHeldError is the state of a lock whose token does not hold it. It matches ErrNotHeld.
 type NotHeldError struct {
 	Status LockStatus
 }
@@ -80,8 +77,8 @@ func (e *NotHeldError) Error() string { return "lock " + e.Status.Resource + " n
 // Unwrap makes errors.Is(err, ErrNotHeld) true.
 func (e *NotHeldError) Unwrap() error { return ErrNotHeld }
 
-// ConflictError carries the process as it is now, after a write was refused.
-// Reason is ErrVersionConflict or ErrPreconditionFailed.
+// ConflictError is a write that was refused, with the current state of the process. Reason is
+// ErrVersionConflict or ErrPreconditionFailed.
 type ConflictError struct {
 	Reason  error
 	Current Process
@@ -92,13 +89,13 @@ func (e *ConflictError) Error() string { return e.Reason.Error() + ": process " 
 // Unwrap makes errors.Is match the reason.
 func (e *ConflictError) Unwrap() error { return e.Reason }
 
-// FieldError is one thing wrong with one input field.
+// FieldError is one error of one input field.
 type FieldError struct {
 	Field   string `json:"field"`
 	Message string `json:"message"`
 }
 
-// ValidationError lists everything wrong with an input.
+// ValidationError lists all errors of an input.
 type ValidationError struct {
 	Errors []FieldError
 }
@@ -111,7 +108,7 @@ func (e *ValidationError) Error() string {
 	return text
 }
 
-// Invalid is a ValidationError about one field.
+// Invalid returns a ValidationError about one field.
 func Invalid(field, message string) *ValidationError {
 	return &ValidationError{Errors: []FieldError{{Field: field, Message: message}}}
 }

@@ -2,7 +2,7 @@ package models
 
 import "time"
 
-// Holder is who has a lock, since when and why.
+// Holder is the user who holds a lock, with the time and reason of the grant.
 type Holder struct {
 	UserID string    `json:"userId"`
 	Email  string    `json:"email"`
@@ -10,40 +10,39 @@ type Holder struct {
 	Reason string    `json:"reason"`
 }
 
-// LockStatus is how the lock of a resource stands.
+// LockStatus is the state of a resource's lock.
 type LockStatus struct {
 	Resource  string
 	Held      bool
 	Holder    Holder        // zero when free
-	Grant     string        // names the grant; not a secret, not shown
+	Grant     string        // identifies the grant; not a secret, but not shown
 	Fence     *int64        // nil when free or granted without Redis
 	TTL       time.Duration // time left, 0 when free
 	ExpiresAt time.Time     // zero when free
-	Waiting   int           // waiters queued
-	Degraded  bool          // answered without Redis
+	Waiting   int           // number of waiters in the queue
+	Degraded  bool          // from this instance's own table, without Redis
 }
 
-// LockClaim names a grant and proves it. Only the holder has the Token.
+// LockClaim identifies a grant and proves it: only the holder has the Token.
 type LockClaim struct {
 	Resource string
 	Grant    string
 	Token    string
 }
 
-// LockGrant is what a signed lock token carries: the grant, whom it was given to
-// and what came with it.
+// LockGrant is the content of a signed lock token: the grant, its user, and what the user read.
 type LockGrant struct {
 	LockClaim
 	UserID string
-	// Fence is that of the grant when the token was made, nil if it was made
-	// without Redis. It stays so if the server forgets the grant and the holder
-	// claims it again: somebody else may have written meanwhile.
+	// Fence is the fence of the grant when the token was made, nil without Redis. It stays the
+	// same if Redis loses the grant and the holder acquires it again: another user may have
+	// written in between.
 	Fence   *int64
-	Version int64     // of what the holder read after the grant
-	End     time.Time // at the latest
+	Version int64     // version that the holder read after the grant
+	End     time.Time // latest end of the grant
 }
 
-// The names of lock events.
+// The values of LockEvent.Name.
 const (
 	LockAcquired = "acquired"
 	LockExtended = "extended"
@@ -52,7 +51,7 @@ const (
 	LockForced   = "forced"
 )
 
-// LockEvent is something that happened to a lock.
+// LockEvent is a change of a lock.
 type LockEvent struct {
 	Name     string
 	Resource string

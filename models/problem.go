@@ -11,15 +11,15 @@ type Problem struct {
 	Title  string
 	Status int
 	Detail string
-	// Members are the extra members of this kind of problem, such as "errors".
+	// Members are extra members, such as "errors".
 	Members map[string]any
 	// Instance and RequestID are filled in when the problem is written.
 	Instance  string
 	RequestID string
 }
 
-// ProblemKind is one row of the table of problems. Help is the text of its help page,
-// /problems/<name>: what it means and what to do next.
+// ProblemKind is a row of the table of problems. Help is the text of its help page,
+// /problems/<name>: what the problem means and what to do next.
 type ProblemKind struct {
 	Status int
 	Title  string
@@ -89,8 +89,8 @@ var ProblemKinds = map[string]ProblemKind{
 		"This is a fault of the server. Report it with the requestId."},
 }
 
-// NewProblem is a problem of the table; detail says what happened and what to do next.
-// It panics on a name that is not in the table.
+// NewProblem returns a problem of the table; detail says what happened and what to do next. It
+// panics on a name that is not in the table: that is a mistake in the program.
 func NewProblem(name, detail string) Problem {
 	kind, ok := ProblemKinds[name]
 	if !ok {
@@ -99,7 +99,7 @@ func NewProblem(name, detail string) Problem {
 	return Problem{Name: name, Title: kind.Title, Status: kind.Status, Detail: detail}
 }
 
-// With returns the problem with another member.
+// With returns a copy of the problem with one more member.
 func (p Problem) With(member string, value any) Problem {
 	members := map[string]any{member: value}
 	maps.Copy(members, p.Members)
@@ -107,7 +107,7 @@ func (p Problem) With(member string, value any) Problem {
 	return p
 }
 
-// Error is the detail: a problem can be returned where it is found.
+// Error is the detail. It makes a problem an error that a handler can return.
 func (p Problem) Error() string { return p.Detail }
 
 // MarshalJSON writes the standard members and the extra ones side by side.

@@ -7,7 +7,7 @@ import (
 	"unicode/utf8"
 )
 
-// Process is the record that office users edit.
+// Process is the record that users edit.
 type Process struct {
 	ID          string    `json:"id"`
 	Title       string    `json:"title"`
@@ -26,14 +26,14 @@ type ProcessFields struct {
 	Description string
 }
 
-// ProcessPatch names the fields to change; nil means unchanged.
+// ProcessPatch is a change of some fields; nil fields stay as they are.
 type ProcessPatch struct {
 	Title       *string
 	Status      *string
 	Description *string
 }
 
-// Apply returns the process's fields with the named ones changed.
+// Apply returns the fields of a process with the change applied.
 func (p ProcessPatch) Apply(to Process) ProcessFields {
 	fields := ProcessFields{Title: to.Title, Status: to.Status, Description: to.Description}
 	if p.Title != nil {
@@ -60,7 +60,7 @@ const DefaultStatus = "draft"
 // Statuses are the states a process can be in.
 var Statuses = [...]string{DefaultStatus, "active", "paused", "completed", "archived"}
 
-// Validate reports every field out of range as a *ValidationError, nil if there is none.
+// Validate returns a *ValidationError with all invalid fields, nil if there are none.
 func (p ProcessPatch) Validate() error {
 	var errs []FieldError
 	if p.Title != nil {
@@ -94,29 +94,29 @@ type ProcessFilter struct {
 	Query  string // contained in the title, in any case; "" is any
 }
 
-// WriteGuard is the database rule's side of a write: what the writer holds and
-// has read. The write happens only if the process still has GrantedVersion or
-// was last written under the same Grant, and has version IfMatch if that is set.
+// WriteGuard is the condition of a write. The write happens only if the process still has
+// GrantedVersion, or was last written with the same Grant. If IfMatch is set, the process must
+// also have that version.
 type WriteGuard struct {
 	Grant          string // "" is a write without a lock
 	GrantedVersion int64
 	IfMatch        *int64
 }
 
-// IfMatch is the precondition of an If-Match header: the version is one of
-// Versions, or Any version will do. Nil is no precondition.
+// IfMatch is the precondition of an If-Match header: the version must be one of Versions,
+// unless Any is set. Nil is no precondition.
 type IfMatch struct {
 	Any      bool
 	Versions []int64
 }
 
-// Matches reports whether version meets the precondition.
+// Matches reports whether version meets the precondition; always if m is nil.
 func (m *IfMatch) Matches(version int64) bool {
 	return m == nil || m.Any || slices.Contains(m.Versions, version)
 }
 
-// Page asks for one page of a list. Limit is the most items wanted, Cursor ""
-// the first page.
+// Page selects one page of a list: at most Limit items, after Cursor. Cursor "" is the first
+// page.
 type Page struct {
 	Limit  int
 	Cursor string

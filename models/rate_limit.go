@@ -26,14 +26,14 @@ const (
 	AlgorithmGCRA       Algorithm = "gcra"        // constant memory for any limit
 )
 
-// OnRedisDown is what happens when Redis cannot be asked.
+// OnRedisDown is what a rate limit or a lock does without Redis.
 type OnRedisDown string
 
-// What a rate limit (local, open, closed) or a lock (open, closed) does without
-// Redis. The zero value is the default of the service that reads it.
+// The values of OnRedisDown. Locks take open and closed only. The zero value is the default of
+// the service.
 const (
-	OnRedisDownLocal  OnRedisDown = "local"  // decide in this instance
-	OnRedisDownOpen   OnRedisDown = "open"   // let it pass, degraded
+	OnRedisDownLocal  OnRedisDown = "local"  // each instance decides by itself
+	OnRedisDownOpen   OnRedisDown = "open"   // all pass, degraded
 	OnRedisDownClosed OnRedisDown = "closed" // refuse with ErrUnavailable
 )
 
@@ -41,7 +41,8 @@ const (
 // limits no request, so a policy file must not name it.
 const SignInAuditPolicy = "login-audit"
 
-// Policy is a rate limit: at most Limit units in any Window, for each key.
+// Policy is a rate limit: at most Limit units in any Window for each key. Name, Limit and Window
+// must be set.
 type Policy struct {
 	Name        string        // shown in headers and metrics
 	Limit       int64         // units per window, 1 to 1,000,000
@@ -49,10 +50,10 @@ type Policy struct {
 	Algorithm   Algorithm
 	OnRedisDown OnRedisDown // zero is local
 	Shadow      bool        // decide and count, but never refuse
-	Lease       int64       // most units that an instance takes from Redis in one block; 0 asks for each hit
+	Lease       int64       // most units that an instance takes from Redis in one block; 0 asks Redis for each hit
 }
 
-// Validate says what is wrong with the policy, nil if nothing is.
+// Validate returns an error that names the first invalid field, nil if there is none.
 func (p Policy) Validate() error {
 	switch {
 	case !policyName.MatchString(p.Name):
@@ -78,9 +79,9 @@ func (p Policy) Validate() error {
 	return fmt.Errorf("policy %q: %q is not allowed when Redis is down: must be local, open or closed", p.Name, p.OnRedisDown)
 }
 
-// Hit asks a policy for Cost units of Key. Cost 0 counts as 1; a negative Cost
-// takes nothing and always passes: it only tells how things stand. Tier names
-// what kind of client asks, such as a role, where a policy set limits tiers apart.
+// Hit asks a policy for Cost units of Key. Cost 0 counts as 1. A negative Cost takes nothing and
+// always passes: its decision is the state of the key. Tier is the tier of the client, such as
+// a role, for a policy set with limits by tier.
 type Hit struct {
 	Policy Policy
 	Key    string
@@ -88,28 +89,28 @@ type Hit struct {
 	Tier   string
 }
 
-// Decision is what a limiter answers for one hit. Hits decided together count
-// together: if one of them is not allowed, none was counted.
+// Decision is the answer of a limiter to one hit. Hits that are decided together count together:
+// if one of them is not allowed, none is counted.
 type Decision struct {
 	Policy     Policy
-	With       string        // the policy that this one goes along with by a policy set; empty if it was asked for
-	Allowed    bool          // always true for a shadow policy; RetryAfter tells whether it would have refused
+	With       string        // the policy to which a policy set adds this one; empty for the policy of the hit
+	Allowed    bool          // always true for a shadow policy, whose RetryAfter is above 0 if it would refuse
 	Remaining  int64         // units that another hit could take now
-	RetryAfter time.Duration // until this hit can pass; 0 when allowed
-	ResetAfter time.Duration // until more quota is there; 0 when full
-	Barred     bool          // the key is on the policy's deny list: waiting does not help
-	Degraded   bool          // decided without Redis
+	RetryAfter time.Duration // until this hit can pass; 0 if allowed
+	ResetAfter time.Duration // until Remaining grows; 0 if it is full
+	Blocked    bool          // the key is on the policy's deny list: waiting is useless
+	Degraded   bool          // made without Redis
 	Admission  Admission     // what was counted, for a refund; zero if nothing was
 }
 
-// Admission names what a decision counted. It means something to the limiter that
-// made it; the zero value is nothing.
+// Admission identifies what a decision counted, for a refund by the limiter that made it. The zero
+// value is nothing.
 type Admission struct {
 	ID, Cost int64
-	At       int64 // the server's clock in microseconds, or how else it was admitted
+	At       int64 // Redis's clock in microseconds, or another origin of the admission
 	LocalAt  int64 // the instance's clock in microseconds
 	Tag, Key string
-	// Refunded is whether it was taken back. All copies of an admission share it. Nil
-	// where nothing was counted, and for a sliding log, which sees by the ID that it is gone.
+	// Refunded is whether the admission was refunded; all copies share it. It is nil if nothing
+	// was counted, and for a sliding log, which finds out by the ID.
 	Refunded *atomic.Bool
 }

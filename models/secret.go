@@ -8,8 +8,8 @@ import (
 // MinSecret is the fewest bytes of a secret that keys are derived from.
 const MinSecret = 32
 
-// ValidateSecrets says what is wrong with a list of secrets, nil if nothing is. It
-// shows nothing of a secret but its length.
+// ValidateSecrets returns an error for a list that is empty or has a secret of less than
+// MinSecret bytes, nil if it is valid. It shows only the length of a secret.
 func ValidateSecrets(secrets []string) error {
 	if len(secrets) == 0 {
 		return errors.New("no secret")

@@ -1,9 +1,9 @@
 package models
 
-// Seed is what a new database begins with.
+// Seed is the first content of a new database.
 type Seed struct {
 	Users     []NewUser
-	Owner     string // the e-mail address of the one of them who wrote the processes
+	Owner     string // e-mail address of the user who wrote the processes
 	Processes []ProcessFields
 }
 

@@ -6,7 +6,7 @@ import (
 	"unicode/utf8"
 )
 
-// Roles, each including the ones before it.
+// The roles. Each includes the ones before it.
 const (
 	RoleViewer = "viewer" // reads
 	RoleEditor = "editor" // also locks, creates and edits
@@ -28,15 +28,15 @@ type UserRef struct {
 	Email string `json:"email"`
 }
 
-// Credentials are what a sign-in is checked against: the user, the password
-// hash, and the user's epoch, all read from the same row.
+// Credentials are what a sign-in is checked against: the user, the password hash and the user's
+// epoch, from one row.
 type Credentials struct {
 	User
 	PasswordHash string
 	Epoch        int64
 }
 
-// UserPatch names what to change about a user; nil means unchanged.
+// UserPatch is a change of a user; nil fields stay as they are.
 type UserPatch struct {
 	Roles        []string
 	Disabled     *bool
@@ -51,7 +51,7 @@ func HasRole(roles []string, role string) bool {
 	return need >= 0 && slices.Index(rolesInOrder[:], HighestRole(roles)) >= need
 }
 
-// HighestRole is the one of roles that includes the others, "" if there is none.
+// HighestRole is the role that includes the other ones, "" if roles names none.
 func HighestRole(roles []string) string {
 	for _, role := range slices.Backward(rolesInOrder[:]) {
 		if slices.Contains(roles, role) {
@@ -61,7 +61,8 @@ func HighestRole(roles []string) string {
 	return ""
 }
 
-// ValidateRoles says what is wrong with a list of roles, nil if nothing is.
+// ValidateRoles returns a *ValidationError for a list that is empty, or names an unknown role or
+// one twice; nil if it is valid.
 func ValidateRoles(roles []string) error {
 	if len(roles) == 0 {
 		return Invalid("roles", "must name at least one of viewer, editor, admin")
@@ -76,8 +77,8 @@ func ValidateRoles(roles []string) error {
 	return nil
 }
 
-// ValidatePassword says what is wrong with a new password, nil if nothing is:
-// 12 to 128 characters of any kind. field names the input for the error.
+// ValidatePassword returns a *ValidationError about field unless a new password has 12 to 128
+// characters, of any kind; nil if it has.
 func ValidatePassword(field, password string) error {
 	if n := utf8.RuneCountInString(password); n < 12 || n > 128 {
 		return Invalid(field, "must have 12 to 128 characters")

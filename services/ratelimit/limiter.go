@@ -167,7 +167,7 @@ func refuseBarred(asks []ask) []models.Decision {
 			a.metrics.denied.Inc()
 		}
 		decisions[i] = a.decision(v)
-		decisions[i].Barred = a.barred
+		decisions[i].Blocked = a.barred
 	}
 	return decisions
 }

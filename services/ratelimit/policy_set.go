@@ -45,7 +45,7 @@ type PolicyEntry struct {
 	Tiers       map[string]int64   `yaml:"tiers"`  // by tier (see models.Hit) the limit in place of Limit
 	With        string             `yaml:"with"`   // the known policy that this one is decided together with, for the same key
 	Allow       []string           `yaml:"allow"`  // never limited: keys such as user:42, addresses or networks of keys that end in one
-	Deny        []string           `yaml:"deny"`   // always refused, in the same form: the decision is Barred
+	Deny        []string           `yaml:"deny"`   // always refused, in the same form: the decision is Blocked
 }
 
 // EntryError says which entry of a set is wrong. Its text is that of Err.

@@ -45,10 +45,10 @@ func TestConfiguredPolicies(t *testing.T) {
 			t.Fatalf("allowed: %+v", ds)
 		}
 	}
-	if ds := takeAs(t, l, hit("ip:192.0.2.7")); ds[0].Allowed || !ds[0].Barred || ds[0].RetryAfter != time.Minute || !ds[1].Allowed || ds[1].Barred {
+	if ds := takeAs(t, l, hit("ip:192.0.2.7")); ds[0].Allowed || !ds[0].Blocked || ds[0].RetryAfter != time.Minute || !ds[1].Allowed || ds[1].Blocked {
 		t.Fatalf("denied: %+v", ds)
 	}
-	if ds, err := l.Peek(t.Context(), "group", hit("ip:192.0.2.7")); err != nil || !ds[0].Barred {
+	if ds, err := l.Peek(t.Context(), "group", hit("ip:192.0.2.7")); err != nil || !ds[0].Blocked {
 		t.Fatalf("a look at who is denied: %+v, %v", ds, err)
 	}
 	l.Configure(nil)

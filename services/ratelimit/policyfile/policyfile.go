@@ -24,7 +24,7 @@ type file struct {
 //	    window: 1m
 //	    tiers: {editor: 600}  # limits of those tiers, see models.Hit
 //	    allow: [10.0.0.0/8]   # never limited: keys such as user:42, or that end in such an address
-//	    deny: [192.0.2.7]     # always refused: the decision is Barred
+//	    deny: [192.0.2.7]     # always refused: the decision is Blocked
 //	  - name: api-burst       # one more, decided together with api, for the same key
 //	    with: api
 //	    limit: 20
