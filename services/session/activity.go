@@ -17,12 +17,12 @@ const (
 	activityGather      = 50 * time.Millisecond
 )
 
-// sessionActivity is the set of sessions that were used and whose rows do not say so yet.
+// activity is the set of sessions that were used and whose rows do not say so yet.
 //
-// A row says that a session lives for the idle timeout and one interval from its last
-// write, so it is written at most once per interval, and a session ends at most one
-// interval late. No instance ends it early, even if the one that served it is gone.
-type sessionActivity struct {
+// A row that is written at t says that the session lives until t + idle + interval. It is
+// written again when the session is used after t + interval. So a session ends at most one
+// interval late, and no instance ends it early, even if the one that served it has crashed.
+type activity struct {
 	idle     time.Duration
 	interval time.Duration
 	wake     chan struct{}
@@ -31,8 +31,8 @@ type sessionActivity struct {
 	lastSeen map[string]time.Time // by hash
 }
 
-func newSessionActivity(idle time.Duration) *sessionActivity {
-	return &sessionActivity{
+func newActivity(idle time.Duration) *activity {
+	return &activity{
 		idle:     idle,
 		interval: min(maxActivityInterval, idle/4),
 		wake:     make(chan struct{}, 1),
@@ -40,22 +40,22 @@ func newSessionActivity(idle time.Duration) *sessionActivity {
 	}
 }
 
-// used is what a session that is used at a time says from then on.
-func (a *sessionActivity) used(hash string, at time.Time) models.Activity {
+// used is what the row of a session that is used at a time says.
+func (a *activity) used(hash string, at time.Time) models.Activity {
 	at = atMicrosecond(at)
 	return models.Activity{Hash: hash, LastSeen: at, IdleAt: at.Add(a.idle + a.interval)}
 }
 
-// Touch notes that a session, as Get returned it, was used now. It does no I/O and never
-// blocks: the database is told in the background, at most once per session and minute, or
-// a quarter of the idle timeout if that is less. A session ends by that much late at most,
-// and never early. Session.LastSeen is behind by as much.
+// Touch records that a session, as Get returned it, was used now. It does no I/O and never
+// blocks. The row is written in the background, at most once a minute, or once in a quarter of
+// the idle timeout if that is less. Session.LastSeen is behind by as much, and the session ends
+// by as much late, never early. Without the database the write is tried until Close.
 func (c *Cache) Touch(s models.Session) {
 	now := time.Now()
 	if s.IdleAt.After(now.Add(c.activity.idle)) || !s.Live(now) {
 		return
 	}
-	used := c.activity.note(s.Hash, now)
+	used := c.activity.record(s.Hash, now)
 	if key, ok := keyOfHash(s.Hash); ok {
 		if held := c.memory.get(key); held != nil {
 			held.used(used.LastSeen, used.IdleAt)
@@ -63,7 +63,7 @@ func (c *Cache) Touch(s models.Session) {
 	}
 }
 
-func (a *sessionActivity) note(hash string, at time.Time) models.Activity {
+func (a *activity) record(hash string, at time.Time) models.Activity {
 	used := a.used(hash, at)
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -72,7 +72,7 @@ func (a *sessionActivity) note(hash string, at time.Time) models.Activity {
 	return used
 }
 
-func (a *sessionActivity) wakeUp() {
+func (a *activity) wakeUp() {
 	select {
 	case a.wake <- struct{}{}:
 	default:
@@ -80,7 +80,7 @@ func (a *sessionActivity) wakeUp() {
 }
 
 // of is what is to be written of a session, if anything is.
-func (a *sessionActivity) of(hash string) (models.Activity, bool) {
+func (a *activity) of(hash string) (models.Activity, bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	at, ok := a.lastSeen[hash]
@@ -88,7 +88,7 @@ func (a *sessionActivity) of(hash string) (models.Activity, bool) {
 }
 
 // unwritten is all that is to be written.
-func (a *sessionActivity) unwritten() []models.Activity {
+func (a *activity) unwritten() []models.Activity {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	all := make([]models.Activity, 0, len(a.lastSeen))
@@ -99,7 +99,7 @@ func (a *sessionActivity) unwritten() []models.Activity {
 }
 
 // remove takes out what was written, unless the session was used again since.
-func (a *sessionActivity) remove(written models.Activity) {
+func (a *activity) remove(written models.Activity) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.lastSeen[written.Hash].Equal(written.LastSeen) {
@@ -109,7 +109,7 @@ func (a *sessionActivity) remove(written models.Activity) {
 
 // writeActivity is the one writer: it brings the rows up to date until ctx ends.
 func (c *Cache) writeActivity(ctx context.Context) {
-	wait := activityGather // others come with it
+	wait := activityGather // more sessions come with it
 	for {
 		select {
 		case <-c.activity.wake:
@@ -161,8 +161,8 @@ func (c *Cache) writeUsed(ctx context.Context, batch ...models.Activity) error {
 	return nil
 }
 
-// writeUsedOf brings the row of one session up to date, if it is behind.
-func (c *Cache) writeUsedOf(ctx context.Context, hash string) error {
+// flushOne brings the row of one session up to date: it may only look idle.
+func (c *Cache) flushOne(ctx context.Context, hash string) error {
 	if used, ok := c.activity.of(hash); ok {
 		return c.writeUsed(ctx, used)
 	}

@@ -36,9 +36,9 @@ func TestSessionMemoryPerSession(t *testing.T) {
 		return stats.HeapAlloc
 	}
 	before := heap()
-	m := newSessionMemory(1 << 30)
+	m := newMemory(1 << 30)
 	for range n {
-		_, hash := newSessionToken()
+		_, hash := newToken()
 		key, _ := keyOfHash(hash)
 		m.put(key, typicalCopy(hash, now), 0)
 	}
@@ -55,11 +55,11 @@ func TestSessionMemoryPerSession(t *testing.T) {
 // benchCache is a cache whose memory holds n sessions, kept fresh and trusted.
 func benchCache(n int) (*Cache, []string) {
 	later := time.Now().Add(time.Hour)
-	c := &Cache{follower: newLogFollower(nil, nil), memory: newSessionMemory(4 << 30), activity: newSessionActivity(time.Hour), reads: newSessionReads(nil)}
+	c := &Cache{follower: newLogFollower(nil, nil), memory: newMemory(4 << 30), activity: newActivity(time.Hour), reads: newReadCounters(nil)}
 	c.follower.apply(models.Revocations{}, later, true)
 	var tokens []string
 	for range n {
-		token, hash := newSessionToken()
+		token, hash := newToken()
 		key, _ := keyOfHash(hash)
 		c.memory.put(key, typicalCopy(hash, later), 0)
 		tokens = append(tokens, token)
@@ -88,7 +88,7 @@ func BenchmarkSessionGet(b *testing.B) {
 		var all sync.Map
 		var tokens []string
 		for range hot {
-			token, _ := newSessionToken()
+			token, _ := newToken()
 			all.Store(sha256.Sum256([]byte(token)), &models.Session{})
 			tokens = append(tokens, token)
 		}

@@ -28,15 +28,15 @@ func TestSessionJourney(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "sessions.db")
-			testSessionJourney(t, startSessionCache(t, path, rdb(t), session.Options{}))
+			testSessionJourney(t, startInstance(t, path, rdb(t), session.Options{}))
 		})
 	}
 	t.Run("postgres", func(t *testing.T) {
-		testSessionJourney(t, startSessionCache(t, servicestest.StartPostgres(t), redistest.Of(t, "redis"), session.Options{}))
+		testSessionJourney(t, startInstance(t, servicestest.StartPostgres(t), redistest.Of(t, "redis"), session.Options{}))
 	})
 }
 
-func testSessionJourney(t *testing.T, i sessionInstance) {
+func testSessionJourney(t *testing.T, i instance) {
 	ann := signUp(t, i.db, "ann@example.com")
 	token, begun := signIn(t, i, ann)
 	if len(token) != 43 || begun.ID == "" || begun.ID == token || begun.Hash == token || begun.User.Email != ann.Email {
@@ -91,7 +91,7 @@ func testSessionJourney(t *testing.T, i sessionInstance) {
 
 func TestSessionWarmReadsAskNobody(t *testing.T) {
 	server := servicestest.StartRedis(t)
-	i := startSessions(t, 1, server, session.Options{})[0]
+	i := startInstances(t, 1, server, session.Options{})[0]
 	token, _ := signIn(t, i, signUp(t, i.db, "ann@example.com"))
 	servicestest.Eventually(t, time.Second, func() bool { _ = mustGet(t, i, token); return i.Warm(token) }, "never warm")
 	reads := i.db.reads.Load()
@@ -109,27 +109,27 @@ func TestSessionWarmReadsAskNobody(t *testing.T) {
 // Each way to end sessions is refused at once where it was acknowledged, and
 // soon everywhere else.
 func TestSessionEndsEverywhere(t *testing.T) {
-	ends := map[string]func(t *testing.T, i sessionInstance, s models.Session) error{
-		"one": func(t *testing.T, i sessionInstance, s models.Session) error {
+	ends := map[string]func(t *testing.T, i instance, s models.Session) error{
+		"one": func(t *testing.T, i instance, s models.Session) error {
 			return i.End(t.Context(), models.Ending{Hash: s.Hash})
 		},
-		"by id": func(t *testing.T, i sessionInstance, s models.Session) error {
+		"by id": func(t *testing.T, i instance, s models.Session) error {
 			return i.End(t.Context(), models.Ending{UserID: s.User.ID, ID: s.ID})
 		},
-		"user": func(t *testing.T, i sessionInstance, s models.Session) error {
+		"user": func(t *testing.T, i instance, s models.Session) error {
 			return i.DeleteUser(t.Context(), s.User.ID)
 		},
-		"everybody": func(t *testing.T, i sessionInstance, s models.Session) error {
+		"everybody": func(t *testing.T, i instance, s models.Session) error {
 			return i.End(t.Context(), models.Ending{Everybody: true})
 		},
-		"others": func(t *testing.T, i sessionInstance, s models.Session) error {
+		"others": func(t *testing.T, i instance, s models.Session) error {
 			_, kept, err := i.Create(t.Context(), s)
 			if err != nil {
 				return err
 			}
 			return i.End(t.Context(), models.Ending{UserID: kept.User.ID, Keep: kept.Hash})
 		},
-		"disabled": func(t *testing.T, i sessionInstance, s models.Session) error {
+		"disabled": func(t *testing.T, i instance, s models.Session) error {
 			disabled := true
 			if _, err := i.db.UpdateUser(t.Context(), s.User.ID, models.UserPatch{Disabled: &disabled}); err != nil {
 				return err
@@ -151,7 +151,7 @@ func TestSessionEndsEverywhere(t *testing.T) {
 			t.Parallel()
 			var took []time.Duration
 			server := servicestest.StartRedis(t)
-			all := startSessions(t, 2, server, session.Options{})
+			all := startInstances(t, 2, server, session.Options{})
 			a, b := all[0], all[1]
 			for name, end := range ends {
 				ann := signUp(t, a.db, fmt.Sprintf("%p@example.com", end))
@@ -186,7 +186,7 @@ func TestSessionEndsEverywhere(t *testing.T) {
 // with old data.
 func TestSessionSurvivesRedis(t *testing.T) {
 	server := servicestest.StartRedis(t)
-	all := startSessions(t, 2, server, session.Options{})
+	all := startInstances(t, 2, server, session.Options{})
 	a, b := all[0], all[1]
 	token, s := signIn(t, a, signUp(t, a.db, "ann@example.com"))
 	steps := []struct {
@@ -218,7 +218,7 @@ func TestSessionSurvivesRedis(t *testing.T) {
 func TestSessionDatabaseFrozen(t *testing.T) {
 	t.Parallel()
 	postgres := servicestest.StartPostgresServer(t)
-	i := startSessionCache(t, postgres.URL, redistest.New(t, servicestest.StartRedis(t).Addr), session.Options{})
+	i := startInstance(t, postgres.URL, redistest.New(t, servicestest.StartRedis(t).Addr), session.Options{})
 	ann := signUp(t, i.db, "ann@example.com")
 	token, _ := signIn(t, i, ann)
 	ended, _ := signIn(t, i, ann)
@@ -254,7 +254,7 @@ func TestSessionDatabaseFrozen(t *testing.T) {
 func TestSessionRedisIsNotAskedInVain(t *testing.T) {
 	t.Parallel()
 	server := servicestest.StartRedis(t)
-	i := startSessions(t, 1, server, session.Options{})[0]
+	i := startInstances(t, 1, server, session.Options{})[0]
 	ann := signUp(t, i.db, "ann@example.com")
 	var tokens []string
 	for range 20 {

@@ -22,12 +22,12 @@ func TestSessionResurrectionByFailover(t *testing.T) {
 	t.Parallel()
 	sentinel := servicestest.StartSentinel(t)
 	path := filepath.Join(t.TempDir(), "sessions.db")
-	start := func() sessionInstance {
+	start := func() instance {
 		rdb := redistest.Start(t, redis.Options{KeyPrefix: "test:", Timeout: 500 * time.Millisecond, Client: rueidis.ClientOption{
 			InitAddress: []string{sentinel.Addr}, Sentinel: rueidis.SentinelOption{MasterSet: servicestest.SentinelName},
 		}})
 		redistest.WaitReady(t, rdb)
-		return startSessionCache(t, path, rdb, session.Options{})
+		return startInstance(t, path, rdb, session.Options{})
 	}
 	a, b := start(), start()
 	var users []models.Credentials
@@ -80,7 +80,7 @@ func TestSessionResurrectionByFailover(t *testing.T) {
 	if !onReplica() {
 		t.Fatal("the new master has lost the copies: nothing is proven")
 	}
-	check := func(i sessionInstance) {
+	check := func(i instance) {
 		t.Helper()
 		for _, token := range ended {
 			refused(t, i, token)
@@ -90,7 +90,7 @@ func TestSessionResurrectionByFailover(t *testing.T) {
 		}
 	}
 	time.Sleep(time.Until(acknowledged.Add(revokeBound))) // from here on none may be accepted
-	for _, i := range []sessionInstance{a, b} {
+	for _, i := range []instance{a, b} {
 		check(i) // while it may be without Redis still
 		servicestest.Eventually(t, 15*time.Second, i.redis.Available, "the new master is not used")
 		check(i)

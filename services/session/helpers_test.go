@@ -22,8 +22,8 @@ import (
 // a busy machine.
 const revokeBound = 2*time.Second + 500*time.Millisecond
 
-// sessionDB is a store that a test can make fail and watch.
-type sessionDB struct {
+// testDB is a store that a test can make fail and watch.
+type testDB struct {
 	*store.Store
 	path    string
 	gone    atomic.Bool
@@ -36,7 +36,7 @@ type sessionDB struct {
 
 var errGone = fmt.Errorf("the test took the database away: %w", models.ErrUnavailable)
 
-func (d *sessionDB) Session(ctx context.Context, hash string, now time.Time) (models.Session, error) {
+func (d *testDB) Session(ctx context.Context, hash string, now time.Time) (models.Session, error) {
 	d.reads.Add(1)
 	if d.gone.Load() {
 		return models.Session{}, errGone
@@ -48,7 +48,7 @@ func (d *sessionDB) Session(ctx context.Context, hash string, now time.Time) (mo
 	return s, err
 }
 
-func (d *sessionDB) TouchSessions(ctx context.Context, seen []models.Activity) ([]string, error) {
+func (d *testDB) TouchSessions(ctx context.Context, seen []models.Activity) ([]string, error) {
 	d.touches.Add(1)
 	if d.gone.Load() {
 		return nil, errGone
@@ -56,7 +56,7 @@ func (d *sessionDB) TouchSessions(ctx context.Context, seen []models.Activity) (
 	return d.Store.TouchSessions(ctx, seen)
 }
 
-func (d *sessionDB) NoteChange(ctx context.Context, hash string) error {
+func (d *testDB) NoteChange(ctx context.Context, hash string) error {
 	d.notes.Add(1)
 	if d.gone.Load() {
 		return errGone
@@ -64,14 +64,14 @@ func (d *sessionDB) NoteChange(ctx context.Context, hash string) error {
 	return d.Store.NoteChange(ctx, hash)
 }
 
-func (d *sessionDB) Revocations(ctx context.Context, after int64, since time.Time) (models.Revocations, error) {
+func (d *testDB) Revocations(ctx context.Context, after int64, since time.Time) (models.Revocations, error) {
 	if d.gone.Load() {
 		return models.Revocations{}, errGone
 	}
 	return d.Store.Revocations(ctx, after, since)
 }
 
-func openSessionDB(t *testing.T, path string) *sessionDB {
+func openDB(t *testing.T, path string) *testDB {
 	t.Helper()
 	opt := store.Options{URL: path}
 	if servicestest.LongProof() {
@@ -86,11 +86,11 @@ func openSessionDB(t *testing.T, path string) *sessionDB {
 			t.Error(err)
 		}
 	})
-	return &sessionDB{Store: db, path: path}
+	return &testDB{Store: db, path: path}
 }
 
 // exec changes a SQLite file behind the back of everybody.
-func (d *sessionDB) exec(t *testing.T, query string) {
+func (d *testDB) exec(t *testing.T, query string) {
 	t.Helper()
 	raw, err := sql.Open("sqlite", d.path)
 	if err != nil {
@@ -103,31 +103,31 @@ func (d *sessionDB) exec(t *testing.T, query string) {
 	}
 }
 
-// sessionInstance is one gatehouse process as far as sessions go.
-type sessionInstance struct {
+// instance is one gatehouse process as far as sessions go.
+type instance struct {
 	*session.Cache
-	db    *sessionDB
+	db    *testDB
 	redis *redis.Client
 }
 
-// startSessions starts instances that share a database and, if server is not nil, a Redis.
-func startSessions(t *testing.T, n int, server *servicestest.RedisServer, opt session.Options) []sessionInstance {
+// startInstances starts instances that share a database and, if server is not nil, a Redis.
+func startInstances(t *testing.T, n int, server *servicestest.RedisServer, opt session.Options) []instance {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "sessions.db")
-	var all []sessionInstance
+	var all []instance
 	for range n {
 		rdb := redistest.Start(t, redis.Options{Disabled: true})
 		if server != nil {
 			rdb = redistest.New(t, server.Addr)
 		}
-		all = append(all, startSessionCache(t, path, rdb, opt))
+		all = append(all, startInstance(t, path, rdb, opt))
 	}
 	return all
 }
 
-func startSessionCache(t *testing.T, path string, rdb *redis.Client, opt session.Options) sessionInstance {
+func startInstance(t *testing.T, path string, rdb *redis.Client, opt session.Options) instance {
 	t.Helper()
-	db := openSessionDB(t, path)
+	db := openDB(t, path)
 	if opt.Logger == nil {
 		opt.Logger = redistest.Quiet()
 	}
@@ -146,18 +146,18 @@ func startSessionCache(t *testing.T, path string, rdb *redis.Client, opt session
 			t.Error(err)
 		}
 	})
-	return sessionInstance{cache, db, rdb}
+	return instance{cache, db, rdb}
 }
 
 // ChangePassword gives a session a new token together with a new password.
-func (i sessionInstance) ChangePassword(ctx context.Context, s models.Session, epoch int64, newHash string) (string, models.Session, error) {
+func (i instance) ChangePassword(ctx context.Context, s models.Session, epoch int64, newHash string) (string, models.Session, error) {
 	return i.Rotate(ctx, s, epoch, func(next models.Session) error {
 		return i.db.ChangePassword(ctx, s.User.ID, epoch, newHash, next)
 	})
 }
 
 // signUp creates a user.
-func signUp(t *testing.T, db *sessionDB, email string) models.Credentials {
+func signUp(t *testing.T, db *testDB, email string) models.Credentials {
 	t.Helper()
 	if _, err := db.CreateUser(t.Context(), email, "hash", []string{models.RoleEditor}); err != nil {
 		t.Fatal(err)
@@ -173,7 +173,7 @@ func of(c models.Credentials) models.Session {
 	return models.Session{User: models.UserRef{ID: c.ID, Email: c.Email}, Roles: c.Roles, Epoch: c.Epoch, UserAgent: "test", IP: "192.0.2.1"}
 }
 
-func signIn(t *testing.T, i sessionInstance, c models.Credentials) (string, models.Session) {
+func signIn(t *testing.T, i instance, c models.Credentials) (string, models.Session) {
 	t.Helper()
 	token, s, err := i.Create(t.Context(), of(c))
 	if err != nil {
@@ -182,7 +182,7 @@ func signIn(t *testing.T, i sessionInstance, c models.Credentials) (string, mode
 	return token, s
 }
 
-func mustGet(t *testing.T, i sessionInstance, token string) models.Session {
+func mustGet(t *testing.T, i instance, token string) models.Session {
 	t.Helper()
 	s, err := i.Get(t.Context(), token)
 	if err != nil {
@@ -191,7 +191,7 @@ func mustGet(t *testing.T, i sessionInstance, token string) models.Session {
 	return *s
 }
 
-func refused(t *testing.T, i sessionInstance, token string) {
+func refused(t *testing.T, i instance, token string) {
 	t.Helper()
 	if _, err := i.Get(t.Context(), token); !errors.Is(err, models.ErrNotFound) {
 		t.Fatalf("get an ended session: %v, want not found", err)

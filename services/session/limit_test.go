@@ -13,7 +13,7 @@ import (
 // What the limit per user ends is over here at once, and elsewhere far sooner than
 // the next poll.
 func TestSessionLimitIsToldToOtherInstances(t *testing.T) {
-	both := startSessions(t, 2, servicestest.StartRedis(t), session.Options{MaxPerUser: 1})
+	both := startInstances(t, 2, servicestest.StartRedis(t), session.Options{MaxPerUser: 1})
 	here, there := both[0], both[1]
 	ann := signUp(t, here.db, "ann@example.com")
 	servicestest.Eventually(t, 5*time.Second, func() bool { return here.redis.Available() && there.redis.Available() }, "no Redis")

@@ -11,7 +11,6 @@ import (
 )
 
 const (
-	memoryFor          = 2 * time.Second // how long a copy is used whose changes are not reported
 	memoryShards       = 64
 	defaultMemoryBytes = 128 << 20
 	evictionSample     = 5
@@ -19,11 +18,11 @@ const (
 	roleOverhead       = 32
 )
 
-// sessionKey is the SHA-256 of a token.
-type sessionKey [32]byte
+// memoryKey is the SHA-256 of a token.
+type memoryKey [32]byte
 
 // keyOfHash reads a key from Session.Hash.
-func keyOfHash(hash string) (key sessionKey, ok bool) {
+func keyOfHash(hash string) (key memoryKey, ok bool) {
 	if len(hash) != hex.EncodedLen(len(key)) {
 		return key, false
 	}
@@ -65,32 +64,32 @@ func (c *memoryCopy) used(lastSeen, idleAt time.Time) {
 	c.session.Store(&fresh)
 }
 
-// sessionMemory holds copies, in shards, up to a number of bytes.
-type sessionMemory struct {
+// memory holds copies, in shards, up to a number of bytes.
+type memory struct {
 	shards [memoryShards]memoryShard
 	most   int // bytes in each shard
 }
 
 type memoryShard struct {
 	mu     sync.RWMutex
-	copies map[sessionKey]*memoryCopy
+	copies map[memoryKey]*memoryCopy
 	bytes  int
 	// changes grows with each reported change: a read begun before one is not tracked.
 	changes uint64
 }
 
-func newSessionMemory(most int) *sessionMemory {
-	m := &sessionMemory{most: most / memoryShards}
+func newMemory(most int) *memory {
+	m := &memory{most: most / memoryShards}
 	for i := range m.shards {
-		m.shards[i].copies = map[sessionKey]*memoryCopy{}
+		m.shards[i].copies = map[memoryKey]*memoryCopy{}
 	}
 	return m
 }
 
-func (m *sessionMemory) shard(key sessionKey) *memoryShard { return &m.shards[key[0]%memoryShards] }
+func (m *memory) shard(key memoryKey) *memoryShard { return &m.shards[key[0]%memoryShards] }
 
 // get returns the copy there is, however old; nil if none.
-func (m *sessionMemory) get(key sessionKey) *memoryCopy {
+func (m *memory) get(key memoryKey) *memoryCopy {
 	s := m.shard(key)
 	s.mu.RLock()
 	known := s.copies[key]
@@ -99,7 +98,7 @@ func (m *sessionMemory) get(key sessionKey) *memoryCopy {
 }
 
 // changes is to be read before Redis is, and given to put.
-func (m *sessionMemory) changes(key sessionKey) uint64 {
+func (m *memory) changes(key memoryKey) uint64 {
 	s := m.shard(key)
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -108,7 +107,7 @@ func (m *sessionMemory) changes(key sessionKey) uint64 {
 
 // put keeps the newer of two copies and returns the one that is kept. A new one is tracked
 // only if no change was reported in its shard since changes was read.
-func (m *sessionMemory) put(key sessionKey, read *memoryCopy, changes uint64) *memoryCopy {
+func (m *memory) put(key memoryKey, read *memoryCopy, changes uint64) *memoryCopy {
 	s := m.shard(key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -116,7 +115,7 @@ func (m *sessionMemory) put(key sessionKey, read *memoryCopy, changes uint64) *m
 		read.generation = 0
 	}
 	if known := s.copies[key]; known != nil {
-		if read.readAt.Sub(known.readAt) < memoryFor &&
+		if read.readAt.Sub(known.readAt) < untrackedFor &&
 			(known.session.Load().Version > read.session.Load().Version || known.readAt.After(read.readAt)) {
 			return known
 		}
@@ -129,9 +128,9 @@ func (m *sessionMemory) put(key sessionKey, read *memoryCopy, changes uint64) *m
 }
 
 // evict makes room: it removes, of a few at random, the copy that was read first.
-func (s *memoryShard) evict(keep sessionKey, most int) {
+func (s *memoryShard) evict(keep memoryKey, most int) {
 	for s.bytes > most && len(s.copies) > 1 {
-		var oldest sessionKey
+		var oldest memoryKey
 		var readAt time.Time
 		looked := 0
 		for key, known := range s.copies {
@@ -147,7 +146,7 @@ func (s *memoryShard) evict(keep sessionKey, most int) {
 	}
 }
 
-func (m *sessionMemory) remove(key sessionKey) {
+func (m *memory) remove(key memoryKey) {
 	s := m.shard(key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -158,7 +157,7 @@ func (m *sessionMemory) remove(key sessionKey) {
 }
 
 // invalidate marks a copy as changed in Redis.
-func (m *sessionMemory) invalidate(key sessionKey) {
+func (m *memory) invalidate(key memoryKey) {
 	s := m.shard(key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -169,7 +168,7 @@ func (m *sessionMemory) invalidate(key sessionKey) {
 }
 
 // size is how many copies there are, and about what they take in bytes.
-func (m *sessionMemory) size() (copies, bytes int) {
+func (m *memory) size() (copies, bytes int) {
 	for i := range m.shards {
 		s := &m.shards[i]
 		s.mu.RLock()

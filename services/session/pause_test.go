@@ -24,7 +24,7 @@ func TestSessionProofPause(t *testing.T) {
 				rounds = inFull(100)
 			}
 			database := filepath.Join(t.TempDir(), "pause.db")
-			p := &pauseProof{t: t, db: openSessionDB(t, database)}
+			p := &pauseProof{t: t, db: openDB(t, database)}
 			with := proofInstance{Database: database, Redis: servicestest.StartRedis(t).Addr}
 			p.at, p.paused = startRemote(t, with), startRemote(t, with)
 			for left := newCountdown(t, rounds); left.next(); p.round++ {
@@ -36,7 +36,7 @@ func TestSessionProofPause(t *testing.T) {
 
 type pauseProof struct {
 	t          *testing.T
-	db         *sessionDB
+	db         *testDB
 	at, paused *remote
 	round      int
 }

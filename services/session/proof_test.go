@@ -201,7 +201,7 @@ func TestSessionProof(t *testing.T) {
 
 func proveSessions(t *testing.T, database string, operations int) {
 	redis := startProvenRedis(t)
-	db := openSessionDB(t, database)
+	db := openDB(t, database)
 	o := &oracle{t: t}
 	for i := range 12 {
 		c := signUp(t, db, fmt.Sprintf("user%d@example.com", i))

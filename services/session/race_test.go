@@ -16,7 +16,7 @@ import (
 // nothing: neither where it was read nor, through Redis, elsewhere.
 func TestSessionLateFillDoesNotRevive(t *testing.T) {
 	server := servicestest.StartRedis(t)
-	all := startSessions(t, 3, server, session.Options{})
+	all := startInstances(t, 3, server, session.Options{})
 	a, b, c := all[0], all[1], all[2]
 	token, s := signIn(t, a, signUp(t, a.db, "ann@example.com"))
 	server.Do("FLUSHALL")
@@ -69,7 +69,7 @@ func TestSessionLateFillDoesNotRevive(t *testing.T) {
 // Redis that comes back with copies from before the revoke revives nothing.
 func TestSessionOldCopyInRedisDoesNotRevive(t *testing.T) {
 	server := servicestest.StartRedis(t)
-	all := startSessions(t, 2, server, session.Options{})
+	all := startInstances(t, 2, server, session.Options{})
 	token, s := signIn(t, all[0], signUp(t, all[0].db, "ann@example.com"))
 	key := "test:session:" + s.Hash
 	old := server.Do("GET", key)
@@ -95,7 +95,7 @@ func TestSessionOldCopyInRedisDoesNotRevive(t *testing.T) {
 func TestSessionLateFillKeepsNewValues(t *testing.T) {
 	t.Parallel()
 	server := servicestest.StartRedis(t)
-	all := startSessions(t, 2, server, session.Options{})
+	all := startInstances(t, 2, server, session.Options{})
 	a, b := all[0], all[1]
 	token, s := signIn(t, a, signUp(t, a.db, "ann@example.com"))
 	server.Do("FLUSHALL")
@@ -121,7 +121,7 @@ func TestSessionLateFillKeepsNewValues(t *testing.T) {
 
 func TestSessionChangePassword(t *testing.T) {
 	server := servicestest.StartRedis(t)
-	all := startSessions(t, 2, server, session.Options{})
+	all := startInstances(t, 2, server, session.Options{})
 	a, b := all[0], all[1]
 	ann := signUp(t, a.db, "ann@example.com")
 	token, s := signIn(t, a, ann)
@@ -161,7 +161,7 @@ func TestSessionChangePassword(t *testing.T) {
 
 // A sign-in whose password was checked before a change of it never outlives it.
 func TestSessionSignInRacesPasswordChange(t *testing.T) {
-	all := startSessions(t, 2, servicestest.StartRedis(t), session.Options{MaxPerUser: 1000})
+	all := startInstances(t, 2, servicestest.StartRedis(t), session.Options{MaxPerUser: 1000})
 	a, b := all[0], all[1]
 	signUp(t, a.db, "ann@example.com")
 	for round := range 12 {
@@ -197,7 +197,7 @@ func TestSessionSignInRacesPasswordChange(t *testing.T) {
 }
 
 func TestSessionLimitPerUser(t *testing.T) {
-	all := startSessions(t, 2, servicestest.StartRedis(t), session.Options{MaxPerUser: 3})
+	all := startInstances(t, 2, servicestest.StartRedis(t), session.Options{MaxPerUser: 3})
 	a, b := all[0], all[1]
 	ann := signUp(t, a.db, "ann@example.com")
 	var tokens []string
@@ -220,7 +220,7 @@ func TestSessionLimitPerUser(t *testing.T) {
 
 // An administrator's change of rights applies everywhere, without a new sign-in.
 func TestSessionRolesChange(t *testing.T) {
-	all := startSessions(t, 2, servicestest.StartRedis(t), session.Options{})
+	all := startInstances(t, 2, servicestest.StartRedis(t), session.Options{})
 	a, b := all[0], all[1]
 	ann := signUp(t, a.db, "ann@example.com")
 	token, _ := signIn(t, a, ann)
@@ -238,14 +238,14 @@ func TestSessionRolesChange(t *testing.T) {
 // Revokes and reads from everywhere at once: whoever begins to read at the
 // instance after the acknowledgement is refused.
 func TestSessionRevokeUnderLoad(t *testing.T) {
-	all := startSessions(t, 2, servicestest.StartRedis(t), session.Options{MaxPerUser: 1000})
+	all := startInstances(t, 2, servicestest.StartRedis(t), session.Options{MaxPerUser: 1000})
 	a, b := all[0], all[1]
 	ann := signUp(t, a.db, "ann@example.com")
 	for range 10 {
 		token, s := signIn(t, a, ann)
 		var ended sync.WaitGroup
 		stop := make(chan struct{})
-		for _, i := range []sessionInstance{a, a, b} {
+		for _, i := range []instance{a, a, b} {
 			ended.Go(func() {
 				for {
 					select {

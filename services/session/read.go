@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -11,9 +12,14 @@ import (
 	"gatehouse/models"
 )
 
-// Get returns the live session of a token, which others share: do not change it.
-// models.ErrNotFound means that there is none; models.ErrUnavailable, that nobody can
-// say now. It is no activity: see Touch.
+const (
+	tokenBytes  = 32
+	tokenLength = (tokenBytes*8 + 5) / 6 // of base64
+)
+
+// Get returns the live session of a token, which other callers share: do not change it.
+// models.ErrNotFound means that there is none; models.ErrUnavailable, that neither a valid copy
+// nor the database answers now. It is no activity: see Touch.
 func (c *Cache) Get(ctx context.Context, token string) (*models.Session, error) {
 	key, ok := keyOfToken(token)
 	if !ok {
@@ -24,7 +30,7 @@ func (c *Cache) Get(ctx context.Context, token string) (*models.Session, error) 
 		c.reads.memory.Inc()
 		return s, nil
 	}
-	if !isSessionToken(token) {
+	if !isToken(token) {
 		c.reads.none.Inc()
 		return nil, fmt.Errorf("get session: %w", models.ErrNotFound)
 	}
@@ -47,8 +53,8 @@ func (c *Cache) Get(ctx context.Context, token string) (*models.Session, error) 
 	return nil, fmt.Errorf("get session: %w", err)
 }
 
-// Warm reports whether a token's session is in memory, so that Get will answer
-// without Redis and database. It does no I/O itself.
+// Warm reports whether a token's session is in memory, so that Get will answer without Redis
+// and database. It does no I/O itself.
 func (c *Cache) Warm(token string) bool {
 	key, ok := keyOfToken(token)
 	if !ok {
@@ -58,27 +64,30 @@ func (c *Cache) Warm(token string) bool {
 	return ok
 }
 
-// Known reports whether this instance has found the session of a token before, so
-// that it is no guess; it may have ended since. It does no I/O.
+// Known reports whether this instance has found the session of a token before, so that the
+// token is no guess; it may have ended since. It does no I/O.
 func (c *Cache) Known(token string) bool {
 	key, ok := keyOfToken(token)
 	return ok && c.memory.get(key) != nil
 }
 
-const tokenLength = (tokenBytes*8 + 5) / 6 // of base64
-
-// keyOfToken hashes what has the length of a token. What is found by the key is
-// one; anything else is to be looked at first.
-func keyOfToken(token string) (sessionKey, bool) {
-	if len(token) != tokenLength {
-		return sessionKey{}, false
+// List returns the live sessions of a user, the one that began last first, as the database has
+// them. models.ErrUnavailable without the database.
+func (c *Cache) List(ctx context.Context, userID string) ([]models.Session, error) {
+	live, err := c.database.SessionsOf(ctx, userID, time.Now())
+	if err != nil {
+		return nil, fmt.Errorf("list sessions of user %s: %w", userID, err)
 	}
-	var text [tokenLength]byte // on the stack, where a conversion would not be
-	copy(text[:], token)
-	return sha256.Sum256(text[:]), true
+	return live, nil
 }
 
-func (c *Cache) fromMemory(key sessionKey, now time.Time) (*models.Session, bool) {
+// Count returns how many live sessions a user has. Its errors are those of List.
+func (c *Cache) Count(ctx context.Context, userID string) (int, error) {
+	live, err := c.List(ctx, userID)
+	return len(live), err
+}
+
+func (c *Cache) fromMemory(key memoryKey, now time.Time) (*models.Session, bool) {
 	held := c.memory.get(key)
 	if held == nil {
 		return nil, false
@@ -86,21 +95,14 @@ func (c *Cache) fromMemory(key sessionKey, now time.Time) (*models.Session, bool
 	return c.accept(held, now)
 }
 
-// accept decides whether a copy may be used: it is fresh and live, and the revocation
-// log vouches for it.
+// accept decides whether a copy may be used: it is fresh and live, and the log follower
+// validates it.
 func (c *Cache) accept(held *memoryCopy, now time.Time) (*models.Session, bool) {
 	if !c.fresh(held, now) || !c.follower.validates(held, now) {
 		return nil, false
 	}
 	s := held.session.Load()
 	return s, s.Live(now)
-}
-
-func (c *Cache) fresh(held *memoryCopy, now time.Time) bool {
-	if held.stale.Load() {
-		return false
-	}
-	return now.Sub(held.readAt) < memoryFor || (now.Before(held.trackedUntil) && c.tracking.Covers(held.generation, now))
 }
 
 // rowRead is the answer of one query that several callers may share.
@@ -110,16 +112,16 @@ type rowRead struct {
 	inRedis bool // Redis has this copy, or a newer one
 }
 
-// fromRow reads the database, one query for all who ask for the same session,
-// and renews the copies.
+// fromRow reads the database and renews the copies.
 func (c *Cache) fromRow(ctx context.Context, hash string) (models.Session, error) {
 	read, err := c.shareRow(ctx, hash)
 	return read.session, err
 }
 
+// shareRow makes one query for all callers that ask for the same session at the same time.
 func (c *Cache) shareRow(ctx context.Context, hash string) (rowRead, error) {
 	asked := time.Now()
-	ctx, done := c.opt.Budget(ctx) // the query is shared, the waiting is the caller's own
+	ctx, done := c.opt.Budget(ctx) // the query is shared, but each caller waits for itself
 	defer done()
 	for {
 		result := c.flight.DoChan(hash, func() (any, error) {
@@ -131,7 +133,7 @@ func (c *Cache) shareRow(ctx context.Context, hash string) (rowRead, error) {
 		case got := <-result:
 			read := got.Val.(rowRead)
 			if read.sentAt.Before(asked) && !errors.Is(got.Err, models.ErrUnavailable) {
-				continue // somebody's earlier query: the session may have ended since
+				continue // an earlier query: the session may have ended since
 			}
 			return read, got.Err
 		}
@@ -167,4 +169,27 @@ func (c *Cache) readRow(ctx context.Context, hash string) (rowRead, error) {
 		read.inRedis = c.remember(ctx, key, s, offset, read.sentAt)
 	}
 	return read, nil
+}
+
+// keyOfToken hashes what has the length of a token. If a session is found by the key, it was a
+// token; otherwise isToken has to look at it.
+func keyOfToken(token string) (memoryKey, bool) {
+	if len(token) != tokenLength {
+		return memoryKey{}, false
+	}
+	var text [tokenLength]byte // on the stack, where a conversion would not be
+	copy(text[:], token)
+	return sha256.Sum256(text[:]), true
+}
+
+// isToken reports whether a string can be a token of newToken at all.
+func isToken(token string) bool {
+	raw, err := base64.RawURLEncoding.Strict().DecodeString(token)
+	// The decoder skips line breaks, hence the length of both.
+	return err == nil && len(raw) == tokenBytes && len(token) == tokenLength
+}
+
+func hashToken(token string) string {
+	sum := sha256.Sum256([]byte(token))
+	return hex.EncodeToString(sum[:])
 }

@@ -39,9 +39,9 @@ func proveResurrections(t *testing.T, left *countdown) {
 	shared, other := servicestest.StartRedis(t), servicestest.StartRedis(t)
 	path := filepath.Join(t.TempDir(), "sessions.db")
 	opt := session.Options{MaxPerUser: 1_000_000}
-	var all []sessionInstance
+	var all []instance
 	for _, server := range []*servicestest.RedisServer{shared, shared, other} { // two share a Redis, one has its own
-		all = append(all, startSessionCache(t, path, redistest.New(t, server.Addr), opt))
+		all = append(all, startInstance(t, path, redistest.New(t, server.Addr), opt))
 	}
 	servers := []*servicestest.RedisServer{shared, other}
 	var ended []string
@@ -63,7 +63,7 @@ func proveResurrections(t *testing.T, left *countdown) {
 
 // resurrect begins a session, ends it, brings its copies back, and returns the
 // tokens that nobody may accept any more.
-func resurrect(t *testing.T, all []sessionInstance, servers []*servicestest.RedisServer, email string) (ended []string) {
+func resurrect(t *testing.T, all []instance, servers []*servicestest.RedisServer, email string) (ended []string) {
 	t.Helper()
 	ann, err := all[0].db.Credentials(t.Context(), email)
 	if err != nil {
@@ -150,7 +150,7 @@ func resurrect(t *testing.T, all []sessionInstance, servers []*servicestest.Redi
 func TestSessionResurrectionFromADump(t *testing.T) {
 	t.Parallel()
 	server := servicestest.StartRedis(t, "--dir", t.TempDir(), "--dbfilename", "old.rdb")
-	all := startSessions(t, 2, server, session.Options{})
+	all := startInstances(t, 2, server, session.Options{})
 	ann := signUp(t, all[0].db, "ann@example.com")
 	token, s := signIn(t, all[0], ann)
 	valid, _ := signIn(t, all[0], ann)
@@ -185,7 +185,7 @@ func TestSessionDatabaseRestored(t *testing.T) {
 	for _, grown := range []int{0, 1, 5} {
 		t.Run(fmt.Sprint(grown), func(t *testing.T) {
 			t.Parallel()
-			i := startSessions(t, 1, servicestest.StartRedis(t), session.Options{})[0]
+			i := startInstances(t, 1, servicestest.StartRedis(t), session.Options{})[0]
 			ann := signUp(t, i.db, "ann@example.com")
 			before, _ := signIn(t, i, ann)
 			backup := filepath.Join(t.TempDir(), "backup.db")
@@ -224,7 +224,7 @@ func TestSessionFrozenRedisProof(t *testing.T) {
 		frozenFor = 10 * time.Second
 	}
 	server := servicestest.StartRedis(t)
-	i := startSessions(t, 1, server, session.Options{MaxPerUser: 100})[0]
+	i := startInstances(t, 1, server, session.Options{MaxPerUser: 100})[0]
 	ann := signUp(t, i.db, "ann@example.com")
 	var tokens []string
 	for range 20 {

@@ -14,24 +14,24 @@ import (
 
 const sealNameBytes = 8
 
-// sessionSeal encrypts the copies of sessions in Redis: who reads Redis learns
-// nothing of them, who writes there cannot make one, nor move one to another
-// session. The first key seals, all of them open.
-type sessionSeal struct{ keys []sealKey }
+// sealer encrypts the copies of sessions in Redis, by XChaCha20-Poly1305. Read access to Redis
+// shows nothing of them; write access can neither forge one nor move it to another session.
+// The first key seals, all of them open.
+type sealer struct{ keys []sealKey }
 
 type sealKey struct {
 	name []byte // starts what the key has sealed; says nothing about the key
 	aead cipher.AEAD
 }
 
-var errSealed = errors.New("sealed with a key that is not ours")
+var errSealed = errors.New("sealed with a key that this instance does not have")
 
-// newSessionSeal derives the keys from secrets; without any, from a random one.
-func newSessionSeal(secrets []string) *sessionSeal {
+// newSealer derives the keys from secrets; without any, from a random one.
+func newSealer(secrets []string) *sealer {
 	if len(secrets) == 0 {
 		secrets = []string{rand.Text() + rand.Text()}
 	}
-	s := &sessionSeal{}
+	s := &sealer{}
 	for _, secret := range secrets {
 		derived, err := hkdf.Key(sha256.New, []byte(secret), nil, "gatehouse session copies", chacha20poly1305.KeySize+sealNameBytes)
 		if err != nil {
@@ -47,7 +47,7 @@ func newSessionSeal(secrets []string) *sessionSeal {
 }
 
 // seal encrypts text so that it opens only as what about says.
-func (s *sessionSeal) seal(text []byte, about string) []byte {
+func (s *sealer) seal(text []byte, about string) []byte {
 	key := s.keys[0]
 	nonce := make([]byte, key.aead.NonceSize())
 	_, _ = rand.Read(nonce) // never fails
@@ -55,7 +55,7 @@ func (s *sessionSeal) seal(text []byte, about string) []byte {
 	return key.aead.Seal(sealed, nonce, text, []byte(about))
 }
 
-func (s *sessionSeal) open(sealed []byte, about string) ([]byte, error) {
+func (s *sealer) open(sealed []byte, about string) ([]byte, error) {
 	for _, key := range s.keys {
 		rest, ok := bytes.CutPrefix(sealed, key.name)
 		if !ok || len(rest) < key.aead.NonceSize() {

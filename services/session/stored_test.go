@@ -24,7 +24,7 @@ import (
 // whatever form.
 func TestSessionTokenIsNotStored(t *testing.T) {
 	server := servicestest.StartRedis(t)
-	i := startSessions(t, 1, server, session.Options{})[0]
+	i := startInstances(t, 1, server, session.Options{})[0]
 	token, s := signIn(t, i, signUp(t, i.db, "ann@example.com"))
 	servicestest.Eventually(t, 2*time.Second, func() bool {
 		_ = mustGet(t, i, token)
@@ -70,7 +70,7 @@ func TestSessionTokenIsNotStored(t *testing.T) {
 // One query serves all who ask meanwhile; that the first of them leaves takes it
 // from nobody. Who asked after it was sent needs one more, again for all.
 func TestSessionReadsAreShared(t *testing.T) {
-	inFakeTime(t, 2, session.Options{}, func(t *testing.T, all []sessionInstance) {
+	inFakeTime(t, 2, session.Options{}, func(t *testing.T, all []instance) {
 		a, b := all[0], all[1]
 		token, s := signIn(t, a, signUp(t, a.db, "ann@example.com"))
 		slow := func() { time.Sleep(100 * time.Millisecond) }
@@ -114,7 +114,7 @@ func TestSessionReadsAreShared(t *testing.T) {
 func TestSessionFillLaterThanTheLogDoesNotRevive(t *testing.T) {
 	t.Parallel()
 	opt := session.Options{IdleTimeout: 1000 * time.Hour, AbsoluteTimeout: 1000 * time.Hour}
-	inFakeTime(t, 1, opt, func(t *testing.T, all []sessionInstance) {
+	inFakeTime(t, 1, opt, func(t *testing.T, all []instance) {
 		i := all[0]
 		token, s := signIn(t, i, signUp(t, i.db, "ann@example.com"))
 		pass(3 * time.Second) // the copy in memory is too old: the row is read
@@ -145,8 +145,8 @@ func TestSessionFillLaterThanTheLogDoesNotRevive(t *testing.T) {
 // without Redis.
 func TestSessionEndsAreToldByPostgres(t *testing.T) {
 	url := servicestest.StartPostgres(t)
-	start := func() sessionInstance {
-		return startSessionCache(t, url, redistest.Start(t, redis.Options{Disabled: true}), session.Options{})
+	start := func() instance {
+		return startInstance(t, url, redistest.Start(t, redis.Options{Disabled: true}), session.Options{})
 	}
 	here, there := start(), start()
 	ann := signUp(t, here.db, "ann@example.com")

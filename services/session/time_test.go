@@ -18,24 +18,24 @@ import (
 
 // inFakeTime runs test with n instances on one database and without Redis, in
 // time that passes by itself.
-func inFakeTime(t *testing.T, n int, opt session.Options, test func(t *testing.T, all []sessionInstance)) {
+func inFakeTime(t *testing.T, n int, opt session.Options, test func(t *testing.T, all []instance)) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "sessions.db")
 	opt.Logger = redistest.Quiet()
 	synctest.Test(t, func(t *testing.T) {
-		var all []sessionInstance
+		var all []instance
 		for range n {
 			db, err := store.Open(t.Context(), store.Options{URL: path})
 			if err != nil {
 				t.Fatal(err)
 			}
 			rdb := redis.New(redis.Options{Disabled: true, Logger: redistest.Quiet()})
-			db2 := &sessionDB{Store: db}
+			db2 := &testDB{Store: db}
 			cache, err := session.NewCache(rdb, db2, opt)
 			if err != nil {
 				t.Fatal(err)
 			}
-			all = append(all, sessionInstance{cache, db2, rdb})
+			all = append(all, instance{cache, db2, rdb})
 		}
 		synctest.Wait()
 		test(t, all)
@@ -63,7 +63,7 @@ func TestSessionIdleTimeout(t *testing.T) {
 	for _, idle := range []time.Duration{2 * time.Second, time.Minute, 10 * time.Minute} {
 		t.Run(idle.String(), func(t *testing.T) {
 			opt := session.Options{IdleTimeout: idle}
-			inFakeTime(t, 2, opt, func(t *testing.T, all []sessionInstance) {
+			inFakeTime(t, 2, opt, func(t *testing.T, all []instance) {
 				a, b := all[0], all[1]
 				ann := signUp(t, a.db, "ann@example.com")
 				used, _ := signIn(t, a, ann)
@@ -97,7 +97,7 @@ func TestSessionActivityReachesOtherInstancesInTime(t *testing.T) {
 	t.Parallel()
 	idle := 30 * time.Minute
 	for _, used := range []time.Duration{10 * time.Second, 59 * time.Second, time.Minute, 61 * time.Second, 29 * time.Minute} {
-		inFakeTime(t, 2, session.Options{IdleTimeout: idle}, func(t *testing.T, all []sessionInstance) {
+		inFakeTime(t, 2, session.Options{IdleTimeout: idle}, func(t *testing.T, all []instance) {
 			a, b := all[0], all[1]
 			token, s := signIn(t, a, signUp(t, a.db, "ann@example.com"))
 			pass(used)
@@ -117,7 +117,7 @@ func TestSessionActivityReachesOtherInstancesInTime(t *testing.T) {
 
 func TestSessionAbsoluteTimeout(t *testing.T) {
 	t.Parallel()
-	inFakeTime(t, 1, session.Options{AbsoluteTimeout: time.Hour}, func(t *testing.T, all []sessionInstance) {
+	inFakeTime(t, 1, session.Options{AbsoluteTimeout: time.Hour}, func(t *testing.T, all []instance) {
 		token, _ := signIn(t, all[0], signUp(t, all[0].db, "ann@example.com"))
 		for range 59 {
 			pass(time.Minute)
@@ -136,7 +136,7 @@ func TestSessionAbsoluteTimeout(t *testing.T) {
 
 func TestSessionActivityIsWrittenSeldom(t *testing.T) {
 	t.Parallel()
-	inFakeTime(t, 1, session.Options{}, func(t *testing.T, all []sessionInstance) {
+	inFakeTime(t, 1, session.Options{}, func(t *testing.T, all []instance) {
 		i := all[0]
 		token, s := signIn(t, i, signUp(t, i.db, "ann@example.com"))
 		for range 12 * 60 { // an hour; one write per minute
@@ -161,7 +161,7 @@ func TestSessionActivityIsWrittenSeldom(t *testing.T) {
 // each time that copy is read.
 func TestSessionActivityIsKnownWhenRedisHasAnOldCopy(t *testing.T) {
 	t.Parallel()
-	i := startSessionCache(t, filepath.Join(t.TempDir(), "sessions.db"), redistest.Of(t, "embedded"), session.Options{})
+	i := startInstance(t, filepath.Join(t.TempDir(), "sessions.db"), redistest.Of(t, "embedded"), session.Options{})
 	token, _ := signIn(t, i, signUp(t, i.db, "ann@example.com"))
 	i.db.exec(t, "UPDATE sessions SET last_seen = last_seen - 120000000, idle_at = idle_at - 120000000")
 	if err := i.db.NoteChange(t.Context(), ""); err != nil {
@@ -183,10 +183,10 @@ func TestSessionActivityIsKnownWhenRedisHasAnOldCopy(t *testing.T) {
 // whatever needs the row first.
 func TestSessionActivityOutlivesAnOutage(t *testing.T) {
 	for name, use := range map[string]sessionUse{
-		"save": func(ctx context.Context, i sessionInstance, s models.Session) (models.Session, error) {
+		"save": func(ctx context.Context, i instance, s models.Session) (models.Session, error) {
 			return i.SaveData(ctx, s, []byte("x"))
 		},
-		"refresh": func(ctx context.Context, i sessionInstance, s models.Session) (models.Session, error) {
+		"refresh": func(ctx context.Context, i instance, s models.Session) (models.Session, error) {
 			return i.Refresh(ctx, s)
 		},
 	} {
@@ -194,11 +194,11 @@ func TestSessionActivityOutlivesAnOutage(t *testing.T) {
 	}
 }
 
-type sessionUse func(ctx context.Context, i sessionInstance, s models.Session) (models.Session, error)
+type sessionUse func(ctx context.Context, i instance, s models.Session) (models.Session, error)
 
 func outliveAnOutage(t *testing.T, use sessionUse) {
 	idle := 4 * time.Minute
-	inFakeTime(t, 1, session.Options{IdleTimeout: idle}, func(t *testing.T, all []sessionInstance) {
+	inFakeTime(t, 1, session.Options{IdleTimeout: idle}, func(t *testing.T, all []instance) {
 		i := all[0]
 		token, s := signIn(t, i, signUp(t, i.db, "ann@example.com"))
 		pass(2 * time.Minute)
@@ -225,7 +225,7 @@ func outliveAnOutage(t *testing.T, use sessionUse) {
 }
 
 func TestSessionCloseWritesTheLastActivity(t *testing.T) {
-	inFakeTime(t, 2, session.Options{}, func(t *testing.T, all []sessionInstance) {
+	inFakeTime(t, 2, session.Options{}, func(t *testing.T, all []instance) {
 		a, b := all[0], all[1]
 		token, s := signIn(t, a, signUp(t, a.db, "ann@example.com"))
 		pass(2 * time.Minute)
@@ -241,7 +241,7 @@ func TestSessionCloseWritesTheLastActivity(t *testing.T) {
 
 // Gone, the database leaves 2 s of trust; then nobody can say, and nobody is in.
 func TestSessionDatabaseGone(t *testing.T) {
-	inFakeTime(t, 1, session.Options{}, func(t *testing.T, all []sessionInstance) {
+	inFakeTime(t, 1, session.Options{}, func(t *testing.T, all []instance) {
 		i := all[0]
 		ann := signUp(t, i.db, "ann@example.com")
 		token, s := signIn(t, i, ann)

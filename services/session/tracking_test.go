@@ -16,7 +16,7 @@ import (
 
 // warmForLong returns when an instance keeps a session in memory beyond the 2 s
 // that it may without being told of changes.
-func warmForLong(t *testing.T, i sessionInstance, token string) {
+func warmForLong(t *testing.T, i instance, token string) {
 	t.Helper()
 	servicestest.Eventually(t, 5*time.Second, func() bool { mustGet(t, i, token); return i.Tracks(token) }, "Redis does not tell of changes")
 }
@@ -44,7 +44,7 @@ func commands(t *testing.T, server *servicestest.RedisServer) int {
 func TestSessionTrackedReadsAskNobody(t *testing.T) {
 	t.Parallel()
 	server := servicestest.StartRedis(t)
-	i := startSessions(t, 1, server, session.Options{})[0]
+	i := startInstances(t, 1, server, session.Options{})[0]
 	token, _ := signIn(t, i, signUp(t, i.db, "ann@example.com"))
 	warmForLong(t, i, token)
 	reads, before := i.db.reads.Load(), commands(t, server)
@@ -62,7 +62,7 @@ func TestSessionTrackedReadsAskNobody(t *testing.T) {
 // Values saved at one instance reach another, which has the session in memory for
 // long, in milliseconds.
 func TestSessionTrackedValuesAreFresh(t *testing.T) {
-	all := startSessions(t, 2, servicestest.StartRedis(t), session.Options{})
+	all := startInstances(t, 2, servicestest.StartRedis(t), session.Options{})
 	a, b := all[0], all[1]
 	token, s := signIn(t, a, signUp(t, a.db, "ann@example.com"))
 	warmForLong(t, b, token)
@@ -88,8 +88,8 @@ func TestSessionTrackingLost(t *testing.T) {
 			server := servicestest.StartRedis(t)
 			proxy := servicestest.NewProxy(t, server.Addr)
 			path := filepath.Join(t.TempDir(), "sessions.db")
-			a := startSessionCache(t, path, redistest.Start(t, redis.Options{Disabled: true}), session.Options{})
-			b := startSessionCache(t, path, redistest.New(t, proxy.Addr), session.Options{})
+			a := startInstance(t, path, redistest.Start(t, redis.Options{Disabled: true}), session.Options{})
+			b := startInstance(t, path, redistest.New(t, proxy.Addr), session.Options{})
 			token, s := signIn(t, a, signUp(t, a.db, "ann@example.com"))
 			warmForLong(t, b, token)
 			lose(server, proxy)
@@ -113,7 +113,7 @@ func TestSessionTrackingLost(t *testing.T) {
 func TestSessionTrackingAfterFlush(t *testing.T) {
 	t.Parallel()
 	server := servicestest.StartRedis(t)
-	i := startSessions(t, 1, server, session.Options{})[0]
+	i := startInstances(t, 1, server, session.Options{})[0]
 	token, _ := signIn(t, i, signUp(t, i.db, "ann@example.com"))
 	warmForLong(t, i, token)
 	server.Do("FLUSHALL")

@@ -86,8 +86,8 @@ func TestSessionWithAndWithoutTracking(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "sessions.db")
 			var log servicestest.LogLines // of the second
 			opt := session.Options{Logger: slog.New(slog.NewTextHandler(&log, nil))}
-			a := startSessionCache(t, path, mode.redisFor(t, server, new(servicestest.LogLines)), session.Options{})
-			b := startSessionCache(t, path, mode.redisFor(t, server, &log), opt)
+			a := startInstance(t, path, mode.redisFor(t, server, new(servicestest.LogLines)), session.Options{})
+			b := startInstance(t, path, mode.redisFor(t, server, &log), opt)
 			servicestest.Eventually(t, 10*time.Second, func() bool { return a.redis.Available() && b.redis.Available() }, "Redis is not used")
 
 			saved, savedSession := signIn(t, a, signUp(t, a.db, "saved@example.com"))
@@ -155,8 +155,8 @@ func TestSessionTrackingTakenAwayAndGivenBack(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "sessions.db")
 			var log servicestest.LogLines
 			mode := trackingMode{acl: "+@all"}
-			a := startSessionCache(t, path, redistest.New(t, server.Addr), session.Options{})
-			b := startSessionCache(t, path, mode.redisFor(t, server, &log), session.Options{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+			a := startInstance(t, path, redistest.New(t, server.Addr), session.Options{})
+			b := startInstance(t, path, mode.redisFor(t, server, &log), session.Options{Logger: slog.New(slog.NewTextHandler(&log, nil))})
 			redistest.WaitReady(t, b.redis)
 			token, s := signIn(t, a, signUp(t, a.db, "ann@example.com"))
 			other, _ := signIn(t, a, signUp(t, a.db, "bob@example.com"))

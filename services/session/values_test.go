@@ -23,8 +23,8 @@ func TestSessionValuesSavedWithoutRedis(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	proxy := servicestest.NewProxy(t, server.Addr)
 	path := filepath.Join(t.TempDir(), "sessions.db")
-	a := startSessionCache(t, path, redistest.New(t, proxy.Addr), session.Options{})
-	b := startSessionCache(t, path, redistest.New(t, server.Addr), session.Options{})
+	a := startInstance(t, path, redistest.New(t, proxy.Addr), session.Options{})
+	b := startInstance(t, path, redistest.New(t, server.Addr), session.Options{})
 	token, s := signIn(t, a, signUp(t, a.db, "ann@example.com"))
 	warmForLong(t, b, token)
 	proxy.Cut()
@@ -42,7 +42,7 @@ func TestSessionValuesSavedWithoutRedis(t *testing.T) {
 	}
 	proxy.Restore()
 	servicestest.Eventually(t, 3*time.Second, func() bool { return a.redis.Available() }, "Redis is not used again")
-	for name, i := range map[string]sessionInstance{"a": a, "b": b} {
+	for name, i := range map[string]instance{"a": a, "b": b} {
 		if got := mustGet(t, i, token); string(got.Data) != "new 2" {
 			t.Errorf("%s reads %q", name, got.Data)
 		}
@@ -51,7 +51,7 @@ func TestSessionValuesSavedWithoutRedis(t *testing.T) {
 
 // With Redis there, the log is spared: it carries what ends sessions, not values.
 func TestSessionValuesDoNotFillTheLog(t *testing.T) {
-	i := startSessions(t, 1, servicestest.StartRedis(t), session.Options{})[0]
+	i := startInstances(t, 1, servicestest.StartRedis(t), session.Options{})[0]
 	_, s := signIn(t, i, signUp(t, i.db, "ann@example.com"))
 	for range 10 {
 		saved, err := i.SaveData(t.Context(), s, []byte("x"))
@@ -67,7 +67,7 @@ func TestSessionValuesDoNotFillTheLog(t *testing.T) {
 
 // Many writers of one session: each is kept, or told.
 func TestSessionConcurrentWriters(t *testing.T) {
-	all := startSessions(t, 2, servicestest.StartRedis(t), session.Options{})
+	all := startInstances(t, 2, servicestest.StartRedis(t), session.Options{})
 	token, s := signIn(t, all[0], signUp(t, all[0].db, "ann@example.com"))
 	const writers, tries = 100, 3
 	var kept atomic.Int64

@@ -3,9 +3,7 @@ package session
 import (
 	"context"
 	"crypto/rand"
-	"crypto/sha256"
 	"encoding/base64"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"strings"
@@ -17,13 +15,12 @@ import (
 
 const maxUserAgent = 400 // bytes
 
-// Create begins a session with the User, Roles, Epoch, Data, UserAgent and IP of s,
-// and returns its token, which is kept nowhere. User.ID "" is nobody: an anonymous
-// session. models.ErrStale if the user's epoch is no longer Epoch, or the user is
-// disabled: the password checked may have changed since. The oldest sessions of
-// the user beyond MaxPerUser end.
+// Create begins a session with the User, Roles, Epoch, Data, UserAgent and IP of s, and returns
+// its token, which is kept nowhere. User.ID "" is an anonymous session. models.ErrStale if the
+// user's epoch is no longer Epoch, or the user is disabled: the password checked may have
+// changed since. The oldest sessions of the user beyond MaxPerUser end.
 func (c *Cache) Create(ctx context.Context, s models.Session) (token string, _ models.Session, err error) {
-	token, s.Hash = newSessionToken()
+	token, s.Hash = newToken()
 	used := c.activity.used(s.Hash, time.Now())
 	s.ID, s.Version = rand.Text(), 0
 	s.CreatedAt, s.LastSeen, s.IdleAt = used.LastSeen, used.LastSeen, used.IdleAt
@@ -36,67 +33,76 @@ func (c *Cache) Create(ctx context.Context, s models.Session) (token string, _ m
 	if ended > 0 {
 		c.Sync(ctx)
 	}
-	// Read back: what others find is what was stored.
+	// Read back: what later callers find is what was stored.
 	if stored, err := c.fromRow(ctx, s.Hash); err == nil {
 		s = stored
 	}
 	return token, s, nil
 }
 
-// Refresh starts the idle time anew, and writes that at once. models.ErrNotFound
-// if the session has ended.
+// Refresh starts the idle time anew, and writes that at once. models.ErrNotFound if the session
+// has ended.
 func (c *Cache) Refresh(ctx context.Context, s models.Session) (models.Session, error) {
-	used := c.activity.used(s.Hash, time.Now())
-	err := c.writeUsedOf(ctx, s.Hash) // the row may only look idle
-	var written []string
-	if err == nil {
-		written, err = c.database.TouchSessions(ctx, []models.Activity{used})
-	}
-	if err == nil && len(written) == 0 {
-		err = models.ErrNotFound
-	}
-	if err != nil {
-		return models.Session{}, fmt.Errorf("refresh session %s: %w", s.ID, err)
-	}
-	fresh, err := c.renew(ctx, s.Hash)
+	fresh, err := c.refresh(ctx, s.Hash)
 	if err != nil {
 		return models.Session{}, fmt.Errorf("refresh session %s: %w", s.ID, err)
 	}
 	return fresh.session, nil
 }
 
-// SaveData stores data in a session if it still has s.Version, and returns the
-// session as it is then. If somebody else stored in between, nothing is stored and
-// it returns models.ErrStale with the session as it is now. models.ErrNotFound if
-// the session has ended: it is not brought back. models.ErrUnavailable leaves open
-// whether data was stored.
+func (c *Cache) refresh(ctx context.Context, hash string) (rowRead, error) {
+	used := c.activity.used(hash, time.Now())
+	if err := c.flushOne(ctx, hash); err != nil {
+		return rowRead{}, err
+	}
+	written, err := c.database.TouchSessions(ctx, []models.Activity{used})
+	if err != nil {
+		return rowRead{}, err
+	}
+	if len(written) == 0 {
+		return rowRead{}, models.ErrNotFound
+	}
+	return c.renew(ctx, hash)
+}
+
+// SaveData stores data in a session if it still has s.Version, and returns the session as it is
+// then. If another request stored data since s was read, it returns models.ErrStale with the
+// session as it is now. models.ErrNotFound if the session has ended: it is not brought back.
+//
+// Other instances see the data at once while Redis serves, else at most 2 s later; if Redis
+// lost it by failing over or restarting, at most 10 min later.
 func (c *Cache) SaveData(ctx context.Context, s models.Session, data []byte) (models.Session, error) {
-	if err := c.writeUsedOf(ctx, s.Hash); err != nil { // the row may only look idle
-		return models.Session{}, fmt.Errorf("save session %s: %w", s.ID, err)
+	saved, err := c.saveData(ctx, s, data)
+	if err != nil {
+		err = fmt.Errorf("save session %s: %w", s.ID, err)
+	}
+	return saved, err
+}
+
+func (c *Cache) saveData(ctx context.Context, s models.Session, data []byte) (models.Session, error) {
+	if err := c.flushOne(ctx, s.Hash); err != nil {
+		return models.Session{}, err
 	}
 	version, err := c.database.SaveSessionData(ctx, s.Hash, s.Version, data)
-	if err != nil && !errors.Is(err, models.ErrStale) {
-		return models.Session{}, fmt.Errorf("save session %s: %w", s.ID, err)
-	}
-	stale := err
-	now, err := c.renew(ctx, s.Hash)
-	if stale != nil {
-		if err == nil {
-			err = stale
+	if errors.Is(err, models.ErrStale) {
+		now, readErr := c.renew(ctx, s.Hash)
+		if readErr != nil {
+			err = readErr
 		}
-		return now.session, fmt.Errorf("save session %s: %w", s.ID, err)
+		return now.session, err
 	}
+	if err != nil {
+		return models.Session{}, err
+	}
+	now, err := c.renew(ctx, s.Hash)
 	if noteErr := c.noteUnlessInRedis(ctx, s.Hash, now); noteErr != nil {
-		return models.Session{}, fmt.Errorf("save session %s: %w", s.ID, noteErr)
+		return models.Session{}, noteErr
 	}
-	switch {
-	case errors.Is(err, models.ErrUnavailable): // saved, but the database went away since
+	if errors.Is(err, models.ErrUnavailable) { // saved, but the database went away since
 		s.Data, s.Version = data, version
 		return s, nil
-	case err != nil:
-		return models.Session{}, fmt.Errorf("save session %s: %w", s.ID, err)
 	}
-	return now.session, nil
+	return now.session, err
 }
 
 // renew replaces the copies of a session by its row.
@@ -105,15 +111,15 @@ func (c *Cache) renew(ctx context.Context, hash string) (rowRead, error) {
 	return c.shareRow(ctx, hash)
 }
 
-// noteUnlessInRedis tells of a changed session by the log if Redis could not be
-// told: older copies, those in Redis too, then do not count any more. Where there
-// is no Redis, no copy lives for longer than 2 s anyway.
+// noteUnlessInRedis writes to the log that a session has changed, if Redis does not have the
+// new copy: older copies, those in Redis too, are then not valid any more. Without Redis no
+// copy is used for longer than 2 s anyway.
 func (c *Cache) noteUnlessInRedis(ctx context.Context, hash string, now rowRead) error {
 	if c.redis.Disabled() || (now.inRedis && !c.redis.Embedded()) {
 		return nil
 	}
 	// The change is made: a caller that leaves does not unmake it.
-	noting, cancel := context.WithTimeout(context.WithoutCancel(ctx), revokeTimeout)
+	noting, cancel := context.WithTimeout(context.WithoutCancel(ctx), syncTimeout)
 	defer cancel()
 	if err := c.database.NoteChange(noting, hash); err != nil {
 		return err
@@ -122,19 +128,19 @@ func (c *Cache) noteUnlessInRedis(ctx context.Context, hash string, now rowRead)
 	return nil
 }
 
-// Rotate gives session s a new token: it keeps its ID, data and end, and all other sessions
-// of the user end. write stores next, with an entry for the user in the log, all or
-// nothing: it replaces the session with its ID, unless that has ended or the user's epoch
-// is not the given one any more, and makes the epoch next.Epoch. Its errors are returned.
+// Rotate gives session s a new token, as after a change of the password: it keeps its ID, data
+// and end, and all other sessions of its user end. write stores next, in one transaction with
+// an entry for the user in the log. It replaces the session with next's ID and makes the user's
+// epoch next.Epoch, unless that session has ended or the epoch is not the given one any more.
+// Its errors are returned; models.ErrNotFound also if the session has ended before.
 func (c *Cache) Rotate(ctx context.Context, s models.Session, epoch int64, write func(next models.Session) error) (token string, _ models.Session, err error) {
 	next, err := c.fromRow(ctx, s.Hash)
 	if err != nil {
 		return "", models.Session{}, fmt.Errorf("rotate session %s: %w", s.ID, err)
 	}
-	token, next.Hash = newSessionToken()
+	token, next.Hash = newToken()
 	used := c.activity.used(next.Hash, time.Now())
-	next.LastSeen, next.IdleAt = used.LastSeen, used.IdleAt
-	next.Epoch = epoch + 1
+	next.LastSeen, next.IdleAt, next.Epoch = used.LastSeen, used.IdleAt, epoch+1
 	if err := write(next); err != nil {
 		return "", models.Session{}, fmt.Errorf("rotate session %s: %w", s.ID, err)
 	}
@@ -146,32 +152,12 @@ func (c *Cache) Rotate(ctx context.Context, s models.Session, epoch int64, write
 	return token, next, nil
 }
 
-// List returns the live sessions of a user, the one that began last first.
-func (c *Cache) List(ctx context.Context, userID string) ([]models.Session, error) {
-	live, err := c.database.SessionsOf(ctx, userID, time.Now())
-	if err != nil {
-		return nil, fmt.Errorf("list sessions of user %s: %w", userID, err)
-	}
-	return live, nil
-}
-
-// Count returns how many live sessions a user has.
-func (c *Cache) Count(ctx context.Context, userID string) (int, error) {
-	live, err := c.List(ctx, userID)
-	return len(live), err
-}
-
-// newSessionToken returns 256 random bits and what is stored of them.
-func newSessionToken() (token, hash string) {
+// newToken returns 256 random bits and what is stored of them.
+func newToken() (token, hash string) {
 	raw := make([]byte, tokenBytes)
 	_, _ = rand.Read(raw) // never fails
 	token = base64.RawURLEncoding.EncodeToString(raw)
 	return token, hashToken(token)
-}
-
-func hashToken(token string) string {
-	sum := sha256.Sum256([]byte(token))
-	return hex.EncodeToString(sum[:])
 }
 
 // shorten cuts text to at most limit bytes of whole characters.

@@ -1,12 +1,12 @@
--- Keeps a copy of a session unless one of a newer version is there: a fill that
--- comes late must not bring old values back.
+-- Stores a copy of a session, unless Redis has one of a newer version: an instance
+-- that read the row early and writes late must not bring old data back.
 -- KEYS[1] -> session:<token hash>
 -- ARGV[1] -> version of the session
--- ARGV[2] -> the copy, "<version> <document>"
+-- ARGV[2] -> the copy, "<version> <sealed copy>"
 -- ARGV[3] -> time to live (milliseconds)
--- returns 1: kept, 0: a newer one is there
-local there = redis.call('GET', KEYS[1])
-local version = there and tonumber(string.match(there, '^(%d+) '))
+-- returns 1: stored, 0: Redis has a newer one
+local known = redis.call('GET', KEYS[1])
+local version = known and tonumber(string.match(known, '^(%d+) '))
 if version and version > tonumber(ARGV[1]) then
   return 0
 end

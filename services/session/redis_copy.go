@@ -2,7 +2,6 @@ package session
 
 import (
 	"context"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,13 +13,13 @@ import (
 )
 
 const (
-	redisFor   = 10 * time.Minute // at most: shorter than the log follower holds entries
-	tokenBytes = 32
+	keyPrefix = "session:"       // before the hash, in the names of keys
+	redisFor  = 10 * time.Minute // a copy lives at most: shorter than the log follower holds entries
 )
 
 // remember renews the copies in memory and in Redis. It reports whether Redis now has this
 // copy or a newer one.
-func (c *Cache) remember(ctx context.Context, key sessionKey, s models.Session, offset logOffset, readAt time.Time) (inRedis bool) {
+func (c *Cache) remember(ctx context.Context, key memoryKey, s models.Session, offset logOffset, readAt time.Time) (inRedis bool) {
 	c.memory.put(key, newCopy(s, offset, readAt), 0)
 	left := min(redisFor, time.Until(s.ExpiresAt))
 	if left < time.Millisecond {
@@ -31,7 +30,7 @@ func (c *Cache) remember(ctx context.Context, key sessionKey, s models.Session, 
 		c.log.Error("a session cannot be encoded", "session", s.ID, "error", err)
 		return false
 	}
-	_, err = c.redis.Exec(ctx, c.keep, []string{c.redisKey(s.Hash)},
+	_, err = c.redis.Exec(ctx, c.store, []string{c.redisKey(s.Hash)},
 		[]string{strconv.FormatInt(s.Version, 10), text, strconv.FormatInt(left.Milliseconds(), 10)})
 	return err == nil
 }
@@ -44,7 +43,7 @@ func (c *Cache) forget(hash string) {
 }
 
 // fromRedis returns the session if Redis has a valid copy.
-func (c *Cache) fromRedis(ctx context.Context, key sessionKey, hash string) (*models.Session, bool) {
+func (c *Cache) fromRedis(ctx context.Context, key memoryKey, hash string) (*models.Session, bool) {
 	if !c.follower.trusted(time.Now()) { // no copy is valid now, and a 503 must not wait for Redis first
 		return nil, false
 	}
@@ -69,14 +68,7 @@ func (c *Cache) fromRedis(ctx context.Context, key sessionKey, hash string) (*mo
 	return c.accept(c.memory.put(key, held, changes), time.Now())
 }
 
-// changedInRedis marks the copy in memory of what Redis reports as changed.
-func (c *Cache) changedInRedis(name string) {
-	if key, ok := keyOfHash(strings.TrimPrefix(name, c.redisKey(""))); ok {
-		c.memory.invalidate(key)
-	}
-}
-
-func (c *Cache) redisKey(hash string) string { return c.redis.Key(redisSessions + hash) }
+func (c *Cache) redisKey(hash string) string { return c.redis.Key(keyPrefix + hash) }
 
 // redisCopy is what is sealed for Redis.
 type redisCopy struct {
@@ -93,13 +85,13 @@ func (c *Cache) encode(s models.Session, offset logOffset) (string, error) {
 		return "", err
 	}
 	version := strconv.FormatInt(s.Version, 10)
-	return version + " " + string(c.seal.seal(text, hash+" "+version)), nil
+	return version + " " + string(c.sealer.seal(text, hash+" "+version)), nil
 }
 
 // decode is the reverse. It fails for a copy of another session or version.
 func (c *Cache) decode(hash, text string) (models.Session, logOffset, error) {
 	version, sealed, _ := strings.Cut(text, " ")
-	opened, err := c.seal.open([]byte(sealed), hash+" "+version)
+	opened, err := c.sealer.open([]byte(sealed), hash+" "+version)
 	if err != nil {
 		return models.Session{}, logOffset{}, fmt.Errorf("decode session copy: %w", err)
 	}
@@ -109,11 +101,4 @@ func (c *Cache) decode(hash, text string) (models.Session, logOffset, error) {
 	}
 	read.Session.Hash = hash
 	return read.Session, logOffset{read.Seq, read.Nonce}, nil
-}
-
-// isSessionToken reports whether a token can be one of ours at all.
-func isSessionToken(token string) bool {
-	raw, err := base64.RawURLEncoding.Strict().DecodeString(token)
-	// The decoder skips line breaks, hence the length of both.
-	return err == nil && len(raw) == tokenBytes && len(token) == base64.RawURLEncoding.EncodedLen(tokenBytes)
 }

@@ -12,8 +12,8 @@ import (
 	"gatehouse/models"
 )
 
-func keyNamed(name string) sessionKey {
-	var key sessionKey
+func keyNamed(name string) memoryKey {
+	var key memoryKey
 	copy(key[1:], name) // all in one shard
 	return key
 }
@@ -31,9 +31,9 @@ func TestSessionMemoryKeepsTheNewerCopy(t *testing.T) {
 		{"newer version", copyOf(1, 0), copyOf(2, time.Millisecond), 2},
 		{"older version read later", copyOf(2, 0), copyOf(1, time.Millisecond), 2},
 		{"read earlier, stored later", copyOf(2, time.Millisecond), copyOf(3, 0), 2},
-		{"older version long after: a restored database", copyOf(2, 0), copyOf(1, memoryFor), 1},
+		{"older version long after: a restored database", copyOf(2, 0), copyOf(1, untrackedFor), 1},
 	} {
-		m := newSessionMemory(1 << 20)
+		m := newMemory(1 << 20)
 		m.put(keyNamed("h"), test.first, 0)
 		m.put(keyNamed("h"), test.then, 0)
 		if got := m.get(keyNamed("h")).session.Load().Version; got != test.want {
@@ -67,7 +67,7 @@ func TestHeldSessionNeverChanges(t *testing.T) {
 
 func TestSessionMemoryIsBounded(t *testing.T) {
 	const most = 1 << 20
-	m := newSessionMemory(most)
+	m := newMemory(most)
 	now := time.Now()
 	small := newCopy(models.Session{Hash: strings.Repeat("h", 64)}, logOffset{}, now)
 	for range 20_000 {
@@ -97,12 +97,12 @@ func TestSessionMemoryIsBounded(t *testing.T) {
 	}
 }
 
-func newTestToken() string { token, _ := newSessionToken(); return token }
+func newTestToken() string { token, _ := newToken(); return token }
 
 // A copy read before an invalidation arrived, and stored after it, is not taken
 // for one that is kept fresh.
 func TestSessionMemoryFillRacesInvalidation(t *testing.T) {
-	m := newSessionMemory(1 << 20)
+	m := newMemory(1 << 20)
 	key := keyNamed("h")
 	began := time.Now()
 	tracked := func(readAt time.Time) *memoryCopy {
@@ -124,7 +124,7 @@ func TestSessionMemoryFillRacesInvalidation(t *testing.T) {
 }
 
 func TestSessionMemoryConcurrently(t *testing.T) {
-	m := newSessionMemory(64 << 10)
+	m := newMemory(64 << 10)
 	var wg sync.WaitGroup
 	for n := range 8 {
 		wg.Go(func() {
@@ -155,7 +155,7 @@ func TestSessionCopyThroughRedisIsTheSame(t *testing.T) {
 		Data: []byte{0, 255}, Version: 9, CreatedAt: at, UserAgent: "ü", IP: "::1",
 	}, logOffset{7, 99}
 	known.LastSeen, known.IdleAt, known.ExpiresAt = at.Add(time.Second), at.Add(time.Minute), at.Add(time.Hour)
-	c := &Cache{seal: newSessionSeal(nil)}
+	c := &Cache{sealer: newSealer(nil)}
 	text, err := c.encode(known, made)
 	if err != nil {
 		t.Fatal(err)
@@ -189,7 +189,7 @@ func TestSessionSealRotation(t *testing.T) {
 	steps := [][]string{{a}, {a, b}, {b, a}, {b}}
 	for i := range len(steps) - 1 {
 		for _, pair := range [][2]int{{i, i + 1}, {i + 1, i}} {
-			from, to := newSessionSeal(steps[pair[0]]), newSessionSeal(steps[pair[1]])
+			from, to := newSealer(steps[pair[0]]), newSealer(steps[pair[1]])
 			text, err := to.open(from.seal([]byte("copy"), "h 1"), "h 1")
 			readable := len(steps[pair[0]]) == 2 || len(steps[pair[1]]) == 2 || pair[0] == pair[1]
 			if readable && (err != nil || string(text) != "copy") {
@@ -197,10 +197,10 @@ func TestSessionSealRotation(t *testing.T) {
 			}
 		}
 	}
-	if _, err := newSessionSeal([]string{b}).open(newSessionSeal([]string{a}).seal([]byte("copy"), ""), ""); err == nil {
+	if _, err := newSealer([]string{b}).open(newSealer([]string{a}).seal([]byte("copy"), ""), ""); err == nil {
 		t.Error("opened with another key")
 	}
-	if newSessionSeal(nil).keys[0].name == nil || reflect.DeepEqual(newSessionSeal(nil).keys[0].name, newSessionSeal(nil).keys[0].name) {
+	if newSealer(nil).keys[0].name == nil || reflect.DeepEqual(newSealer(nil).keys[0].name, newSealer(nil).keys[0].name) {
 		t.Error("without secrets the key is not random")
 	}
 }
@@ -212,9 +212,9 @@ func TestSessionTokensAreRandom(t *testing.T) {
 	seen := map[string]bool{}
 	var ones [tokenBytes * 8]int
 	for range n {
-		token, hash := newSessionToken()
+		token, hash := newToken()
 		raw, err := base64.RawURLEncoding.DecodeString(token)
-		if err != nil || len(raw) != 32 || seen[token] || len(token) != tokenLength || hash == token || !isSessionToken(token) {
+		if err != nil || len(raw) != 32 || seen[token] || len(token) != tokenLength || hash == token || !isToken(token) {
 			t.Fatalf("token of %d bytes, seen before: %v, %v", len(raw), seen[token], err)
 		}
 		seen[token] = true
