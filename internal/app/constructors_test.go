@@ -92,7 +92,7 @@ func wrongArguments(t *testing.T) map[string][]wrong {
 		},
 		"session.NewCache": {
 			{"no Redis", func() error { return second(session.NewCache(nil, db, session.Options{})) }},
-			{"no SessionDatabase", func() error { return second(session.NewCache(rdb, nil, session.Options{})) }},
+			{"no Database", func() error { return second(session.NewCache(rdb, nil, session.Options{})) }},
 			{"IdleTimeout 13h0m0s is above", func() error {
 				return second(session.NewCache(rdb, db, session.Options{IdleTimeout: 13 * time.Hour}))
 			}},
@@ -102,7 +102,7 @@ func wrongArguments(t *testing.T) map[string][]wrong {
 			{"negative", func() error {
 				return second(session.NewCache(rdb, db, session.Options{IdleTimeout: -1}))
 			}},
-			{"no SessionDatabase", func() error {
+			{"no Database", func() error {
 				return second(session.NewCache(rdb, (*store.Store)(nil), session.Options{}))
 			}},
 		},

@@ -89,7 +89,7 @@ func testSessionJourney(t *testing.T, i instance) {
 	}
 }
 
-func TestSessionWarmReadsAskNobody(t *testing.T) {
+func TestSessionWarmReadsNeedNoQuery(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	i := startInstances(t, 1, server, session.Options{})[0]
 	token, _ := signIn(t, i, signUp(t, i.db, "ann@example.com"))
@@ -213,8 +213,8 @@ func TestSessionSurvivesRedis(t *testing.T) {
 	servicestest.Eventually(t, 2*time.Second, func() bool { return !b.Degraded(token) }, "still degraded")
 }
 
-// A database that hangs is told within its timeout; nobody is signed out by it,
-// and nobody gets in.
+// A database that hangs is reported within its timeout. No session ends by it, and no token
+// that has none is let in.
 func TestSessionDatabaseFrozen(t *testing.T) {
 	t.Parallel()
 	postgres := servicestest.StartPostgresServer(t)

@@ -35,8 +35,9 @@ type Database interface {
 	// returns the next version. models.ErrStale if it has another, models.ErrNotFound if it
 	// is not live.
 	SaveSessionData(ctx context.Context, hash string, version int64, data []byte) (int64, error)
-	// EndSessions ends sessions for good, with one entry in the log. models.ErrNotFound, and
-	// none is ended, if there is none, or the one to keep has been ended itself.
+	// EndSessions ends sessions for good, with an entry in the log for each, for their user
+	// or for everybody. models.ErrNotFound, and none is ended, if there is no such session or
+	// user, or the one to keep has been ended itself.
 	EndSessions(ctx context.Context, which models.Ending) error
 	// NoteChange writes an entry to the log that is about a session, or about everybody if
 	// hash is empty. It ends nothing, but copies made before it are not valid any more.

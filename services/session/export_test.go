@@ -4,7 +4,7 @@ import (
 	"time"
 )
 
-// Tracks reports whether a token's session is in memory and Redis tells of its
+// Tracks reports whether a token's session is in memory and Redis reports its
 // changes, so that it is good for longer than 2 s.
 func (c *Cache) Tracks(token string) bool {
 	key, _ := keyOfToken(token)

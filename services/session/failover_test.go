@@ -15,9 +15,9 @@ import (
 	"gatehouse/services/session"
 )
 
-// Redis fails over to a replica that has heard nothing since before the ends. The
-// copies that it has revive nobody, at an instance that was there nor at a new one,
-// and they serve who is valid.
+// Redis fails over to a replica that has received nothing since before the ends. Its copies
+// revive no session, neither at an instance that was there nor at a new one. Copies of live
+// sessions are used.
 func TestSessionResurrectionByFailover(t *testing.T) {
 	t.Parallel()
 	sentinel := servicestest.StartSentinel(t)

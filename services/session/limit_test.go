@@ -35,6 +35,6 @@ func TestSessionLimitIsToldToOtherInstances(t *testing.T) {
 		}
 	}
 	if slow > 1 { // by chance a poll comes in time: about one in seven times
-		t.Errorf("%d of %d took longer than 150 ms: the other instance was not told", slow, rounds)
+		t.Errorf("%d of %d took longer than 150 ms: the other instance got no hint", slow, rounds)
 	}
 }

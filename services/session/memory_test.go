@@ -59,7 +59,7 @@ func TestHeldSessionNeverChanges(t *testing.T) {
 	if !first.LastSeen.Equal(read) || !first.IdleAt.Equal(read.Add(time.Hour)) {
 		t.Errorf("the first changed: last seen %v, idle at %v", first.LastSeen, first.IdleAt)
 	}
-	held.used(read, read.Add(time.Hour)) // an older activity, told late
+	held.used(read, read.Add(time.Hour)) // an older activity, recorded late
 	if held.session.Load() != second {
 		t.Error("another one although nothing happened since")
 	}

@@ -14,7 +14,7 @@ import (
 // TestSessionProofPause: a process is stopped for so long that the log of what
 // ended meanwhile has been cleaned up. When it goes on, with calls waiting for it,
 // it has dropped every copy: it accepts no ended session, not even once, and reads
-// the row of who is valid.
+// the row of a live session.
 func TestSessionProofPause(t *testing.T) {
 	for name, after := range map[string]int{"log is empty": 0, "log begins later": 3} {
 		t.Run(name, func(t *testing.T) {
@@ -77,7 +77,7 @@ func (p *pauseProof) prove(after int) {
 		t.Fatalf("%d entries are left of %d, %v", len(log.Entries), log.Head, err)
 	}
 	for range after {
-		if err := p.db.Store.NoteChange(t.Context(), "somebody else's"); err != nil {
+		if err := p.db.Store.NoteChange(t.Context(), "another session"); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -42,7 +42,7 @@ func (r *provenRedis) proxy() string {
 	return p.Addr
 }
 
-// failOver makes the replica the master while nobody hears of the old one, which
+// failOver makes the replica the master while no instance reaches the old one, which
 // comes back as its replica.
 func (r *provenRedis) failOver() {
 	r.master.Kill()
@@ -56,7 +56,7 @@ func (r *provenRedis) failOver() {
 }
 
 // breakUntil brings one fault after the other until stop. healthy is true from when
-// all instances hear each other again, a second after a fault, until the next.
+// all instances get hints again, a second after a fault, until the next.
 func (r *provenRedis) breakUntil(stop chan struct{}, healthy *atomic.Bool) {
 	pause := func(most time.Duration) {
 		select {
@@ -66,14 +66,14 @@ func (r *provenRedis) breakUntil(stop chan struct{}, healthy *atomic.Bool) {
 	}
 	for {
 		select {
-		case <-time.After(time.Second): // until who lost a connection has noticed
+		case <-time.After(time.Second): // until an instance that lost a connection has noticed
 		case <-stop:
 			return
 		}
-		for healed := time.Now(); !r.heard() && time.Since(healed) < 5*time.Second; {
+		for healed := time.Now(); !r.listening() && time.Since(healed) < 5*time.Second; {
 			pause(20 * time.Millisecond)
 		}
-		healthy.Store(r.heard())
+		healthy.Store(r.listening())
 		pause(1500 * time.Millisecond)
 		select {
 		case <-stop:
@@ -112,8 +112,8 @@ func (r *provenRedis) breakUntil(stop chan struct{}, healthy *atomic.Bool) {
 	}
 }
 
-// heard reports whether every instance listens to hints.
-func (r *provenRedis) heard() bool {
+// listening reports whether every instance listens to hints.
+func (r *provenRedis) listening() bool {
 	_, listeners, _ := strings.Cut(r.master.Do("PUBSUB", "NUMSUB", "test:revoked"), "\n")
 	return listeners == strconv.Itoa(len(r.proxies))
 }

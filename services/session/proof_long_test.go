@@ -17,14 +17,14 @@ func inFull(n int) int {
 	return n
 }
 
-// countdown hands out the steps of a proof to its workers, and tells every 30 s
+// countdown hands out the steps of a proof to its workers, and logs every 30 s
 // how far a long one is: go test -v shows it meanwhile.
 type countdown struct {
-	t     *testing.T
-	all   int
-	left  atomic.Int64
-	began time.Time
-	told  atomic.Int64 // when, since began
+	t      *testing.T
+	all    int
+	left   atomic.Int64
+	began  time.Time
+	logged atomic.Int64 // when, since began
 }
 
 func newCountdown(t *testing.T, all int) *countdown {
@@ -39,8 +39,8 @@ func (c *countdown) next() bool {
 	if left < 0 || c.t.Failed() {
 		return false
 	}
-	took, told := time.Since(c.began), c.told.Load()
-	if took-time.Duration(told) > 30*time.Second && c.told.CompareAndSwap(told, int64(took)) {
+	took, logged := time.Since(c.began), c.logged.Load()
+	if took-time.Duration(logged) > 30*time.Second && c.logged.CompareAndSwap(logged, int64(took)) {
 		done := c.all - int(left)
 		rest := time.Duration(float64(took) / float64(done) * float64(left))
 		c.t.Logf("%d of %d after %v, about %v to go", done, c.all, took.Round(time.Second), rest.Round(time.Second))

@@ -74,7 +74,7 @@ func (o *oracle) signIn(at *remote) {
 	switch reply.Result {
 	case "ok":
 		o.sessions = append(o.sessions, &provenSession{token: reply.Token, user: user, mayEnd: overlaps || user.ending > 0 || user.endAsked.After(began)})
-	case "stale", "unavailable": // told
+	case "stale", "unavailable": // as reported
 	default:
 		o.t.Errorf("sign-in: %s", reply.Result)
 	}
@@ -145,7 +145,7 @@ func (o *oracle) endAll(at *remote, call proofCall, user *provenUser) {
 	defer o.mu.Unlock()
 	user.ending--
 	others := user.ending > 0 || user.endAsked.After(began)
-	user.endAsked = time.Now() // who signs in meanwhile may have come before or after
+	user.endAsked = time.Now() // a sign-in under way may have come before or after
 	switch reply.Result {
 	case "ok":
 		for _, s := range all {
@@ -156,7 +156,7 @@ func (o *oracle) endAll(at *remote, call proofCall, user *provenUser) {
 		if reply.Token != "" {
 			o.sessions = append(o.sessions, &provenSession{token: reply.Token, user: user, mayEnd: others || overlaps})
 		}
-	case "none", "stale", "unavailable": // told
+	case "none", "stale", "unavailable": // as reported
 	default:
 		o.t.Errorf("%s: %s", call.Op, reply.Result)
 	}
@@ -188,8 +188,8 @@ func (o *oracle) changeRole(at *remote, user *provenUser) {
 // ends, changes of roles and passwords, while Redis freezes, dies, is emptied, is
 // cut off from one of them, comes back with old data, and fails over to a replica
 // that missed the last writes. No read that begins
-// later than 2 s after an acknowledged end is accepted, and nobody valid is
-// refused, ever.
+// later than 2 s after an acknowledged end is accepted, and no valid session
+// is ever refused.
 func TestSessionProof(t *testing.T) {
 	operations := 2_000
 	if servicestest.LongProof() {

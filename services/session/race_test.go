@@ -35,8 +35,8 @@ func TestSessionLateFillDoesNotRevive(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.Sync(t.Context())
-	// Who asks after the revoke, even of b, and even while the old query is under
-	// way, is refused once b knows.
+	// A read that begins after the revoke is refused once b knows of it, even at b, and even
+	// while the old query is under way.
 	const askers = 50
 	var started sync.WaitGroup
 	asked := make(chan error, askers)
@@ -235,7 +235,7 @@ func TestSessionRolesChange(t *testing.T) {
 	servicestest.Eventually(t, 200*time.Millisecond, func() bool { return mustGet(t, b, token).Roles[0] == models.RoleViewer }, "old rights at b")
 }
 
-// Revokes and reads from everywhere at once: whoever begins to read at the
+// Revokes and reads from everywhere at once: a read that begins at the
 // instance after the acknowledgement is refused.
 func TestSessionRevokeUnderLoad(t *testing.T) {
 	all := startInstances(t, 2, servicestest.StartRedis(t), session.Options{MaxPerUser: 1000})

@@ -19,7 +19,7 @@ import (
 
 // TestSessionResurrectionProof ends sessions in every way while something keeps an
 // old copy of them: a read that is paused for longer than copies live, a Redis that
-// gets its old bytes back or is emptied, another Redis that is told nothing, a
+// gets its old bytes back or is emptied, another Redis that gets nothing, a
 // sign-in that races a change of password. None comes back.
 func TestSessionResurrectionProof(t *testing.T) {
 	rounds, worlds := 60, 2
@@ -54,7 +54,7 @@ func proveResurrections(t *testing.T, left *countdown) {
 		ended = append(ended, resurrect(t, all, servers, email)...)
 		ended = ended[max(0, len(ended)-100):]
 	}
-	for _, i := range all { // later, when nobody has just caught up
+	for _, i := range all { // later, when no instance has just synced
 		for _, token := range ended {
 			refused(t, i, token)
 		}
@@ -62,7 +62,7 @@ func proveResurrections(t *testing.T, left *countdown) {
 }
 
 // resurrect begins a session, ends it, brings its copies back, and returns the
-// tokens that nobody may accept any more.
+// tokens that no instance may accept any more.
 func resurrect(t *testing.T, all []instance, servers []*servicestest.RedisServer, email string) (ended []string) {
 	t.Helper()
 	ann, err := all[0].db.Credentials(t.Context(), email)
@@ -199,7 +199,7 @@ func TestSessionDatabaseRestored(t *testing.T) {
 				"DELETE FROM revocations; INSERT INTO revocations SELECT * FROM backup.revocations;"+
 				"DELETE FROM revocation_head; INSERT INTO revocation_head SELECT * FROM backup.revocation_head; COMMIT; DETACH backup")
 			for range grown {
-				if err := i.db.Store.NoteChange(t.Context(), "somebody else's"); err != nil {
+				if err := i.db.Store.NoteChange(t.Context(), "another session"); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -216,7 +216,7 @@ func TestSessionDatabaseRestored(t *testing.T) {
 }
 
 // TestSessionFrozenRedisProof: a steady load goes on while Redis is frozen;
-// nobody is signed out, nobody is told to come back later, and after the first
+// no session ends, no request gets 503, and after the first
 // calls it is as quick as before.
 func TestSessionFrozenRedisProof(t *testing.T) {
 	frozenFor := 3 * time.Second
@@ -249,7 +249,7 @@ func TestSessionFrozenRedisProof(t *testing.T) {
 					began := time.Now()
 					s, err := i.Get(redis.WithBudget(t.Context()), tokens[rand.IntN(len(tokens))])
 					if err != nil {
-						t.Errorf("refused or told to wait: %v", err)
+						t.Errorf("refused or unavailable: %v", err)
 						return
 					}
 					i.Touch(*s)

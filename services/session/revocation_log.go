@@ -18,7 +18,7 @@ const (
 	logMaxHeld  = 100_000          // entries; beyond it the oldest are dropped early
 )
 
-// revocationLog is what a follower needs of a SessionDatabase.
+// revocationLog is what a follower needs of a Database.
 type revocationLog interface {
 	Revocations(ctx context.Context, after int64, since time.Time) (models.Revocations, error)
 	NoteChange(ctx context.Context, hash string) error
@@ -114,7 +114,7 @@ func (f *logFollower) report(err error) {
 func (f *logFollower) wake() {
 	select {
 	case f.woken <- struct{}{}:
-	default: // one is asked for already
+	default: // a poll is due already
 	}
 }
 
@@ -223,7 +223,7 @@ func (f *logFollower) poll(ctx context.Context) error {
 			f.apply(read, sent, next == cleanedLog)
 			return nil
 		}
-		f.logger.Warn("the revocation log is not what it was: was the database restored?", "from", after.seq, "to", read.Head)
+		f.logger.Warn("the revocation log has another history: was the database restored?", "from", after.seq, "to", read.Head)
 		if err := f.log.NoteChange(ctx, ""); err != nil {
 			return err
 		}

@@ -87,8 +87,8 @@ func followerTest(t *testing.T, log *fakeLog, test func(t *testing.T, follower *
 	})
 }
 
-// valid is about a copy made at that offset of the log's first history. What is asked for
-// quickly is the same.
+// valid is about a copy made at that offset of the log's first history. The quick
+// check says the same.
 func valid(follower *logFollower, seq int64) bool {
 	held, now := newCopy(models.Session{Hash: "hash", User: models.UserRef{ID: "1"}}, logOffset{seq, seq}, time.Time{}), time.Now()
 	got := follower.trusted(now) && follower.valid(held.offset, "hash", "1")
@@ -211,7 +211,7 @@ func TestLogFollowerSync(t *testing.T) {
 	})
 }
 
-// Callers who wait for the same poll share it.
+// Callers that wait for the same poll share it.
 func TestLogFollowerSyncIsShared(t *testing.T) {
 	log := &fakeLog{delay: 100 * time.Millisecond}
 	followerTest(t, log, func(t *testing.T, follower *logFollower) {

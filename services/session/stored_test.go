@@ -20,8 +20,7 @@ import (
 	"gatehouse/services/session"
 )
 
-// Whoever reads all of Redis and the files of the database finds no token, in
-// whatever form.
+// Neither Redis nor the files of the database have a token, in whatever form.
 func TestSessionTokenIsNotStored(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	i := startInstances(t, 1, server, session.Options{})[0]
@@ -67,8 +66,8 @@ func TestSessionTokenIsNotStored(t *testing.T) {
 	}
 }
 
-// One query serves all who ask meanwhile; that the first of them leaves takes it
-// from nobody. Who asked after it was sent needs one more, again for all.
+// One query serves all callers that ask before it is sent. If the first of them leaves, the
+// others get the answer all the same. Those that ask after it was sent share one more.
 func TestSessionReadsAreShared(t *testing.T) {
 	inFakeTime(t, 2, session.Options{}, func(t *testing.T, all []instance) {
 		a, b := all[0], all[1]
@@ -96,7 +95,7 @@ func TestSessionReadsAreShared(t *testing.T) {
 		pass(10 * time.Millisecond)
 		leave()
 		if err := <-left; !errors.Is(err, models.ErrUnavailable) {
-			t.Errorf("who left: %v", err)
+			t.Errorf("the caller that left: %v", err)
 		}
 		for range others {
 			if err := <-found; err != nil {
@@ -134,8 +133,8 @@ func TestSessionFillLaterThanTheLogDoesNotRevive(t *testing.T) {
 		pass(24*time.Hour + 45*time.Minute)
 		i.db.gone.Store(false)
 		<-filled
-		if tail, err := i.db.Revocations(t.Context(), 0, time.Time{}); err != nil || len(tail.Entries) != 0 {
-			t.Fatalf("the log still has %+v, %v", tail.Entries, err)
+		if log, err := i.db.Revocations(t.Context(), 0, time.Time{}); err != nil || len(log.Entries) != 0 {
+			t.Fatalf("the log still has %+v, %v", log.Entries, err)
 		}
 		refused(t, i, token)
 	})
@@ -173,6 +172,6 @@ func TestSessionEndsAreToldByPostgres(t *testing.T) {
 		}
 	}
 	if slow > 1 {
-		t.Errorf("%d of %d took longer than 200 ms: the other instance was not told", slow, rounds)
+		t.Errorf("%d of %d took longer than 200 ms: the other instance got no hint", slow, rounds)
 	}
 }

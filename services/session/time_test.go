@@ -24,6 +24,7 @@ func inFakeTime(t *testing.T, n int, opt session.Options, test func(t *testing.T
 	opt.Logger = redistest.Quiet()
 	synctest.Test(t, func(t *testing.T) {
 		var all []instance
+		var stops []func(context.Context) error
 		for range n {
 			db, err := store.Open(t.Context(), store.Options{URL: path})
 			if err != nil {
@@ -35,13 +36,13 @@ func inFakeTime(t *testing.T, n int, opt session.Options, test func(t *testing.T
 			if err != nil {
 				t.Fatal(err)
 			}
-			all = append(all, instance{cache, db2, rdb})
+			all, stops = append(all, instance{cache, db2, rdb}), append(stops, db.KeepClean(redistest.Quiet()))
 		}
 		synctest.Wait()
 		test(t, all)
-		for _, i := range all {
+		for n, i := range all {
 			ctx := context.Background()
-			if err := errors.Join(i.Close(ctx), i.redis.Close(ctx), i.db.Close()); err != nil {
+			if err := errors.Join(stops[n](ctx), i.Close(ctx), i.redis.Close(ctx), i.db.Close()); err != nil {
 				t.Error(err)
 			}
 		}
@@ -179,8 +180,7 @@ func TestSessionActivityIsKnownWhenRedisHasAnOldCopy(t *testing.T) {
 	}
 }
 
-// What this instance has seen counts although the database could not be told, for
-// whatever needs the row first.
+// A use that could not be written counts, for each method that needs the row.
 func TestSessionActivityOutlivesAnOutage(t *testing.T) {
 	for name, use := range map[string]sessionUse{
 		"save": func(ctx context.Context, i instance, s models.Session) (models.Session, error) {
@@ -239,7 +239,7 @@ func TestSessionCloseWritesTheLastActivity(t *testing.T) {
 	})
 }
 
-// Gone, the database leaves 2 s of trust; then nobody can say, and nobody is in.
+// Without the database copies are trusted for 2 s. Then the answer is models.ErrUnavailable.
 func TestSessionDatabaseGone(t *testing.T) {
 	inFakeTime(t, 1, session.Options{}, func(t *testing.T, all []instance) {
 		i := all[0]

@@ -15,10 +15,10 @@ import (
 )
 
 // warmForLong returns when an instance keeps a session in memory beyond the 2 s
-// that it may without being told of changes.
+// that it may without reports of changes.
 func warmForLong(t *testing.T, i instance, token string) {
 	t.Helper()
-	servicestest.Eventually(t, 5*time.Second, func() bool { mustGet(t, i, token); return i.Tracks(token) }, "Redis does not tell of changes")
+	servicestest.Eventually(t, 5*time.Second, func() bool { mustGet(t, i, token); return i.Tracks(token) }, "Redis does not report changes")
 }
 
 // commands is how many commands that read or write the server has served.
@@ -40,8 +40,8 @@ func commands(t *testing.T, server *servicestest.RedisServer) int {
 	return total
 }
 
-// A session that Redis watches over is read for long without asking anybody.
-func TestSessionTrackedReadsAskNobody(t *testing.T) {
+// A session whose changes Redis reports is read for long without a command or a query.
+func TestSessionTrackedReadsNeedNoCommand(t *testing.T) {
 	t.Parallel()
 	server := servicestest.StartRedis(t)
 	i := startInstances(t, 1, server, session.Options{})[0]
@@ -76,7 +76,7 @@ func TestSessionTrackedValuesAreFresh(t *testing.T) {
 	}
 }
 
-// When the connection that tells of changes is gone, or hangs, a copy is good for
+// When the connection that reports changes is gone, or hangs, a copy is used for
 // 2 s more, and rueidis's own copy is not taken for a fresh one.
 func TestSessionTrackingLost(t *testing.T) {
 	for name, lose := range map[string]func(*servicestest.RedisServer, *servicestest.Proxy){
@@ -93,7 +93,7 @@ func TestSessionTrackingLost(t *testing.T) {
 			token, s := signIn(t, a, signUp(t, a.db, "ann@example.com"))
 			warmForLong(t, b, token)
 			lose(server, proxy)
-			// Behind the back of everybody, so that only its age tells that the copy is old.
+			// Not through a cache, so that only its age shows that the copy is old.
 			if _, err := a.db.SaveSessionData(t.Context(), s.Hash, s.Version, []byte("new")); err != nil {
 				t.Fatal(err)
 			}
@@ -109,7 +109,7 @@ func TestSessionTrackingLost(t *testing.T) {
 	}
 }
 
-// Redis emptied: what it would have told is lost with it.
+// A Redis that was emptied reports no changes of what it had.
 func TestSessionTrackingAfterFlush(t *testing.T) {
 	t.Parallel()
 	server := servicestest.StartRedis(t)

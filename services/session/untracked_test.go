@@ -19,13 +19,13 @@ import (
 	"gatehouse/services/session"
 )
 
-// trackingMode is a Redis, or a way to ask it, that tells of changed sessions or not.
+// trackingMode is a Redis, or a way to ask it, that reports changed keys or not.
 type trackingMode struct {
 	server []string // arguments of redis-server
 	acl    string   // what a user of this name may do; "" is the default user
 	query  string   // of REDIS_URL
 	change func(*rueidis.ClientOption)
-	reason string // what the log says; "": changes are told of
+	reason string // what the log says; "": changes are reported
 	long   bool   // only in the proof
 }
 
@@ -67,7 +67,7 @@ func (m trackingMode) redisFor(t *testing.T, server *servicestest.RedisServer, l
 }
 
 // Where Redis, its user, its version, a proxy or REDIS_URL does not allow that Redis
-// tells of changed sessions, Redis is used all the same, copies in memory are good for
+// reports changed keys, Redis is used all the same, copies in memory are good for
 // 2 s, and one line in the log says why. So what one instance saves, ends or changes
 // counts at another in time.
 func TestSessionWithAndWithoutTracking(t *testing.T) {
@@ -142,7 +142,7 @@ func TestSessionWithAndWithoutTracking(t *testing.T) {
 }
 
 // A permission that is taken away and given back while instances run: copies are good
-// for 2 s meanwhile, Redis stays in use, and each change is told of once.
+// for 2 s meanwhile, Redis stays in use, and each change is logged once.
 func TestSessionTrackingTakenAwayAndGivenBack(t *testing.T) {
 	permissions := []string{"client|id"}
 	if servicestest.LongProof() { // what only the next proof finds
@@ -163,13 +163,13 @@ func TestSessionTrackingTakenAwayAndGivenBack(t *testing.T) {
 			warmForLong(t, b, token)
 			server.Do("ACL", "SETUSER", "app", "-"+permission)
 			// A copy that is not in memory is asked for on the connection that is refused now.
-			servicestest.Eventually(t, 40*time.Second, func() bool { mustGet(t, b, other); return len(log.With("does not report")) == 1 && !b.Tracks(token) }, "not told")
+			servicestest.Eventually(t, 40*time.Second, func() bool { mustGet(t, b, other); return len(log.With("does not report")) == 1 && !b.Tracks(token) }, "not logged")
 			if _, err := a.SaveData(t.Context(), s, []byte("new")); err != nil {
 				t.Fatal(err)
 			}
 			servicestest.Eventually(t, revokeBound, func() bool { return string(mustGet(t, b, token).Data) == "new" }, "an old copy is used")
 			server.Do("ACL", "SETUSER", "app", "+"+permission)
-			servicestest.Eventually(t, 40*time.Second, func() bool { mustGet(t, b, token); return b.Tracks(token) }, "Redis does not tell of changes")
+			servicestest.Eventually(t, 40*time.Second, func() bool { mustGet(t, b, token); return b.Tracks(token) }, "Redis does not report changes")
 			if again := log.With("Redis reports changed keys"); len(again) != 1 || len(log.With("does not report")) != 1 {
 				t.Errorf("the log: %s", log.With(""))
 			}

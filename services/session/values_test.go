@@ -65,7 +65,7 @@ func TestSessionValuesDoNotFillTheLog(t *testing.T) {
 	}
 }
 
-// Many writers of one session: each is kept, or told.
+// Many writers of one session: each write is stored, or fails with models.ErrStale.
 func TestSessionConcurrentWriters(t *testing.T) {
 	all := startInstances(t, 2, servicestest.StartRedis(t), session.Options{})
 	token, s := signIn(t, all[0], signUp(t, all[0].db, "ann@example.com"))
@@ -82,7 +82,7 @@ func TestSessionConcurrentWriters(t *testing.T) {
 					kept.Add(1)
 					return
 				case !errors.Is(err, models.ErrStale):
-					t.Logf("writer %d is told that nobody knows: %v", n, err)
+					t.Logf("writer %d does not know: %v", n, err)
 					return
 				}
 				mine = now

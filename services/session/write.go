@@ -119,9 +119,9 @@ func (c *Cache) noteUnlessInRedis(ctx context.Context, hash string, now rowRead)
 		return nil
 	}
 	// The change is made: a caller that leaves does not unmake it.
-	noting, cancel := context.WithTimeout(context.WithoutCancel(ctx), syncTimeout)
+	noteCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), syncTimeout)
 	defer cancel()
-	if err := c.database.NoteChange(noting, hash); err != nil {
+	if err := c.database.NoteChange(noteCtx, hash); err != nil {
 		return err
 	}
 	c.Sync(ctx)

@@ -26,47 +26,47 @@ func TestNoteChangeEndsNothing(t *testing.T) {
 	})
 }
 
-// Each write to the log has a mark of its own; the head keeps the last one when
+// Each write to the log has a nonce of its own; the head keeps the last one when
 // the entries have been cleaned up.
 func TestLogMarks(t *testing.T) {
 	onBoth(t, func(t *testing.T, url string) {
 		s := open(t, url)
-		if tail := must(s.Revocations(t.Context(), 0, time.Time{})); tail.Head != 0 || tail.Nonce != 0 {
-			t.Errorf("an empty log reads as %+v", tail)
+		if read := must(s.Revocations(t.Context(), 0, time.Time{})); read.Head != 0 || read.Nonce != 0 {
+			t.Errorf("an empty log reads as %+v", read)
 		}
 		seen := map[int64]bool{0: true}
 		for range 3 {
 			check(t, s.NoteChange(t.Context(), ""))
-			tail := must(s.Revocations(t.Context(), 0, time.Time{}))
-			last := tail.Entries[len(tail.Entries)-1]
-			if seen[tail.Nonce] || last.Nonce != tail.Nonce {
-				t.Errorf("mark %d again, or entry %+v has another one", tail.Nonce, last)
+			read := must(s.Revocations(t.Context(), 0, time.Time{}))
+			last := read.Entries[len(read.Entries)-1]
+			if seen[read.Nonce] || last.Nonce != read.Nonce {
+				t.Errorf("nonce %d again, or entry %+v has another one", read.Nonce, last)
 			}
-			seen[tail.Nonce] = true
+			seen[read.Nonce] = true
 		}
 		before := must(s.Revocations(t.Context(), 0, time.Time{})).Nonce
 		must(s.CleanUp(t.Context(), time.Now().Add(48*time.Hour), 100))
-		if tail := must(s.Revocations(t.Context(), 0, time.Time{})); tail.Nonce != before || len(tail.Entries) != 0 {
-			t.Errorf("after cleaning up: %+v", tail)
+		if read := must(s.Revocations(t.Context(), 0, time.Time{})); read.Nonce != before || len(read.Entries) != 0 {
+			t.Errorf("after cleaning up: %+v", read)
 		}
 	})
 }
 
-// PostgreSQL tells who listens.
+// PostgreSQL notifies the instances that listen.
 func TestWatchRevocations(t *testing.T) {
 	s := open(t, servicestest.StartPostgres(t))
 	ctx, stop := context.WithCancel(t.Context())
-	told, ended := make(chan struct{}, 100), make(chan struct{})
+	notified, ended := make(chan struct{}, 100), make(chan struct{})
 	go func() {
 		defer close(ended)
-		s.WatchRevocations(ctx, func() { told <- struct{}{} })
+		s.WatchRevocations(ctx, func() { notified <- struct{}{} })
 	}()
 	wait := func(what string) {
 		t.Helper()
 		select {
-		case <-told:
+		case <-notified:
 		case <-time.After(5 * time.Second):
-			t.Fatal("not told: " + what)
+			t.Fatal("not notified: " + what)
 		}
 	}
 	wait("that it listens")

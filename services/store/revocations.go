@@ -11,8 +11,8 @@ import (
 
 // log numbers the entries and writes them to the revocation log. It must be the
 // last thing a transaction does: the row lock on the head then makes
-// transactions commit in the order of their numbers, so whoever has read up to
-// a number has missed none before it.
+// transactions commit in the order of their numbers, so a reader that has seen a
+// number has missed none before it.
 func (s *Store) log(ctx context.Context, tx querier, entries ...models.Revocation) error {
 	if len(entries) == 0 {
 		return nil
@@ -70,7 +70,7 @@ func (s *Store) Revocations(ctx context.Context, after int64, since time.Time) (
 	if !since.IsZero() {
 		query, arg = hotQuery{db: s.tail.DB, text: logSince}, since.UnixMicro()
 	}
-	if moved := s.file.check(); moved != nil { // which is to be told also while nothing is written
+	if moved := s.file.check(); moved != nil { // to be reported also while nothing is written
 		s.writes.broke(moved, time.Now())
 	}
 	ctx, done := s.tail.turn(ctx)

@@ -23,21 +23,21 @@ func TestRevocationsOfALongLog(t *testing.T) {
 		check(t, err)
 		defer raw.Close()
 		_, err = raw.ExecContext(t.Context(), numbers+fmt.Sprintf(`
-			INSERT INTO revocations (seq, mark, at, session_hash) SELECT i, i, %d, 'somebody' FROM n`, start.UnixMicro()))
+			INSERT INTO revocations (seq, mark, at, session_hash) SELECT i, i, %d, 'another' FROM n`, start.UnixMicro()))
 		check(t, err)
 		_, err = raw.ExecContext(t.Context(), fmt.Sprintf(`UPDATE revocation_head SET seq = %d, mark = %[1]d`, all))
 		check(t, err)
 
 		after, since := must(s.Revocations(t.Context(), 1, time.Time{})), must(s.Revocations(t.Context(), 0, start.Add(-time.Minute)))
-		for name, tail := range map[string]struct {
+		for name, read := range map[string]struct {
 			first, last, head int64
 			n                 int
 		}{
 			"after": {after.Entries[0].Seq, after.Entries[len(after.Entries)-1].Seq, after.Head, len(after.Entries)},
 			"since": {since.Entries[0].Seq, since.Entries[len(since.Entries)-1].Seq, since.Head, len(since.Entries)},
 		} {
-			if tail.n != most || tail.first != all-most+1 || tail.last != all || tail.head != all {
-				t.Errorf("%s: %+v, want the newest %d", name, tail, most)
+			if read.n != most || read.first != all-most+1 || read.last != all || read.head != all {
+				t.Errorf("%s: %+v, want the newest %d", name, read, most)
 			}
 		}
 	})

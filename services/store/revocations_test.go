@@ -10,7 +10,7 @@ import (
 	"gatehouse/services/store"
 )
 
-// Many transactions at once, in two instances, while tails read the log by
+// Many transactions at once, in two instances, while followers read the log by
 // number: numbers become visible in order, so none is ever missed.
 func TestTailMissesNothing(t *testing.T) {
 	onBoth(t, func(t *testing.T, url string) {
@@ -22,31 +22,31 @@ func TestTailMissesNothing(t *testing.T) {
 		}
 		total := int64(writers * each)
 
-		var tails sync.WaitGroup
+		var followers sync.WaitGroup
 		for _, s := range instances {
-			tails.Go(func() {
+			followers.Go(func() {
 				deadline := time.Now().Add(time.Minute)
-				position := int64(0)
-				for position < total && time.Now().Before(deadline) {
-					tail, err := s.Revocations(t.Context(), position, time.Time{})
+				offset := int64(0)
+				for offset < total && time.Now().Before(deadline) {
+					read, err := s.Revocations(t.Context(), offset, time.Time{})
 					if err != nil {
 						t.Error(err)
 						return
 					}
-					if tail.Head != position+int64(len(tail.Entries)) {
-						t.Errorf("after %d came %d entries, but the head is %d", position, len(tail.Entries), tail.Head)
+					if read.Head != offset+int64(len(read.Entries)) {
+						t.Errorf("after %d came %d entries, but the head is %d", offset, len(read.Entries), read.Head)
 						return
 					}
-					for i, entry := range tail.Entries {
-						if entry.Seq != position+int64(i)+1 {
-							t.Errorf("after %d came %d", position+int64(i), entry.Seq)
+					for i, entry := range read.Entries {
+						if entry.Seq != offset+int64(i)+1 {
+							t.Errorf("after %d came %d", offset+int64(i), entry.Seq)
 							return
 						}
 					}
-					position = tail.Head
+					offset = read.Head
 				}
-				if position != total {
-					t.Errorf("the tail saw %d entries, want %d", position, total)
+				if offset != total {
+					t.Errorf("the follower read %d entries, want %d", offset, total)
 				}
 			})
 		}
@@ -81,7 +81,7 @@ func TestTailMissesNothing(t *testing.T) {
 			})
 		}
 		writing.Wait()
-		tails.Wait()
+		followers.Wait()
 	})
 }
 
@@ -89,8 +89,8 @@ func TestRevocationsSince(t *testing.T) {
 	onBoth(t, func(t *testing.T, url string) {
 		now := start
 		s := openWith(t, store.Options{URL: url, Timeout: 20 * time.Second, Now: func() time.Time { return now }})
-		if tail := must(s.Revocations(t.Context(), 0, start)); tail.Head != 0 || len(tail.Entries) != 0 {
-			t.Fatalf("an empty log reads as %+v", tail)
+		if read := must(s.Revocations(t.Context(), 0, start)); read.Head != 0 || len(read.Entries) != 0 {
+			t.Fatalf("an empty log reads as %+v", read)
 		}
 		user := newUser(t, s, "ann@example.com")
 		// The third was written by an instance whose clock is behind.
@@ -99,13 +99,13 @@ func TestRevocationsSince(t *testing.T) {
 			check(t, s.EndSessions(t.Context(), models.Ending{UserID: user.ID}))
 		}
 		for _, row := range []struct{ minute, first int }{{0, 1}, {1, 2}, {10, 2}, {11, 4}, {20, 4}, {21, 0}} {
-			tail := must(s.Revocations(t.Context(), 0, start.Add(time.Duration(row.minute)*time.Minute)))
+			read := must(s.Revocations(t.Context(), 0, start.Add(time.Duration(row.minute)*time.Minute)))
 			first := 0
-			if len(tail.Entries) > 0 {
-				first = int(tail.Entries[0].Seq)
+			if len(read.Entries) > 0 {
+				first = int(read.Entries[0].Seq)
 			}
-			if first != row.first || tail.Head != 4 || (first > 0 && len(tail.Entries) != 5-first) {
-				t.Errorf("since minute %d: %+v, want everything from %d", row.minute, tail, row.first)
+			if first != row.first || read.Head != 4 || (first > 0 && len(read.Entries) != 5-first) {
+				t.Errorf("since minute %d: %+v, want everything from %d", row.minute, read, row.first)
 			}
 		}
 	})
@@ -141,9 +141,9 @@ func TestCleanUp(t *testing.T) {
 		if got := live(t, s, alive, nobody); got != "alive nobody" {
 			t.Errorf("live are %q", got)
 		}
-		tail := must(s.Revocations(t.Context(), 0, time.Time{}))
-		if tail.Head != 3 || len(tail.Entries) != 2 || tail.Entries[0].Seq != 2 {
-			t.Errorf("log is %+v", tail)
+		read := must(s.Revocations(t.Context(), 0, time.Time{}))
+		if read.Head != 3 || len(read.Entries) != 2 || read.Entries[0].Seq != 2 {
+			t.Errorf("log is %+v", read)
 		}
 		if must(s.KnownNetwork(t.Context(), user.Email, "192.0.2.0/24", time.Unix(0, 0))) {
 			t.Error("an old network is still known")
@@ -151,8 +151,8 @@ func TestCleanUp(t *testing.T) {
 
 		// Everything old: the log is empty, the head stays.
 		must(s.CleanUp(t.Context(), start.Add(48*time.Hour), 100))
-		if tail := must(s.Revocations(t.Context(), 0, time.Time{})); tail.Head != 3 || len(tail.Entries) != 0 {
-			t.Errorf("log is %+v", tail)
+		if read := must(s.Revocations(t.Context(), 0, time.Time{})); read.Head != 3 || len(read.Entries) != 0 {
+			t.Errorf("log is %+v", read)
 		}
 		check(t, s.EndSessions(t.Context(), models.Ending{UserID: user.ID}))
 		wantLog(t, s, 3, models.Revocation{UserID: user.ID})

@@ -102,7 +102,7 @@ func (s *Store) ChangePassword(ctx context.Context, userID string, epoch int64, 
 		if err := affected(result, err, models.ErrStale); err != nil {
 			return err
 		}
-		// The data comes from here: what somebody stored since the caller read it was acknowledged.
+		// The data comes from the row: a write since the caller read it was acknowledged.
 		err = tx.QueryRowContext(ctx, `DELETE FROM sessions WHERE user_id = $1 AND id = $2 AND epoch = $3
 			AND era = (SELECT era FROM revocation_head) RETURNING data, version`, user, clean(next.ID), epoch).Scan(&next.Data, &next.Version)
 		if err != nil {

@@ -27,7 +27,7 @@ func TestEndSessions(t *testing.T) {
 	}{
 		{"one", func(t *testing.T, w world) error { return w.s.EndSessions(t.Context(), models.Ending{Hash: w.a1.Hash}) }, nil, "a2 b nob",
 			func(w world) models.Revocation { return models.Revocation{SessionHash: w.a1.Hash} }},
-		{"nobody's", func(t *testing.T, w world) error {
+		{"an anonymous one", func(t *testing.T, w world) error {
 			return w.s.EndSessions(t.Context(), models.Ending{Hash: w.nob.Hash})
 		}, nil, "a1 a2 b",
 			func(w world) models.Revocation { return models.Revocation{SessionHash: w.nob.Hash} }},
@@ -50,7 +50,7 @@ func TestEndSessions(t *testing.T) {
 			return w.s.EndSessions(t.Context(), models.Ending{UserID: w.ann.ID, Keep: w.a2.Hash})
 		}, nil, "a2 b nob",
 			func(w world) models.Revocation { return models.Revocation{UserID: w.ann.ID} }},
-		{"others, keeping somebody else's", func(t *testing.T, w world) error {
+		{"others, keeping another user's", func(t *testing.T, w world) error {
 			return w.s.EndSessions(t.Context(), models.Ending{UserID: w.ann.ID, Keep: w.b.Hash})
 		},
 			models.ErrNotFound, "a1 a2 b nob", nil},
@@ -154,7 +154,7 @@ func TestChangePassword(t *testing.T) {
 	})
 }
 
-// Values that somebody saved in the session while its password change was under
+// Data saved in the session while its password change was under
 // way were acknowledged: the session goes on with them.
 func TestChangePasswordKeepsValuesSavedMeanwhile(t *testing.T) {
 	onBoth(t, func(t *testing.T, url string) {

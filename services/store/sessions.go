@@ -11,8 +11,8 @@ import (
 	"gatehouse/models"
 )
 
-// unrevoked is true for the rows of sessions that nobody has ended: their era
-// and their user's epoch are still the current ones. Time is judged apart.
+// unrevoked is true for the rows of sessions that were not ended: their era and their user's
+// epoch are still the current ones. Timeouts are checked apart.
 const unrevoked = ` sessions.era = (SELECT era FROM revocation_head) AND (sessions.user_id IS NULL OR EXISTS (
 	SELECT 1 FROM users AS owner WHERE owner.id = sessions.user_id AND owner.epoch = sessions.epoch AND NOT owner.disabled))`
 
@@ -21,7 +21,7 @@ const selectSession = `SELECT sessions.hash, sessions.id, COALESCE(sessions.user
 	sessions.user_agent, sessions.ip
 	FROM sessions LEFT JOIN users ON users.id = sessions.user_id`
 
-// What is asked of one session or one user is answered by an index, however many
+// Queries about one session or one user are answered by an index, however many
 // sessions there are: sessions_plan_test.go holds these to it.
 const (
 	oneSession     = selectSession + ` WHERE sessions.hash = $1 AND sessions.idle_at > $2 AND sessions.expires_at > $2 AND` + unrevoked
@@ -59,7 +59,7 @@ func scanSession(row scanner) (models.Session, error) {
 
 // InsertSession stores a new session, if the user is enabled and the user's
 // epoch is still that of the session, which the caller read in the same row as
-// the password; otherwise models.ErrStale. User.ID "" is nobody signed in. If
+// the password; otherwise models.ErrStale. User.ID "" is an anonymous session. If
 // the user then has more than maxPerUser live sessions, the oldest others end,
 // with one entry each in the revocation log, and are counted; 0 is no limit.
 func (s *Store) InsertSession(ctx context.Context, x models.Session, maxPerUser int) (ended int, err error) {
@@ -146,8 +146,7 @@ func (s *Store) SessionsOf(ctx context.Context, userID string, now time.Time) ([
 	return list, failed("list sessions of user "+userID, err)
 }
 
-// CountSessions returns the numbers of live sessions of users; who has none is not
-// in it.
+// CountSessions returns the numbers of live sessions of users; a user without any is left out.
 func (s *Store) CountSessions(ctx context.Context, userIDs []string, now time.Time) (map[string]int, error) {
 	var args []any
 	for _, id := range userIDs {

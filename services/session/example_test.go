@@ -1,0 +1,198 @@
+package session_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"gatehouse/models"
+	"gatehouse/services/redis"
+	"gatehouse/services/redis/redistest"
+	"gatehouse/services/session"
+)
+
+// mapDatabase is a session.Database for one process, in memory.
+type mapDatabase struct {
+	mu       sync.Mutex
+	sessions map[string]models.Session // by hash
+	epochs   map[string]int64          // of users, 0 at first; one more ends their sessions
+	log      []models.Revocation
+}
+
+func newMapDatabase() *mapDatabase {
+	return &mapDatabase{sessions: map[string]models.Session{}, epochs: map[string]int64{}}
+}
+
+// write adds an entry to the log. The caller holds d.mu.
+func (d *mapDatabase) write(entry models.Revocation) {
+	entry.Seq, entry.At = int64(len(d.log)+1), time.Now()
+	d.log = append(d.log, entry)
+}
+
+// live is called with d.mu held.
+func (d *mapDatabase) live(hash string, at time.Time) (models.Session, bool) {
+	s, ok := d.sessions[hash]
+	return s, ok && s.Live(at) && s.Epoch == d.epochs[s.User.ID]
+}
+
+func (d *mapDatabase) InsertSession(_ context.Context, s models.Session, maxPerUser int) (ended int, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if s.Epoch != d.epochs[s.User.ID] {
+		return 0, models.ErrStale
+	}
+	d.sessions[s.Hash] = s
+	all := d.of(s.User.ID, s.CreatedAt)
+	if s.User.ID == "" || len(all) <= maxPerUser {
+		return 0, nil
+	}
+	for _, old := range all[maxPerUser:] {
+		d.end(old.Hash)
+	}
+	return len(all) - maxPerUser, nil
+}
+
+// end is called with d.mu held.
+func (d *mapDatabase) end(hash string) {
+	delete(d.sessions, hash)
+	d.write(models.Revocation{SessionHash: hash})
+}
+
+func (d *mapDatabase) Session(_ context.Context, hash string, at time.Time) (models.Session, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s, ok := d.live(hash, at)
+	if !ok {
+		return models.Session{}, models.ErrNotFound
+	}
+	return s, nil
+}
+
+// of is called with d.mu held.
+func (d *mapDatabase) of(userID string, at time.Time) (all []models.Session) {
+	for hash := range d.sessions {
+		if s, ok := d.live(hash, at); ok && s.User.ID == userID {
+			all = append(all, s)
+		}
+	}
+	slices.SortFunc(all, func(a, b models.Session) int { return b.CreatedAt.Compare(a.CreatedAt) })
+	return all
+}
+
+func (d *mapDatabase) SessionsOf(_ context.Context, userID string, at time.Time) ([]models.Session, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.of(userID, at), nil
+}
+
+func (d *mapDatabase) TouchSessions(_ context.Context, used []models.Activity) (written []string, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, u := range used {
+		if s, ok := d.live(u.Hash, u.LastSeen); ok {
+			if u.IdleAt.After(s.IdleAt) {
+				s.LastSeen, s.IdleAt = u.LastSeen, u.IdleAt
+			}
+			d.sessions[u.Hash], written = s, append(written, u.Hash)
+		}
+	}
+	return written, nil
+}
+
+func (d *mapDatabase) SaveSessionData(_ context.Context, hash string, version int64, data []byte) (int64, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s, ok := d.live(hash, time.Now())
+	switch {
+	case !ok:
+		return 0, models.ErrNotFound
+	case s.Version != version:
+		return 0, models.ErrStale
+	}
+	s.Data, s.Version = data, version+1
+	d.sessions[hash] = s
+	return s.Version, nil
+}
+
+func (d *mapDatabase) EndSessions(_ context.Context, which models.Ending) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	kept, keeps := d.live(which.Keep, time.Now())
+	if which.Keep != "" && !keeps {
+		return models.ErrNotFound
+	}
+	ofUser := which.UserID != "" && which.ID == ""
+	found := ofUser || which.Everybody
+	for hash, s := range d.sessions {
+		named := which.Everybody || hash == which.Hash || (s.User.ID == which.UserID && (ofUser || s.ID == which.ID))
+		if named && hash != which.Keep {
+			d.end(hash)
+			found = true
+		}
+	}
+	if !found {
+		return models.ErrNotFound
+	}
+	if ofUser { // so that a sign-in under way, which has read the epoch, fails
+		d.epochs[which.UserID]++
+		if keeps {
+			kept.Epoch++
+			d.sessions[kept.Hash] = kept
+		}
+	}
+	return nil
+}
+
+func (d *mapDatabase) NoteChange(_ context.Context, hash string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.write(models.Revocation{SessionHash: hash, Everybody: hash == ""})
+	return nil
+}
+
+func (d *mapDatabase) Revocations(_ context.Context, after int64, since time.Time) (models.Revocations, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	read := models.Revocations{Head: int64(len(d.log))}
+	for _, entry := range d.log[min(max(0, after), read.Head):] {
+		if !entry.At.Before(since) {
+			read.Entries = append(read.Entries, entry)
+		}
+	}
+	return read, nil
+}
+
+// An application brings its own Database and needs no Redis to begin with.
+func Example() {
+	ctx := context.Background()
+	rdb := redis.New(redis.Options{Disabled: true, Logger: redistest.Quiet()})
+	defer rdb.Close(ctx)
+	sessions, err := session.NewCache(rdb, newMapDatabase(), session.Options{IdleTimeout: 20 * time.Minute, Logger: redistest.Quiet()})
+	if err != nil {
+		panic(err)
+	}
+	defer sessions.Close(ctx)
+
+	token, _, err := sessions.Create(ctx, models.Session{User: models.UserRef{ID: "42", Email: "ann@example.com"}})
+	if err != nil {
+		panic(err)
+	}
+	found, err := sessions.Get(ctx, token)
+	if err != nil {
+		panic(err)
+	}
+	sessions.Touch(*found) // a request of the user is activity
+	fmt.Println("signed in:", found.User.Email)
+
+	if err := sessions.DeleteUser(ctx, "42"); err != nil {
+		panic(err)
+	}
+	_, err = sessions.Get(ctx, token)
+	fmt.Println("ended:", errors.Is(err, models.ErrNotFound))
+	// Output:
+	// signed in: ann@example.com
+	// ended: true
+}
