@@ -142,9 +142,9 @@ func (s *Store) deadSessions(ctx context.Context, now time.Time, after string, l
 	return hashes, next, err
 }
 
-// CleanUp deletes log entries older than 24 hours, networks not seen for 30 days and
-// audit entries older than Options.AuditRetention, at most limit rows of each. It returns how many rows; call it again while
-// that is at least limit.
+// CleanUp deletes log entries older than 24 hours, networks not seen for 30 days and audit
+// entries older than Options.AuditRetention, at most limit rows of each. It returns how many
+// rows; call it again while that is at least limit.
 func (s *Store) CleanUp(ctx context.Context, now time.Time, limit int) (_ int, err error) {
 	ctx, done := s.writing(ctx)
 	defer done(&err)

@@ -17,7 +17,7 @@ import (
 // timeout of the stores in these tests, and what a busy test machine may add.
 const timeout, slack = 300 * time.Millisecond, 500 * time.Millisecond
 
-// calls are one of each kind: a read, a write, a transaction, the tail.
+// calls are one of each kind: a read, a write, a transaction, the log.
 func calls(s *store.Store, user models.User) map[string]func(ctx context.Context) error {
 	return map[string]func(ctx context.Context) error{
 		"ping": s.Ping,
@@ -28,7 +28,7 @@ func calls(s *store.Store, user models.User) map[string]func(ctx context.Context
 			return err
 		},
 		"transaction": func(ctx context.Context) error { return s.EndSessions(ctx, models.Ending{UserID: user.ID}) },
-		"tail":        func(ctx context.Context) error { _, err := s.Revocations(ctx, 0, time.Time{}); return err },
+		"log":         func(ctx context.Context) error { _, err := s.Revocations(ctx, 0, time.Time{}); return err },
 		"clean up":    func(ctx context.Context) error { _, err := s.CleanUp(ctx, start, 10); return err },
 		"clean up sessions": func(ctx context.Context) error {
 			_, _, err := s.CleanUpSessions(ctx, start, "", 10)
@@ -125,14 +125,14 @@ func TestStoppedPostgres(t *testing.T) {
 }
 
 // Calls that hang use up all connections: the others fail in time, and the
-// tail, with its own, goes on.
+// the log, with its own, goes on.
 func TestTailDoesNotWaitForThePool(t *testing.T) {
 	url := servicestest.StartPostgres(t)
 	s := openWith(t, store.Options{URL: url, Timeout: timeout, MaxConns: 2})
 	user := newUser(t, s, "ann@example.com")
 	kinds := calls(s, user)
-	tail := kinds["tail"]
-	delete(kinds, "tail")
+	log := kinds["log"]
+	delete(kinds, "log")
 	delete(kinds, "ping")
 
 	raw, err := sql.Open("pgx", url)
@@ -151,9 +151,9 @@ func TestTailDoesNotWaitForThePool(t *testing.T) {
 	reads := 0
 	for hanging := true; hanging; reads++ {
 		began := time.Now()
-		check(t, tail(t.Context()))
+		check(t, log(t.Context()))
 		if took := time.Since(began); took > timeout/2 {
-			t.Errorf("the tail took %v", took)
+			t.Errorf("the log took %v", took)
 		}
 		select {
 		case <-done:
@@ -162,7 +162,7 @@ func TestTailDoesNotWaitForThePool(t *testing.T) {
 		}
 	}
 	if reads < 2 {
-		t.Error("the tail was not read while the others waited")
+		t.Error("the log was not read while the others waited")
 	}
 	check(t, tx.Rollback())
 	wantWorking(t, kinds)
@@ -180,7 +180,7 @@ func TestLockedSQLite(t *testing.T) {
 	check(t, err)
 
 	kinds := calls(s, user)
-	for _, name := range []string{"ping", "read", "list", "tail", "clean up sessions"} { // which finds none, and so writes nothing
+	for _, name := range []string{"ping", "read", "list", "log", "clean up sessions"} { // which finds none, and so writes nothing
 		check(t, kinds[name](t.Context()))
 		delete(kinds, name)
 	}

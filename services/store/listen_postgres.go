@@ -13,12 +13,12 @@ const (
 	listenPing        = 15 * time.Second
 )
 
-// WatchRevocations calls told soon after somebody has written to the revocation
-// log, until ctx ends. It is a hint that may be missed: read the log anyway. With
-// SQLite, which cannot tell, it only waits for ctx.
-func (s *Store) WatchRevocations(ctx context.Context, told func()) {
+// WatchRevocations calls changed soon after the revocation log has grown, until ctx ends. It
+// is a hint that may be missed: read the log anyway. With SQLite, which cannot notify, it only
+// waits for ctx.
+func (s *Store) WatchRevocations(ctx context.Context, changed func()) {
 	for s.listen != nil && ctx.Err() == nil {
-		_ = s.listen(ctx, told) // whatever ended it, we listen again; the log is read meanwhile
+		_ = s.listen(ctx, changed) // whatever ended it, we listen again; the log is read meanwhile
 		select {
 		case <-time.After(listenRetry):
 		case <-ctx.Done():
@@ -28,7 +28,7 @@ func (s *Store) WatchRevocations(ctx context.Context, told func()) {
 }
 
 // listenPostgres has a connection of its own, and notices one that hangs.
-func listenPostgres(ctx context.Context, config *pgx.ConnConfig, timeout time.Duration, told func()) error {
+func listenPostgres(ctx context.Context, config *pgx.ConnConfig, timeout time.Duration, changed func()) error {
 	within := func(d time.Duration, do func(ctx context.Context) error) error {
 		ctx, cancel := context.WithTimeout(ctx, d)
 		defer cancel()
@@ -54,7 +54,7 @@ func listenPostgres(ctx context.Context, config *pgx.ConnConfig, timeout time.Du
 	if err != nil {
 		return err
 	}
-	told() // what was written before
+	changed() // what was written before
 	for ctx.Err() == nil {
 		quiet := within(listenPing, func(ctx context.Context) error {
 			_, err := conn.WaitForNotification(ctx)
@@ -62,7 +62,7 @@ func listenPostgres(ctx context.Context, config *pgx.ConnConfig, timeout time.Du
 		})
 		switch {
 		case quiet == nil:
-			told()
+			changed()
 		case ctx.Err() != nil || conn.IsClosed():
 			return quiet
 		default: // nothing was written; is anybody there?

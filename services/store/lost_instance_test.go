@@ -40,8 +40,8 @@ func TestLostInstanceBlocksNobodyForLong(t *testing.T) {
 	servicestest.Eventually(t, 10*timeout+2*time.Second, func() bool {
 		return other.EndSessions(t.Context(), models.Ending{UserID: user.ID}) == nil
 	}, "the row is still held")
-	tail, err := other.Revocations(t.Context(), 0, time.Time{})
-	if err != nil || tail.Head != 1 || len(tail.Entries) != 1 {
-		t.Fatalf("log is %+v, %v", tail, err)
+	read, err := other.Revocations(t.Context(), 0, time.Time{})
+	if err != nil || read.Head != 1 || len(read.Entries) != 1 {
+		t.Fatalf("log is %+v, %v", read, err)
 	}
 }

@@ -32,12 +32,12 @@ func openPostgres(ctx context.Context, opts Options) (*Store, error) {
 		conns = 10
 	}
 	main := newPool(postgresConns(*config, stdlib.OptionAfterConnect(limitSession(opts.Timeout))), conns, opts.Timeout)
-	tail := newPool(postgresConns(*config, stdlib.OptionAfterConnect(limitSession(opts.Timeout))), 1, opts.Timeout)
+	logReader := newPool(postgresConns(*config, stdlib.OptionAfterConnect(limitSession(opts.Timeout))), 1, opts.Timeout)
 	s := &Store{
-		write: main, read: main, tail: tail,
+		write: main, read: main, logReader: logReader,
 		writes:  writeState{log: opts.Logger, patience: 2 * opts.Timeout},
 		timeout: opts.Timeout, auditRetention: opts.AuditRetention, now: opts.Now,
-		reconnect:  func() { main.reconnect(); tail.reconnect() },
+		reconnect:  func() { main.reconnect(); logReader.reconnect() },
 		skipLocked: " FOR UPDATE SKIP LOCKED",
 		notify:     `NOTIFY ` + revocationChannel,
 		listen: func(ctx context.Context, told func()) error {

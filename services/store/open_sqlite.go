@@ -44,12 +44,12 @@ func openSQLite(ctx context.Context, opts Options) (*Store, error) {
 		conns = 4
 	}
 	s := &Store{
-		write:   newPool(file.conns(), 1, opts.Timeout),
-		read:    newPool(file.conns("_query_only=1"), conns, opts.Timeout),
-		tail:    newPool(file.conns("_query_only=1"), 1, opts.Timeout),
-		file:    file,
-		writes:  writeState{log: opts.Logger, patience: 2 * opts.Timeout},
-		timeout: opts.Timeout, auditRetention: opts.AuditRetention, now: opts.Now,
+		write:     newPool(file.conns(), 1, opts.Timeout),
+		read:      newPool(file.conns("_query_only=1"), conns, opts.Timeout),
+		logReader: newPool(file.conns("_query_only=1"), 1, opts.Timeout),
+		file:      file,
+		writes:    writeState{log: opts.Logger, patience: 2 * opts.Timeout},
+		timeout:   opts.Timeout, auditRetention: opts.AuditRetention, now: opts.Now,
 	}
 	s.nameQueries()
 	if err := s.startSQLite(ctx); err != nil {

@@ -17,7 +17,7 @@ type hotQuery struct {
 // nameQueries is called when the connections are there.
 func (s *Store) nameQueries() {
 	s.oneSession = hotQuery{db: s.read.DB, text: oneSession}
-	s.newInLog = hotQuery{db: s.tail.DB, text: newInLog}
+	s.newInLog = hotQuery{db: s.logReader.DB, text: newInLog}
 }
 
 // prepare lasts until the database is closed.

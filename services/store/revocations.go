@@ -68,12 +68,12 @@ const (
 func (s *Store) Revocations(ctx context.Context, after int64, since time.Time) (models.Revocations, error) {
 	query, arg := s.newInLog, after
 	if !since.IsZero() {
-		query, arg = hotQuery{db: s.tail.DB, text: logSince}, since.UnixMicro()
+		query, arg = hotQuery{db: s.logReader.DB, text: logSince}, since.UnixMicro()
 	}
 	if moved := s.file.check(); moved != nil { // to be reported also while nothing is written
 		s.writes.broke(moved, time.Now())
 	}
-	ctx, done := s.tail.turn(ctx)
+	ctx, done := s.logReader.turn(ctx)
 	defer done()
 	read := models.Revocations{}
 	rows, err := query.rows(ctx, arg)

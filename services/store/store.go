@@ -22,7 +22,7 @@ type Options struct {
 	// second.
 	Timeout time.Duration
 	// MaxConns bounds the connections of PostgreSQL, or those that read SQLite,
-	// which has one more to write. The revocation tail's is not counted. 0 is 10
+	// which has one more to write. The log reader's is not counted. 0 is 10
 	// for PostgreSQL and 4 for SQLite.
 	MaxConns int
 	// AuditRetention is how long CleanUp leaves entries of the audit. 0 is 400 days.
@@ -42,9 +42,9 @@ type Options struct {
 // Ids are canonical decimal numbers that are never used again; anything else
 // is models.ErrNotFound. Times are stored in microseconds and returned in UTC.
 type Store struct {
-	write *pool // SQLite: one connection, immediate transactions
-	read  *pool // PostgreSQL: the same as write
-	tail  *pool // one connection, for the revocation log only
+	write     *pool // SQLite: one connection, immediate transactions
+	read      *pool // PostgreSQL: the same as write
+	logReader *pool // one connection, for the revocation log only
 
 	file   *sqliteFile // nil with PostgreSQL
 	writes writeState
@@ -101,7 +101,7 @@ func Open(ctx context.Context, opts Options) (*Store, error) {
 // Close ends all connections. It does not wait for a database that hangs.
 func (s *Store) Close() error {
 	done := make(chan error, 1)
-	go func() { done <- errors.Join(s.write.Close(), s.read.Close(), s.tail.Close(), s.file.close()) }()
+	go func() { done <- errors.Join(s.write.Close(), s.read.Close(), s.logReader.Close(), s.file.close()) }()
 	select {
 	case err := <-done:
 		return err

@@ -140,11 +140,11 @@ func repeat(entry models.Revocation, n int) []models.Revocation {
 // wantLog checks the entries after head, their numbers and times apart.
 func wantLog(t *testing.T, s *store.Store, head int64, want ...models.Revocation) {
 	t.Helper()
-	tail := must(s.Revocations(t.Context(), head, time.Time{}))
-	if tail.Head != head+int64(len(want)) || len(tail.Entries) != len(want) {
-		t.Fatalf("log after %d is %+v, want %d entries", head, tail, len(want))
+	read := must(s.Revocations(t.Context(), head, time.Time{}))
+	if read.Head != head+int64(len(want)) || len(read.Entries) != len(want) {
+		t.Fatalf("log after %d is %+v, want %d entries", head, read, len(want))
 	}
-	for i, entry := range tail.Entries {
+	for i, entry := range read.Entries {
 		if entry.Seq != head+int64(i)+1 || time.Since(entry.At).Abs() > 10*time.Minute { // of a slow machine
 			t.Errorf("entry %d is %+v", i, entry)
 		}

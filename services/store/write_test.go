@@ -115,8 +115,8 @@ func TestPostgresFailover(t *testing.T) {
 	if err := other.NoteChange(t.Context(), "x"); err != nil {
 		t.Fatal(err)
 	}
-	if tail, err := s.Revocations(t.Context(), 0, time.Time{}); err != nil || tail.Head != 1 {
-		t.Errorf("the log is read elsewhere: %+v, %v", tail, err)
+	if read, err := s.Revocations(t.Context(), 0, time.Time{}); err != nil || read.Head != 1 {
+		t.Errorf("the log is read elsewhere: %+v, %v", read, err)
 	}
 }
 
