@@ -31,8 +31,8 @@ build: ## Build bin/gatehouse
 	CGO_ENABLED=0 go build -trimpath -o bin/gatehouse .
 
 # The pillars first: they take longest. Four at a time: they wait more than they compute.
-# Everything is compiled before the first test begins: the first time, with nothing in Go's caches, that takes
-# minutes of both processors, and no test can tell that from a program that hangs.
+# Everything is compiled before the first test begins. With empty caches that takes minutes of both
+# processors, and no test can tell that from a program that hangs.
 test: requirements ## Run all tests with the race detector; installs what they need on Debian
 	@echo 'make test: building (with empty caches 5 to 10 minutes on two processors, else seconds)'
 	@began=$$SECONDS; go build ./... && go build $(RACE) $$($(TESTED)) && \
