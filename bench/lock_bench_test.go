@@ -38,7 +38,7 @@ func newBenchLocker(t *testing.T, addr string) *lock.Locker {
 	})
 	t.Cleanup(func() { _ = rdb.Close(context.Background()) })
 	rdb.WaitReady(t.Context())
-	return lock.New(rdb, &lock.Options{Logger: log})
+	return lock.New(rdb, lock.Options{Logger: log})
 }
 
 func newRueidis(t *testing.T, addr string) rueidis.Client {

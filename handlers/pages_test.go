@@ -60,7 +60,7 @@ func newSite(t *testing.T, rdb redis.Options) *site {
 
 	policy := func(name string) models.Policy { return models.Policy{Name: name, Limit: 500, Window: time.Minute} }
 	limiter := ratelimit.New(r, ratelimit.Options{Logger: quiet})
-	locks := lock.New(r, &lock.Options{OnRedisDown: models.OnRedisDownOpen, Logger: quiet})
+	locks := lock.New(r, lock.Options{OnRedisDown: models.OnRedisDownOpen, Logger: quiet})
 	sessions, err := session.NewCache(r, db, session.Options{Logger: quiet})
 	fatal(t, err)
 	t.Cleanup(func() { _ = sessions.Close(context.Background()) })

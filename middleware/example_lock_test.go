@@ -81,7 +81,7 @@ func exampleLocks() (*lock.Locker, *lock.Tokens, func()) {
 	if err != nil {
 		panic(err)
 	}
-	locks := lock.New(rdb, nil)
+	locks := lock.New(rdb, lock.Options{})
 	return locks, lock.NewTokens(locks, signer), func() {
 		_ = rdb.Close(context.Background())
 		server.Close()

@@ -40,7 +40,7 @@ func newLockApp(t *testing.T, onRedisDown models.OnRedisDown) *lockApp {
 	})
 	t.Cleanup(func() { _ = rdb.Close(context.Background()) })
 	rdb.WaitReady(t.Context())
-	app.locks = lock.New(rdb, &lock.Options{OnRedisDown: onRedisDown})
+	app.locks = lock.New(rdb, lock.Options{OnRedisDown: onRedisDown})
 	signer, err := lock.NewTokenSigner([]string{strings.Repeat("s", 32)})
 	if err != nil {
 		t.Fatal(err)

@@ -50,7 +50,7 @@ func newAccountsOn(t *testing.T, server *servicestest.RedisServer, loginLimit in
 			t.Error(err)
 		}
 	})
-	locks := lock.New(redis, nil)
+	locks := lock.New(redis, lock.Options{})
 	limiter := ratelimit.New(redis, ratelimit.Options{})
 	accounts := services.NewAccounts(db, sessions, locks, limiter, loginLimits(loginLimit))
 	for email, role := range map[string]string{"alice@example.com": models.RoleEditor, "admin@example.com": models.RoleAdmin} {

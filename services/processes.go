@@ -51,6 +51,7 @@ type Processes struct {
 	store   ProcessStore
 	locks   *lock.Locker
 	tokens  *lock.Tokens
+	signer  *lock.TokenSigner
 	secrets [][]byte // key the tokens of idempotent acquires
 }
 
@@ -64,7 +65,7 @@ func NewProcesses(store ProcessStore, locks *lock.Locker, signer *lock.TokenSign
 	if err := models.ValidateSecrets(secrets); err != nil {
 		return nil, fmt.Errorf("services.NewProcesses: %w", err)
 	}
-	p := &Processes{processReader: store, store: store, locks: locks, tokens: lock.NewTokens(locks, signer)}
+	p := &Processes{processReader: store, store: store, locks: locks, tokens: lock.NewTokens(locks, signer), signer: signer}
 	for _, secret := range secrets {
 		key, err := hkdf.Key(sha256.New, []byte(secret), nil, "gatehouse idempotent acquire", sha256.Size)
 		if err != nil {
@@ -198,7 +199,7 @@ func (p *Processes) granted(ctx context.Context, user models.UserRef, id string,
 	if !opt.IfMatch.Matches(process.Version) {
 		return ProcessLock{}, &models.ConflictError{Reason: models.ErrPreconditionFailed, Current: process}
 	}
-	if token, ok := p.tokens.Signer.Unseal(taken.Note); ok && taken.Note != "" {
+	if token, ok := p.signer.Unseal(taken.Metadata); ok && taken.Metadata != "" {
 		return ProcessLock{Lock: taken, Token: token, Process: process}, nil
 	}
 	token, err := p.tokens.Sign(taken, user.ID, process.Version)
@@ -216,15 +217,15 @@ func (p *Processes) granted(ctx context.Context, user models.UserRef, id string,
 // keepToken stores the sealed token with its grant, so that a repeated acquire returns the same
 // token. Of two concurrent acquires the first one's token stays.
 func (p *Processes) keepToken(ctx context.Context, taken lock.Lock, token string) (string, error) {
-	sealed, err := p.tokens.Signer.Seal(token)
+	sealed, err := p.signer.Seal(token)
 	if err != nil {
 		return "", err
 	}
-	stands, err := p.locks.Note(ctx, taken, sealed)
+	stands, err := p.locks.Metadata(ctx, taken, sealed)
 	if err != nil {
 		return "", err
 	}
-	if kept, ok := p.tokens.Signer.Unseal(stands); ok {
+	if kept, ok := p.signer.Unseal(stands); ok {
 		return kept, nil
 	}
 	return token, nil

@@ -51,7 +51,7 @@ func newDesk(t *testing.T, rdb *redis.Client, db *store.Store, secrets ...string
 	if err != nil {
 		t.Fatal(err)
 	}
-	locks := lock.New(rdb, &lock.Options{OnRedisDown: models.OnRedisDownOpen, Logger: redistest.Quiet()})
+	locks := lock.New(rdb, lock.Options{OnRedisDown: models.OnRedisDownOpen, Logger: redistest.Quiet()})
 	processes, err := services.NewProcesses(db, locks, tokens, secrets)
 	if err != nil {
 		t.Fatal(err)

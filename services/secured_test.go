@@ -42,7 +42,7 @@ func TestRedisOverTLS(t *testing.T) {
 	servicestest.StartRedis(t, "--tls-port", port, "--tls-cert-file", certificate, "--tls-key-file", key, "--tls-ca-cert-file", certificate, "--tls-auth-clients", "no")
 	rdb := clientOf(t, "rediss://"+secure+"?skip_verify=true")
 	redistest.WaitReady(t, rdb)
-	lockFor(t, lock.New(rdb, nil), "process:1")
+	lockFor(t, lock.New(rdb, lock.Options{}), "process:1")
 	// A certificate that nobody vouches for is refused, not waved through.
 	if strict := clientOf(t, "rediss://"+secure); errors.Is(pingOnce(t, strict), nil) {
 		t.Error("connected to a server with an unknown certificate")
@@ -56,7 +56,7 @@ func TestRedisWithLeastPrivileges(t *testing.T) {
 	server.Do("ACL", "SETUSER", "app", "on", ">secret", "~test:*", "&test:*", "+@all", "-@admin", "-@dangerous")
 	rdb := clientOf(t, "redis://app:secret@"+server.Addr)
 	redistest.WaitReady(t, rdb)
-	l := lock.New(rdb, nil)
+	l := lock.New(rdb, lock.Options{})
 	taken := lockFor(t, l, "process:1")
 	if _, _, err := l.List(t.Context(), models.Page{Limit: 10}); err != nil {
 		t.Error(err)

@@ -39,7 +39,7 @@ func watch(t *testing.T, opt redis.Options) *watched {
 	opt.KeyPrefix = "test:"
 	opt.Logger = slog.New(slog.NewTextHandler(&w.log, nil))
 	w.Client = redistest.Start(t, opt)
-	w.locks = lock.New(w.Client, &lock.Options{OnRedisDown: models.OnRedisDownOpen, Logger: redistest.Quiet()})
+	w.locks = lock.New(w.Client, lock.Options{OnRedisDown: models.OnRedisDownOpen, Logger: redistest.Quiet()})
 	w.limits = ratelimit.New(w.Client, ratelimit.Options{Logger: redistest.Quiet()})
 	return w
 }

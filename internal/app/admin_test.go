@@ -40,7 +40,7 @@ func TestEnsureAdmin(t *testing.T) {
 		}
 	})
 	policy := models.Policy{Name: "login", Limit: 1, Window: time.Second}
-	accounts := services.NewAccounts(db, sessions, lock.New(rdb, nil), ratelimit.New(rdb, ratelimit.Options{}),
+	accounts := services.NewAccounts(db, sessions, lock.New(rdb, lock.Options{}), ratelimit.New(rdb, ratelimit.Options{}),
 		services.AccountsOptions{LoginByIP: policy, LoginByAccount: policy, Logger: quiet})
 
 	const first, second = "the first password", "the second password"

@@ -64,7 +64,7 @@ func wrongArguments(t *testing.T) map[string][]wrong {
 	if err != nil {
 		t.Fatal(err)
 	}
-	locks := lock.New(rdb, nil)
+	locks := lock.New(rdb, lock.Options{})
 	limiter := ratelimit.New(rdb, ratelimit.Options{})
 	t.Cleanup(func() {
 		ctx := context.Background()
@@ -107,10 +107,13 @@ func wrongArguments(t *testing.T) map[string][]wrong {
 			}},
 		},
 		"lock.NewTokenSigner": nil, // and more below
-		"lock.New":            {{"no Redis", panics(func() { lock.New(nil, nil) })}},
+		"lock.New": {
+			{"no Redis", panics(func() { lock.New(nil, lock.Options{}) })},
+			{"negative MaxHold", panics(func() { lock.New(rdb, lock.Options{MaxHold: -1}) })},
+		},
 		"lock.NewTokens": {
 			{"no Locker", panics(func() { lock.NewTokens(nil, signer) })},
-			{"no LockTokenSigner", panics(func() { lock.NewTokens(locks, nil) })},
+			{"no TokenSigner", panics(func() { lock.NewTokens(locks, nil) })},
 		},
 		"ratelimit.New": {{"no Redis", panics(func() { ratelimit.New(nil, ratelimit.Options{}) })}},
 		"services.NewProcesses": {

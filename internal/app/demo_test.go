@@ -86,7 +86,7 @@ func startOn(t *testing.T, url string) (secret string, err error) {
 		return "", err
 	}
 	defer func() { _ = sessions.Close(t.Context()) }()
-	locks, limiter := lock.New(rdb, nil), ratelimit.New(rdb, ratelimit.Options{})
+	locks, limiter := lock.New(rdb, lock.Options{}), ratelimit.New(rdb, ratelimit.Options{})
 	accounts := services.NewAccounts(db, sessions, locks, limiter, services.AccountsOptions{
 		LoginByIP: newPolicies(cfg).loginByIP, LoginByAccount: newPolicies(cfg).loginByAccount, Logger: slog.New(slog.DiscardHandler),
 	})

@@ -70,7 +70,7 @@ func (a *app) wire(ctx context.Context, db *store.Store, rdb *redis.Client, secr
 	if err := a.watchPolicies(limiter, limits); err != nil {
 		return handlers.Options{}, err
 	}
-	locks := lock.New(rdb, &lock.Options{OnRedisDown: c.LockOnRedisDown, Logger: a.log, Metrics: registry})
+	locks := lock.New(rdb, lock.Options{OnRedisDown: c.LockOnRedisDown, Logger: a.log, Metrics: registry})
 	sessions, err := session.NewCache(rdb, db, session.Options{
 		IdleTimeout: c.SessionIdleTimeout, AbsoluteTimeout: c.SessionAbsoluteTimeout, MaxPerUser: c.SessionMaxPerUser, Secrets: secrets,
 		Watch: db.WatchRevocations, Budget: db.WithinBudget, Logger: a.log, Metrics: registry,

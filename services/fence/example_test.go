@@ -69,7 +69,7 @@ func exampleFence() (*lock.Locker, *sql.DB, func()) {
 	folder := must(os.MkdirTemp("", "reports"))
 	db := must(sql.Open("sqlite", "file:"+filepath.Join(folder, "reports.db")+"?_txlock=immediate"))
 	must(db.ExecContext(context.Background(), `CREATE TABLE reports (text TEXT); INSERT INTO reports VALUES ('')`))
-	return lock.New(rdb, nil), db, func() {
+	return lock.New(rdb, lock.Options{}), db, func() {
 		_ = rdb.Close(context.Background())
 		server.Close()
 		_ = db.Close()

@@ -33,8 +33,8 @@ func leaseOf(ttl time.Duration) time.Duration {
 	return ttl
 }
 
-// NewToken is a new unguessable token of 128 random bits or more.
-func NewToken() string { return rand.Text() }
+// newToken is a new unguessable token of 128 random bits or more.
+func newToken() string { return rand.Text() }
 
 // TryAcquire takes the lock or answers at once: a *models.NotAcquiredError says
 // who has it. A lock with a living queue is not free to a newcomer.
@@ -62,13 +62,13 @@ type attempt struct {
 	block     int               // fences to reserve
 	sent      bool              // Redis may have executed it
 	extends   bool              // its caller extends the lock at once
-	reasserts *localLock        // the known grant that it brings back to Redis; nil for a new one
+	reasserts *entry            // the known grant that it brings back to Redis; nil for a new one
 }
 
 func (l *Locker) newAttempt(req Request) *attempt {
 	req.TTL = min(leaseOf(req.TTL), l.opt.MaxHold)
 	if req.Token == "" {
-		req.Token = NewToken()
+		req.Token = newToken()
 	}
 	return &attempt{l: l, req: req, grant: random128(), since: time.Now(), block: 1}
 }
@@ -85,7 +85,7 @@ func (a *attempt) once(ctx context.Context, queue bool) (Lock, error) {
 	got, err := l.runAcquire(ctx, a, queue)
 	a.sent = a.sent || !errors.Is(err, redis.ErrNotSent)
 	switch {
-	case err == nil && got.code == lockRefused:
+	case err == nil && got.code == codeRefused:
 		return Lock{}, a.refusedBy(got, sent, queue)
 	case err == nil:
 		lock := got.lock(a.claim(), sent)
@@ -120,10 +120,10 @@ func (a *attempt) once(ctx context.Context, queue bool) (Lock, error) {
 }
 
 // refusedBy is the error of an attempt that Redis refused.
-func (a *attempt) refusedBy(got lockReply, sent time.Time, queue bool) error {
+func (a *attempt) refusedBy(got reply, sent time.Time, queue bool) error {
 	l, shard := a.l, shardOf(a.req.Resource)
 	a.arrival = got.extra
-	l.shards.change(shard, func(s *lockShardState) {
+	l.shards.change(shard, func(s *shardState) {
 		s.observe(got.epoch)
 		if queue {
 			s.queuedIn = cmp.Or(s.queuedIn, got.epoch)
@@ -141,7 +141,7 @@ func (a *attempt) refusedBy(got lockReply, sent time.Time, queue bool) error {
 }
 
 // runAcquire sends an attempt.
-func (l *Locker) runAcquire(ctx context.Context, a *attempt, queue bool) (lockReply, error) {
+func (l *Locker) runAcquire(ctx context.Context, a *attempt, queue bool) (reply, error) {
 	known := ""
 	if l.shards.get(shardOf(a.req.Resource)).epoch != "" {
 		known = "known"
@@ -150,7 +150,7 @@ func (l *Locker) runAcquire(ctx context.Context, a *attempt, queue bool) (lockRe
 		}
 	}
 	args := []string{
-		credential(a.claim()) + writeGrant(a.req.Resource, a.req.Holder), milliseconds(a.req.TTL), l.givenUp(ctx),
+		credential(a.claim()) + writeRecord(a.req.Resource, a.req.Holder), milliseconds(a.req.TTL), l.givenUp(ctx),
 		strconv.Itoa(a.block), random128(), known,
 	}
 	switch {
@@ -162,14 +162,14 @@ func (l *Locker) runAcquire(ctx context.Context, a *attempt, queue bool) (lockRe
 	}
 	keys := l.keys.of(a.req.Resource)
 	got, err := l.exec(ctx, l.scripts.acquire, keys, args)
-	if err == nil && got.code == lockTooLate { // or the server's clock was put forward: the reply told it
+	if err == nil && got.code == codeTooLate { // or the server's clock was put forward: the reply told it
 		args[2] = l.givenUp(ctx)
 		got, err = l.exec(ctx, l.scripts.acquire, keys, args)
 	}
 	switch {
-	case err == nil && got.code == lockTooLate:
+	case err == nil && got.code == codeTooLate:
 		return got, fmt.Errorf("acquire %s: too late: %w", a.req.Resource, models.ErrUnavailable)
-	case err == nil && got.code == lockDone && got.grant == "": // the shortcut's reply leaves out what is known here
+	case err == nil && got.code == codeDone && got.grant == "": // the shortcut's reply leaves out what is known here
 		got.grant, got.holder, got.remaining = a.grant, a.req.Holder, a.req.TTL
 		got.holder.Since = got.since
 	}
@@ -206,6 +206,6 @@ func (l *Locker) giveUp(ctx context.Context, a *attempt) {
 // it and only the reply was lost.
 func (l *Locker) abandonLater(a *attempt) {
 	if a.sent {
-		l.table.put(lockOp{kind: opAbandon, claim: a.claim()})
+		l.table.put(op{kind: opAbandon, claim: a.claim()})
 	}
 }

@@ -56,7 +56,7 @@ func TestLockAdoptedThenEndedElsewhereStaysEnded(t *testing.T) {
 
 func openLockerAt(t *testing.T, addr string) *Locker {
 	t.Helper()
-	return New(redistest.At(t, addr, redis.Options{}), &Options{OnRedisDown: models.OnRedisDownOpen, Logger: slog.New(slog.DiscardHandler)})
+	return New(redistest.At(t, addr, redis.Options{}), Options{OnRedisDown: models.OnRedisDownOpen, Logger: slog.New(slog.DiscardHandler)})
 }
 
 // The instance that ended a grant without Redis and the one that extended it without
@@ -114,7 +114,7 @@ func TestLockEndedInAnOutageIsNotClaimedByOneThatExtendedIt(t *testing.T) {
 func TestLockForceIsOwedAsLongAsTheGrantCanBeClaimed(t *testing.T) {
 	for later, want := range map[time.Duration]int{2 * time.Minute: 1, time.Hour + 2*time.Minute: 0} {
 		start := time.Now()
-		table := newLockTable(time.Hour, time.Now)
+		table := newLocalTable(time.Hour, time.Now)
 		claim := Claim{Resource: "process:1", Grant: "g", Token: "t"}
 		if _, refused := table.acquire(start, claim, models.Holder{}, time.Second, false); refused != nil {
 			t.Fatal(refused)
@@ -174,7 +174,7 @@ func TestLockOfOneTokenGrantedByTwoInstancesIsKept(t *testing.T) {
 	var ways []*servicestest.Proxy
 	var all []*Locker
 	var grants []Lock
-	req := Request{Resource: "process:1", Token: NewToken(), TTL: time.Minute}
+	req := Request{Resource: "process:1", Token: newToken(), TTL: time.Minute}
 	for range 2 {
 		way := servicestest.NewProxy(t, server.Addr)
 		ways, all = append(ways, way), append(all, openLockerAt(t, way.Addr))

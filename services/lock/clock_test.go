@@ -20,7 +20,7 @@ func TestLockWallClockOnlyTellsTheTime(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	var off atomic.Int64
 	clock := func() time.Time { return time.Now().Add(time.Duration(off.Load())) }
-	l := lock.New(redistest.Patient(t, server.Addr), &lock.Options{Clock: clock, Logger: redistest.Quiet()})
+	l := lock.New(redistest.Patient(t, server.Addr), lock.Options{Clock: clock, Logger: redistest.Quiet()})
 	near := func(what string, got time.Time) {
 		t.Helper()
 		if d := got.Sub(clock()); d < -5*time.Second || d > 15*time.Second {
@@ -64,7 +64,7 @@ func TestLockWallClockOnlyTellsTheTime(t *testing.T) {
 
 func TestLockTokenEndsByTheInstancesClock(t *testing.T) {
 	var off atomic.Int64
-	l := lock.New(redistest.Patient(t, servicestest.StartRedis(t).Addr), &lock.Options{
+	l := lock.New(redistest.Patient(t, servicestest.StartRedis(t).Addr), lock.Options{
 		MaxHold: time.Minute, Clock: func() time.Time { return time.Now().Add(time.Duration(off.Load())) },
 	})
 	signer, err := lock.NewTokenSigner([]string{strings.Repeat("s", 32)})
@@ -90,7 +90,7 @@ func TestLockTokenEndsByTheInstancesClock(t *testing.T) {
 // A grant made without Redis says when it began by the instance's own clock.
 func TestLockSinceWithoutRedisIsTheInstancesClock(t *testing.T) {
 	then := time.Date(2001, 2, 3, 4, 5, 6, 0, time.UTC)
-	l := lock.New(redistest.Start(t, redis.Options{Disabled: true}), &lock.Options{
+	l := lock.New(redistest.Start(t, redis.Options{Disabled: true}), lock.Options{
 		OnRedisDown: models.OnRedisDownOpen, Clock: func() time.Time { return then },
 	})
 	taken := mustAcquire(t, l, request("process:1", alice))

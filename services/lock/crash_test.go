@@ -30,7 +30,7 @@ func median(t *testing.T, what string, all []time.Duration) time.Duration {
 // time since the instance's last word.
 func TestLockDeadWaiterIsSkipped(t *testing.T) {
 	server := servicestest.StartRedis(t)
-	all := lockers(t, server, 2, nil)
+	all := lockers(t, server, 2, lock.Options{})
 	var took []time.Duration
 	for range crashRounds {
 		took = append(took, skipDeadWaiter(t, server, all))
@@ -47,7 +47,7 @@ func TestLockDeadWaiterIsSkipped(t *testing.T) {
 func skipDeadWaiter(t *testing.T, server *servicestest.RedisServer, all []*lock.Locker) time.Duration {
 	proxy := servicestest.NewProxy(t, server.Addr)
 	cutOff := redistest.New(t, proxy.Addr)
-	dead := lock.New(cutOff, nil)
+	dead := lock.New(cutOff, lock.Options{})
 	held := mustAcquire(t, all[0], request("process:1", alice))
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
@@ -82,7 +82,7 @@ func skipDeadWaiter(t *testing.T, server *servicestest.RedisServer, all []*lock.
 func TestLockCrashedHolderIsFollowedByTheNextWaiter(t *testing.T) {
 	for _, backend := range []string{"redis-server", "embedded"} {
 		t.Run(backend, func(t *testing.T) {
-			l := lock.New(redistest.Of(t, backend), nil)
+			l := lock.New(redistest.Of(t, backend), lock.Options{})
 			var late []time.Duration
 			for range crashRounds {
 				req := request("process:1", alice)

@@ -10,7 +10,7 @@ import (
 )
 
 // acquire grants without Redis, or answers who is in the way.
-func (t *lockTable) acquire(now time.Time, claim Claim, holder models.Holder, ttl time.Duration, queue bool) (Lock, *models.LockStatus) {
+func (t *localTable) acquire(now time.Time, claim Claim, holder models.Holder, ttl time.Duration, queue bool) (Lock, *models.LockStatus) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.sweep(now)
@@ -22,7 +22,7 @@ func (t *lockTable) acquire(now time.Time, claim Claim, holder models.Holder, tt
 	}
 	slot := t.locks[claim.Resource]
 	if slot == nil {
-		slot = &localLock{}
+		slot = &entry{}
 		t.locks[claim.Resource] = slot
 	}
 	slot.queue = slices.DeleteFunc(slot.queue, func(w localWaiter) bool { return now.Sub(w.seen) > waiterAlive && w.grant != claim.Grant })
@@ -41,9 +41,9 @@ func (t *lockTable) acquire(now time.Time, claim Claim, holder models.Holder, tt
 	t.supersede(claim.Resource, claim.Grant)
 	holder.Since = t.wall().UTC()
 	if queue {
-		t.putLocked(lockOp{kind: opLeave, claim: claim})
+		t.putLocked(op{kind: opLeave, claim: claim})
 	}
-	*slot = localLock{
+	*slot = entry{
 		origin: originLocal,
 		queue:  slices.DeleteFunc(slot.queue, func(w localWaiter) bool { return w.grant == claim.Grant }),
 		lock: Lock{
@@ -53,7 +53,7 @@ func (t *lockTable) acquire(now time.Time, claim Claim, holder models.Holder, tt
 	return slot.lock, nil
 }
 
-func (l *localLock) join(grant string, now time.Time) {
+func (l *entry) join(grant string, now time.Time) {
 	for i := range l.queue {
 		if l.queue[i].grant == grant {
 			l.queue[i].seen = now
@@ -66,7 +66,7 @@ func (l *localLock) join(grant string, now time.Time) {
 // stillTaken reports whether the lock that a waits for is another's, as Redis answered before
 // it could not be asked any more: another instance may have granted it, which is not in this
 // table. Then a lease is believed in until it was to end, unless its end was observed here.
-func (t *lockTable) stillTaken(now time.Time, a *attempt) bool {
+func (t *localTable) stillTaken(now time.Time, a *attempt) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return a.taken.Held && now.Before(a.heldUntil) && !t.tombstones.has(a.taken.Grant)
@@ -74,7 +74,7 @@ func (t *lockTable) stillTaken(now time.Time, a *attempt) bool {
 
 // extend counts on this instance's clock; a grant of another instance is adopted, with
 // what is known of its holder and of its shard's epoch.
-func (t *lockTable) extend(now time.Time, claim Claim, holder models.Holder, ttl time.Duration, epoch string) (Lock, error) {
+func (t *localTable) extend(now time.Time, claim Claim, holder models.Holder, ttl time.Duration, epoch string) (Lock, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if err := t.checkLocked(now, claim); err != nil {
@@ -85,7 +85,7 @@ func (t *lockTable) extend(now time.Time, claim Claim, holder models.Holder, ttl
 		wall := t.wall().UTC()
 		holder.Since = cmp.Or(holder.Since, wall)
 		grantedAt := now.Add(min(0, holder.Since.Sub(wall)))
-		l = &localLock{origin: originAdopted, epoch: cmp.Or(epoch, epochUnknown), lock: Lock{Claim: claim, Holder: holder, grantedAt: grantedAt}}
+		l = &entry{origin: originAdopted, epoch: cmp.Or(epoch, epochUnknown), lock: Lock{Claim: claim, Holder: holder, grantedAt: grantedAt}}
 		t.locks[claim.Resource] = l
 	}
 	ttl = min(ttl, l.lock.grantedAt.Add(t.maxHold).Sub(now))
@@ -99,7 +99,7 @@ func (t *lockTable) extend(now time.Time, claim Claim, holder models.Holder, ttl
 
 // force ends a grant that this table knows, and has Redis hear of that as long as an
 // instance could reassert it.
-func (t *lockTable) force(now time.Time, resource string, fence *int64, grant string) (models.LockStatus, error) {
+func (t *localTable) force(now time.Time, resource string, fence *int64, grant string) (models.LockStatus, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	l := t.live(now, resource)
@@ -110,19 +110,19 @@ func (t *lockTable) force(now time.Time, resource string, fence *int64, grant st
 	if (fence != nil && (status.Fence == nil || *status.Fence != *fence)) || (grant != "" && status.Grant != grant) {
 		return models.LockStatus{Resource: resource, Degraded: true}, &models.NotHeldError{Status: status}
 	}
-	t.putLocked(lockOp{kind: opForce, claim: l.lock.Claim, until: now.Add(status.TTL + t.maxHold)})
+	t.putLocked(op{kind: opForce, claim: l.lock.Claim, until: now.Add(status.TTL + t.maxHold)})
 	t.endLocked(resource, status.Grant)
 	return status, nil
 }
 
-// note keeps the first note of a grant and answers the one that stands.
-func (t *lockTable) note(resource, grant, note string) string {
+// metadata keeps the first text of a grant and returns the one that stands.
+func (t *localTable) metadata(resource, grant, text string) string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	l := t.locks[resource]
 	if l == nil || l.lock.Grant != grant {
-		return note
+		return text
 	}
-	l.lock.Note = cmp.Or(l.lock.Note, note)
-	return l.lock.Note
+	l.lock.Metadata = cmp.Or(l.lock.Metadata, text)
+	return l.lock.Metadata
 }

@@ -20,7 +20,7 @@ import (
 func openLocker(t *testing.T, server *servicestest.RedisServer) (*lock.Locker, *redis.Client) {
 	t.Helper()
 	rdb := redistest.At(t, server.Addr, redis.Options{Timeout: 300 * time.Millisecond})
-	return lock.New(rdb, &lock.Options{OnRedisDown: models.OnRedisDownOpen, Logger: redistest.Quiet()}), rdb
+	return lock.New(rdb, lock.Options{OnRedisDown: models.OnRedisDownOpen, Logger: redistest.Quiet()}), rdb
 }
 
 func gone(t *testing.T, rdb *redis.Client) {
@@ -35,7 +35,7 @@ func back(t *testing.T, rdb *redis.Client) {
 
 func TestLockClosedWithoutRedis(t *testing.T) {
 	rdb := redistest.Start(t, redis.Options{Disabled: true})
-	l := lock.New(rdb, nil)
+	l := lock.New(rdb, lock.Options{})
 	if _, err := l.TryAcquire(t.Context(), request("process:1", alice)); !errors.Is(err, models.ErrUnavailable) {
 		t.Errorf("acquire: %v", err)
 	}
@@ -52,7 +52,7 @@ func TestLockClosedWithoutRedis(t *testing.T) {
 
 func TestLockDegradedStillExcludesWithinTheInstance(t *testing.T) {
 	rdb := redistest.Start(t, redis.Options{Disabled: true})
-	l := lock.New(rdb, &lock.Options{OnRedisDown: models.OnRedisDownOpen})
+	l := lock.New(rdb, lock.Options{OnRedisDown: models.OnRedisDownOpen})
 	taken := mustAcquire(t, l, request("process:1", alice))
 	if !taken.Degraded || taken.Fence != nil {
 		t.Errorf("lock = %+v", taken)
@@ -103,7 +103,7 @@ func TestLockGrantedWithoutRedisIsClaimedWhenItReturns(t *testing.T) {
 		t.Run(fault, func(t *testing.T) {
 			server := servicestest.StartRedis(t)
 			l, rdb := openLocker(t, server)
-			other := lockers(t, server, 1, nil)[0]
+			other := lockers(t, server, 1, lock.Options{})[0]
 			before := mustAcquireInRedis(t, l, request("process:1", alice))
 			if fault == "killed" {
 				server.Kill()
@@ -140,7 +140,7 @@ func TestLockGrantedWithoutRedisIsClaimedWhenItReturns(t *testing.T) {
 func TestLockNothingIsLockedByNobodyAfterAnOutage(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	l, rdb := openLocker(t, server)
-	closed := lock.New(rdb, nil)
+	closed := lock.New(rdb, lock.Options{})
 	held := mustAcquireInRedis(t, l, request("process:1", alice))
 	forced := mustAcquireInRedis(t, l, request("process:2", alice))
 	server.Freeze()
@@ -162,7 +162,7 @@ func TestLockNothingIsLockedByNobodyAfterAnOutage(t *testing.T) {
 	gone(t, rdb)
 	server.Thaw()
 	back(t, rdb)
-	other := lockers(t, server, 1, nil)[0]
+	other := lockers(t, server, 1, lock.Options{})[0]
 	for _, resource := range []string{"process:1", "process:2", "process:3", "process:4"} {
 		if s, err := other.Status(t.Context(), resource); err != nil || s.Held {
 			t.Errorf("%s is locked by nobody: %+v, %v", resource, s, err)
@@ -176,7 +176,7 @@ func TestLockNothingIsLockedByNobodyAfterAnOutage(t *testing.T) {
 func TestLockGivenBackElsewhereStaysGivenBack(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	granter, rdb := openLocker(t, server)
-	other := lockers(t, server, 1, nil)[0]
+	other := lockers(t, server, 1, lock.Options{})[0]
 	servicestest.Eventually(t, 3*time.Second, func() bool {
 		return strings.HasSuffix(strings.TrimSpace(server.Do("PUBSUB", "NUMSUB", "test:ends")), "2")
 	}, "not subscribed")
@@ -234,7 +234,7 @@ func TestLockRefusedReleaseHasNoEffect(t *testing.T) {
 func TestLockOfADisabledUserEndsWhenRedisReturns(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	l, rdb := openLocker(t, server)
-	other := lockers(t, server, 1, nil)[0]
+	other := lockers(t, server, 1, lock.Options{})[0]
 	mustAcquire(t, other, request("process:1", alice)) // l has not granted it
 	server.Freeze()
 	gone(t, rdb)
@@ -254,11 +254,11 @@ func TestLockConflictAfterAnOutageIsToldToTheLoser(t *testing.T) {
 	proxy := servicestest.NewProxy(t, server.Addr)
 	cutOff := redistest.New(t, proxy.Addr)
 	registry := prometheus.NewRegistry()
-	l := lock.New(cutOff, &lock.Options{OnRedisDown: models.OnRedisDownOpen, Logger: redistest.Quiet(), Metrics: registry})
+	l := lock.New(cutOff, lock.Options{OnRedisDown: models.OnRedisDownOpen, Logger: redistest.Quiet(), Metrics: registry})
 	proxy.Cut()
 	gone(t, cutOff)
 	loser := mustAcquire(t, l, request("process:1", alice))
-	winner := mustAcquire(t, lockers(t, server, 1, nil)[0], request("process:1", bob))
+	winner := mustAcquire(t, lockers(t, server, 1, lock.Options{})[0], request("process:1", bob))
 	proxy.Restore()
 	back(t, cutOff)
 	var notHeld *models.NotHeldError
@@ -273,7 +273,7 @@ func TestLockConflictAfterAnOutageIsToldToTheLoser(t *testing.T) {
 
 func TestWithLockExtendsAndReleases(t *testing.T) {
 	server := servicestest.StartRedis(t)
-	all := lockers(t, server, 2, nil)
+	all := lockers(t, server, 2, lock.Options{})
 	req := request("process:1", alice)
 	req.TTL = 150 * time.Millisecond
 	err := all[0].WithLock(t.Context(), req, func(ctx context.Context, taken lock.Lock) error {
@@ -311,7 +311,7 @@ func TestWithLockTellsWhenTheLockIsLost(t *testing.T) {
 	for reason, fault := range lose {
 		t.Run(string(reason), func(t *testing.T) {
 			server := servicestest.StartRedis(t)
-			opt := &lock.Options{}
+			opt := lock.Options{}
 			if reason == lock.LostExpired {
 				opt.MaxHold = 400 * time.Millisecond
 			}

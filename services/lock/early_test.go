@@ -16,7 +16,7 @@ import (
 func TestLockPushedGrantIsBegunOnlyIfItIsNew(t *testing.T) {
 	rdb := redis.New(redis.Options{Disabled: true}) // no heartbeat is answered beside this
 	t.Cleanup(func() { _ = rdb.Close(t.Context()) })
-	l := New(rdb, nil)
+	l := New(rdb, Options{})
 	const epoch = "0123456789abcdef0123456789abcdef"
 	for _, row := range []struct {
 		name   string
@@ -28,17 +28,17 @@ func TestLockPushedGrantIsBegunOnlyIfItIsNew(t *testing.T) {
 		{"of an epoch that the server has forgotten", func(_ *attempt, p *pushedGrant, _ *watermark) { p.epoch = "f" + epoch[1:] }, false},
 		{"the beat was long ago", func(_ *attempt, _ *pushedGrant, m *watermark) { m.heardAt = m.heardAt.Add(-waiterAlive + leastEarly) }, false},
 		{"no beat yet", func(_ *attempt, _ *pushedGrant, m *watermark) { *m = watermark{} }, false},
-		{"somebody else's token", func(_ *attempt, p *pushedGrant, _ *watermark) { p.grant.tokenHash = hashLockToken("other") }, false},
+		{"somebody else's token", func(_ *attempt, p *pushedGrant, _ *watermark) { p.grant.tokenHash = hashToken("other") }, false},
 		{"a lease too short", func(a *attempt, _ *pushedGrant, _ *watermark) { a.req.TTL = leastEarly }, false},
 		{"for a caller who does not extend", func(a *attempt, _ *pushedGrant, _ *watermark) { a.extends = false }, false},
 	} {
 		a := l.newAttempt(Request{Resource: "r"})
 		a.extends = true
 		now := time.Now()
-		pushed := &pushedGrant{epoch: epoch, grant: storedGrant{fence: 20, id: a.grant, resource: "r", tokenHash: hashLockToken(a.req.Token)}}
+		pushed := &pushedGrant{epoch: epoch, grant: record{fence: 20, id: a.grant, resource: "r", tokenHash: hashToken(a.req.Token)}}
 		mark := watermark{heardAt: now, highestFence: 19}
 		row.change(a, pushed, &mark)
-		l.shards.change(shardOf("r"), func(s *lockShardState) { s.epoch, s.watermark = epoch, mark })
+		l.shards.change(shardOf("r"), func(s *shardState) { s.epoch, s.watermark = epoch, mark })
 		lock, ok := l.startEarly(a, pushed)
 		if ok != row.begun {
 			t.Errorf("%s: begun %t", row.name, ok)
@@ -53,7 +53,7 @@ func TestLockPushedGrantIsBegunOnlyIfItIsNew(t *testing.T) {
 func TestWithLockBeginsUnderAPushedGrant(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	patient := redis.Options{Timeout: 5 * time.Second} // without Redis nobody would queue there
-	holder, l := New(redistest.At(t, server.Addr, patient), nil), New(redistest.At(t, server.Addr, patient), nil)
+	holder, l := New(redistest.At(t, server.Addr, patient), Options{}), New(redistest.At(t, server.Addr, patient), Options{})
 	begun := 0
 	for range 10 {
 		lock, err := holder.TryAcquire(t.Context(), Request{Resource: "r"})

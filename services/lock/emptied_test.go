@@ -53,7 +53,7 @@ func TestLocksStayWhileTheServerForgets(t *testing.T) {
 				proxy := servicestest.NewProxy(t, f.server.Addr)
 				rdb := redistest.At(t, proxy.Addr, redis.Options{Timeout: time.Second})
 				f.proxies, f.redis = append(f.proxies, proxy), append(f.redis, rdb)
-				f.lockers = append(f.lockers, lock.New(rdb, &lock.Options{OnRedisDown: models.OnRedisDownOpen, Logger: redistest.Quiet()}))
+				f.lockers = append(f.lockers, lock.New(rdb, lock.Options{OnRedisDown: models.OnRedisDownOpen, Logger: redistest.Quiet()}))
 			}
 			for _, l := range f.lockers {
 				servicestest.Eventually(t, 20*time.Second, func() bool { return !l.Alone() }, "the instances do not know of each other")

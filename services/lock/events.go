@@ -14,24 +14,24 @@ const (
 	subscribePatience = time.Second // for the first listener of an instance
 )
 
-// lockEvents hands the events of all instances to the listeners of this one. While
+// eventHub hands the events of all instances to the listeners of this one. While
 // there are none, it is not subscribed: events cost an instance nothing then.
-type lockEvents struct {
+type eventHub struct {
 	subscribe func(ctx context.Context, up, down func())
 	wall      func() time.Time
 
 	mu        sync.Mutex
 	listeners map[chan models.LockEvent]bool // true: it went on before there was a subscription
-	current   *lockSubscription
+	current   *subscription
 }
 
-type lockSubscription struct {
+type subscription struct {
 	up   chan struct{} // closed while it is there
 	stop context.CancelFunc
 }
 
-func newLockEvents() *lockEvents {
-	return &lockEvents{listeners: map[chan models.LockEvent]bool{}}
+func newEventHub() *eventHub {
+	return &eventHub{listeners: map[chan models.LockEvent]bool{}}
 }
 
 // Events are what happens to locks from now on, on all instances, until ctx ends.
@@ -58,13 +58,13 @@ func (l *Locker) Events(ctx context.Context) <-chan models.LockEvent {
 	return events
 }
 
-func (e *lockEvents) join() (events chan models.LockEvent, up <-chan struct{}) {
+func (e *eventHub) join() (events chan models.LockEvent, up <-chan struct{}) {
 	events = make(chan models.LockEvent, eventBuffer)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if len(e.listeners) == 0 {
 		ctx, stop := context.WithCancel(context.Background())
-		s := &lockSubscription{up: make(chan struct{}), stop: stop}
+		s := &subscription{up: make(chan struct{}), stop: stop}
 		e.current = s
 		e.subscribe(ctx, func() { e.subscribed(s) }, func() { e.lost(s) })
 	}
@@ -73,7 +73,7 @@ func (e *lockEvents) join() (events chan models.LockEvent, up <-chan struct{}) {
 }
 
 // goOn notes a listener that does not wait for the subscription any longer.
-func (e *lockEvents) goOn(events chan models.LockEvent) {
+func (e *eventHub) goOn(events chan models.LockEvent) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if _, ok := e.listeners[events]; !ok {
@@ -87,7 +87,7 @@ func (e *lockEvents) goOn(events chan models.LockEvent) {
 }
 
 // subscribed ends the listeners that have missed what happened before.
-func (e *lockEvents) subscribed(s *lockSubscription) {
+func (e *eventHub) subscribed(s *subscription) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	close(s.up)
@@ -97,7 +97,7 @@ func (e *lockEvents) subscribed(s *lockSubscription) {
 }
 
 // lost ends all listeners: what happens until they listen again, they miss.
-func (e *lockEvents) lost(s *lockSubscription) {
+func (e *eventHub) lost(s *subscription) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	s.up = make(chan struct{})
@@ -106,7 +106,7 @@ func (e *lockEvents) lost(s *lockSubscription) {
 	}
 }
 
-func (e *lockEvents) dropAllLocked(which func(early bool) bool) {
+func (e *eventHub) dropAllLocked(which func(early bool) bool) {
 	for events, early := range e.listeners {
 		if which(early) {
 			e.dropLocked(events)
@@ -114,13 +114,13 @@ func (e *lockEvents) dropAllLocked(which func(early bool) bool) {
 	}
 }
 
-func (e *lockEvents) drop(events chan models.LockEvent) {
+func (e *eventHub) drop(events chan models.LockEvent) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.dropLocked(events)
 }
 
-func (e *lockEvents) dropLocked(events chan models.LockEvent) {
+func (e *eventHub) dropLocked(events chan models.LockEvent) {
 	if _, ok := e.listeners[events]; ok {
 		delete(e.listeners, events)
 		close(events)
@@ -130,7 +130,7 @@ func (e *lockEvents) dropLocked(events chan models.LockEvent) {
 	}
 }
 
-func (e *lockEvents) publish(event models.LockEvent) {
+func (e *eventHub) publish(event models.LockEvent) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for events := range e.listeners {
@@ -146,7 +146,7 @@ func (e *lockEvents) publish(event models.LockEvent) {
 // name and the grant.
 func (l *Locker) observeEvent(message string) {
 	name, text, _ := strings.Cut(message, "\n")
-	if g, ok := readGrant(text); ok {
+	if g, ok := readRecord(text); ok {
 		l.events.publish(models.LockEvent{
 			Name: name, Resource: g.resource, Holder: models.UserRef{ID: g.userID, Email: g.email}, Fence: &g.fence, At: l.clock.now(),
 		})
@@ -156,14 +156,14 @@ func (l *Locker) observeEvent(message string) {
 // observeEnd receives a grant that an instance ended which did not make it, or for
 // which there were waiters. It is a hint: what is missed, the next use finds out.
 func (l *Locker) observeEnd(text string) {
-	if g, ok := readGrant(text); ok {
+	if g, ok := readRecord(text); ok {
 		l.table.end(g.resource, g.id)
 		l.groups.revoke(g.id)
 	}
 }
 
 // publishOwn publishes an event that no message carries.
-func (e *lockEvents) publishOwn(name string, lock Lock) {
+func (e *eventHub) publishOwn(name string, lock Lock) {
 	e.publish(models.LockEvent{
 		Name: name, Resource: lock.Resource, Holder: models.UserRef{ID: lock.Holder.UserID, Email: lock.Holder.Email}, Fence: lock.Fence, At: e.wall().UTC(),
 	})

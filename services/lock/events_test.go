@@ -31,7 +31,7 @@ func nextEvent(t *testing.T, events <-chan models.LockEvent) (e models.LockEvent
 func TestLockEventsEndWhenTheSubscriptionIsLost(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	rdb := redistest.At(t, server.Addr, redis.Options{Client: rueidis.ClientOption{ClientName: "listener"}, Timeout: 5 * time.Second})
-	l, other := lock.New(rdb, nil), lockers(t, server, 1, nil)[0]
+	l, other := lock.New(rdb, lock.Options{}), lockers(t, server, 1, lock.Options{})[0]
 	for range 3 {
 		ctx, cancel := context.WithCancel(t.Context())
 		first, second := l.Events(ctx), l.Events(ctx)
@@ -63,7 +63,7 @@ func TestLockEventsBegunWithoutRedisEndWhenItIsBack(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	proxy := servicestest.NewProxy(t, server.Addr)
 	rdb := redistest.New(t, proxy.Addr)
-	l := lock.New(rdb, &lock.Options{OnRedisDown: models.OnRedisDownOpen, Logger: redistest.Quiet()})
+	l := lock.New(rdb, lock.Options{OnRedisDown: models.OnRedisDownOpen, Logger: redistest.Quiet()})
 	proxy.Cut()
 	gone(t, rdb)
 	events := l.Events(t.Context())
@@ -79,7 +79,7 @@ func TestLockEventsBegunWithoutRedisEndWhenItIsBack(t *testing.T) {
 	}
 	back(t, rdb)
 	events = l.Events(t.Context())
-	mustAcquire(t, lockers(t, server, 1, nil)[0], request("process:2", bob))
+	mustAcquire(t, lockers(t, server, 1, lock.Options{})[0], request("process:2", bob))
 	for {
 		e, ok := nextEvent(t, events)
 		if !ok {

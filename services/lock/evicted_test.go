@@ -16,7 +16,7 @@ import (
 func TestLockThatWasEvictedIsNotListed(t *testing.T) {
 	t.Parallel()
 	server := servicestest.StartRedis(t)
-	l := New(redistest.At(t, server.Addr, redis.Options{Timeout: 5 * time.Second}), nil)
+	l := New(redistest.At(t, server.Addr, redis.Options{Timeout: 5 * time.Second}), Options{})
 	const locks = 40
 	for i := range locks {
 		if _, err := l.TryAcquire(t.Context(), Request{

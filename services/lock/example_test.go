@@ -13,7 +13,29 @@ import (
 	"gatehouse/services/redis/embedded"
 )
 
-// exampleRedis is a Redis inside the process; use RedisOptions.Client for yours.
+// Locks need a Redis and nothing else: no database, no files, no other part of this module.
+func Example() {
+	server, err := embedded.Start() // for yours: rueidis.ParseURL("redis://127.0.0.1:6379")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer server.Close()
+	rdb := redis.New(redis.Options{Client: server.ClientOption(), Embedded: true, KeyPrefix: "shop:", Timeout: time.Second})
+	defer func() { _ = rdb.Close(context.Background()) }()
+	rdb.WaitReady(context.Background())
+	locks := lock.New(rdb, lock.Options{})
+	err = locks.WithLock(context.Background(), lock.Request{Resource: "report"}, func(ctx context.Context, held lock.Lock) error {
+		fmt.Println("alone with the", held.Resource) // on all instances; ctx ends before the lock can
+		return ctx.Err()
+	})
+	fmt.Println(err)
+	// Output:
+	// alone with the report
+	// <nil>
+}
+
+// exampleRedis is a Redis inside the process; use redis.Options.Client for yours.
 func exampleRedis() (*redis.Client, func()) {
 	server, err := embedded.Start()
 	if err != nil {
@@ -33,7 +55,7 @@ func exampleRedis() (*redis.Client, func()) {
 func ExampleLocker_WithLock() {
 	rdb, done := exampleRedis()
 	defer done()
-	locks := lock.New(rdb, nil)
+	locks := lock.New(rdb, lock.Options{})
 
 	request := lock.Request{Resource: "report:2026", Holder: models.Holder{UserID: "cron"}}
 	err := locks.WithLock(context.Background(), request, func(ctx context.Context, held lock.Lock) error {
@@ -56,7 +78,7 @@ func ExampleLocker_WithLock() {
 func ExampleLocker_TryAcquire() {
 	rdb, done := exampleRedis()
 	defer done()
-	locks := lock.New(rdb, nil)
+	locks := lock.New(rdb, lock.Options{})
 	ctx := context.Background()
 
 	alice := lock.Request{Resource: "process:42", TTL: 5 * time.Minute, Holder: models.Holder{UserID: "1", Email: "alice@example.com"}}
@@ -85,7 +107,7 @@ func ExampleLocker_TryAcquire() {
 func ExampleLocker_Acquire() {
 	rdb, done := exampleRedis()
 	defer done()
-	locks := lock.New(rdb, nil)
+	locks := lock.New(rdb, lock.Options{})
 	ctx := context.Background()
 
 	alice, err := locks.Acquire(ctx, lock.Request{Resource: "printer", Holder: models.Holder{UserID: "1", Email: "alice@example.com"}})
@@ -117,7 +139,7 @@ func ExampleLocker_Acquire() {
 func ExampleLocker_Events() {
 	rdb, done := exampleRedis()
 	defer done()
-	locks := lock.New(rdb, nil)
+	locks := lock.New(rdb, lock.Options{})
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
 

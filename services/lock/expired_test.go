@@ -15,7 +15,7 @@ import (
 
 // A lease that ended is told of even if somebody takes the lock before a beat looks.
 func TestLockExpiredIsToldOnceForEachGrant(t *testing.T) {
-	l := lockers(t, servicestest.StartRedis(t), 1, nil)[0]
+	l := lockers(t, servicestest.StartRedis(t), 1, lock.Options{})[0]
 	events := l.Events(t.Context())
 	req := request("process:1", alice)
 	req.TTL = 50 * time.Millisecond
@@ -64,7 +64,7 @@ func TestLockExtendedThroughAnOutageLongerThanItsLease(t *testing.T) {
 			server := servicestest.StartRedis(t)
 			proxy := servicestest.NewProxy(t, server.Addr)
 			redis := redistest.New(t, proxy.Addr)
-			l := lock.New(redis, &lock.Options{OnRedisDown: models.OnRedisDownOpen, Logger: redistest.Quiet()})
+			l := lock.New(redis, lock.Options{OnRedisDown: models.OnRedisDownOpen, Logger: redistest.Quiet()})
 			req := request("process:1", alice)
 			req.TTL = 3 * time.Second
 			taken := mustAcquireInRedis(t, l, req)
@@ -89,7 +89,7 @@ func TestLockExtendedThroughAnOutageLongerThanItsLease(t *testing.T) {
 				}
 				return !degraded
 			}, "Redis does not answer")
-			if _, err := lockers(t, server, 1, nil)[0].TryAcquire(t.Context(), request("process:1", bob)); !errors.Is(err, models.ErrNotAcquired) {
+			if _, err := lockers(t, server, 1, lock.Options{})[0].TryAcquire(t.Context(), request("process:1", bob)); !errors.Is(err, models.ErrNotAcquired) {
 				t.Errorf("another instance does not see the claim: %v", err)
 			}
 		})
@@ -126,8 +126,8 @@ func TestLockEndedElsewhereInAnOutageLongerThanItsLease(t *testing.T) {
 			server := servicestest.StartRedis(t)
 			proxy := servicestest.NewProxy(t, server.Addr)
 			redis := redistest.New(t, proxy.Addr)
-			l := lock.New(redis, &lock.Options{OnRedisDown: models.OnRedisDownOpen, Logger: redistest.Quiet()})
-			other := lockers(t, server, 1, nil)[0]
+			l := lock.New(redis, lock.Options{OnRedisDown: models.OnRedisDownOpen, Logger: redistest.Quiet()})
+			other := lockers(t, server, 1, lock.Options{})[0]
 			req := request("process:1", alice)
 			req.TTL = 5 * time.Second // on a busy machine an outage takes long to be noticed
 			taken := mustAcquireInRedis(t, l, req)

@@ -79,7 +79,7 @@ func TestLockShortenedWithoutRedisReachesIt(t *testing.T) {
 // The same for an extend beside the claim that brings the grant back to Redis.
 func TestLockExtendedWhileItIsClaimed(t *testing.T) {
 	for _, ttl := range []time.Duration{time.Minute, time.Second} {
-		table := newLockTable(time.Hour, time.Now)
+		table := newLocalTable(time.Hour, time.Now)
 		lock, _ := table.acquire(time.Now(), Claim{Resource: "process:1", Grant: "grant", Token: "token"}, models.Holder{}, 10*time.Second, false)
 		known, _ := table.find(lock.Claim)
 		extended, err := table.extend(time.Now(), lock.Claim, models.Holder{}, ttl, "")
@@ -101,7 +101,7 @@ func TestLockExtendedWhileItIsClaimed(t *testing.T) {
 func TestLockChangedTimeLeft(t *testing.T) {
 	heard := time.Now()
 	lock := Lock{TTL: time.Hour, trustedUntil: heard.Add(time.Hour - drift(time.Hour))}
-	known := &localLock{syncedUntil: lock.serverExpiry()}
+	known := &entry{syncedUntil: lock.serverExpiry()}
 	for _, row := range []struct {
 		after, left, inRedis time.Duration
 		want                 bool
@@ -126,7 +126,7 @@ func TestLockExpiredWithoutRedisIsTold(t *testing.T) {
 	claim := func(n int) Claim {
 		return Claim{Resource: fmt.Sprint("r:", n), Grant: fmt.Sprint("grant", n), Token: "token"}
 	}
-	table := newLockTable(time.Hour, time.Now)
+	table := newLocalTable(time.Hour, time.Now)
 	for n := range 5 {
 		if _, refused := table.acquire(now.Add(-time.Second), claim(n), models.Holder{}, time.Millisecond, true); refused != nil {
 			t.Fatal(refused)
@@ -155,7 +155,7 @@ func TestLockLeaseCountsFromBeforeTheSend(t *testing.T) {
 	const ttl, way = 10 * time.Second, 100 * time.Millisecond
 	const usable = ttl - 22*time.Millisecond - 2*way // 2 ms and a 500th for the drift
 	proxy := servicestest.NewProxy(t, servicestest.StartRedis(t).Addr)
-	l := New(redistest.At(t, proxy.Addr, redis.Options{Timeout: 5 * time.Second}), nil)
+	l := New(redistest.At(t, proxy.Addr, redis.Options{Timeout: 5 * time.Second}), Options{})
 	proxy.SetLatency(way)
 	lock, err := l.TryAcquire(t.Context(), Request{Resource: "r", TTL: ttl})
 	if left := time.Until(lock.trustedUntil); err != nil || left > usable {

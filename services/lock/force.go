@@ -27,9 +27,9 @@ func (l *Locker) force(ctx context.Context, resource string, fence *int64, grant
 	}
 	got, err := l.run(ctx, l.scripts.force, resource, wanted, grant)
 	switch {
-	case err == nil && got.code == lockRefused:
+	case err == nil && got.code == codeRefused:
 		return models.LockStatus{}, fmt.Errorf("force %s: %w", resource, models.ErrNotFound)
-	case err == nil && got.code == lockOtherFence:
+	case err == nil && got.code == codeOtherFence:
 		return models.LockStatus{}, &models.NotHeldError{Status: got.status(resource)}
 	case err == nil:
 		l.count("force", "done")
@@ -58,7 +58,7 @@ func (l *Locker) ReleaseUser(ctx context.Context, userID string) error {
 	for {
 		locks, degraded, err := l.List(redis.WithBudget(ctx), page)
 		if degraded || err != nil {
-			l.table.put(lockOp{kind: opForceUser, userID: userID})
+			l.table.put(op{kind: opForceUser, userID: userID})
 		}
 		if err != nil {
 			return fmt.Errorf("release the locks of user %s: %w", userID, err)
@@ -70,7 +70,7 @@ func (l *Locker) ReleaseUser(ctx context.Context, userID string) error {
 			// Only if it is still the one that was listed.
 			was, err := l.force(redis.WithBudget(ctx), lock.Resource, nil, lock.Grant)
 			if was.Degraded || errors.Is(err, models.ErrUnavailable) {
-				l.table.put(lockOp{kind: opForceUser, userID: userID})
+				l.table.put(op{kind: opForceUser, userID: userID})
 			}
 			if err != nil && !errors.Is(err, models.ErrNotFound) && !errors.Is(err, models.ErrNotHeld) { // those ended meanwhile
 				return err

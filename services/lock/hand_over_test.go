@@ -17,7 +17,7 @@ import (
 // the queue, the release that grants, and the word that confirms.
 func TestLockHandOverCostsTheSameForManyWaiters(t *testing.T) {
 	server := servicestest.StartRedis(t)
-	all := lockers(t, server, 4, nil)
+	all := lockers(t, server, 4, lock.Options{})
 	few, many := handOverCost(t, server, all, 1), handOverCost(t, server, all, 1000)
 	t.Logf("a hand-over costs %.1f commands with 1 waiter, %.1f with 1000", few, many)
 	if many > 1.3*few+3 {

@@ -33,7 +33,7 @@ func (l *Locker) heartbeats(ctx context.Context) {
 	for round := 0; ; {
 		start := time.Now()
 		awaited := l.waiters.awaited()
-		var held [lockShards]bool
+		var held [shardCount]bool
 		due, all := start.Sub(last) >= holdingHeartbeat, false
 		if due {
 			last = start
@@ -74,7 +74,7 @@ func (l *Locker) heartbeatAll(ctx context.Context, in func(shard int) (send bool
 	heard, soonest = map[int]leaseSigns{}, waitingHeartbeat
 	var mu sync.Mutex
 	var group errgroup.Group
-	for shard := range lockShards {
+	for shard := range shardCount {
 		send, awaited := in(shard)
 		if !send {
 			continue
@@ -105,7 +105,7 @@ func (l *Locker) queueForgotten(shard int) (forgotten bool) {
 	if state.queuedIn == state.epoch || len(l.table.forgotten(time.Now(), shard, state.epoch)) > 0 {
 		return false
 	}
-	l.shards.change(shard, func(s *lockShardState) {
+	l.shards.change(shard, func(s *shardState) {
 		forgotten = s.queuedIn != "" && s.queuedIn != state.epoch
 		s.queuedIn = state.epoch
 	})
@@ -114,7 +114,7 @@ func (l *Locker) queueForgotten(shard int) (forgotten bool) {
 
 // follow does what the answers to heartbeats call for: it reasserts the locks that the
 // server has forgotten, and verifies leases until Redis has answered about all of a shard.
-func (l *Locker) follow(ctx context.Context, heard map[int]leaseSigns, held [lockShards]bool) {
+func (l *Locker) follow(ctx context.Context, heard map[int]leaseSigns, held [shardCount]bool) {
 	for shard := range heard {
 		l.reassertAll(ctx, l.table.forgotten(time.Now(), shard, l.shards.get(shard).epoch))
 	}
@@ -122,7 +122,7 @@ func (l *Locker) follow(ctx context.Context, heard map[int]leaseSigns, held [loc
 	for shard, signs := range heard {
 		group.Go(func() error {
 			if held[shard] && signs != l.shards.get(shard).verified && l.verifyLeases(ctx, shard) == nil {
-				l.shards.change(shard, func(s *lockShardState) { s.verified = signs })
+				l.shards.change(shard, func(s *shardState) { s.verified = signs })
 			}
 			return nil
 		})
@@ -155,7 +155,7 @@ func (l *Locker) heartbeat(ctx context.Context, shard int, awaited []string) (si
 		soonest = max(time.Duration(left+1)*time.Millisecond, soonestHeartbeat)
 	}
 	signs.forced = answer[1]
-	l.shards.change(shard, func(s *lockShardState) {
+	l.shards.change(shard, func(s *shardState) {
 		fence, epoch, ok := readShard(answer[0])
 		s.observe(epoch)
 		if ok && len(awaited) > 0 { // else it did not say that the instance is alive

@@ -111,7 +111,7 @@ func TestLockBeatsGoOnWhileGrantsAreClaimed(t *testing.T) {
 func patientLockerAt(t *testing.T, addr string) *Locker {
 	t.Helper()
 	rdb := redistest.At(t, addr, redis.Options{Timeout: 10 * time.Second})
-	return New(rdb, &Options{OnRedisDown: models.OnRedisDownOpen, Logger: slog.New(slog.DiscardHandler)})
+	return New(rdb, Options{OnRedisDown: models.OnRedisDownOpen, Logger: slog.New(slog.DiscardHandler)})
 }
 
 func anyDegraded(l *Locker) bool {
@@ -130,7 +130,7 @@ func TestLockLeasesAreLookedAfterUntilRedisHasTold(t *testing.T) {
 		shard := shardOf(lock.Resource)
 		signs := leaseSigns{forced: "of this test alone"}
 		heard := map[int]leaseSigns{shard: signs}
-		held := [lockShards]bool{}
+		held := [shardCount]bool{}
 		held[shard] = true
 		verified := func() bool { return l.shards.get(shard).verified == signs }
 		without, cancel := context.WithCancel(ctx)

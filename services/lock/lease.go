@@ -11,8 +11,8 @@ import (
 	"gatehouse/services/redis"
 )
 
-// lockLease is a lock in Redis that WithLock extends, for the calls that share it.
-type lockLease struct {
+// lease is a lock in Redis that WithLock extends, for the calls that share it.
+type lease struct {
 	key   leaseKey
 	lock  Lock
 	alive context.Context //nolint:containedctx // the lease is what it stands for; ends, with the cause, when the lease is lost
@@ -31,10 +31,10 @@ type lockLease struct {
 }
 
 // startLease extends a lock until it is given back or lost.
-func (l *Locker) startLease(ctx context.Context, key leaseKey, lock Lock) *lockLease {
+func (l *Locker) startLease(ctx context.Context, key leaseKey, lock Lock) *lease {
 	alive, lose := context.WithCancelCause(context.WithoutCancel(ctx))
 	extending, stop := context.WithCancel(alive)
-	lease := &lockLease{
+	lease := &lease{
 		key: key, lock: lock, alive: alive, lose: lose, stop: stop, done: make(chan struct{}),
 		fence: lock.Fence, since: time.Now(), trustedUntil: lock.trustedUntil, reason: LostBackend,
 	}
@@ -54,7 +54,7 @@ func (l *Locker) startLease(ctx context.Context, key leaseKey, lock Lock) *lockL
 
 // keepExtending extends each time a third of the lease has passed, until ctx ends,
 // and ends the work when the lease could end.
-func (l *Locker) keepExtending(ctx context.Context, lease *lockLease) {
+func (l *Locker) keepExtending(ctx context.Context, lease *lease) {
 	lock := lease.lock
 	first := lock.TTL / 3
 	if lock.unconfirmed {
@@ -92,7 +92,7 @@ func (l *Locker) keepExtending(ctx context.Context, lease *lockLease) {
 	}
 }
 
-func (l *Locker) endLease(ctx context.Context, lease *lockLease) {
+func (l *Locker) endLease(ctx context.Context, lease *lease) {
 	lease.stop()
 	<-lease.done
 	if !lease.givenBack {
@@ -110,7 +110,7 @@ func (l *Locker) ReleaseAfter(ctx context.Context, claim Claim) {
 
 // renewLease reserves fences for another row. If another instance waits it gives
 // the lock back in the same step; an old lease is not renewed either.
-func (l *Locker) renewLease(ctx context.Context, lease *lockLease) bool {
+func (l *Locker) renewLease(ctx context.Context, lease *lease) bool {
 	if l.groups.alone(lease.key) || lease.alive.Err() != nil || lease.overdue(time.Now()) != nil ||
 		time.Since(lease.lock.grantedAt) > l.opt.MaxHold/2 {
 		return false
@@ -120,14 +120,14 @@ func (l *Locker) renewLease(ctx context.Context, lease *lockLease) bool {
 	lock := lease.lock
 	got, err := l.run(ctx, l.scripts.extend, lock.Resource, credential(lock.Claim),
 		milliseconds(lease.key.ttl), "renew", strconv.Itoa(handOversInARow))
-	if err == nil && got.code == lockGivenBack {
+	if err == nil && got.code == codeGivenBack {
 		lease.givenBack = true
 		l.table.release(lock.Claim)
 		l.passedOn(got)
 		return false
 	}
 	fence, parseErr := strconv.ParseInt(got.extra, 10, 64)
-	if err != nil || parseErr != nil || got.code != lockDone {
+	if err != nil || parseErr != nil || got.code != codeDone {
 		return false
 	}
 	lease.mu.Lock()
@@ -137,7 +137,7 @@ func (l *Locker) renewLease(ctx context.Context, lease *lockLease) bool {
 }
 
 // slot is the lock as the next call to run under the lease sees it.
-func (e *lockLease) slot() Lock {
+func (e *lease) slot() Lock {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	lock := e.lock
@@ -152,7 +152,7 @@ func (e *lockLease) slot() Lock {
 }
 
 // mayHandOver reports whether the next call in this instance may go on without asking.
-func (e *lockLease) mayHandOver() bool {
+func (e *lease) mayHandOver() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	now := time.Now() // a process that was paused is ahead of the timer that ends alive
@@ -160,7 +160,7 @@ func (e *lockLease) mayHandOver() bool {
 }
 
 // overdue is the loss of a lease that could have ended at the server by now.
-func (e *lockLease) overdue(now time.Time) error {
+func (e *lease) overdue(now time.Time) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if now.Before(e.trustedUntil) {
@@ -169,7 +169,7 @@ func (e *lockLease) overdue(now time.Time) error {
 	return &LostError{Resource: e.lock.Resource, Reason: e.reason}
 }
 
-func (e *lockLease) extended(until time.Time) {
+func (e *lease) extended(until time.Time) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if !until.After(e.trustedUntil) {
@@ -178,12 +178,12 @@ func (e *lockLease) extended(until time.Time) {
 	e.trustedUntil = until
 }
 
-func (e *lockLease) revoke() {
+func (e *lease) revoke() {
 	e.lose(&LostError{Resource: e.lock.Resource, Reason: LostRevoked})
 }
 
 // under is ctx until it or the lease ends.
-func (e *lockLease) under(ctx context.Context) (work context.Context, done func()) {
+func (e *lease) under(ctx context.Context) (work context.Context, done func()) {
 	ended, cancel := context.WithCancelCause(ctx)
 	stop := context.AfterFunc(e.alive, func() { cancel(context.Cause(e.alive)) })
 	return leaseContext{ended, e, cancel}, func() { stop(); cancel(nil) }
@@ -194,7 +194,7 @@ func (e *lockLease) under(ctx context.Context) (work context.Context, done func(
 // end the context have not run yet.
 type leaseContext struct {
 	context.Context //nolint:containedctx // it is a context itself
-	lease           *lockLease
+	lease           *lease
 	cancel          context.CancelCauseFunc
 }
 
@@ -207,7 +207,7 @@ func (c leaseContext) Err() error {
 
 // revoke ends the work under a grant that is over. The message that brings this may
 // be lost: the shard's count of forces makes up for it.
-func (g *lockGroups) revoke(grant string) {
+func (g *leaseGroups) revoke(grant string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if lease := g.leases[grant]; lease != nil {
@@ -217,7 +217,7 @@ func (g *lockGroups) revoke(grant string) {
 
 // reasserted ends the row of a lease that the server had forgotten: others may
 // have had the lock meanwhile, and the next slot needs a fence above theirs.
-func (g *lockGroups) reasserted(grant string) {
+func (g *leaseGroups) reasserted(grant string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if lease := g.leases[grant]; lease != nil {
@@ -227,7 +227,7 @@ func (g *lockGroups) reasserted(grant string) {
 	}
 }
 
-func (g *lockGroups) in(shard int) (found []*lockLease) {
+func (g *leaseGroups) in(shard int) (found []*lease) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, lease := range g.leases {

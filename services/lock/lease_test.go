@@ -200,7 +200,7 @@ func TestWithLockPassesNoLeaseOnThatIsOver(t *testing.T) {
 	now := time.Now()
 	row := now.Add(time.Minute) // just begun, however slow this test is
 	for left, passed := range map[time.Duration]bool{time.Minute: true, -time.Millisecond: false} {
-		lease := &lockLease{alive: alive, since: row, trustedUntil: now.Add(left)}
+		lease := &lease{alive: alive, since: row, trustedUntil: now.Add(left)}
 		if got := lease.mayHandOver(); got != passed {
 			t.Errorf("%v left: passed on: %t", left, got)
 		}

@@ -19,9 +19,9 @@ import (
 	"gatehouse/services/redis"
 )
 
-// lockCursor is the last lock of a page: its shard, the end of its lease, and
+// cursor is the last lock of a page: its shard, the end of its lease, and
 // its fence.
-type lockCursor struct {
+type cursor struct {
 	Shard int   `json:"s"`
 	End   int64 `json:"e"`
 	Fence int64 `json:"f"`
@@ -33,19 +33,19 @@ type lockCursor struct {
 // left out. Without Redis (open) it is what this instance knows, on one page. A
 // wrong cursor is models.ErrBadCursor.
 func (l *Locker) List(ctx context.Context, page models.Page) (locks models.List[models.LockStatus], degraded bool, err error) {
-	after, err := readLockCursor(page.Cursor)
+	after, err := readCursor(page.Cursor)
 	if err != nil {
 		return locks, false, err
 	}
-	shards := make([][]listedLock, lockShards)
+	shards := make([][]listedLock, shardCount)
 	shards[after.Shard], err = l.listShard(ctx, after, page.Limit+1)
 	group, groupCtx := errgroup.WithContext(ctx)
 	if missing := page.Limit + 1 - len(shards[after.Shard]); err == nil && missing > 0 {
 		// The others are asked at once: a page is at most two round trips.
-		for shard := after.Shard + 1; shard < lockShards; shard++ {
+		for shard := after.Shard + 1; shard < shardCount; shard++ {
 			group.Go(func() error {
 				var err error
-				shards[shard], err = l.listShard(groupCtx, lockCursor{Shard: shard}, missing)
+				shards[shard], err = l.listShard(groupCtx, cursor{Shard: shard}, missing)
 				return err
 			})
 		}
@@ -68,7 +68,7 @@ func (l *Locker) List(ctx context.Context, page models.Page) (locks models.List[
 				return locks, false, nil
 			}
 			locks.Items = append(locks.Items, item.LockStatus)
-			after = lockCursor{Shard: shard, End: item.end, Fence: *item.Fence}
+			after = cursor{Shard: shard, End: item.end, Fence: *item.Fence}
 		}
 	}
 	return locks, false, nil
@@ -79,7 +79,7 @@ type listedLock struct {
 	end int64
 }
 
-func (l *Locker) listShard(ctx context.Context, after lockCursor, limit int) ([]listedLock, error) {
+func (l *Locker) listShard(ctx context.Context, after cursor, limit int) ([]listedLock, error) {
 	msg, err := l.redis.Exec(ctx, l.scripts.list, l.keys.in(after.Shard, "")[:3], []string{
 		strconv.Itoa(limit), strconv.FormatInt(after.End, 10), strconv.FormatInt(after.Fence, 10),
 	})
@@ -96,7 +96,7 @@ func (l *Locker) listShard(ctx context.Context, after lockCursor, limit int) ([]
 		end, _ := f[1].AsInt64()
 		remaining, _ := f[2].AsInt64()
 		waiting, _ := f[3].AsInt64()
-		g, ok := readGrant(text)
+		g, ok := readRecord(text)
 		if !ok {
 			continue
 		}
@@ -115,11 +115,11 @@ func (l *Locker) CountHeld(ctx context.Context, userID string) int {
 	ctx = redis.WithBudget(ctx)
 	var held atomic.Int64
 	var group errgroup.Group
-	for shard := range lockShards {
+	for shard := range shardCount {
 		group.Go(func() error {
 			there, err := l.countShard(ctx, shard, userID)
 			if err != nil {
-				there = int64(len(l.table.living(time.Now(), func(known *localLock) bool {
+				there = int64(len(l.table.living(time.Now(), func(known *entry) bool {
 					return known.lock.Holder.UserID == userID && shardOf(known.lock.Resource) == shard
 				})))
 			}
@@ -139,19 +139,19 @@ func (l *Locker) countShard(ctx context.Context, shard int, userID string) (int6
 	return msg.AsInt64()
 }
 
-func (c lockCursor) text() *string {
+func (c cursor) text() *string {
 	doc, _ := json.Marshal(c) // a struct of numbers: cannot fail
 	text := base64.RawURLEncoding.EncodeToString(doc)
 	return &text
 }
 
-func readLockCursor(text string) (lockCursor, error) {
-	var c lockCursor
+func readCursor(text string) (cursor, error) {
+	var c cursor
 	if text == "" {
 		return c, nil
 	}
 	doc, err := base64.RawURLEncoding.DecodeString(text)
-	if err != nil || json.Unmarshal(doc, &c) != nil || c.Shard < 0 || c.Shard >= lockShards || c.Fence <= 0 || c.End <= 0 {
+	if err != nil || json.Unmarshal(doc, &c) != nil || c.Shard < 0 || c.Shard >= shardCount || c.Fence <= 0 || c.End <= 0 {
 		return c, fmt.Errorf("locks: %w", models.ErrBadCursor)
 	}
 	return c, nil

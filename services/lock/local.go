@@ -9,37 +9,37 @@ import (
 	"gatehouse/models"
 )
 
-// lockTable is what one instance knows of locks: the grants it made, through
+// localTable is what one instance knows of locks: the grants it made, through
 // Redis or without it. While Redis is away it excludes within the instance; what
 // could not be sent waits here until Redis returns. Times are monotonic.
-type lockTable struct {
+type localTable struct {
 	maxHold time.Duration    // how long an instance can ask about a grant
 	wall    func() time.Time // for what answers say; all else is monotonic
 
 	mu         sync.Mutex
-	locks      map[string]*localLock // by resource
-	tombstones *lockTombstones
-	outbox     map[string]lockOp // by grant or user: what Redis has not acknowledged
+	locks      map[string]*entry // by resource
+	tombstones *tombstones
+	outbox     map[string]op // by grant or user: what Redis has not acknowledged
 	swept      time.Time
 	expired    []Lock // whose place was taken before expire was called
 }
 
-// localLock is a grant as one instance knows it, or the queue of one that is over.
-type localLock struct {
+// entry is a grant as one instance knows it, or the queue of one that is over.
+type entry struct {
 	lock        Lock
-	origin      lockOrigin
+	origin      origin
 	epoch       string    // of the shard when Redis answered about it last; "" while Redis has not
 	syncedUntil time.Time // when it ends at the server, as Redis answered last
 	queue       []localWaiter
 }
 
-// lockOrigin says how a grant came to be known. The scripts get it, too.
-type lockOrigin string
+// origin says how a grant came to be known. The scripts get it, too.
+type origin string
 
 const (
-	originLocal   lockOrigin = "local"   // this instance made it, through Redis or without it
-	originRedis   lockOrigin = "redis"   // another instance made it, and Redis answered about it
-	originAdopted lockOrigin = "adopted" // another instance made it, and this one extended it without Redis
+	originLocal   origin = "local"   // this instance made it, through Redis or without it
+	originRedis   origin = "redis"   // another instance made it, and Redis answered about it
+	originAdopted origin = "adopted" // another instance made it, and this one extended it without Redis
 )
 
 // epochUnknown stands for the epoch of a shard of which none was ever observed.
@@ -50,21 +50,21 @@ type localWaiter struct {
 	seen  time.Time
 }
 
-func newLockTable(maxHold time.Duration, wall func() time.Time) *lockTable {
-	return &lockTable{
+func newLocalTable(maxHold time.Duration, wall func() time.Time) *localTable {
+	return &localTable{
 		maxHold: maxHold, wall: wall,
-		locks: map[string]*localLock{}, tombstones: newLockTombstones(maxHold), outbox: map[string]lockOp{},
+		locks: map[string]*entry{}, tombstones: newTombstones(maxHold), outbox: map[string]op{},
 	}
 }
 
 // record remembers a grant that Redis answered about, unless its end was observed
 // before that reply.
-func (l *Locker) record(lock Lock, epoch string, origin lockOrigin) {
+func (l *Locker) record(lock Lock, epoch string, origin origin) {
 	l.shards.observe(shardOf(lock.Resource), epoch)
 	l.table.record(lock, epoch, origin)
 }
 
-func (t *lockTable) record(lock Lock, epoch string, origin lockOrigin) {
+func (t *localTable) record(lock Lock, epoch string, origin origin) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.sweep(time.Now())
@@ -72,7 +72,7 @@ func (t *lockTable) record(lock Lock, epoch string, origin lockOrigin) {
 		return
 	}
 	t.supersede(lock.Resource, lock.Grant)
-	known := &localLock{lock: lock, origin: origin, epoch: epoch, syncedUntil: lock.serverExpiry()}
+	known := &entry{lock: lock, origin: origin, epoch: epoch, syncedUntil: lock.serverExpiry()}
 	if old := t.locks[lock.Resource]; old != nil && old.lock.Grant == lock.Grant {
 		if origin == originRedis {
 			known.origin = old.origin
@@ -86,7 +86,7 @@ func (t *lockTable) record(lock Lock, epoch string, origin lockOrigin) {
 // instance that made it knows the holder: another may have reasserted it that did not. The
 // beginning stays, or the rounding of many replies would add up; the one of an adopted
 // grant may be a guess.
-func (l *localLock) merge(lock Lock) Lock {
+func (l *entry) merge(lock Lock) Lock {
 	if l.origin != originAdopted {
 		lock.grantedAt = l.lock.grantedAt
 	}
@@ -100,7 +100,7 @@ func (l *localLock) merge(lock Lock) Lock {
 
 // synced records that a known grant stands in Redis; not if it has ended here
 // meanwhile. If it was extended here meanwhile, Redis has to hear of that yet.
-func (t *lockTable) synced(known localLock, lock Lock, epoch string) (stands, extended bool) {
+func (t *localTable) synced(known entry, lock Lock, epoch string) (stands, extended bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	l := t.live(time.Now(), lock.Resource)
@@ -116,7 +116,7 @@ func (t *lockTable) synced(known localLock, lock Lock, epoch string) (stands, ex
 }
 
 // supersede buries whatever grant was there before.
-func (t *lockTable) supersede(resource, grant string) {
+func (t *localTable) supersede(resource, grant string) {
 	if old := t.locks[resource]; old != nil && old.lock.Grant != "" && old.lock.Grant != grant {
 		now := time.Now()
 		t.tombstones.add(now, old.lock.Grant)
@@ -127,7 +127,7 @@ func (t *lockTable) supersede(resource, grant string) {
 }
 
 // live is the lock of a resource if it has not ended, nil otherwise.
-func (t *lockTable) live(now time.Time, resource string) *localLock {
+func (t *localTable) live(now time.Time, resource string) *entry {
 	l := t.locks[resource]
 	if l == nil || l.lock.Grant == "" || !now.Before(l.lock.trustedUntil) {
 		return nil
@@ -137,7 +137,7 @@ func (t *lockTable) live(now time.Time, resource string) *localLock {
 
 // living are the locks that have not ended and that a condition, called under the
 // table's mutex, holds of.
-func (t *lockTable) living(now time.Time, condition func(*localLock) bool) (all []localLock) {
+func (t *localTable) living(now time.Time, condition func(*entry) bool) (all []entry) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for resource := range t.locks {
@@ -148,24 +148,24 @@ func (t *lockTable) living(now time.Time, condition func(*localLock) bool) (all 
 	return all
 }
 
-func anyLock(*localLock) bool { return true }
+func anyLock(*entry) bool { return true }
 
 // degraded reports whether a grant was made or extended without Redis, and Redis has not
 // heard of that yet.
-func (l *localLock) degraded() bool { return l.lock.Degraded }
+func (l *entry) degraded() bool { return l.lock.Degraded }
 
 // forgotten are the locks that Redis granted in another epoch than the one their shard
 // is in now. After a server has forgotten, those taken since are of the new epoch, those
 // from before of the old one.
-func (t *lockTable) forgotten(now time.Time, shard int, epoch string) []localLock {
-	return t.living(now, func(l *localLock) bool {
+func (t *localTable) forgotten(now time.Time, shard int, epoch string) []entry {
+	return t.living(now, func(l *entry) bool {
 		return l.epoch != "" && l.epoch != epoch && shardOf(l.lock.Resource) == shard
 	})
 }
 
 // shards are those in which this instance holds locks that Redis granted, or held
 // them until just now.
-func (t *lockTable) shards(now time.Time) (held [lockShards]bool) {
+func (t *localTable) shards(now time.Time) (held [shardCount]bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for resource, l := range t.locks {
@@ -176,24 +176,24 @@ func (t *lockTable) shards(now time.Time) (held [lockShards]bool) {
 	return held
 }
 
-func (t *lockTable) holds(now time.Time, resource string) bool {
+func (t *localTable) holds(now time.Time, resource string) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.live(now, resource) != nil
 }
 
-func (t *lockTable) find(claim Claim) (localLock, bool) {
+func (t *localTable) find(claim Claim) (entry, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	l := t.live(time.Now(), claim.Resource)
 	if l == nil || !l.heldBy(claim) {
-		return localLock{}, false
+		return entry{}, false
 	}
 	return *l, true
 }
 
 // origin is that of a claim's grant, empty if it is not known here.
-func (t *lockTable) origin(claim Claim) lockOrigin {
+func (t *localTable) origin(claim Claim) origin {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	l := t.locks[claim.Resource]
@@ -203,7 +203,7 @@ func (t *lockTable) origin(claim Claim) lockOrigin {
 	return l.origin
 }
 
-func (l *localLock) status(now time.Time) models.LockStatus {
+func (l *entry) status(now time.Time) models.LockStatus {
 	left := l.lock.trustedUntil.Sub(now)
 	return models.LockStatus{
 		Resource: l.lock.Resource, Held: true, Holder: l.lock.Holder, Grant: l.lock.Grant, Fence: l.lock.Fence,
@@ -211,22 +211,22 @@ func (l *localLock) status(now time.Time) models.LockStatus {
 	}
 }
 
-func (l *localLock) heldBy(claim Claim) bool {
+func (l *entry) heldBy(claim Claim) bool {
 	return l.lock.Grant == claim.Grant && l.hasToken(claim.Token)
 }
 
-func (l *localLock) hasToken(token string) bool {
+func (l *entry) hasToken(token string) bool {
 	return subtle.ConstantTimeCompare([]byte(l.lock.Token), []byte(token)) == 1
 }
 
 // check passes a claim unless the table knows better.
-func (t *lockTable) check(now time.Time, claim Claim) error {
+func (t *localTable) check(now time.Time, claim Claim) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.checkLocked(now, claim)
 }
 
-func (t *lockTable) checkLocked(now time.Time, claim Claim) error {
+func (t *localTable) checkLocked(now time.Time, claim Claim) error {
 	if l := t.live(now, claim.Resource); l != nil {
 		if l.heldBy(claim) {
 			return nil
@@ -240,7 +240,7 @@ func (t *lockTable) checkLocked(now time.Time, claim Claim) error {
 	return nil
 }
 
-func (t *lockTable) status(now time.Time, resource string) models.LockStatus {
+func (t *localTable) status(now time.Time, resource string) models.LockStatus {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if l := t.live(now, resource); l != nil {
@@ -250,17 +250,17 @@ func (t *lockTable) status(now time.Time, resource string) models.LockStatus {
 }
 
 // release forgets a grant and remembers that it is over.
-func (t *lockTable) release(claim Claim) { t.end(claim.Resource, claim.Grant) }
+func (t *localTable) release(claim Claim) { t.end(claim.Resource, claim.Grant) }
 
 // end follows what ended here or on other instances, so that an outage finds no grant that
 // is over. A grant that is not known here may be one whose reply is on its way.
-func (t *lockTable) end(resource, grant string) {
+func (t *localTable) end(resource, grant string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.endLocked(resource, grant)
 }
 
-func (t *lockTable) endLocked(resource, grant string) {
+func (t *localTable) endLocked(resource, grant string) {
 	t.tombstones.add(time.Now(), grant)
 	l := t.locks[resource]
 	if l == nil {
@@ -276,13 +276,13 @@ func (t *lockTable) endLocked(resource, grant string) {
 }
 
 // expired reports whether the lease of a grant made without Redis has passed.
-func (l *localLock) expired(now time.Time) bool {
+func (l *entry) expired(now time.Time) bool {
 	return l.lock.Degraded && l.lock.Grant != "" && !now.Before(l.lock.trustedUntil)
 }
 
 // expire ends the grants made without Redis whose lease has passed, and returns those
 // that did since it was called last.
-func (t *lockTable) expire(now time.Time) []Lock {
+func (t *localTable) expire(now time.Time) []Lock {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	expired := t.expired
@@ -297,7 +297,7 @@ func (t *lockTable) expire(now time.Time) []Lock {
 }
 
 // sweep forgets, once a minute, what no instance can ask for any more.
-func (t *lockTable) sweep(now time.Time) {
+func (t *localTable) sweep(now time.Time) {
 	if now.Sub(t.swept) < time.Minute {
 		return
 	}

@@ -60,45 +60,47 @@ type Options struct {
 // highest can refuse the writes of a holder that was too late.
 //
 // When Redis cannot be asked, every method answers models.ErrUnavailable, or does
-// what LockerOptions.OnRedisDown says.
+// what Options.OnRedisDown says.
 type Locker struct {
 	redis    *redis.Client
 	opt      Options
 	instance string // names this Locker among those that wait
-	keys     *lockKeys
-	scripts  lockScripts
-	shards   lockShardStates
-	table    *lockTable
-	waiters  *lockWaiters
-	groups   *lockGroups
-	events   *lockEvents
+	keys     *shardKeys
+	scripts  scriptSet
+	shards   shardStates
+	table    *localTable
+	waiters  *waiterSet
+	groups   *leaseGroups
+	events   *eventHub
 	clock    serverClock
-	peers    lockPeers
-	metrics  *lockMetrics
+	peers    peers
+	metrics  *metrics
 }
 
-// New returns a Locker; nil options mean the defaults. Its background work
-// ends when redis is closed. It panics without redis: that is a mistake in the program.
-func New(rdb *redis.Client, opt *Options) *Locker {
-	require.Must("services.NewLocker", require.Argument{Name: "Redis", Value: rdb})
-	if opt == nil {
-		opt = &Options{}
+// New returns a Locker. Its background work ends when rdb is closed. It panics without
+// rdb, or if MaxHold is negative: those are mistakes in the program. Lockers whose clients
+// have different prefixes know nothing of each other; on one metrics registry, give each
+// a label by prometheus.WrapRegistererWith.
+func New(rdb *redis.Client, opt Options) *Locker {
+	require.Must("lock.New", require.Argument{Name: "Redis", Value: rdb})
+	if opt.MaxHold < 0 {
+		panic("lock.New: negative MaxHold")
 	}
 	l := &Locker{
-		redis: rdb, opt: *opt, instance: rand.Text(), waiters: newLockWaiters(), groups: newLockGroups(),
-		events: newLockEvents(), keys: newLockKeys(rdb),
+		redis: rdb, opt: opt, instance: rand.Text(), waiters: newWaiterSet(), groups: newLeaseGroups(),
+		events: newEventHub(), keys: newShardKeys(rdb),
 	}
 	l.opt.MaxHold = cmp.Or(opt.MaxHold, DefaultMaxHold)
 	if l.opt.Clock == nil {
 		l.opt.Clock = time.Now
 	}
-	l.scripts = loadLockScripts(rdb.Key("locks"), rdb.Key("ends"), l.opt.MaxHold)
+	l.scripts = loadScripts(rdb.Key("locks"), rdb.Key("ends"), l.opt.MaxHold)
 	l.clock.wall, l.events.wall = l.opt.Clock, l.opt.Clock
-	l.table = newLockTable(l.opt.MaxHold, l.opt.Clock)
+	l.table = newLocalTable(l.opt.MaxHold, l.opt.Clock)
 	if l.opt.Logger == nil {
 		l.opt.Logger = slog.Default()
 	}
-	l.metrics = newLockMetrics(opt.Metrics)
+	l.metrics = newMetrics(opt.Metrics)
 	rdb.OnRecover(l.reconcile)
 	rdb.Subscribe("grants:"+l.instance, l.waiters.granted)
 	rdb.Subscribe("ends", l.observeEnd)
@@ -111,7 +113,7 @@ func New(rdb *redis.Client, opt *Options) *Locker {
 type Claim = models.LockClaim
 
 // credential is what the scripts compare: the grant's id and the hash of its token.
-func credential(c Claim) string { return c.Grant + hashLockToken(c.Token) }
+func credential(c Claim) string { return c.Grant + hashToken(c.Token) }
 
 // Lock is one grant, as it was answered. It is a value: it does not follow what
 // happens to the grant later.
@@ -121,7 +123,7 @@ type Lock struct {
 	Fence     *int64        // grows from grant to grant; nil when granted without Redis
 	TTL       time.Duration // time left when answered
 	ExpiresAt time.Time
-	Note      string // see Locker.Note
+	Metadata  string // see Locker.Metadata
 	Repeated  bool   // the token had this grant already
 	Degraded  bool   // granted without Redis
 
@@ -140,8 +142,8 @@ func (l *Locker) Extend(ctx context.Context, claim Claim, ttl time.Duration) (Lo
 	return l.ExtendFor(ctx, claim, models.Holder{}, ttl)
 }
 
-// ExtendFor is Extend for a caller who knows the holder: without Redis, an instance that
-// did not make the grant learns of the holder in no other way.
+// ExtendFor is Extend for a caller who knows the holder and since when: without
+// Redis, an instance that did not make the grant learns of the holder in no other way.
 func (l *Locker) ExtendFor(ctx context.Context, claim Claim, holder models.Holder, ttl time.Duration) (Lock, error) {
 	ttl = leaseOf(ttl)
 	sent := time.Now()
@@ -149,7 +151,7 @@ func (l *Locker) ExtendFor(ctx context.Context, claim Claim, holder models.Holde
 	if l.table.origin(claim) != originLocal {
 		operation = "share"
 	}
-	got, err := l.runHeld(ctx, "extend", claim, func() (lockReply, error) {
+	got, err := l.runHeld(ctx, "extend", claim, func() (reply, error) {
 		return l.run(ctx, l.scripts.extend, claim.Resource, credential(claim), milliseconds(ttl), operation)
 	})
 	if err == nil {
@@ -171,10 +173,10 @@ func (l *Locker) ExtendFor(ctx context.Context, claim Claim, holder models.Holde
 // when not. Without Redis (open) a claim passes unless this instance's table
 // knows better; degraded says so. Verify the token's signature first.
 func (l *Locker) Check(ctx context.Context, claim Claim) (degraded bool, err error) {
-	_, err = l.runHeld(ctx, "check", claim, func() (lockReply, error) {
+	_, err = l.runHeld(ctx, "check", claim, func() (reply, error) {
 		got, err := l.run(ctx, l.scripts.status, claim.Resource)
 		if err == nil && !got.heldBy(claim) {
-			got.code = lockRefused
+			got.code = codeRefused
 		}
 		return got, err
 	})
@@ -196,7 +198,7 @@ func (l *Locker) Release(ctx context.Context, claim Claim) (degraded bool, err e
 	default:
 		args = append(args, string(opShared))
 	}
-	got, err := l.runHeld(ctx, "release", claim, func() (lockReply, error) {
+	got, err := l.runHeld(ctx, "release", claim, func() (reply, error) {
 		return l.run(ctx, l.scripts.release, claim.Resource, args...)
 	})
 	if err == nil {
@@ -215,7 +217,7 @@ func (l *Locker) Release(ctx context.Context, claim Claim) (degraded bool, err e
 		return false, err
 	}
 	known, own := l.table.find(claim)
-	l.table.put(lockOp{kind: opTombstone, claim: claim})
+	l.table.put(op{kind: opTombstone, claim: claim})
 	l.table.release(claim) // closed, too: else it would be reasserted when Redis returns
 	if !l.mayDegrade(err) {
 		return false, err
@@ -229,9 +231,9 @@ func (l *Locker) Release(ctx context.Context, claim Claim) (degraded bool, err e
 // runHeld runs what only a holder may do. A grant that this instance made or adopted,
 // and that Redis does not know because it was away or has forgotten, is reasserted there
 // first.
-func (l *Locker) runHeld(ctx context.Context, operation string, claim Claim, run func() (lockReply, error)) (lockReply, error) {
+func (l *Locker) runHeld(ctx context.Context, operation string, claim Claim, run func() (reply, error)) (reply, error) {
 	got, err := run()
-	if err == nil && got.code == lockRefused {
+	if err == nil && got.code == codeRefused {
 		var stands bool
 		if stands, err = l.reassertClaim(ctx, claim, got); stands {
 			got, err = run()
@@ -242,7 +244,7 @@ func (l *Locker) runHeld(ctx context.Context, operation string, claim Claim, run
 		l.count(operation, "degraded")
 	case err != nil:
 		l.count(operation, "unavailable")
-	case got.code == lockRefused:
+	case got.code == codeRefused:
 		l.count(operation, "refused")
 		l.table.release(claim)
 		return got, &models.NotHeldError{Status: got.status(claim.Resource)}
@@ -267,29 +269,31 @@ func (l *Locker) Status(ctx context.Context, resource string) (models.LockStatus
 	return l.table.status(time.Now(), resource), nil
 }
 
-// Note keeps a short text with the grant until it ends; the first one stays and
-// is answered. It must not be a secret in clear.
-func (l *Locker) Note(ctx context.Context, lock Lock, note string) (string, error) {
+// Metadata keeps a short text with the grant until it ends; the first one stays and
+// is returned. It must not be a secret in clear. A grant that has ended is a
+// *models.NotHeldError. Without Redis (open) this instance keeps the text, until it can
+// bring it to Redis with the grant; closed, the error is models.ErrUnavailable.
+func (l *Locker) Metadata(ctx context.Context, lock Lock, text string) (string, error) {
 	if !lock.Degraded {
-		got, err := l.run(ctx, l.scripts.metadata, lock.Resource, lock.Grant, note)
+		got, err := l.run(ctx, l.scripts.metadata, lock.Resource, lock.Grant, text)
 		switch {
-		case err == nil && got.code == lockRefused:
+		case err == nil && got.code == codeRefused:
 			return "", &models.NotHeldError{Status: got.status(lock.Resource)}
 		case err == nil:
-			l.table.note(lock.Resource, lock.Grant, got.note)
-			return got.note, nil
+			l.table.metadata(lock.Resource, lock.Grant, got.metadata)
+			return got.metadata, nil
 		case !l.mayDegrade(err):
-			return "", fmt.Errorf("note %s: %w", lock.Resource, err)
+			return "", fmt.Errorf("metadata of %s: %w", lock.Resource, err)
 		}
 	}
-	return l.table.note(lock.Resource, lock.Grant, note), nil
+	return l.table.metadata(lock.Resource, lock.Grant, text), nil
 }
 
 func (l *Locker) mayDegrade(err error) bool {
 	return errors.Is(err, models.ErrUnavailable) && l.opt.OnRedisDown == models.OnRedisDownOpen
 }
 
-func hashLockToken(token string) string {
+func hashToken(token string) string {
 	sum := sha256.Sum256([]byte(token))
 	return base64.RawURLEncoding.EncodeToString(sum[:])
 }

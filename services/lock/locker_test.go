@@ -20,7 +20,7 @@ var alice = models.Holder{UserID: "1", Email: "alice@example.com", Reason: "budg
 var bob = models.Holder{UserID: "2", Email: "bob@example.com"}
 
 // lockers are n instances on one Redis.
-func lockers(t *testing.T, server *servicestest.RedisServer, n int, opt *lock.Options) []*lock.Locker {
+func lockers(t *testing.T, server *servicestest.RedisServer, n int, opt lock.Options) []*lock.Locker {
 	t.Helper()
 	var all []*lock.Locker
 	for range n {
@@ -60,7 +60,7 @@ func mustAcquireInRedis(t *testing.T, l *lock.Locker, req lock.Request) lock.Loc
 
 func TestLockExcludesAcrossInstances(t *testing.T) {
 	server := servicestest.StartRedis(t)
-	all := lockers(t, server, 2, nil)
+	all := lockers(t, server, 2, lock.Options{})
 	taken := mustAcquire(t, all[0], request("process:1", alice))
 	if taken.Fence == nil || taken.Degraded || taken.Repeated || taken.TTL > 10*time.Second || taken.TTL < 9*time.Second {
 		t.Errorf("lock = %+v", taken)
@@ -88,7 +88,7 @@ func TestLockExcludesAcrossInstances(t *testing.T) {
 func TestLockScriptsOnlyServeTheRightToken(t *testing.T) {
 	for _, backend := range []string{"redis-server", "embedded"} {
 		t.Run(backend, func(t *testing.T) {
-			l := lock.New(redistest.Of(t, backend), nil)
+			l := lock.New(redistest.Of(t, backend), lock.Options{})
 			taken := mustAcquire(t, l, request("process:7", alice))
 			forged := taken.Claim
 			forged.Token = lock.NewToken()
@@ -130,7 +130,7 @@ func TestLockScriptsOnlyServeTheRightToken(t *testing.T) {
 }
 
 func TestLockSameTokenSameGrant(t *testing.T) {
-	l := lockers(t, servicestest.StartRedis(t), 1, nil)[0]
+	l := lockers(t, servicestest.StartRedis(t), 1, lock.Options{})[0]
 	req := request("process:1", alice)
 	req.Token = lock.NewToken()
 	first := mustAcquire(t, l, req)
@@ -138,14 +138,14 @@ func TestLockSameTokenSameGrant(t *testing.T) {
 	if again.Grant != first.Grant || *again.Fence != *first.Fence || !again.Repeated || again.TTL > first.TTL {
 		t.Errorf("first %+v, again %+v", first, again)
 	}
-	if note, err := l.Note(t.Context(), first, "one"); note != "one" || err != nil {
+	if note, err := l.Metadata(t.Context(), first, "one"); note != "one" || err != nil {
 		t.Errorf("note = %q, %v", note, err)
 	}
-	if note, err := l.Note(t.Context(), again, "two"); note != "one" || err != nil {
+	if note, err := l.Metadata(t.Context(), again, "two"); note != "one" || err != nil {
 		t.Errorf("second note = %q, %v: the first one stays", note, err)
 	}
-	if again := mustAcquire(t, l, req); again.Note != "one" {
-		t.Errorf("repeated acquire brings note %q", again.Note)
+	if again := mustAcquire(t, l, req); again.Metadata != "one" {
+		t.Errorf("repeated acquire brings note %q", again.Metadata)
 	}
 	if _, err := l.Release(t.Context(), first.Claim); err != nil {
 		t.Fatal(err)
@@ -164,7 +164,7 @@ func TestLockSameTokenSameGrant(t *testing.T) {
 func TestLockSameTokenConfirmsTheGrantOfAWaiter(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	proxy := servicestest.NewProxy(t, server.Addr)
-	cutOff, l := lock.New(redistest.New(t, proxy.Addr), nil), lockers(t, server, 1, nil)[0]
+	cutOff, l := lock.New(redistest.New(t, proxy.Addr), lock.Options{}), lockers(t, server, 1, lock.Options{})[0]
 	held := mustAcquire(t, l, request("process:1", alice))
 	req := request("process:1", bob)
 	req.Token = lock.NewToken()
@@ -187,7 +187,7 @@ func TestLockSameTokenConfirmsTheGrantOfAWaiter(t *testing.T) {
 func TestLockExpiresAndIsCapped(t *testing.T) {
 	for _, backend := range []string{"redis-server", "embedded"} {
 		t.Run(backend, func(t *testing.T) {
-			l := lock.New(redistest.Of(t, backend), &lock.Options{MaxHold: 600 * time.Millisecond})
+			l := lock.New(redistest.Of(t, backend), lock.Options{MaxHold: 600 * time.Millisecond})
 			req := request("process:1", alice)
 			req.TTL = 400 * time.Millisecond
 			taken := mustAcquire(t, l, req)
@@ -209,7 +209,7 @@ func TestLockExpiresAndIsCapped(t *testing.T) {
 // A TTL of nothing or less is the default: it is no lock for nobody, and no error
 // of a script.
 func TestLockTTLOfNothing(t *testing.T) {
-	l := lockers(t, servicestest.StartRedis(t), 1, nil)[0]
+	l := lockers(t, servicestest.StartRedis(t), 1, lock.Options{})[0]
 	for _, ttl := range []time.Duration{0, -time.Second} {
 		req := request("r", alice)
 		req.TTL = ttl
@@ -227,7 +227,7 @@ func TestLockTTLOfNothing(t *testing.T) {
 }
 
 func TestLockList(t *testing.T) {
-	all := lockers(t, servicestest.StartRedis(t), 2, nil)
+	all := lockers(t, servicestest.StartRedis(t), 2, lock.Options{})
 	var want []string
 	for i := range 45 {
 		resource := fmt.Sprintf("process:%d", i)
@@ -272,7 +272,7 @@ func TestLockList(t *testing.T) {
 
 func TestLockQueueIsFirstComeFirstServed(t *testing.T) {
 	server := servicestest.StartRedis(t)
-	all := lockers(t, server, 3, nil)
+	all := lockers(t, server, 3, lock.Options{})
 	held := mustAcquire(t, all[0], request("process:1", alice))
 	const waiters = 6
 	order := make(chan int, waiters)
@@ -317,7 +317,7 @@ func TestLockQueueIsFirstComeFirstServed(t *testing.T) {
 }
 
 func TestLockWaiterThatLeavesGivesUpItsPlace(t *testing.T) {
-	all := lockers(t, servicestest.StartRedis(t), 2, nil)
+	all := lockers(t, servicestest.StartRedis(t), 2, lock.Options{})
 	held := mustAcquire(t, all[0], request("process:1", alice))
 	ctx, cancel := context.WithTimeout(t.Context(), 150*time.Millisecond)
 	defer cancel()
@@ -336,7 +336,7 @@ func TestLockWaiterThatLeavesGivesUpItsPlace(t *testing.T) {
 }
 
 func TestLockContention(t *testing.T) {
-	all := lockers(t, servicestest.StartRedis(t), 4, nil)
+	all := lockers(t, servicestest.StartRedis(t), 4, lock.Options{})
 	counter, fences := 0, []int64{} // guarded by the lock itself: -race would tell
 	var wg sync.WaitGroup
 	for i := range 16 {

@@ -18,9 +18,9 @@ import (
 // A grant's message that is lost costs at most 100 ms: the next beat brings it.
 func TestLockLostGrantMessageCostsABeat(t *testing.T) {
 	server := servicestest.StartRedis(t)
-	holder := lockers(t, server, 1, nil)[0]
+	holder := lockers(t, server, 1, lock.Options{})[0]
 	rdb := redistest.At(t, server.Addr, redis.Options{Client: rueidis.ClientOption{ClientName: "waiter"}, Timeout: 5 * time.Second})
-	waiter := lock.New(rdb, nil)
+	waiter := lock.New(rdb, lock.Options{})
 	subscribed := func() int {
 		return strings.Count(server.Do("PUBSUB", "CHANNELS", "test:grants:*"), "test:grants:")
 	}
@@ -89,8 +89,8 @@ func TestLockSkippedWaiterKeepsItsPlace(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			server := servicestest.StartRedis(t)
 			proxy := servicestest.NewProxy(t, server.Addr)
-			all := lockers(t, server, 2, nil)
-			first := lock.New(redistest.Patient(t, proxy.Addr), nil)
+			all := lockers(t, server, 2, lock.Options{})
+			first := lock.New(redistest.Patient(t, proxy.Addr), lock.Options{})
 			held := mustAcquire(t, all[0], request("process:1", alice))
 			type grant struct {
 				who  string

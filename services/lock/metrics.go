@@ -10,8 +10,8 @@ import (
 	"gatehouse/models"
 )
 
-// lockMetrics counts over all resources, never per resource.
-type lockMetrics struct {
+// metrics counts over all resources, never per resource.
+type metrics struct {
 	operations map[[2]string]prometheus.Counter // by operation and outcome
 	conflicts  prometheus.Counter
 	waiting    prometheus.Gauge
@@ -20,9 +20,9 @@ type lockMetrics struct {
 	handOvers  prometheus.Counter
 }
 
-func newLockMetrics(registerer prometheus.Registerer) *lockMetrics {
+func newMetrics(registerer prometheus.Registerer) *metrics {
 	with := promauto.With(registerer)
-	m := &lockMetrics{operations: map[[2]string]prometheus.Counter{}, lost: map[Loss]prometheus.Counter{}}
+	m := &metrics{operations: map[[2]string]prometheus.Counter{}, lost: map[Loss]prometheus.Counter{}}
 	operations := with.NewCounterVec(prometheus.CounterOpts{
 		Name: "gatehouse_lock_operations_total",
 		Help: "Lock operations by how they ended, waiting included: done, refused, degraded or unavailable.",
@@ -79,7 +79,7 @@ func (l *Locker) countAcquire(lock Lock, err error) {
 }
 
 // wait counts one who waits until it is called with what came of it.
-func (m *lockMetrics) wait() (done func(err error)) {
+func (m *metrics) wait() (done func(err error)) {
 	start := time.Now()
 	m.waiting.Inc()
 	return func(err error) {
@@ -91,7 +91,7 @@ func (m *lockMetrics) wait() (done func(err error)) {
 }
 
 // lease counts one that is over, if it was lost.
-func (m *lockMetrics) lease(cause error) {
+func (m *metrics) lease(cause error) {
 	var lost *LostError
 	if errors.As(cause, &lost) {
 		m.lost[lost.Reason].Inc()

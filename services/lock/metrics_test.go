@@ -57,7 +57,7 @@ func TestLockMetrics(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	registry := prometheus.NewRegistry()
 	redis := redistest.Patient(t, server.Addr)
-	l := lock.New(redis, &lock.Options{Metrics: registry, Logger: redistest.Quiet()})
+	l := lock.New(redis, lock.Options{Metrics: registry, Logger: redistest.Quiet()})
 	wantCounters(t, registry, map[string]float64{ // all are there from the start
 		"waiting": 0, "wait_seconds": 0, "hand_overs": 0, "conflicts": 0,
 		"leases_lost expired": 0, "leases_lost revoked": 0, "leases_lost backend": 0,
@@ -109,7 +109,7 @@ func TestLockMetrics(t *testing.T) {
 func TestWithLockMetrics(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	registry := prometheus.NewRegistry()
-	l := lock.New(redistest.New(t, server.Addr), &lock.Options{Metrics: registry, MaxHold: 500 * time.Millisecond, Logger: redistest.Quiet()})
+	l := lock.New(redistest.New(t, server.Addr), lock.Options{Metrics: registry, MaxHold: 500 * time.Millisecond, Logger: redistest.Quiet()})
 	until := func(reason lock.Loss, lose func()) {
 		t.Helper()
 		err := l.WithLock(t.Context(), request("process:1", alice), func(ctx context.Context, _ lock.Lock) error {

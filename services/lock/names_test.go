@@ -19,7 +19,7 @@ func TestLockNames(t *testing.T) {
 	for _, backend := range []string{"redis-server", "embedded"} {
 		t.Run(backend, func(t *testing.T) {
 			redis := redistest.Of(t, backend)
-			a, b := lock.New(redis, nil), lock.New(redis, nil)
+			a, b := lock.New(redis, lock.Options{}), lock.New(redis, lock.Options{})
 			for _, resource := range []string{
 				"process:1", "3:abc", "", "12:", ":", "a\nb", "\x00", "ünïcode 火", "{x}", "}{", "%d%s", `a"b\c`, "+x", "?y", strings.Repeat("x", 10_000),
 			} {
@@ -47,7 +47,7 @@ func lockByName(t *testing.T, a, b *lock.Locker, resource string, holder models.
 		s, err := a.Status(t.Context(), resource)
 		return err == nil && s.Waiting == 1
 	}, "nobody waits")
-	if note, err := a.Note(t.Context(), first, resource); err != nil || note != resource {
+	if note, err := a.Metadata(t.Context(), first, resource); err != nil || note != resource {
 		t.Errorf("note %.20q, %v", note, err)
 	}
 	if _, err := a.Release(t.Context(), first.Claim); err != nil {
@@ -55,8 +55,8 @@ func lockByName(t *testing.T, a, b *lock.Locker, resource string, holder models.
 	}
 	taken := <-next
 	holder.Since = taken.Holder.Since
-	if taken.Holder != holder || taken.Note != "" {
-		t.Errorf("held by %+v with note %q", taken.Holder, taken.Note)
+	if taken.Holder != holder || taken.Metadata != "" {
+		t.Errorf("held by %+v with note %q", taken.Holder, taken.Metadata)
 	}
 	locks, _, err := a.List(t.Context(), models.Page{Limit: 10})
 	if err != nil || len(locks.Items) != 1 || locks.Items[0].Resource != resource || locks.Items[0].Holder != holder {
@@ -71,7 +71,7 @@ func lockByName(t *testing.T, a, b *lock.Locker, resource string, holder models.
 func TestLockExpiryIsTold(t *testing.T) {
 	for _, backend := range []string{"redis-server", "embedded"} {
 		t.Run(backend, func(t *testing.T) {
-			l := lock.New(redistest.Of(t, backend), nil)
+			l := lock.New(redistest.Of(t, backend), lock.Options{})
 			events := l.Events(t.Context())
 			req := request("process:1", alice)
 			req.TTL = 50 * time.Millisecond

@@ -8,28 +8,28 @@ import (
 	"gatehouse/services/redis"
 )
 
-// lockOpKind is what lock_release.lua does beside giving back a grant that only this
+// opKind is what lock_release.lua does beside giving back a grant that only this
 // instance knows, and what waits in the outbox for Redis to return.
-type lockOpKind string
+type opKind string
 
 const (
-	opShared    lockOpKind = "shared"    // releases a grant that other instances may know of
-	opTombstone lockOpKind = "tombstone" // ... and that one of them may have without Redis, and would reassert
-	opAbandon   lockOpKind = "abandon"   // of an attempt that may have been granted, although its caller was not answered
-	opLeave     lockOpKind = "leave"     // leaves the queue: the waiter was granted the lock without Redis
-	opForce     lockOpKind = "force"     // ends the grant, whoever holds it
-	opForceUser lockOpKind = "user"      // ends all locks of a user
+	opShared    opKind = "shared"    // releases a grant that other instances may know of
+	opTombstone opKind = "tombstone" // ... and that one of them may have without Redis, and would reassert
+	opAbandon   opKind = "abandon"   // of an attempt that may have been granted, although its caller was not answered
+	opLeave     opKind = "leave"     // leaves the queue: the waiter was granted the lock without Redis
+	opForce     opKind = "force"     // ends the grant, whoever holds it
+	opForceUser opKind = "user"      // ends all locks of a user
 )
 
-// lockOp is what Redis has to hear about a grant or a user.
-type lockOp struct {
-	kind   lockOpKind
+// op is what Redis has to hear about a grant or a user.
+type op struct {
+	kind   opKind
 	claim  Claim
 	userID string    // of opForceUser
 	until  time.Time // nothing is to be said any more; of opForceUser the last look, zero before the first
 }
 
-func (op lockOp) key() string { return cmp.Or(op.claim.Grant, op.userID) }
+func (op op) key() string { return cmp.Or(op.claim.Grant, op.userID) }
 
 // userLooks is how long the locks of a disabled user are looked for when Redis is back:
 // until all instances have reasserted what they granted.
@@ -37,7 +37,7 @@ const userLooks = claimGrace
 
 // flush sends what waits in the outbox. Each op is acknowledged by the reply to it.
 func (l *Locker) flush(ctx context.Context) {
-	atOnce(l.table.pending(time.Now()), func(op lockOp) {
+	atOnce(l.table.pending(time.Now()), func(op op) {
 		ctx := redis.WithBudget(ctx)
 		var err error
 		switch op.kind {
@@ -56,7 +56,7 @@ func (l *Locker) flush(ctx context.Context) {
 }
 
 // flushUser looks for the locks of a user once more.
-func (l *Locker) flushUser(ctx context.Context, op lockOp) {
+func (l *Locker) flushUser(ctx context.Context, op op) {
 	start := time.Now()
 	if op.until.IsZero() {
 		op.until = start.Add(userLooks)
@@ -70,14 +70,14 @@ func (l *Locker) flushUser(ctx context.Context, op lockOp) {
 
 // put keeps an op until Redis acknowledges it, or until no instance can ask about the
 // grant any more. A later op about a grant replaces the one before.
-func (t *lockTable) put(op lockOp) {
+func (t *localTable) put(op op) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.sweep(time.Now())
 	t.putLocked(op)
 }
 
-func (t *lockTable) putLocked(op lockOp) {
+func (t *localTable) putLocked(op op) {
 	if op.kind != opForceUser && op.until.IsZero() {
 		op.until = time.Now().Add(t.maxHold)
 	}
@@ -85,7 +85,7 @@ func (t *lockTable) putLocked(op lockOp) {
 }
 
 // pending are the ops to send now.
-func (t *lockTable) pending(now time.Time) (ops []lockOp) {
+func (t *localTable) pending(now time.Time) (ops []op) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.sweepOutbox(now)
@@ -100,7 +100,7 @@ func (t *lockTable) pending(now time.Time) (ops []lockOp) {
 }
 
 // ack takes an op out, unless another has replaced it meanwhile.
-func (t *lockTable) ack(op lockOp) {
+func (t *localTable) ack(op op) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.outbox[op.key()] == op {
@@ -108,7 +108,7 @@ func (t *lockTable) ack(op lockOp) {
 	}
 }
 
-func (t *lockTable) sweepOutbox(now time.Time) {
+func (t *localTable) sweepOutbox(now time.Time) {
 	for key, op := range t.outbox {
 		if op.kind != opForceUser && !now.Before(op.until) {
 			delete(t.outbox, key)

@@ -18,7 +18,7 @@ func TestLockAttemptThatWasRepeatedStays(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	l, other := openLockerAt(t, server.Addr), openLockerAt(t, server.Addr)
 	for name, second := range map[string]*Locker{"here": l, "elsewhere": other} {
-		req := Request{Resource: name, Token: NewToken()}
+		req := Request{Resource: name, Token: newToken()}
 		lost := l.newAttempt(req)
 		if _, err := lost.once(t.Context(), false); err != nil {
 			t.Fatal(err)
@@ -49,7 +49,7 @@ func TestAttemptsThatWereNotSentAreNotOwed(t *testing.T) {
 	for _, onDown := range []models.OnRedisDown{models.OnRedisDownClosed, models.OnRedisDownOpen} {
 		rdb := redis.New(redis.Options{Disabled: true})
 		t.Cleanup(func() { _ = rdb.Close(t.Context()) })
-		l := New(rdb, &Options{OnRedisDown: onDown})
+		l := New(rdb, Options{OnRedisDown: onDown})
 		for range 10 {
 			if _, err := l.TryAcquire(t.Context(), Request{Resource: "process:1"}); err != nil &&
 				!errors.Is(err, models.ErrUnavailable) && !errors.Is(err, models.ErrNotAcquired) {
@@ -75,7 +75,7 @@ func TestLockTakenAfterAReleaseInTheSameOutage(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			server := servicestest.StartRedis(t)
 			rdb := redistest.At(t, server.Addr, redis.Options{Timeout: time.Second})
-			l := New(rdb, &Options{OnRedisDown: models.OnRedisDownOpen, Logger: slog.New(slog.DiscardHandler)})
+			l := New(rdb, Options{OnRedisDown: models.OnRedisDownOpen, Logger: slog.New(slog.DiscardHandler)})
 			first, err := l.TryAcquire(t.Context(), Request{Resource: "r"})
 			if err != nil || first.Degraded {
 				t.Fatalf("%+v, %v", first, err)

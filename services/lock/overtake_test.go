@@ -17,7 +17,7 @@ func queueUp(t *testing.T, l *Locker, req Request) *attempt {
 	t.Helper()
 	waiter := l.newAttempt(req)
 	got, err := l.runAcquire(t.Context(), waiter, true)
-	if err != nil || got.code != lockRefused {
+	if err != nil || got.code != codeRefused {
 		t.Fatalf("not queued: %+v, %v", got, err)
 	}
 	waiter.arrival = got.extra
@@ -27,7 +27,7 @@ func queueUp(t *testing.T, l *Locker, req Request) *attempt {
 // patientLocker is a Locker that waits for a busy machine.
 func patientLocker(t *testing.T, server *servicestest.RedisServer) *Locker {
 	t.Helper()
-	return New(redistest.At(t, server.Addr, redis.Options{Timeout: 5 * time.Second}), nil)
+	return New(redistest.At(t, server.Addr, redis.Options{Timeout: 5 * time.Second}), Options{})
 }
 
 // heard makes the instance's last beat in the shard of r so long ago.
@@ -72,7 +72,7 @@ func TestLockSilentWaiterThatAsksLeavesTheQueue(t *testing.T) {
 	if _, err := holder.Release(t.Context(), held.Claim); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := silent.runAcquire(t.Context(), waiter, true); err != nil || got.code != lockDone {
+	if got, err := silent.runAcquire(t.Context(), waiter, true); err != nil || got.code != codeDone {
 		t.Fatalf("not granted: %+v, %v", got, err)
 	}
 	if s, err := holder.Status(t.Context(), "r"); err != nil || s.Grant != waiter.grant || s.Waiting != 0 {

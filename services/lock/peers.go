@@ -12,10 +12,10 @@ import (
 // instance whose connection was lost subscribes again within a few.
 const peersGone = 10
 
-// lockPeers knows whether other instances may have locks that this one does not know of. When
+// peers knows whether other instances may have locks that this one does not know of. When
 // the server has forgotten its locks, a newcomer would take them from holders there, so free
 // locks wait for claims; an instance that is alone need not wait for any but its own.
-type lockPeers struct {
+type peers struct {
 	seen    bool
 	missed  int         // looks in a row since
 	refused bool        // this instance cannot look
@@ -23,10 +23,10 @@ type lockPeers struct {
 }
 
 // none reports whether no other instance is expected.
-func (p *lockPeers) none() bool { return !p.some.Load() }
+func (p *peers) none() bool { return !p.some.Load() }
 
 // look counts the instances that listen for the end of locks.
-func (p *lockPeers) look(ctx context.Context, rdb *redis.Client) {
+func (p *peers) look(ctx context.Context, rdb *redis.Client) {
 	if p.refused {
 		return
 	}

@@ -22,7 +22,7 @@ func TestLocksOfOneInstanceWhileTheServerForgets(t *testing.T) {
 	t.Parallel()
 	server := servicestest.StartRedis(t)
 	rdb := redistest.At(t, server.Addr, redis.Options{Timeout: time.Second})
-	l := lock.New(rdb, &lock.Options{OnRedisDown: models.OnRedisDownClosed, Logger: redistest.Quiet()})
+	l := lock.New(rdb, lock.Options{OnRedisDown: models.OnRedisDownClosed, Logger: redistest.Quiet()})
 	held := holdMany(t, []*lock.Locker{l}, "held", 160)
 	for round, forget := range []func(){
 		func() { server.Do("FLUSHALL") },
@@ -72,7 +72,7 @@ func TestLocksClaimedInNewShardsKeepNoneFromFreeOnes(t *testing.T) {
 	t.Parallel()
 	server := servicestest.StartRedis(t)
 	rdb := redistest.At(t, server.Addr, redis.Options{Timeout: time.Second})
-	open := &lock.Options{OnRedisDown: models.OnRedisDownOpen, Logger: redistest.Quiet()}
+	open := lock.Options{OnRedisDown: models.OnRedisDownOpen, Logger: redistest.Quiet()}
 	l := lock.New(rdb, open)
 	lock.New(redistest.At(t, server.Addr, redis.Options{Timeout: time.Second}), open)
 	servicestest.Eventually(t, 20*time.Second, func() bool { return !l.Alone() }, "the other instance is not found")
@@ -104,7 +104,7 @@ func TestLocksWaitForClaimsOnlyOnce(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	var all []*lock.Locker
 	for range 2 {
-		all = append(all, lock.New(redistest.At(t, server.Addr, redis.Options{Timeout: time.Second}), &lock.Options{Logger: redistest.Quiet()}))
+		all = append(all, lock.New(redistest.At(t, server.Addr, redis.Options{Timeout: time.Second}), lock.Options{Logger: redistest.Quiet()}))
 	}
 	servicestest.Eventually(t, 20*time.Second, func() bool { return !all[0].Alone() }, "the other instance is not found")
 	giveBackMany(t, all, holdMany(t, all, "used", 160))
@@ -123,12 +123,12 @@ func TestLocksWaitForClaimsOnlyOnce(t *testing.T) {
 func TestLockPeersAreExpectedForAWhile(t *testing.T) {
 	t.Parallel()
 	server := servicestest.StartRedis(t)
-	l := lock.New(redistest.At(t, server.Addr, redis.Options{Timeout: time.Second}), &lock.Options{Logger: redistest.Quiet()})
+	l := lock.New(redistest.At(t, server.Addr, redis.Options{Timeout: time.Second}), lock.Options{Logger: redistest.Quiet()})
 	if !l.Alone() {
 		t.Fatal("another instance is expected before there was one")
 	}
 	other := redistest.At(t, server.Addr, redis.Options{Timeout: time.Second})
-	lock.New(other, &lock.Options{Logger: redistest.Quiet()})
+	lock.New(other, lock.Options{Logger: redistest.Quiet()})
 	servicestest.Eventually(t, 20*time.Second, func() bool { return !l.Alone() }, "the other instance is not found")
 	if err := other.Close(t.Context()); err != nil {
 		t.Fatal(err)

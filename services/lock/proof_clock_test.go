@@ -42,7 +42,7 @@ func TestProofLockServerClockDiffers(t *testing.T) {
 					Client: rueidis.ClientOption{InitAddress: []string{server.Addr()}}, Embedded: true, KeyPrefix: "test:", Timeout: time.Second,
 				})
 				redistest.WaitReady(t, rdb)
-				f.lockers = append(f.lockers, lock.New(rdb, &lock.Options{Logger: redistest.Quiet()}))
+				f.lockers = append(f.lockers, lock.New(rdb, lock.Options{Logger: redistest.Quiet()}))
 			}
 			working, rest := context.WithCancel(t.Context())
 			defer rest()

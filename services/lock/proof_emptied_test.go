@@ -70,7 +70,7 @@ func emptiedField(t *testing.T, instances int) *emptied {
 	for range instances {
 		rdb := redistest.At(t, f.server.Addr, redis.Options{Timeout: time.Second})
 		f.redis = append(f.redis, rdb)
-		f.lockers = append(f.lockers, lock.New(rdb, &lock.Options{OnRedisDown: models.OnRedisDownOpen, Logger: slog.New(f.lost)}))
+		f.lockers = append(f.lockers, lock.New(rdb, lock.Options{OnRedisDown: models.OnRedisDownOpen, Logger: slog.New(f.lost)}))
 	}
 	for _, l := range f.lockers {
 		servicestest.Eventually(t, 20*time.Second, func() bool { return l.Alone() == (instances == 1) }, "the instances do not know of each other")

@@ -64,7 +64,7 @@ func newField(t *testing.T, timeout time.Duration) *field {
 		proxy := servicestest.NewProxy(t, f.server.Addr)
 		rdb := redistest.At(t, proxy.Addr, redis.Options{Timeout: timeout})
 		f.proxies, f.redis = append(f.proxies, proxy), append(f.redis, rdb)
-		f.lockers = append(f.lockers, lock.New(rdb, &lock.Options{Logger: redistest.Quiet()}))
+		f.lockers = append(f.lockers, lock.New(rdb, lock.Options{Logger: redistest.Quiet()}))
 	}
 	return f
 }

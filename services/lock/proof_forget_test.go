@@ -42,7 +42,7 @@ func proveTold(t *testing.T, take func(*field, *testing.T)) {
 	f := &field{t: t, server: servicestest.StartRedis(t)}
 	for range 2 {
 		redis := redistest.New(t, f.server.Addr)
-		f.lockers = append(f.lockers, lock.New(redis, &lock.Options{Logger: redistest.Quiet()}))
+		f.lockers = append(f.lockers, lock.New(redis, lock.Options{Logger: redistest.Quiet()}))
 	}
 	many := holdMany(t, f.lockers, "many", 160)
 	g := openGuarded(t)
@@ -70,7 +70,7 @@ func proveTold(t *testing.T, take func(*field, *testing.T)) {
 	var second lock.Lock
 	servicestest.Eventually(t, 10*time.Second, func() bool {
 		// Redis itself is asked, by an instance that knows of nothing before.
-		fresh := lock.New(redistest.New(t, f.server.Addr), &lock.Options{Logger: redistest.Quiet()})
+		fresh := lock.New(redistest.New(t, f.server.Addr), lock.Options{Logger: redistest.Quiet()})
 		taken, err := fresh.TryAcquire(t.Context(), request("r", bob))
 		if taken := (*models.NotAcquiredError)(nil); errors.As(err, &taken) && taken.Status.Grant == grant {
 			take(f, t) // the first holder claimed it again before
@@ -111,8 +111,8 @@ func TestProofLockAbandonedLeavesNoOrphan(t *testing.T) {
 			server := servicestest.StartRedis(t)
 			proxy := servicestest.NewProxy(t, server.Addr)
 			redis := redistest.New(t, proxy.Addr)
-			l := lock.New(redis, &lock.Options{Logger: redistest.Quiet()})
-			other := lockers(t, server, 1, nil)[0]
+			l := lock.New(redis, lock.Options{Logger: redistest.Quiet()})
+			other := lockers(t, server, 1, lock.Options{})[0]
 			for range 8 { // the scripts are known on every connection
 				taken := mustAcquire(t, l, request("warm", alice))
 				if _, err := l.Release(t.Context(), taken.Claim); err != nil {

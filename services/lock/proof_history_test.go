@@ -44,7 +44,7 @@ type lockHistory struct {
 // historyLine is an operation as a process tells it.
 type historyLine struct {
 	Resource       string
-	Op             lockOp
+	Op             operation
 	Call, Returned int64
 	Got            lockAnswer
 }
@@ -55,7 +55,7 @@ func newLockHistory() *lockHistory {
 
 func (h *lockHistory) now() int64 { return int64(time.Since(h.start)) }
 
-func (h *lockHistory) add(resource string, op lockOp, called int64, got lockAnswer) {
+func (h *lockHistory) add(resource string, op operation, called int64, got lockAnswer) {
 	returned := h.now()
 	if got.Result == "unknown" {
 		returned = math.MaxInt64 // it may still be done
@@ -63,7 +63,7 @@ func (h *lockHistory) add(resource string, op lockOp, called int64, got lockAnsw
 	h.addUntil(resource, op, called, got, returned)
 }
 
-func (h *lockHistory) addUntil(resource string, op lockOp, called int64, got lockAnswer, returned int64) {
+func (h *lockHistory) addUntil(resource string, op operation, called int64, got lockAnswer, returned int64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if got.Result == "unknown" && op.Kind != "end" {
@@ -81,7 +81,7 @@ func (h *lockHistory) print(t *testing.T) {
 	defer h.mu.Unlock()
 	for resource, ops := range h.ops {
 		for _, op := range ops {
-			printLine(t, "op ", historyLine{resource, op.Input.(lockOp), op.Call, op.Return, op.Output.(lockAnswer)})
+			printLine(t, "op ", historyLine{resource, op.Input.(operation), op.Call, op.Return, op.Output.(lockAnswer)})
 		}
 	}
 }
@@ -139,7 +139,7 @@ func (h *lockHistory) work(ctx context.Context, l *lock.Locker, random *rand.Ran
 func (h *lockHistory) force(ctx context.Context, l *lock.Locker, resource string) {
 	called := h.now()
 	was, err := l.ForceRelease(ctx, resource, nil)
-	h.add(resource, lockOp{Kind: "force"}, called, answer(err, was.Fence))
+	h.add(resource, operation{Kind: "force"}, called, answer(err, was.Fence))
 }
 
 // mayWait: in some of the histories only, because a waiter that Redis offers the
@@ -154,12 +154,12 @@ func (h *lockHistory) acquire(ctx context.Context, l *lock.Locker, random *rand.
 		defer cancel()
 		taken, err := l.Acquire(ctx, req)
 		got = answer(err, taken.Fence)
-		h.add(resource, lockOp{Kind: "wait", Grant: grant}, leased, got)
+		h.add(resource, operation{Kind: "wait", Grant: grant}, leased, got)
 		return taken, leased, got
 	}
 	taken, err := l.TryAcquire(ctx, req)
 	got = answer(err, taken.Fence)
-	h.add(resource, lockOp{Kind: "acquire", Grant: grant}, leased, got)
+	h.add(resource, operation{Kind: "acquire", Grant: grant}, leased, got)
 	return taken, leased, got
 }
 
@@ -170,7 +170,7 @@ func (h *lockHistory) round(ctx context.Context, l *lock.Locker, random *rand.Ra
 	h.mu.Unlock()
 	taken, leased, got := h.acquire(ctx, l, random, resource, grant)
 	if got.Result == "unknown" { // given back by the Locker, some time
-		h.addUntil(resource, lockOp{Kind: "end", Grant: grant}, leased, got, math.MaxInt64)
+		h.addUntil(resource, operation{Kind: "end", Grant: grant}, leased, got, math.MaxInt64)
 		pause(ctx, 50*time.Millisecond)
 	}
 	if got.Result != "ok" {
@@ -185,23 +185,23 @@ func (h *lockHistory) round(ctx context.Context, l *lock.Locker, random *rand.Ra
 			if got.Result == "ok" {
 				leased = called
 			}
-			h.add(resource, lockOp{Kind: "extend", Grant: grant}, called, got)
+			h.add(resource, operation{Kind: "extend", Grant: grant}, called, got)
 			continue
 		}
 		_, err := l.Check(ctx, taken.Claim)
-		h.add(resource, lockOp{Kind: "check", Grant: grant}, called, answer(err, nil))
+		h.add(resource, operation{Kind: "check", Grant: grant}, called, answer(err, nil))
 	}
 	if random.IntN(20) > 0 { // else it is left to its TTL
 		called := h.now()
 		_, err := l.Release(ctx, taken.Claim)
 		got = answer(err, nil)
-		h.add(resource, lockOp{Kind: "release", Grant: grant}, called, got)
+		h.add(resource, operation{Kind: "release", Grant: grant}, called, got)
 		if got.Result == "ok" {
 			return
 		}
 	}
 	// Redis counts in whole milliseconds.
-	h.addUntil(resource, lockOp{Kind: "end", Grant: grant}, leased+int64(proofTTL-time.Millisecond), lockAnswer{}, math.MaxInt64)
+	h.addUntil(resource, operation{Kind: "end", Grant: grant}, leased+int64(proofTTL-time.Millisecond), lockAnswer{}, math.MaxInt64)
 }
 
 // check wants a linearization of what happened to each resource. With each operation
@@ -223,7 +223,7 @@ func (h *lockHistory) check(t *testing.T) {
 func markBusy(ops []porcupine.Operation) []porcupine.Operation {
 	var waits, marked []porcupine.Operation
 	for _, op := range ops {
-		if op.Input.(lockOp).Kind == "wait" {
+		if op.Input.(operation).Kind == "wait" {
 			if op.Output.(lockAnswer).Result != "ok" {
 				op.Return = min(op.Return, math.MaxInt64-int64(offered)) + int64(offered)
 			}
@@ -231,7 +231,7 @@ func markBusy(ops []porcupine.Operation) []porcupine.Operation {
 		}
 	}
 	for _, op := range ops {
-		in, out := op.Input.(lockOp), op.Output.(lockAnswer)
+		in, out := op.Input.(operation), op.Output.(lockAnswer)
 		if in.Kind == "wait" && out.Result == "refused" {
 			continue
 		}

@@ -10,8 +10,8 @@ import (
 	"github.com/anishathalye/porcupine"
 )
 
-// lockOp is one operation of a history.
-type lockOp struct {
+// operation is one of a history.
+type operation struct {
 	Kind  string // acquire, wait (in the queue), extend, check, release, force, or end: what may happen by itself
 	Grant int    // the acquire meant
 	Busy  bool   // somebody waited meanwhile: Redis may have offered the lock to a waiter that did not take it
@@ -35,7 +35,7 @@ func lockModel() porcupine.Model {
 		Init: func() []any { return []any{lockState{}} },
 		Step: func(from, input, output any) []any {
 			var next []any
-			for _, state := range stepLock(from.(lockState), input.(lockOp), output.(lockAnswer)) {
+			for _, state := range stepLock(from.(lockState), input.(operation), output.(lockAnswer)) {
 				next = append(next, state)
 			}
 			return next
@@ -45,7 +45,7 @@ func lockModel() porcupine.Model {
 	return model.ToModel()
 }
 
-func stepLock(s lockState, op lockOp, got lockAnswer) []lockState {
+func stepLock(s lockState, op operation, got lockAnswer) []lockState {
 	free := lockState{fence: s.fence}
 	mine := s.holder == op.Grant
 	switch op.Kind {
@@ -74,7 +74,7 @@ func stepLock(s lockState, op lockOp, got lockAnswer) []lockState {
 	return []lockState{s}
 }
 
-func stepAcquire(s lockState, op lockOp, got lockAnswer) []lockState {
+func stepAcquire(s lockState, op operation, got lockAnswer) []lockState {
 	switch {
 	case got.Result == "refused" && (s.holder != 0 || op.Busy):
 		return []lockState{s}
@@ -89,7 +89,7 @@ func stepAcquire(s lockState, op lockOp, got lockAnswer) []lockState {
 }
 
 // stepForce ends the lock of whoever has it, and tells its fence.
-func stepForce(s lockState, op lockOp, got lockAnswer) []lockState {
+func stepForce(s lockState, op operation, got lockAnswer) []lockState {
 	free := lockState{fence: max(s.fence, got.Fence)}
 	switch {
 	case got.Result == "unknown":
@@ -134,17 +134,17 @@ func wantLockHistory(t *testing.T, resource string, ops []porcupine.Operation) (
 // TestProofLockModelRefuses: the model would find what it is there for.
 func TestProofLockModelRefuses(t *testing.T) {
 	type row struct {
-		op             lockOp
+		op             operation
 		call, returned int64
 		got            lockAnswer
 	}
 	ok := func(kind string, grant int, at, fence int64) row {
-		return row{lockOp{Kind: kind, Grant: grant}, at, at + 1, lockAnswer{"ok", fence}}
+		return row{operation{Kind: kind, Grant: grant}, at, at + 1, lockAnswer{"ok", fence}}
 	}
 	refused := func(kind string, grant int, at int64) row {
-		return row{lockOp{Kind: kind, Grant: grant}, at, at + 1, lockAnswer{Result: "refused"}}
+		return row{operation{Kind: kind, Grant: grant}, at, at + 1, lockAnswer{Result: "refused"}}
 	}
-	end := row{lockOp{Kind: "end", Grant: 1}, 100, math.MaxInt64, lockAnswer{}}
+	end := row{operation{Kind: "end", Grant: 1}, 100, math.MaxInt64, lockAnswer{}}
 	for name, c := range map[string]struct {
 		rows  []row
 		legal bool

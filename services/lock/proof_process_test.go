@@ -49,7 +49,7 @@ func TestProofLockProcess(t *testing.T) {
 	ctx, stop := signal.NotifyContext(t.Context(), syscall.SIGTERM)
 	defer stop()
 	clock := func() time.Time { return time.Now().Add(me.Skew) }
-	l := lock.New(redistest.At(t, me.Addr, redis.Options{Timeout: me.Timeout}), &lock.Options{Logger: redistest.Quiet(), Clock: clock})
+	l := lock.New(redistest.At(t, me.Addr, redis.Options{Timeout: me.Timeout}), lock.Options{Logger: redistest.Quiet(), Clock: clock})
 	if taken, err := l.TryAcquire(ctx, request(fmt.Sprint("own:", me.First), alice)); err == nil {
 		if off := taken.ExpiresAt.Sub(time.Now().Add(taken.TTL)); (off - me.Skew).Abs() > 2*time.Second {
 			t.Fatalf("the clock is %v off, not %v", off, me.Skew)

@@ -25,7 +25,7 @@ func topologyField(t *testing.T, option func() rueidis.ClientOption, instances i
 		rdb := redistest.Start(t, redis.Options{Client: option(), KeyPrefix: "test:", Timeout: 500 * time.Millisecond})
 		redistest.WaitReady(t, rdb)
 		f.redis = append(f.redis, rdb)
-		f.lockers = append(f.lockers, lock.New(rdb, &lock.Options{Logger: redistest.Quiet()}))
+		f.lockers = append(f.lockers, lock.New(rdb, lock.Options{Logger: redistest.Quiet()}))
 	}
 	return f
 }

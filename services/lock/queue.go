@@ -22,42 +22,42 @@ const (
 	leastEarly    = 50 * time.Millisecond  // the least of a pushed lease to start under
 )
 
-// lockWaiters are the waiters of this instance, by grant. A grant that Redis made to one of
+// waiterSet are the waiters of this instance, by grant. A grant that Redis made to one of
 // them reaches it by a message, which is only a hint, or by the next heartbeat.
-type lockWaiters struct {
+type waiterSet struct {
 	mu      sync.Mutex
-	waiting map[string]lockWaiter
+	waiting map[string]waiter
 }
 
-type lockWaiter struct {
+type waiter struct {
 	resource string
 	wake     chan *pushedGrant // nil: ask again
 }
 
 // pushedGrant is a grant as the message publishes it that wakes its waiter.
 type pushedGrant struct {
-	grant storedGrant
+	grant record
 	epoch string
 }
 
-func newLockWaiters() *lockWaiters { return &lockWaiters{waiting: map[string]lockWaiter{}} }
+func newWaiterSet() *waiterSet { return &waiterSet{waiting: map[string]waiter{}} }
 
-func (w *lockWaiters) join(resource, grant string) <-chan *pushedGrant {
+func (w *waiterSet) join(resource, grant string) <-chan *pushedGrant {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	wake := make(chan *pushedGrant, 1)
-	w.waiting[grant] = lockWaiter{resource, wake}
+	w.waiting[grant] = waiter{resource, wake}
 	return wake
 }
 
-func (w *lockWaiters) leave(grant string) {
+func (w *waiterSet) leave(grant string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	delete(w.waiting, grant)
 }
 
 // wake lets the waiter of a grant ask again, or start under what was pushed.
-func (w *lockWaiters) wake(grant string, pushed *pushedGrant) {
+func (w *waiterSet) wake(grant string, pushed *pushedGrant) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if waiter, ok := w.waiting[grant]; ok {
@@ -65,7 +65,7 @@ func (w *lockWaiters) wake(grant string, pushed *pushedGrant) {
 	}
 }
 
-func (w lockWaiter) signal(pushed *pushedGrant) {
+func (w waiter) signal(pushed *pushedGrant) {
 	select {
 	case w.wake <- pushed:
 	default: // it is awake already
@@ -73,7 +73,7 @@ func (w lockWaiter) signal(pushed *pushedGrant) {
 }
 
 // wakeAll lets all waiters of a shard ask again: what they know is stale.
-func (w *lockWaiters) wakeAll(shard int) {
+func (w *waiterSet) wakeAll(shard int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, waiter := range w.waiting {
@@ -84,7 +84,7 @@ func (w *lockWaiters) wakeAll(shard int) {
 }
 
 // awaited are the resources waited for, by shard.
-func (w *lockWaiters) awaited() (byShard [lockShards][]string) {
+func (w *waiterSet) awaited() (byShard [shardCount][]string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	seen := make(map[string]bool, len(w.waiting))
@@ -99,17 +99,17 @@ func (w *lockWaiters) awaited() (byShard [lockShards][]string) {
 }
 
 // granted receives the message about a grant to one of this instance's waiters.
-func (w *lockWaiters) granted(message string) {
+func (w *waiterSet) granted(message string) {
 	if len(message) < epochLength {
 		return
 	}
-	if g, ok := readGrant(message[epochLength:]); ok {
+	if g, ok := readRecord(message[epochLength:]); ok {
 		w.wake(g.id, &pushedGrant{grant: g, epoch: message[:epochLength]})
 	}
 }
 
 // passedOn wakes the next holder if it waits in this instance; others get a message.
-func (l *Locker) passedOn(got lockReply) {
+func (l *Locker) passedOn(got reply) {
 	if instance, grant, ok := strings.Cut(got.extra, " "); ok && instance == l.instance {
 		l.waiters.wake(grant, nil)
 	}
@@ -185,7 +185,7 @@ func (l *Locker) startEarly(a *attempt, pushed *pushedGrant) (lock Lock, ok bool
 	until := shard.heardAt.Add(lease - drift(lease))
 	left := time.Until(until)
 	if pushed.epoch != shard.epoch || g.fence <= shard.highestFence || left < leastEarly ||
-		subtle.ConstantTimeCompare([]byte(g.tokenHash), []byte(hashLockToken(a.req.Token))) != 1 {
+		subtle.ConstantTimeCompare([]byte(g.tokenHash), []byte(hashToken(a.req.Token))) != 1 {
 		return Lock{}, false
 	}
 	lock = Lock{

@@ -25,7 +25,7 @@ func waitFor(t *testing.T, l *lock.Locker, waiting int) {
 
 func TestLockServerThatForgot(t *testing.T) {
 	server := servicestest.StartRedis(t)
-	all := lockers(t, server, 2, nil)
+	all := lockers(t, server, 2, lock.Options{})
 	held := mustAcquire(t, all[0], request("process:1", alice))
 	// The beat has to have seen the shard before it can see that it is new.
 	servicestest.Eventually(t, 2*time.Second, func() bool {
@@ -45,7 +45,7 @@ func TestLockServerThatForgot(t *testing.T) {
 func TestLockHolderClaimsAgainByItself(t *testing.T) {
 	t.Parallel()
 	server := servicestest.StartRedis(t)
-	all := lockers(t, server, 2, nil)
+	all := lockers(t, server, 2, lock.Options{})
 	mustAcquire(t, all[0], request("process:1", alice))
 	granted := make(chan error, 1)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -69,7 +69,7 @@ func TestLockHolderClaimsAgainByItself(t *testing.T) {
 
 func TestLockEventsReachAllInstances(t *testing.T) {
 	server := servicestest.StartRedis(t)
-	all := lockers(t, server, 2, nil)
+	all := lockers(t, server, 2, lock.Options{})
 	events := all[1].Events(t.Context())
 	next := func() models.LockEvent {
 		t.Helper()
@@ -124,7 +124,7 @@ func TestLockEventsReachAllInstances(t *testing.T) {
 
 func TestWithLockPassesOneLeaseOn(t *testing.T) {
 	server := servicestest.StartRedis(t)
-	all := lockers(t, server, 2, nil)
+	all := lockers(t, server, 2, lock.Options{})
 	counter := 0 // guarded by the lock itself: -race would tell
 	last := int64(0)
 	grants := map[string]int{}
@@ -161,7 +161,7 @@ func TestWithLockPassesOneLeaseOn(t *testing.T) {
 }
 
 func TestWithLockWaiterThatLeaves(t *testing.T) {
-	l := lockers(t, servicestest.StartRedis(t), 1, nil)[0]
+	l := lockers(t, servicestest.StartRedis(t), 1, lock.Options{})[0]
 	inside, leave := make(chan struct{}), make(chan struct{})
 	var wg sync.WaitGroup
 	wg.Go(func() {

@@ -23,7 +23,7 @@ func TestLockClaimedAgainKeepsItsBeginning(t *testing.T) {
 			proxy := servicestest.NewProxy(t, server.Addr)
 			const longest = 2 * time.Second
 			other := patientLockerAt(t, server.Addr)
-			l := New(redistest.At(t, proxy.Addr, redis.Options{Timeout: 5 * time.Second}), &Options{
+			l := New(redistest.At(t, proxy.Addr, redis.Options{Timeout: 5 * time.Second}), Options{
 				OnRedisDown: models.OnRedisDownOpen, MaxHold: longest, Logger: slog.New(slog.DiscardHandler),
 			})
 			req := Request{Resource: "process:1", TTL: longest, Holder: models.Holder{UserID: "1"}}

@@ -25,14 +25,14 @@ func (l *Locker) catchUp(ctx context.Context) {
 		return
 	}
 	l.flush(ctx)
-	l.reassertAll(ctx, l.table.living(time.Now(), (*localLock).degraded))
+	l.reassertAll(ctx, l.table.living(time.Now(), (*entry).degraded))
 	l.peers.look(ctx, l.redis)
 }
 
 // reassertAll reasserts so many grants that one after the other would take too long. What
 // fails is found again by the next heartbeats.
-func (l *Locker) reassertAll(ctx context.Context, all []localLock) {
-	atOnce(all, func(known localLock) { _, _ = l.reassert(redis.WithBudget(ctx), known) })
+func (l *Locker) reassertAll(ctx context.Context, all []entry) {
+	atOnce(all, func(known entry) { _, _ = l.reassert(redis.WithBudget(ctx), known) })
 }
 
 // atOnce does something about each of many, callsAtOnce at a time.
@@ -48,7 +48,7 @@ func atOnce[T any](all []T, do func(T)) {
 // reassert takes a known grant in Redis under its own token. It reports whether the
 // grant stands there now; after an error that is not known. A free lock is taken only if
 // the server has forgotten the shard, or if the lease ended there by itself.
-func (l *Locker) reassert(ctx context.Context, known localLock) (stands bool, err error) {
+func (l *Locker) reassert(ctx context.Context, known entry) (stands bool, err error) {
 	sent := time.Now()
 	left := known.lock.trustedUntil.Sub(sent)
 	if left <= 0 {
@@ -61,33 +61,33 @@ func (l *Locker) reassert(ctx context.Context, known localLock) (stands bool, er
 	if err != nil {
 		return false, err
 	}
-	if got.code == lockRefused || got.grant != known.lock.Grant { // or its token has another grant, from another instance
+	if got.code == codeRefused || got.grant != known.lock.Grant { // or its token has another grant, from another instance
 		l.conflict(known, got)
 		return false, nil
 	}
-	if got.code == lockDone {
+	if got.code == codeDone {
 		l.groups.reasserted(known.lock.Grant)
 	}
 	lock := got.lock(known.lock.Claim, sent)
-	lock.Note = cmp.Or(lock.Note, known.lock.Note)
+	lock.Metadata = cmp.Or(lock.Metadata, known.lock.Metadata)
 	stands, extended := l.table.synced(known, lock, got.epoch)
 	if !stands { // given back while it was reasserted
 		_, _ = l.run(ctx, l.scripts.release, lock.Resource, credential(lock.Claim))
 		return false, nil
 	}
-	if got.code == lockRepeated && !extended && known.changed(left, got.remaining, sent) {
+	if got.code == codeRepeated && !extended && known.changed(left, got.remaining, sent) {
 		if passedOn, err := l.Extend(ctx, lock.Claim, left); err == nil {
 			lock = passedOn
 		}
 	}
-	if known.lock.Note != "" {
-		_, _ = l.Note(ctx, lock, known.lock.Note) // a repeat without it only gets a new token
+	if known.lock.Metadata != "" {
+		_, _ = l.Metadata(ctx, lock, known.lock.Metadata) // a repeat without it only gets a new token
 	}
 	return true, nil
 }
 
 // conflict ends a known grant that could not be reasserted.
-func (l *Locker) conflict(known localLock, got lockReply) {
+func (l *Locker) conflict(known entry, got reply) {
 	l.metrics.conflicts.Inc()
 	lost := "a lock did not survive the outage: it was ended meanwhile, or expired"
 	if got.grant != "" {
@@ -101,7 +101,7 @@ func (l *Locker) conflict(known localLock, got lockReply) {
 // changed reports whether the time left was changed here while Redis was away, and is
 // to be passed on: a longer one always, a shorter one if no other instance has extended the
 // grant since this instance was in sync with Redis.
-func (l *localLock) changed(left, inRedis time.Duration, now time.Time) bool {
+func (l *entry) changed(left, inRedis time.Duration, now time.Time) bool {
 	const rounding = time.Second
 	untouched := (inRedis - l.syncedUntil.Sub(now)).Abs() < rounding
 	return left-inRedis > rounding || (untouched && inRedis-left > rounding)
@@ -109,7 +109,7 @@ func (l *localLock) changed(left, inRedis time.Duration, now time.Time) bool {
 
 // reassertClaim reasserts a grant that Redis does not know although this instance does: made
 // or extended without Redis, or forgotten by the server, whose epoch is new then.
-func (l *Locker) reassertClaim(ctx context.Context, claim Claim, got lockReply) (stands bool, err error) {
+func (l *Locker) reassertClaim(ctx context.Context, claim Claim, got reply) (stands bool, err error) {
 	known, ok := l.table.find(claim)
 	if !ok || got.grant != "" || (!known.lock.Degraded && known.epoch == got.epoch) {
 		return false, nil

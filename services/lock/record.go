@@ -18,9 +18,9 @@ const (
 	epochLength = 32
 )
 
-// writeGrant is the end of a grant's text, after fence, since, id and hash of token:
+// writeRecord is the end of a grant's text, after fence, since, id and hash of token:
 // the resource and its holder, each part with its length before it.
-func writeGrant(resource string, h models.Holder) string {
+func writeRecord(resource string, h models.Holder) string {
 	text := make([]byte, 0, len(resource)+len(h.UserID)+len(h.Email)+len(h.Reason)+16)
 	for _, part := range [...]string{resource, h.UserID, h.Email, h.Reason} {
 		text = strconv.AppendInt(text, int64(len(part)), 10)
@@ -29,8 +29,8 @@ func writeGrant(resource string, h models.Holder) string {
 	return string(text)
 }
 
-// storedGrant is a grant's text, taken apart.
-type storedGrant struct {
+// record is a grant's text, taken apart.
+type record struct {
 	fence                 int64
 	since                 time.Time
 	id, tokenHash         string
@@ -38,7 +38,7 @@ type storedGrant struct {
 	userID, email, reason string
 }
 
-func readGrant(text string) (g storedGrant, ok bool) {
+func readRecord(text string) (g record, ok bool) {
 	if len(text) < grantRest {
 		return g, false
 	}
@@ -61,6 +61,6 @@ func readGrant(text string) (g storedGrant, ok bool) {
 	return g, true
 }
 
-func (g *storedGrant) holder() models.Holder {
+func (g *record) holder() models.Holder {
 	return models.Holder{UserID: g.userID, Email: g.email, Reason: g.reason, Since: g.since}
 }

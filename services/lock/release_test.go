@@ -29,7 +29,7 @@ func TestLockReleasedInAnOutageStaysReleased(t *testing.T) {
 			server := servicestest.StartRedis(t)
 			rdb := redistest.At(t, server.Addr, redis.Options{Timeout: 300 * time.Millisecond})
 			registry := prometheus.NewRegistry()
-			l := lock.New(rdb, &lock.Options{Logger: redistest.Quiet(), Metrics: registry})
+			l := lock.New(rdb, lock.Options{Logger: redistest.Quiet(), Metrics: registry})
 			taken := mustAcquireInRedis(t, l, request("process:1", alice))
 			err := l.WithLock(t.Context(), request("process:2", alice), func(context.Context, lock.Lock) error {
 				strike.down(server)
@@ -61,7 +61,7 @@ func TestLockForcedTwiceInAnOutage(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	proxy := servicestest.NewProxy(t, server.Addr)
 	rdb := redistest.New(t, proxy.Addr)
-	l := lock.New(rdb, &lock.Options{OnRedisDown: models.OnRedisDownOpen, Logger: redistest.Quiet()})
+	l := lock.New(rdb, lock.Options{OnRedisDown: models.OnRedisDownOpen, Logger: redistest.Quiet()})
 	mustAcquireInRedis(t, l, request("process:1", alice))
 	proxy.Cut()
 	gone(t, rdb)
@@ -93,7 +93,7 @@ func TestLockGivenBackAtAnotherInstance(t *testing.T) {
 		for _, proxy := range proxies {
 			client := redistest.New(t, proxy.Addr)
 			clients = append(clients, client)
-			locks = append(locks, lock.New(client, &lock.Options{OnRedisDown: models.OnRedisDownOpen, Logger: redistest.Quiet()}))
+			locks = append(locks, lock.New(client, lock.Options{OnRedisDown: models.OnRedisDownOpen, Logger: redistest.Quiet()}))
 			proxy.Cut()
 			gone(t, client)
 		}
@@ -114,7 +114,7 @@ func TestLockGivenBackAtAnotherInstance(t *testing.T) {
 			proxies[i].Restore()
 			back(t, clients[i])
 		}
-		s, err := lockers(t, server, 1, nil)[0].Status(t.Context(), "process:1")
+		s, err := lockers(t, server, 1, lock.Options{})[0].Status(t.Context(), "process:1")
 		if err != nil || s.Held {
 			t.Errorf("%+v: locked by nobody: %+v, %v", row, s, err)
 		}

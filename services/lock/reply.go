@@ -13,17 +13,17 @@ import (
 
 // The codes of a lock script's reply.
 const (
-	lockRefused    = 0 // not acquired, not held, or free
-	lockDone       = 1
-	lockRepeated   = 2 // acquire: this token had the grant already
-	lockGivenBack  = 2 // extend: there is a waiter
-	lockOtherFence = 2 // force: another grant is there
-	lockTooLate    = 3 // acquire: executed after its sender had given up
+	codeRefused    = 0 // not acquired, not held, or free
+	codeDone       = 1
+	codeRepeated   = 2 // acquire: this token had the grant already
+	codeGivenBack  = 2 // extend: there is a waiter
+	codeOtherFence = 2 // force: another grant is there
+	codeTooLate    = 3 // acquire: executed after its sender had given up
 )
 
-// lockReply is what a script about one lock answers; the lock's fields are empty
+// reply is what a script about one lock answers; the lock's fields are empty
 // when it is free. Beat and list answer otherwise.
-type lockReply struct {
+type reply struct {
 	code      int64
 	tokenHash string
 	grant     string
@@ -31,7 +31,7 @@ type lockReply struct {
 	since     time.Time
 	remaining time.Duration
 	holder    models.Holder
-	note      string
+	metadata  string
 	waiting   int
 	epoch     string
 	extra     string    // acquire: arrival; release and force: who has it next; extend: the first fence reserved
@@ -39,53 +39,53 @@ type lockReply struct {
 	at        time.Time // by this instance's wall clock
 }
 
-func readLockReply(msg rueidis.RedisMessage) (lockReply, error) {
+func readReply(msg rueidis.RedisMessage) (reply, error) {
 	if msg.IsInt64() { // the shortcut of release
 		code, _ := msg.AsInt64()
-		return lockReply{code: code}, nil
+		return reply{code: code}, nil
 	}
 	if msg.IsString() { // the shortcut of acquire: the fence, which is the server's time, and the shard as it was
 		return readShortcut(msg)
 	}
 	fields, err := msg.ToArray()
 	if err != nil || len(fields) != 8 {
-		return lockReply{}, fmt.Errorf("read lock reply of %d fields: %w: %w", len(fields), models.ErrUnavailable, err)
+		return reply{}, fmt.Errorf("read lock reply of %d fields: %w: %w", len(fields), models.ErrUnavailable, err)
 	}
 	text := func(i int) string { s, _ := fields[i].ToString(); return s }
 	number := func(i int) int64 { n, _ := fields[i].AsInt64(); return n }
-	r := lockReply{
+	r := reply{
 		code: number(0), remaining: time.Duration(number(2)) * time.Millisecond, waiting: int(number(3)),
-		epoch: text(4), extra: text(5), note: text(6), now: number(7),
+		epoch: text(4), extra: text(5), metadata: text(6), now: number(7),
 	}
 	if grant := text(1); grant != "" {
-		g, ok := readGrant(grant)
+		g, ok := readRecord(grant)
 		if !ok {
-			return lockReply{}, fmt.Errorf("read a grant of %d characters: %w", len(grant), models.ErrUnavailable)
+			return reply{}, fmt.Errorf("read a grant of %d characters: %w", len(grant), models.ErrUnavailable)
 		}
 		r.tokenHash, r.grant, r.fence, r.since, r.holder = g.tokenHash, g.id, g.fence, g.since, g.holder()
 	}
 	return r, nil
 }
 
-func readShortcut(msg rueidis.RedisMessage) (lockReply, error) {
+func readShortcut(msg rueidis.RedisMessage) (reply, error) {
 	const digits = grantSince
 	text, _ := msg.ToString()
 	if len(text) < 2*digits {
-		return lockReply{}, fmt.Errorf("read lock reply of %d characters: %w", len(text), models.ErrUnavailable)
+		return reply{}, fmt.Errorf("read lock reply of %d characters: %w", len(text), models.ErrUnavailable)
 	}
 	micros, err := strconv.ParseInt(text[:digits], 10, 64)
 	if err != nil {
-		return lockReply{}, fmt.Errorf("read lock reply: %w: %w", models.ErrUnavailable, err)
+		return reply{}, fmt.Errorf("read lock reply: %w: %w", models.ErrUnavailable, err)
 	}
-	return lockReply{code: lockDone, fence: micros, since: time.UnixMilli(micros / 1000).UTC(), epoch: text[2*digits:], now: micros / 1000}, nil
+	return reply{code: codeDone, fence: micros, since: time.UnixMilli(micros / 1000).UTC(), epoch: text[2*digits:], now: micros / 1000}, nil
 }
 
-func (r lockReply) heldBy(claim Claim) bool {
-	return r.code == lockDone && r.grant == claim.Grant &&
-		subtle.ConstantTimeCompare([]byte(r.tokenHash), []byte(hashLockToken(claim.Token))) == 1
+func (r reply) heldBy(claim Claim) bool {
+	return r.code == codeDone && r.grant == claim.Grant &&
+		subtle.ConstantTimeCompare([]byte(r.tokenHash), []byte(hashToken(claim.Token))) == 1
 }
 
-func (r lockReply) status(resource string) models.LockStatus {
+func (r reply) status(resource string) models.LockStatus {
 	s := models.LockStatus{Resource: resource, Held: r.grant != "", Waiting: r.waiting}
 	if s.Held {
 		s.Holder, s.Grant, s.Fence, s.TTL = r.holder, r.grant, &r.fence, r.remaining
@@ -95,11 +95,11 @@ func (r lockReply) status(resource string) models.LockStatus {
 }
 
 // lock is the reply as a grant. sent is the instant before the request left.
-func (r lockReply) lock(claim Claim, sent time.Time) Lock {
+func (r reply) lock(claim Claim, sent time.Time) Lock {
 	claim.Grant = r.grant // a repeated token has its first grant
 	return Lock{
 		Claim: claim, Holder: r.holder, Fence: &r.fence, TTL: r.remaining, ExpiresAt: r.at.Add(r.remaining).UTC(),
-		Note: r.note, Repeated: r.code == lockRepeated,
+		Metadata: r.metadata, Repeated: r.code == codeRepeated,
 		grantedAt: sent.Add(r.since.Sub(time.UnixMilli(r.now))), trustedUntil: sent.Add(r.remaining - drift(r.remaining)),
 	}
 }

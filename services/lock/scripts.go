@@ -13,14 +13,14 @@ import (
 )
 
 //go:embed lua/*.lua
-var lockScriptFiles embed.FS
+var scriptFiles embed.FS
 
-type lockScripts struct {
+type scriptSet struct {
 	acquire, release, extend, status, force, metadata, heartbeat, list, count *rueidis.Lua
 }
 
-// loadLockScripts puts what is the same at every call into the scripts.
-func loadLockScripts(events, ends string, maxHold time.Duration) lockScripts {
+// loadScripts puts what is the same at every call into the scripts.
+func loadScripts(events, ends string, maxHold time.Duration) scriptSet {
 	constants := strings.NewReplacer(
 		"ALIVE", milliseconds(waiterAlive), "CONFIRM", milliseconds(waiterConfirm), "LONGEST", milliseconds(maxHold),
 		"GRACE", milliseconds(claimGrace), "EVENTS", strconv.Quote(events), "ENDS", strconv.Quote(ends),
@@ -28,20 +28,20 @@ func loadLockScripts(events, ends string, maxHold time.Duration) lockScripts {
 	load := func(name string, before ...string) *rueidis.Lua {
 		text := ""
 		for _, part := range append(before, "common", name) {
-			text += lockScript(part)
+			text += scriptText(part)
 		}
 		return rueidis.NewLuaScript(constants.Replace(text))
 	}
-	return lockScripts{
+	return scriptSet{
 		acquire: load("acquire", "acquire_shortcut"), release: load("release", "release_shortcut"),
 		extend: load("extend"), status: load("status"), force: load("force"), metadata: load("metadata"),
 		heartbeat: load("heartbeat"), list: load("list"), count: load("count"),
 	}
 }
 
-// lockScript is the text of an embedded script.
-func lockScript(name string) string {
-	text, err := lockScriptFiles.ReadFile("lua/" + name + ".lua")
+// scriptText is the text of an embedded script.
+func scriptText(name string) string {
+	text, err := scriptFiles.ReadFile("lua/" + name + ".lua")
 	if err != nil {
 		panic(err) // the name is a constant of this package
 	}
@@ -56,16 +56,16 @@ func random128() string {
 }
 
 // run executes one of the scripts on the keys of a resource.
-func (l *Locker) run(ctx context.Context, script *rueidis.Lua, resource string, args ...string) (lockReply, error) {
+func (l *Locker) run(ctx context.Context, script *rueidis.Lua, resource string, args ...string) (reply, error) {
 	return l.exec(ctx, script, l.keys.of(resource)[:3], args)
 }
 
-func (l *Locker) exec(ctx context.Context, script *rueidis.Lua, keys, args []string) (lockReply, error) {
+func (l *Locker) exec(ctx context.Context, script *rueidis.Lua, keys, args []string) (reply, error) {
 	msg, err := l.redis.Exec(ctx, script, keys, args)
 	if err != nil {
-		return lockReply{}, err
+		return reply{}, err
 	}
-	got, err := readLockReply(msg)
+	got, err := readReply(msg)
 	got.at = l.opt.Clock()
 	if err == nil && got.now != 0 {
 		l.clock.observe(time.Now(), got.now)

@@ -10,21 +10,21 @@ import (
 	"gatehouse/services/redis"
 )
 
-// lockShards is how many hash tags the locks are spread over. All keys of a lock
+// shardCount is how many hash tags the locks are spread over. All keys of a lock
 // and its shard's index and fence are in one Cluster slot.
-const lockShards = 16
+const shardCount = 16
 
 func shardOf(resource string) int {
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(resource)) // never fails
-	return int(h.Sum32() % lockShards)
+	return int(h.Sum32() % shardCount)
 }
 
-// lockKeys are what the keys of locks start with or, of a shard, what they are.
-type lockKeys [lockShards]struct{ lock, queue, index, fence, forgot string }
+// shardKeys are what the keys of locks start with or, of a shard, what they are.
+type shardKeys [shardCount]struct{ lock, queue, index, fence, forgot string }
 
-func newLockKeys(rdb *redis.Client) *lockKeys {
-	var keys lockKeys
+func newShardKeys(rdb *redis.Client) *shardKeys {
+	var keys shardKeys
 	for shard := range keys {
 		prefix := rdb.Key("{" + strconv.Itoa(shard) + "}")
 		keys[shard].lock, keys[shard].queue, keys[shard].index = prefix+"lock:", prefix+"queue:", prefix+"locks"
@@ -35,15 +35,15 @@ func newLockKeys(rdb *redis.Client) *lockKeys {
 
 // of are the keys of a resource's lock, its queue, its shard's index, highest fence, and
 // whether it was forgotten; only acquire needs the last two.
-func (k *lockKeys) of(resource string) []string { return k.in(shardOf(resource), resource) }
+func (k *shardKeys) of(resource string) []string { return k.in(shardOf(resource), resource) }
 
-func (k *lockKeys) in(shard int, resource string) []string {
+func (k *shardKeys) in(shard int, resource string) []string {
 	s := &k[shard]
 	return []string{s.lock + resource, s.queue + resource, s.index, s.fence, s.forgot}
 }
 
-// lockShardState is what this instance has observed of a shard.
-type lockShardState struct {
+// shardState is what this instance has observed of a shard.
+type shardState struct {
 	epoch    string // the last one, empty before the first
 	queuedIn string // the one in which this instance's waiters queued
 	watermark
@@ -65,30 +65,30 @@ type leaseSigns struct {
 
 // observe records the epoch of a reply. A shard without one has forgotten, this instance
 // has not; a watermark holds for its epoch alone.
-func (s *lockShardState) observe(epoch string) {
+func (s *shardState) observe(epoch string) {
 	if epoch != s.epoch {
 		s.watermark = watermark{}
 	}
 	s.epoch = cmp.Or(epoch, s.epoch)
 }
 
-type lockShardStates struct {
+type shardStates struct {
 	mu     sync.Mutex
-	states [lockShards]lockShardState
+	states [shardCount]shardState
 }
 
-func (s *lockShardStates) get(shard int) lockShardState {
+func (s *shardStates) get(shard int) shardState {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.states[shard]
 }
 
-func (s *lockShardStates) change(shard int, change func(*lockShardState)) {
+func (s *shardStates) change(shard int, change func(*shardState)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	change(&s.states[shard])
 }
 
-func (s *lockShardStates) observe(shard int, epoch string) {
-	s.change(shard, func(state *lockShardState) { state.observe(epoch) })
+func (s *shardStates) observe(shard int, epoch string) {
+	s.change(shard, func(state *shardState) { state.observe(epoch) })
 }

@@ -88,31 +88,31 @@ func (t *TokenSigner) Unseal(sealed string) (string, bool) {
 	return string(token), err == nil
 }
 
-// Tokens are the signed tokens under which locks leave the server, for holders
-// that are clients: LockTokenSigner signs, Locker knows whether they still hold.
+// Tokens are the signed tokens under which locks leave the server, for holders that are
+// clients: the TokenSigner signs, and the Locker knows whether they still hold.
 // middleware.RequireLock asks it.
 type Tokens struct {
 	locks  *Locker
-	Signer *TokenSigner
+	signer *TokenSigner
 }
 
 // NewTokens joins the two. It panics without one of them: that is a mistake in
 // the program.
 func NewTokens(locks *Locker, signer *TokenSigner) *Tokens {
-	require.Must("lock.NewTokens", require.Argument{Name: "Locker", Value: locks}, require.Argument{Name: "LockTokenSigner", Value: signer})
-	return &Tokens{locks: locks, Signer: signer}
+	require.Must("lock.NewTokens", require.Argument{Name: "Locker", Value: locks}, require.Argument{Name: "TokenSigner", Value: signer})
+	return &Tokens{locks: locks, signer: signer}
 }
 
 // Sign makes the token of a lock just granted, for one user; "" is whoever has the
 // token. version is that of what the user read after the grant, 0 if there is no
 // such thing. The token ends with the longest hold of the lock.
 func (t *Tokens) Sign(lock Lock, userID string, version int64) (string, error) {
-	return t.Signer.Sign(models.LockGrant{
+	return t.signer.Sign(models.LockGrant{
 		LockClaim: lock.Claim, UserID: userID, Fence: lock.Fence, Version: version, End: lock.Holder.Since.Add(t.locks.opt.MaxHold),
 	})
 }
 
-// GrantedAt is when the lock began for which Sign made the token.
+// GrantedAt is when the lock was granted for which Sign made the token.
 func (t *Tokens) GrantedAt(grant models.LockGrant) time.Time {
 	return grant.End.Add(-t.locks.opt.MaxHold)
 }
@@ -131,12 +131,13 @@ func (t *Tokens) Verify(ctx context.Context, resource, userID, token string) (gr
 	return grant, degraded, err
 }
 
-// Open is Verify without asking whether the lock is still held.
+// Open is Verify without asking whether the lock is still held, for Locker.Extend and
+// Release, which ask that themselves. Redis is asked only about a token that is refused.
 func (t *Tokens) Open(ctx context.Context, resource, userID, token string) (models.LockGrant, error) {
 	if token == "" {
 		return models.LockGrant{}, fmt.Errorf("lock %s: %w", resource, models.ErrLockTokenRequired)
 	}
-	grant, ok := t.Signer.Open(token, t.locks.opt.Clock())
+	grant, ok := t.signer.Open(token, t.locks.opt.Clock())
 	if ok && grant.UserID == userID && grant.Resource == resource {
 		return grant, nil
 	}

@@ -15,7 +15,7 @@ import (
 // still holds, and carries the fence that a guard refuses then.
 func TestLockTokensKeepTheFenceOfTheGrant(t *testing.T) {
 	server := servicestest.StartRedis(t)
-	l := lockers(t, server, 1, nil)[0]
+	l := lockers(t, server, 1, lock.Options{})[0]
 	signer, err := lock.NewTokenSigner([]string{"0123456789abcdef0123456789abcdef"})
 	if err != nil {
 		t.Fatal(err)

@@ -5,27 +5,27 @@ import "time"
 // tombstonesMost is how many tombstones are kept at least, whatever their age.
 const tombstonesMost = 1 << 15
 
-// lockTombstones remember the grants that are over for as long as an instance could ask
+// tombstones remember the grants that are over for as long as an instance could ask
 // about them, and the last 32,768 to 65,536 of them if there are more. Without Redis a
 // grant whose tombstone is gone counts as one of another instance.
-type lockTombstones struct {
+type tombstones struct {
 	keep          time.Duration
 	newer, before map[string]struct{}
 	since         time.Time // of newer
 }
 
-func newLockTombstones(keep time.Duration) *lockTombstones {
-	return &lockTombstones{keep: keep, newer: map[string]struct{}{}}
+func newTombstones(keep time.Duration) *tombstones {
+	return &tombstones{keep: keep, newer: map[string]struct{}{}}
 }
 
-func (s *lockTombstones) add(now time.Time, grant string) {
+func (s *tombstones) add(now time.Time, grant string) {
 	if len(s.newer) >= tombstonesMost || now.Sub(s.since) > s.keep {
 		s.newer, s.before, s.since = make(map[string]struct{}, len(s.newer)), s.newer, now
 	}
 	s.newer[grant] = struct{}{}
 }
 
-func (s *lockTombstones) has(grant string) bool {
+func (s *tombstones) has(grant string) bool {
 	_, newer := s.newer[grant]
 	_, before := s.before[grant]
 	return newer || before

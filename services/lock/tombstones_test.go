@@ -8,7 +8,7 @@ import (
 
 func TestEndedGrantsAreBounded(t *testing.T) {
 	start := time.Now()
-	ended := newLockTombstones(time.Hour)
+	ended := newTombstones(time.Hour)
 	for i := range 4 * tombstonesMost {
 		ended.add(start, strconv.Itoa(i))
 	}
@@ -35,13 +35,13 @@ func TestEndedGrantsAreBounded(t *testing.T) {
 // The end of a grant can be heard of before the reply that tells of the grant: a
 // release beside an extend, a force on another instance.
 func TestEndedGrantIsNotLearnt(t *testing.T) {
-	for name, end := range map[string]func(*lockTable, Lock){
-		"released": func(table *lockTable, lock Lock) { table.release(lock.Claim) },
-		"ended elsewhere": func(table *lockTable, lock Lock) {
+	for name, end := range map[string]func(*localTable, Lock){
+		"released": func(table *localTable, lock Lock) { table.release(lock.Claim) },
+		"ended elsewhere": func(table *localTable, lock Lock) {
 			table.end(lock.Resource, lock.Grant)
 		},
 	} {
-		table := newLockTable(time.Hour, time.Now)
+		table := newLocalTable(time.Hour, time.Now)
 		lock := Lock{Claim: Claim{Resource: "process:1", Grant: "grant", Token: "token"}, trustedUntil: time.Now().Add(time.Minute)}
 		end(table, lock)
 		table.record(lock, "epoch", originLocal)

@@ -35,7 +35,7 @@ func newScriptUser(t *testing.T) *scriptUser {
 		t.Fatal(err)
 	}
 	t.Cleanup(client.Close)
-	l := New(redistest.At(t, server.Addr, redis.Options{Timeout: time.Second}), nil)
+	l := New(redistest.At(t, server.Addr, redis.Options{Timeout: time.Second}), Options{})
 	return &scriptUser{t: t, l: l, server: server, client: client}
 }
 
@@ -43,13 +43,13 @@ func newScriptUser(t *testing.T) *scriptUser {
 func (u *scriptUser) acquire(resource string) (claim Claim, granted bool, err error) {
 	a := u.l.newAttempt(Request{Resource: resource, TTL: time.Minute})
 	msg, err := u.l.scripts.acquire.Exec(u.t.Context(), u.client, u.l.keys.of(resource), []string{
-		credential(a.claim()) + writeGrant(resource, models.Holder{}), "60000", "9", "1", random128(), "",
+		credential(a.claim()) + writeRecord(resource, models.Holder{}), "60000", "9", "1", random128(), "",
 	}).ToMessage()
 	if err != nil {
 		return a.claim(), false, err
 	}
-	got, err := readLockReply(msg)
-	return a.claim(), got.code == lockDone, err
+	got, err := readReply(msg)
+	return a.claim(), got.code == codeDone, err
 }
 
 func (u *scriptUser) release(claim Claim) error {
@@ -143,37 +143,37 @@ func TestLockScriptsWithoutPublish(t *testing.T) {
 	if err != nil || !granted {
 		t.Fatal(granted, err)
 	}
-	run := func(script *rueidis.Lua, args ...string) lockReply {
+	run := func(script *rueidis.Lua, args ...string) reply {
 		t.Helper()
 		msg, err := script.Exec(t.Context(), u.client, u.l.keys.of("process:1"), args).ToMessage()
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, err := readLockReply(msg)
+		got, err := readReply(msg)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return got
 	}
-	instance := NewToken() // any name of its length
+	instance := newToken() // any name of its length
 	next := u.l.newAttempt(Request{Resource: "process:1"})
-	text := credential(next.claim()) + writeGrant("process:1", models.Holder{})
-	if got := run(u.l.scripts.acquire, text, "60000", "9", "1", random128(), "", instance); got.code != lockRefused || got.waiting != 1 {
+	text := credential(next.claim()) + writeRecord("process:1", models.Holder{})
+	if got := run(u.l.scripts.acquire, text, "60000", "9", "1", random128(), "", instance); got.code != codeRefused || got.waiting != 1 {
 		t.Errorf("the waiter: %+v", got)
 	}
-	if got := run(u.l.scripts.extend, credential(first), "60000", ""); got.code != lockDone {
+	if got := run(u.l.scripts.extend, credential(first), "60000", ""); got.code != codeDone {
 		t.Errorf("extend: %+v", got)
 	}
 	index := u.l.keys.of("process:1")[2]
 	u.server.Do("ZADD", strings.TrimSuffix(index, "locks")+"instances", "99999999999999", instance) // it is alive, however busy the machine
-	if got := run(u.l.scripts.release, credential(first)); got.code != lockDone || got.extra != instance+" "+next.grant || u.holder("process:1") != next.grant {
+	if got := run(u.l.scripts.release, credential(first)); got.code != codeDone || got.extra != instance+" "+next.grant || u.holder("process:1") != next.grant {
 		t.Errorf("release: %+v", got)
 	}
 	beat, err := u.l.scripts.heartbeat.Exec(t.Context(), u.client, u.l.keys.of("process:1")[:3], []string{instance, random128(), "process:1"}).AsStrSlice()
 	if err != nil || !slices.Contains(beat, next.grant) {
 		t.Errorf("the beat: %q, %v", beat, err)
 	}
-	if got := run(u.l.scripts.force, "", ""); got.code != lockDone || u.holder("process:1") != "" {
+	if got := run(u.l.scripts.force, "", ""); got.code != codeDone || u.holder("process:1") != "" {
 		t.Errorf("force: %+v", got)
 	}
 }

@@ -66,16 +66,16 @@ func (l *Locker) WithLock(ctx context.Context, req Request, fn func(ctx context.
 	return err
 }
 
-// lockGroups are the WithLock calls of this instance that share leases. The first
+// leaseGroups are the WithLock calls of this instance that share leases. The first
 // of a group asks Redis; the others wait until it hands its lease over.
-type lockGroups struct {
+type leaseGroups struct {
 	mu      sync.Mutex
-	waiting map[leaseKey][]chan *lockLease // a group exists while its lease, or the asking for it, does
-	leases  map[string]*lockLease          // those extended now, by grant
+	waiting map[leaseKey][]chan *lease // a group exists while its lease, or the asking for it, does
+	leases  map[string]*lease          // those extended now, by grant
 }
 
-func newLockGroups() *lockGroups {
-	return &lockGroups{waiting: map[leaseKey][]chan *lockLease{}, leases: map[string]*lockLease{}}
+func newLeaseGroups() *leaseGroups {
+	return &leaseGroups{waiting: map[leaseKey][]chan *lease{}, leases: map[string]*lease{}}
 }
 
 // leaseKey is what calls must have in common to share a lease.
@@ -86,10 +86,10 @@ type leaseKey struct {
 
 // takeLease waits for a lease of another call in this instance, or takes one from
 // Redis if there is none.
-func (l *Locker) takeLease(ctx context.Context, req Request) (*lockLease, error) {
+func (l *Locker) takeLease(ctx context.Context, req Request) (*lease, error) {
 	req.TTL = min(leaseOf(req.TTL), l.opt.MaxHold)
-	req.Token = NewToken()
-	key := leaseKey{req.Resource, writeGrant("", req.Holder), req.TTL}
+	req.Token = newToken()
+	key := leaseKey{req.Resource, writeRecord("", req.Holder), req.TTL}
 	g := l.groups
 	g.mu.Lock()
 	queue, shared := g.waiting[key]
@@ -98,7 +98,7 @@ func (l *Locker) takeLease(ctx context.Context, req Request) (*lockLease, error)
 		g.mu.Unlock()
 		return l.newLease(ctx, key, req)
 	}
-	handed := make(chan *lockLease, 1)
+	handed := make(chan *lease, 1)
 	g.waiting[key] = append(queue, handed)
 	g.mu.Unlock()
 	select {
@@ -126,7 +126,7 @@ func (l *Locker) takeLease(ctx context.Context, req Request) (*lockLease, error)
 }
 
 // lead makes the next in line take a lease from Redis; without one the group ends.
-func (g *lockGroups) lead(key leaseKey) {
+func (g *leaseGroups) lead(key leaseKey) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if len(g.waiting[key]) == 0 {
@@ -137,7 +137,7 @@ func (g *lockGroups) lead(key leaseKey) {
 	g.waiting[key] = g.waiting[key][1:]
 }
 
-func (l *Locker) newLease(ctx context.Context, key leaseKey, req Request) (*lockLease, error) {
+func (l *Locker) newLease(ctx context.Context, key leaseKey, req Request) (*lease, error) {
 	a := l.newAttempt(req)
 	a.block, a.extends = handOversInARow, true
 	lock, err := l.acquire(ctx, a)
@@ -150,7 +150,7 @@ func (l *Locker) newLease(ctx context.Context, key leaseKey, req Request) (*lock
 
 // handOver hands the lease to the next call in this instance, or gives the lock
 // back and lets the next one queue behind the other instances.
-func (l *Locker) handOver(ctx context.Context, lease *lockLease) {
+func (l *Locker) handOver(ctx context.Context, lease *lease) {
 	if !lease.mayHandOver() && !l.renewLease(ctx, lease) {
 		l.endLease(ctx, lease)
 		l.groups.lead(lease.key)
@@ -171,7 +171,7 @@ func (l *Locker) handOver(ctx context.Context, lease *lockLease) {
 	g.lead(lease.key)
 }
 
-func (g *lockGroups) alone(key leaseKey) bool {
+func (g *leaseGroups) alone(key leaseKey) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return len(g.waiting[key]) == 0
