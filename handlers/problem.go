@@ -74,7 +74,7 @@ func problemOf(err error) models.Problem {
 	case errors.As(err, &conflict) && errors.Is(err, models.ErrPreconditionFailed):
 		return models.NewProblem("precondition-failed", "The process is now at version "+etag(conflict.Current.Version)+"; merge your change into current.").With("current", conflict.Current)
 	case errors.As(err, &conflict):
-		return models.NewProblem("version-conflict", "Somebody else wrote in between; nothing was overwritten. Merge your change into current and lock again.").With("current", conflict.Current)
+		return models.NewProblem("version-conflict", "Another write came in between; nothing was overwritten. Merge your change into current and lock again.").With("current", conflict.Current)
 	case errors.Is(err, models.ErrUnavailable):
 		return models.NewProblem("unavailable", "Try again in a moment.")
 	case errors.As(err, &notHeld):

@@ -86,5 +86,5 @@ func (h *Handlers) endAllSessionsForm(c *gin.Context) error {
 	if err := h.Accounts.EndAllSessions(c.Request.Context(), signedIn(c), clientOf(c)); err != nil {
 		return endedIfNotFound(err)
 	}
-	return goWith(c, usersRoute, middleware.Flash{Text: "Everybody's sessions but this one have ended."})
+	return goWith(c, usersRoute, middleware.Flash{Text: "All users' sessions but this one have ended."})
 }

@@ -33,7 +33,7 @@ var ProblemKinds = map[string]ProblemKind{
 	"unauthenticated": {401, "Sign in first",
 		"Send Authorization: Bearer with a token from POST /api/v1/auth/login, or sign in on the " +
 			"page. A token ends when it is unused for a while, after its longest life, at sign-out, and " +
-			"when somebody ends the session."},
+			"when a user or an administrator ends it."},
 	"invalid-credentials": {401, "Wrong e-mail or password",
 		"The address is unknown, the password is wrong, or the account is disabled. An administrator " +
 			"can set a new password."},
@@ -52,7 +52,7 @@ var ProblemKinds = map[string]ProblemKind{
 		"The lock token is not, or no longer, the holder's: the lock expired, was released or forced, " +
 			"or the token belongs to another process or user. Lock the process again and look at its " +
 			"current state before you write."},
-	"version-conflict": {409, "Somebody else wrote in between",
+	"version-conflict": {409, "Another write came in between",
 		"Nothing was overwritten. The member current is the process as it is now: merge your change " +
 			"into it and lock again."},
 	"conflict": {409, "Conflict",
@@ -67,7 +67,7 @@ var ProblemKinds = map[string]ProblemKind{
 			"application/x-www-form-urlencoded; multipart is not taken."},
 	"validation": {422, "Invalid input",
 		"The member errors names each field and what is wrong with it."},
-	"locked": {423, "Locked by somebody else",
+	"locked": {423, "Already locked",
 		"The member holder says who has the lock and since when. Try again after Retry-After seconds, " +
 			"or queue with Prefer: wait=30."},
 	"lock-token-required": {428, "Lock token required",

@@ -1,8 +1,7 @@
-// Package templates renders gatehouse's pages and holds the files that they
-// load, all embedded in the program. Pages work without JavaScript; with it the
-// table of locks refreshes by itself. Nothing in them is inline (no script, no
-// style), so that the strictest Content-Security-Policy fits them, and they
-// load nothing from elsewhere.
+// Package templates renders the pages of gatehouse and has the files that they load, all embedded
+// in the program. Pages work without JavaScript; with it the table of locks refreshes by
+// itself. No script and no style is inline, and pages load nothing from other sites, so the
+// strictest Content-Security-Policy fits them.
 package templates
 
 import (
@@ -21,13 +20,13 @@ var pageFiles embed.FS
 //go:embed static/*
 var staticFiles embed.FS
 
-// Pages renders pages. Its methods may be called concurrently.
+// Pages renders pages. It is safe for concurrent use.
 type Pages struct {
 	views  map[string]*template.Template
 	assets map[string]Asset
 }
 
-// New parses the pages. An error is a mistake in an embedded file.
+// New parses the embedded pages. An error means a mistake in one of them.
 func New() (*Pages, error) {
 	p := &Pages{views: map[string]*template.Template{}, assets: map[string]Asset{}}
 	static, err := fs.Sub(staticFiles, "static")
@@ -80,18 +79,18 @@ func (p *Pages) LockTable(v LockTable) ([]byte, error) {
 	return p.render("page_dashboard.html", "locks", v)
 }
 
-// Password renders the form to change one's own password.
+// Password renders the form for a change of the own password.
 func (p *Pages) Password(v Password) ([]byte, error) {
 	return p.render("page_password.html", "layout", v)
 }
 
-// Force renders the question whether to end somebody's lock.
+// Force renders the confirmation before a lock is forced.
 func (p *Pages) Force(v Force) ([]byte, error) { return p.render("page_force.html", "layout", v) }
 
 // Users renders all users, for administrators.
 func (p *Pages) Users(v Users) ([]byte, error) { return p.render("page_users.html", "layout", v) }
 
-// UserSessions renders where one user is signed in, for administrators.
+// UserSessions renders the sessions of a user, for administrators.
 func (p *Pages) UserSessions(v UserSessions) ([]byte, error) {
 	return p.render("page_user_sessions.html", "layout", v)
 }
@@ -101,7 +100,7 @@ func (p *Pages) Problems(v Problems) ([]byte, error) {
 	return p.render("page_problems.html", "layout", v)
 }
 
-// Message renders a page that says one thing: an error, or the help on one.
+// Message renders a page with one message: an error, or the help about one.
 func (p *Pages) Message(v Message) ([]byte, error) { return p.render("page_message.html", "layout", v) }
 
 func (p *Pages) render(page, block string, view any) ([]byte, error) {
@@ -112,10 +111,10 @@ func (p *Pages) render(page, block string, view any) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// moment is a time as seen from now.
+// moment is a time relative to now.
 type moment struct{ Now, At time.Time }
 
-// stamp is a time for readers without JavaScript, shorter on the day itself.
+// stamp is a time for browsers without JavaScript, shorter if it is today.
 func stamp(now, t time.Time) string {
 	now, t = now.UTC(), t.UTC()
 	if now.YearDay() == t.YearDay() && now.Year() == t.Year() {
@@ -138,7 +137,7 @@ func left(now, t time.Time) string {
 	return fmt.Sprintf("%d s", seconds)
 }
 
-// number is n and what it counts, in the plural unless n is 1.
+// number is n and a noun, in the plural unless n is 1.
 func number(n int, one, many string) string {
 	if n == 1 {
 		return "1 " + one

@@ -2,31 +2,31 @@ package templates
 
 import "time"
 
-// Frame is what every page has around its content.
+// Frame is the part of every page around its content.
 type Frame struct {
 	Title   string
 	User    *User // nil when signed out
 	Notices []Notice
 	Now     time.Time // the server's clock
-	// Ends is when the session ends if nothing more happens; the page then clears
-	// itself. Zero when signed out.
+	// Ends is when the session ends without further activity; the page then clears itself.
+	// Zero when signed out.
 	Ends time.Time
-	// Reload is where a browser without JavaScript goes again every 10 s, and one
-	// with it when the session has ended. "" is nowhere.
+	// Reload is the URL that a browser without JavaScript loads every 10 s, and one with
+	// JavaScript when the session has ended. "" is none.
 	Reload string
-	// RetryAfter reloads the page in so many seconds, with and without
-	// JavaScript. 0 never does.
+	// RetryAfter is the number of seconds after which the page reloads, with and without
+	// JavaScript. 0 is never.
 	RetryAfter int
 }
 
-// User is who is signed in.
+// User is the signed-in user.
 type User struct {
 	Email string
 	Role  string // in words
 	Admin bool
 }
 
-// Notice is a message shown once, after something was done or failed.
+// Notice is a message that is shown once, after an action was done or Failed.
 type Notice struct {
 	Text   string
 	Failed bool
@@ -35,8 +35,8 @@ type Notice struct {
 // SignIn is the sign-in form.
 type SignIn struct {
 	Frame
-	Email string // kept from the attempt before
-	Note  string // what was done before, such as signing out; "" if nothing
+	Email string // from the attempt before
+	Note  string // about the action before, such as a sign-out; "" if none
 	Error string // "" if there is none
 }
 
@@ -52,16 +52,16 @@ type LockTable struct {
 	Now   time.Time
 	Locks []Lock
 	Admin bool // may force
-	// Poll is where the next state comes from.
+	// Poll is the URL of the next state.
 	Poll string
 	// First and Next are the links to other pages of the list, "" if there are none.
 	First, Next string
 	Banner      *Banner
 	Missing     bool   // the locks cannot be listed now
-	Example     string // shell commands that lock something, "" for who may not
+	Example     string // shell commands that take a lock, "" for a user who may not
 }
 
-// Banner says that something works, but not as usual.
+// Banner says that the page does not work as usual.
 type Banner struct {
 	Title, Text string
 }
@@ -69,12 +69,12 @@ type Banner struct {
 // Lock is one row of the table.
 type Lock struct {
 	Resource  string
-	Title     string // of the process, "" if not known
+	Title     string // of the process, "" if unknown
 	Holder    string
 	Mine      bool
 	Since     time.Time
 	ExpiresAt time.Time
-	Fence     string // "" when granted without Redis
+	Fence     string // "" if granted without Redis
 	Reason    string
 	Waiting   int
 }
@@ -97,34 +97,34 @@ type Users struct {
 	First, Next string
 }
 
-// UserRow is one user and how many sessions there are.
+// UserRow is a user with the number of sessions.
 type UserRow struct {
 	ID, Email, Roles string
 	Disabled         bool
-	Me               bool // who looks at the page
+	Me               bool // the user who looks at the page
 	Sessions         int
 }
 
-// UserSessions is where one user is signed in.
+// UserSessions is the page with the sessions of a user.
 type UserSessions struct {
 	Frame
 	ID, Email string
-	Me        bool // who looks at the page
+	Me        bool // the user who looks at the page
 	Sessions  []Session
 }
 
-// Password is the form to change one's own password.
+// Password is the form for a change of the own password.
 type Password struct {
 	Frame
 	Error string // "" if there is none
-	Field string // that it is about: currentPassword or newPassword, "" for neither
+	Field string // the field of Error: currentPassword or newPassword, "" for neither
 }
 
 // Force asks an administrator whether to end a lock.
 type Force struct {
 	Frame
 	Lock   Lock
-	Reason string // kept from the attempt before
+	Reason string // from the attempt before
 	Error  string // what is wrong with the reason, "" if nothing
 }
 
@@ -140,13 +140,13 @@ type Problem struct {
 	Status      int
 }
 
-// Message is a page that says one thing.
+// Message is a page with one message.
 type Message struct {
 	Frame
 	Kicker     string // above the heading, such as "404"
 	Heading    string
 	Paragraphs []string
-	RequestID  string // "" if it helps nobody
-	Action     string // the text of the link onwards
+	RequestID  string // "" if it is of no use to the reader
+	Action     string // text of the link to the next page
 	Href       string // its target
 }
