@@ -3,15 +3,16 @@ package ratelimit
 const (
 	// minKeys keeps the keys of one decision from evicting each other.
 	minKeys = 64
-	// entriesPerKey bounds the memory of all keys together.
+	// entriesPerKey bounds the memory of all keys together: it is their average.
 	entriesPerKey = 20
-	// sampled is how many keys a new key looks at to find one to forget.
+	// sampled is how many keys are looked at to find one to forget.
 	sampled = 8
 )
 
-// bounded holds what an instance remembers of its keys, up to so many keys and entries.
-// To make room it forgets, among a few keys, those that are over and, when it is full,
-// the least recently used one. It is not safe for concurrent use.
+// bounded is a map of at most so many keys, whose states have at most so many entries
+// together. To make room it looks at a few keys, and forgets those that are over and, if it
+// is full, the least recently used one. Redis samples in the same way for its allkeys-lru.
+// It is not safe for concurrent use.
 type bounded[K comparable, S boundedState] struct {
 	most    int
 	keys    map[K]S
@@ -38,7 +39,7 @@ func newBounded[K comparable, S boundedState](most int) bounded[K, S] {
 	return bounded[K, S]{most: max(most, minKeys), keys: map[K]S{}}
 }
 
-// add puts an empty state in for a key that is not there.
+// add puts in an empty state for a key that is not there.
 func (b *bounded[K, S]) add(key K, s S, now int64) {
 	b.makeRoom(key, now)
 	s.tracked().used = now
@@ -52,7 +53,7 @@ func (b *bounded[K, S]) drop(key K) {
 	}
 }
 
-// resize follows a change of a state's entries.
+// resize counts a state's entries again after a change.
 func (b *bounded[K, S]) resize(key K, s S, now int64) {
 	if b.keys[key] != s {
 		return // forgotten meanwhile
@@ -65,7 +66,7 @@ func (b *bounded[K, S]) resize(key K, s S, now int64) {
 	}
 }
 
-// makeRoom spares one key.
+// makeRoom forgets keys, but not the spared one.
 func (b *bounded[K, S]) makeRoom(spared K, now int64) {
 	for {
 		var oldest K

@@ -24,7 +24,7 @@ const failuresToShut = 3
 func TestBundleAfterClose(t *testing.T) {
 	t.Parallel()
 	l := limiterAt(t, servicestest.StartRedis(t).Addr, false)
-	release := l.single.Hold()
+	release := l.batch.Hold()
 	policy := models.Policy{Name: "p", Limit: 5, Window: time.Hour}
 	var wg sync.WaitGroup
 	for range 2 * failuresToShut {
@@ -35,7 +35,7 @@ func TestBundleAfterClose(t *testing.T) {
 			}
 		})
 	}
-	servicestest.Eventually(t, 5*time.Second, func() bool { return l.single.Waiting() == 2*failuresToShut }, "the decisions are not together")
+	servicestest.Eventually(t, 5*time.Second, func() bool { return l.batch.Waiting() == 2*failuresToShut }, "the decisions are not together")
 	if err := l.Close(t.Context()); err != nil {
 		t.Error(err)
 	}
@@ -88,10 +88,10 @@ func TestRateLimitClockPutBack(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			l, server := limiterWithClock(t)
 			began := time.Now()
-			decide := func(window time.Duration) verdict {
+			decide := func(window time.Duration) result {
 				t.Helper()
-				a := newAsk(&models.Hit{Policy: models.Policy{Name: "p", Limit: 10, Window: window}, Key: "k"})
-				got, err := l.run(t.Context(), "k", []ask{a}, rand.Int64N(maxCallID)+1)
+				req := newRequest(&models.Hit{Policy: models.Policy{Name: "p", Limit: 10, Window: window}, Key: "k"})
+				got, err := l.run(t.Context(), "k", []request{req}, rand.Int64N(maxCallID)+1)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -117,7 +117,7 @@ func TestRateLimitDecisionsInABundle(t *testing.T) {
 	l := limiterAt(t, server.Addr, false)
 	server.Do("SET", "test:{broken}rate:log:p:broken", "x")
 	policy := models.Policy{Name: "p", Limit: 3, Window: time.Hour, OnRedisDown: models.OnRedisDownClosed}
-	release := l.single.Hold()
+	release := l.batch.Hold()
 	admitted := make(chan string, 100)
 	var wg sync.WaitGroup
 	for _, key := range []string{"a", "broken", "b"} {
@@ -133,7 +133,7 @@ func TestRateLimitDecisionsInABundle(t *testing.T) {
 			})
 		}
 	}
-	servicestest.Eventually(t, 5*time.Second, func() bool { return l.single.Waiting() == 15 }, "the decisions are not together")
+	servicestest.Eventually(t, 5*time.Second, func() bool { return l.batch.Waiting() == 15 }, "the decisions are not together")
 	release()
 	wg.Wait()
 	close(admitted)

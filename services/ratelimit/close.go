@@ -10,7 +10,7 @@ import (
 	"gatehouse/models"
 )
 
-// goBackground runs task until Close waits for it; false if it is closed.
+// goBackground runs a task that Close waits for. It reports false if the limiter is closed.
 func (l *Limiter) goBackground(task func()) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -21,9 +21,11 @@ func (l *Limiter) goBackground(task func()) bool {
 	return true
 }
 
-// Close gives back what is left of the blocks of leased policies, and waits for
-// accounting under way, but not longer than ctx. What could not be given back
-// counts until a window after its lease. Call it when no more requests come.
+// Close returns to Redis what is left of the blocks of policies that take them, and waits for
+// tasks in the background, both at most as long as ctx lasts. A block that could not be
+// returned counts until a window after its end. Call Close when no more requests come, and
+// before the redis.Client is closed. The error is that of ctx, or a Redis that answers wrongly;
+// without Redis there is nothing to return, and no error.
 func (l *Limiter) Close(ctx context.Context) error {
 	l.mu.Lock()
 	l.closed = true
@@ -47,17 +49,17 @@ func (l *Limiter) Close(ctx context.Context) error {
 	return err
 }
 
-// giveBack returns the blocks, some at a time. It stops at the first error: when Redis
-// is away each further one would only cost its deadline.
+// giveBack returns the blocks, some at a time. It stops at the first error: if Redis is away,
+// each further call would only cost its Timeout.
 func (l *Limiter) giveBack(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(reportingCalls)
-	for key, s := range l.leases.takeAll() {
+	group.SetLimit(flushCalls)
+	for key, s := range l.blocks.drain() {
 		if ctx.Err() != nil {
 			break
 		}
 		group.Go(func() error {
-			if err := l.askForBlock(ctx, key, s.policy, 0, 0, 0, s.owed).err; err != nil {
+			if err := l.requestBlock(ctx, key, s.policy, 0, 0, 0, s.returned).err; err != nil {
 				return fmt.Errorf("give back %s: %w", s.policy.Name, err)
 			}
 			return nil

@@ -35,7 +35,7 @@ func TestRuleOf(t *testing.T) {
 
 type step struct {
 	now, cost int64
-	want      verdict
+	want      result
 }
 
 // check runs the steps: each is decided, and counted if it passes.
@@ -44,7 +44,7 @@ func check(t *testing.T, name string, r rule, steps []step) {
 	var l slidingLog
 	var b bucket
 	for i, s := range steps {
-		var got verdict
+		var got result
 		if r.burst == 0 {
 			if got = l.look(s.now, r, s.cost); got.passes && s.cost > 0 {
 				l.add(got.at, int64(i+1), s.cost)
@@ -64,48 +64,48 @@ func check(t *testing.T, name string, r rule, steps []step) {
 func TestSlidingLogSteps(t *testing.T) {
 	r := rule{limit: 3, window: 10}
 	check(t, "units leave one by one", r, []step{
-		{now: 100, cost: 0, want: verdict{passes: true, remaining: 3}},
-		{now: 100, cost: 1, want: verdict{passes: true, remaining: 2, more: 10}},
-		{now: 104, cost: 1, want: verdict{passes: true, remaining: 1, more: 6}},
-		{now: 105, cost: 1, want: verdict{passes: true, remaining: 0, more: 5}},
-		{now: 109, cost: 1, want: verdict{retry: 1, more: 1}},
-		{now: 110, cost: 1, want: verdict{passes: true, remaining: 0, more: 4}},
-		{now: 110, cost: 1, want: verdict{retry: 4, more: 4}},
-		{now: 110, cost: 2, want: verdict{retry: 5, more: 4}},
-		{now: 110, cost: 3, want: verdict{retry: 10, more: 4}},
-		{now: 130, cost: 1, want: verdict{passes: true, remaining: 2, more: 10}},
+		{now: 100, cost: 0, want: result{passes: true, remaining: 3}},
+		{now: 100, cost: 1, want: result{passes: true, remaining: 2, more: 10}},
+		{now: 104, cost: 1, want: result{passes: true, remaining: 1, more: 6}},
+		{now: 105, cost: 1, want: result{passes: true, remaining: 0, more: 5}},
+		{now: 109, cost: 1, want: result{retry: 1, more: 1}},
+		{now: 110, cost: 1, want: result{passes: true, remaining: 0, more: 4}},
+		{now: 110, cost: 1, want: result{retry: 4, more: 4}},
+		{now: 110, cost: 2, want: result{retry: 5, more: 4}},
+		{now: 110, cost: 3, want: result{retry: 10, more: 4}},
+		{now: 130, cost: 1, want: result{passes: true, remaining: 2, more: 10}},
 	})
 	check(t, "costs", r, []step{
-		{now: 0, cost: 4, want: verdict{remaining: 3, retry: 10}},
-		{now: 0, cost: 2, want: verdict{passes: true, remaining: 1, more: 10}},
-		{now: 5, cost: 2, want: verdict{remaining: 1, retry: 5, more: 5}},
-		{now: 5, cost: 1, want: verdict{passes: true, more: 5}},
-		{now: 10, cost: 2, want: verdict{passes: true, more: 5}},
+		{now: 0, cost: 4, want: result{remaining: 3, retry: 10}},
+		{now: 0, cost: 2, want: result{passes: true, remaining: 1, more: 10}},
+		{now: 5, cost: 2, want: result{remaining: 1, retry: 5, more: 5}},
+		{now: 5, cost: 1, want: result{passes: true, more: 5}},
+		{now: 10, cost: 2, want: result{passes: true, more: 5}},
 	})
 	check(t, "time never goes back", r, []step{
-		{now: 100, cost: 3, want: verdict{passes: true, more: 10}},
-		{now: 50, cost: 1, want: verdict{retry: 10, more: 10, at: 100}},
-		{now: 110, cost: 1, want: verdict{passes: true, remaining: 2, more: 10}},
+		{now: 100, cost: 3, want: result{passes: true, more: 10}},
+		{now: 50, cost: 1, want: result{retry: 10, more: 10, at: 100}},
+		{now: 110, cost: 1, want: result{passes: true, remaining: 2, more: 10}},
 	})
 }
 
 func TestBucketSteps(t *testing.T) {
 	r := rule{limit: 6, window: 10, burst: 2} // a unit leaks out in 2.5
 	check(t, "burst, then one by one", r, []step{
-		{now: 100, cost: 1, want: verdict{passes: true, remaining: 1, more: 3}},
-		{now: 100, cost: 1, want: verdict{passes: true, remaining: 0, more: 3}},
-		{now: 100, cost: 1, want: verdict{retry: 3, more: 3}},
-		{now: 102, cost: 1, want: verdict{retry: 1, more: 1}},
-		{now: 103, cost: 1, want: verdict{passes: true, remaining: 0, more: 2}},
-		{now: 103, cost: 2, want: verdict{retry: 5, more: 2}},
-		{now: 103, cost: 3, want: verdict{retry: 10, more: 2}},
-		{now: 101, cost: 1, want: verdict{retry: 2, more: 2, at: 103}},
-		{now: 200, cost: 0, want: verdict{passes: true, remaining: 2}},
+		{now: 100, cost: 1, want: result{passes: true, remaining: 1, more: 3}},
+		{now: 100, cost: 1, want: result{passes: true, remaining: 0, more: 3}},
+		{now: 100, cost: 1, want: result{retry: 3, more: 3}},
+		{now: 102, cost: 1, want: result{retry: 1, more: 1}},
+		{now: 103, cost: 1, want: result{passes: true, remaining: 0, more: 2}},
+		{now: 103, cost: 2, want: result{retry: 5, more: 2}},
+		{now: 103, cost: 3, want: result{retry: 10, more: 2}},
+		{now: 101, cost: 1, want: result{retry: 2, more: 2, at: 103}},
+		{now: 200, cost: 0, want: result{passes: true, remaining: 2}},
 	})
 	check(t, "a limit of one", rule{limit: 1, window: 10, burst: 1}, []step{
-		{now: 0, cost: 1, want: verdict{passes: true, more: 10}},
-		{now: 9, cost: 1, want: verdict{retry: 1, more: 1}},
-		{now: 10, cost: 1, want: verdict{passes: true, more: 10}},
+		{now: 0, cost: 1, want: result{passes: true, more: 10}},
+		{now: 9, cost: 1, want: result{retry: 1, more: 1}},
+		{now: 10, cost: 1, want: result{passes: true, more: 10}},
 	})
 }
 

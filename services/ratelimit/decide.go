@@ -10,166 +10,166 @@ import (
 	"gatehouse/services/redis"
 )
 
-// allLeased reports whether blocks at hand may be enough.
-func allLeased(asks []ask) bool {
-	return !slices.ContainsFunc(asks, func(a ask) bool { return !a.leased() })
+// allUseBlocks reports whether blocks in use may be enough for all requests.
+func allUseBlocks(requests []request) bool {
+	return !slices.ContainsFunc(requests, func(req request) bool { return !req.usesBlocks() })
 }
 
-func someLeased(asks []ask) bool {
-	return slices.ContainsFunc(asks, func(a ask) bool { return a.leased() })
+func someUseBlocks(requests []request) bool {
+	return slices.ContainsFunc(requests, func(req request) bool { return req.usesBlocks() })
 }
 
-// takeFromRedis takes the hits of leased policies out of their blocks, decides about the
-// others by one script, and puts the former back if one is refused.
-func (l *Limiter) takeFromRedis(ctx context.Context, group string, asks []ask, id int64) (_ []models.Decision, err error) {
-	var roomForVerdicts [4]verdict
-	var roomForBlocks [4]int64
-	verdicts, blocks := append(roomForVerdicts[:0], make([]verdict, len(asks))...), append(roomForBlocks[:0], make([]int64, len(asks))...)
-	tag, counted := tagOf(group, asks), true
+// takeFromRedis takes units out of blocks where policies use them, decides about the other
+// requests in one script, and returns the units to their blocks if a request is refused.
+func (l *Limiter) takeFromRedis(ctx context.Context, group string, requests []request, id int64) (_ []models.Decision, err error) {
+	var resultBuffer [4]result
+	var blockBuffer [4]int64
+	results, blocks := append(resultBuffer[:0], make([]result, len(requests))...), append(blockBuffer[:0], make([]int64, len(requests))...)
+	tag, counted := tagOf(group, requests), true
 	defer func() {
-		for i := range asks {
+		for i := range requests {
 			if (!counted || err != nil) && blocks[i] != 0 {
-				l.leases.unuse(placedKey{tag, asks[i].name}, blocks[i], asks[i].cost)
+				l.blocks.putBack(taggedKey{tag, requests[i].name}, blocks[i], requests[i].cost)
 			}
 		}
 	}()
-	if len(asks) > 1 && someLeased(asks) { // up to a call for each
+	if len(requests) > 1 && someUseBlocks(requests) { // up to a call for each
 		ctx = redis.EnsureBudget(ctx)
 	}
-	for i := range asks {
-		switch a := &asks[i]; {
-		case !a.leased():
-		case a.cost == 0:
-			verdicts[i] = l.table.recall(*a)
+	for i := range requests {
+		switch req := &requests[i]; {
+		case !req.usesBlocks():
+		case req.cost == 0:
+			results[i] = l.local.lastKnown(*req)
 		default:
-			sent, generation := l.table.sending()
-			if verdicts[i], blocks[i], err = l.lease(ctx, placedKey{tag, a.name}, a); err != nil {
+			sent, generation := l.local.sending()
+			if results[i], blocks[i], err = l.takeUnits(ctx, taggedKey{tag, req.name}, req); err != nil {
 				return nil, err
 			}
-			if !verdicts[i].passes {
+			if !results[i].passes {
 				blocks[i] = 0
-				l.table.learn(asks[i:i+1], verdicts[i:i+1], false, 0, sent, generation)
+				l.local.observe(requests[i:i+1], results[i:i+1], false, 0, sent, generation)
 			}
-			counted = counted && !a.refuses(verdicts[i])
+			counted = counted && !req.refuses(results[i])
 		}
 	}
 	if !counted {
-		id = 0 // the others are only told
+		id = 0 // the others only look
 	}
-	passed, now, err := l.askOthers(ctx, tag, asks, verdicts, id)
+	passed, now, err := l.decideOthers(ctx, tag, requests, results, id)
 	if err != nil {
 		return nil, err
 	}
 	counted = counted && passed
-	decisions := make([]models.Decision, len(asks))
-	for i := range asks {
-		a, v := &asks[i], verdicts[i]
-		decisions[i] = a.decision(v)
-		a.count(v, counted, false)
+	decisions := make([]models.Decision, len(requests))
+	for i := range requests {
+		req, v := &requests[i], results[i]
+		decisions[i] = req.decision(v)
+		req.count(v, counted, false)
 		switch {
-		case !counted || !v.passes || a.cost == 0:
-		case a.leased():
-			l.table.countUnit(a, blocks[i], now)
-			decisions[i].Admission = a.admission(blocks[i], leasedAdmission, v.at, tag) // when its lease covered it
+		case !counted || !v.passes || req.cost == 0:
+		case req.usesBlocks():
+			l.local.countFromBlock(req, blocks[i], now)
+			decisions[i].Admission = req.admission(blocks[i], blockAdmission, v.at, tag) // when its lease covered it
 		default:
-			decisions[i].Admission = a.admission(id, v.at, now, tag)
+			decisions[i].Admission = req.admission(id, v.at, now, tag)
 		}
 	}
 	return decisions, nil
 }
 
-// askOthers asks Redis about the hits that blocks do not serve, and puts its answers among
-// the verdicts. With id 0 it only looks. It returns whether all pass, and the table's clock.
-func (l *Limiter) askOthers(ctx context.Context, tag string, asks []ask, verdicts []verdict, id int64) (passed bool, now int64, err error) {
-	others := asks
-	if someLeased(asks) {
-		others = slices.DeleteFunc(slices.Clone(asks), func(a ask) bool { return a.leased() })
+// decideOthers asks Redis about the requests that use no blocks and puts the answers among
+// the results. With id 0 it only looks. It returns whether all pass, and the local clock.
+func (l *Limiter) decideOthers(ctx context.Context, tag string, requests []request, results []result, id int64) (passed bool, now int64, err error) {
+	others := requests
+	if someUseBlocks(requests) {
+		others = slices.DeleteFunc(slices.Clone(requests), func(req request) bool { return req.usesBlocks() })
 	}
 	if len(others) == 0 {
-		return true, l.table.now(), nil
+		return true, l.local.now(), nil
 	}
-	sent, generation := l.table.sending()
+	sent, generation := l.local.sending()
 	replies, err := l.run(ctx, tag, others, id)
 	if err != nil {
 		return false, 0, err
 	}
 	passed = allPass(others, replies)
-	now = l.table.learn(others, replies, passed && id != 0, id, sent, generation)
-	for i := range asks {
-		if !asks[i].leased() {
-			verdicts[i], replies = replies[0], replies[1:]
+	now = l.local.observe(others, replies, passed && id != 0, id, sent, generation)
+	for i := range requests {
+		if !requests[i].usesBlocks() {
+			results[i], replies = replies[0], replies[1:]
 		}
 	}
 	return passed, now, nil
 }
 
-func (l *Limiter) takeLocally(group string, asks []ask, id, now int64) ([]models.Decision, error) {
-	if err := refusedClosed(asks); err != nil {
-		l.table.away(asks)
-		countUnavailable(asks)
+func (l *Limiter) takeLocally(group string, requests []request, id, now int64) ([]models.Decision, error) {
+	if err := refusedClosed(requests); err != nil {
+		l.local.forgetDenials(requests)
+		countUnavailable(requests)
 		return nil, err
 	}
-	var room [4]verdict
-	verdicts, counted := l.table.decideAt(now, asks, id, room[:0])
-	tag := tagOf(group, asks)
-	decisions := make([]models.Decision, len(asks))
-	for i := range asks {
-		a, v := &asks[i], verdicts[i]
-		decisions[i] = a.decision(v)
+	var buffer [4]result
+	results, counted := l.local.decideAt(now, requests, id, buffer[:0])
+	tag := tagOf(group, requests)
+	decisions := make([]models.Decision, len(requests))
+	for i := range requests {
+		req, v := &requests[i], results[i]
+		decisions[i] = req.decision(v)
 		decisions[i].Degraded = true
-		if counted && v.passes && a.cost > 0 && a.local() {
-			if !l.redis.Disabled() { // else it will never be asked for
-				l.admitted.addLocal(placedKey{tag, a.name}, a, id, v.at)
+		if counted && v.passes && req.cost > 0 && req.local() {
+			if !l.redis.Disabled() { // else nothing will be published
+				l.outbox.addLocal(taggedKey{tag, req.name}, req, id, v.at)
 			}
-			decisions[i].Admission = a.admission(id, 0, v.at, tag)
+			decisions[i].Admission = req.admission(id, 0, v.at, tag)
 		}
-		a.count(v, counted, true)
+		req.count(v, counted, true)
 	}
 	return decisions, nil
 }
 
-// look asks Redis how things stand.
-func (l *Limiter) look(ctx context.Context, tag string, asks []ask) ([]verdict, error) {
-	verdicts := make([]verdict, len(asks))
+// look asks Redis how things stand, and counts nothing.
+func (l *Limiter) look(ctx context.Context, tag string, requests []request) ([]result, error) {
+	results := make([]result, len(requests))
 	ctx = redis.EnsureBudget(ctx)
-	for i := range asks {
-		a := &asks[i]
-		if !a.leased() {
+	for i := range requests {
+		req := &requests[i]
+		if !req.usesBlocks() {
 			continue
 		}
-		key := placedKey{tag, a.name}
-		sent, generation := l.table.sending()
-		here := l.leases.atHand(key)
-		got := l.askForBlock(ctx, key, a.hit.Policy, rand.Int64N(maxCallID)+1, 0, max(0, a.cost-here), nil)
+		key := taggedKey{tag, req.name}
+		sent, generation := l.local.sending()
+		here := l.blocks.unitsLeft(key)
+		got := l.requestBlock(ctx, key, req.hit.Policy, rand.Int64N(maxCallID)+1, 0, max(0, req.cost-here), nil)
 		if got.err != nil {
 			return nil, got.err
 		}
 		remaining := got.remaining + here
-		verdicts[i] = verdict{passes: a.cost == 0 || a.cost <= remaining, remaining: remaining, more: got.more, at: got.at}
-		if !verdicts[i].passes {
-			verdicts[i].retry = max(1, got.retry)
-			l.table.learn(asks[i:i+1], verdicts[i:i+1], false, 0, sent, generation)
+		results[i] = result{passes: req.cost == 0 || req.cost <= remaining, remaining: remaining, more: got.more, at: got.at}
+		if !results[i].passes {
+			results[i].retry = max(1, got.retry)
+			l.local.observe(requests[i:i+1], results[i:i+1], false, 0, sent, generation)
 		}
 	}
-	_, _, err := l.askOthers(ctx, tag, asks, verdicts, 0)
-	return verdicts, err
+	_, _, err := l.decideOthers(ctx, tag, requests, results, 0)
+	return results, err
 }
 
-// refusedClosed is an error if a policy that is closed without Redis is asked.
-func refusedClosed(asks []ask) error {
-	for i := range asks {
-		p := &asks[i].hit.Policy
-		if p.OnRedisDown == models.OnRedisDownClosed && !p.Shadow && asks[i].cost > 0 {
+// refusedClosed is an error if a request's policy is closed without Redis.
+func refusedClosed(requests []request) error {
+	for i := range requests {
+		p := &requests[i].hit.Policy
+		if p.OnRedisDown == models.OnRedisDownClosed && !p.Shadow && requests[i].cost > 0 {
 			return fmt.Errorf("rate limit %s: closed without redis: %w", p.Name, models.ErrUnavailable)
 		}
 	}
 	return nil
 }
 
-// allPass reports whether the hits were counted.
-func allPass(asks []ask, verdicts []verdict) bool {
-	for i := range asks {
-		if asks[i].refuses(verdicts[i]) {
+// allPass reports whether no request is refused.
+func allPass(requests []request, results []result) bool {
+	for i := range requests {
+		if requests[i].refuses(results[i]) {
 			return false
 		}
 	}

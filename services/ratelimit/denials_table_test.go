@@ -12,8 +12,8 @@ import (
 // passes itself; what is dearer still is asked for, or told the longest there is.
 func TestLimitTableTellsADearerHitItsOwnWait(t *testing.T) {
 	policy := models.Policy{Name: "p", Limit: 10, Window: time.Minute}
-	leased := policy
-	leased.Lease = 5
+	usesBlocks := policy
+	usesBlocks.Lease = 5
 	const s = int64(time.Second / time.Microsecond)
 	type refused struct{ cost, retry int64 }
 	for _, row := range []struct {
@@ -27,23 +27,23 @@ func TestLimitTableTellsADearerHitItsOwnWait(t *testing.T) {
 		{"a cheaper one", policy, []refused{{5, 9 * s}, {3, 7 * s}}, map[int64]int64{2: 0, 3: 7 * s, 4: 9 * s, 5: 9 * s, 6: 60 * s}},
 		{"the dearest of three", policy, []refused{{3, 7 * s}, {5, 9 * s}, {8, 11 * s}}, map[int64]int64{3: 7 * s, 4: 11 * s, 8: 11 * s, 9: 60 * s}},
 		{"the smallest later", policy, []refused{{5, 9 * s}, {3, 12 * s}}, map[int64]int64{3: 12 * s, 5: 12 * s}},
-		{"leases wait longer", leased, []refused{{3, 7 * s}, {5, 9 * s}}, map[int64]int64{6: 62 * s}},
+		{"leases wait longer", usesBlocks, []refused{{3, 7 * s}, {5, 9 * s}}, map[int64]int64{6: 62 * s}},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			table := newLimitTable(0, nil)
+			local := newLocalTable(0, nil)
 			for _, r := range row.told {
-				tell(table, askOf(row.policy, "k", r.cost), verdict{retry: r.retry})
+				observed(local, requestOf(row.policy, "k", r.cost), result{retry: r.retry})
 			}
 			for cost, want := range row.want {
-				a := askOf(row.policy, "k", cost)
-				ds := refusedBy(table, a)
+				req := requestOf(row.policy, "k", cost)
+				ds := refusedBy(local, req)
 				if (ds != nil) != (want > 0) || want > 0 && ds[0].RetryAfter != time.Duration(want)*time.Microsecond {
 					t.Errorf("%s: cost %d is told %+v, want %d", row.name, cost, ds, want)
 				}
 			}
-			tell(table, askOf(row.policy, "k", row.told[0].cost), verdict{passes: true})
-			dear := askOf(row.policy, "k", 9)
-			if refusedBy(table, dear) != nil && row.told[0].cost <= 3 {
+			observed(local, requestOf(row.policy, "k", row.told[0].cost), result{passes: true})
+			dear := requestOf(row.policy, "k", 9)
+			if refusedBy(local, dear) != nil && row.told[0].cost <= 3 {
 				t.Errorf("%s: denied although a cost as high as the smallest passed", row.name)
 			}
 		})
@@ -67,25 +67,25 @@ func TestLimitTableAsksOnceASecond(t *testing.T) {
 		{"ever dearer", []int64{10, 9, 8, 7, 6, 5, 4, 3, 2, 1}, 25},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			table := newLimitTable(0, nil)
-			first := askOf(policy, "k", 1)
-			tell(table, first, verdict{retry: 60_000_000})
+			local := newLocalTable(0, nil)
+			first := requestOf(policy, "k", 1)
+			observed(local, first, result{retry: 60_000_000})
 			asked := 0
 			for i := range 2500 {
 				time.Sleep(4 * time.Millisecond)
-				a := askOf(policy, "k", row.costs[i%len(row.costs)])
-				if refusedBy(table, a) != nil {
+				req := requestOf(policy, "k", row.costs[i%len(row.costs)])
+				if refusedBy(local, req) != nil {
 					continue
 				}
 				asked++
-				sent, generation := table.sending()
+				sent, generation := local.sending()
 				for range 5 { // others, until the answer is there
 					time.Sleep(100 * time.Microsecond)
-					if refusedBy(table, a) == nil {
+					if refusedBy(local, req) == nil {
 						asked++
 					}
 				}
-				table.learn([]ask{a}, []verdict{{retry: 50_000_000 + a.cost}}, false, 1, sent, generation)
+				local.observe([]request{req}, []result{{retry: 50_000_000 + req.cost}}, false, 1, sent, generation)
 			}
 			if asked > row.most {
 				t.Errorf("%s: %d questions in 10 s, want at most %d", row.name, asked, row.most)
@@ -98,19 +98,19 @@ func TestLimitTableAsksOnceASecond(t *testing.T) {
 // smallest may pass.
 func TestLimitTableClaimEndsWithTheSmallest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		table := newLimitTable(0, nil)
+		local := newLocalTable(0, nil)
 		policy := models.Policy{Name: "p", Limit: 10, Window: time.Minute}
-		dear := askOf(policy, "k", 3)
-		tell(table, askOf(policy, "k", 1), verdict{retry: 20_000})
-		if refusedBy(table, dear) != nil {
+		dear := requestOf(policy, "k", 3)
+		observed(local, requestOf(policy, "k", 1), result{retry: 20_000})
+		if refusedBy(local, dear) != nil {
 			t.Fatal("nobody asks for the dearer one")
 		}
 		time.Sleep(19 * time.Millisecond)
-		if refusedBy(table, dear) == nil {
+		if refusedBy(local, dear) == nil {
 			t.Fatal("two ask")
 		}
 		time.Sleep(time.Millisecond)
-		if refusedBy(table, dear) != nil {
+		if refusedBy(local, dear) != nil {
 			t.Error("still refused when all may pass")
 		}
 	})
@@ -120,13 +120,13 @@ func TestLimitTableClaimEndsWithTheSmallest(t *testing.T) {
 // asked for, however often the group is asked meanwhile.
 func TestLimitTableDenialsOfAGroupEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		table := newLimitTable(0, nil)
-		asks := []ask{askOf(models.Policy{Name: "p", Limit: 10, Window: time.Minute}, "k", 1), askOf(models.Policy{Name: "q", Limit: 10, Window: time.Minute}, "k", 1)}
-		tell(table, asks[0], verdict{retry: 60_000_000})
+		local := newLocalTable(0, nil)
+		requests := []request{requestOf(models.Policy{Name: "p", Limit: 10, Window: time.Minute}, "k", 1), requestOf(models.Policy{Name: "q", Limit: 10, Window: time.Minute}, "k", 1)}
+		observed(local, requests[0], result{retry: 60_000_000})
 		time.Sleep(50 * time.Millisecond)
-		tell(table, asks[1], verdict{retry: 30_000_000})
+		observed(local, requests[1], result{retry: 30_000_000})
 		for i := range 1100 {
-			vs := table.denied(asks, nil)
+			vs := local.denied(requests, nil)
 			if vs == nil {
 				if asked := i + 50; asked < 1045 || asked > 1055 {
 					t.Errorf("asked for again after %d ms", asked)
@@ -152,18 +152,18 @@ func TestLimitTableDenialsOfAGroupEnd(t *testing.T) {
 // it its own wait.
 func TestLimitTableTellsTheSmallestItsOwnWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		table := newLimitTable(0, nil)
+		local := newLocalTable(0, nil)
 		policy := models.Policy{Name: "p", Limit: 10, Window: time.Minute}
-		cheap, dear, dearest := askOf(policy, "k", 1), askOf(policy, "k", 3), askOf(policy, "k", 5)
-		tell(table, cheap, verdict{retry: 10_000_000})
+		cheap, dear, dearest := requestOf(policy, "k", 1), requestOf(policy, "k", 3), requestOf(policy, "k", 5)
+		observed(local, cheap, result{retry: 10_000_000})
 		time.Sleep(500 * time.Millisecond)
-		tell(table, dearest, verdict{retry: 30_000_000})
+		observed(local, dearest, result{retry: 30_000_000})
 		time.Sleep(600 * time.Millisecond)
-		if refusedBy(table, dear) != nil {
+		if refusedBy(local, dear) != nil {
 			t.Fatal("nobody asks")
 		}
-		tell(table, dear, verdict{retry: 20_000_000})
-		ds := refusedBy(table, cheap)
+		observed(local, dear, result{retry: 20_000_000})
+		ds := refusedBy(local, cheap)
 		if want := 8900 * time.Millisecond; len(ds) != 1 || ds[0].RetryAfter != want {
 			t.Errorf("told %+v, want %v to wait", ds, want)
 		}
@@ -190,12 +190,12 @@ func TestLimitTableTellsAGroupNothingStale(t *testing.T) {
 		{"a dearer one, lapsed", 4, time.Second, 0},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			table := newLimitTable(0, nil)
-			asks := []ask{askOf(policies[0], "k", 1), askOf(policies[1], "k", row.cost)}
-			tell(table, askOf(policies[1], "k", 3), verdict{retry: 30 * s})
+			local := newLocalTable(0, nil)
+			requests := []request{requestOf(policies[0], "k", 1), requestOf(policies[1], "k", row.cost)}
+			observed(local, requestOf(policies[1], "k", 3), result{retry: 30 * s})
 			time.Sleep(row.after)
-			tell(table, asks[0], verdict{retry: 60 * s}) // refused alone, again and again
-			vs := table.denied(asks, nil)
+			observed(local, requests[0], result{retry: 60 * s}) // refused alone, again and again
+			vs := local.denied(requests, nil)
 			if len(vs) != 2 || vs[0].retry != 60*s || vs[1].retry != row.want || vs[1].passes != (row.want == 0) {
 				t.Errorf("%s: %+v, want %d", row.name, vs, row.want)
 			}

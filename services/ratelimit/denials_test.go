@@ -112,13 +112,13 @@ func TestRateLimitDearerHitIsToldItsOwnWait(t *testing.T) {
 	t.Parallel()
 	server := servicestest.StartRedis(t)
 	l, fresh := newLimiter(redistest.Patient(t, server.Addr)), newLimiter(redistest.Patient(t, server.Addr))
-	log, gcra, leased := perMinute("log", 6), perMinute("gcra", 60), perMinute("leased", 6)
-	gcra.Algorithm, leased.Lease = models.AlgorithmGCRA, 1
+	log, gcra, usesBlocks := perMinute("log", 6), perMinute("gcra", 60), perMinute("leased", 6)
+	gcra.Algorithm, usesBlocks.Lease = models.AlgorithmGCRA, 1
 	hit := func(policy models.Policy, cost int64) models.Hit {
 		return models.Hit{Policy: policy, Key: "k", Cost: cost}
 	}
 	takeHalf := func() {
-		for _, policy := range []models.Policy{log, gcra, leased} {
+		for _, policy := range []models.Policy{log, gcra, usesBlocks} {
 			for range 3 {
 				take(t, l, hit(policy, 1))
 			}
@@ -130,7 +130,7 @@ func TestRateLimitDearerHitIsToldItsOwnWait(t *testing.T) {
 		return err == nil && ds[0].ResetAfter <= time.Minute-400*time.Millisecond
 	}, "the units that were taken come no nearer")
 	takeHalf()
-	for _, policy := range []models.Policy{log, gcra, leased} {
+	for _, policy := range []models.Policy{log, gcra, usesBlocks} {
 		for take(t, l, hit(policy, 1))[0].Allowed {
 			continue
 		}
@@ -149,10 +149,10 @@ func TestRateLimitDearerHitIsToldItsOwnWait(t *testing.T) {
 			}
 		}
 	}
-	if ds, err := fresh.Peek(t.Context(), "group", hit(leased, 1)); err != nil || ds[0].RetryAfter > time.Minute-300*time.Millisecond {
+	if ds, err := fresh.Peek(t.Context(), "group", hit(usesBlocks, 1)); err != nil || ds[0].RetryAfter > time.Minute-300*time.Millisecond {
 		t.Errorf("a look at a cheap hit of a leased policy: %+v, %v", ds, err)
 	}
-	if ds, err := fresh.Peek(t.Context(), "group", hit(leased, 4)); err != nil || ds[0].RetryAfter < time.Minute-100*time.Millisecond {
+	if ds, err := fresh.Peek(t.Context(), "group", hit(usesBlocks, 4)); err != nil || ds[0].RetryAfter < time.Minute-100*time.Millisecond {
 		t.Errorf("a look at a dear hit of a leased policy: %+v, %v", ds, err)
 	}
 	before, start := evals(t, server), time.Now()

@@ -15,10 +15,10 @@ import (
 func TestRateLimitFrozenRedis(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	l := newLimiter(redistest.New(t, server.Addr))
-	policy, open, closed, leased := perMinute("local", 10), perMinute("open", 10), perMinute("closed", 10), perMinute("leased", 10)
-	leased.Lease = 4 // blocks of 1, 2 and 4: none is left of them
+	policy, open, closed, usesBlocks := perMinute("local", 10), perMinute("open", 10), perMinute("closed", 10), perMinute("leased", 10)
+	usesBlocks.Lease = 4 // blocks of 1, 2 and 4: none is left of them
 	open.OnRedisDown, closed.OnRedisDown = models.OnRedisDownOpen, models.OnRedisDownClosed
-	for _, p := range []models.Policy{policy, open, closed, leased} {
+	for _, p := range []models.Policy{policy, open, closed, usesBlocks} {
 		for range 7 {
 			takeOne(t, l, p, "k")
 		}
@@ -45,7 +45,7 @@ func TestRateLimitFrozenRedis(t *testing.T) {
 	}
 	admitted = 0
 	for range 10 {
-		if d := takeOne(t, l, leased, "k"); !d.Degraded {
+		if d := takeOne(t, l, usesBlocks, "k"); !d.Degraded {
 			t.Fatalf("leased: %+v", d)
 		} else if d.Allowed {
 			admitted++

@@ -8,60 +8,60 @@ import (
 
 // expectation is what Redis must have of a key unless it lost something, for one call.
 type expectation struct {
-	state  *admittedState
+	state  *outboxState
 	member string // "" for nothing
 	until  int64  // by the server's clock
 }
 
-// expect begins a call about hits, and says in expected what Redis must have of their
-// keys. It begins none if keys are behind, and returns them.
-func (b *admittedBook) expect(tag string, asks []ask, expected []expectation) (behind []placedKey) {
+// beginCall begins a call about the requests, and fills in what Redis must have of their keys.
+// If keys are behind or being flushed it begins no call, and returns those keys.
+func (b *outbox) beginCall(tag string, requests []request, expected []expectation) (behind []taggedKey) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := b.now()
-	for i := range asks {
-		key := placedKey{tag, asks[i].name}
-		s := b.state(key, &asks[i], now)
-		s.asking++ // so that it is not dropped for the next
+	for i := range requests {
+		key := taggedKey{tag, requests[i].name}
+		s := b.state(key, &requests[i], now)
+		s.underway++ // so that the next does not evict it
 		expected[i].state = s
-		expected[i].member, expected[i].until = s.expected(asks[i].rule)
-		if s.isBehind(b) || s.reporting {
+		expected[i].member, expected[i].until = s.expected(requests[i].rule)
+		if s.isBehind(b) || s.flushing {
 			behind = append(behind, key)
 		}
 	}
-	for i := 0; behind != nil && i < len(asks); i++ {
-		expected[i].state.asking--
+	for i := 0; behind != nil && i < len(requests); i++ {
+		expected[i].state.underway--
 	}
 	return behind
 }
 
-// asked ends a call that told nothing.
-func (b *admittedBook) asked(tag string, asks []ask, expected []expectation) {
+// endCall ends a call that brought nothing to record.
+func (b *outbox) endCall(tag string, requests []request, expected []expectation) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for i := range asks {
-		b.landed(placedKey{tag, asks[i].name}, expected[i].state)
+	for i := range requests {
+		b.callDone(taggedKey{tag, requests[i].name}, expected[i].state)
 	}
 }
 
-// landed ends a call about a key. b.mu is held.
-func (b *admittedBook) landed(key placedKey, s *admittedState) {
-	if s.asking--; s.asking > 0 {
+// callDone ends a call about one key. The caller holds b.mu.
+func (b *outbox) callDone(key taggedKey, s *outboxState) {
+	if s.underway--; s.underway > 0 {
 		return
 	}
-	if s.asked != nil {
-		close(s.asked)
-		s.asked = nil
+	if s.idle != nil {
+		close(s.idle)
+		s.idle = nil
 	}
-	if s.size() == 0 && s.resetAt == 0 && s.seen.level == 0 && s.bucket.level == 0 && !s.reporting && b.keys[key] == s {
+	if s.size() == 0 && s.resetAt == 0 && s.seen.level == 0 && s.bucket.level == 0 && !s.flushing && b.keys[key] == s {
 		b.drop(key)
 	}
 }
 
-func (s *admittedState) isBehind(b *admittedBook) bool { return s.behind || s.losses < b.losses }
+func (s *outboxState) isBehind(b *outbox) bool { return s.behind || s.losses < b.losses }
 
-// expected is what must be there, until when by the server's clock; "" if nothing must.
-func (s *admittedState) expected(r rule) (member string, until int64) {
+// expected is what must be there, and until when by the server's clock; "" if nothing must.
+func (s *outboxState) expected(r rule) (member string, until int64) {
 	switch {
 	case s.policy.Lease > 0:
 		if n := len(s.blocks); n > 0 {
@@ -72,10 +72,10 @@ func (s *admittedState) expected(r rule) (member string, until int64) {
 			member = strconv.FormatInt(s.seen.nonce, 10) + " " + strconv.FormatInt(s.seen.wrote, 10)
 			until = s.seen.at + ceilDiv(s.seen.level, r.refill())
 		}
-	case s.latest.told > 0:
-		member, until = strconv.FormatInt(s.latest.id*1000+s.latest.cost-1, 10), s.latest.told+r.window
+	case s.latest.serverAt > 0:
+		member, until = strconv.FormatInt(s.latest.id*1000+s.latest.cost-1, 10), s.latest.serverAt+r.window
 	}
-	if until <= s.heard {
+	if until <= s.serverTime {
 		return "", 0
 	}
 	return member, until
@@ -88,11 +88,11 @@ type expectedOf struct {
 	member string
 }
 
-// sample is what Redis must have of up to n keys.
-func (b *admittedBook) sample(n int) map[placedKey]expectedOf {
+// sample returns what Redis must have of up to n keys.
+func (b *outbox) sample(n int) map[taggedKey]expectedOf {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	some, seen := map[placedKey]expectedOf{}, 0
+	some, seen := map[taggedKey]expectedOf{}, 0
 	for key, s := range b.keys {
 		if len(some) == n || seen == 4*n {
 			break

@@ -50,7 +50,7 @@ type scriptFuzz struct {
 
 	t        *testing.T
 	clock    time.Time
-	states   []keyState
+	states   []localState
 	admitted []fuzzedAdmission
 	calls    int64
 }
@@ -69,16 +69,16 @@ func newScriptFuzz(f *testing.F) *scriptFuzz {
 	}}
 	z.server = miniredis.RunT(f)
 	z.l = limiterAt(f, z.server.Addr(), true)
-	z.l.table.clock = func() time.Time { return z.clock }
+	z.l.local.clock = func() time.Time { return z.clock }
 	return z
 }
 
 func (z *scriptFuzz) begin(t *testing.T) {
 	z.server.FlushAll()
-	z.t, z.states, z.admitted, z.calls = t, make([]keyState, len(z.policies)), nil, 0
+	z.t, z.states, z.admitted, z.calls = t, make([]localState, len(z.policies)), nil, 0
 	z.clock = time.UnixMicro(1_700_000_000_000_000)
-	z.l.table.started = z.clock
-	z.l.admitted = newAdmittedBook(0, z.l.table.now)
+	z.l.local.started = z.clock
+	z.l.outbox = newOutbox(0, z.l.local.now)
 	z.server.SetTime(z.clock)
 }
 
@@ -88,39 +88,39 @@ func (z *scriptFuzz) tick(by time.Duration) {
 	z.clock = z.clock.Add(by)
 	z.server.SetTime(z.clock)
 	for i := range z.policies {
-		a, s := z.ask(i, 1), &z.states[i]
-		key := z.l.redisKey("k", &a)
+		req, s := z.request(i, 1), &z.states[i]
+		key := z.l.redisKey("k", &req)
 		if left := z.server.TTL(key) - by; left > 0 {
 			z.server.SetTTL(key, left)
 			continue
 		}
 		z.server.Del(key)
-		s.log.forget(z.now(), a.rule.window)
-		if b := s.bucket.leaked(z.now(), a.rule); s.log.used > 0 || b.level > 0 {
-			z.t.Fatalf("%s expired with %d used, level %d", a.name, s.log.used, b.level)
+		s.log.forget(z.now(), req.rule.window)
+		if b := s.bucket.leaked(z.now(), req.rule); s.log.used > 0 || b.level > 0 {
+			z.t.Fatalf("%s expired with %d used, level %d", req.name, s.log.used, b.level)
 		}
-		*s = keyState{}
+		*s = localState{}
 	}
 }
 
 func (z *scriptFuzz) now() int64 { return z.clock.UnixMicro() }
 
-func (z *scriptFuzz) ask(policy int, cost int64) ask {
-	return newAsk(&models.Hit{Policy: z.policies[policy], Key: "k", Cost: cost})
+func (z *scriptFuzz) request(policy int, cost int64) request {
+	return newRequest(&models.Hit{Policy: z.policies[policy], Key: "k", Cost: cost})
 }
 
-func (z *scriptFuzz) look(policy int, now, cost int64) verdict {
-	a, s := z.ask(policy, 1), &z.states[policy]
-	if a.rule.burst > 0 {
-		return s.bucket.look(now, a.rule, cost)
+func (z *scriptFuzz) look(policy int, now, cost int64) result {
+	req, s := z.request(policy, 1), &z.states[policy]
+	if req.rule.burst > 0 {
+		return s.bucket.look(now, req.rule, cost)
 	}
-	return s.log.look(now, a.rule, cost)
+	return s.log.look(now, req.rule, cost)
 }
 
 // take asks the policies of a mask together, three bits of costs for each.
 func (z *scriptFuzz) take(mask byte, costs int64) {
 	z.t.Helper()
-	var asks []ask
+	var requests []request
 	var policies []int
 	for i := range z.policies {
 		if mask&(1<<i) != 0 {
@@ -128,36 +128,36 @@ func (z *scriptFuzz) take(mask byte, costs int64) {
 			if cost == 0 {
 				cost = -1 // only looks
 			}
-			asks, policies = append(asks, z.ask(i, cost)), append(policies, i)
+			requests, policies = append(requests, z.request(i, cost)), append(policies, i)
 		}
 	}
 	z.calls++
-	got, err := z.l.run(z.t.Context(), "k", asks, z.calls)
+	got, err := z.l.run(z.t.Context(), "k", requests, z.calls)
 	if err != nil {
 		z.t.Fatal(err)
 	}
-	want := make([]verdict, len(asks))
-	for j, a := range asks {
-		want[j] = z.look(policies[j], z.now(), a.cost)
+	want := make([]result, len(requests))
+	for j, req := range requests {
+		want[j] = z.look(policies[j], z.now(), req.cost)
 	}
-	if allPass(asks, want) {
-		for j, a := range asks {
-			if !want[j].passes || a.cost == 0 {
+	if allPass(requests, want) {
+		for j, req := range requests {
+			if !want[j].passes || req.cost == 0 {
 				continue
 			}
 			s, at := &z.states[policies[j]], want[j].at
-			if a.rule.burst > 0 {
-				s.bucket.add(at, a.rule, a.cost)
+			if req.rule.burst > 0 {
+				s.bucket.add(at, req.rule, req.cost)
 			} else {
-				s.log.add(at, z.calls, a.cost)
+				s.log.add(at, z.calls, req.cost)
 			}
 			want[j] = z.look(policies[j], at, 0)
-			z.admitted = append(z.admitted, fuzzedAdmission{policies[j], a.admission(z.calls, at, 0, "k")})
+			z.admitted = append(z.admitted, fuzzedAdmission{policies[j], req.admission(z.calls, at, 0, "k")})
 		}
 	}
-	for j, a := range asks {
+	for j, req := range requests {
 		if got[j] != want[j] {
-			z.t.Fatalf("call %d, %s cost %d: the script says %+v, the function %+v", z.calls, a.name, a.cost, got[j], want[j])
+			z.t.Fatalf("call %d, %s cost %d: the script says %+v, the function %+v", z.calls, req.name, req.cost, got[j], want[j])
 		}
 	}
 }
@@ -171,12 +171,12 @@ func (z *scriptFuzz) refund(number int64) {
 	n := int(number) % len(z.admitted)
 	e := z.admitted[n]
 	z.admitted = slices.Delete(z.admitted, n, n+1)
-	a, s := z.ask(e.policy, e.Cost), &z.states[e.policy]
-	if err := z.l.refund(z.t.Context(), &a, e.Admission); err != nil {
+	req, s := z.request(e.policy, e.Cost), &z.states[e.policy]
+	if err := z.l.refund(z.t.Context(), &req, e.Admission); err != nil {
 		z.t.Fatal(err)
 	}
-	if a.rule.burst > 0 {
-		s.bucket.remove(z.now(), a.rule, e.Cost, e.At)
+	if req.rule.burst > 0 {
+		s.bucket.remove(z.now(), req.rule, e.Cost, e.At)
 	} else {
 		s.log.remove(e.ID)
 	}
@@ -187,16 +187,16 @@ func (z *scriptFuzz) refund(number int64) {
 func (z *scriptFuzz) accountLog(number int64) {
 	z.t.Helper()
 	const policy = 0
-	a, s := z.ask(policy, 1), &z.states[policy]
-	owed := z.owed(&a)
+	req, s := z.request(policy, 1), &z.states[policy]
+	returned := z.returned(&req)
 	for i := range number%4 + 1 {
 		z.calls++
-		e := admission{at: z.l.table.now() - number/4%62*16_000, id: z.calls, cost: number/256%3 + 1}
+		e := admission{at: z.l.local.now() - number/4%62*16_000, id: z.calls, cost: number/256%3 + 1}
 		if n := slices.IndexFunc(z.admitted, func(e fuzzedAdmission) bool { return e.policy == policy }); n >= 0 && i == 0 && number&128 != 0 {
 			e.id, e.cost = z.admitted[n].ID, z.admitted[n].Cost // its reply got lost
 		}
-		owed.log.add(e.at, e.id, e.cost)
-		e.at += z.now() - z.l.table.now()
+		returned.log.add(e.at, e.id, e.cost)
+		e.at += z.now() - z.l.local.now()
 		if slices.ContainsFunc(s.log.entries, func(there admission) bool { return there.id == e.id }) {
 			continue
 		}
@@ -207,33 +207,33 @@ func (z *scriptFuzz) accountLog(number int64) {
 		s.log.entries = slices.Insert(s.log.entries, after, e)
 		s.log.used += e.cost
 	}
-	z.report(&a)
+	z.flush(&req)
 }
 
 // accountBucket tells Redis of up to twice the burst.
 func (z *scriptFuzz) accountBucket(number int64) {
 	z.t.Helper()
 	const policy = 1
-	a, s := z.ask(policy, 1), &z.states[policy]
-	owed := z.owed(&a)
-	owed.bucket = bucket{level: number % (2 * a.rule.burst * a.rule.window), last: z.l.table.now()}
-	if owed.bucket.level > 0 {
-		s.bucket = s.bucket.leaked(z.now(), a.rule)
-		s.bucket.level += owed.bucket.level
+	req, s := z.request(policy, 1), &z.states[policy]
+	returned := z.returned(&req)
+	returned.bucket = bucket{level: number % (2 * req.rule.burst * req.rule.window), last: z.l.local.now()}
+	if returned.bucket.level > 0 {
+		s.bucket = s.bucket.leaked(z.now(), req.rule)
+		s.bucket.level += returned.bucket.level
 	}
-	z.report(&a)
+	z.flush(&req)
 }
 
 // owed is what is remembered of a key, of which Redis is to be told.
-func (z *scriptFuzz) owed(a *ask) *admittedState {
-	s := z.l.admitted.state(placedKey{"k", a.name}, a, z.l.table.now())
+func (z *scriptFuzz) returned(req *request) *outboxState {
+	s := z.l.outbox.state(taggedKey{"k", req.name}, req, z.l.local.now())
 	s.behind = true
 	return s
 }
 
-func (z *scriptFuzz) report(a *ask) {
+func (z *scriptFuzz) flush(req *request) {
 	z.t.Helper()
-	if err := z.l.report(z.t.Context(), placedKey{"k", a.name}); err != nil {
+	if err := z.l.flush(z.t.Context(), taggedKey{"k", req.name}); err != nil {
 		z.t.Fatal(err)
 	}
 }

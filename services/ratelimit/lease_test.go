@@ -14,7 +14,7 @@ import (
 	"gatehouse/services/servicestest"
 )
 
-func leasedPolicy(limit, lease int64, window time.Duration) models.Policy {
+func blockPolicy(limit, lease int64, window time.Duration) models.Policy {
 	return models.Policy{Name: "leased", Limit: limit, Window: window, Lease: lease, OnRedisDown: models.OnRedisDownClosed}
 }
 
@@ -40,7 +40,7 @@ func scriptsRun(t *testing.T, server *servicestest.RedisServer) (n int) {
 // single units in the end, less; Redis is asked for blocks only.
 func TestRateLimitLeaseAdmitsTheLimit(t *testing.T) {
 	server := servicestest.StartRedis(t)
-	hit := models.Hit{Policy: leasedPolicy(5000, 100, time.Minute), Key: "k"}
+	hit := models.Hit{Policy: blockPolicy(5000, 100, time.Minute), Key: "k"}
 	var admitted atomic.Int64
 	limiters := []*Limiter{limiterAt(t, server.Addr, false), limiterAt(t, server.Addr, false)}
 	drain := func() {
@@ -77,7 +77,7 @@ func TestRateLimitLeaseOnBothBackends(t *testing.T) {
 	for _, embedded := range []bool{false, true} {
 		t.Run(fmt.Sprint("embedded ", embedded), func(t *testing.T) {
 			l := limiterOn(t, embedded)
-			policy := leasedPolicy(10, 4, time.Minute)
+			policy := blockPolicy(10, 4, time.Minute)
 			hit := models.Hit{Policy: policy, Key: "k"}
 			var last models.Decision
 			for i := range int64(10) {
@@ -124,7 +124,7 @@ func TestRateLimitLeaseOnBothBackends(t *testing.T) {
 // What is left of a block goes back when the limiter is closed.
 func TestRateLimitLeaseIsGivenBack(t *testing.T) {
 	server := servicestest.StartRedis(t)
-	hit := models.Hit{Policy: leasedPolicy(100, 64, time.Minute), Key: "k"}
+	hit := models.Hit{Policy: blockPolicy(100, 64, time.Minute), Key: "k"}
 	l, other := limiterAt(t, server.Addr, false), limiterAt(t, server.Addr, false)
 	for range 40 { // blocks of 1, 2, 4, 8, 16 and 32: 23 units are left of the last
 		takeAs(t, l, hit)
@@ -163,8 +163,8 @@ func TestRateLimitLeaseIsGivenBack(t *testing.T) {
 // A hit of another policy that is refused leaves the block as it was.
 func TestRateLimitLeaseAllOrNothing(t *testing.T) {
 	l := limiterOn(t, false)
-	leased, narrow := leasedPolicy(100, 10, time.Minute), models.Policy{Name: "narrow", Limit: 2, Window: time.Minute}
-	hits := []models.Hit{{Policy: narrow, Key: "k"}, {Policy: leased, Key: "k"}}
+	usesBlocks, narrow := blockPolicy(100, 10, time.Minute), models.Policy{Name: "narrow", Limit: 2, Window: time.Minute}
+	hits := []models.Hit{{Policy: narrow, Key: "k"}, {Policy: usesBlocks, Key: "k"}}
 	for i := range int64(4) {
 		ds := takeAs(t, l, hits...)
 		if ds[0].Allowed != (i < 2) || !ds[1].Allowed || (ds[1].Admission != (models.Admission{})) != (i < 2) {
@@ -181,15 +181,15 @@ func TestRateLimitLeaseLostReply(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	proxy := servicestest.NewProxy(t, server.Addr)
 	l := limiterAt(t, proxy.Addr, false)
-	hit := models.Hit{Policy: leasedPolicy(10, 5, time.Minute), Key: "k"}
-	a := newAsk(&hit)
-	key := placedKey{"k", a.name}
-	call, _, units, owed := l.leases.begin(key, &a)
-	asked := block{id: 77, until: l.table.now() + minLease}
-	if got := l.askForBlock(t.Context(), key, hit.Policy, 77, units, 1, owed); got.units != 1 {
+	hit := models.Hit{Policy: blockPolicy(10, 5, time.Minute), Key: "k"}
+	req := newRequest(&hit)
+	key := taggedKey{"k", req.name}
+	call, _, units, returned := l.blocks.join(key, &req)
+	asked := block{id: 77, until: l.local.now() + minBlockLength}
+	if got := l.requestBlock(t.Context(), key, hit.Policy, 77, units, 1, returned); got.units != 1 {
 		t.Fatalf("%+v", got)
 	}
-	if _, err := l.leases.end(key, &a, call, leaseReply{err: models.ErrUnavailable}, asked, owed); err == nil {
+	if _, err := l.blocks.finish(key, &req, call, blockReply{err: models.ErrUnavailable}, asked, returned); err == nil {
 		t.Fatal("no error")
 	}
 	for i := range 10 {
@@ -205,9 +205,9 @@ func TestRateLimitLeaseScriptNeverOverAdmits(t *testing.T) {
 	t.Parallel()
 	l, server := limiterWithClock(t)
 	rnd := rand.New(rand.NewPCG(11, 12))
-	policy := leasedPolicy(40, 16, time.Second)
-	window, length := policy.Window.Microseconds(), leaseLength(policy.Window.Microseconds())
-	key := placedKey{"k", limitKey{"leased", "k"}}
+	policy := blockPolicy(40, 16, time.Second)
+	window, length := policy.Window.Microseconds(), blockLength(policy.Window.Microseconds())
+	key := taggedKey{"k", policyKey{"leased", "k"}}
 	clock := time.Now()
 	type held struct {
 		block
@@ -237,22 +237,22 @@ func TestRateLimitLeaseScriptNeverOverAdmits(t *testing.T) {
 		if h.id != 0 {
 			over = append(over, *h)
 		}
-		var owed []block
+		var returned []block
 		if rnd.IntN(3) > 0 {
 			for _, o := range over {
-				owed = append(owed, o.block)
+				returned = append(returned, o.block)
 			}
 			over = nil
 		}
 		id++
-		got := l.askForBlock(t.Context(), key, policy, id, 1+rnd.Int64N(16), 1, owed)
+		got := l.requestBlock(t.Context(), key, policy, id, 1+rnd.Int64N(16), 1, returned)
 		if got.err != nil {
 			t.Fatal(got.err)
 		}
 		*h = held{block: block{id: id, units: got.units}, ends: now + length}
 		admitted += int(got.units)
 		if rnd.IntN(20) == 0 && h.units > 0 { // the same question again
-			if again := l.askForBlock(t.Context(), key, policy, id, 16, 1, nil); again.units != got.units {
+			if again := l.requestBlock(t.Context(), key, policy, id, 16, 1, nil); again.units != got.units {
 				t.Fatalf("step %d: asked again: %+v, first %+v", step, again, got)
 			}
 		}
@@ -275,29 +275,29 @@ func TestRateLimitLeaseScriptNeverOverAdmits(t *testing.T) {
 func TestRateLimitLeaseBookIsBounded(t *testing.T) {
 	const most = 100
 	now := int64(0)
-	book := newLeaseBook(most, func() int64 { return now })
-	policy := leasedPolicy(100, 5, time.Minute)
-	askFor := func(i int) (placedKey, *ask) {
-		a := newAsk(&models.Hit{Policy: policy, Key: fmt.Sprint(i)})
-		return placedKey{a.name.key, a.name}, &a
+	book := newBlockBook(most, func() int64 { return now })
+	policy := blockPolicy(100, 5, time.Minute)
+	askFor := func(i int) (taggedKey, *request) {
+		req := newRequest(&models.Hit{Policy: policy, Key: fmt.Sprint(i)})
+		return taggedKey{req.name.key, req.name}, &req
 	}
 	underWay, first := askFor(0)
-	call, mine, units, owed := book.begin(underWay, first)
-	if !mine || units == 0 || len(owed) != 0 {
+	call, mine, units, returned := book.join(underWay, first)
+	if !mine || units == 0 || len(returned) != 0 {
 		t.Fatal("not the first to ask")
 	}
 	for i := 1; i <= 50*most; i++ {
 		now++
-		key, a := askFor(i)
-		call, _, units, owed := book.begin(key, a)
-		if _, err := book.end(key, a, call, leaseReply{units: units}, block{id: int64(i), units: units, until: now + maxLease}, owed); err != nil {
+		key, req := askFor(i)
+		call, _, units, returned := book.join(key, req)
+		if _, err := book.finish(key, req, call, blockReply{units: units}, block{id: int64(i), units: units, until: now + maxBlockLength}, returned); err != nil {
 			t.Fatal(err)
 		}
 		if n := len(book.keys); n > most {
 			t.Fatalf("%d keys, want at most %d", n, most)
 		}
 	}
-	if again, mine, _, _ := book.begin(underWay, first); mine || again != call {
+	if again, mine, _, _ := book.join(underWay, first); mine || again != call {
 		t.Error("the key was forgotten while Redis is asked for it")
 	}
 }

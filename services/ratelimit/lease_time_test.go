@@ -34,16 +34,16 @@ func (c slowConn) Write(b []byte) (int, error) {
 // A block is used until its lease ends, counted from before it was asked for and
 // less a drift: not at that moment any more, and never when the answer comes later.
 func TestRateLimitLeaseEndsFromBeforeTheSend(t *testing.T) {
-	policy := leasedPolicy(100, 5, time.Minute)
+	policy := blockPolicy(100, 5, time.Minute)
 	hit := models.Hit{Policy: policy, Key: "k"}
-	length := leaseLength(policy.Window.Microseconds())
-	usable := length - length/100 - leaseDrift
+	length := blockLength(policy.Window.Microseconds())
+	usable := length - length/100 - blockDrift
 	for _, row := range []struct {
-		name  string
-		way   int64 // there and back
-		at    int64 // the clock at the next hit, from before the send
-		asks  int   // scripts for that one
-		error bool
+		name     string
+		way      int64 // there and back
+		at       int64 // the clock at the next hit, from before the send
+		requests int   // scripts for that one
+		error    bool
 	}{
 		{"at hand to the last", length / 2, usable - 1, 0, false},
 		{"over", length / 2, usable, 1, false},
@@ -68,7 +68,7 @@ func TestRateLimitLeaseEndsFromBeforeTheSend(t *testing.T) {
 				t.Fatal(err)
 			}
 			if row.error {
-				if s := l.leases.keys[placedKey{"k", limitKey{"leased", "k"}}]; len(s.owed) != 1 || s.owed[0].units != 2 || s.owed[0].used != 0 {
+				if s := l.blocks.keys[taggedKey{"k", policyKey{"leased", "k"}}]; len(s.returned) != 1 || s.returned[0].units != 2 || s.returned[0].used != 0 {
 					t.Errorf("what came too late is not owed: %+v", s)
 				}
 			}
@@ -77,8 +77,8 @@ func TestRateLimitLeaseEndsFromBeforeTheSend(t *testing.T) {
 			if d := takeAs(t, l, hit)[0]; !d.Allowed || d.Degraded {
 				t.Errorf("%+v", d)
 			}
-			if asked := scriptsRun(t, server) - before; asked != row.asks {
-				t.Errorf("%d scripts, want %d", asked, row.asks)
+			if asked := scriptsRun(t, server) - before; asked != row.requests {
+				t.Errorf("%d scripts, want %d", asked, row.requests)
 			}
 		})
 	}

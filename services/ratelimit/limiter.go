@@ -20,82 +20,84 @@ import (
 
 const defaultMaxKeys = 50_000
 
-// Options configures a RateLimiter.
+// Options configures a Limiter. The zero value is ready to use.
 type Options struct {
-	// Metrics registers the collectors. Nil registers none.
+	// Metrics registers the collectors, named gatehouse_rate_limit_*. A second Limiter on one
+	// registry needs names of its own: prometheus.WrapRegistererWith adds a label or
+	// WrapRegistererWithPrefix a prefix. Nil registers none.
 	Metrics prometheus.Registerer
 	// Logger gets what should not happen. Nil is slog.Default.
 	Logger *slog.Logger
-	// MaxKeys bounds how many keys this instance remembers for outages, floods and
-	// what Redis loses. Zero is 50,000; the least is 64. A key forgotten is asked for at
-	// Redis, and starts anew while Redis is away or when it has lost the key.
+	// MaxKeys bounds how many keys this instance remembers for outages, for floods and for what
+	// Redis loses, each with 20 admissions on average. Zero is 50,000; the least is 64. Redis is
+	// asked about a key that was forgotten; while Redis is away, or has lost the key too, the key
+	// starts anew.
 	MaxKeys int
-	// Clock is read in place of time.Now. It must be monotonic: only differences
-	// between its readings count. Nil is time.Now.
+	// Clock is read in place of time.Now. It must be monotonic: only differences between its
+	// readings count. Nil is time.Now.
 	Clock func() time.Time
 }
 
-// Limiter decides whether a request is within its policies, exactly and
-// across instances: no policy ever admits more than its Limit in any Window, by
-// the clock of Redis. Without Redis each policy does what its OnRedisDown says,
-// and what was admitted meanwhile is accounted when Redis returns. What Redis loses
-// is put back from what the instances remember, before it decides about a key again:
-// RATE_LIMITS.md says what remains.
+// Limiter decides whether a request is within its policies, exactly and across instances: no
+// policy ever admits more than its Limit in any Window, by the clock of Redis. Without Redis
+// each policy does what its OnRedisDown says, and what was admitted meanwhile is published when
+// Redis returns. What Redis loses is put back from what the instances remember, before Redis
+// decides about that key again. The package comment says what remains.
 //
-// A sliding log (limits up to 1,000) holds every admission of the last window as
-// a member of a sorted set; GCRA holds four numbers for any limit, admits a tenth of the limit at
-// once and spreads the rest over the window. A Cost above the Limit (GCRA: above
-// that tenth) never passes.
+// A sliding log (limits up to 1,000) holds every admission of the last window as a member of a
+// sorted set. GCRA holds four numbers for any limit, admits a tenth of the limit at once and
+// spreads the rest over the window. A Cost above the Limit (GCRA: above that tenth) never
+// passes.
 //
-// A policy with a Lease takes admissions in blocks, which grow up to the Lease
-// while a key is busy, and decides from them without Redis. A block counts whole
-// from when it is taken until a window after its lease, so the Limit holds; but
-// what one instance has in hand another cannot admit, and requests may be
-// refused a block early. The algorithm then only matters while Redis is away.
+// A policy with a Lease takes admissions in blocks, which grow up to that many while a key is
+// busy, and decides from them without Redis. A block counts whole from when it is taken until a
+// window after its end, so the Limit holds. But other instances cannot admit what one holds, so
+// requests may be refused a block early. The algorithm then only matters while Redis is away.
 //
-// Hits decided together are in one Redis script, and so in one Cluster slot:
-// that of their common key if they have one, else that of the group's name. Ask
-// a policy always in the same company, because the same key is counted apart in
-// two groups. Leased policies come first, each in a script of its own; what they
-// gave is put back if another policy refuses.
+// Hits decided together are in one Redis script, and so in one Cluster slot: that of their
+// common key if they have one, else that of the group's name. Ask a policy always in the same
+// group, because Redis counts a key of two groups apart. Policies with a Lease come first, each
+// in a script of its own; if another policy refuses, their units are put back.
+//
+// A Limiter is safe for concurrent use. Close ends it.
 type Limiter struct {
 	redis    *redis.Client
 	log      *slog.Logger
-	table    *limitTable
-	leases   *leaseBook
-	admitted *admittedBook
+	local    *localTable
+	blocks   *blockBook
+	outbox   *outbox
 	metrics  *limitMetrics
 	scripts  limitScripts
-	single   *redis.Batcher // decides hits that are alone in their decision
+	batch    *redis.Batcher // decides requests that are alone in their group
 	policies atomic.Pointer[PolicySet]
-	reports  singleflight.Group
+	flushes  singleflight.Group
 
-	connections atomic.Uint64 // how many had been lost when Redis was last taken to have lost something
+	connections atomic.Uint64 // lost ones, as of the last suspectLoss
 
 	mu     sync.Mutex
 	closed bool
 	tasks  sync.WaitGroup
 }
 
-// New returns a limiter that asks redis. Close it before redis if a
-// policy has a Lease. It panics without redis: that is a mistake in the program.
+// New returns a limiter that asks rdb. Close it before rdb. It panics without rdb: that is a
+// mistake in the program.
 func New(rdb *redis.Client, opt Options) *Limiter {
 	require.Must("ratelimit.New", require.Argument{Name: "Redis", Value: rdb})
 	if opt.Logger == nil {
 		opt.Logger = slog.Default()
 	}
 	maxKeys := cmp.Or(opt.MaxKeys, defaultMaxKeys)
-	table := newLimitTable(maxKeys, opt.Clock)
+	local := newLocalTable(maxKeys, opt.Clock)
 	l := &Limiter{
-		redis:    rdb,
-		log:      opt.Logger,
-		table:    table,
-		leases:   newLeaseBook(maxKeys, table.now),
-		admitted: newAdmittedBook(maxKeys, table.now),
-		metrics:  newLimitMetrics(opt.Metrics),
-		scripts:  loadLimitScripts(),
+		redis:   rdb,
+		log:     opt.Logger,
+		local:   local,
+		blocks:  newBlockBook(maxKeys, local.now),
+		outbox:  newOutbox(maxKeys, local.now),
+		metrics: newLimitMetrics(opt.Metrics),
+		scripts: loadLimitScripts(),
 	}
-	l.single = redis.NewBatcher(rdb, l.scripts.each, takeArgs, takeReplies, l.goBackground)
+	l.batch = redis.NewBatcher(rdb, l.scripts.batch, takeArgs, takeReplies, l.goBackground)
 	rdb.OnRecover(l.recovered)
 	if !rdb.Disabled() {
 		rdb.Go(l.watchLosses)
@@ -103,132 +105,118 @@ func New(rdb *redis.Client, opt Options) *Limiter {
 	return l
 }
 
-// Take decides about all hits together: if a hit of a policy that is not a
-// shadow is refused, none is counted. The decisions are in the order of the
-// hits, followed by those of policies that the PolicySet adds; the request may go
-// on if all of them are Allowed. They are the limiter's: do not change them. A
-// group names the hits that are decided together where they have no common key.
+// Take decides about all hits together: if a hit of a policy that is not a shadow is refused,
+// none is counted. The decisions are in the order of the hits, followed by those of policies
+// that the PolicySet adds; the request may go on if all of them are Allowed. The group names
+// the hits that are decided together where they have no common key.
 //
-// A refused key is remembered for at most a second, so that a flood does not
-// reach Redis; a refund or reset by another instance may show that much later,
-// and RetryAfter may be a millisecond long.
+// A refusal is cached for at most a second, so that a flood does not reach Redis. A refund or
+// reset by another instance may show that much later.
 //
-// Without Redis the decisions are Degraded: made in this instance from its
-// recent admissions (local), all allowed (open), or models.ErrUnavailable
-// (closed). The only other error is a policy that Validate refuses, or one that
-// is asked twice for one key.
+// Take never waits longer than the Timeout of the redis.Client, or until ctx ends. Without
+// Redis the decisions are Degraded, by the policy's OnRedisDown: made in this instance from its
+// recent admissions (local), all allowed (open), or none, with an error that is
+// models.ErrUnavailable (closed). The only other errors are a policy that Validate refuses, and
+// one that is asked twice for one key.
 func (l *Limiter) Take(ctx context.Context, group string, hits ...models.Hit) ([]models.Decision, error) {
-	start := l.table.now()
-	var room [4]ask
-	asks, err := l.prepare(hits, room[:0])
-	if err != nil || len(asks) == 0 {
+	start := l.local.now()
+	var buffer [4]request
+	requests, err := l.prepare(hits, buffer[:0])
+	if err != nil || len(requests) == 0 {
 		return nil, err
 	}
-	mayAsk := l.redis.AvailableFor(tagOf(group, asks)) || allLeased(asks)
-	decisions := refuseBarred(asks)
+	mayAsk := l.redis.AvailableFor(tagOf(group, requests)) || allUseBlocks(requests)
+	decisions := refuseBlocked(requests)
 	if decisions == nil && mayAsk {
-		decisions = l.remembered(asks, true)
+		decisions = l.refuseDenied(requests, true)
 	}
 	if decisions == nil {
-		decisions, err = l.decide(ctx, group, asks, start, mayAsk)
+		decisions, err = l.decide(ctx, group, requests, start, mayAsk)
 	}
-	took := time.Duration(l.table.now()-start) * time.Microsecond
-	for i := range asks {
-		asks[i].metrics.observe(took)
+	took := time.Duration(l.local.now()-start) * time.Microsecond
+	for i := range requests {
+		requests[i].metrics.observe(took)
 	}
 	return decisions, err
 }
 
-// decide takes the hits, from Redis or blocks if it may ask.
-func (l *Limiter) decide(ctx context.Context, group string, asks []ask, now int64, mayAsk bool) ([]models.Decision, error) {
+// decide takes the units, from Redis or blocks if it may ask.
+func (l *Limiter) decide(ctx context.Context, group string, requests []request, now int64, mayAsk bool) ([]models.Decision, error) {
 	id := rand.Int64N(maxCallID) + 1
 	if mayAsk {
-		decisions, err := l.takeFromRedis(ctx, group, asks, id)
+		decisions, err := l.takeFromRedis(ctx, group, requests, id)
 		if err == nil {
-			l.reportSoon()
+			l.flushSoon()
 			return decisions, nil
 		}
-		now = l.table.now()
+		now = l.local.now()
 	}
-	return l.takeLocally(group, asks, id, now)
+	return l.takeLocally(group, requests, id, now)
 }
 
-// refuseBarred refuses the hits if one has a key on its policy's deny list.
-func refuseBarred(asks []ask) []models.Decision {
-	if !slices.ContainsFunc(asks, func(a ask) bool { return a.barred }) {
+// refuseBlocked refuses the requests if one has a key on its policy's deny list.
+func refuseBlocked(requests []request) []models.Decision {
+	if !slices.ContainsFunc(requests, func(req request) bool { return req.blocked }) {
 		return nil
 	}
-	decisions := make([]models.Decision, len(asks))
-	for i := range asks {
-		a := &asks[i]
-		v := verdict{passes: !a.barred, remaining: a.rule.limit}
-		if a.barred {
-			v.remaining, v.retry = 0, a.rule.window
-			a.metrics.denied.Inc()
+	decisions := make([]models.Decision, len(requests))
+	for i := range requests {
+		req := &requests[i]
+		v := result{passes: !req.blocked, remaining: req.rule.limit}
+		if req.blocked {
+			v.remaining, v.retry = 0, req.rule.window
+			req.metrics.denied.Inc()
 		}
-		decisions[i] = a.decision(v)
-		decisions[i].Blocked = a.barred
+		decisions[i] = req.decision(v)
+		decisions[i].Blocked = req.blocked
 	}
 	return decisions
 }
 
-// remembered refuses the hits if one is known to be refused. With counting the
-// request is refused for it, not only told.
-func (l *Limiter) remembered(asks []ask, counting bool) []models.Decision {
-	var room [4]verdict
-	verdicts := l.table.denied(asks, room[:0])
-	if verdicts == nil {
+// refuseDenied refuses the requests if one is known to be denied. With counting the metrics
+// count the refusal.
+func (l *Limiter) refuseDenied(requests []request, counting bool) []models.Decision {
+	var buffer [4]result
+	results := l.local.denied(requests, buffer[:0])
+	if results == nil {
 		return nil
 	}
-	decisions := make([]models.Decision, len(asks))
-	for i := range asks {
-		decisions[i] = asks[i].decision(verdicts[i])
-		if counting && asks[i].refuses(verdicts[i]) {
-			asks[i].metrics.denied.Inc()
+	decisions := make([]models.Decision, len(requests))
+	for i := range requests {
+		decisions[i] = requests[i].decision(results[i])
+		if counting && requests[i].refuses(results[i]) {
+			requests[i].metrics.denied.Inc()
 		}
 	}
 	return decisions
 }
 
-// Peek tells what Take would answer now, and counts nothing. A refusal is
-// remembered as by Take, so asking for a flooded key is cheap too. Errors are
-// those of Take.
+// Peek returns what Take would decide now, and counts nothing. It caches a refusal as Take does,
+// so peeking at a flooded key is cheap too. The errors are those of Take.
 func (l *Limiter) Peek(ctx context.Context, group string, hits ...models.Hit) ([]models.Decision, error) {
-	asks, err := l.prepare(hits, nil)
-	if err != nil || len(asks) == 0 {
+	requests, err := l.prepare(hits, nil)
+	if err != nil || len(requests) == 0 {
 		return nil, err
 	}
-	if decisions := refuseBarred(asks); decisions != nil {
+	if decisions := refuseBlocked(requests); decisions != nil {
 		return decisions, nil
 	}
-	if decisions := l.remembered(asks, false); decisions != nil {
+	if decisions := l.refuseDenied(requests, false); decisions != nil {
 		return decisions, nil
 	}
-	verdicts, err := l.look(ctx, tagOf(group, asks), asks)
+	results, err := l.look(ctx, tagOf(group, requests), requests)
 	degraded := err != nil
 	if degraded {
-		if err := refusedClosed(asks); err != nil {
-			l.table.away(asks)
+		if err := refusedClosed(requests); err != nil {
+			l.local.forgetDenials(requests)
 			return nil, err
 		}
-		verdicts, _ = l.table.decide(asks, 0)
+		results, _ = l.local.decide(requests, 0)
 	}
-	decisions := make([]models.Decision, len(asks))
-	for i, a := range asks {
-		decisions[i] = a.decision(verdicts[i])
+	decisions := make([]models.Decision, len(requests))
+	for i, req := range requests {
+		decisions[i] = req.decision(results[i])
 		decisions[i].Degraded = degraded
 	}
 	return decisions, nil
-}
-
-// decision is the verdict in the words of the caller.
-func (a *ask) decision(v verdict) models.Decision {
-	return models.Decision{
-		Policy:     a.hit.Policy,
-		With:       a.with,
-		Allowed:    v.passes || a.hit.Policy.Shadow,
-		Remaining:  v.remaining,
-		RetryAfter: time.Duration(v.retry) * time.Microsecond,
-		ResetAfter: time.Duration(v.more) * time.Microsecond,
-	}
 }

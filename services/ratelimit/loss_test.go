@@ -74,13 +74,13 @@ func passes(t *testing.T, l *Limiter, hits []models.Hit) (passed int) {
 // has refused before or not.
 func TestRateLimitHoldsWhenRedisForgets(t *testing.T) {
 	t.Parallel()
-	for name, lose := range losses() {
+	for name, suspectLoss := range losses() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			server := servicestest.StartRedis(t)
 			l := limiterAt(t, server.Addr, false)
 			var ahead atomic.Int64
-			l.table.clock = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+			l.local.clock = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
 			for round := range 4 {
 				all := companies(round)
 				for group, hits := range all {
@@ -95,7 +95,7 @@ func TestRateLimitHoldsWhenRedisForgets(t *testing.T) {
 					}
 				}
 				ahead.Add(int64(2 * time.Second)) // refusals are believed for a second
-				lose(server)
+				suspectLoss(server)
 				for group, hits := range all {
 					if got := passes(t, l, hits); got != 0 {
 						t.Errorf("%s, round %d: %d more pass", group, round, got)
@@ -110,7 +110,7 @@ func TestRateLimitHoldsWhenRedisForgets(t *testing.T) {
 // another instance not one more passes then.
 func TestRateLimitHoldsElsewhereWhenRedisForgets(t *testing.T) {
 	t.Parallel()
-	for name, lose := range losses() {
+	for name, suspectLoss := range losses() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			server := servicestest.StartRedis(t)
@@ -132,7 +132,7 @@ func TestRateLimitHoldsElsewhereWhenRedisForgets(t *testing.T) {
 						}
 					}
 				}
-				lose(server)
+				suspectLoss(server)
 				for group, hits := range all {
 					for _, hit := range hits {
 						servicestest.Eventually(t, time.Second+busy, func() bool {

@@ -12,8 +12,8 @@ import (
 	"gatehouse/models"
 )
 
-// limitMetrics counts per policy, never per key. It also remembers which
-// policies are valid, so that each is checked once.
+// limitMetrics counts by policy, never by key. It also remembers which policies are valid, so
+// that each is checked once.
 type limitMetrics struct {
 	decisions *prometheus.CounterVec
 	degraded  *prometheus.CounterVec
@@ -49,8 +49,8 @@ func newLimitMetrics(registerer prometheus.Registerer) *limitMetrics {
 	return m
 }
 
-// check is the policy's counters, or what is wrong with the policy. A limit that
-// differs from request to request is still the same policy.
+// check returns the policy's counters, or what is wrong with the policy. A limit that differs
+// from request to request is still the same policy.
 func (m *limitMetrics) check(p *models.Policy) (*policyMetrics, error) {
 	known := (*m.policies.Load())[p.Name]
 	if known != nil {
@@ -86,15 +86,14 @@ func (m *limitMetrics) check(p *models.Policy) (*policyMetrics, error) {
 // observe counts how long a decision took.
 func (m *policyMetrics) observe(took time.Duration) { m.seconds.Observe(took.Seconds()) }
 
-// count counts a decision. A hit that passed is counted as allowed only if the
-// whole decision was.
-func (a *ask) count(v verdict, counted, degraded bool) {
-	if a.cost == 0 {
+// count counts a decision. A request that passes counts as allowed only if all of its group do.
+func (req *request) count(v result, counted, degraded bool) {
+	if req.cost == 0 {
 		return
 	}
-	p := a.metrics
+	p := req.metrics
 	switch {
-	case !v.passes && a.hit.Policy.Shadow:
+	case !v.passes && req.hit.Policy.Shadow:
 		p.shadowed.Inc()
 	case !v.passes:
 		p.denied.Inc()
@@ -107,10 +106,10 @@ func (a *ask) count(v verdict, counted, degraded bool) {
 }
 
 // countUnavailable counts a decision refused because Redis is away.
-func countUnavailable(asks []ask) {
-	for i := range asks {
-		if asks[i].cost > 0 {
-			asks[i].metrics.degraded.Inc()
+func countUnavailable(requests []request) {
+	for i := range requests {
+		if requests[i].cost > 0 {
+			requests[i].metrics.degraded.Inc()
 		}
 	}
 }

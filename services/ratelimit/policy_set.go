@@ -11,8 +11,9 @@ import (
 	"gatehouse/models"
 )
 
-// PolicySet replaces and completes the policies of the program, so that they can
-// be changed without it. Nil is an empty set. It is not changed once made.
+// PolicySet replaces and completes the policies of the program, so that they can be changed
+// without it. Nil is an empty set. A set does not change once made, and can be used by several
+// limiters.
 type PolicySet struct {
 	byName map[string]*configuredPolicy
 	with   map[string][]models.Policy // decided together with the policy of that name
@@ -83,7 +84,7 @@ func (s *PolicySet) add(p *PolicyEntry, known map[string][]string) (field string
 	names := slices.Sorted(maps.Keys(known))
 	switch {
 	case p.Name == models.SignInAuditPolicy:
-		return "name", fmt.Errorf("policy %q cannot be in a file: it bounds what the audit takes, and limits nobody", p.Name)
+		return "name", fmt.Errorf("policy %q cannot be in a file: it bounds the audit, and limits no request", p.Name)
 	case s.byName[p.Name] != nil:
 		return "name", fmt.Errorf("policy %q is given twice", p.Name)
 	case p.With == "" && !slices.Contains(names, p.Name):
@@ -100,8 +101,7 @@ func (s *PolicySet) add(p *PolicyEntry, known map[string][]string) (field string
 	return "", nil
 }
 
-// configured is the policy by itself, without its tiers. It returns the field that
-// is wrong.
+// configured is the policy by itself, without its tiers. It returns the field that is wrong.
 func (p *PolicyEntry) configured() (c *configuredPolicy, field string, err error) {
 	window, err := time.ParseDuration(p.Window)
 	if err != nil && p.Window != "" {
@@ -135,8 +135,8 @@ func (p *PolicyEntry) configured() (c *configuredPolicy, field string, err error
 	return c, "", nil
 }
 
-// addTiers gives each of the known tiers, lowest first, its limit. It returns the
-// tier that is wrong.
+// addTiers gives each of the known tiers, lowest first, its limit. It returns the tier that is
+// wrong.
 func (c *configuredPolicy) addTiers(limits map[string]int64, known []string) (string, error) {
 	for _, tier := range slices.Sorted(maps.Keys(limits)) {
 		p := c.Policy
@@ -144,7 +144,7 @@ func (c *configuredPolicy) addTiers(limits map[string]int64, known []string) (st
 		p.Lease = min(p.Lease, p.Limit)
 		switch err := p.Validate(); {
 		case len(known) == 0:
-			return tier, fmt.Errorf("policy %q: tier %q is not known: nobody whom it limits has one", c.Name, tier)
+			return tier, fmt.Errorf("policy %q: tier %q is not known: no client that it limits has one", c.Name, tier)
 		case !slices.Contains(known, tier):
 			return tier, fmt.Errorf("policy %q: tier %q is not known: must be one of %s", c.Name, tier, strings.Join(known, ", "))
 		case err != nil:
@@ -163,8 +163,8 @@ func (c *configuredPolicy) addTiers(limits map[string]int64, known []string) (st
 	return "", nil
 }
 
-// Configure puts a policy set to use from the next decision on; nil ends that.
-// What was counted stays counted.
+// Configure puts a policy set to use from the next decision on; nil ends that. What was counted
+// stays counted. It is safe to call at any time.
 func (l *Limiter) Configure(set *PolicySet) { l.policies.Store(set) }
 
 // Effective is the hit's policy as the set in use has it: what Take decides by.
@@ -178,19 +178,19 @@ func (s *PolicySet) Effective(hit models.Hit) models.Policy {
 	return hit.Policy
 }
 
-// Placement tells where hits that are asked together are counted: the names of
-// their policies, with those that the PolicySet adds, and the hash tag by which
-// their keys are in one Cluster slot: the hits' common key or else the group. The
-// errors are those of Take. It asks nobody.
+// Placement tells where hits of one group are counted: the names of their policies, with those
+// that the PolicySet adds, and the hash tag by which their keys are in one Cluster slot, which
+// is the hits' common key or else the group. It does not ask Redis. The errors are those of
+// Take.
 func (l *Limiter) Placement(group string, hits ...models.Hit) (policies []string, tag string, err error) {
-	asks, err := l.prepare(hits, nil)
-	if err != nil || len(asks) == 0 {
+	requests, err := l.prepare(hits, nil)
+	if err != nil || len(requests) == 0 {
 		return nil, "", err
 	}
-	for i := range asks {
-		policies = append(policies, asks[i].name.policy)
+	for i := range requests {
+		policies = append(policies, requests[i].name.policy)
 	}
-	return policies, tagOf(group, asks), nil
+	return policies, tagOf(group, requests), nil
 }
 
 func (s *PolicySet) find(name string) *configuredPolicy {
@@ -200,8 +200,7 @@ func (s *PolicySet) find(name string) *configuredPolicy {
 	return s.byName[name]
 }
 
-// companions are the hits of the policies that go along with a hit's, for the same
-// key and cost.
+// companions are the hits of the policies that go along with a hit's, for the same key and cost.
 func (s *PolicySet) companions(hit models.Hit) []models.Hit {
 	if s == nil {
 		return nil

@@ -43,7 +43,7 @@ func (s *proofServers) inSync() bool {
 
 // lose makes Redis lose all it has, or what it was told last, and returns the span in
 // which instances may not have told it again.
-func (s *proofServers) lose(fault lossFault, rnd *rand.Rand) span {
+func (s *proofServers) suspectLoss(fault lossFault, rnd *rand.Rand) span {
 	failOver := fault == promoted && s.inSync()
 	if failOver {
 		s.replica.LoseMaster()
@@ -97,7 +97,7 @@ func disturb(t *testing.T, servers *proofServers, instances []*servicestest.Proc
 		}
 		half = half || !slices.ContainsFunc(instances, func(p *servicestest.Process) bool { return len(p.Lines("half")) == 0 })
 		if half && time.Now().After(next) {
-			lost = append(lost, servers.lose(lossFault(len(lost))%lossFaults, rnd))
+			lost = append(lost, servers.suspectLoss(lossFault(len(lost))%lossFaults, rnd))
 			next = time.Now().Add(pause)
 		}
 		if half && rnd.IntN(4) == 0 {

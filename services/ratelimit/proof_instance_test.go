@@ -155,15 +155,15 @@ func (w *proofWorker) hits() (hits []models.Hit, records []proofRecord) {
 		records = append(records, proofRecord{Policy: int16(policy), Key: int16(key), Cost: int16(cost)})
 	}
 	if pair := w.policies.pair; len(pair) > 0 && w.rnd.IntN(4) == 0 {
-		add(len(w.policies.alike), key)
-		add(len(w.policies.alike)+1, (key+1+w.rnd.IntN(3))%proofKeys)
+		add(len(w.policies.countsAlike), key)
+		add(len(w.policies.countsAlike)+1, (key+1+w.rnd.IntN(3))%proofKeys)
 		return hits, records
 	}
 	many := 1
 	if w.rnd.IntN(3) == 0 {
 		many = 2 + w.rnd.IntN(2)
 	}
-	for _, policy := range w.rnd.Perm(len(w.policies.alike))[:many] {
+	for _, policy := range w.rnd.Perm(len(w.policies.countsAlike))[:many] {
 		add(policy, key)
 	}
 	return hits, records
@@ -209,41 +209,41 @@ func (w *proofWorker) step() bool {
 }
 
 // admitted writes down an admission, some of them taken back at once.
-func (w *proofWorker) admitted(d models.Decision, record proofRecord) {
-	record.At = d.Admission.At
-	if d.Admission.At == leasedAdmission { // by this machine's clock, which is the server's too
-		record.At = w.l.table.started.Add(-w.me.Skew).Add(time.Duration(d.Admission.LocalAt) * time.Microsecond).UnixMicro()
+func (w *proofWorker) admitted(d models.Decision, recordReply proofRecord) {
+	recordReply.At = d.Admission.At
+	if d.Admission.At == blockAdmission { // by this machine's clock, which is the server's too
+		recordReply.At = w.l.local.started.Add(-w.me.Skew).Add(time.Duration(d.Admission.LocalAt) * time.Microsecond).UnixMicro()
 	}
-	if refundable(int(record.Key)) && w.rnd.IntN(5) == 0 {
+	if refundable(int(recordReply.Key)) && w.rnd.IntN(5) == 0 {
 		switch err := w.l.Refund(context.Background(), d); {
 		case err == nil:
-			record.Until = time.Now().UnixMicro() + clockSlack
+			recordReply.Until = time.Now().UnixMicro() + clockSlack
 		case w.healthy:
 			w.t.Error(err)
 		default:
 			return // nobody can say whether it counts
 		}
 	}
-	w.history.write(record)
+	w.history.write(recordReply)
 }
 
 // look asks Redis, past what this instance remembers, and writes down the refusals
 // with the server's time.
 func (w *proofWorker) look(hits []models.Hit, records []proofRecord) {
-	asks, err := w.l.prepare(hits, nil)
+	requests, err := w.l.prepare(hits, nil)
 	if err != nil {
 		w.t.Error(err)
 		return
 	}
-	verdicts, err := w.l.run(context.Background(), tagOf("group", asks), asks, 0)
+	results, err := w.l.run(context.Background(), tagOf("group", requests), requests, 0)
 	if err != nil {
 		w.t.Error(err)
 		return
 	}
-	for i, v := range verdicts {
-		if record := records[i]; !v.passes {
-			record.What, record.From, record.At = proofLooked, v.at, v.at
-			w.history.write(record)
+	for i, v := range results {
+		if recordReply := records[i]; !v.passes {
+			recordReply.What, recordReply.From, recordReply.At = proofLooked, v.at, v.at
+			w.history.write(recordReply)
 		}
 	}
 }

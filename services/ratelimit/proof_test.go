@@ -36,26 +36,26 @@ func oracleDecisions(t *testing.T) int {
 // steady is asked alone and now and then, so that its limit takes some seconds to reach: of
 // the others as much as may pass has passed soon after Redis lost what it had.
 type proofCompany struct {
-	alike, pair []models.Policy
-	steady      models.Policy
+	countsAlike, pair []models.Policy
+	steady            models.Policy
 }
 
 func (c proofCompany) all() []models.Policy {
-	return append(slices.Concat(c.alike, c.pair), c.steady)
+	return append(slices.Concat(c.countsAlike, c.pair), c.steady)
 }
 
 // proofPolicies are low enough to be reached on a busy machine.
-func proofPolicies(leased bool) proofCompany {
+func proofPolicies(usesBlocks bool) proofCompany {
 	const closed = models.OnRedisDownClosed
-	if leased {
-		return proofCompany{alike: []models.Policy{
+	if usesBlocks {
+		return proofCompany{countsAlike: []models.Policy{
 			{Name: "leased", Limit: 60, Window: time.Second, Lease: 16, OnRedisDown: closed},
 			{Name: "large", Limit: 400, Window: 2 * time.Second, Lease: 100, OnRedisDown: closed},
 			{Name: "beside", Limit: 40, Window: time.Second, OnRedisDown: closed},
 		}, steady: models.Policy{Name: "steady", Limit: 600, Window: 20 * time.Second, Lease: 8, OnRedisDown: closed}}
 	}
 	return proofCompany{
-		alike: []models.Policy{
+		countsAlike: []models.Policy{
 			{Name: "log", Limit: 20, Window: time.Second, OnRedisDown: closed},
 			{Name: "gcra", Limit: 30, Window: time.Second, Algorithm: models.AlgorithmGCRA, OnRedisDown: closed},
 			{Name: "slow", Limit: 30, Window: 2 * time.Second, OnRedisDown: closed},
@@ -79,7 +79,7 @@ func TestProofRateLimitOracle(t *testing.T) { proveWindows(t, proofCourse{instan
 // The same with admissions taken in blocks; what another instance has at hand
 // may then be refused.
 func TestProofRateLimitLeaseOracle(t *testing.T) {
-	proveWindows(t, proofCourse{instances: 4, leased: true, share: 4})
+	proveWindows(t, proofCourse{instances: 4, usesBlocks: true, share: 4})
 }
 
 // With one instance nothing is excused, however often Redis loses what it has.
@@ -88,13 +88,13 @@ func TestProofRateLimitOracleOfOneInstance(t *testing.T) {
 }
 
 func TestProofRateLimitLeaseOracleOfOneInstance(t *testing.T) {
-	proveWindows(t, proofCourse{instances: 1, leased: true, share: 16})
+	proveWindows(t, proofCourse{instances: 1, usesBlocks: true, share: 16})
 }
 
 type proofCourse struct {
-	instances int
-	leased    bool
-	share     int // of the decisions, where it is not made in full
+	instances  int
+	usesBlocks bool
+	share      int // of the decisions, where it is not made in full
 }
 
 // toldAgain is how long after a loss an instance may take to tell Redis what it admitted,
@@ -115,7 +115,7 @@ func proveWindows(t *testing.T, course proofCourse) {
 		proxy := servicestest.NewProxy(t, servers.master.Addr)
 		me := proofSetup{
 			Addr: proxy.Addr, Skew: skew * time.Second, Seed: uint64(i), Decisions: decisions / course.instances,
-			Leased: course.leased, File: filepath.Join(folder, fmt.Sprint(i)),
+			Leased: course.usesBlocks, File: filepath.Join(folder, fmt.Sprint(i)),
 		}
 		text, err := json.Marshal(me)
 		if err != nil {
@@ -146,15 +146,15 @@ func proveWindows(t *testing.T, course proofCourse) {
 		lost = nil
 	}
 	history := readHistory(t, files)
-	for i, policy := range proofPolicies(course.leased).all() {
+	for i, policy := range proofPolicies(course.usesBlocks).all() {
 		excused := slices.Clone(lost)
 		for j := range excused { // units of a block taken in time are used until its lease ends
-			excused[j].to += leaseLength(policy.Window.Microseconds()) * min(policy.Lease, 1)
+			excused[j].to += blockLength(policy.Window.Microseconds()) * min(policy.Lease, 1)
 		}
 		found := checkHistory(history, i, policy, excused)
 		t.Logf("%s: %+v", policy.Name, found)
-		few := found.Kept < 50 || course.instances > 1 && !course.leased && found.Refused < 100
-		if policy == proofPolicies(course.leased).steady { // how much of it there is depends on the time alone
+		few := found.Kept < 50 || course.instances > 1 && !course.usesBlocks && found.Refused < 100
+		if policy == proofPolicies(course.usesBlocks).steady { // how much of it there is depends on the time alone
 			few = found.Kept == 0
 		}
 		if found.Highest > policy.Limit || found.WronglyRefused > 0 || few {

@@ -35,7 +35,7 @@ func TestRateLimitPutsBackWhatWasAdmittedInTurn(t *testing.T) {
 		}
 		server.FlushAll()
 		for _, l := range []*Limiter{one, two} {
-			if err := l.report(t.Context(), placedKey{"k", limitKey{p.Name, "k"}}); err != nil {
+			if err := l.flush(t.Context(), taggedKey{"k", policyKey{p.Name, "k"}}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -59,11 +59,11 @@ func TestRateLimitPutsBackWithTrueTimes(t *testing.T) {
 		server.SetTime(start.Add(time.Duration(i) * 10 * time.Second))
 		takeAs(t, l, hit)
 	}
-	key := placedKey{"k", limitKey{"log", "k"}}
+	key := taggedKey{"k", policyKey{"log", "k"}}
 	for range 3 {
 		server.FlushAll()
 		for _, l := range []*Limiter{one, two, two, one} {
-			if err := l.report(t.Context(), key); err != nil {
+			if err := l.flush(t.Context(), key); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -121,10 +121,10 @@ func TestRateLimitPutsBackWhatCountsOnly(t *testing.T) {
 				if got := remaining(two); got != 10 {
 					t.Errorf("%d remaining after its reset, want 10", got)
 				}
-				if two.report(t.Context(), placedKey{"k", limitKey{p.Name, "k"}}) != nil {
+				if two.flush(t.Context(), taggedKey{"k", policyKey{p.Name, "k"}}) != nil {
 					t.Error("not reported")
 				}
-				server.Do("DEL", one.leaseKeys(placedKey{"k", limitKey{p.Name, "k"}})[0])
+				server.Do("DEL", one.blockKeys(taggedKey{"k", policyKey{p.Name, "k"}})[0])
 			}
 		})
 	}
@@ -147,7 +147,7 @@ func TestRateLimitPutsBackWhatWasEvictedByHalf(t *testing.T) {
 		if err := gone.redis.Close(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		server.Do("DEL", one.leaseKeys(placedKey{"k", limitKey{"leased", "k"}})[half])
+		server.Do("DEL", one.blockKeys(taggedKey{"k", policyKey{"leased", "k"}})[half])
 		if got := passes(t, one, []models.Hit{hit}); got != 6 {
 			t.Errorf("without key %d: %d more pass, want 6", half, got)
 		}

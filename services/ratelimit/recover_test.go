@@ -71,20 +71,20 @@ func TestRateLimitAccountsForALostReply(t *testing.T) {
 	l := limiterAt(t, server.Addr, false)
 	policy := models.Policy{Name: "p", Limit: 10, Window: time.Minute}
 	hit := models.Hit{Policy: policy, Key: "k"}
-	asks, err := l.prepare([]models.Hit{hit}, nil)
+	requests, err := l.prepare([]models.Hit{hit}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := l.run(t.Context(), "k", asks, 42); err != nil { // executed, and then its reply was lost
+	if _, err := l.run(t.Context(), "k", requests, 42); err != nil { // executed, and then its reply was lost
 		t.Fatal(err)
 	}
 	for _, id := range []int64{42, 43} { // the second was never sent
-		if _, err := l.takeLocally("group", asks, id, l.table.now()); err != nil {
+		if _, err := l.takeLocally("group", requests, id, l.local.now()); err != nil {
 			t.Fatal(err)
 		}
 	}
 	takeAs(t, l, hit)
-	servicestest.Eventually(t, 2*time.Second, func() bool { return !l.admitted.some.Load() && !l.admitted.busy.Load() }, "not accounted")
+	servicestest.Eventually(t, 2*time.Second, func() bool { return !l.outbox.pending.Load() && !l.outbox.running.Load() }, "not accounted")
 	if ds, err := l.Peek(t.Context(), "group", hit); err != nil || ds[0].Remaining != 7 {
 		t.Errorf("%+v, %v, want 7 of 10 remaining", ds, err)
 	}
@@ -102,12 +102,12 @@ func TestRateLimitAccountScriptKeepsTheOrder(t *testing.T) {
 		server.SetTime(start.Add(time.Duration(ms) * time.Millisecond))
 		return int64(ms) * 1000
 	}
-	asks, err := l.prepare([]models.Hit{{Policy: policy, Key: "k"}}, nil)
+	requests, err := l.prepare([]models.Hit{{Policy: policy, Key: "k"}}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	run := func(id int64) verdict {
-		vs, err := l.run(t.Context(), "k", asks, id)
+	run := func(id int64) result {
+		vs, err := l.run(t.Context(), "k", requests, id)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -117,10 +117,10 @@ func TestRateLimitAccountScriptKeepsTheOrder(t *testing.T) {
 	run(1)
 	at(900)
 	run(2)
-	l.admitted.drop(placedKey{"k", asks[0].name})
-	asks[0].cost = 2
-	l.admitted.addLocal(placedKey{"k", asks[0].name}, &asks[0], 3, l.table.now()-500_000) // at 400
-	if err := l.report(t.Context(), placedKey{"k", asks[0].name}); err != nil {
+	l.outbox.drop(taggedKey{"k", requests[0].name})
+	requests[0].cost = 2
+	l.outbox.addLocal(taggedKey{"k", requests[0].name}, &requests[0], 3, l.local.now()-500_000) // at 400
+	if err := l.flush(t.Context(), taggedKey{"k", requests[0].name}); err != nil {
 		t.Fatal(err)
 	}
 	for _, row := range []struct {
@@ -141,22 +141,22 @@ func TestAdmittedBookIsBounded(t *testing.T) {
 		"leased": {Name: "p", Limit: 10_000, Window: time.Hour, Lease: 5},
 	}
 	for name, policy := range policies {
-		b := newAdmittedBook(0, func() int64 { return 1 })
+		b := newOutbox(0, func() int64 { return 1 })
 		for i := range int64(500) {
-			a := askOf(policy, string(rune('a'+i%200))+"k", 1)
-			key := placedKey{"tag", a.name}
+			req := requestOf(policy, string(rune('a'+i%200))+"k", 1)
+			key := taggedKey{"tag", req.name}
 			for n := range int64(30) {
 				e := make([]expectation, 1)
 				switch {
 				case n%2 == 0:
-					b.addLocal(key, &a, 100*i+n, i)
+					b.addLocal(key, &req, 100*i+n, i)
 					b.keys[key].behind = false
-				case b.expect("tag", []ask{a}, e) != nil:
+				case b.beginCall("tag", []request{req}, e) != nil:
 					t.Fatal("behind")
-				case a.leased():
-					b.learnBlocks(key, &e[0], 100*i+n, leaseReply{units: 1, at: i}, leaseNumbers{window: 1 << 40}, nil)
+				case req.usesBlocks():
+					b.recordBlocks(key, &e[0], 100*i+n, blockReply{units: 1, at: i}, blockTerms{window: 1 << 40}, nil)
 				default:
-					b.learn(key, &a, &e[0], 100*i+n, true, verdict{passes: true, at: i + 1}, a.rule.burst*(i+1))
+					b.recordDecision(key, &req, &e[0], 100*i+n, true, result{passes: true, at: i + 1}, req.rule.burst*(i+1))
 					b.keys[key].behind = false
 				}
 			}
@@ -173,10 +173,10 @@ func TestAdmittedBookIsBounded(t *testing.T) {
 
 // Hits of a leased policy share an entry; a refund takes its own units out of it.
 func TestAdmittedBookTakesBackWhatOneHitAdded(t *testing.T) {
-	b := newAdmittedBook(0, func() int64 { return 2000 })
+	b := newOutbox(0, func() int64 { return 2000 })
 	policy := models.Policy{Name: "p", Limit: 1000, Window: time.Hour, Lease: 5}
-	hits := []ask{askOf(policy, "k", 1), askOf(policy, "k", 2), askOf(policy, "k", 3)}
-	key := placedKey{"tag", hits[0].name}
+	hits := []request{requestOf(policy, "k", 1), requestOf(policy, "k", 2), requestOf(policy, "k", 3)}
+	key := taggedKey{"tag", hits[0].name}
 	for i := range hits {
 		b.addLocal(key, &hits[i], int64(i+1), int64(1000+i))
 	}
@@ -217,9 +217,9 @@ func TestAdmittedBookFollowsThePolicy(t *testing.T) {
 		{"a bucket of another window", gcra, longer, 0, 1},
 		{"a log in place of a bucket", gcra, log, 1, 0},
 	} {
-		b := newAdmittedBook(0, func() int64 { return 2000 })
-		before, now := askOf(row.before, "k", 3), askOf(row.now, "k", 1)
-		key := placedKey{"tag", now.name}
+		b := newOutbox(0, func() int64 { return 2000 })
+		before, now := requestOf(row.before, "k", 3), requestOf(row.now, "k", 1)
+		key := taggedKey{"tag", now.name}
 		b.addLocal(key, &before, 1, 2000)
 		b.addLocal(key, &now, 2, 2000)
 		s := b.keys[key]
@@ -235,18 +235,18 @@ func TestRateLimitAccountsForALostReplyOfALeasedPolicy(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	l, other := limiterAt(t, server.Addr, false), limiterAt(t, server.Addr, false)
 	hit := models.Hit{Policy: models.Policy{Name: "p", Limit: 20, Window: time.Minute, Lease: 5}, Key: "k", Cost: 3}
-	a := newAsk(&hit)
-	key := placedKey{"k", a.name}
+	req := newRequest(&hit)
+	key := taggedKey{"k", req.name}
 	for i, want := range []int64{17, 17, 11, 11} { // over-counting is the safe side: 3 and then 6
 		if i%2 == 0 {
-			l.admitted.addLocal(key, &a, int64(i+1), l.table.now())
+			l.outbox.addLocal(key, &req, int64(i+1), l.local.now())
 		}
-		r := l.admitted.begin(key)
+		r := l.outbox.beginFlush(key)
 		r.blocks = nil
 		if _, err := l.send(t.Context(), r); err != nil { // executed, and then its reply was lost
 			t.Fatal(err)
 		}
-		l.admitted.end(r, reportReply{}, models.ErrUnavailable)
+		l.outbox.endFlush(r, flushReply{}, models.ErrUnavailable)
 		if ds, err := other.Peek(t.Context(), "group", models.Hit{Policy: hit.Policy, Key: "k"}); err != nil || ds[0].Remaining != want {
 			t.Errorf("accounted %d times: %+v, %v, want %d remaining", i+1, ds, err, want)
 		}
@@ -259,22 +259,22 @@ func TestRateLimitReportOutlivesItsCaller(t *testing.T) {
 	l := limiterOn(t, true)
 	hit := models.Hit{Policy: models.Policy{Name: "p", Limit: 10, Window: time.Minute}, Key: "k"}
 	takeAs(t, l, hit)
-	asks, err := l.prepare([]models.Hit{hit}, nil)
+	requests, err := l.prepare([]models.Hit{hit}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	under, key := make([]expectation, 1), placedKey{"k", asks[0].name}
-	l.admitted.expect("k", asks, under) // a call that is under way: the report waits for it
+	under, key := make([]expectation, 1), taggedKey{"k", requests[0].name}
+	l.outbox.beginCall("k", requests, under) // a call that is under way: the report waits for it
 	ctx, leave := context.WithCancel(t.Context())
 	reported := make(chan error, 1)
-	go func() { reported <- l.report(ctx, key) }()
+	go func() { reported <- l.flush(ctx, key) }()
 	servicestest.Eventually(t, 5*time.Second, func() bool {
-		l.admitted.mu.Lock()
-		defer l.admitted.mu.Unlock()
-		return under[0].state.reporting
+		l.outbox.mu.Lock()
+		defer l.outbox.mu.Unlock()
+		return under[0].state.flushing
 	}, "the report did not begin")
 	leave()
-	l.admitted.asked("k", asks, under)
+	l.outbox.endCall("k", requests, under)
 	if err := <-reported; err != nil {
 		t.Error(err)
 	}

@@ -11,63 +11,64 @@ import (
 	"gatehouse/services/redis"
 )
 
-// Refund takes back exactly what the decisions counted, once; those that counted
-// nothing are skipped. Without Redis an admission made there stays until it
-// leaves its window, and the error is models.ErrUnavailable: a refund that cannot
-// have reached Redis may be tried again, of any other it is not known whether it
-// did, and a second one of a GCRA or leased admission takes nothing. Of a GCRA
-// admission it takes back what has not leaked out since.
+// Refund takes back exactly what the decisions counted, and each at most once; decisions that
+// counted nothing are skipped. Of a GCRA admission it takes back what has not leaked out since.
+//
+// Without Redis an admission made through Redis stays until it leaves its window, and the error
+// is models.ErrUnavailable. If it is also redis.ErrNotSent, the refund cannot have reached Redis
+// and may be tried again. After any other error Redis may have executed it; a second refund of a
+// GCRA admission or of one from a block then takes nothing.
 func (l *Limiter) Refund(ctx context.Context, decisions ...models.Decision) error {
 	var errs []error
 	for _, d := range decisions {
 		if d.Admission == (models.Admission{}) {
 			continue
 		}
-		a := newAsk(&models.Hit{Policy: d.Policy, Cost: d.Admission.Cost})
-		a.name.key = d.Admission.Key
-		if err := l.refund(ctx, &a, d.Admission); err != nil {
+		req := newRequest(&models.Hit{Policy: d.Policy, Cost: d.Admission.Cost})
+		req.name.key = d.Admission.Key
+		if err := l.refund(ctx, &req, d.Admission); err != nil {
 			errs = append(errs, fmt.Errorf("refund %s: %w", d.Policy.Name, err))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// refund takes an admission back, here and at Redis. A log knows it by its id; of
-// the others a second refund would give away what others have used.
-func (l *Limiter) refund(ctx context.Context, a *ask, e models.Admission) error {
+// refund takes an admission back, here and at Redis. A log knows it by its id. For the others a
+// second refund would give away what others have used.
+func (l *Limiter) refund(ctx context.Context, req *request, e models.Admission) error {
 	if e.Refunded != nil && !e.Refunded.CompareAndSwap(false, true) {
 		return nil
 	}
-	err := l.takeBack(ctx, a, e)
+	err := l.undo(ctx, req, e)
 	switch {
 	case !errors.Is(err, redis.ErrNotSent):
-		l.table.refund(*a, e.ID, e.LocalAt)
+		l.local.refund(*req, e.ID, e.LocalAt)
 	case e.Refunded != nil:
 		e.Refunded.Store(false)
 	}
 	return err
 }
 
-func (l *Limiter) takeBack(ctx context.Context, a *ask, e models.Admission) (err error) {
-	key := placedKey{e.Tag, a.name}
+func (l *Limiter) undo(ctx context.Context, req *request, e models.Admission) (err error) {
+	key := taggedKey{e.Tag, req.name}
 	switch {
-	case e.At == leasedAdmission:
-		if l.leases.unuse(key, e.ID, e.Cost) {
+	case e.At == blockAdmission:
+		if l.blocks.putBack(key, e.ID, e.Cost) {
 			return nil
 		}
-		return l.askForBlock(ctx, key, a.hit.Policy, 0, 0, 0, []block{{id: e.ID, used: -e.Cost}}).err
-	case a.rule.burst > 0 && e.At > 0:
-		return l.takeBackOfBucket(ctx, key, a, e)
+		return l.requestBlock(ctx, key, req.hit.Policy, 0, 0, 0, []block{{id: e.ID, used: -e.Cost}}).err
+	case req.rule.burst > 0 && e.At > 0:
+		return l.refundBucket(ctx, key, req, e)
 	}
-	removed := l.admitted.remove(key, a, e.ID, e.LocalAt)
-	// An admission made here may be at Redis too, when only the reply got lost or
-	// it was reported since: a log knows it by its id, a bucket cannot tell.
-	if a.rule.burst > 0 || a.leased() || e.At == 0 && !l.redis.AvailableFor(e.Tag) {
+	removed := l.outbox.remove(key, req, e.ID, e.LocalAt)
+	// Redis may have an admission made here, too, if only the reply got lost or it was flushed
+	// since: a log knows it by its id, a bucket cannot tell.
+	if req.rule.burst > 0 || req.usesBlocks() || e.At == 0 && !l.redis.AvailableFor(e.Tag) {
 		return nil
 	}
-	_, err = l.redis.Exec(ctx, l.scripts.refund, []string{l.redisKey(e.Tag, a)}, refundArgs(e.ID, e.Cost, e.At, a.rule, expectation{}))
+	_, err = l.redis.Exec(ctx, l.scripts.refund, []string{l.redisKey(e.Tag, req)}, refundArgs(e.ID, e.Cost, e.At, req.rule, expectation{}))
 	if errors.Is(err, redis.ErrNotSent) && e.At > 0 {
-		l.admitted.restore(key, a, removed)
+		l.outbox.restore(key, req, removed)
 	}
 	if e.At == 0 {
 		return nil
@@ -75,66 +76,67 @@ func (l *Limiter) takeBack(ctx context.Context, a *ask, e models.Admission) (err
 	return err
 }
 
-// takeBackOfBucket takes a GCRA admission back. What Redis lost of the bucket is put
-// back first: the admission may be in it.
-func (l *Limiter) takeBackOfBucket(ctx context.Context, key placedKey, a *ask, e models.Admission) error {
+// refundBucket takes a GCRA admission back. If Redis lost the bucket, that is put back first:
+// the admission may be in it.
+func (l *Limiter) refundBucket(ctx context.Context, key taggedKey, req *request, e models.Admission) error {
 	ctx = redis.EnsureBudget(ctx)
-	asks := []ask{*a}
+	requests := []request{*req}
 	expected := make([]expectation, 1)
-	for range askAttempts {
-		if behind := l.admitted.expect(e.Tag, asks, expected); behind == nil {
-			msg, err := l.redis.Exec(ctx, l.scripts.refund, []string{l.redisKey(e.Tag, a)}, refundArgs(e.ID, e.Cost, e.At, a.rule, expected[0]))
+	for range lossAttempts {
+		if behind := l.outbox.beginCall(e.Tag, requests, expected); behind == nil {
+			msg, err := l.redis.Exec(ctx, l.scripts.refund, []string{l.redisKey(e.Tag, req)}, refundArgs(e.ID, e.Cost, e.At, req.rule, expected[0]))
 			reply, wrong := msg.AsIntSlice()
 			switch {
-			case err == nil && wrong == nil && len(reply) == 4 && reply[0] != forgotten:
-				l.admitted.learnRefund(key, &expected[0], reply[3], reply[1], reply[2])
+			case err == nil && wrong == nil && len(reply) == 4 && reply[0] != lostReply:
+				l.outbox.recordRefund(key, &expected[0], reply[3], reply[1], reply[2])
 				return nil
 			case err == nil && wrong == nil && len(reply) == 4:
-				l.admitted.asked(e.Tag, asks, expected)
+				l.outbox.endCall(e.Tag, requests, expected)
 			default:
-				l.admitted.asked(e.Tag, asks, expected)
+				l.outbox.endCall(e.Tag, requests, expected)
 				return cmp.Or(err, wrong, models.ErrUnavailable)
 			}
 		}
-		if err := l.report(ctx, key); err != nil {
+		if err := l.flush(ctx, key); err != nil {
 			return fmt.Errorf("%w: %w", redis.ErrNotSent, err)
 		}
 	}
 	return redis.ErrNotSent
 }
 
-// Reset gives the keys of the hits, asked in this group, their whole quota back.
-// Blocks of a leased policy that other instances have at hand are still used.
-// Without Redis only this instance forgets, and the error is models.ErrUnavailable.
+// Reset gives the keys of the hits, asked in this group, their whole quota back. Blocks that
+// other instances hold are still used until they end. Other instances show the reset within a
+// second. Without Redis only this instance forgets, and the error is models.ErrUnavailable. The
+// other errors are those of Take.
 func (l *Limiter) Reset(ctx context.Context, group string, hits ...models.Hit) error {
-	asks, err := l.prepare(hits, nil)
-	if err != nil || len(asks) == 0 {
+	requests, err := l.prepare(hits, nil)
+	if err != nil || len(requests) == 0 {
 		return err
 	}
-	tag := tagOf(group, asks)
+	tag := tagOf(group, requests)
 	var keys, markers, windows []string
-	for i := range asks {
-		a := &asks[i]
-		key := placedKey{tag, a.name}
-		if a.leased() {
-			keys = append(keys, l.leaseKeys(key)...)
+	for i := range requests {
+		req := &requests[i]
+		key := taggedKey{tag, req.name}
+		if req.usesBlocks() {
+			keys = append(keys, l.blockKeys(key)...)
 		} else {
-			keys = append(keys, l.redisKey(tag, a))
+			keys = append(keys, l.redisKey(tag, req))
 		}
 		markers = append(markers, l.resetKey(key))
-		windows = append(windows, strconv.FormatInt(a.rule.window, 10))
+		windows = append(windows, strconv.FormatInt(req.rule.window, 10))
 	}
 	at := int64(0)
 	msg, err := l.redis.Exec(ctx, l.scripts.reset, append(keys, markers...), windows)
 	if err == nil {
 		at, err = msg.AsInt64()
 	}
-	for i := range asks {
-		a := &asks[i]
-		key := placedKey{tag, a.name}
-		l.leases.reset(key)
-		l.admitted.reset(key, a, at)
-		l.table.reset(*a)
+	for i := range requests {
+		req := &requests[i]
+		key := taggedKey{tag, req.name}
+		l.blocks.reset(key)
+		l.outbox.reset(key, req, at)
+		l.local.reset(*req)
 	}
 	if err != nil {
 		return fmt.Errorf("reset rate limits: %w", err)

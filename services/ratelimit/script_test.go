@@ -73,13 +73,13 @@ func compareWithScripts(t *testing.T, l *Limiter, steps int, tick func(), clock 
 		log    slidingLog
 		bucket bucket
 	}
-	states := map[limitKey]*state{}
-	look := func(a ask, now, cost int64) verdict {
-		s := states[a.name]
-		if a.rule.burst > 0 {
-			return s.bucket.look(now, a.rule, cost)
+	states := map[policyKey]*state{}
+	look := func(req request, now, cost int64) result {
+		s := states[req.name]
+		if req.rule.burst > 0 {
+			return s.bucket.look(now, req.rule, cost)
 		}
-		return s.log.look(now, a.rule, cost)
+		return s.log.look(now, req.rule, cost)
 	}
 	for i := range steps {
 		tick()
@@ -89,70 +89,70 @@ func compareWithScripts(t *testing.T, l *Limiter, steps int, tick func(), clock 
 				hits = append(hits, models.Hit{Policy: p, Key: fmt.Sprint(rnd.IntN(3)), Cost: rnd.Int64N(5) - 1})
 			}
 		}
-		asks, err := l.prepare(hits, nil)
+		requests, err := l.prepare(hits, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(asks) == 0 {
+		if len(requests) == 0 {
 			continue
 		}
 		id := int64(i + 1)
-		got, err := l.run(t.Context(), "group", asks, id)
+		got, err := l.run(t.Context(), "group", requests, id)
 		if err != nil {
 			t.Fatal(err)
 		}
-		want := make([]verdict, len(asks))
+		want := make([]result, len(requests))
 		now := clock(got[0].at)
-		for j, a := range asks {
-			if states[a.name] == nil {
-				states[a.name] = &state{}
+		for j, req := range requests {
+			if states[req.name] == nil {
+				states[req.name] = &state{}
 			}
-			want[j] = look(a, max(now, clock(got[j].at)), a.cost)
+			want[j] = look(req, max(now, clock(got[j].at)), req.cost)
 		}
-		if allPass(asks, want) {
-			for j, a := range asks {
-				if a.cost == 0 || !want[j].passes {
+		if allPass(requests, want) {
+			for j, req := range requests {
+				if req.cost == 0 || !want[j].passes {
 					continue
 				}
-				if a.rule.burst > 0 {
-					states[a.name].bucket.add(want[j].at, a.rule, a.cost)
+				if req.rule.burst > 0 {
+					states[req.name].bucket.add(want[j].at, req.rule, req.cost)
 				} else {
-					states[a.name].log.add(want[j].at, id, a.cost)
+					states[req.name].log.add(want[j].at, id, req.cost)
 				}
-				want[j] = look(a, want[j].at, 0)
+				want[j] = look(req, want[j].at, 0)
 			}
 			if rnd.IntN(5) == 0 {
-				for j, a := range asks {
-					refund(t, l, a, id, got[j])
-					if states[a.name].log.remove(id); a.rule.burst > 0 && got[j].passes && a.cost > 0 {
+				for j, req := range requests {
+					refund(t, l, req, id, got[j])
+					if states[req.name].log.remove(id); req.rule.burst > 0 && got[j].passes && req.cost > 0 {
 						// The script read its clock again: bring ours to the same time.
-						states[a.name] = &state{bucket: bucketAt(t, l, a)}
+						states[req.name] = &state{bucket: bucketAt(t, l, req)}
 					}
 				}
 			}
 		}
-		for j, a := range asks {
+		for j, req := range requests {
 			if got[j] != want[j] {
-				t.Fatalf("step %d, %s cost %d: the script says %+v, the function %+v", i, a.name, a.cost, got[j], want[j])
+				t.Fatalf("step %d, %s cost %d: the script says %+v, the function %+v", i, req.name, req.cost, got[j], want[j])
 			}
 		}
 	}
 }
 
-func refund(t *testing.T, l *Limiter, a ask, id int64, v verdict) {
+func refund(t *testing.T, l *Limiter, req request, id int64, v result) {
 	t.Helper()
-	if !v.passes || a.cost == 0 {
+	if !v.passes || req.cost == 0 {
 		return
 	}
-	if err := l.refund(t.Context(), &a, a.admission(id, v.at, 0, "group")); err != nil {
+	if err := l.refund(t.Context(), &req, req.admission(id, v.at, 0, "group")); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func bucketAt(t *testing.T, l *Limiter, a ask) (b bucket) {
+func bucketAt(t *testing.T, l *Limiter, req request) (b bucket) {
 	t.Helper()
 	msg, err := l.redis.Do(t.Context(), func(ctx context.Context, c rueidis.Client) rueidis.RedisResult {
-		return c.Do(ctx, c.B().Get().Key(l.redisKey("group", &a)).Build())
+		return c.Do(ctx, c.B().Get().Key(l.redisKey("group", &req)).Build())
 	})
 	if rueidis.IsRedisNil(err) {
 		return bucket{}
@@ -174,12 +174,12 @@ func bucketAt(t *testing.T, l *Limiter, a ask) (b bucket) {
 func TestRateLimitRepeatedCallCountsOnce(t *testing.T) {
 	l := limiterAt(t, servicestest.StartRedis(t).Addr, false)
 	policy := models.Policy{Name: "p", Limit: 3, Window: time.Minute}
-	asks, err := l.prepare([]models.Hit{{Policy: policy, Key: "k", Cost: 2}}, nil)
+	requests, err := l.prepare([]models.Hit{{Policy: policy, Key: "k", Cost: 2}}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for range 3 {
-		got, err := l.run(t.Context(), "k", asks, 42)
+		got, err := l.run(t.Context(), "k", requests, 42)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -187,7 +187,7 @@ func TestRateLimitRepeatedCallCountsOnce(t *testing.T) {
 			t.Fatalf("got %+v, want it to pass with 1 remaining", got[0])
 		}
 	}
-	got, err := l.run(t.Context(), "k", asks, 43)
+	got, err := l.run(t.Context(), "k", requests, 43)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -202,34 +202,34 @@ func TestRateLimitRefundScriptIsThePureFunction(t *testing.T) {
 	l := limiterAt(t, server.Addr(), true)
 	rnd := rand.New(rand.NewPCG(9, 9))
 	policy := models.Policy{Name: "p", Limit: 60, Window: time.Second, Algorithm: models.AlgorithmGCRA}
-	asks, err := l.prepare([]models.Hit{{Policy: policy, Key: "k", Cost: 2}}, nil)
+	requests, err := l.prepare([]models.Hit{{Policy: policy, Key: "k", Cost: 2}}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := asks[0]
+	req := requests[0]
 	clock := time.Now()
 	var b bucket
 	for i := range int64(600) {
 		clock = clock.Add(time.Duration(rnd.Int64N(int64(60 * time.Millisecond))))
 		server.SetTime(clock)
-		got, err := l.run(t.Context(), "group", asks, i+1)
+		got, err := l.run(t.Context(), "group", requests, i+1)
 		if err != nil {
 			t.Fatal(err)
 		}
-		want := b.look(clock.UnixMicro(), a.rule, a.cost)
+		want := b.look(clock.UnixMicro(), req.rule, req.cost)
 		if got[0].passes != want.passes {
 			t.Fatalf("step %d: the script says %+v, the function %+v", i, got[0], want)
 		}
 		if !want.passes {
 			continue
 		}
-		b.add(want.at, a.rule, a.cost)
+		b.add(want.at, req.rule, req.cost)
 		if rnd.IntN(2) == 0 {
 			clock = clock.Add(time.Duration(rnd.Int64N(int64(40 * time.Millisecond))))
 			server.SetTime(clock)
-			refund(t, l, a, i+1, got[0])
-			b.remove(clock.UnixMicro(), a.rule, a.cost, got[0].at)
-			if got := bucketAt(t, l, a); got != b {
+			refund(t, l, req, i+1, got[0])
+			b.remove(clock.UnixMicro(), req.rule, req.cost, got[0].at)
+			if got := bucketAt(t, l, req); got != b {
 				t.Fatalf("step %d: %+v by the script, %+v by the function", i, got, b)
 			}
 		}

@@ -24,32 +24,45 @@ func limitScript(name string) string {
 	return string(text)
 }
 
-type limitScripts struct{ take, each, refund, reset, account, blocks, lease *rueidis.Lua }
+type limitScripts struct{ take, batch, refund, reset, flush, flushBlocks, block *rueidis.Lua }
 
 // loadLimitScripts puts what the scripts share before each of them.
 func loadLimitScripts() limitScripts {
 	shared := limitScript("common") + limitScript("sliding_log") + limitScript("gcra")
 	hits := shared + limitScript("hit")
 	return limitScripts{
-		take:    rueidis.NewLuaScript(hits + limitScript("take")),
-		each:    rueidis.NewLuaScript(hits + limitScript("take_each")),
-		refund:  rueidis.NewLuaScript(shared + limitScript("refund")),
-		reset:   rueidis.NewLuaScript(shared + limitScript("reset")),
-		account: rueidis.NewLuaScript(shared + limitScript("account")),
-		blocks:  rueidis.NewLuaScript(shared + limitScript("account_blocks")),
-		lease:   rueidis.NewLuaScript(shared + limitScript("lease")),
+		take:        rueidis.NewLuaScript(hits + limitScript("take")),
+		batch:       rueidis.NewLuaScript(hits + limitScript("take_batch")),
+		refund:      rueidis.NewLuaScript(shared + limitScript("refund")),
+		reset:       rueidis.NewLuaScript(shared + limitScript("reset")),
+		flush:       rueidis.NewLuaScript(shared + limitScript("flush")),
+		flushBlocks: rueidis.NewLuaScript(shared + limitScript("flush_blocks")),
+		block:       rueidis.NewLuaScript(shared + limitScript("block")),
 	}
 }
 
-// addTakeArgs appends the arguments of one hit; with id 0 the script only looks.
-func addTakeArgs(args []string, id int64, a *ask, e *expectation) []string {
+// addTakeArgs appends the arguments of one request; with id 0 the script only looks.
+func addTakeArgs(args []string, id int64, req *request, e *expectation) []string {
 	name, shadow := "", "0"
 	if id != 0 {
 		name = strconv.FormatInt(id, 10)
 	}
-	if a.hit.Policy.Shadow {
+	if req.hit.Policy.Shadow {
 		shadow = "1"
 	}
-	return append(args, name, strconv.FormatInt(a.rule.burst, 10), strconv.FormatInt(a.rule.limit, 10),
-		strconv.FormatInt(a.rule.window, 10), strconv.FormatInt(a.cost, 10), shadow, e.member, strconv.FormatInt(e.until, 10))
+	return append(args, name, strconv.FormatInt(req.rule.burst, 10), strconv.FormatInt(req.rule.limit, 10),
+		strconv.FormatInt(req.rule.window, 10), strconv.FormatInt(req.cost, 10), shadow, e.member, strconv.FormatInt(e.until, 10))
+}
+
+func refundArgs(id, cost, at int64, r rule, e expectation) []string {
+	return append(formatInts(id, r.burst, r.limit, r.window, cost, at), e.member, strconv.FormatInt(e.until, 10))
+}
+
+// formatInts are numbers as arguments of a script.
+func formatInts(numbers ...int64) []string {
+	all := make([]string, len(numbers), 2*len(numbers))
+	for i, n := range numbers {
+		all[i] = strconv.FormatInt(n, 10)
+	}
+	return all
 }

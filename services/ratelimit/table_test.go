@@ -9,51 +9,51 @@ import (
 	"gatehouse/models"
 )
 
-func askOf(policy models.Policy, key string, cost int64) ask {
-	return newAsk(&models.Hit{Policy: policy, Key: key, Cost: cost})
+func requestOf(policy models.Policy, key string, cost int64) request {
+	return newRequest(&models.Hit{Policy: policy, Key: key, Cost: cost})
 }
 
 // tell lets the table learn what Redis said about one hit, asked just now.
-func tell(t *limitTable, a ask, v verdict) {
+func observed(t *localTable, req request, v result) {
 	sent, generation := t.sending()
-	t.learn([]ask{a}, []verdict{v}, v.passes, 1, sent, generation)
+	t.observe([]request{req}, []result{v}, v.passes, 1, sent, generation)
 }
 
 // refusedBy is what the table decides about a hit by itself, nil if Redis is to be asked.
-func refusedBy(t *limitTable, a ask) []models.Decision {
-	verdicts := t.denied([]ask{a}, nil)
-	if verdicts == nil {
+func refusedBy(t *localTable, req request) []models.Decision {
+	results := t.denied([]request{req}, nil)
+	if results == nil {
 		return nil
 	}
-	return []models.Decision{a.decision(verdicts[0])}
+	return []models.Decision{req.decision(results[0])}
 }
 
 func TestLimitTableRemembersADenial(t *testing.T) {
 	policy := models.Policy{Name: "p", Limit: 10, Window: time.Minute}
-	a := askOf(policy, "k", 3)
+	req := requestOf(policy, "k", 3)
 	const retry = 2500 // milliseconds
 	for _, row := range []struct {
-		name   string
-		after  time.Duration
-		ask    ask
-		denied bool
+		name    string
+		after   time.Duration
+		request request
+		denied  bool
 	}{
-		{"at once", 0, a, true},
-		{"a dearer hit, which waits longer", 0, askOf(policy, "k", 4), false},
-		{"a cheaper hit", 0, askOf(policy, "k", 2), false},
-		{"another key", 0, askOf(policy, "other", 3), false},
-		{"another policy", 0, askOf(models.Policy{Name: "q", Limit: 10, Window: time.Minute}, "k", 3), false},
-		{"a raised limit", 0, askOf(models.Policy{Name: "p", Limit: 11, Window: time.Minute}, "k", 3), false},
-		{"just before the second is over", 999 * time.Millisecond, a, true},
-		{"after a second", time.Second, a, false},
-		{"when it may pass", retry * time.Millisecond, a, false},
+		{"at once", 0, req, true},
+		{"a dearer hit, which waits longer", 0, requestOf(policy, "k", 4), false},
+		{"a cheaper hit", 0, requestOf(policy, "k", 2), false},
+		{"another key", 0, requestOf(policy, "other", 3), false},
+		{"another policy", 0, requestOf(models.Policy{Name: "q", Limit: 10, Window: time.Minute}, "k", 3), false},
+		{"a raised limit", 0, requestOf(models.Policy{Name: "p", Limit: 11, Window: time.Minute}, "k", 3), false},
+		{"just before the second is over", 999 * time.Millisecond, req, true},
+		{"after a second", time.Second, req, false},
+		{"when it may pass", retry * time.Millisecond, req, false},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				table := newLimitTable(0, nil)
-				tell(table, a, verdict{remaining: 2, retry: retry * 1000, more: 1_000_000})
+				local := newLocalTable(0, nil)
+				observed(local, req, result{remaining: 2, retry: retry * 1000, more: 1_000_000})
 				time.Sleep(row.after)
-				ds := refusedBy(table, row.ask)
+				ds := refusedBy(local, row.request)
 				if denied := ds != nil; denied != row.denied {
 					t.Fatalf("denied %v, want %v", denied, row.denied)
 				}
@@ -72,20 +72,20 @@ func TestLimitTableRemembersADenial(t *testing.T) {
 // what clients are told counts from the answer.
 func TestLimitTableNeverDeniesTooLong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		table := newLimitTable(0, nil)
-		a := askOf(models.Policy{Name: "p", Limit: 1, Window: time.Second}, "k", 1)
-		sent, generation := table.sending()
+		local := newLocalTable(0, nil)
+		req := requestOf(models.Policy{Name: "p", Limit: 1, Window: time.Second}, "k", 1)
+		sent, generation := local.sending()
 		time.Sleep(50 * time.Millisecond) // the way there and back
-		table.learn([]ask{a}, []verdict{{retry: 200_000}}, false, 1, sent, generation)
-		if ds := refusedBy(table, a); len(ds) != 1 || ds[0].RetryAfter != 200*time.Millisecond {
+		local.observe([]request{req}, []result{{retry: 200_000}}, false, 1, sent, generation)
+		if ds := refusedBy(local, req); len(ds) != 1 || ds[0].RetryAfter != 200*time.Millisecond {
 			t.Errorf("told %+v, want a refusal for 200 ms from the answer", ds)
 		}
 		time.Sleep(149 * time.Millisecond)
-		if refusedBy(table, a) == nil {
+		if refusedBy(local, req) == nil {
 			t.Error("forgotten too early")
 		}
 		time.Sleep(time.Millisecond)
-		if refusedBy(table, a) != nil {
+		if refusedBy(local, req) != nil {
 			t.Error("200 ms after it was asked it is still denied")
 		}
 	})
@@ -94,46 +94,46 @@ func TestLimitTableNeverDeniesTooLong(t *testing.T) {
 // When the second is over one call asks again, the others go on being refused.
 func TestLimitTableOneCallRenewsADenial(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		table := newLimitTable(0, nil)
-		a := askOf(models.Policy{Name: "p", Limit: 1, Window: time.Minute}, "k", 1)
-		tell(table, a, verdict{retry: 60_000_000})
+		local := newLocalTable(0, nil)
+		req := requestOf(models.Policy{Name: "p", Limit: 1, Window: time.Minute}, "k", 1)
+		observed(local, req, result{retry: 60_000_000})
 		time.Sleep(time.Second)
-		if refusedBy(table, a) != nil {
+		if refusedBy(local, req) != nil {
 			t.Error("nobody asks again")
 		}
-		if refusedBy(table, a) == nil {
+		if refusedBy(local, req) == nil {
 			t.Error("a second call asks as well")
 		}
 		time.Sleep(100 * time.Millisecond) // the one who asked got no answer
-		if refusedBy(table, a) != nil {
+		if refusedBy(local, req) != nil {
 			t.Error("nobody asks after the first who asked got no answer")
 		}
-		tell(table, a, verdict{passes: true})
-		if refusedBy(table, a) != nil {
+		observed(local, req, result{passes: true})
+		if refusedBy(local, req) != nil {
 			t.Error("denied although it passed")
 		}
 	})
 }
 
 func TestLimitTableDropsADenialThatWasOnItsWay(t *testing.T) {
-	a := askOf(models.Policy{Name: "p", Limit: 1, Window: time.Minute}, "k", 1)
-	for name, settle := range map[string]func(*limitTable){
-		"refund": func(t *limitTable) { t.refund(a, 1, 0) },
-		"reset":  func(t *limitTable) { t.reset(a) },
+	req := requestOf(models.Policy{Name: "p", Limit: 1, Window: time.Minute}, "k", 1)
+	for name, invalidate := range map[string]func(*localTable){
+		"refund": func(t *localTable) { t.refund(req, 1, 0) },
+		"reset":  func(t *localTable) { t.reset(req) },
 	} {
-		table := newLimitTable(0, nil)
-		tell(table, a, verdict{retry: 60_000_000})
-		sent, generation := table.sending()
-		settle(table)
-		if refusedBy(table, a) != nil {
+		local := newLocalTable(0, nil)
+		observed(local, req, result{retry: 60_000_000})
+		sent, generation := local.sending()
+		invalidate(local)
+		if refusedBy(local, req) != nil {
 			t.Errorf("%s: still denied", name)
 		}
-		table.learn([]ask{a}, []verdict{{retry: 60_000_000}}, false, 1, sent, generation)
-		if refusedBy(table, a) != nil {
+		local.observe([]request{req}, []result{{retry: 60_000_000}}, false, 1, sent, generation)
+		if refusedBy(local, req) != nil {
 			t.Errorf("%s: denied by an answer from before", name)
 		}
-		tell(table, a, verdict{retry: 60_000_000})
-		if refusedBy(table, a) == nil {
+		observed(local, req, result{retry: 60_000_000})
+		if refusedBy(local, req) == nil {
 			t.Errorf("%s: an answer from after is not believed", name)
 		}
 	}
@@ -146,20 +146,20 @@ func TestLimitTableGoesOnFromTheRecentPast(t *testing.T) {
 		{Name: "gcra", Limit: 100, Window: time.Minute, Algorithm: models.AlgorithmGCRA},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			table := newLimitTable(0, nil)
-			a := askOf(policy, "k", 2)
+			local := newLocalTable(0, nil)
+			req := requestOf(policy, "k", 2)
 			for range 4 {
-				tell(table, a, verdict{passes: true})
+				observed(local, req, result{passes: true})
 			}
-			verdicts, counted := table.decide([]ask{a}, 2)
-			if !counted || verdicts[0].remaining != 0 {
-				t.Errorf("%s: %+v, want the last two units", policy.Name, verdicts)
+			results, counted := local.decide([]request{req}, 2)
+			if !counted || results[0].remaining != 0 {
+				t.Errorf("%s: %+v, want the last two units", policy.Name, results)
 			}
-			if verdicts, counted = table.decide([]ask{a}, 3); counted || verdicts[0].passes || verdicts[0].retry == 0 {
-				t.Errorf("%s: %+v over the limit", policy.Name, verdicts)
+			if results, counted = local.decide([]request{req}, 3); counted || results[0].passes || results[0].retry == 0 {
+				t.Errorf("%s: %+v over the limit", policy.Name, results)
 			}
 			time.Sleep(time.Minute)
-			if _, counted = table.decide([]ask{a}, 4); !counted {
+			if _, counted = local.decide([]request{req}, 4); !counted {
 				t.Errorf("%s: refused a window later", policy.Name)
 			}
 		})
@@ -168,34 +168,34 @@ func TestLimitTableGoesOnFromTheRecentPast(t *testing.T) {
 
 func TestLimitTableIsBounded(t *testing.T) {
 	t.Parallel()
-	table := newLimitTable(100, nil)
+	local := newLocalTable(100, nil)
 	policy := models.Policy{Name: "p", Limit: 1000, Window: time.Hour}
 	for i := range 5000 {
-		a := askOf(policy, fmt.Sprint(i), 1)
+		req := requestOf(policy, fmt.Sprint(i), 1)
 		for id := range int64(60) {
-			table.decide([]ask{a}, id+1)
+			local.decide([]request{req}, id+1)
 		}
 		total := 0
 		if i%500 == 0 {
-			for _, s := range table.keys {
+			for _, s := range local.keys {
 				total += len(s.log.entries)
 			}
-			if total != table.entries {
-				t.Fatalf("%d entries are counted as %d", total, table.entries)
+			if total != local.entries {
+				t.Fatalf("%d entries are counted as %d", total, local.entries)
 			}
 		}
-		if len(table.keys) > 100 || table.entries > 20*100+60 {
-			t.Fatalf("%d keys, %d entries", len(table.keys), table.entries)
+		if len(local.keys) > 100 || local.entries > 20*100+60 {
+			t.Fatalf("%d keys, %d entries", len(local.keys), local.entries)
 		}
 	}
 	for i := range 5000 {
-		tell(table, askOf(policy, fmt.Sprint("denied", i), 1), verdict{retry: 60_000_000})
-		if len(table.keys) > 100 {
-			t.Fatalf("%d keys with denials", len(table.keys))
+		observed(local, requestOf(policy, fmt.Sprint("denied", i), 1), result{retry: 60_000_000})
+		if len(local.keys) > 100 {
+			t.Fatalf("%d keys with denials", len(local.keys))
 		}
 	}
-	last := askOf(policy, "denied4999", 1)
-	if refusedBy(table, last) == nil {
+	last := requestOf(policy, "denied4999", 1)
+	if refusedBy(local, last) == nil {
 		t.Error("the latest denial is forgotten")
 	}
 }
@@ -203,17 +203,17 @@ func TestLimitTableIsBounded(t *testing.T) {
 // Keys that are known do not grow past the bound either.
 func TestLimitTableIsBoundedWithoutNewKeys(t *testing.T) {
 	policy := models.Policy{Name: "p", Limit: 1000, Window: time.Hour}
-	for name, count := range map[string]func(*limitTable, ask, int64){
-		"decided here":  func(t *limitTable, a ask, id int64) { t.decide([]ask{a}, id) },
-		"told by Redis": func(t *limitTable, a ask, _ int64) { tell(t, a, verdict{passes: true}) },
-		"from a block":  func(t *limitTable, a ask, id int64) { t.countUnit(&a, id, t.now()) },
+	for name, count := range map[string]func(*localTable, request, int64){
+		"decided here":  func(t *localTable, req request, id int64) { t.decide([]request{req}, id) },
+		"told by Redis": func(t *localTable, req request, _ int64) { observed(t, req, result{passes: true}) },
+		"from a block":  func(t *localTable, req request, id int64) { t.countFromBlock(&req, id, t.now()) },
 	} {
-		table := newLimitTable(0, nil)
+		local := newLocalTable(0, nil)
 		for id := range int64(500) {
 			for key := range minKeys {
-				count(table, askOf(policy, fmt.Sprint(key), 1), id+1)
-				if table.entries > entriesPerKey*minKeys {
-					t.Fatalf("%s: %d entries after %d of each key", name, table.entries, id)
+				count(local, requestOf(policy, fmt.Sprint(key), 1), id+1)
+				if local.entries > entriesPerKey*minKeys {
+					t.Fatalf("%s: %d entries after %d of each key", name, local.entries, id)
 				}
 			}
 		}
@@ -222,31 +222,31 @@ func TestLimitTableIsBoundedWithoutNewKeys(t *testing.T) {
 
 // The most recent keys are the ones kept, more or less.
 func TestLimitTableKeepsTheLatest(t *testing.T) {
-	table := newLimitTable(100, nil)
+	local := newLocalTable(100, nil)
 	for i := range 5000 {
-		table.decide([]ask{askOf(models.Policy{Name: "p", Limit: 1000, Window: time.Hour}, fmt.Sprint(i), 1)}, 1)
+		local.decide([]request{requestOf(models.Policy{Name: "p", Limit: 1000, Window: time.Hour}, fmt.Sprint(i), 1)}, 1)
 	}
-	if table.keys[limitKey{"p", "4999"}] == nil {
+	if local.keys[policyKey{"p", "4999"}] == nil {
 		t.Error("the latest key is forgotten")
 	}
 }
 
 func TestLimitTableForgetsIdleKeys(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		table := newLimitTable(10_000, nil)
+		local := newLocalTable(10_000, nil)
 		policy := models.Policy{Name: "p", Limit: 10, Window: time.Second}
 		for i := range 1000 {
-			table.decide([]ask{askOf(policy, fmt.Sprint("old", i), 1)}, 1)
+			local.decide([]request{requestOf(policy, fmt.Sprint("old", i), 1)}, 1)
 		}
 		time.Sleep(2 * time.Second)
 		for i := range 500 {
-			table.decide([]ask{askOf(policy, fmt.Sprint("new", i), 1)}, 1)
+			local.decide([]request{requestOf(policy, fmt.Sprint("new", i), 1)}, 1)
 		}
-		if n := len(table.keys); n > 600 {
+		if n := len(local.keys); n > 600 {
 			t.Errorf("%d keys, 500 are in use", n)
 		}
-		if table.entries > 600 {
-			t.Errorf("%d entries", table.entries)
+		if local.entries > 600 {
+			t.Errorf("%d entries", local.entries)
 		}
 	})
 }

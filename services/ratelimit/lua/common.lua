@@ -1,17 +1,20 @@
--- What the scripts of the rate limits share: this file, rate_limit_sliding_log.lua and rate_limit_gcra.lua stand before each.
--- Times are microseconds of the server's clock. A hit is a table:
---   id: the call's; empty: look, count nothing. burst, limit, window, cost; burst 0 is a sliding log
---   known: what must be there if Redis lost nothing (empty: nothing), known_until
---   now: the clock, which never goes back for a key; lost: what must be there is not; passes; used or level, as counted;
---   remaining; retry, until it passes; more, until more quota; nonce: the bucket's
+-- What the scripts share: this file, sliding_log.lua and gcra.lua stand before each of them. Times are
+-- microseconds of the server's clock. A hit is a table:
+--   id           the call's; empty: look, count nothing
+--   burst        0 for a sliding log; limit, window, cost
+--   known        what must be there if Redis lost nothing (empty: nothing), known_until
+--   now          the clock, which never goes back for a key
+--   lost         what must be there is not
+--   passes       and used or level, as counted; remaining; retry, until it passes; more, until more
+--                quota; nonce, the bucket's
 --
--- core.go is the same in Go, step by step.
+-- sliding_log.go and gcra.go are the same in Go, step by step.
 local call, tonumber, ceil, max, min, format = redis.call, tonumber, math.ceil, math.max, math.min, string.format
 local clock = call('TIME')
 local time = clock[1] * 1000000 + clock[2]
 
--- When a key was reset, 0 if it was not: the later of what the server remembers and what the instance does, and whether
--- that is news to the server.
+-- When a key was reset, 0 if it was not: the later of what the server and the instance remember.
+-- And whether the server did not know that one.
 local function reset_at(marker, reset, window)
   local there = tonumber(call('GET', marker) or 0)
   if reset <= there then
@@ -21,7 +24,8 @@ local function reset_at(marker, reset, window)
   return reset, true
 end
 
--- Blocks are a sorted set, id -> when it leaves, and a hash of their units. They live until the last one has left.
+-- Blocks are a sorted set, id -> when it leaves, and a hash of their units. They live until the
+-- last one has left.
 local function keep_blocks(blocks, sizes, now)
   local last = tonumber(call('ZRANGE', blocks, -1, -1, 'WITHSCORES')[2])
   local left = max(1, ceil((last - now) / 1000))

@@ -1,13 +1,16 @@
--- GCRA is a leaking bucket of whole numbers: a unit is worth window, and each microsecond refill leaks out, so burst units
--- pass at once and refill units in each further window. All numbers stay below 2^53.
+-- GCRA is a leaking bucket of whole numbers: a unit is worth window, and each microsecond refill
+-- leaks out, so burst units pass at once and refill units in each further window. All numbers stay
+-- below 2^53.
 --
--- The bucket is a string "level last nonce ends": the level at the time last, the id of the call that made it, and the
--- latest time at which an instance may think that something is in it. It expires then, and not before.
+-- The bucket is a string "level last nonce ends": the level at the time last, the id of the call
+-- that made it, and the latest time at which an instance may think that something is in it. It
+-- expires then, and not before.
 local function refill_of(burst, limit)
   return max(1, limit - burst)
 end
 
--- The bucket as it is now; its nonce is nil if there is none. The last value is when it was last written.
+-- The bucket as it is now; its nonce is nil if there is none. The last value is when it was last
+-- written.
 local function read_bucket(key, refill)
   local level, last, nonce, ends = string.match(call('GET', key) or '', '^(%d+) (%d+) (%d+) (%d+)$')
   if not level then
@@ -22,7 +25,8 @@ local function write_bucket(key, level, now, nonce, ends)
   call('SET', key, format('%.0f %.0f %s %.0f', level, now, nonce, ends), 'PX', max(1, ceil((ends - time) / 1000)))
 end
 
--- Whether the bucket is not the one that is known, by its nonce and when the instance last added to it.
+-- Whether the bucket is not the one that is known, by its nonce and when the instance last added to
+-- it.
 local function lost_bucket(known, known_until, now, nonce, last)
   if known == '' or known_until <= now then
     return false

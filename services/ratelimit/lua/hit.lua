@@ -1,15 +1,17 @@
--- What both take scripts share, behind rate_limit_gcra.lua. Their keys, arguments and replies are the same:
+-- What both take scripts share, behind gcra.lua. Their keys, arguments and replies are the same:
 -- KEYS[i] -> the admissions of hit i: a sorted set (sliding log) or a string (GCRA)
 -- ARGV[8(i - 1) + 1] and on, for hit i ->
---   the call's id, 1 to 15 digits: repeating a call repeats its members. Empty: look, count nothing.
---   burst (0: sliding log), limit, window in microseconds, cost, 1 if a shadow hit (it never refuses the others),
+--   the call's id, 1 to 15 digits: repeating a call repeats its members. Empty: look, count nothing
+--   burst (0: sliding log), limit, window in microseconds, cost
+--   1 if a shadow hit: it never refuses the others
 --   what must be there if Redis lost nothing (empty: nothing), until when in microseconds:
 --     a sliding log: the last member that the instance added
 --     GCRA: the bucket's nonce and when the instance last added to it
 --
--- Returns 6 integers for each hit: 1 if it passes; units remaining; microseconds until it passes (0 if it does);
--- microseconds until more quota (0: all is there); the server's time; the bucket's nonce (0: there is none).
--- The first is -2 if what must be there is not: then nothing was decided, and the instance puts back what it admitted.
+-- Returns 6 integers for each hit: 1 if it passes; units remaining; microseconds until it passes (0
+-- if it does); microseconds until more quota (0: all is there); the server's time; the bucket's
+-- nonce (0: there is none). The first is -2 if what must be there is not: then nothing was decided,
+-- and the instance puts back what it admitted.
 local function look(i)
   local a = 8 * i - 7
   local hit = {

@@ -4,10 +4,10 @@
 -- ARGV[1] -> the id of the call that added them
 -- ARGV[2] -> burst (0: sliding log), ARGV[3] -> limit, ARGV[4] -> window in microseconds
 -- ARGV[5] -> cost, ARGV[6] -> the server's time of the admission in microseconds
--- ARGV[7], ARGV[8] -> GCRA: what must be there, until when, as in rate_limit_hit.lua
+-- ARGV[7], ARGV[8] -> GCRA: what must be there, until when, as in hit.lua
 --
--- Returns 1 if something was taken back, -2 if what must be there is not; then of GCRA what is left in the bucket, the
--- server's time in microseconds, the bucket's nonce (0: there is none).
+-- Returns 1 if something was taken back, -2 if what must be there is not; then of GCRA what is left
+-- in the bucket, the server's time in microseconds, the bucket's nonce (0: there is none).
 local key, id, burst, window, cost = KEYS[1], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[4]), tonumber(ARGV[5])
 if burst == 0 then
   local units = {}

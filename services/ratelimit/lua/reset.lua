@@ -1,7 +1,9 @@
--- Gives keys their whole quota back, and remembers when: what an instance finds missing then is not put back.
+-- Gives keys their whole quota back, and remembers when: what an instance finds missing then is not
+-- put back.
 --
 -- KEYS -> what holds admissions, and after those as many markers as there are windows
--- ARGV -> the windows, in microseconds: so long each marker matters, and a lease longer
+-- ARGV -> the windows, in microseconds: so long each marker matters, and the length of a block
+--   longer
 --
 -- Returns the server's time in microseconds.
 local held = #KEYS - #ARGV

@@ -1,5 +1,5 @@
 -- Decides several hits together: all of them count, or none does. The keys have one hash tag.
--- Keys, arguments and replies: rate_limit_hit.lua.
+-- Keys, arguments and replies: hit.lua.
 local hits, may_count, reply = {}, true, {}
 for i = 1, #KEYS do
   hits[i] = look(i)

@@ -7,11 +7,11 @@ import (
 	"gatehouse/models"
 )
 
-// report is what Redis is told of one key: what it was not told yet and, since it may
-// have lost that, what it was.
-type report struct {
-	state    *admittedState
-	key      placedKey
+// flush is what this instance publishes of one key: the admissions that Redis does not have
+// yet and, since Redis may have lost them, also those that it had.
+type flush struct {
+	state    *outboxState
+	key      taggedKey
 	policy   models.Policy
 	rule     rule
 	upToDate bool // Redis should have it all: what is missing is lost
@@ -21,40 +21,40 @@ type report struct {
 
 	log    slidingLog
 	bucket bucket
-	seen   seenBucket
+	seen   serverBucket
 	blocks []countedBlock
 	block  int64 // the id of log as one block
 }
 
-// reportReply is what Redis says to a report, times by its clock.
-type reportReply struct {
+// flushReply is what Redis answers to a flush, times by its own clock.
+type flushReply struct {
 	lost, now, resetAt int64
 	nonce, level       int64        // of the bucket
 	over               countedBlock // what was admitted without a block, as one
-	times              []int64      // of a log's admissions that it was not told, 0 for those that count no more
+	times              []int64      // of a log's admissions that it lacked; 0 for those that count no more
 }
 
-// stop keeps a key from being asked for, until end, and returns what is closed when the
-// calls that are under way have ended; their answers belong to the report. It is false if
-// there is nothing to report.
-func (b *admittedBook) stop(key placedKey) (asked chan struct{}, some bool) {
+// holdCalls keeps new calls about a key from being made until endFlush. It returns a channel
+// that is closed when the calls under way have ended: what they admit belongs to the flush. It
+// reports false if there is nothing to flush.
+func (b *outbox) holdCalls(key taggedKey) (idle chan struct{}, some bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	s := b.keys[key]
 	if s == nil {
 		return nil, false
 	}
-	s.reporting, asked = true, make(chan struct{})
-	if s.asking == 0 {
-		close(asked)
+	s.flushing, idle = true, make(chan struct{})
+	if s.underway == 0 {
+		close(idle)
 	} else {
-		s.asked = asked
+		s.idle = idle
 	}
-	return asked, true
+	return idle, true
 }
 
-// begin makes the report of a key that was stopped, nil if there is none.
-func (b *admittedBook) begin(key placedKey) *report {
+// beginFlush takes what is to be published of a key whose calls are held, nil if nothing is.
+func (b *outbox) beginFlush(key taggedKey) *flush {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	s := b.keys[key]
@@ -65,11 +65,11 @@ func (b *admittedBook) begin(key placedKey) *report {
 	s.log.forget(now, s.rule.window)
 	s.blocks = slices.DeleteFunc(s.blocks, func(c countedBlock) bool { return c.gone <= now })
 	defer b.resize(key, s, now)
-	r := &report{
+	r := &flush{
 		state: s, key: key, policy: s.policy, rule: s.rule, upToDate: !s.isBehind(b), losses: b.losses, now: now, resetAt: s.resetAt,
 		log: s.log, seen: s.seen, bucket: s.bucket.leaked(now, s.rule), blocks: slices.Clone(s.blocks), block: s.block,
 	}
-	s.behind, s.reporting = false, true
+	s.behind, s.flushing = false, true
 	s.bucket, s.block = bucket{}, 0
 	if s.policy.Lease == 0 {
 		r.log.entries = slices.Clone(s.log.entries)
@@ -82,17 +82,17 @@ func (b *admittedBook) begin(key placedKey) *report {
 	return r
 }
 
-// end records what became of a report. It returns the admissions of a log that were
-// taken back meanwhile: they may have been put there again.
-func (b *admittedBook) end(r *report, got reportReply, err error) (refunded []admission) {
+// endFlush records the outcome of a flush. It returns the admissions of a log that were
+// refunded meanwhile: the flush may have put them back at Redis.
+func (b *outbox) endFlush(r *flush, got flushReply, err error) (refunded []admission) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	s := b.keys[r.key]
 	if s != r.state {
-		return nil // its policy is another one now
+		return nil // its policy is another one by now
 	}
 	taken := s.refunded
-	s.reporting, s.refunded = false, nil
+	s.flushing, s.refunded = false, nil
 	defer b.resize(r.key, s, b.now())
 	for _, e := range r.log.entries {
 		if slices.Contains(taken, e.id) {
@@ -100,19 +100,19 @@ func (b *admittedBook) end(r *report, got reportReply, err error) (refunded []ad
 		}
 	}
 	if err != nil {
-		s.takeBack(r)
-		b.some.Store(true)
+		s.requeue(r)
+		b.pending.Store(true)
 		return refunded
 	}
 	s.losses = max(s.losses, r.losses)
 	if got.lost > 0 && r.upToDate && r.losses == b.losses {
-		b.losses++ // and what else there was is lost, too
-		b.some.Store(true)
+		b.losses++ // and so other keys may be lost, too
+		b.pending.Store(true)
 		s.losses = b.losses
 	}
-	s.heard, s.resetAt = max(s.heard, got.now), max(s.resetAt, got.resetAt)
+	s.serverTime, s.resetAt = max(s.serverTime, got.now), max(s.resetAt, got.resetAt)
 	if s.rule.burst > 0 {
-		s.toldBucket(r, got)
+		s.ackBucket(r, got)
 		return nil
 	}
 	s.blocks = slices.DeleteFunc(s.blocks, func(c countedBlock) bool { return c.taken <= s.resetAt })
@@ -122,36 +122,36 @@ func (b *admittedBook) end(r *report, got reportReply, err error) (refunded []ad
 		}
 		return nil
 	}
-	s.toldLog(r, got)
+	s.ackLog(r, got)
 	return refunded
 }
 
-// toldLog takes in that Redis has what was reported of a log.
-func (s *admittedState) toldLog(r *report, got reportReply) {
+// ackLog records that Redis has the flushed admissions of a log.
+func (s *outboxState) ackLog(r *flush, got flushReply) {
 	times := map[int64]int64{}
 	for _, e := range r.log.entries {
-		if e.told == 0 && len(got.times) > 0 {
+		if e.serverAt == 0 && len(got.times) > 0 {
 			times[e.id], got.times = got.times[0], got.times[1:]
 		}
 	}
 	s.log.entries = slices.DeleteFunc(s.log.entries, func(e admission) bool {
 		at, was := times[e.id]
-		gone := was && at == 0 || e.told > 0 && e.told <= s.resetAt
+		gone := was && at == 0 || e.serverAt > 0 && e.serverAt <= s.resetAt
 		if gone {
 			s.log.used -= e.cost
 		}
 		return gone
 	})
 	for i := range s.log.entries {
-		if e := &s.log.entries[i]; e.told == 0 {
-			e.told = times[e.id]
+		if e := &s.log.entries[i]; e.serverAt == 0 {
+			e.serverAt = times[e.id]
 		}
 	}
 	s.findLatest()
 }
 
-// takeBack makes what could not be told part of the next report.
-func (s *admittedState) takeBack(r *report) {
+// requeue makes a flush that failed part of the next one.
+func (s *outboxState) requeue(r *flush) {
 	s.behind = true
 	switch {
 	case s.rule.burst > 0:
@@ -166,8 +166,8 @@ func (s *admittedState) takeBack(r *report) {
 	}
 }
 
-// toldBucket takes in what the bucket is after a report.
-func (s *admittedState) toldBucket(r *report, got reportReply) {
+// ackBucket records what the bucket is after a flush.
+func (s *outboxState) ackBucket(r *flush, got flushReply) {
 	wrote := int64(0)
 	if got.nonce == s.seen.nonce {
 		wrote = s.seen.wrote
@@ -175,5 +175,5 @@ func (s *admittedState) toldBucket(r *report, got reportReply) {
 	if r.bucket.level > 0 {
 		wrote = got.now
 	}
-	s.seen = seenBucket{nonce: got.nonce, level: got.level, at: got.now, wrote: wrote}
+	s.seen = serverBucket{nonce: got.nonce, level: got.level, at: got.now, wrote: wrote}
 }

@@ -1,6 +1,6 @@
--- Decides about hits that have nothing to do with each other, each by itself.
--- Keys, arguments and replies: rate_limit_hit.lua. Here the first number is -1 if the hit could not be decided because its
--- key holds something else: that does not concern the others.
+-- Decides about hits that have nothing to do with each other, each by itself. Keys, arguments and
+-- replies: hit.lua. Here the first number is -1 if the hit could not be decided because its key
+-- holds something else: that does not concern the others.
 local reply = {}
 local function alone(i)
   decide(i, look(i), true, reply)

@@ -1,25 +1,28 @@
--- Takes a block of admissions for one instance, and gives back what is left of
--- its previous one.
+-- Takes a block of admissions for one instance, and returns what is left of its earlier ones.
 --
--- A block counts whole from the moment it is taken until its lease has ended and
--- a window has passed: whatever the instance admits from it, and whenever within
--- the lease, no window holds more than the limit.
+-- A block counts whole from the moment it is taken until its end and a window more. So whatever the
+-- instance admits from it, and whenever until its end, no window holds more than the limit.
 --
--- KEYS[1] -> the blocks: a sorted set, id -> when it leaves (microseconds). KEYS[2] -> their units: a hash, id -> units.
--- ARGV[1] -> the new block's id; ARGV[2] -> limit; ARGV[3] -> window, ARGV[4] -> length of the lease, in microseconds
--- ARGV[5] -> units wanted, 0 takes none; ARGV[6] -> units that make it worth while, or that are asked about
--- ARGV[7], ARGV[8] -> the latest block that must be there if Redis lost nothing (empty: none), until when in microseconds
--- then any number of -> the id of a block whose lease is over, the units used of it (negative: units not used after all)
+-- KEYS[1] -> the blocks: a sorted set, id -> when it leaves (microseconds). KEYS[2] -> their units:
+--   a hash, id -> units.
+-- ARGV[1] -> the new block's id; ARGV[2] -> limit; ARGV[3] -> window, ARGV[4] -> length of the
+--   block, in microseconds
+-- ARGV[5] -> units wanted, 0 takes none; ARGV[6] -> units that make it worth while, or that are
+--   asked about
+-- ARGV[7], ARGV[8] -> the latest block that must be there if Redis lost nothing (empty: none),
+--   until when in microseconds
+-- then any number of -> the id of a block that is over, the units used of it (negative: units not
+-- used after all)
 --
--- Returns units taken (0: refused); units remaining; microseconds until that many
--- can be taken (0: now); microseconds until more quota; the server's time. The first is -2 if what must be there is not:
--- then nothing was done, and the instance puts back the blocks that it took.
-
+-- Returns units taken (0: refused); units remaining; microseconds until that many can be taken (0:
+-- now); microseconds until more quota; the server's time. The first is -2 if what must be there is
+-- not: then nothing was done, and the instance puts back the blocks that it took.
 local blocks, sizes, id = KEYS[1], KEYS[2], ARGV[1]
 local limit, window, length = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local wanted, least = tonumber(ARGV[5]), tonumber(ARGV[6])
 
--- A server that evicts keys may have taken one of the two. Then both are lost, or units would never leave.
+-- A server that evicts keys may have taken one of the two. Then both are lost, or units would never
+-- leave.
 if call('EXISTS', blocks, sizes) == 1 then
   call('DEL', blocks, sizes)
 end
@@ -59,7 +62,7 @@ end
 local used = tonumber(call('HGET', sizes, 'used') or 0)
 local taken, retry, more = 0, 0, 0
 if call('ZSCORE', blocks, id) then
-  taken = tonumber(call('HGET', sizes, id)) -- asked before, the reply got lost
+  taken = tonumber(call('HGET', sizes, id)) -- a repeated call: the reply got lost
 elseif wanted > 0 and used + least <= limit then
   taken = min(wanted, limit - used)
   used = used + taken

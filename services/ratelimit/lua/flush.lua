@@ -1,21 +1,23 @@
--- Tells Redis what one instance admitted, whether or not there is room for it: it has happened. That is what it admitted
--- while it could not ask, and, where Redis may have lost it, what Redis was told before. Telling twice changes nothing,
--- except what is added to a bucket.
+-- Publishes what one instance admitted, whether or not there is room for it: it has happened. That
+-- is what it admitted without Redis and, where Redis may have lost it, what Redis had before. To
+-- repeat it changes nothing, except what is added to a bucket.
 --
 -- KEYS[1] -> the admissions. KEYS[2] -> when the key was reset, by the server's clock.
 -- ARGV[1] -> burst (0: sliding log), ARGV[2] -> limit, ARGV[3] -> window in microseconds
--- ARGV[4] -> when the instance itself reset the key, in microseconds of the server's clock (0: it did not)
--- a sliding log: ARGV[5 + 4n] and on -> for each admission when it was, by the server's clock (0: Redis was not told),
---   how many microseconds ago, the id of its call, its cost
--- GCRA: ARGV[5], ARGV[6], ARGV[7], ARGV[8] -> the bucket as the instance last saw it: its nonce (empty: not at all), its
---   level, at what time, when the instance last added to it; ARGV[9] -> what is left of what it admitted without asking;
---   ARGV[10] -> a nonce never used before
+-- ARGV[4] -> when the instance itself reset the key, in microseconds of the server's clock (0: it
+--   did not)
+-- a sliding log: ARGV[5 + 4n] and on -> for each admission when it was, by the server's clock (0:
+--   Redis never had it), how many microseconds ago, the id of its call, its cost
+-- GCRA: ARGV[5], ARGV[6], ARGV[7], ARGV[8] -> the bucket as the instance last saw it: its nonce
+--   (empty: not at all), its level, at what time, when the instance last added to it; ARGV[9] ->
+--   what is left of what it admitted without Redis; ARGV[10] -> a nonce never used before
 --
--- Returns how much had been lost (units of a log, 1 for a bucket); the server's time; when the key was reset (0: it was
--- not), in microseconds: what was admitted until then is not added; the bucket's nonce; what is left in it; and of a log
--- when each admission was, by the server's clock, that Redis was not told (0: it counts no more).
+-- Returns how much had been lost (units of a log, 1 for a bucket); the server's time; when the key
+-- was reset (0: it was not), in microseconds: what was admitted until then is not added; the
+-- bucket's nonce; what is left in it; and of a log for each admission that Redis never had when it
+-- was, by the server's clock (0: it counts no more).
 local key, burst, window = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[3])
-local reset, news = reset_at(KEYS[2], tonumber(ARGV[4]), window)
+local reset, unknown = reset_at(KEYS[2], tonumber(ARGV[4]), window)
 
 if burst > 0 then
   local refill, lost = refill_of(burst, tonumber(ARGV[2])), 0
@@ -39,23 +41,23 @@ if burst > 0 then
   return {lost, now, reset, tonumber(nonce or 0), level}
 end
 
-if news then
+if unknown then
   call('ZREMRANGEBYSCORE', key, '-inf', reset)
 end
 local newest = score(key, -1) or 0
 local gone = max(time, newest) - window
 local added, lost, times = 0, 0, {}
 for a = 5, #ARGV, 4 do
-  local told, id = tonumber(ARGV[a]), ARGV[a + 2]
-  local at = told > 0 and told or time - ARGV[a + 1]
+  local had, id = tonumber(ARGV[a]), ARGV[a + 2]
+  local at = had > 0 and had or time - ARGV[a + 1]
   local counts = at > gone and at > reset
-  if told == 0 then
+  if had == 0 then
     times[#times + 1] = tonumber(call('ZSCORE', key, id .. '000') or counts and at or 0)
   end
   if counts then
     local new = add_units(key, id, tonumber(ARGV[a + 3]), at)
     added = added + new
-    lost = lost + (told > 0 and new or 0)
+    lost = lost + (had > 0 and new or 0)
     newest = max(newest, at)
   end
 end

@@ -1,0 +1,117 @@
+package ratelimit
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"gatehouse/models"
+	"gatehouse/services/redis"
+)
+
+const (
+	// lossAttempts is how often a decision is asked for when Redis loses its key again and again.
+	lossAttempts = 20
+	// lostReply in place of a reply's first number says that Redis lacks what it must have.
+	lostReply = -2
+)
+
+// run decides about the requests in one script; with id 0 it only looks. If Redis lost
+// something of their keys, that is put back first.
+func (l *Limiter) run(ctx context.Context, tag string, requests []request, id int64) ([]result, error) {
+	l.noticeLostConnections()
+	var buffer [4]expectation
+	expected := append(buffer[:0], make([]expectation, len(requests))...)
+	start, within := l.local.now(), ctx
+	for range lossAttempts {
+		if behind := l.outbox.beginCall(tag, requests, expected); behind != nil {
+			within = l.rest(ctx, start) //nolint:fatcontext // made from the caller's each time
+			if err := l.flushKeys(within, behind); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		reply, err := l.exec(within, tag, requests, expected, id)
+		if err != nil {
+			l.outbox.endCall(tag, requests, expected)
+			return nil, fmt.Errorf("rate limit: %w", err)
+		}
+		lost := lostOf(tag, requests, reply)
+		if lost == nil {
+			return l.readReply(tag, requests, expected, id, reply), nil
+		}
+		l.outbox.endCall(tag, requests, expected)
+		within = l.rest(ctx, start)
+		if err := l.flushKeys(within, lost); err != nil {
+			return nil, err
+		}
+		l.flushSoon() // the other keys
+	}
+	return nil, fmt.Errorf("rate limit: redis keeps losing what it had: %w", models.ErrUnavailable)
+}
+
+// lostOf returns the keys of which Redis lacks what it must have.
+func lostOf(tag string, requests []request, reply []int64) (lost []taggedKey) {
+	for i := range requests {
+		if reply[takeReplies*i] == lostReply {
+			lost = append(lost, taggedKey{tag, requests[i].name})
+		}
+	}
+	return lost
+}
+
+func (l *Limiter) flushKeys(ctx context.Context, keys []taggedKey) error {
+	for _, key := range keys {
+		if err := l.flush(ctx, key); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// rest returns ctx with what is left of one Timeout since start, unless it has a budget.
+func (l *Limiter) rest(ctx context.Context, start int64) context.Context {
+	return redis.WithSpentBudget(ctx, time.Duration(l.local.now()-start)*time.Microsecond)
+}
+
+// exec runs a take script once and returns its numbers.
+func (l *Limiter) exec(ctx context.Context, tag string, requests []request, expected []expectation, id int64) ([]int64, error) {
+	if len(requests) == 1 {
+		reply, err := l.batch.Exec(ctx, l.redisKey(tag, &requests[0]), addTakeArgs(nil, id, &requests[0], &expected[0])...)
+		if err == nil && reply[0] == -1 {
+			l.log.Error("a rate limit cannot be counted: its key holds another type of value in Redis", "policy", requests[0].name.policy)
+			err = models.ErrUnavailable
+		}
+		return reply, err
+	}
+	keys, args := make([]string, len(requests)), make([]string, 0, takeArgs*len(requests))
+	for i := range requests {
+		keys[i] = l.redisKey(tag, &requests[i])
+		args = addTakeArgs(args, id, &requests[i], &expected[i])
+	}
+	msg, err := l.redis.Exec(ctx, l.scripts.take, keys, args)
+	if err != nil {
+		return nil, err
+	}
+	reply, err := msg.AsIntSlice()
+	if err == nil && len(reply) != takeReplies*len(requests) {
+		l.log.Error("Redis returned an unexpected reply to a rate limit script", "numbers", len(reply))
+		return nil, models.ErrUnavailable
+	}
+	return reply, err
+}
+
+// readReply turns the numbers of a take script into results, and records them.
+func (l *Limiter) readReply(tag string, requests []request, expected []expectation, id int64, reply []int64) []result {
+	results := make([]result, len(requests))
+	for i := range results {
+		r := reply[takeReplies*i:]
+		results[i] = result{passes: r[0] == 1, remaining: r[1], retry: r[2], more: r[3], at: r[4]}
+	}
+	counted := id != 0 && allPass(requests, results)
+	for i := range requests {
+		req := &requests[i]
+		l.outbox.recordDecision(taggedKey{tag, req.name}, req, &expected[i], id, counted, results[i], reply[takeReplies*i+5])
+	}
+	return results
+}
