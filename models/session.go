@@ -2,21 +2,21 @@ package models
 
 import "time"
 
-// Session is a signed-in user on one device. It is read from the database, the
-// authority, or from a copy in Redis or memory. Sessions are immutable once
-// returned: do not change Roles or Data.
+// Session is a user, or an anonymous visitor, on one device. It is read from the database, the
+// authority, or from a copy in Redis or memory. Other callers share it: do not change Roles or
+// Data. Times are kept to the microsecond.
 type Session struct {
-	Hash      string // hex SHA-256 of the token; never leaves the server
-	ID        string // public name, neither token nor hash
-	User      UserRef
-	LastSeen  time.Time
-	IdleAt    time.Time // ends unused at this time
+	Hash      string    // hex SHA-256 of the token; never leaves the server
+	ID        string    // public name, neither token nor hash
+	User      UserRef   // zero for an anonymous session
+	LastSeen  time.Time // at most a minute behind
+	IdleAt    time.Time // ends at this time unless it is used before
 	ExpiresAt time.Time // ends at this time however much it is used
 	CreatedAt time.Time
-	Roles     []string
-	Epoch     int64 // the user's epoch when the session began
-	Data      []byte
-	Version   int64 // grows with each write of Data
+	Roles     []string // the user's, when it was read
+	Epoch     int64    // the user's epoch when the session began; another one ends it
+	Data      []byte   // nil if empty
+	Version   int64    // grows with each write of Data
 	UserAgent string
 	IP        string
 }
@@ -26,7 +26,7 @@ func (s Session) Live(now time.Time) bool {
 	return now.Before(s.IdleAt) && now.Before(s.ExpiresAt)
 }
 
-// Activity is what an instance has seen of a session and writes to its row.
+// Activity is what the use of a session changes in its row.
 type Activity struct {
 	Hash     string
 	LastSeen time.Time
@@ -44,11 +44,10 @@ type Ending struct {
 	Keep      string
 }
 
-// Revocation is one entry of the revocation log: from it on, copies made at an
-// earlier position of what it names no longer count. Exactly one of SessionHash,
-// UserID and Everybody is set.
+// Revocation is one entry of the revocation log: copies of what it names that were made before
+// it are not valid any more. Exactly one of SessionHash, UserID and Everybody is set.
 type Revocation struct {
-	Seq         int64
+	Seq         int64 // from 1, without gaps, in commit order
 	Nonce       int64 // random: a database restored to an earlier point gives the same Seq another one
 	At          time.Time
 	SessionHash string

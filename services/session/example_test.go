@@ -10,7 +10,6 @@ import (
 
 	"gatehouse/models"
 	"gatehouse/services/redis"
-	"gatehouse/services/redis/redistest"
 	"gatehouse/services/session"
 )
 
@@ -168,9 +167,9 @@ func (d *mapDatabase) Revocations(_ context.Context, after int64, since time.Tim
 // An application brings its own Database and needs no Redis to begin with.
 func Example() {
 	ctx := context.Background()
-	rdb := redis.New(redis.Options{Disabled: true, Logger: redistest.Quiet()})
+	rdb := redis.New(redis.Options{Disabled: true})
 	defer rdb.Close(ctx)
-	sessions, err := session.NewCache(rdb, newMapDatabase(), session.Options{IdleTimeout: 20 * time.Minute, Logger: redistest.Quiet()})
+	sessions, err := session.NewCache(rdb, newMapDatabase(), session.Options{IdleTimeout: 20 * time.Minute})
 	if err != nil {
 		panic(err)
 	}
