@@ -61,7 +61,7 @@ func TestDashboardShowsLocks(t *testing.T) {
 	servicestest.Eventually(t, 5*time.Second, func() bool {
 		status, err := s.Locks.Status(t.Context(), resource)
 		return err == nil && status.Waiting == 1
-	}, "nobody waits")
+	}, "no waiter")
 	for email, may := range map[string]bool{"admin@example.com": true, "ann@example.com": false, "vic@example.com": false} {
 		w := s.signedIn(t, email).get("/")
 		shows(t, w, http.StatusOK, resource, "ann@example.com", "&lt;b&gt;Order paper&lt;/b&gt;", "&lt;script&gt;alert", `data-until="`, `data-label="Waiting" class="number">1<`)

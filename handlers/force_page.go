@@ -55,7 +55,7 @@ func (h *Handlers) forceForm(c *gin.Context) error {
 		view := templates.Force{Reason: form["reason"], Error: "Say why, in 1 to 200 characters."}
 		return h.askForce(c, http.StatusUnprocessableEntity, view, resource)
 	case errors.Is(err, models.ErrNotHeld):
-		return goHomeWith(c, middleware.Flash{Text: "Nothing was forced: the lock on " + resource + " has changed hands meanwhile. Look who has it now.", Failed: true})
+		return goHomeWith(c, middleware.Flash{Text: "Nothing was forced: the lock on " + resource + " has another holder by now. See who holds it.", Failed: true})
 	case errors.Is(err, models.ErrNotFound):
 		return goHomeWith(c, middleware.Flash{Text: resource + " is not locked any more.", Failed: true})
 	case err != nil:

@@ -109,7 +109,7 @@ type browser struct {
 
 func (s *site) browser(t *testing.T) *browser { return &browser{t: t, site: s, agent: "test"} }
 
-// signedIn is a browser in which somebody has signed in.
+// signedIn is a browser in which a user has signed in.
 func (s *site) signedIn(t *testing.T, email string) *browser {
 	t.Helper()
 	b := s.browser(t)
@@ -224,9 +224,9 @@ func TestTooManySignIns(t *testing.T) {
 
 func TestRefusalsArePages(t *testing.T) {
 	s := newSite(t, inProcess())
-	editor, nobody := s.signedIn(t, "ann@example.com"), s.browser(t)
-	shows(t, nobody.get("/locks/force?resource=process:1"), http.StatusUnauthorized, "current-password", "Sign in")
-	shows(t, nobody.post("/sessions/end", "id", "1"), http.StatusUnauthorized, "current-password")
+	editor, stranger := s.signedIn(t, "ann@example.com"), s.browser(t)
+	shows(t, stranger.get("/locks/force?resource=process:1"), http.StatusUnauthorized, "current-password", "Sign in")
+	shows(t, stranger.post("/sessions/end", "id", "1"), http.StatusUnauthorized, "current-password")
 	shows(t, editor.get("/locks/force?resource=process:1"), http.StatusForbidden, "This needs the role admin", "Request id")
 	shows(t, editor.post("/locks/force", "resource", "process:1", "reason", "x"), http.StatusForbidden)
 	shows(t, editor.get("/?cursor=nonsense"), http.StatusUnprocessableEntity)

@@ -80,7 +80,7 @@ func problemOf(err error) models.Problem {
 	case errors.As(err, &notHeld):
 		detail := "The lock token does not hold the lock, or no longer. Lock the process again."
 		if errors.Is(err, models.ErrOtherFence) {
-			detail = "Another grant has the lock by now: look at who holds it, and force that one if you still have to."
+			detail = "Another grant has the lock by now. See who holds it, and force that lock if you still have to."
 		}
 		p := models.NewProblem("lock-not-held", detail).With("isLocked", notHeld.Status.Held)
 		if notHeld.Status.Held {
@@ -90,7 +90,7 @@ func problemOf(err error) models.Problem {
 	case errors.As(err, &tooMany):
 		return models.NewProblem("too-many-locks", "You have "+strconv.Itoa(tooMany.Limit)+" processes locked. Give one back first, or let one end.").With("limit", tooMany.Limit)
 	case errors.As(err, &refused) && !refused.Status.Held:
-		return models.NewProblem("locked", "The lock is about to be another's: of a waiter, or of its holder, who is about to get it back. Try again in a moment.").
+		return models.NewProblem("locked", "The lock is promised to a waiter, or to its holder, who is going to get it back. Try again in a moment.").
 			With("expiresIn", seconds(refused.Status.TTL))
 	case errors.As(err, &refused):
 		return models.NewProblem("locked", refused.Status.Holder.Email+" holds the lock. Try again later, or queue with Prefer: wait=30.").

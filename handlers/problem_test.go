@@ -60,6 +60,6 @@ func TestProblemOfWhatWasGivenUp(t *testing.T) {
 		}
 	}
 	if p := problemOf(fmt.Errorf("acquire process:1: %w", models.ErrNotAcquired)); p.Status != http.StatusInternalServerError {
-		t.Errorf("an error that nobody knows: %d", p.Status)
+		t.Errorf("an unknown error: %d", p.Status)
 	}
 }

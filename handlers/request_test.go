@@ -96,7 +96,7 @@ func TestDecode(t *testing.T) {
 	}
 }
 
-// A client that asks before it sends the body is not told to send one that is too large.
+// A client that sends Expect: 100-continue gets no 100 for a body that is too large.
 func TestDecodeRefusesWhatIsTooLargeUnread(t *testing.T) {
 	c, _ := requestWith(http.MethodPost, "", "Expect", "100-continue")
 	c.Request.ContentLength, c.Request.Body = maxBody+1, io.NopCloser(iotest.ErrReader(errors.New("read")))

@@ -9,8 +9,8 @@ import (
 	"gatehouse/services/redis"
 )
 
-// Administrators see on the page how many sessions everybody has, and where, and
-// end one user's or everybody's. Nobody else does, and all of it is audited.
+// Administrators see on the page how many sessions each user has, and where. They end those of
+// one user or of all users. Other users cannot, and each step is audited.
 func TestUsersPage(t *testing.T) {
 	s := newSite(t, redis.Options{Disabled: true})
 	admin, ann, bob := s.signedIn(t, "admin@example.com"), s.signedIn(t, "ann@example.com"), s.signedIn(t, "bob@example.com")

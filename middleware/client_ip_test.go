@@ -20,7 +20,7 @@ func TestClientNetwork(t *testing.T) {
 		{"IPv4 in IPv6", "[::ffff:192.0.2.7]:1234", "", nil, "192.0.2.7"},
 		{"IPv6", "[2001:db8:1:2fff:aaaa::1]:1234", "", nil, "2001:db8:1:2f00::/56"},
 		{"IPv6, a neighbour in the same /56", "[2001:db8:1:2f01::2]:1234", "", nil, "2001:db8:1:2f00::/56"},
-		{"a header nobody may send", "192.0.2.7:1234", "198.51.100.1", nil, "192.0.2.7"},
+		{"a header from a peer that is not trusted", "192.0.2.7:1234", "198.51.100.1", nil, "192.0.2.7"},
 		{"a trusted proxy", "192.0.2.7:1234", "198.51.100.1", []string{"192.0.2.0/24"}, "198.51.100.1"},
 		{"a trusted proxy, what came before it", "192.0.2.7:1234", "203.0.113.9, 198.51.100.1", []string{"192.0.2.7"}, "198.51.100.1"},
 		{"no address", "@", "", nil, ""},

@@ -19,7 +19,7 @@ func TestWarnUntrustedProxy(t *testing.T) {
 		want    int
 	}{
 		{"no header", "", nil, 0},
-		{"nobody is trusted", "X-Forwarded-For", nil, 1},
+		{"no proxy is trusted", "X-Forwarded-For", nil, 1},
 		{"another is trusted", "Forwarded", []string{"198.51.100.0/24"}, 1},
 		{"trusted", "X-Forwarded-For", []string{"192.0.2.0/24"}, 0},
 		{"trusted, by another header", "X-Real-IP", []string{"192.0.2.0/24"}, 1},

@@ -17,8 +17,8 @@ import (
 
 // RequireLock looks before the handler works, and a handler may be slow: its lock ends
 // and the next holder writes. The fence that RequireLock handed over lets the
-// database refuse the late write, and the client is told as it would have been at
-// the door.
+// database refuse the late write, and the client gets the answer that RequireLock would have
+// given.
 func TestRequireLockAndFenceGuard(t *testing.T) {
 	app := newLockApp(t, models.OnRedisDownOpen)
 	db, err := sql.Open("sqlite", "file:"+filepath.Join(t.TempDir(), "orders.db")+"?_busy_timeout=20000&_txlock=immediate")

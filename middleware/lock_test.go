@@ -109,7 +109,7 @@ func TestRequireLock(t *testing.T) {
 	wantProblem(t, app.put("/orders/1", "alice", ""), http.StatusPreconditionRequired, "lock-token-required")
 	for name, w := range map[string]*httptest.ResponseRecorder{
 		"another user":           app.put("/orders/1", "bob", token),
-		"nobody":                 app.put("/orders/1", "", token),
+		"no user":                app.put("/orders/1", "", token),
 		"another resource's":     app.put("/orders/1", "alice", others),
 		"forged":                 app.put("/orders/1", "alice", token[:len(token)-1]+"!"),
 		"the grant's own secret": app.put("/orders/1", "alice", held.Token),
@@ -123,7 +123,7 @@ func TestRequireLock(t *testing.T) {
 		})
 	}
 	if got := wantProblem(t, app.put("/orders/3", "alice", token), http.StatusConflict, "lock-not-held"); got["isLocked"] != false || got["holder"] != nil {
-		t.Errorf("nobody has the lock: %v", got)
+		t.Errorf("the lock is free: %v", got)
 	}
 
 	if _, err := app.locks.Release(t.Context(), held.Claim); err != nil {
@@ -214,7 +214,7 @@ func TestRefuseLock(t *testing.T) {
 		app := gin.New()
 		app.GET("/", func(c *gin.Context) {
 			if _, ok := middleware.LockFrom(c); ok {
-				t.Error("a lock that nobody looked for")
+				t.Error("a lock without RequireLock")
 			}
 			middleware.RefuseLock(c, row.err)
 		})

@@ -56,7 +56,7 @@ func TestRateLimitLimitFor(t *testing.T) {
 		w := ask(app, "/", "X-Tier", tier)
 		got := limiter.hits[0].Policy
 		if got.Limit != want[0] || got.Lease != want[1] || !strings.Contains(w.Header().Get("RateLimit-Policy"), fmt.Sprintf("q=%d;", want[0])) {
-			t.Errorf("tier %q: %+v, told %q", tier, got, w.Header().Get("RateLimit-Policy"))
+			t.Errorf("tier %q: %+v, headers %q", tier, got, w.Header().Get("RateLimit-Policy"))
 		}
 	}
 	policy.Algorithm = models.AlgorithmSlidingLog

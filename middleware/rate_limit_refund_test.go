@@ -25,7 +25,7 @@ func limiterOn(t *testing.T, server *servicestest.RedisServer) *ratelimit.Limite
 	return ratelimit.New(rdb, ratelimit.Options{})
 }
 
-// What a policy file adds to a policy is skipped, told and given back with it.
+// A policy that a policy file adds to another one is skipped, shown and refunded with it.
 func TestRateLimitCompanionsFollowTheirPolicy(t *testing.T) {
 	set, err := policyfile.Parse("p.yaml", []byte(`policies:
   - {name: base-burst, with: base, limit: 5, window: 1h}
@@ -43,7 +43,7 @@ func TestRateLimitCompanionsFollowTheirPolicy(t *testing.T) {
 		{"as they are", func(*middleware.Policy) {}, `"base";q=9;w=60, "all";q=9;w=60, "base-burst";q=5;w=3600, "all-burst";q=5;w=3600`, "3"},
 		{"refunded", func(p *middleware.Policy) { p.SkipSuccessful = true }, `"base";q=9;w=60, "all";q=9;w=60, "base-burst";q=5;w=3600, "all-burst";q=5;w=3600`, "0"},
 		{"not refunded", func(p *middleware.Policy) { p.SkipFailed = true }, `"base";q=9;w=60, "all";q=9;w=60, "base-burst";q=5;w=3600, "all-burst";q=5;w=3600`, "3"},
-		{"not told", func(p *middleware.Policy) { p.Headers = middleware.NoHeaders }, `"all";q=9;w=60, "all-burst";q=5;w=3600`, "3"},
+		{"not shown", func(p *middleware.Policy) { p.Headers = middleware.NoHeaders }, `"all";q=9;w=60, "all-burst";q=5;w=3600`, "3"},
 		{"skipped", func(p *middleware.Policy) { p.Skip = func(*gin.Context) bool { return true } }, `"all";q=9;w=60, "all-burst";q=5;w=3600`, "0"},
 	} {
 		server := servicestest.StartRedis(t)

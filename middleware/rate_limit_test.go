@@ -21,7 +21,7 @@ import (
 	"gatehouse/services/redis"
 )
 
-// fakeLimiter answers what it is told and records what it is asked.
+// fakeLimiter answers what a test sets, and records its hits.
 type fakeLimiter struct {
 	decide   func(models.Hit) models.Decision // nil allows
 	err      error
@@ -159,7 +159,7 @@ func TestRateLimitSeveralPolicies(t *testing.T) {
 			}
 		},
 		middleware.RateLimit(limiter, perMinute("last", 7)),
-		// A policy told again replaces what was told.
+		// A newer decision of a policy replaces the older one.
 		func(c *gin.Context) {
 			middleware.WriteDecisions(c, []models.Decision{{Policy: models.Policy{Name: wide.Name, Limit: wide.Limit, Window: wide.Window}, Allowed: true, Remaining: 89, ResetAfter: time.Minute}})
 		},

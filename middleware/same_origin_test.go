@@ -42,7 +42,7 @@ func TestSameOrigin(t *testing.T) {
 		{name: "cross-site", public: https, host: "gate.example", headers: []string{"Sec-Fetch-Site", "cross-site"}, refused: true},
 		{name: "same-site, which is another origin", public: https, host: "gate.example", origin: plain, headers: []string{"Sec-Fetch-Site", "same-site"}, refused: true},
 		{name: "Bearer", public: https, host: "gate.example", origin: plain, headers: []string{"Authorization", "Bearer x"}},
-		{name: "public URL as nobody sends it", public: "https://Gate.Example:443", host: "10.0.0.1", origin: https},
+		{name: "public URL in a form that no browser sends", public: "https://Gate.Example:443", host: "10.0.0.1", origin: https},
 		{name: "the same without https", public: "http://Gate.Example:80", host: "10.0.0.1", origin: plain},
 		{name: "plain site", public: plain, host: "gate.example", origin: plain},
 		{name: "https where the public URL forgets it", public: plain, host: "gate.example", origin: https},

@@ -15,7 +15,7 @@ type fakeSessions struct {
 	sessions map[string]models.Session
 	seen     int
 	looked   int
-	gone     bool // nobody can be asked
+	gone     bool // all calls fail
 	degraded bool
 	ids      int
 }

@@ -175,7 +175,7 @@ func TestSessionStoreNeverRevives(t *testing.T) {
 	}
 }
 
-func TestSessionStoreWhenNobodyCanBeAsked(t *testing.T) {
+func TestSessionStoreWhenTheBackendFails(t *testing.T) {
 	fake := newFakeSessions()
 	store := middleware.NewSessionStore(fake, middleware.SessionStoreOptions{})
 	token := fake.signIn(models.RoleViewer)
@@ -192,7 +192,7 @@ func TestSessionStoreWhenNobodyCanBeAsked(t *testing.T) {
 	}
 }
 
-// Writers of one session at the same time: each is kept, or told.
+// Concurrent writers of one session: the value of each is kept, or its request gets 409.
 func TestSessionStoreConcurrentWriters(t *testing.T) {
 	backends := map[string]middleware.SessionBackend{"memory": newFakeSessions(), "database": realSessions(t)}
 	for name, backend := range backends {
@@ -201,19 +201,19 @@ func TestSessionStoreConcurrentWriters(t *testing.T) {
 			app := storeApp(middleware.Sessions, store)
 			cookie := cookieOf(t, ask(app, "/set?key=first&value=1"))
 			var wg sync.WaitGroup
-			told := make([]bool, 100)
-			for n := range told {
+			refused := make([]bool, 100)
+			for n := range refused {
 				wg.Go(func() {
 					w := ask(app, fmt.Sprintf("/set?key=k%d&value=v", n), "Cookie", "session="+cookie.Value)
-					told[n] = w.Code == 409
+					refused[n] = w.Code == 409
 				})
 			}
 			wg.Wait()
 			kept := 0
-			for n := range told {
+			for n := range refused {
 				got := ask(app, fmt.Sprintf("/get?key=k%d", n), "Cookie", "session="+cookie.Value).Body.String()
-				if (got == "v") == told[n] {
-					t.Errorf("writer %d: told %v, value %q", n, told[n], got)
+				if (got == "v") == refused[n] {
+					t.Errorf("writer %d: refused %v, value %q", n, refused[n], got)
 				}
 				if got == "v" {
 					kept++
@@ -222,7 +222,7 @@ func TestSessionStoreConcurrentWriters(t *testing.T) {
 			if kept == 0 || ask(app, "/get?key=first", "Cookie", "session="+cookie.Value).Body.String() != "1" {
 				t.Errorf("%d kept, or the first value lost", kept)
 			}
-			t.Logf("%d of %d kept, the others told", kept, len(told))
+			t.Logf("%d of %d kept, the others refused", kept, len(refused))
 		})
 	}
 }

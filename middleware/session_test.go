@@ -81,7 +81,7 @@ func TestSessionRoles(t *testing.T) {
 		}
 	}
 	if w := ask(app, "/editor"); w.Code != 401 {
-		t.Errorf("nobody: %d", w.Code)
+		t.Errorf("no session: %d", w.Code)
 	}
 }
 
@@ -105,7 +105,7 @@ func TestSessionThatCannotBeLookedUp(t *testing.T) {
 	}
 }
 
-func TestSessionOfNobodyIsNotSignedIn(t *testing.T) {
+func TestSessionWithoutAUserIsNotSignedIn(t *testing.T) {
 	fake := newFakeSessions()
 	token, _, _ := fake.Create(t.Context(), models.Session{})
 	if w := ask(sessionApp(fake), "/session", "Cookie", "gatehouse="+token); w.Code != 401 {

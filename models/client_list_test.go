@@ -42,6 +42,6 @@ func TestClientList(t *testing.T) {
 		}
 	}
 	if (models.ClientList{}).HasKey("user:42") {
-		t.Error("an empty list has somebody")
+		t.Error("an empty list has a client")
 	}
 }

@@ -125,14 +125,14 @@ func NewAccounts(store AccountStore, sessions *session.Cache, locks *lock.Locker
 // a wrong password and a disabled user. It does not count the attempt: AllowSignIn does.
 func (a *Accounts) SignIn(ctx context.Context, email, password string, client Client) (token string, current models.Session, err error) {
 	email = cleanAddress(email)
-	who, err := a.store.Credentials(ctx, email)
+	user, err := a.store.Credentials(ctx, email)
 	switch {
 	case errors.Is(err, models.ErrNotFound):
-		who = models.Credentials{}
+		user = models.Credentials{}
 	case err != nil:
 		return "", current, err
 	}
-	right, err := a.passwordMatches(ctx, password, who)
+	right, err := a.passwordMatches(ctx, password, user)
 	if err != nil {
 		return "", current, fmt.Errorf("sign in: %w: %w", models.ErrUnavailable, err)
 	}
@@ -140,13 +140,13 @@ func (a *Accounts) SignIn(ctx context.Context, email, password string, client Cl
 	if err != nil {
 		return "", current, err
 	}
-	if right && !who.Disabled {
-		entries := []models.AuditEntry{auditOf(models.AuditSignIn, who.Email, who.ID, client, "")}
+	if right && !user.Disabled {
+		entries := []models.AuditEntry{auditOf(models.AuditSignIn, user.Email, user.ID, client, "")}
 		if !usual {
-			entries = append(entries, auditOf(models.AuditSignInNewPlace, who.Email, who.ID, client, "not signed in from there during the last 30 days"))
+			entries = append(entries, auditOf(models.AuditSignInNewPlace, user.Email, user.ID, client, "not signed in from there during the last 30 days"))
 		}
 		err = a.audited(ctx, func(ctx context.Context) error {
-			token, current, err = a.begin(ctx, who, password, client)
+			token, current, err = a.begin(ctx, user, password, client)
 			return err
 		}, entries...)
 	} else {
@@ -155,29 +155,29 @@ func (a *Accounts) SignIn(ctx context.Context, email, password string, client Cl
 	switch {
 	case errors.Is(err, models.ErrInvalidCredentials):
 		// Without this entry the answer is 503, also for a right password: it reveals nothing.
-		if err := a.audit(ctx, auditOf(models.AuditSignInFailed, email, who.ID, client, "")); err != nil {
+		if err := a.audit(ctx, auditOf(models.AuditSignInFailed, email, user.ID, client, "")); err != nil {
 			return "", current, err
 		}
 		return "", current, fmt.Errorf("sign in: %w", err)
 	case err != nil:
 		return "", current, err
 	}
-	a.renewHash(ctx, who, password)
+	a.renewHash(ctx, user, password)
 	return token, current, nil
 }
 
-func (a *Accounts) begin(ctx context.Context, who models.Credentials, password string, client Client) (token string, current models.Session, err error) {
-	err = a.retryStale(ctx, who, password, func(who models.Credentials) error {
+func (a *Accounts) begin(ctx context.Context, user models.Credentials, password string, client Client) (token string, current models.Session, err error) {
+	err = a.retryStale(ctx, user, password, func(user models.Credentials) error {
 		token, current, err = a.sessions.Create(ctx, models.Session{
-			User: models.UserRef{ID: who.ID, Email: who.Email}, Roles: who.Roles, Epoch: who.Epoch, UserAgent: client.UserAgent, IP: client.IP,
+			User: models.UserRef{ID: user.ID, Email: user.Email}, Roles: user.Roles, Epoch: user.Epoch, UserAgent: client.UserAgent, IP: client.IP,
 		})
 		return err
 	})
 	if err != nil {
 		return "", current, err
 	}
-	if err := a.store.RememberNetwork(ctx, who.ID, client.Network, time.Now()); err != nil {
-		a.log.Warn("sign-in address not remembered", "user", who.ID, "error", err) // the session is valid all the same
+	if err := a.store.RememberNetwork(ctx, user.ID, client.Network, time.Now()); err != nil {
+		a.log.Warn("sign-in address not remembered", "user", user.ID, "error", err) // the session is valid all the same
 	}
 	return token, current, nil
 }

@@ -15,16 +15,16 @@ import (
 // AllowSignIn does.
 func (a *Accounts) ChangePassword(ctx context.Context, session models.Session, current, next string, client Client) (token string, _ models.Session, err error) {
 	wrong := models.Invalid("currentPassword", "is wrong")
-	who, err := a.store.CredentialsByID(ctx, session.User.ID)
+	user, err := a.store.CredentialsByID(ctx, session.User.ID)
 	if err != nil {
 		return "", session, err
 	}
-	right, err := a.passwordMatches(ctx, current, who)
+	right, err := a.passwordMatches(ctx, current, user)
 	if err != nil {
 		return "", session, fmt.Errorf("change password: %w: %w", models.ErrUnavailable, err)
 	}
 	if !right {
-		if err := a.audit(ctx, auditOf(models.AuditSignInFailed, who.Email, who.ID, client, "at a change of password")); err != nil {
+		if err := a.audit(ctx, auditOf(models.AuditSignInFailed, user.Email, user.ID, client, "at a change of password")); err != nil {
 			return "", session, err
 		}
 		return "", session, wrong
@@ -35,13 +35,13 @@ func (a *Accounts) ChangePassword(ctx context.Context, session models.Session, c
 	}
 	var changed models.Session
 	err = a.audited(ctx, func(ctx context.Context) error {
-		return a.retryStale(ctx, who, current, func(who models.Credentials) error {
-			token, changed, err = a.sessions.Rotate(ctx, session, who.Epoch, func(next models.Session) error {
-				return a.store.ChangePassword(ctx, who.ID, who.Epoch, hash, next)
+		return a.retryStale(ctx, user, current, func(user models.Credentials) error {
+			token, changed, err = a.sessions.Rotate(ctx, session, user.Epoch, func(next models.Session) error {
+				return a.store.ChangePassword(ctx, user.ID, user.Epoch, hash, next)
 			})
 			return err
 		})
-	}, auditOf(models.AuditPasswordChanged, who.Email, who.ID, client, ""))
+	}, auditOf(models.AuditPasswordChanged, user.Email, user.ID, client, ""))
 	if errors.Is(err, models.ErrInvalidCredentials) {
 		return "", session, wrong // another request changed it meanwhile
 	}
@@ -53,10 +53,10 @@ func (a *Accounts) ChangePassword(ctx context.Context, session models.Session, c
 
 // passwordMatches reports whether it is the password of the user; never for an unknown user,
 // whose PasswordHash is "".
-func (a *Accounts) passwordMatches(ctx context.Context, password string, who models.Credentials) (bool, error) {
-	right, err := a.passwords.Matches(ctx, password, who.PasswordHash)
+func (a *Accounts) passwordMatches(ctx context.Context, password string, user models.Credentials) (bool, error) {
+	right, err := a.passwords.Matches(ctx, password, user.PasswordHash)
 	if errors.Is(err, errUnusableHash) {
-		a.log.Error("a user cannot sign in until an administrator sets a new password", "user", who.ID, "error", err)
+		a.log.Error("a user cannot sign in until an administrator sets a new password", "user", user.ID, "error", err)
 		return false, nil
 	}
 	return right, err
@@ -64,15 +64,15 @@ func (a *Accounts) passwordMatches(ctx context.Context, password string, who mod
 
 // renewHash stores a hash with today's parameters, while the password is at hand. If the
 // password has changed in the meantime it does nothing.
-func (a *Accounts) renewHash(ctx context.Context, who models.Credentials, password string) {
-	renewed, ok := a.passwords.renew(password, who.PasswordHash)
+func (a *Accounts) renewHash(ctx context.Context, user models.Credentials, password string) {
+	renewed, ok := a.passwords.renew(password, user.PasswordHash)
 	if !ok {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), afterwards)
 	defer cancel()
-	if err := a.store.RenewPasswordHash(ctx, who.ID, who.PasswordHash, renewed); err != nil {
-		a.log.Warn("a password hash was not renewed: the next sign-in will try again", "user", who.ID, "error", err)
+	if err := a.store.RenewPasswordHash(ctx, user.ID, user.PasswordHash, renewed); err != nil {
+		a.log.Warn("a password hash was not renewed: the next sign-in will try again", "user", user.ID, "error", err)
 	}
 }
 
@@ -80,12 +80,12 @@ func (a *Accounts) renewHash(ctx context.Context, who models.Credentials, passwo
 // epoch has moved on, which ends the user's sessions, it calls do again with the newer
 // credentials. models.ErrInvalidCredentials if the password has changed, or the user is
 // disabled or gone.
-func (a *Accounts) retryStale(ctx context.Context, who models.Credentials, password string, do func(who models.Credentials) error) error {
+func (a *Accounts) retryStale(ctx context.Context, user models.Credentials, password string, do func(user models.Credentials) error) error {
 	for range maxEpochRetries {
-		if err := do(who); !errors.Is(err, models.ErrStale) {
+		if err := do(user); !errors.Is(err, models.ErrStale) {
 			return err
 		}
-		now, err := a.store.CredentialsByID(ctx, who.ID)
+		now, err := a.store.CredentialsByID(ctx, user.ID)
 		switch {
 		case errors.Is(err, models.ErrNotFound):
 			return models.ErrInvalidCredentials
@@ -94,12 +94,12 @@ func (a *Accounts) retryStale(ctx context.Context, who models.Credentials, passw
 		case now.Disabled:
 			return models.ErrInvalidCredentials
 		}
-		if now.PasswordHash != who.PasswordHash { // another sign-in may have renewed it
+		if now.PasswordHash != user.PasswordHash { // another sign-in may have renewed it
 			if right, err := a.passwordMatches(ctx, password, now); err != nil || !right {
 				return cmp.Or(err, models.ErrInvalidCredentials)
 			}
 		}
-		who = now
+		user = now
 	}
 	return fmt.Errorf("other requests keep ending the user's sessions: %w", models.ErrUnavailable)
 }
@@ -120,13 +120,13 @@ func (a *Accounts) EnsureUser(ctx context.Context, email, password string, roles
 // password. models.ErrNotFound if there is none. It is for passwords that an operator has
 // configured, not for clients: it is neither limited nor audited, and begins no session.
 func (a *Accounts) CheckPassword(ctx context.Context, address, password string) (user models.User, right bool, err error) {
-	who, err := a.store.Credentials(ctx, address)
+	known, err := a.store.Credentials(ctx, address)
 	if err != nil {
 		return models.User{}, false, err
 	}
-	right, err = a.passwords.Matches(ctx, password, who.PasswordHash)
+	right, err = a.passwords.Matches(ctx, password, known.PasswordHash)
 	if errors.Is(err, errUnusableHash) {
 		err = nil
 	}
-	return who.User, right, err
+	return known.User, right, err
 }

@@ -134,7 +134,7 @@ func TestPasswordCheckedWhileItsHashIsRenewed(t *testing.T) {
 	}
 }
 
-// A user whose stored hash cannot be used is told the same as with a wrong password;
+// A user whose stored hash cannot be used gets the answer of a wrong password;
 // the log says so, and nothing of the hash.
 func TestSignInWithAnUnusableHash(t *testing.T) {
 	t.Parallel()

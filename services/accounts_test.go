@@ -107,7 +107,7 @@ func TestSignInAnswersTheSameForEveryWrongPair(t *testing.T) {
 	}
 }
 
-func TestNobodyCanKeepTheOwnerOut(t *testing.T) {
+func TestOtherClientsCannotLockTheOwnerOut(t *testing.T) {
 	a := newAccounts(t, 3)
 	if !a.allowed(t, "alice@example.com", "192.0.2.1") {
 		t.Fatal("the first sign-in is refused")
@@ -115,7 +115,7 @@ func TestNobodyCanKeepTheOwnerOut(t *testing.T) {
 	if _, _, err := a.SignIn(t.Context(), "alice@example.com", password, from("192.0.2.1")); err != nil {
 		t.Fatal(err)
 	}
-	// Somebody tries her password from many addresses.
+	// An attacker tries her password from many addresses.
 	for i := range 10 {
 		if got, want := a.allowed(t, "alice@example.com", "203.0.113."+string(rune('0'+i))), i < 2; got != want {
 			t.Errorf("attempt %d from elsewhere: allowed %v", i, got)
@@ -244,21 +244,21 @@ func TestSignInFromANewPlaceIsTold(t *testing.T) {
 	a := newAccounts(t, 1000)
 	for i, step := range []struct {
 		network string
-		told    int
+		audited int
 	}{{"192.0.2.1", 1}, {"192.0.2.1", 1}, {"203.0.113.9", 2}, {"192.0.2.1", 2}} {
 		if _, _, err := a.SignIn(t.Context(), "alice@example.com", password, from(step.network)); err != nil {
 			t.Fatal(err)
 		}
-		told, err := a.AuditPage(t.Context(), models.AuditSignInNewPlace, models.Page{Limit: 50})
-		if err != nil || len(told.Items) != step.told || told.Items[0].Target != "user:"+who(t, a, "alice@example.com") {
-			t.Errorf("sign-in %d from %s: %+v, %v", i, step.network, told.Items, err)
+		entries, err := a.AuditPage(t.Context(), models.AuditSignInNewPlace, models.Page{Limit: 50})
+		if err != nil || len(entries.Items) != step.audited || entries.Items[0].Target != "user:"+who(t, a, "alice@example.com") {
+			t.Errorf("sign-in %d from %s: %+v, %v", i, step.network, entries.Items, err)
 		}
 	}
 	if _, _, err := a.SignIn(t.Context(), "alice@example.com", "wrong", from("198.51.100.7")); !errors.Is(err, models.ErrInvalidCredentials) {
 		t.Fatal(err)
 	}
-	if told, _ := a.AuditPage(t.Context(), models.AuditSignInNewPlace, models.Page{Limit: 50}); len(told.Items) != 2 {
-		t.Error("a failed sign-in is told as one from a new place")
+	if entries, _ := a.AuditPage(t.Context(), models.AuditSignInNewPlace, models.Page{Limit: 50}); len(entries.Items) != 2 {
+		t.Error("a failed sign-in is audited as one from a new place")
 	}
 }
 
@@ -289,7 +289,7 @@ func TestLimitedSignInsAreTold(t *testing.T) {
 	a.wantLimited(t, "alice@example.com from 192.0.2.1 refused by login-account", "alice@example.com from 192.0.2.1 refused by login-ip")
 }
 
-// A policy that a file adds is told by its own name, for the key of the one it goes with.
+// A policy that a file adds is audited by its own name, with the key of the policy it is added to.
 func TestSignInsLimitedByAnAddedPolicyAreTold(t *testing.T) {
 	a := newAccounts(t, 100)
 	file := "policies: [{name: burst, with: login-account, limit: 1, window: 1h}]"
@@ -311,12 +311,12 @@ func TestSignInsLimitedByAnAddedPolicyAreTold(t *testing.T) {
 // wantLimited checks which refusals by a limit are in the audit.
 func (a accountsDesk) wantLimited(t *testing.T, want ...string) {
 	t.Helper()
-	told, err := a.AuditPage(t.Context(), models.AuditSignInLimited, models.Page{Limit: 50})
+	entries, err := a.AuditPage(t.Context(), models.AuditSignInLimited, models.Page{Limit: 50})
 	if err != nil {
 		t.Fatal(err)
 	}
 	var details []string
-	for _, entry := range told.Items {
+	for _, entry := range entries.Items {
 		details = append(details, entry.Actor+" from "+entry.IP+" "+entry.Detail)
 	}
 	slices.Sort(details)
@@ -360,9 +360,9 @@ func TestSessionLimitIsInTheAudit(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	told, err := a.AuditPage(t.Context(), models.AuditSessionRevoked, models.Page{Limit: 50})
-	if err != nil || len(told.Items) != 1 || told.Items[0].Actor != "alice@example.com" {
-		t.Errorf("%+v, %v", told.Items, err)
+	entries, err := a.AuditPage(t.Context(), models.AuditSessionRevoked, models.Page{Limit: 50})
+	if err != nil || len(entries.Items) != 1 || entries.Items[0].Actor != "alice@example.com" {
+		t.Errorf("%+v, %v", entries.Items, err)
 	}
 }
 

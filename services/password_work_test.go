@@ -74,8 +74,8 @@ func TestPasswordWorkIsBounded(t *testing.T) {
 	})
 }
 
-// In a flood everybody is answered within the wait for a slot and one piece of
-// work: served, or told to come back, at once where the queue is full.
+// In a flood each call returns within the wait for a slot and the work of one password: with a
+// result, or with an error, at once if the queue is full.
 func TestPasswordFloodIsAnswered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const callers, work = 1000, 50 * time.Millisecond
@@ -110,7 +110,7 @@ func TestPasswordFloodIsAnswered(t *testing.T) {
 			t.Errorf("%d served, want %d", got, want)
 		}
 		if got, want := int(atOnce.Load()), flood-slots-slots*passwordQueue; got != want {
-			t.Errorf("%d told at once, want %d", got, want)
+			t.Errorf("%d refused at once, want %d", got, want)
 		}
 		if _, err := p.Hash(t.Context(), "x"); err != nil {
 			t.Errorf("after the flood: %v", err)

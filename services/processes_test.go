@@ -111,7 +111,7 @@ func TestProcessLockIsNotLeftToAClientThatLeft(t *testing.T) {
 		t.Fatal(err)
 	}
 	if taken, err := processes.Lock(ctx, alice, process.ID, services.ProcessLockOptions{Wait: time.Second}); !errors.Is(err, ended) || taken.Token != "" {
-		t.Errorf("granted to nobody: %+v, %v", taken, err)
+		t.Errorf("granted, but the client has left: %+v, %v", taken, err)
 	}
 	if _, err := d.Lock(t.Context(), bob, process.ID, services.ProcessLockOptions{}); err != nil {
 		t.Errorf("held by a client that left: %v", err)
@@ -355,7 +355,7 @@ func TestProcessTheDatabaseDecides(t *testing.T) {
 	}
 	var conflict *models.ConflictError
 	if err := errors.Join(errs...); !errors.As(err, &conflict) || !errors.Is(err, models.ErrVersionConflict) || conflict.Current.Version != process.Version+1 {
-		t.Errorf("the loser is told: %v", err)
+		t.Errorf("the loser gets: %v", err)
 	}
 	// A quick update in between merges: it changes its own field only.
 	status := "paused"

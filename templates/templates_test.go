@@ -240,7 +240,7 @@ func TestReloading(t *testing.T) {
 	if content, parent := refresh(pages["message"]); content != "5" || parent != "head" {
 		t.Errorf("a page that comes back by itself: %q (in %s)", content, parent)
 	}
-	for _, name := range []string{"force", "sign in"} { // nobody's typing is lost
+	for _, name := range []string{"force", "sign in"} { // what a user has typed is not lost
 		if content, _ := refresh(pages[name]); content != "" {
 			t.Errorf("%s reloads: %q", name, content)
 		}
