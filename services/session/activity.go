@@ -29,6 +29,10 @@ type activity struct {
 
 	mu       sync.Mutex
 	lastSeen map[string]time.Time // by hash
+	// written and older are the uses that rows say since one interval or two: a copy in
+	// Redis may be older than that.
+	written, older map[string]time.Time
+	rotated        time.Time
 }
 
 func newActivity(idle time.Duration) *activity {
@@ -37,6 +41,7 @@ func newActivity(idle time.Duration) *activity {
 		interval: min(maxActivityInterval, idle/4),
 		wake:     make(chan struct{}, 1),
 		lastSeen: map[string]time.Time{},
+		written:  map[string]time.Time{},
 	}
 }
 
@@ -87,6 +92,18 @@ func (a *activity) of(hash string) (models.Activity, bool) {
 	return a.used(hash, at), ok
 }
 
+// last is what this instance knows of the use of a session, written or not.
+func (a *activity) last(hash string) (models.Activity, bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, known := range []map[string]time.Time{a.lastSeen, a.written, a.older} {
+		if at, ok := known[hash]; ok {
+			return a.used(hash, at), true
+		}
+	}
+	return models.Activity{}, false
+}
+
 // unwritten is all that is to be written.
 func (a *activity) unwritten() []models.Activity {
 	a.mu.Lock()
@@ -104,6 +121,10 @@ func (a *activity) remove(written models.Activity) {
 	defer a.mu.Unlock()
 	if a.lastSeen[written.Hash].Equal(written.LastSeen) {
 		delete(a.lastSeen, written.Hash)
+	}
+	a.written[written.Hash] = written.LastSeen
+	if now := time.Now(); now.Sub(a.rotated) > a.interval {
+		a.older, a.written, a.rotated = a.written, map[string]time.Time{}, now
 	}
 }
 

@@ -11,3 +11,9 @@ func (c *Cache) Tracks(token string) bool {
 	held := c.memory.get(key)
 	return held != nil && !held.stale.Load() && c.tracking.Covers(held.generation, time.Now())
 }
+
+// Evict drops the copy of a token's session in memory, as happens when there is no room.
+func (c *Cache) Evict(token string) {
+	key, _ := keyOfToken(token)
+	c.memory.remove(key)
+}

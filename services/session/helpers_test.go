@@ -89,7 +89,7 @@ func openDB(t *testing.T, path string) *testDB {
 	return &testDB{Store: db, path: path}
 }
 
-// exec changes a SQLite file behind the back of everybody.
+// exec changes a SQLite file, not through the store.
 func (d *testDB) exec(t *testing.T, query string) {
 	t.Helper()
 	raw, err := sql.Open("sqlite", d.path)

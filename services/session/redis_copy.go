@@ -61,9 +61,8 @@ func (c *Cache) fromRedis(ctx context.Context, key memoryKey, hash string) (*mod
 	}
 	held := newCopy(s, offset, read.RightAt)
 	held.generation, held.trackedUntil = read.Generation, until
-	if known := c.memory.get(key); known != nil { // the session may have been used since Redis got its copy
-		s := known.session.Load()
-		held.used(s.LastSeen, s.IdleAt)
+	if used, ok := c.activity.last(hash); ok { // since Redis got its copy
+		held.used(used.LastSeen, used.IdleAt)
 	}
 	return c.accept(c.memory.put(key, held, changes), time.Now())
 }

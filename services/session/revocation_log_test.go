@@ -188,7 +188,7 @@ func TestLogFollowerSync(t *testing.T) {
 			t.Errorf("%v, or the copy still counts", err)
 		}
 		// Polls that were sent before the commit prove nothing about it: one that is
-		// under way when the catching up fails does not bring trust back.
+		// under way when a sync fails does not bring trust back.
 		log.set(func() { log.delay = 500 * time.Millisecond })
 		time.Sleep(logInterval)
 		synctest.Wait() // a poll is under way

@@ -159,24 +159,31 @@ func TestSessionActivityIsWrittenSeldom(t *testing.T) {
 }
 
 // The copy in Redis does not say that a session was used since. It is not written again
-// each time that copy is read.
+// each time that copy is read, whether or not the copy in memory was evicted.
 func TestSessionActivityIsKnownWhenRedisHasAnOldCopy(t *testing.T) {
 	t.Parallel()
-	i := startInstance(t, filepath.Join(t.TempDir(), "sessions.db"), redistest.Of(t, "embedded"), session.Options{})
-	token, _ := signIn(t, i, signUp(t, i.db, "ann@example.com"))
-	i.db.exec(t, "UPDATE sessions SET last_seen = last_seen - 120000000, idle_at = idle_at - 120000000")
-	if err := i.db.NoteChange(t.Context(), ""); err != nil {
-		t.Fatal(err)
-	}
-	i.Sync(t.Context())
-	reads := i.db.reads.Load()
-	began := time.Now()
-	servicestest.Eventually(t, 10*time.Second, func() bool {
-		i.Touch(mustGet(t, i, token))
-		return time.Since(began) > 2500*time.Millisecond
-	}, "")
-	if touches, read := i.db.touches.Load(), i.db.reads.Load()-reads; touches != 1 || read != 1 {
-		t.Errorf("%d writes, %d reads of the row; want one of each", touches, read)
+	for name, evict := range map[string]bool{"in memory": false, "evicted": true} {
+		t.Run(name, func(t *testing.T) {
+			i := startInstance(t, filepath.Join(t.TempDir(), "sessions.db"), redistest.Of(t, "embedded"), session.Options{})
+			token, _ := signIn(t, i, signUp(t, i.db, "ann@example.com"))
+			i.db.exec(t, "UPDATE sessions SET last_seen = last_seen - 120000000, idle_at = idle_at - 120000000")
+			if err := i.db.NoteChange(t.Context(), ""); err != nil {
+				t.Fatal(err)
+			}
+			i.Sync(t.Context())
+			reads := i.db.reads.Load()
+			began := time.Now()
+			servicestest.Eventually(t, 10*time.Second, func() bool {
+				i.Touch(mustGet(t, i, token))
+				if evict {
+					i.Evict(token)
+				}
+				return time.Since(began) > 2500*time.Millisecond
+			}, "")
+			if touches, read := i.db.touches.Load(), i.db.reads.Load()-reads; touches != 1 || read != 1 {
+				t.Errorf("%d writes, %d reads of the row; want one of each", touches, read)
+			}
+		})
 	}
 }
 
