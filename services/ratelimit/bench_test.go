@@ -32,7 +32,7 @@ func benchLimiter(b *testing.B, opt redis.Options) *ratelimit.Limiter {
 }
 
 // One decision by Redis: 64 at a time over 1,000 keys.
-func BenchmarkRateLimitRedis(b *testing.B) {
+func BenchmarkRedis(b *testing.B) {
 	for _, policy := range []models.Policy{
 		{Name: "log", Limit: 100, Window: time.Second},
 		{Name: "gcra", Limit: 1_000_000, Window: time.Second},
@@ -60,8 +60,8 @@ func BenchmarkRateLimitRedis(b *testing.B) {
 	}
 }
 
-// A key that is over its limit: nobody is asked.
-func BenchmarkRateLimitDenied(b *testing.B) {
+// A key that is over its limit: Redis is not asked.
+func BenchmarkDenied(b *testing.B) {
 	server := servicestest.StartRedis(b)
 	l := benchLimiter(b, redis.Options{Client: rueidis.ClientOption{InitAddress: []string{server.Addr}}})
 	hit := hitOf(models.Policy{Name: "p", Limit: 1, Window: time.Hour}, "k")
@@ -79,7 +79,7 @@ func BenchmarkRateLimitDenied(b *testing.B) {
 }
 
 // A decision in this instance, without Redis.
-func BenchmarkRateLimitLocal(b *testing.B) {
+func BenchmarkLocal(b *testing.B) {
 	l := benchLimiter(b, redis.Options{Disabled: true})
 	hit := hitOf(models.Policy{Name: "p", Limit: 1000, Window: time.Second}, "k")
 	b.ReportAllocs()

@@ -32,7 +32,7 @@ end`
 
 // When the server's clock is put back, time stands still for a key until the clock
 // is where it was: what was counted goes on counting, and no more passes.
-func TestRateLimitServerClockPutBack(t *testing.T) {
+func TestServerClockPutBack(t *testing.T) {
 	const limit, before = 10, 4
 	server := servicestest.StartRedis(t)
 	l, other := limiterAt(t, server.Addr, false), limiterAt(t, server.Addr, false)
@@ -74,7 +74,7 @@ func TestRateLimitServerClockPutBack(t *testing.T) {
 	}
 }
 
-// However often the clock is put back: the time that the pure functions tell does not
+// However often the clock is put back: the time of the pure functions does not
 // go back from one admission to the next, and no window of real time holds more than
 // the limit.
 func TestPureFunctionsWithAClockPutBack(t *testing.T) {

@@ -16,9 +16,9 @@ import (
 	"gatehouse/services/servicestest"
 )
 
-// In a Cluster a group of a log, GCRA and a lease, of one key or of several, is
-// decided, told, refunded and reset like elsewhere, and accounted after an outage.
-func TestRateLimitCluster(t *testing.T) {
+// In a Cluster a group of a log, GCRA and blocks, of one key or of several, is
+// decided, shown, refunded and reset like elsewhere, and published after an outage.
+func TestCluster(t *testing.T) {
 	t.Parallel()
 	nodes := servicestest.StartCluster(t)
 	var addrs []string
@@ -117,10 +117,10 @@ func TestRateLimitCluster(t *testing.T) {
 	servicestest.Eventually(t, 15*time.Second, func() bool {
 		ds, err := other.Peek(t.Context(), "group", groups["different"]...)
 		return err == nil && !slices.ContainsFunc(ds, func(d models.Decision) bool { return d.Degraded || d.Remaining > 8 })
-	}, "not accounted")
+	}, "not published")
 	wants("different", other, 8, 8, 8)
 
-	// Each node loses what it has: all of it is told again.
+	// Each node loses what it has: all of it is published again.
 	asker := limiter(5 * time.Second)
 	for _, node := range nodes {
 		node.Do("FLUSHALL")
@@ -129,6 +129,6 @@ func TestRateLimitCluster(t *testing.T) {
 		servicestest.Eventually(t, time.Second+busy, func() bool {
 			ds, err := asker.Peek(t.Context(), "group", groups[name]...)
 			return err == nil && !slices.ContainsFunc(ds, func(d models.Decision) bool { return d.Degraded || d.Remaining > remaining })
-		}, name+": not told again")
+		}, name+": not published again")
 	}
 }

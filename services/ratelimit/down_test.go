@@ -12,7 +12,7 @@ import (
 	"gatehouse/services/servicestest"
 )
 
-func TestRateLimitFrozenRedis(t *testing.T) {
+func TestFrozenRedis(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	l := newLimiter(redistest.New(t, server.Addr))
 	policy, open, closed, usesBlocks := perMinute("local", 10), perMinute("open", 10), perMinute("closed", 10), perMinute("leased", 10)
@@ -46,13 +46,13 @@ func TestRateLimitFrozenRedis(t *testing.T) {
 	admitted = 0
 	for range 10 {
 		if d := takeOne(t, l, usesBlocks, "k"); !d.Degraded {
-			t.Fatalf("leased: %+v", d)
+			t.Fatalf("with blocks: %+v", d)
 		} else if d.Allowed {
 			admitted++
 		}
 	}
 	if admitted != 3 {
-		t.Errorf("leased: %d admitted, 3 were left", admitted)
+		t.Errorf("with blocks: %d admitted, 3 were left", admitted)
 	}
 	for range 20 {
 		if d := takeOne(t, l, open, "k"); !d.Allowed || !d.Degraded {
@@ -73,7 +73,7 @@ func TestRateLimitFrozenRedis(t *testing.T) {
 
 // A key that Redis had denied is not denied for longer when Redis goes away: the
 // policy says what happens then.
-func TestRateLimitDenialEndsWithTheOutageRule(t *testing.T) {
+func TestDenialEndsWithTheOutageRule(t *testing.T) {
 	t.Parallel()
 	server := servicestest.StartRedis(t)
 	redis := redistest.New(t, server.Addr)
@@ -106,7 +106,7 @@ func TestRateLimitDenialEndsWithTheOutageRule(t *testing.T) {
 }
 
 // A group that takes several calls waits for Redis no longer than one does.
-func TestRateLimitGroupWaitsOnce(t *testing.T) {
+func TestGroupWaitsOnce(t *testing.T) {
 	proxy := servicestest.NewProxy(t, servicestest.StartRedis(t).Addr)
 	l := newLimiter(redistest.New(t, proxy.Addr))
 	one, two := perMinute("one", 10), perMinute("two", 10)

@@ -15,7 +15,7 @@ import (
 )
 
 // Many at once, one key: exactly the limit passes, on every backend.
-func TestRateLimitIsExactAtOnce(t *testing.T) {
+func TestIsExactAtOnce(t *testing.T) {
 	eachBackend(t, func(t *testing.T, l *ratelimit.Limiter) {
 		policy := perMinute("p", 25)
 		if !strings.HasSuffix(t.Name(), "disabled") {
@@ -45,7 +45,7 @@ func TestRateLimitIsExactAtOnce(t *testing.T) {
 }
 
 // Several instances, one key: exactly the limit passes.
-func TestRateLimitIsExactAcrossInstances(t *testing.T) {
+func TestIsExactAcrossInstances(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	policies := []models.Policy{
 		perMinute("log", 500),
@@ -80,7 +80,7 @@ func TestRateLimitIsExactAcrossInstances(t *testing.T) {
 	}
 }
 
-func TestRateLimitSurvivesScriptFlush(t *testing.T) {
+func TestSurvivesScriptFlush(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	l := newLimiter(redistest.Patient(t, server.Addr))
 	policy := perMinute("p", 5)

@@ -23,7 +23,7 @@ func commandsRun(t *testing.T, server *servicestest.RedisServer) int { return sc
 
 // A flood of refused requests on one key (a million in full): Redis hears of a thousandth at most
 // and keeps no more for it, and the key passes again when promised.
-func TestProofRateLimitFlood(t *testing.T) {
+func TestProofFlood(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	l := limiterAt(t, server.Addr, false)
 	flood, window := 200_000, 3*time.Second
@@ -78,7 +78,7 @@ func TestProofRateLimitFlood(t *testing.T) {
 
 // Redis freezes under load: the first calls cost one deadline, the next nothing,
 // and all is normal within a second of its return.
-func TestProofRateLimitFrozenUnderLoad(t *testing.T) {
+func TestProofFrozenUnderLoad(t *testing.T) {
 	const deadline = 100 * time.Millisecond
 	firstBound, thenBound := deadline+500*time.Millisecond, 50*time.Millisecond // on any machine
 	if servicestest.LongProof() {                                               // a machine with nothing else to do

@@ -11,14 +11,14 @@ import (
 )
 
 // The scripts and the pure functions decide alike on whatever steps: hits alone and
-// together, refunds, accounting after an outage, a clock that is put back. A key
+// together, refunds, flushes after an outage, a clock that is put back. A key
 // that Redis let expire had nothing left.
-func FuzzRateLimitScripts(f *testing.F) {
+func FuzzScripts(f *testing.F) {
 	for _, steps := range []string{
 		"\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x0d\x0e\x0f\x10",
 		"\xff\x00\xff\x00\x80\x01\x01\x01\x00\x00\x00\x00\xfa\x03\xfa\x03",
 		"1AX0 000\v%00\x00000", // a bucket: taken, looked at, refunded, the clock put back
-		"\x0a\x06\x03\x10\x0c\x06\x03\x10\x0a\x00\x07\x00\x0a\x07\x20\x00\x28\x08\x08\x00", // accounted, twice
+		"\x0a\x06\x03\x10\x0c\x06\x03\x10\x0a\x00\x07\x00\x0a\x07\x20\x00\x28\x08\x08\x00", // flushed, twice
 	} {
 		f.Add([]byte(steps))
 	}
@@ -32,9 +32,9 @@ func FuzzRateLimitScripts(f *testing.F) {
 			case 5:
 				z.refund(number)
 			case 6:
-				z.accountLog(number)
+				z.flushLog(number)
 			case 7:
-				z.accountBucket(number)
+				z.flushBucket(number)
 			default:
 				z.take(which/8%7+1, number)
 			}
@@ -182,13 +182,13 @@ func (z *scriptFuzz) refund(number int64) {
 	}
 }
 
-// accountLog tells Redis of up to 4 admissions of the last window, some of which it
+// flushLog publishes up to 4 admissions of the last window, some of which it
 // has already.
-func (z *scriptFuzz) accountLog(number int64) {
+func (z *scriptFuzz) flushLog(number int64) {
 	z.t.Helper()
 	const policy = 0
 	req, s := z.request(policy, 1), &z.states[policy]
-	returned := z.returned(&req)
+	returned := z.unpublished(&req)
 	for i := range number%4 + 1 {
 		z.calls++
 		e := admission{at: z.l.local.now() - number/4%62*16_000, id: z.calls, cost: number/256%3 + 1}
@@ -210,12 +210,12 @@ func (z *scriptFuzz) accountLog(number int64) {
 	z.flush(&req)
 }
 
-// accountBucket tells Redis of up to twice the burst.
-func (z *scriptFuzz) accountBucket(number int64) {
+// flushBucket publishes up to twice the burst.
+func (z *scriptFuzz) flushBucket(number int64) {
 	z.t.Helper()
 	const policy = 1
 	req, s := z.request(policy, 1), &z.states[policy]
-	returned := z.returned(&req)
+	returned := z.unpublished(&req)
 	returned.bucket = bucket{level: number % (2 * req.rule.burst * req.rule.window), last: z.l.local.now()}
 	if returned.bucket.level > 0 {
 		s.bucket = s.bucket.leaked(z.now(), req.rule)
@@ -224,8 +224,8 @@ func (z *scriptFuzz) accountBucket(number int64) {
 	z.flush(&req)
 }
 
-// owed is what is remembered of a key, of which Redis is to be told.
-func (z *scriptFuzz) returned(req *request) *outboxState {
+// unpublished is what is remembered of a key, and Redis does not have.
+func (z *scriptFuzz) unpublished(req *request) *outboxState {
 	s := z.l.outbox.state(taggedKey{"k", req.name}, req, z.l.local.now())
 	s.behind = true
 	return s

@@ -10,7 +10,7 @@ import (
 	"gatehouse/services/servicestest"
 )
 
-func TestRateLimitKeysAreBoundedAndTagged(t *testing.T) {
+func TestKeysAreBoundedAndTagged(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	l := newLimiter(redistest.Patient(t, server.Addr))
 	a, b := perMinute("a", 5), models.Policy{Name: "b", Limit: 5000, Window: time.Hour}

@@ -55,7 +55,7 @@ func eachBackend(t *testing.T, test func(t *testing.T, l *ratelimit.Limiter)) {
 	})
 }
 
-func TestRateLimitAdmitsTheLimit(t *testing.T) {
+func TestAdmitsTheLimit(t *testing.T) {
 	eachBackend(t, func(t *testing.T, l *ratelimit.Limiter) {
 		policy := perMinute("p", 3)
 		for i := range int64(3) {
@@ -76,7 +76,7 @@ func TestRateLimitAdmitsTheLimit(t *testing.T) {
 	})
 }
 
-func TestRateLimitWindowSlides(t *testing.T) {
+func TestWindowSlides(t *testing.T) {
 	t.Parallel()
 	eachBackend(t, func(t *testing.T, l *ratelimit.Limiter) {
 		policy := models.Policy{Name: "p", Limit: 2, Window: time.Second}
@@ -93,7 +93,7 @@ func TestRateLimitWindowSlides(t *testing.T) {
 	})
 }
 
-func TestRateLimitCosts(t *testing.T) {
+func TestCosts(t *testing.T) {
 	eachBackend(t, func(t *testing.T, l *ratelimit.Limiter) {
 		policy := perMinute("p", 10)
 		hit := func(cost int64) models.Decision {
@@ -117,7 +117,7 @@ func TestRateLimitCosts(t *testing.T) {
 	})
 }
 
-func TestRateLimitAllOrNothing(t *testing.T) {
+func TestAllOrNothing(t *testing.T) {
 	eachBackend(t, func(t *testing.T, l *ratelimit.Limiter) {
 		wide, narrow := perMinute("wide", 10), perMinute("narrow", 1)
 		for _, keys := range [][2]string{{"same", "same"}, {"one", "two"}} {
@@ -139,7 +139,7 @@ func TestRateLimitAllOrNothing(t *testing.T) {
 	})
 }
 
-func TestRateLimitShadowNeverRefuses(t *testing.T) {
+func TestShadowNeverRefuses(t *testing.T) {
 	eachBackend(t, func(t *testing.T, l *ratelimit.Limiter) {
 		shadow, strict := perMinute("shadow", 1), perMinute("strict", 3)
 		shadow.Shadow = true
@@ -158,7 +158,7 @@ func TestRateLimitShadowNeverRefuses(t *testing.T) {
 	})
 }
 
-func TestRateLimitRefusesBadPolicies(t *testing.T) {
+func TestRefusesBadPolicies(t *testing.T) {
 	l := newLimiter(redistest.Start(t, redis.Options{Disabled: true}))
 	ok := perMinute("ok", 1)
 	for _, hits := range [][]models.Hit{

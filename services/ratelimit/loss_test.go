@@ -72,7 +72,7 @@ func passes(t *testing.T, l *Limiter, hits []models.Hit) (passed int) {
 
 // Whatever Redis loses, and however often, on one instance not one more passes, whether it
 // has refused before or not.
-func TestRateLimitHoldsWhenRedisForgets(t *testing.T) {
+func TestHoldsWhenRedisForgets(t *testing.T) {
 	t.Parallel()
 	for name, suspectLoss := range losses() {
 		t.Run(name, func(t *testing.T) {
@@ -108,7 +108,7 @@ func TestRateLimitHoldsWhenRedisForgets(t *testing.T) {
 
 // What an instance admitted is at Redis again within a second, without a call for it: on
 // another instance not one more passes then.
-func TestRateLimitHoldsElsewhereWhenRedisForgets(t *testing.T) {
+func TestHoldsElsewhereWhenRedisForgets(t *testing.T) {
 	t.Parallel()
 	for name, suspectLoss := range losses() {
 		t.Run(name, func(t *testing.T) {
@@ -151,7 +151,7 @@ const busy = 4 * time.Second
 
 // Many at once on many keys while Redis is emptied again and again: on one instance exactly
 // the limit passes.
-func TestRateLimitIsExactWhileRedisForgets(t *testing.T) {
+func TestIsExactWhileRedisForgets(t *testing.T) {
 	t.Parallel()
 	server := servicestest.StartRedis(t)
 	l := limiterAt(t, server.Addr, false)
@@ -179,7 +179,7 @@ func TestRateLimitIsExactWhileRedisForgets(t *testing.T) {
 				ds, err := l.Take(context.Background(), "group", hit)
 				switch {
 				case errors.Is(err, models.ErrUnavailable):
-					continue // on a busy machine it is emptied before it can be told
+					continue // on a busy machine it is emptied before a flush can come
 				case err != nil:
 					t.Error(err)
 				case ds[0].Degraded:
@@ -208,7 +208,7 @@ func TestRateLimitIsExactWhileRedisForgets(t *testing.T) {
 }
 
 // A replica that missed the latest writes becomes the master.
-func TestRateLimitHoldsAfterAFailover(t *testing.T) {
+func TestHoldsAfterAFailover(t *testing.T) {
 	t.Parallel()
 	sentinel := servicestest.StartSentinel(t)
 	limiter := func() *Limiter {

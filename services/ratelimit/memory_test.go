@@ -15,7 +15,7 @@ import (
 )
 
 // The memory of a key at Redis is what RATE_LIMITS.md says, and within bounds.
-func TestRateLimitMemory(t *testing.T) {
+func TestMemory(t *testing.T) {
 	doc, err := os.ReadFile("../../RATE_LIMITS.md")
 	if err != nil {
 		t.Fatal(err)

@@ -13,7 +13,7 @@ import (
 	"gatehouse/services/servicestest"
 )
 
-func TestRateLimitMetrics(t *testing.T) {
+func TestMetrics(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	rdb := redistest.New(t, servicestest.StartRedis(t).Addr)
 	l := ratelimit.New(rdb, ratelimit.Options{Metrics: registry})

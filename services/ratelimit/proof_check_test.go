@@ -53,7 +53,7 @@ type proofFinding struct {
 	WronglyRefused int   // those that nothing admitted before explains
 }
 
-// span is from when Redis had lost something until all instances must have told it again,
+// span is from when Redis had lost something until all instances must have published it again,
 // in microseconds of its clock.
 type span struct{ from, to int64 }
 
@@ -172,7 +172,7 @@ func bucketExplains(admitted, refused []proofRecord, r rule) (wrong, judged int)
 }
 
 // The judge finds what it is there to find.
-func TestProofRateLimitJudge(t *testing.T) {
+func TestProofJudge(t *testing.T) {
 	const second = 1_000_000
 	yes := func(at int64, cost int16, until int64) proofRecord {
 		return proofRecord{At: at, Cost: cost, Until: until}

@@ -41,8 +41,8 @@ func (s *proofServers) inSync() bool {
 	return strings.Contains(s.replica.Do("INFO", "replication"), "master_link_status:up")
 }
 
-// lose makes Redis lose all it has, or what it was told last, and returns the span in
-// which instances may not have told it again.
+// lose makes Redis lose all it has, or what it had last, and returns the span in
+// which instances may not have published it again.
 func (s *proofServers) suspectLoss(fault lossFault, rnd *rand.Rand) span {
 	failOver := fault == promoted && s.inSync()
 	if failOver {
@@ -58,7 +58,7 @@ func (s *proofServers) suspectLoss(fault lossFault, rnd *rand.Rand) span {
 	default:
 		s.master.Restart()
 	}
-	return span{from, time.Now().Add(toldAgain).UnixMicro()}
+	return span{from, time.Now().Add(publishedAgain).UnixMicro()}
 }
 
 // failOver makes the replica the master of all, and the master, empty, its replica.
@@ -74,7 +74,7 @@ func (s *proofServers) failOver() {
 
 // disturb flushes the scripts until every instance has ended and, once each is half
 // through, cuts connections, loses replies to what was executed and, after each pause, what
-// Redis has. It tells how far they are, and returns when Redis lost something.
+// Redis has. It logs how far they are, and returns when Redis lost something.
 func disturb(t *testing.T, servers *proofServers, instances []*servicestest.Process, pause time.Duration) (lost []span) {
 	t.Helper()
 	rnd := rand.New(rand.NewPCG(21, 22))

@@ -69,8 +69,8 @@ func refundable(key int) bool { return key%2 == 1 }
 
 func proofKey(key int) string { return "k" + fmt.Sprint(key) }
 
-// TestProofRateLimitInstance is one of the processes of the oracle.
-func TestProofRateLimitInstance(t *testing.T) {
+// TestProofInstance is one of the processes of the oracle.
+func TestProofInstance(t *testing.T) {
 	text := os.Getenv("GATEHOUSE_PROOF_RATE_LIMIT")
 	if text == "" {
 		t.Skip("runs as a process of its own")
@@ -180,7 +180,7 @@ func (w *proofWorker) step() bool {
 	from := time.Now().UnixMicro() - clockSlack
 	decisions, err := w.l.Take(context.Background(), "group", hits...)
 	if err != nil {
-		// On a busy machine a block may come when its lease is over.
+		// On a busy machine a block may come when it is over.
 		failed := !errors.Is(err, models.ErrUnavailable) || w.healthy && !w.me.Leased
 		if failed {
 			w.t.Error(err)
@@ -221,7 +221,7 @@ func (w *proofWorker) admitted(d models.Decision, recordReply proofRecord) {
 		case w.healthy:
 			w.t.Error(err)
 		default:
-			return // nobody can say whether it counts
+			return // whether it counts is not known
 		}
 	}
 	w.history.write(recordReply)

@@ -74,20 +74,20 @@ func proofPolicies(usesBlocks bool) proofCompany {
 // any policy ever holds more than the limit, not counting what was admitted within a second
 // after Redis lost something; hits decided together count together, and while nothing is cut
 // no refusal is wrong.
-func TestProofRateLimitOracle(t *testing.T) { proveWindows(t, proofCourse{instances: 4}) }
+func TestProofOracle(t *testing.T) { proveWindows(t, proofCourse{instances: 4}) }
 
 // The same with admissions taken in blocks; what another instance has at hand
 // may then be refused.
-func TestProofRateLimitLeaseOracle(t *testing.T) {
+func TestProofBlockOracle(t *testing.T) {
 	proveWindows(t, proofCourse{instances: 4, usesBlocks: true, share: 4})
 }
 
 // With one instance nothing is excused, however often Redis loses what it has.
-func TestProofRateLimitOracleOfOneInstance(t *testing.T) {
+func TestProofOracleOfOneInstance(t *testing.T) {
 	proveWindows(t, proofCourse{instances: 1, share: 8})
 }
 
-func TestProofRateLimitLeaseOracleOfOneInstance(t *testing.T) {
+func TestProofBlockOracleOfOneInstance(t *testing.T) {
 	proveWindows(t, proofCourse{instances: 1, usesBlocks: true, share: 16})
 }
 
@@ -97,9 +97,9 @@ type proofCourse struct {
 	share      int // of the decisions, where it is not made in full
 }
 
-// toldAgain is how long after a loss an instance may take to tell Redis what it admitted,
+// publishedAgain is how long after a loss an instance may take to publish what it admitted,
 // and another second on a machine that has more to do than it can.
-const toldAgain = 2 * time.Second
+const publishedAgain = 2 * time.Second
 
 func proveWindows(t *testing.T, course proofCourse) {
 	t.Helper()
@@ -122,7 +122,7 @@ func proveWindows(t *testing.T, course proofCourse) {
 			t.Fatal(err)
 		}
 		servers.proxies, files = append(servers.proxies, proxy), append(files, me.File)
-		instances = append(instances, servicestest.RunAgain(t, "TestProofRateLimitInstance", "GATEHOUSE_PROOF_RATE_LIMIT="+string(text)))
+		instances = append(instances, servicestest.RunAgain(t, "TestProofInstance", "GATEHOUSE_PROOF_RATE_LIMIT="+string(text)))
 	}
 	pause := 6 * time.Second
 	if course.instances == 1 {
@@ -148,7 +148,7 @@ func proveWindows(t *testing.T, course proofCourse) {
 	history := readHistory(t, files)
 	for i, policy := range proofPolicies(course.usesBlocks).all() {
 		excused := slices.Clone(lost)
-		for j := range excused { // units of a block taken in time are used until its lease ends
+		for j := range excused { // units of a block taken in time are used until its end
 			excused[j].to += blockLength(policy.Window.Microseconds()) * min(policy.Lease, 1)
 		}
 		found := checkHistory(history, i, policy, excused)

@@ -12,7 +12,7 @@ import (
 
 // A bucket is whole again also where its instances admitted in turn: what each saw last
 // holds what the others admitted before.
-func TestRateLimitPutsBackWhatWasAdmittedInTurn(t *testing.T) {
+func TestPutsBackWhatWasAdmittedInTurn(t *testing.T) {
 	t.Parallel()
 	server := miniredis.RunT(t)
 	clock := time.Now()
@@ -47,8 +47,8 @@ func TestRateLimitPutsBackWhatWasAdmittedInTurn(t *testing.T) {
 }
 
 // What is put back leaves when it would have left, and is there once however often it is
-// told, by however many instances.
-func TestRateLimitPutsBackWithTrueTimes(t *testing.T) {
+// published, by however many instances.
+func TestPutsBackWithTrueTimes(t *testing.T) {
 	t.Parallel()
 	server := miniredis.RunT(t)
 	start := time.Now()
@@ -80,7 +80,7 @@ func TestRateLimitPutsBackWithTrueTimes(t *testing.T) {
 }
 
 // What a refund took back, or a reset gave back, is not put back, by no instance.
-func TestRateLimitPutsBackWhatCountsOnly(t *testing.T) {
+func TestPutsBackWhatCountsOnly(t *testing.T) {
 	t.Parallel()
 	for _, p := range lossy() {
 		t.Run(p.Name, func(t *testing.T) {
@@ -122,7 +122,7 @@ func TestRateLimitPutsBackWhatCountsOnly(t *testing.T) {
 					t.Errorf("%d remaining after its reset, want 10", got)
 				}
 				if two.flush(t.Context(), taggedKey{"k", policyKey{p.Name, "k"}}) != nil {
-					t.Error("not reported")
+					t.Error("not flushed")
 				}
 				server.Do("DEL", one.blockKeys(taggedKey{"k", policyKey{p.Name, "k"}})[0])
 			}
@@ -130,9 +130,9 @@ func TestRateLimitPutsBackWhatCountsOnly(t *testing.T) {
 	}
 }
 
-// A server that evicts keys may take one of the two that a leased policy has: both count as
+// A server that evicts keys may take one of the two that a policy with blocks has: both count as
 // lost then. What a living instance took is put back, and what is left is no hindrance.
-func TestRateLimitPutsBackWhatWasEvictedByHalf(t *testing.T) {
+func TestPutsBackWhatWasEvictedByHalf(t *testing.T) {
 	t.Parallel()
 	for half := range 2 {
 		server := servicestest.StartRedis(t)

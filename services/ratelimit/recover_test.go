@@ -19,7 +19,7 @@ func impatientLimiter(t *testing.T, addr string) *Limiter {
 }
 
 // What an instance admits without Redis counts there when it returns.
-func TestRateLimitAccountsForAnOutage(t *testing.T) {
+func TestFlushesAnOutage(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	proxy := servicestest.NewProxy(t, server.Addr)
 	l, other := impatientLimiter(t, proxy.Addr), limiterAt(t, server.Addr, false)
@@ -64,9 +64,9 @@ func TestRateLimitAccountsForAnOutage(t *testing.T) {
 	}
 }
 
-// One call that failed is accounted although Redis never counted as away, and
+// One call that failed is published although Redis never counted as away, and
 // counts once although it was executed.
-func TestRateLimitAccountsForALostReply(t *testing.T) {
+func TestFlushesALostReply(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	l := limiterAt(t, server.Addr, false)
 	policy := models.Policy{Name: "p", Limit: 10, Window: time.Minute}
@@ -84,7 +84,7 @@ func TestRateLimitAccountsForALostReply(t *testing.T) {
 		}
 	}
 	takeAs(t, l, hit)
-	servicestest.Eventually(t, 2*time.Second, func() bool { return !l.outbox.pending.Load() && !l.outbox.running.Load() }, "not accounted")
+	servicestest.Eventually(t, 2*time.Second, func() bool { return !l.outbox.pending.Load() && !l.outbox.running.Load() }, "not published")
 	if ds, err := l.Peek(t.Context(), "group", hit); err != nil || ds[0].Remaining != 7 {
 		t.Errorf("%+v, %v, want 7 of 10 remaining", ds, err)
 	}
@@ -93,8 +93,8 @@ func TestRateLimitAccountsForALostReply(t *testing.T) {
 	}
 }
 
-// The account script puts what happened where it belongs in time.
-func TestRateLimitAccountScriptKeepsTheOrder(t *testing.T) {
+// The flush script puts what happened where it belongs in time.
+func TestFlushScriptKeepsTheOrder(t *testing.T) {
 	l, server := limiterWithClock(t)
 	policy := models.Policy{Name: "p", Limit: 5, Window: time.Second}
 	start := time.Now()
@@ -134,7 +134,7 @@ func TestRateLimitAccountScriptKeepsTheOrder(t *testing.T) {
 	}
 }
 
-func TestAdmittedBookIsBounded(t *testing.T) {
+func TestOutboxIsBounded(t *testing.T) {
 	policies := map[string]models.Policy{
 		"log":    {Name: "p", Limit: 1000, Window: time.Hour},
 		"gcra":   {Name: "p", Limit: 10_000, Window: time.Hour},
@@ -171,8 +171,8 @@ func TestAdmittedBookIsBounded(t *testing.T) {
 	}
 }
 
-// Hits of a leased policy share an entry; a refund takes its own units out of it.
-func TestAdmittedBookTakesBackWhatOneHitAdded(t *testing.T) {
+// Hits of a policy with blocks share an entry; a refund takes its own units out of it.
+func TestOutboxTakesBackWhatOneHitAdded(t *testing.T) {
 	b := newOutbox(0, func() int64 { return 2000 })
 	policy := models.Policy{Name: "p", Limit: 1000, Window: time.Hour, Lease: 5}
 	hits := []request{requestOf(policy, "k", 1), requestOf(policy, "k", 2), requestOf(policy, "k", 3)}
@@ -193,7 +193,7 @@ func TestAdmittedBookTakesBackWhatOneHitAdded(t *testing.T) {
 }
 
 // What was admitted stays when only the limit of a policy changes.
-func TestAdmittedBookFollowsThePolicy(t *testing.T) {
+func TestOutboxFollowsThePolicy(t *testing.T) {
 	log := models.Policy{Name: "p", Limit: 10, Window: time.Minute}
 	changed := func(change func(*models.Policy)) models.Policy {
 		p := log
@@ -229,9 +229,9 @@ func TestAdmittedBookFollowsThePolicy(t *testing.T) {
 	}
 }
 
-// Of a leased policy what is accounted again because the reply got lost counts
+// Of a policy with blocks what is published again because the reply got lost counts
 // once, but what was admitted meanwhile counts too.
-func TestRateLimitAccountsForALostReplyOfALeasedPolicy(t *testing.T) {
+func TestFlushesALostReplyOfAPolicyWithBlocks(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	l, other := limiterAt(t, server.Addr, false), limiterAt(t, server.Addr, false)
 	hit := models.Hit{Policy: models.Policy{Name: "p", Limit: 20, Window: time.Minute, Lease: 5}, Key: "k", Cost: 3}
@@ -248,13 +248,13 @@ func TestRateLimitAccountsForALostReplyOfALeasedPolicy(t *testing.T) {
 		}
 		l.outbox.endFlush(r, flushReply{}, models.ErrUnavailable)
 		if ds, err := other.Peek(t.Context(), "group", models.Hit{Policy: hit.Policy, Key: "k"}); err != nil || ds[0].Remaining != want {
-			t.Errorf("accounted %d times: %+v, %v, want %d remaining", i+1, ds, err, want)
+			t.Errorf("published %d times: %+v, %v, want %d remaining", i+1, ds, err, want)
 		}
 	}
 }
 
-// A report goes on when its caller leaves: others wait for it.
-func TestRateLimitReportOutlivesItsCaller(t *testing.T) {
+// A flush goes on when its caller leaves: others wait for it.
+func TestFlushOutlivesItsCaller(t *testing.T) {
 	t.Parallel()
 	l := limiterOn(t, true)
 	hit := models.Hit{Policy: models.Policy{Name: "p", Limit: 10, Window: time.Minute}, Key: "k"}
@@ -264,7 +264,7 @@ func TestRateLimitReportOutlivesItsCaller(t *testing.T) {
 		t.Fatal(err)
 	}
 	under, key := make([]expectation, 1), taggedKey{"k", requests[0].name}
-	l.outbox.beginCall("k", requests, under) // a call that is under way: the report waits for it
+	l.outbox.beginCall("k", requests, under) // a call that is under way: the flush waits for it
 	ctx, leave := context.WithCancel(t.Context())
 	reported := make(chan error, 1)
 	go func() { reported <- l.flush(ctx, key) }()

@@ -16,12 +16,12 @@ func countedPolicies() []models.Policy {
 	return []models.Policy{
 		{Name: "gcra", Limit: 100, Window: time.Hour, Algorithm: models.AlgorithmGCRA},
 		{Name: "leased", Limit: 10, Window: time.Hour, Lease: 10},
-		{Name: "units", Limit: 10, Window: time.Hour, Lease: 1}, // whose block was given back
+		{Name: "units", Limit: 10, Window: time.Hour, Lease: 1}, // whose block was returned
 	}
 }
 
 // A second refund gives nothing back, whatever became of the first.
-func TestRateLimitRefundsOnce(t *testing.T) {
+func TestRefundsOnce(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	proxy := servicestest.NewProxy(t, server.Addr)
 	l, other := impatientLimiter(t, proxy.Addr), limiterAt(t, server.Addr, false)
@@ -47,7 +47,7 @@ func TestRateLimitRefundsOnce(t *testing.T) {
 			t.Errorf("%s: %d remaining after a refund of 1 of 5, want 6 of 10", p.Name, got)
 		}
 	}
-	for _, p := range countedPolicies()[:1] { // at Redis, and nobody was told
+	for _, p := range countedPolicies()[:1] { // at Redis, without a reply
 		taken := takeAs(t, l, models.Hit{Policy: p, Key: "k"})[0]
 		before := remaining(other, p)
 		proxy.LoseReplies(1)
@@ -79,7 +79,7 @@ func TestRateLimitRefundsOnce(t *testing.T) {
 }
 
 // Without Redis the same.
-func TestRateLimitRefundsOnceLocally(t *testing.T) {
+func TestRefundsOnceLocally(t *testing.T) {
 	l := New(redis.New(redis.Options{Disabled: true}), Options{})
 	for _, p := range countedPolicies() {
 		var taken []models.Decision
@@ -99,7 +99,7 @@ func TestRateLimitRefundsOnceLocally(t *testing.T) {
 
 // A refund gives back no more than its cost, also when the server's clock is
 // behind what it was at the admission, and what it lost was put back.
-func TestRateLimitRefundWithAClockPutBack(t *testing.T) {
+func TestRefundWithAClockPutBack(t *testing.T) {
 	server := miniredis.RunT(t)
 	l := limiterAt(t, server.Addr(), true)
 	clock := time.Now()
@@ -121,7 +121,7 @@ func TestRateLimitRefundWithAClockPutBack(t *testing.T) {
 
 // A refund after a reset by another instance gives no more than was taken since, and
 // of a log or a block, whose units have names, nothing.
-func TestRateLimitRefundAfterAResetElsewhere(t *testing.T) {
+func TestRefundAfterAResetElsewhere(t *testing.T) {
 	server := miniredis.RunT(t)
 	server.SetTime(time.Now())
 	l, other := limiterAt(t, server.Addr(), true), limiterAt(t, server.Addr(), true)

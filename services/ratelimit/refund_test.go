@@ -13,7 +13,7 @@ import (
 	"gatehouse/services/servicestest"
 )
 
-func TestRateLimitRefundAndReset(t *testing.T) {
+func TestRefundAndReset(t *testing.T) {
 	eachBackend(t, func(t *testing.T, l *ratelimit.Limiter) {
 		disabled := strings.HasSuffix(t.Name(), "disabled")
 		for _, policy := range []models.Policy{
@@ -51,7 +51,7 @@ func TestRateLimitRefundAndReset(t *testing.T) {
 }
 
 // Of two hits at once the refund takes back the units of one, and no other's.
-func TestRateLimitRefundTakesItsOwnEntries(t *testing.T) {
+func TestRefundTakesItsOwnEntries(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	l := newLimiter(redistest.Patient(t, server.Addr))
 	log, other := perMinute("log", 10), perMinute("other", 10)
@@ -76,7 +76,7 @@ func TestRateLimitRefundTakesItsOwnEntries(t *testing.T) {
 }
 
 // Looking takes nothing and leaves nothing.
-func TestRateLimitPeekCountsNothing(t *testing.T) {
+func TestPeekCountsNothing(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	l := newLimiter(redistest.Patient(t, server.Addr))
 	for _, policy := range []models.Policy{

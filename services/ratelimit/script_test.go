@@ -40,7 +40,7 @@ func limiterWithClock(t *testing.T) (*Limiter, *miniredis.Miniredis) {
 }
 
 // The scripts and the pure functions decide alike, step by step.
-func TestRateLimitScriptsAreThePureFunctions(t *testing.T) {
+func TestScriptsAreThePureFunctions(t *testing.T) {
 	t.Run("real", func(t *testing.T) {
 		l := limiterAt(t, servicestest.StartRedis(t).Addr, false)
 		compareWithScripts(t, l, 2000, func() {}, func(at int64) int64 { return at })
@@ -171,7 +171,7 @@ func bucketAt(t *testing.T, l *Limiter, req request) (b bucket) {
 }
 
 // A call that is sent again, because its reply got lost, counts once.
-func TestRateLimitRepeatedCallCountsOnce(t *testing.T) {
+func TestRepeatedCallCountsOnce(t *testing.T) {
 	l := limiterAt(t, servicestest.StartRedis(t).Addr, false)
 	policy := models.Policy{Name: "p", Limit: 3, Window: time.Minute}
 	requests, err := l.prepare([]models.Hit{{Policy: policy, Key: "k", Cost: 2}}, nil)
@@ -197,7 +197,7 @@ func TestRateLimitRepeatedCallCountsOnce(t *testing.T) {
 }
 
 // The refund of one script never gives back more than is left of its hit.
-func TestRateLimitRefundScriptIsThePureFunction(t *testing.T) {
+func TestRefundScriptIsThePureFunction(t *testing.T) {
 	server := miniredis.RunT(t)
 	l := limiterAt(t, server.Addr(), true)
 	rnd := rand.New(rand.NewPCG(9, 9))
@@ -238,7 +238,7 @@ func TestRateLimitRefundScriptIsThePureFunction(t *testing.T) {
 
 // After its limit was lowered a key can be over it: more quota is there when the next
 // hit passes, not when the oldest one leaves.
-func TestRateLimitLoweredTellsWhenMoreQuotaIsThere(t *testing.T) {
+func TestLoweredTellsWhenMoreQuotaIsThere(t *testing.T) {
 	t.Parallel()
 	l, server := limiterWithClock(t)
 	clock := time.Now()

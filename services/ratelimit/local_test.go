@@ -13,7 +13,7 @@ func requestOf(policy models.Policy, key string, cost int64) request {
 	return newRequest(&models.Hit{Policy: policy, Key: key, Cost: cost})
 }
 
-// tell lets the table learn what Redis said about one hit, asked just now.
+// observed lets the table observe what Redis decides just now about one hit.
 func observed(t *localTable, req request, v result) {
 	sent, generation := t.sending()
 	t.observe([]request{req}, []result{v}, v.passes, 1, sent, generation)
@@ -28,7 +28,7 @@ func refusedBy(t *localTable, req request) []models.Decision {
 	return []models.Decision{req.decision(results[0])}
 }
 
-func TestLimitTableRemembersADenial(t *testing.T) {
+func TestLocalTableRemembersADenial(t *testing.T) {
 	policy := models.Policy{Name: "p", Limit: 10, Window: time.Minute}
 	req := requestOf(policy, "k", 3)
 	const retry = 2500 // milliseconds
@@ -69,8 +69,8 @@ func TestLimitTableRemembersADenial(t *testing.T) {
 }
 
 // A short denial ends when the hit may pass, counted from before it was asked;
-// what clients are told counts from the answer.
-func TestLimitTableNeverDeniesTooLong(t *testing.T) {
+// what clients are answered counts from the reply.
+func TestLocalTableNeverDeniesTooLong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		local := newLocalTable(0, nil)
 		req := requestOf(models.Policy{Name: "p", Limit: 1, Window: time.Second}, "k", 1)
@@ -78,7 +78,7 @@ func TestLimitTableNeverDeniesTooLong(t *testing.T) {
 		time.Sleep(50 * time.Millisecond) // the way there and back
 		local.observe([]request{req}, []result{{retry: 200_000}}, false, 1, sent, generation)
 		if ds := refusedBy(local, req); len(ds) != 1 || ds[0].RetryAfter != 200*time.Millisecond {
-			t.Errorf("told %+v, want a refusal for 200 ms from the answer", ds)
+			t.Errorf("answered %+v, want a refusal for 200 ms from the answer", ds)
 		}
 		time.Sleep(149 * time.Millisecond)
 		if refusedBy(local, req) == nil {
@@ -92,21 +92,21 @@ func TestLimitTableNeverDeniesTooLong(t *testing.T) {
 }
 
 // When the second is over one call asks again, the others go on being refused.
-func TestLimitTableOneCallRenewsADenial(t *testing.T) {
+func TestLocalTableOneCallRenewsADenial(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		local := newLocalTable(0, nil)
 		req := requestOf(models.Policy{Name: "p", Limit: 1, Window: time.Minute}, "k", 1)
 		observed(local, req, result{retry: 60_000_000})
 		time.Sleep(time.Second)
 		if refusedBy(local, req) != nil {
-			t.Error("nobody asks again")
+			t.Error("Redis is not asked again")
 		}
 		if refusedBy(local, req) == nil {
 			t.Error("a second call asks as well")
 		}
 		time.Sleep(100 * time.Millisecond) // the one who asked got no answer
 		if refusedBy(local, req) != nil {
-			t.Error("nobody asks after the first who asked got no answer")
+			t.Error("Redis is not asked again after the first call got no reply")
 		}
 		observed(local, req, result{passes: true})
 		if refusedBy(local, req) != nil {
@@ -115,7 +115,7 @@ func TestLimitTableOneCallRenewsADenial(t *testing.T) {
 	})
 }
 
-func TestLimitTableDropsADenialThatWasOnItsWay(t *testing.T) {
+func TestLocalTableDropsADenialThatWasOnItsWay(t *testing.T) {
 	req := requestOf(models.Policy{Name: "p", Limit: 1, Window: time.Minute}, "k", 1)
 	for name, invalidate := range map[string]func(*localTable){
 		"refund": func(t *localTable) { t.refund(req, 1, 0) },
@@ -140,7 +140,7 @@ func TestLimitTableDropsADenialThatWasOnItsWay(t *testing.T) {
 }
 
 // Without Redis the limiter goes on from what passed through Redis just before.
-func TestLimitTableGoesOnFromTheRecentPast(t *testing.T) {
+func TestLocalTableGoesOnFromTheRecentPast(t *testing.T) {
 	for _, policy := range []models.Policy{
 		{Name: "log", Limit: 10, Window: time.Minute},
 		{Name: "gcra", Limit: 100, Window: time.Minute, Algorithm: models.AlgorithmGCRA},
@@ -166,7 +166,7 @@ func TestLimitTableGoesOnFromTheRecentPast(t *testing.T) {
 	}
 }
 
-func TestLimitTableIsBounded(t *testing.T) {
+func TestLocalTableIsBounded(t *testing.T) {
 	t.Parallel()
 	local := newLocalTable(100, nil)
 	policy := models.Policy{Name: "p", Limit: 1000, Window: time.Hour}
@@ -201,7 +201,7 @@ func TestLimitTableIsBounded(t *testing.T) {
 }
 
 // Keys that are known do not grow past the bound either.
-func TestLimitTableIsBoundedWithoutNewKeys(t *testing.T) {
+func TestLocalTableIsBoundedWithoutNewKeys(t *testing.T) {
 	policy := models.Policy{Name: "p", Limit: 1000, Window: time.Hour}
 	for name, count := range map[string]func(*localTable, request, int64){
 		"decided here":  func(t *localTable, req request, id int64) { t.decide([]request{req}, id) },
@@ -221,7 +221,7 @@ func TestLimitTableIsBoundedWithoutNewKeys(t *testing.T) {
 }
 
 // The most recent keys are the ones kept, more or less.
-func TestLimitTableKeepsTheLatest(t *testing.T) {
+func TestLocalTableKeepsTheLatest(t *testing.T) {
 	local := newLocalTable(100, nil)
 	for i := range 5000 {
 		local.decide([]request{requestOf(models.Policy{Name: "p", Limit: 1000, Window: time.Hour}, fmt.Sprint(i), 1)}, 1)
@@ -231,7 +231,7 @@ func TestLimitTableKeepsTheLatest(t *testing.T) {
 	}
 }
 
-func TestLimitTableForgetsIdleKeys(t *testing.T) {
+func TestLocalTableForgetsIdleKeys(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		local := newLocalTable(10_000, nil)
 		policy := models.Policy{Name: "p", Limit: 10, Window: time.Second}

@@ -28,7 +28,7 @@ func evals(t *testing.T, server *servicestest.RedisServer) (n int) {
 	return n
 }
 
-func TestRateLimitFloodStaysHere(t *testing.T) {
+func TestFloodStaysHere(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	l := newLimiter(redistest.Patient(t, server.Addr))
 	policy := perMinute("p", 2)
@@ -69,7 +69,7 @@ func TestRateLimitFloodStaysHere(t *testing.T) {
 }
 
 // Asking about a flooded key is cheap too.
-func TestRateLimitPeekRemembersARefusal(t *testing.T) {
+func TestPeekRemembersARefusal(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	l, other := newLimiter(redistest.Patient(t, server.Addr)), newLimiter(redistest.Patient(t, server.Addr))
 	hit := hitOf(perMinute("p", 1), "k")
@@ -89,7 +89,7 @@ func TestRateLimitPeekRemembersARefusal(t *testing.T) {
 }
 
 // What another instance gave back shows within a second.
-func TestRateLimitDenialIsNotBelievedLong(t *testing.T) {
+func TestDenialIsNotBelievedLong(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	l, other := newLimiter(redistest.Patient(t, server.Addr)), newLimiter(redistest.Patient(t, server.Addr))
 	policy := perMinute("p", 1)
@@ -106,9 +106,9 @@ func TestRateLimitDenialIsNotBelievedLong(t *testing.T) {
 }
 
 // A dearer hit has to wait longer than the cheaper one that was refused before it,
-// and is told so; a flood of such costs Redis one command a second for each instance
+// and is answered so; a flood of such costs Redis one command a second for each instance
 // and key, two if its costs differ.
-func TestRateLimitDearerHitIsToldItsOwnWait(t *testing.T) {
+func TestDearerHitIsToldItsOwnWait(t *testing.T) {
 	t.Parallel()
 	server := servicestest.StartRedis(t)
 	l, fresh := newLimiter(redistest.Patient(t, server.Addr)), newLimiter(redistest.Patient(t, server.Addr))
@@ -141,19 +141,19 @@ func TestRateLimitDearerHitIsToldItsOwnWait(t *testing.T) {
 		least := want[0].RetryAfter - 100*time.Millisecond
 		for range 3 {
 			if d := take(t, l, hit(policy, 4))[0]; d.Allowed || d.RetryAfter < least {
-				t.Errorf("%s: told %v, has to wait %v", policy.Name, d.RetryAfter, want[0].RetryAfter)
+				t.Errorf("%s: answered %v, has to wait %v", policy.Name, d.RetryAfter, want[0].RetryAfter)
 			}
 			ds, err := l.Peek(t.Context(), "group", hit(policy, 5))
 			if err != nil || ds[0].Allowed || ds[0].RetryAfter < least {
-				t.Errorf("%s: a look is told %+v, %v", policy.Name, ds, err)
+				t.Errorf("%s: a look is answered %+v, %v", policy.Name, ds, err)
 			}
 		}
 	}
 	if ds, err := fresh.Peek(t.Context(), "group", hit(usesBlocks, 1)); err != nil || ds[0].RetryAfter > time.Minute-300*time.Millisecond {
-		t.Errorf("a look at a cheap hit of a leased policy: %+v, %v", ds, err)
+		t.Errorf("a look at a cheap hit of a policy with blocks: %+v, %v", ds, err)
 	}
 	if ds, err := fresh.Peek(t.Context(), "group", hit(usesBlocks, 4)); err != nil || ds[0].RetryAfter < time.Minute-100*time.Millisecond {
-		t.Errorf("a look at a dear hit of a leased policy: %+v, %v", ds, err)
+		t.Errorf("a look at a dear hit of a policy with blocks: %+v, %v", ds, err)
 	}
 	before, start := evals(t, server), time.Now()
 	for time.Since(start) < 1300*time.Millisecond {

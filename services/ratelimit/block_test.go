@@ -38,7 +38,7 @@ func scriptsRun(t *testing.T, server *servicestest.RedisServer) (n int) {
 
 // All instances together admit the limit, neither more nor, when each takes
 // single units in the end, less; Redis is asked for blocks only.
-func TestRateLimitLeaseAdmitsTheLimit(t *testing.T) {
+func TestBlockAdmitsTheLimit(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	hit := models.Hit{Policy: blockPolicy(5000, 100, time.Minute), Key: "k"}
 	var admitted atomic.Int64
@@ -73,7 +73,7 @@ func TestRateLimitLeaseAdmitsTheLimit(t *testing.T) {
 	}
 }
 
-func TestRateLimitLeaseOnBothBackends(t *testing.T) {
+func TestBlockOnBothBackends(t *testing.T) {
 	for _, embedded := range []bool{false, true} {
 		t.Run(fmt.Sprint("embedded ", embedded), func(t *testing.T) {
 			l := limiterOn(t, embedded)
@@ -122,7 +122,7 @@ func TestRateLimitLeaseOnBothBackends(t *testing.T) {
 }
 
 // What is left of a block goes back when the limiter is closed.
-func TestRateLimitLeaseIsGivenBack(t *testing.T) {
+func TestBlockIsGivenBack(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	hit := models.Hit{Policy: blockPolicy(100, 64, time.Minute), Key: "k"}
 	l, other := limiterAt(t, server.Addr, false), limiterAt(t, server.Addr, false)
@@ -161,7 +161,7 @@ func TestRateLimitLeaseIsGivenBack(t *testing.T) {
 }
 
 // A hit of another policy that is refused leaves the block as it was.
-func TestRateLimitLeaseAllOrNothing(t *testing.T) {
+func TestBlockAllOrNothing(t *testing.T) {
 	l := limiterOn(t, false)
 	usesBlocks, narrow := blockPolicy(100, 10, time.Minute), models.Policy{Name: "narrow", Limit: 2, Window: time.Minute}
 	hits := []models.Hit{{Policy: narrow, Key: "k"}, {Policy: usesBlocks, Key: "k"}}
@@ -177,7 +177,7 @@ func TestRateLimitLeaseAllOrNothing(t *testing.T) {
 }
 
 // An answer that got lost may have been a block: it is given back later.
-func TestRateLimitLeaseLostReply(t *testing.T) {
+func TestBlockLostReply(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	proxy := servicestest.NewProxy(t, server.Addr)
 	l := limiterAt(t, proxy.Addr, false)
@@ -201,7 +201,7 @@ func TestRateLimitLeaseLostReply(t *testing.T) {
 
 // Random blocks, uses, refunds and returns: by the units really used no window
 // ever holds more than the limit. The server's clock is the test's.
-func TestRateLimitLeaseScriptNeverOverAdmits(t *testing.T) {
+func TestBlockScriptNeverOverAdmits(t *testing.T) {
 	t.Parallel()
 	l, server := limiterWithClock(t)
 	rnd := rand.New(rand.NewPCG(11, 12))
@@ -272,7 +272,7 @@ func TestRateLimitLeaseScriptNeverOverAdmits(t *testing.T) {
 
 // Keys of which clients make any number, such as addresses, take bounded memory, and
 // none is forgotten while Redis is asked for it.
-func TestRateLimitLeaseBookIsBounded(t *testing.T) {
+func TestBlockBookIsBounded(t *testing.T) {
 	const most = 100
 	now := int64(0)
 	book := newBlockBook(most, func() int64 { return now })

@@ -8,9 +8,9 @@ import (
 	"gatehouse/models"
 )
 
-// Of the smallest and of the dearest cost that was refused, each is told when it
-// passes itself; what is dearer still is asked for, or told the longest there is.
-func TestLimitTableTellsADearerHitItsOwnWait(t *testing.T) {
+// Of the smallest and of the dearest cost that was refused, each is answered with
+// its own wait; what costs still more asks Redis, or is answered with the longest there is.
+func TestLocalTableTellsADearerHitItsOwnWait(t *testing.T) {
 	policy := models.Policy{Name: "p", Limit: 10, Window: time.Minute}
 	usesBlocks := policy
 	usesBlocks.Lease = 5
@@ -20,7 +20,7 @@ func TestLimitTableTellsADearerHitItsOwnWait(t *testing.T) {
 		name   string
 		policy models.Policy
 		told   []refused
-		want   map[int64]int64 // the wait that a cost is told; 0: it is asked for
+		want   map[int64]int64 // the wait that a cost is answered; 0: Redis is asked
 	}{
 		{"one", policy, []refused{{3, 7 * s}}, map[int64]int64{2: 0, 3: 7 * s, 4: 0}},
 		{"a dearer one", policy, []refused{{3, 7 * s}, {5, 9 * s}}, map[int64]int64{2: 0, 3: 7 * s, 4: 9 * s, 5: 9 * s, 6: 60 * s}},
@@ -38,7 +38,7 @@ func TestLimitTableTellsADearerHitItsOwnWait(t *testing.T) {
 				req := requestOf(row.policy, "k", cost)
 				ds := refusedBy(local, req)
 				if (ds != nil) != (want > 0) || want > 0 && ds[0].RetryAfter != time.Duration(want)*time.Microsecond {
-					t.Errorf("%s: cost %d is told %+v, want %d", row.name, cost, ds, want)
+					t.Errorf("%s: cost %d is answered %+v, want %d", row.name, cost, ds, want)
 				}
 			}
 			observed(local, requestOf(row.policy, "k", row.told[0].cost), result{passes: true})
@@ -52,7 +52,7 @@ func TestLimitTableTellsADearerHitItsOwnWait(t *testing.T) {
 
 // A flood asks at most once a second for each of two costs, whatever its costs
 // are, and never when a denial is refused for the cost of another.
-func TestLimitTableAsksOnceASecond(t *testing.T) {
+func TestLocalTableAsksOnceASecond(t *testing.T) {
 	policy := models.Policy{Name: "p", Limit: 10, Window: time.Minute}
 	for _, row := range []struct {
 		name  string
@@ -94,16 +94,16 @@ func TestLimitTableAsksOnceASecond(t *testing.T) {
 	}
 }
 
-// While a dearer hit is asked for nobody is refused past the moment at which the
+// While a dearer hit asks Redis no hit is refused past the moment at which the
 // smallest may pass.
-func TestLimitTableClaimEndsWithTheSmallest(t *testing.T) {
+func TestLocalTableClaimEndsWithTheSmallest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		local := newLocalTable(0, nil)
 		policy := models.Policy{Name: "p", Limit: 10, Window: time.Minute}
 		dear := requestOf(policy, "k", 3)
 		observed(local, requestOf(policy, "k", 1), result{retry: 20_000})
 		if refusedBy(local, dear) != nil {
-			t.Fatal("nobody asks for the dearer one")
+			t.Fatal("Redis is not asked about the dearer one")
 		}
 		time.Sleep(19 * time.Millisecond)
 		if refusedBy(local, dear) == nil {
@@ -118,7 +118,7 @@ func TestLimitTableClaimEndsWithTheSmallest(t *testing.T) {
 
 // Two denials of one group do not keep each other: when both are due they are
 // asked for, however often the group is asked meanwhile.
-func TestLimitTableDenialsOfAGroupEnd(t *testing.T) {
+func TestLocalTableDenialsOfAGroupEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		local := newLocalTable(0, nil)
 		requests := []request{requestOf(models.Policy{Name: "p", Limit: 10, Window: time.Minute}, "k", 1), requestOf(models.Policy{Name: "q", Limit: 10, Window: time.Minute}, "k", 1)}
@@ -150,7 +150,7 @@ func TestLimitTableDenialsOfAGroupEnd(t *testing.T) {
 
 // A dearer hit asked for in place of the smallest, which has lapsed, does not lend
 // it its own wait.
-func TestLimitTableTellsTheSmallestItsOwnWait(t *testing.T) {
+func TestLocalTableTellsTheSmallestItsOwnWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		local := newLocalTable(0, nil)
 		policy := models.Policy{Name: "p", Limit: 10, Window: time.Minute}
@@ -160,26 +160,26 @@ func TestLimitTableTellsTheSmallestItsOwnWait(t *testing.T) {
 		observed(local, dearest, result{retry: 30_000_000})
 		time.Sleep(600 * time.Millisecond)
 		if refusedBy(local, dear) != nil {
-			t.Fatal("nobody asks")
+			t.Fatal("Redis is not asked")
 		}
 		observed(local, dear, result{retry: 20_000_000})
 		ds := refusedBy(local, cheap)
 		if want := 8900 * time.Millisecond; len(ds) != 1 || ds[0].RetryAfter != want {
-			t.Errorf("told %+v, want %v to wait", ds, want)
+			t.Errorf("answered %+v, want %v to wait", ds, want)
 		}
 	})
 }
 
-// What is told of a hit because another one of its group is refused is no older than
-// what it would be told alone: another instance may have reset its key since.
-func TestLimitTableTellsAGroupNothingStale(t *testing.T) {
+// What is answered for a hit because another one of its group is refused is no older
+// than what it would be answered alone: another instance may have reset its key since.
+func TestLocalTableTellsAGroupNothingStale(t *testing.T) {
 	policies := []models.Policy{{Name: "p", Limit: 10, Window: time.Minute}, {Name: "q", Limit: 10, Window: time.Minute}}
 	const s = int64(time.Second / time.Microsecond)
 	for _, row := range []struct {
 		name  string
 		cost  int64 // of the second hit, whose cost 3 was refused
 		after time.Duration
-		want  int64 // what it is told to wait; 0: nothing
+		want  int64 // the wait that it is answered; 0: none
 	}{
 		{"at once", 3, 0, 30 * s},
 		{"within the second", 3, 900 * time.Millisecond, 29_100_000},

@@ -21,7 +21,7 @@ const failuresToShut = 3
 
 // When the background has come to an end, what waits is answered, and Redis does not
 // count as away for it.
-func TestBundleAfterClose(t *testing.T) {
+func TestBatchAfterClose(t *testing.T) {
 	t.Parallel()
 	l := limiterAt(t, servicestest.StartRedis(t).Addr, false)
 	release := l.batch.Hold()
@@ -48,7 +48,7 @@ func TestBundleAfterClose(t *testing.T) {
 
 // That Redis cannot serve stops the limiter from asking it, also where only a
 // script finds out.
-func TestRateLimitScriptThatRedisCannotServe(t *testing.T) {
+func TestScriptThatRedisCannotServe(t *testing.T) {
 	t.Parallel()
 	for name, strike := range map[string]func(*servicestest.RedisServer){
 		"read-only":     func(s *servicestest.RedisServer) { s.Do("REPLICAOF", "127.0.0.1", "1") },
@@ -81,9 +81,9 @@ func TestRateLimitScriptThatRedisCannotServe(t *testing.T) {
 	}
 }
 
-// Time never goes back for a key, whatever its lease in Redis says: that was
+// Time never goes back for a key, however long its block in Redis lasts: that was
 // counted by another clock, or for another window.
-func TestRateLimitClockPutBack(t *testing.T) {
+func TestClockPutBack(t *testing.T) {
 	for name, window := range map[string]time.Duration{"same window": time.Minute, "longer window": time.Hour} {
 		t.Run(name, func(t *testing.T) {
 			l, server := limiterWithClock(t)
@@ -111,7 +111,7 @@ func TestRateLimitClockPutBack(t *testing.T) {
 
 // A key that cannot be decided does not concern those that are decided with it, and
 // many at a time are decided exactly.
-func TestRateLimitDecisionsInABundle(t *testing.T) {
+func TestDecisionsInABatch(t *testing.T) {
 	t.Parallel()
 	server := servicestest.StartRedis(t)
 	l := limiterAt(t, server.Addr, false)

@@ -31,9 +31,9 @@ func (c slowConn) Write(b []byte) (int, error) {
 	return c.Conn.Write(b)
 }
 
-// A block is used until its lease ends, counted from before it was asked for and
+// A block is used until its end, counted from before the call for it was sent and
 // less a drift: not at that moment any more, and never when the answer comes later.
-func TestRateLimitLeaseEndsFromBeforeTheSend(t *testing.T) {
+func TestBlockEndsFromBeforeTheSend(t *testing.T) {
 	policy := blockPolicy(100, 5, time.Minute)
 	hit := models.Hit{Policy: policy, Key: "k"}
 	length := blockLength(policy.Window.Microseconds())

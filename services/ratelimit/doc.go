@@ -1,0 +1,101 @@
+// Package ratelimit decides whether a request is within its rate limits, exactly and across
+// instances, with Redis as the shared count. It needs a redis.Client and nothing else: no
+// database, no YAML (package policyfile reads that) and no metrics registry.
+//
+// # Promise
+//
+// No policy admits more than its Limit in any Window, across all instances, by the clock of
+// Redis. A decision takes at most one Timeout of the redis.Client, and without Redis each policy
+// does what its OnRedisDown says. What living instances admitted still counts when Redis comes
+// back or loses its data.
+//
+// # A key, as an instance sees it
+//
+// Each instance keeps what it admitted within the window (outbox.go). Every call says what Redis
+// must still have of the key (expect.go): the last admission of a log, the nonce of a bucket, or
+// the latest block. If that is missing, the script decides nothing.
+//
+//	              Redis lacks what it must have, a connection was lost,
+//	              Redis was away, or something was admitted without it
+//	+---------+ -------------------------------------------------> +--------+
+//	| in sync |                                                    | behind | <--+
+//	+---------+ <---------------+                                  +--------+    |
+//	 decides by                 | all of it                             |        | it failed
+//	 calls, blocks              | acknowledged                          v        |
+//	 and denials                |                 calls are held   +----------+  |
+//	                            +--------------------------------- | flushing | -+
+//	                                                               +----------+
+//
+// A key that is behind is flushed before Redis decides about it again. All others that are
+// behind follow in the background.
+//
+// # A decision
+//
+//	Take -> prepare (request.go): policies of the set, keys, costs
+//	     -> denied (denial_cache.go): refused less than a second ago? Redis is not asked
+//	     -> takeFromRedis (decide.go): units of blocks (block.go), then one script for the rest
+//	          (ask.go, lua/take.lua; requests alone in their group share lua/take_batch.lua)
+//	     -> takeLocally, if Redis did not answer: the same algorithms in Go (local.go)
+//
+// A sliding log (sliding_log.go, lua/sliding_log.lua) counts limits up to 1,000, GCRA (gcra.go,
+// lua/gcra.lua) any limit. Each is written once in Go and once in Lua. To add an algorithm is to
+// add both files, its branch in lua/hit.lua, in localState.look and in outboxState, and a value of
+// models.Algorithm.
+//
+// # Trust
+//
+//   - The server's clock says when something was admitted. For a key it never goes back: the
+//     newest admission is the earliest now.
+//   - A denial is believed for a second after its call was sent, and never past the moment when
+//     the request may pass. While one request asks again, it is believed 100 ms more.
+//   - A unit of a block is used until the block's length after its call was sent, less a
+//     hundredth and 1 ms, by the instance's monotonic clock. Redis counts the block a window
+//     longer than its length, from when the script ran.
+//   - Without Redis the instance's monotonic clock decides, on what this instance admitted.
+//   - A member of a log has a random id: an instance puts back all of a call or nothing, and to
+//     repeat a flush adds nothing. A bucket has a nonce; a level that is flushed twice may count
+//     twice, which errs on the side of refusing.
+//
+// # Failures
+//
+//	what happens                   what callers see
+//	-----------------------------  ----------------------------------------------------------
+//	Redis is away, or too slow     Degraded decisions: by this instance alone (local), Allowed
+//	                               (open), or models.ErrUnavailable (closed)
+//	a reply is lost                Degraded; the admission counts once in a log, at most twice
+//	                               in a bucket or block
+//	Redis is emptied or restarted  nothing; each instance puts back what it admitted before it
+//	                               decides, all keys within a second
+//	a replica takes over           the same, for what the replica missed
+//	one key is evicted             the same, for that key
+//	the clock of Redis is put      the key's time stands still until the clock has caught up;
+//	back                           limits hold, and requests may be refused longer
+//	the key holds something else   Degraded, and one line in the log
+//	an instance ends               its blocks count until a window after their end; after a
+//	                               loss what only it admitted is forgotten
+//	more than MaxKeys keys         the least recently used are forgotten here; Redis has them
+//	a policy is invalid            an error
+//
+// # Timeline of the hardest case
+//
+// A limit of 10 in a minute, two instances A and B that have admitted 4 each. Redis crashes, and
+// starts again without data.
+//
+//	  0 ms  Redis ends. A's next call fails; A decides by its own 4 and admits a fifth
+//	400 ms  Redis is there again, empty
+//	650 ms  A's probe is answered, at the latest. Before A uses Redis it publishes its 5, with
+//	        the server's times, and for the fifth how long ago it was
+//	660 ms  A asks Redis again: 5 of 10 are left. Redis cannot know of B's 4 yet
+//	900 ms  B's probe is answered, and B publishes its 4: 9 are counted, once each
+//
+// The order of these is certain; a busy machine delays each of them. So B's silence can let up to 4 more pass in the window, which is what B admitted and nothing
+// else. With one instance not one more passes. If Redis is emptied without a lost connection, B
+// notices at its next call, or when it checks a sample of its keys, five times a second.
+//
+// # Proofs
+//
+// fuzz_test.go and script_test.go hold Lua against Go, step by step. algorithms_test.go holds Go
+// against naive models, and local_test.go and the denial tests are tables. proof_test.go is an
+// oracle over 10^7 decisions by four processes, while Redis is emptied, restarted and replaced;
+// put_back_test.go and loss_test.go show single losses. "make proof" runs all of it in full.
+package ratelimit
