@@ -5,6 +5,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
 	"testing"
 
 	"github.com/gin-gonic/gin"
@@ -37,6 +40,28 @@ func TestMiddlewareRefusesWithProblemsOfTheTable(t *testing.T) {
 		kind, ok := models.ProblemKinds[name]
 		if !ok || got.Type != "/problems/"+name || got.Title != kind.Title || w.Code != kind.Status {
 			t.Errorf("%s: %d %+v, the table says %+v", name, w.Code, got, kind)
+		}
+	}
+}
+
+// models.NewProblem panics on a name that is not in the table: none is misspelt.
+func TestEveryProblemIsInTheTable(t *testing.T) {
+	use := regexp.MustCompile(`NewProblem\("([^"]*)"`)
+	for _, folder := range []string{".", "../middleware"} {
+		files, err := filepath.Glob(folder + "/*.go")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range files {
+			source, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, name := range use.FindAllStringSubmatch(string(source), -1) {
+				if _, ok := models.ProblemKinds[name[1]]; !ok {
+					t.Errorf("%s: no problem %q in the table", file, name[1])
+				}
+			}
 		}
 	}
 }

@@ -11,7 +11,8 @@ import (
 
 // Metrics measures how long requests took, by method, route and status. The status is 499
 // where a request failed because its client had left. All paths without a route count as
-// one, so clients cannot add time series. A nil registry registers nothing.
+// one, so clients cannot add time series. A nil registry registers nothing. A second Metrics on
+// one registry needs prometheus.WrapRegistererWith, or it panics.
 func Metrics(registry prometheus.Registerer) gin.HandlerFunc {
 	took := promauto.With(registry).NewHistogramVec(prometheus.HistogramOpts{
 		Name:    "gatehouse_http_request_duration_seconds",

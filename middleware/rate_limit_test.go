@@ -290,7 +290,7 @@ func TestRateLimitAllowAndDenyLists(t *testing.T) {
 			t.Errorf("%s: %s", row.name, w.Body)
 		}
 	}
-	// A deny list in a policy file answers the same, also where a Handler answers who is over the limit.
+	// A deny list in a policy file answers the same, even if a Handler answers for the limit.
 	limiter.decide = func(models.Hit) models.Decision { return models.Decision{Blocked: true, RetryAfter: time.Minute} }
 	policy := perMinute("p", 5)
 	policy.Handler = func(c *gin.Context, _ []models.Decision) { c.Status(http.StatusTooManyRequests) }
