@@ -15,13 +15,14 @@ import (
 
 // Request asks for a lock.
 type Request struct {
-	Resource string
+	Resource string // any text
 	// TTL is the lease, rounded up to milliseconds and at most MaxHold. Zero or
 	// less is 30 s.
 	TTL    time.Duration
-	Holder models.Holder // UserID, Email and Reason are kept
+	Holder models.Holder // UserID, Email and Reason are kept, Since is not read
 	// Token makes the request safe to repeat: the same token gets the same
-	// grant while that lives. It must be unguessable. Empty takes a new one.
+	// grant while that lives. It must be unguessable, as crypto/rand.Text is. Empty
+	// takes a new one.
 	Token string
 }
 
@@ -36,8 +37,9 @@ func leaseOf(ttl time.Duration) time.Duration {
 // newToken is a new unguessable token of 128 random bits or more.
 func newToken() string { return rand.Text() }
 
-// TryAcquire takes the lock or answers at once: a *models.NotAcquiredError says
-// who has it. A lock with a living queue is not free to a newcomer.
+// TryAcquire takes the lock, or returns a *models.NotAcquiredError that says who has it. A
+// lock with a living queue is not free to a newcomer. Without Redis (open) the instance
+// grants what it does not know to be held, Degraded and without a fence.
 func (l *Locker) TryAcquire(ctx context.Context, req Request) (Lock, error) {
 	a := l.newAttempt(req)
 	lock, err := a.once(ctx, false)

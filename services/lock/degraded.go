@@ -97,8 +97,8 @@ func (t *localTable) extend(now time.Time, claim Claim, holder models.Holder, tt
 	return l.lock, nil
 }
 
-// force ends a grant that this table knows, and has Redis hear of that as long as an
-// instance could reassert it.
+// force ends a grant that this table knows. As long as an instance could reassert it, the
+// outbox keeps the force for Redis.
 func (t *localTable) force(now time.Time, resource string, fence *int64, grant string) (models.LockStatus, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

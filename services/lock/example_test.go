@@ -117,7 +117,7 @@ func ExampleLocker_Acquire() {
 	impatient, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
 	defer cancel()
 	_, err = locks.Acquire(impatient, bob)
-	// If Redis has told it in time, err is also a *models.NotAcquiredError, which says who has the lock.
+	// If Redis answered in time, err is also a *models.NotAcquiredError: it says who has the lock.
 	fmt.Println("bob gave up:", errors.Is(err, models.ErrNotAcquired), errors.Is(err, context.DeadlineExceeded))
 
 	granted := make(chan error)

@@ -11,7 +11,7 @@ import (
 	"gatehouse/services/redis"
 )
 
-// ForceRelease ends the lock whoever holds it and answers how it stood before.
+// ForceRelease ends the lock, whoever its holder is, and returns how it stood before.
 // With a fence it ends only that grant: another one is a *models.NotHeldError.
 // A free lock is models.ErrNotFound. Without Redis (open) that is what this instance
 // knows; the status then says Degraded, beside an error, too.
@@ -50,9 +50,9 @@ func (l *Locker) force(ctx context.Context, resource string, fence *int64, grant
 	return was, err
 }
 
-// ReleaseUser ends every lock that a user holds. Without Redis it ends those that
-// this instance knows; the others end when Redis returns, also those that another
-// instance reasserts there up to two seconds later.
+// ReleaseUser ends every lock that a user holds. Without Redis it ends those that this
+// instance knows (open), or returns models.ErrUnavailable (closed). Either way the others
+// end when Redis is back, also those that another instance reasserts up to 2 s later.
 func (l *Locker) ReleaseUser(ctx context.Context, userID string) error {
 	page := models.Page{Limit: 200}
 	for {

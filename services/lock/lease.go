@@ -100,12 +100,12 @@ func (l *Locker) endLease(ctx context.Context, lease *lease) {
 	}
 }
 
-// ReleaseAfter outlives the caller's context: a lock is given back even when the
-// caller has left.
+// ReleaseAfter is Release at the end of a caller's work. It outlives ctx by up to 1 s, so that
+// a caller who leaves gives the lock back, too. What cannot be sent waits in the outbox.
 func (l *Locker) ReleaseAfter(ctx context.Context, claim Claim) {
 	ctx, cancel := context.WithTimeout(redis.WithBudget(context.WithoutCancel(ctx)), cleanUpTime)
 	defer cancel()
-	_, _ = l.Release(ctx, claim) // a release that cannot be sent waits in the outbox
+	_, _ = l.Release(ctx, claim)
 }
 
 // renewLease reserves fences for another row. If another instance waits it gives

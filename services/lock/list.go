@@ -27,7 +27,7 @@ type cursor struct {
 	Fence int64 `json:"f"`
 }
 
-// List answers the locks held now, at most page.Limit of them, in an order that
+// List returns the locks held now, at most page.Limit of them, in an order that
 // is stable enough to page through: a lock that is extended meanwhile may come
 // twice, or not at all if that made its time left shorter; no other that stays is
 // left out. Without Redis (open) it is what this instance knows, on one page. A
@@ -109,8 +109,8 @@ func (l *Locker) listShard(ctx context.Context, after cursor, limit int) ([]list
 	return found, nil
 }
 
-// CountHeld is how many locks a user has now, on all instances. Of a shard that cannot be
-// asked, only those count that this instance knows.
+// CountHeld is how many locks a user has now, on all instances. Where Redis cannot be asked
+// about a shard, only those count that this instance knows.
 func (l *Locker) CountHeld(ctx context.Context, userID string) int {
 	ctx = redis.WithBudget(ctx)
 	var held atomic.Int64

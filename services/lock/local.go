@@ -99,7 +99,7 @@ func (l *entry) merge(lock Lock) Lock {
 }
 
 // synced records that a known grant stands in Redis; not if it has ended here
-// meanwhile. If it was extended here meanwhile, Redis has to hear of that yet.
+// meanwhile. If it was extended here meanwhile, it is degraded still.
 func (t *localTable) synced(known entry, lock Lock, epoch string) (stands, extended bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -150,8 +150,8 @@ func (t *localTable) living(now time.Time, condition func(*entry) bool) (all []e
 
 func anyLock(*entry) bool { return true }
 
-// degraded reports whether a grant was made or extended without Redis, and Redis has not
-// heard of that yet.
+// degraded reports whether a grant was made or extended without Redis, and has not been
+// reasserted there yet.
 func (l *entry) degraded() bool { return l.lock.Degraded }
 
 // forgotten are the locks that Redis granted in another epoch than the one their shard
@@ -192,7 +192,7 @@ func (t *localTable) find(claim Claim) (entry, bool) {
 	return *l, true
 }
 
-// origin is that of a claim's grant, empty if it is not known here.
+// origin is that of the grant that a claim holds here, empty if it holds none.
 func (t *localTable) origin(claim Claim) origin {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -219,7 +219,7 @@ func (l *entry) hasToken(token string) bool {
 	return subtle.ConstantTimeCompare([]byte(l.lock.Token), []byte(token)) == 1
 }
 
-// check passes a claim unless the table knows better.
+// check refuses a claim if the table knows that it holds nothing.
 func (t *localTable) check(now time.Time, claim Claim) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()

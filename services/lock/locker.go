@@ -35,19 +35,18 @@ const (
 
 // Options configures a Locker.
 type Options struct {
-	// OnRedisDown is closed (the zero value: without Redis every call answers
+	// OnRedisDown is closed (the zero value: without Redis every call returns
 	// models.ErrUnavailable) or open (this instance's own table decides, and
-	// answers say Degraded). Open is for resources whose writes are guarded by
-	// a second rule, such as a version in the database.
+	// what it returns is Degraded). Open is for resources whose writes are
+	// guarded by a second rule, such as a version in the database.
 	OnRedisDown models.OnRedisDown
-	// MaxHold caps extending. Zero is 1 hour.
+	// MaxHold is how long a grant can last, however often it is extended. Zero is 1 hour.
 	MaxHold time.Duration
-	// Clock is read in place of time.Now for the times that are answered or compared
-	// with those of others: Since, ExpiresAt, the end of tokens. Leases do not ask
-	// it: they are counted on the monotonic clock. It is called concurrently. Nil is
-	// time.Now.
+	// Clock is read in place of time.Now for times that leave the instance: Since,
+	// ExpiresAt, the end of tokens. Leases do not depend on it. It is called
+	// concurrently. Nil is time.Now.
 	Clock func() time.Time
-	// Logger gets the conflicts after an outage. Nil is slog.Default.
+	// Logger gets one line for each grant that is lost in an outage. Nil is slog.Default.
 	Logger *slog.Logger
 	// Metrics registers the collectors. Nil registers none.
 	Metrics prometheus.Registerer
@@ -59,8 +58,8 @@ type Options struct {
 // distributed locking" (2016): they only grow, and a store that remembers the
 // highest can refuse the writes of a holder that was too late.
 //
-// When Redis cannot be asked, every method answers models.ErrUnavailable, or does
-// what Options.OnRedisDown says.
+// All methods are safe for concurrent use. When Redis cannot be asked, each returns
+// models.ErrUnavailable, or works as its comment says where Options.OnRedisDown is open.
 type Locker struct {
 	redis    *redis.Client
 	opt      Options
@@ -115,14 +114,14 @@ type Claim = models.LockClaim
 // credential is what the scripts compare: the grant's id and the hash of its token.
 func credential(c Claim) string { return c.Grant + hashToken(c.Token) }
 
-// Lock is one grant, as it was answered. It is a value: it does not follow what
-// happens to the grant later.
+// Lock is one grant as Redis, or without it the instance, answered. It is a value: it
+// does not follow what happens to the grant later.
 type Lock struct {
 	Claim
 	Holder    models.Holder
 	Fence     *int64        // grows from grant to grant; nil when granted without Redis
 	TTL       time.Duration // time left when answered
-	ExpiresAt time.Time
+	ExpiresAt time.Time     // the same by Options.Clock
 	Metadata  string // see Locker.Metadata
 	Repeated  bool   // the token had this grant already
 	Degraded  bool   // granted without Redis
@@ -137,7 +136,9 @@ type Lock struct {
 func (l *Lock) serverExpiry() time.Time { return l.trustedUntil.Add(drift(l.TTL)) }
 
 // Extend makes the time left ttl from now, 30 s if that is zero or less, but ends the
-// grant at MaxHold. Only the holder can: else the error is a *models.NotHeldError.
+// grant at MaxHold. Only the holder can: else the error is a *models.NotHeldError. Without
+// Redis (open) the instance extends what it does not know to be over, the Lock is Degraded,
+// and Redis gets the new end when it is back.
 func (l *Locker) Extend(ctx context.Context, claim Claim, ttl time.Duration) (Lock, error) {
 	return l.ExtendFor(ctx, claim, models.Holder{}, ttl)
 }
@@ -169,9 +170,9 @@ func (l *Locker) ExtendFor(ctx context.Context, claim Claim, holder models.Holde
 	return lock, err
 }
 
-// Check answers nil while the claim holds the lock and a *models.NotHeldError
-// when not. Without Redis (open) a claim passes unless this instance's table
-// knows better; degraded says so. Verify the token's signature first.
+// Check returns nil while the claim holds the lock and a *models.NotHeldError when not.
+// Without Redis (open) it refuses only what this instance knows to be over, and degraded
+// is true; closed, the error is models.ErrUnavailable. Verify the token's signature first.
 func (l *Locker) Check(ctx context.Context, claim Claim) (degraded bool, err error) {
 	_, err = l.runHeld(ctx, "check", claim, func() (reply, error) {
 		got, err := l.run(ctx, l.scripts.status, claim.Resource)
@@ -186,9 +187,10 @@ func (l *Locker) Check(ctx context.Context, claim Claim) (degraded bool, err err
 	return true, l.table.check(time.Now(), claim)
 }
 
-// Release gives the lock back and grants it to the next waiter in the same
-// step. Without Redis it is carried out when Redis returns; the error says whether
-// that is promised (open: none) or not (closed: models.ErrUnavailable).
+// Release gives the lock back and grants it to the next waiter in the same step. A claim
+// that does not hold the lock is a *models.NotHeldError. Without Redis the instance keeps
+// the release until Redis is back: open, that is degraded and no error; closed, the
+// error is models.ErrUnavailable, as the instance may not live so long.
 func (l *Locker) Release(ctx context.Context, claim Claim) (degraded bool, err error) {
 	args := []string{credential(claim)}
 	switch l.table.origin(claim) {
@@ -209,7 +211,7 @@ func (l *Locker) Release(ctx context.Context, claim Claim) (degraded bool, err e
 	if !errors.Is(err, models.ErrUnavailable) {
 		return false, err
 	}
-	// Whom the table refuses has no effect, now or later.
+	// A claim that the table refuses releases nothing, now or later.
 	if notHeld := l.table.check(time.Now(), claim); notHeld != nil {
 		if l.mayDegrade(err) {
 			return true, notHeld
@@ -257,7 +259,8 @@ func (l *Locker) runHeld(ctx context.Context, operation string, claim Claim, run
 	return got, nil
 }
 
-// Status answers who has the lock, if it is held.
+// Status returns who has the lock, if it is held, and how many wait. Without Redis (open)
+// it returns what this instance knows, Degraded.
 func (l *Locker) Status(ctx context.Context, resource string) (models.LockStatus, error) {
 	got, err := l.run(ctx, l.scripts.status, resource)
 	if err == nil {

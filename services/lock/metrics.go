@@ -34,15 +34,15 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 	}
 	m.conflicts = with.NewCounter(prometheus.CounterOpts{
 		Name: "gatehouse_lock_conflicts_total",
-		Help: "Locks granted without Redis that somebody else had when Redis returned.",
+		Help: "Locks that could not be reasserted when Redis returned: another holder had them, or they had ended.",
 	})
 	m.waiting = with.NewGauge(prometheus.GaugeOpts{
 		Name: "gatehouse_lock_waiting",
-		Help: "How many wait for a lock in this instance now.",
+		Help: "Waiters for a lock in this instance now.",
 	})
 	m.waited = with.NewHistogram(prometheus.HistogramOpts{
 		Name:    "gatehouse_lock_wait_seconds",
-		Help:    "How long those waited, in the queue or in the instance, that were granted the lock.",
+		Help:    "How long waiters that were granted the lock had waited, in the queue or in the instance.",
 		Buckets: []float64{.001, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60},
 	})
 	lost := with.NewCounterVec(prometheus.CounterOpts{
@@ -54,7 +54,7 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 	}
 	m.handOvers = with.NewCounter(prometheus.CounterOpts{
 		Name: "gatehouse_lock_hand_overs_total",
-		Help: "Leases of WithLock passed on within this instance, without asking Redis.",
+		Help: "Leases of WithLock handed over within this instance, without asking Redis.",
 	})
 	return m
 }
@@ -63,7 +63,7 @@ func (l *Locker) count(operation, outcome string) {
 	l.metrics.operations[[2]string{operation, outcome}].Inc()
 }
 
-// countAcquire counts an acquire by what its caller is told.
+// countAcquire counts an acquire by what its caller gets.
 func (l *Locker) countAcquire(lock Lock, err error) {
 	var refused *models.NotAcquiredError
 	switch {

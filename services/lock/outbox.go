@@ -21,12 +21,12 @@ const (
 	opForceUser opKind = "user"      // ends all locks of a user
 )
 
-// op is what Redis has to hear about a grant or a user.
+// op is what Redis has to do about a grant or a user.
 type op struct {
 	kind   opKind
 	claim  Claim
 	userID string    // of opForceUser
-	until  time.Time // nothing is to be said any more; of opForceUser the last look, zero before the first
+	until  time.Time // when it is not needed any more; of opForceUser the last look, zero before the first
 }
 
 func (op op) key() string { return cmp.Or(op.claim.Grant, op.userID) }

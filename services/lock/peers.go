@@ -14,7 +14,7 @@ const peersGone = 10
 
 // peers knows whether other instances may have locks that this one does not know of. When
 // the server has forgotten its locks, a newcomer would take them from holders there, so free
-// locks wait for claims; an instance that is alone need not wait for any but its own.
+// locks are kept for them for a while; an instance that is alone knows all there can be.
 type peers struct {
 	seen    bool
 	missed  int         // looks in a row since

@@ -115,12 +115,14 @@ func (l *Locker) passedOn(got reply) {
 	}
 }
 
-// Acquire waits in the lock's queue, first come, first served across instances,
-// until it is granted or ctx ends; then the error matches models.ErrNotAcquired
-// and the cause of ctx. A waiter that leaves gives up its place, and the lock if
-// the grant was already under way. Waiting costs Redis one command every 80 ms per
-// instance and shard, however many wait, one more when a lock waited for can end, and
-// one every 3 s per waiter.
+// Acquire waits in the lock's queue, first come, first served across instances, until it is
+// granted or ctx ends; then the error matches models.ErrNotAcquired and the cause of ctx.
+// A waiter that leaves gives up its place, and the lock if the grant was already under way.
+// Without Redis (open) it waits in the instance's own queue, and for a lease that Redis
+// answered about before until that was to end; closed, it returns models.ErrUnavailable.
+//
+// Waiting costs Redis one command every 80 ms per instance and shard, however many wait, one
+// more when a lock waited for can end, and one every 3 s per waiter.
 func (l *Locker) Acquire(ctx context.Context, req Request) (Lock, error) {
 	done := l.metrics.wait()
 	lock, err := l.acquire(ctx, l.newAttempt(req))

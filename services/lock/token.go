@@ -22,7 +22,8 @@ type TokenSigner struct {
 	sealed []securecookie.Codec
 }
 
-// NewTokenSigner needs at least one secret, each of 32 bytes or more.
+// NewTokenSigner returns a TokenSigner. The error says that there is no secret, or that one
+// has less than 32 bytes.
 func NewTokenSigner(secrets []string) (*TokenSigner, error) {
 	if err := models.ValidateSecrets(secrets); err != nil {
 		return nil, fmt.Errorf("lock.NewTokenSigner: %w", err)
@@ -56,8 +57,9 @@ func deriveKey(secret, purpose string) ([]byte, error) {
 	return key, nil
 }
 
-// Sign returns the lock token of a grant.
-func (t *TokenSigner) Sign(grant models.LockGrant) (string, error) {
+// sign returns the lock token of a grant. The error is one of encoding: a token of more
+// than 4 KB.
+func (t *TokenSigner) sign(grant models.LockGrant) (string, error) {
 	token, err := securecookie.EncodeMulti("lock", grant, t.signed...)
 	if err != nil {
 		return "", fmt.Errorf("sign lock token: %w", err)
@@ -65,14 +67,14 @@ func (t *TokenSigner) Sign(grant models.LockGrant) (string, error) {
 	return token, nil
 }
 
-// Open returns the grant of a rightly signed token that has not ended.
-func (t *TokenSigner) Open(token string, now time.Time) (models.LockGrant, bool) {
+// open returns the grant of a rightly signed token that has not ended.
+func (t *TokenSigner) open(token string, now time.Time) (models.LockGrant, bool) {
 	var grant models.LockGrant
 	err := securecookie.DecodeMulti("lock", token, &grant, t.signed...)
 	return grant, err == nil && now.Before(grant.End)
 }
 
-// Seal encrypts a lock token for Redis.
+// Seal encrypts a lock token for Redis, as metadata of its lock.
 func (t *TokenSigner) Seal(token string) (string, error) {
 	sealed, err := securecookie.EncodeMulti("note", []byte(token), t.sealed...)
 	if err != nil {
@@ -81,7 +83,7 @@ func (t *TokenSigner) Seal(token string) (string, error) {
 	return sealed, nil
 }
 
-// Unseal is the lock token that was sealed.
+// Unseal returns the lock token that was sealed; false if none of the secrets sealed it.
 func (t *TokenSigner) Unseal(sealed string) (string, bool) {
 	var token []byte
 	err := securecookie.DecodeMulti("note", sealed, &token, t.sealed...)
@@ -96,18 +98,18 @@ type Tokens struct {
 	signer *TokenSigner
 }
 
-// NewTokens joins the two. It panics without one of them: that is a mistake in
-// the program.
+// NewTokens returns Tokens of both. It panics without one of them: that is a mistake in the
+// program.
 func NewTokens(locks *Locker, signer *TokenSigner) *Tokens {
 	require.Must("lock.NewTokens", require.Argument{Name: "Locker", Value: locks}, require.Argument{Name: "TokenSigner", Value: signer})
 	return &Tokens{locks: locks, signer: signer}
 }
 
-// Sign makes the token of a lock just granted, for one user; "" is whoever has the
-// token. version is that of what the user read after the grant, 0 if there is no
+// Sign makes the token of a lock just granted, for one user, or for any bearer of the
+// token if userID is empty. version is that of what the user read after the grant, 0 if there is no
 // such thing. The token ends with the longest hold of the lock.
 func (t *Tokens) Sign(lock Lock, userID string, version int64) (string, error) {
-	return t.signer.Sign(models.LockGrant{
+	return t.signer.sign(models.LockGrant{
 		LockClaim: lock.Claim, UserID: userID, Fence: lock.Fence, Version: version, End: lock.Holder.Since.Add(t.locks.opt.MaxHold),
 	})
 }
@@ -120,9 +122,8 @@ func (t *Tokens) GrantedAt(grant models.LockGrant) time.Time {
 // Verify answers what the token was signed for while it holds the resource's lock
 // for that user. An empty token is models.ErrLockTokenRequired; one that is forged,
 // another user's or resource's, ended or no longer the holder's is a
-// *models.NotHeldError. Without Redis (open) a token that ought to hold passes
-// unless this instance knows better, and degraded says so; closed, it is
-// models.ErrUnavailable.
+// *models.NotHeldError. Without Redis (open) it refuses only a lock that this instance knows
+// to be over, and degraded is true; closed, the error is models.ErrUnavailable.
 func (t *Tokens) Verify(ctx context.Context, resource, userID, token string) (grant models.LockGrant, degraded bool, err error) {
 	if grant, err = t.Open(ctx, resource, userID, token); err != nil {
 		return grant, false, err
@@ -137,7 +138,7 @@ func (t *Tokens) Open(ctx context.Context, resource, userID, token string) (mode
 	if token == "" {
 		return models.LockGrant{}, fmt.Errorf("lock %s: %w", resource, models.ErrLockTokenRequired)
 	}
-	grant, ok := t.signer.Open(token, t.locks.opt.Clock())
+	grant, ok := t.signer.open(token, t.locks.opt.Clock())
 	if ok && grant.UserID == userID && grant.Resource == resource {
 		return grant, nil
 	}

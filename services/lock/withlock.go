@@ -40,9 +40,10 @@ func (e *LostError) Unwrap() error { return models.ErrNotHeld }
 
 // WithLock waits for the lock as Acquire does, runs fn while it extends the lease
 // by itself, and gives the lock back. fn's context ends before the lease can have
-// ended at the server, with a *LockLostError as its cause; fn must stop then. After a
+// ended at the server, with a *LostError as its cause; fn must stop then. After a
 // wait fn may start before the grant is confirmed to this instance; its context ends if
-// it is not. The error is fn's, joined with the cause if the lock was lost under it.
+// it is not. The error is fn's, joined with the cause if the lock was lost under it, or
+// that of Acquire if fn did not run.
 //
 // Calls in one instance for the same resource, holder and TTL hand one lease over
 // among themselves, each with a fence of its own: at most 64 in a row, and for

@@ -1,21 +1,25 @@
--- Takes the lock, or a place in its queue, or answers who has it. Safe to repeat: the same token gets the same grant.
+-- Takes the lock, or a place in its queue, or answers who has it. Safe to repeat: the same token
+-- gets the same grant.
 -- KEYS[4] -> the shard's highest fence and its epoch, KEYS[5] -> its forgot
 -- ARGV[1] -> the grant's text without fence and since
 -- ARGV[2] -> ttl (milliseconds)
--- ARGV[3] -> when its sender has given up (server's milliseconds, 13 digits), '9' if that is not known: an acquire that
---   leaves a frozen server or network later than that must not take a lock that is not used
+-- ARGV[3] -> when its sender has given up (server's milliseconds, 13 digits), '9' if that is not
+--   known: an acquire that leaves a frozen server or network later than that must not take a lock
+--   that is not used
 -- ARGV[4] -> how many fences to reserve
 -- ARGV[5] -> an epoch, if the shard has none
--- ARGV[6] -> 'known' if the instance has observed an epoch of the shard, 'free' if it knows as well that no living grant
---   could be reasserted; '' otherwise
+-- ARGV[6] -> 'known' if the instance has observed an epoch of the shard, 'free' if it knows as well
+--   that no living grant could be reasserted; '' otherwise
 -- ARGV[7] -> the instance, to queue when the lock is taken; none or '' does not queue
 -- ARGV[8] -> arrival as answered before, none or '' at the first time
--- ARGV[9] -> to reassert a grant that Redis never knew, or has forgotten: its origin, 'local' if the instance made it and
---   knows the holder; none or '' otherwise
--- ARGV[10] -> of a grant to reassert: the epoch in which Redis knew of it. While the shard is in that epoch the grant takes
---   a free lock only if the lease ended by itself, not if it was given back or forced. 'unknown' is like that; '': never
+-- ARGV[9] -> to reassert a grant that Redis never knew, or has forgotten: its origin, 'local' if
+--   the instance made it and knows the holder; none or '' otherwise
+-- ARGV[10] -> of a grant to reassert: the epoch in which Redis knew of it. While the shard is in
+--   that epoch the grant takes a free lock only if the lease ended by itself, not if it was given
+--   back or forced. 'unknown' is like that; '': never
 -- ARGV[11] -> of a grant to reassert: how long it has been held (milliseconds)
--- returns the reply, with the arrival; code 1: granted, 2: this token had it already, 0: not acquired, 3: too late
+-- returns the reply, with the arrival; code 1: granted, 2: this token had it already, 0: not
+--   acquired, 3: too late
 if string.format('%013d', now) > ARGV[3] then
   return reply(3, nil, 0)
 end

@@ -1,5 +1,6 @@
--- Takes a free lock that has no waiters: the most frequent case of acquire, without what only the others need. Keys,
--- arguments and effects are the same. Numbers of fixed width are compared as text.
+-- Takes a free lock that has no waiters: the most frequent case of acquire, without what only the
+-- others need. Keys, arguments and effects are the same. Numbers of fixed width are compared as
+-- text.
 -- returns the fence and the shard's value
 local shard = redis.call('GET', KEYS[4])
 if shard and not ARGV[9] and redis.call('EXISTS', KEYS[1], KEYS[2], KEYS[5]) == 0 then

@@ -1,13 +1,16 @@
--- What the lock scripts share. It stands before each of them, and behind the shortcuts of acquire and release.
--- KEYS[1] -> the lock: its grant, with one character before it. '+': it is contended, as a waiter or another instance may
---   know of it. '*': contended, and it has metadata. '?' and the instance (26): that one's waiter is to confirm it.
+-- What the lock scripts share. It stands before each of them, and behind the shortcuts of acquire
+-- and release.
+-- KEYS[1] -> the lock: its grant, with one character before it. '+': it is contended, as a waiter
+--   or another instance may know of it. '*': contended, and it has metadata. '?' and the instance
+--   (26): that one's waiter is to confirm it.
 --   The key ends with the lease
 -- KEYS[2] -> its queue: sorted set, grant id -> arrival (microseconds)
 -- KEYS[3] -> the shard's index: sorted set, grant -> end of its lease (milliseconds)
--- A grant is text: fence (16 digits), since (13, milliseconds), id (32), hash of token (43), resource and holder.
+-- A grant is text: fence (16 digits), since (13, milliseconds), id (32), hash of token (43),
+-- resource and holder.
 -- Other keys begin with the prefix of the shard:
---   fence: the highest fence (16 digits) and the shard's epoch, a random text that never comes again: a server that has
---     lost it has lost the locks
+--   fence: the highest fence (16 digits) and the shard's epoch, a random text that never comes
+--     again: a server that has lost it has lost the locks
 --   forgot: there for a while after that
 --   forced: how many locks were forced
 --   waiters:<resource>: hash, grant id -> request (JSON)
@@ -15,11 +18,15 @@
 --   metadata:<grant id>: its holder's metadata, as long as the lock
 -- As long as an instance could still reassert the grant:
 --   tombstone:<grant id>: it was given back or forced, and cannot be reasserted
---   expired:<grant id>: its lease ended by itself. The value is the hash of the token, with which it can be reasserted
+--   expired:<grant id>: its lease ended by itself. The value is the hash of the token, with which
+--     it can be reasserted
 --   shared:<grant id>: a second attempt with its token has it
--- Constants put in: EVENTS and ENDS, channels. In milliseconds: ALIVE, how long an instance counts as alive after a
---   heartbeat, and how long after it an unconfirmed grant ends. CONFIRM, how long such a grant lasts at least. LONGEST, how
---   long a grant can be held. GRACE, how long holders have to reassert what the server forgot
+-- Constants put in by scripts.go: EVENTS and ENDS, channels; and in milliseconds:
+--   ALIVE: how long an instance counts as alive after a heartbeat, and how long after it an
+--     unconfirmed grant ends
+--   CONFIRM: how long such a grant lasts at least
+--   LONGEST: how long a grant can be held
+--   GRACE: how long holders have to reassert what the server forgot
 local clock = redis.call('TIME')
 local micros = clock[1] * 1000000 + clock[2]
 local now = math.floor(micros / 1000)
@@ -79,8 +86,9 @@ local function epoch()
   return string.sub(redis.call('GET', highest) or '', 17)
 end
 
--- Begins an epoch where the shard has none. It must be new at every call: never one that was tried before. after: the
--- shard had one before, so that for a while its free locks are only for holders who reassert them.
+-- Begins an epoch where the shard has none. It must be new at every call: never one that was tried
+-- before. after: the shard had one before, so that for a while its free locks are only for holders
+-- who reassert them.
 local function begin(new, after)
   if epoch() == '' then
     redis.call('SET', highest, string.format('%016d', redis.call('GET', highest) or 0) .. new)
@@ -107,8 +115,9 @@ local function reply(code, lock, waiting, extra)
   return {code, lock and lock.grant or '', left, waiting, epoch(), extra or '', text, now}
 end
 
--- A message is a hint. A user that may not publish must not end a script half way: hence pcall. For the same reason the
--- lock, which makes a grant count, is written after all else that could be refused.
+-- A message is a hint. A user that may not publish must not end a script half way: hence pcall. For
+-- the same reason the lock, which makes a grant count, is written after all else that could be
+-- refused.
 local function event(name, grant)
   redis.pcall('PUBLISH', EVENTS, name .. '\n' .. grant)
 end
@@ -147,7 +156,8 @@ local function lease(lock, ttl)
   lock.left = ttl
 end
 
--- Makes the lock name the holder as request does: an instance that did not know the holder may have reasserted it.
+-- Makes the lock name the holder as request does: an instance that did not know the holder may have
+-- reasserted it.
 local function correct(lock, request)
   local right = string.sub(lock.grant, 1, 29) .. request
   if right ~= lock.grant then
@@ -166,9 +176,10 @@ local function reserve(block)
   return first
 end
 
--- Grants a free lock. request is the grant's text without fence and since. block is how many fences are reserved for
--- hand-over within the instance. pending names the instance that is to confirm, nil if none. held is how long it was held
--- before (milliseconds), so that its longest hold does not begin anew; nil: not at all. The shard must have an epoch.
+-- Grants a free lock. request is the grant's text without fence and since. block is how many fences
+-- are reserved for hand-over within the instance. pending names the instance that is to confirm,
+-- nil if none. held is how long it was held before (milliseconds), so that its longest hold does
+-- not begin anew; nil: not at all. The shard must have an epoch.
 local function grant(request, ttl, block, pending, held)
   local fence = reserve(block)
   local lock = {flag = pending and '?' or '+', grant = string.format('%016d%013d', fence, now - (held or 0)) .. request, left = ttl}
@@ -178,8 +189,8 @@ local function grant(request, ttl, block, pending, held)
   return lock
 end
 
--- The first waiter whose instance is alive. One that only looked dead keeps its place; one that is silent for 10 s is
--- dropped.
+-- The first waiter whose instance is alive. One that only looked dead keeps its place; one that is
+-- silent for 10 s is dropped.
 local function head()
   local skipped = 0
   while true do
@@ -205,9 +216,10 @@ local function head()
   end
 end
 
--- Gives a free lock to the head of the queue, and publishes that to the head's instance. The lease is short until the
--- waiter's next call makes it whole, and shorter the longer its instance is silent: a dead one costs ALIVE from its last
--- heartbeat. Returns "instance id". In a shard without an epoch that is left to the heartbeats, which bring one.
+-- Gives a free lock to the head of the queue, and publishes that to the head's instance. The lease
+-- is short until the waiter's next call makes it whole, and shorter the longer its instance is
+-- silent: a dead one costs ALIVE from its last heartbeat. Returns "instance id". In a shard without
+-- an epoch that is left to the heartbeats, which bring one.
 local function advance()
   local id, request, silent = head()
   if not id or epoch() == '' then
@@ -240,13 +252,14 @@ local function stands(grant)
   return lock and lock.grant == grant
 end
 
--- Passes on the locks of the shard whose lease has ended by itself: at most so many, -1 for all, or of these only the
--- grant of this id. They alone are in the index then: what ends a lock takes it out. Another holder may have taken one
--- already.
+-- Passes on the locks of the shard whose lease has ended by itself: at most so many, -1 for all, or
+-- of these only the grant of this id. They alone are in the index then: what ends a lock takes it
+-- out. Another holder may have taken one already.
 local function expire(most, id)
   local key, queue = KEYS[1], KEYS[2]
-  -- A lock goes before its score when Redis was held up between the moment from which PX counts, the script's start, and
-  -- TIME: by up to 100 ms that is allowed for. A longer pause there would leave the grant to be reasserted.
+  -- A lock goes before its score when Redis was held up between the moment from which PX counts,
+  -- the script's start, and TIME: by up to 100 ms that is allowed for. A longer pause there would
+  -- leave the grant to be reasserted.
   local until_then = id and now + 100 or now
   for _, grant in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', until_then, 'LIMIT', 0, most)) do
     if not id or id == id_of(grant) then

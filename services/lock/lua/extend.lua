@@ -1,11 +1,12 @@
 -- Makes the time left ttl from now, but not past the longest hold.
 -- ARGV[1] -> grant id and hash of token
 -- ARGV[2] -> ttl (milliseconds)
--- ARGV[3] -> '' if the extending instance made the grant, 'share' if it did not: it knows of the grant from now on;
---   'renew' to give the lock back instead if there is a waiter for it, and to reserve more fences if there is none
+-- ARGV[3] -> '' if the extending instance made the grant, 'share' if it did not: it knows of the
+--   grant from now on; 'renew' to give the lock back instead if there is a waiter for it, and to
+--   reserve more fences if there is none
 -- ARGV[4] -> for 'renew': how many
--- returns the reply, with the first fence reserved or "instance id" of the waiter it was granted to; code 1: extended,
---   2: given back, 0: not held by this grant
+-- returns the reply, with the first fence reserved or "instance id" of the waiter it was granted
+--   to; code 1: extended, 2: given back, 0: not held by this grant
 local lock = current()
 if not lock or lock.credential ~= ARGV[1] then
   return reply(0, lock, 0)

@@ -1,7 +1,8 @@
--- Ends the lock whoever holds it and grants to the next waiter.
+-- Ends the lock, whoever its holder is, and grants to the next waiter.
 -- ARGV[1] -> only if the fence is this one; '' forces any
 -- ARGV[2] -> only if the grant is this one; '' forces any
--- returns the reply with the lock that was and "instance id" of the next holder; code 1: forced, 0: free, 2: another grant
+-- returns the reply with the lock that was and "instance id" of the next holder; code 1: forced, 0:
+--   free, 2: another grant
 if ARGV[2] ~= '' then
   redis.call('SET', tombstone(ARGV[2]), '1', 'PX', LONGEST) -- an instance may have it without Redis, and reassert it
   leave(ARGV[2]) -- it may have waited before it was granted without Redis

@@ -1,12 +1,13 @@
--- An instance's heartbeat in one shard: it is alive, what has expired is passed on, and it observes the shard's epoch.
+-- An instance's heartbeat in one shard: it is alive, what has expired is passed on, and it observes
+-- the shard's epoch.
 -- Grants made meanwhile are published.
--- KEYS[1], KEYS[2] -> set to each resource in turn
+-- KEYS[1], KEYS[2] -> set to each resource, one after the other
 -- ARGV[1] -> the instance
 -- ARGV[2] -> an epoch, if the shard has none although the instance has observed one before; else ''
 -- ARGV[3] ... -> resources that it waits for
--- returns the shard's highest fence (16 digits) and epoch, how many locks were forced, the time (milliseconds), how long
---   until the first of the locks waited for can end ('' if there is none), then the grant id of each waiter of this
---   instance that is to confirm
+-- returns the shard's highest fence (16 digits) and epoch, how many locks were forced, the time
+--   (milliseconds), how long until the first of the locks waited for can end ('' if there is none),
+--   then the grant id of each waiter of this instance that is to confirm
 if ARGV[3] then
   alive(ARGV[1])
 end

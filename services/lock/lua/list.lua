@@ -2,7 +2,8 @@
 -- ARGV[1] -> the most to return
 -- ARGV[2] -> only after this end (milliseconds) ...
 -- ARGV[3] -> ... and this fence
--- returns a flat list, four per lock: grant, end, time left, waiting. KEYS[1], KEYS[2] are set to each in turn
+-- returns a flat list, four per lock: grant, end, time left, waiting. KEYS[1] and KEYS[2] are
+--   set to each
 local limit, after = tonumber(ARGV[1]), tonumber(ARGV[2])
 local found = {}
 local offset = 0

@@ -3,9 +3,12 @@
 -- ARGV[2] -> none if the releasing instance made the grant. Else:
 --   'shared': other instances may know of the grant
 --   'tombstone': one of them may have made or extended it without Redis, and would reassert it
---   'abandon': an attempt gives up, and its caller may not have been answered. Another attempt with its token keeps it
---   'leave': only leaves the queue. The grant was made without Redis and is over, but another instance may have it
--- returns the reply, with "instance id" of the waiter it was granted to; code 1: released, 0: not held by this grant
+--   'abandon': an attempt gives up, and its caller may not have been answered. Another attempt with
+--     its token keeps it
+--   'leave': only leaves the queue. The grant was made without Redis and is over, but another
+--     instance may have it
+-- returns the reply, with "instance id" of the waiter it was granted to; code 1: released, 0: not
+--   held by this grant
 local lock = current()
 local id = string.sub(ARGV[1], 1, 32)
 if ARGV[2] == 'leave' then

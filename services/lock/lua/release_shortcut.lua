@@ -1,4 +1,5 @@
--- Gives a lock back that only one instance knows and that has no waiters: the most frequent case of release.
+-- Gives a lock back that only one instance knows and that has no waiters: the most frequent case of
+-- release.
 -- returns 1
 local grant = redis.call('GET', KEYS[1])
 if grant and not ARGV[2] and string.sub(grant, 30, 104) == ARGV[1] then
