@@ -94,13 +94,15 @@ func exampleSessions() (*session.Cache, func()) {
 		panic(err)
 	}
 	rdb := redis.New(redis.Options{Disabled: true, Logger: slog.New(slog.DiscardHandler)})
-	cache, err := session.NewCache(rdb, db, session.Options{})
+	cache, err := session.NewCache(rdb, db, session.Options{Watch: db.WatchRevocations, Budget: db.WithinBudget})
 	if err != nil {
 		panic(err)
 	}
+	stopCleaning := db.KeepClean(slog.Default())
 	return cache, func() {
 		ctx := context.Background()
 		_ = cache.Close(ctx)
+		_ = stopCleaning(ctx)
 		_ = rdb.Close(ctx)
 		_ = db.Close()
 		_ = os.RemoveAll(folder)
