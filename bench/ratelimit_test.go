@@ -150,7 +150,7 @@ func TestRateLimitLease(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	l := newLimiter(t, at(server))
 	exact := models.Policy{Name: "exact", Limit: models.MaxLimit, Window: time.Second}
-	leased := models.Policy{Name: "leased", Limit: models.MaxLimit, Window: time.Second, Lease: 10_000}
+	leased := models.Policy{Name: "leased", Limit: models.MaxLimit, Window: time.Second, Block: 10_000}
 	speed := race(t, workers,
 		contender{"leases", func(int64) error { return take(l, leased, "hot") }},
 		contender{"exact", func(int64) error { return take(l, exact, "hot") }},
@@ -179,7 +179,7 @@ func TestRateLimitMiddleware(t *testing.T) {
 	}
 	policy := middleware.Policy{Name: "api", Limit: models.MaxLimit, Window: time.Second}
 	blocks := policy
-	blocks.Lease = 100_000
+	blocks.Block = 100_000
 	key := func(*gin.Context) string { return "user:42" }
 	policy.Key, blocks.Key = key, key
 	// What no middleware that limits and tells can leave out: it finds the key's

@@ -88,7 +88,7 @@ func ExampleRateLimit_tiers() {
 	app := gin.New()
 	_ = app.SetTrustedProxies(nil)
 	app.GET("/report", middleware.RateLimit(limiter, middleware.Policy{
-		Name: "report", Limit: 1, Window: time.Minute, Lease: 1,
+		Name: "report", Limit: 1, Window: time.Minute, Block: 1,
 		LimitFor: func(c *gin.Context) int64 { return map[string]int64{"gold": 3}[c.GetHeader("X-Tier")] },
 		Key:      middleware.ByHeader("X-Tier"),
 		Skip:     middleware.InNetworks("10.0.0.0/8"),

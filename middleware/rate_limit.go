@@ -32,7 +32,7 @@ type Policy struct {
 	Algorithm   models.Algorithm   // zero: sliding log up to a limit of 1,000, else GCRA
 	OnRedisDown models.OnRedisDown // zero: each instance limits by itself
 	Shadow      bool               // decide and count, but never refuse
-	Lease       int64              // most units that an instance takes from Redis in one block; 0 asks for each request
+	Block       int64              // most units that an instance takes from Redis in one block; 0 asks for each request
 	// Key names the client to count. Requests with the same key share the limit, also those
 	// with an empty key. Nil is ByClientIP.
 	Key func(*gin.Context) string
@@ -68,14 +68,14 @@ type Policy struct {
 // PolicyOf is the Policy that applies p to all requests alike.
 func PolicyOf(p models.Policy) Policy {
 	return Policy{
-		Name: p.Name, Limit: p.Limit, Window: p.Window, Algorithm: p.Algorithm, OnRedisDown: p.OnRedisDown, Shadow: p.Shadow, Lease: p.Lease,
+		Name: p.Name, Limit: p.Limit, Window: p.Window, Algorithm: p.Algorithm, OnRedisDown: p.OnRedisDown, Shadow: p.Shadow, Block: p.Block,
 	}
 }
 
 // limit is the part of the policy that a Limiter knows.
 func (p *Policy) limit() models.Policy {
 	return models.Policy{
-		Name: p.Name, Limit: p.Limit, Window: p.Window, Algorithm: p.Algorithm, OnRedisDown: p.OnRedisDown, Shadow: p.Shadow, Lease: p.Lease,
+		Name: p.Name, Limit: p.Limit, Window: p.Window, Algorithm: p.Algorithm, OnRedisDown: p.OnRedisDown, Shadow: p.Shadow, Block: p.Block,
 	}
 }
 
@@ -211,7 +211,7 @@ func withLimit(p models.Policy, limit int64) models.Policy {
 	if p.Algorithm == models.AlgorithmSlidingLog {
 		p.Limit = min(limit, models.MaxSlidingLogLimit)
 	}
-	p.Lease = min(p.Lease, p.Limit)
+	p.Block = min(p.Block, p.Limit)
 	return p
 }
 

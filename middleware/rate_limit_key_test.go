@@ -47,7 +47,7 @@ func TestRateLimitByUser(t *testing.T) {
 func TestRateLimitLimitFor(t *testing.T) {
 	limiter := &fakeLimiter{}
 	policy := perMinute("p", 5)
-	policy.Lease = 4
+	policy.Block = 4
 	policy.LimitFor = func(c *gin.Context) int64 {
 		return map[string]int64{"gold": 50, "free": 2, "all": 1 << 40}[c.GetHeader("X-Tier")]
 	}
@@ -55,7 +55,7 @@ func TestRateLimitLimitFor(t *testing.T) {
 	for tier, want := range map[string][2]int64{"": {5, 4}, "gold": {50, 4}, "free": {2, 2}, "all": {models.MaxLimit, 4}} {
 		w := ask(app, "/", "X-Tier", tier)
 		got := limiter.hits[0].Policy
-		if got.Limit != want[0] || got.Lease != want[1] || !strings.Contains(w.Header().Get("RateLimit-Policy"), fmt.Sprintf("q=%d;", want[0])) {
+		if got.Limit != want[0] || got.Block != want[1] || !strings.Contains(w.Header().Get("RateLimit-Policy"), fmt.Sprintf("q=%d;", want[0])) {
 			t.Errorf("tier %q: %+v, headers %q", tier, got, w.Header().Get("RateLimit-Policy"))
 		}
 	}

@@ -50,7 +50,7 @@ type Policy struct {
 	Algorithm   Algorithm
 	OnRedisDown OnRedisDown // zero is local
 	Shadow      bool        // decide and count, but never refuse
-	Lease       int64       // most units that an instance takes from Redis in one block; 0 asks Redis for each hit
+	Block       int64       // most units that an instance takes from Redis in one block; 0 asks Redis for each hit
 }
 
 // Validate returns an error that names the first invalid field, nil if there is none.
@@ -64,8 +64,8 @@ func (p Policy) Validate() error {
 		return fmt.Errorf("policy %q: window %s is not allowed: must be 1s to 24h in whole seconds", p.Name, p.Window)
 	case p.Algorithm == AlgorithmSlidingLog && p.Limit > MaxSlidingLogLimit:
 		return fmt.Errorf("policy %q: limit %d is not allowed: a sliding log counts up to 1,000", p.Name, p.Limit)
-	case p.Lease < 0 || p.Lease > p.Limit:
-		return fmt.Errorf("policy %q: lease %d is not allowed: must be 0 to the limit", p.Name, p.Lease)
+	case p.Block < 0 || p.Block > p.Limit:
+		return fmt.Errorf("policy %q: lease %d is not allowed: must be 0 to the limit", p.Name, p.Block)
 	}
 	switch p.Algorithm {
 	case AlgorithmAuto, AlgorithmSlidingLog, AlgorithmGCRA:

@@ -161,7 +161,7 @@ func (b *blockBook) join(key taggedKey, req *request) (call *blockCall, mine boo
 			s.next = s.block.used
 		}
 	}
-	most := s.policy.Lease
+	most := s.policy.Block
 	s.next = min(max(s.next, 1), most)
 	units = max(req.cost, min(max(s.next, req.cost+s.wanted), most))
 	s.retire(s.block)

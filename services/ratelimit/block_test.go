@@ -15,7 +15,7 @@ import (
 )
 
 func blockPolicy(limit, lease int64, window time.Duration) models.Policy {
-	return models.Policy{Name: "leased", Limit: limit, Window: window, Lease: lease, OnRedisDown: models.OnRedisDownClosed}
+	return models.Policy{Name: "leased", Limit: limit, Window: window, Block: lease, OnRedisDown: models.OnRedisDownClosed}
 }
 
 func takeAs(t *testing.T, l *Limiter, hits ...models.Hit) []models.Decision {

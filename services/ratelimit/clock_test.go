@@ -41,7 +41,7 @@ func TestServerClockPutBack(t *testing.T) {
 		for _, policy := range []models.Policy{
 			{Name: "log", Limit: limit, Window: 10 * time.Minute},
 			{Name: "gcra", Limit: 10 * limit, Window: 10 * time.Hour, Algorithm: models.AlgorithmGCRA},
-			{Name: "leased", Limit: limit, Window: 10 * time.Minute, Lease: 1},
+			{Name: "leased", Limit: limit, Window: 10 * time.Minute, Block: 1},
 		} {
 			for _, policies := range [][]models.Policy{{policy}, {policy, beside}} {
 				name := fmt.Sprintf("%s, one of %d, %v back", policy.Name, len(policies), by)
@@ -61,7 +61,7 @@ func TestServerClockPutBack(t *testing.T) {
 				server.Do("EVAL", ahead, "0", strconv.FormatInt(by.Microseconds(), 10))
 				for i := range limit - before {
 					d := takeAs(t, other, hits...)[0]
-					if !d.Allowed || d.Degraded || policy.Lease == 0 && d.Admission.At < newest {
+					if !d.Allowed || d.Degraded || policy.Block == 0 && d.Admission.At < newest {
 						t.Fatalf("%s: hit %d: %+v, want it to pass at %d or later", name, i+1, d, newest)
 					}
 					newest = max(newest, d.Admission.At)

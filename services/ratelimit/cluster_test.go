@@ -36,7 +36,7 @@ func TestCluster(t *testing.T) {
 	policies := []models.Policy{
 		{Name: "log", Limit: 10, Window: time.Hour},
 		{Name: "gcra", Limit: 100, Window: time.Hour, Algorithm: models.AlgorithmGCRA},
-		{Name: "leased", Limit: 10, Window: time.Hour, Lease: 1},
+		{Name: "leased", Limit: 10, Window: time.Hour, Block: 1},
 	}
 	groups := map[string][]models.Hit{}
 	for name, keys := range map[string][3]string{"same": {"k", "k", "k"}, "same elsewhere": {"m", "m", "m"}, "different": {"a", "b", "c"}} {

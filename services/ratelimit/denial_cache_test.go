@@ -113,7 +113,7 @@ func TestDearerHitIsToldItsOwnWait(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	l, fresh := newLimiter(redistest.Patient(t, server.Addr)), newLimiter(redistest.Patient(t, server.Addr))
 	log, gcra, usesBlocks := perMinute("log", 6), perMinute("gcra", 60), perMinute("leased", 6)
-	gcra.Algorithm, usesBlocks.Lease = models.AlgorithmGCRA, 1
+	gcra.Algorithm, usesBlocks.Block = models.AlgorithmGCRA, 1
 	hit := func(policy models.Policy, cost int64) models.Hit {
 		return models.Hit{Policy: policy, Key: "k", Cost: cost}
 	}

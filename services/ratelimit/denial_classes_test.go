@@ -13,7 +13,7 @@ import (
 func TestLocalTableTellsADearerHitItsOwnWait(t *testing.T) {
 	policy := models.Policy{Name: "p", Limit: 10, Window: time.Minute}
 	usesBlocks := policy
-	usesBlocks.Lease = 5
+	usesBlocks.Block = 5
 	const s = int64(time.Second / time.Microsecond)
 	type refused struct{ cost, retry int64 }
 	for _, row := range []struct {

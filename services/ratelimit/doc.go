@@ -88,9 +88,10 @@
 //	660 ms  A asks Redis again: 5 of 10 are left. Redis cannot know of B's 4 yet
 //	900 ms  B's probe is answered, and B publishes its 4: 9 are counted, once each
 //
-// The order of these is certain; a busy machine delays each of them. So B's silence can let up to 4 more pass in the window, which is what B admitted and nothing
-// else. With one instance not one more passes. If Redis is emptied without a lost connection, B
-// notices at its next call, or when it checks a sample of its keys, five times a second.
+// The order of these is certain; a busy machine delays each of them. So B's silence can let up to
+// 4 more pass in the window, which is what B admitted, and no more. With one instance not one
+// more passes. If Redis is emptied without a lost connection, B notices at its next call, or when
+// it checks a sample of its keys, five times a second.
 //
 // # Proofs
 //

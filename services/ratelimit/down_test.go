@@ -16,7 +16,7 @@ func TestFrozenRedis(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	l := newLimiter(redistest.New(t, server.Addr))
 	policy, open, closed, usesBlocks := perMinute("local", 10), perMinute("open", 10), perMinute("closed", 10), perMinute("leased", 10)
-	usesBlocks.Lease = 4 // blocks of 1, 2 and 4: none is left of them
+	usesBlocks.Block = 4 // blocks of 1, 2 and 4: none is left of them
 	open.OnRedisDown, closed.OnRedisDown = models.OnRedisDownOpen, models.OnRedisDownClosed
 	for _, p := range []models.Policy{policy, open, closed, usesBlocks} {
 		for range 7 {
@@ -110,7 +110,7 @@ func TestGroupWaitsOnce(t *testing.T) {
 	proxy := servicestest.NewProxy(t, servicestest.StartRedis(t).Addr)
 	l := newLimiter(redistest.New(t, proxy.Addr))
 	one, two := perMinute("one", 10), perMinute("two", 10)
-	one.Lease, two.Lease = 1, 1
+	one.Block, two.Block = 1, 1
 	hits := []models.Hit{hitOf(one, "k"), hitOf(two, "k"), hitOf(perMinute("three", 10), "k")}
 	take(t, l, hits...)
 	proxy.SetLatency(45 * time.Millisecond) // 90 ms of the 100 for each call

@@ -63,7 +63,7 @@ func (s *outboxState) isBehind(b *outbox) bool { return s.behind || s.losses < b
 // expected is what must be there, and until when by the server's clock; "" if nothing must.
 func (s *outboxState) expected(r rule) (member string, until int64) {
 	switch {
-	case s.policy.Lease > 0:
+	case s.policy.Block > 0:
 		if n := len(s.blocks); n > 0 {
 			member, until = strconv.FormatInt(s.blocks[n-1].id, 10), s.blocks[n-1].leaves
 		}

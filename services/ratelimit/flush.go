@@ -71,7 +71,7 @@ func (b *outbox) beginFlush(key taggedKey) *flush {
 	}
 	s.behind, s.flushing = false, true
 	s.bucket, s.block = bucket{}, 0
-	if s.policy.Lease == 0 {
+	if s.policy.Block == 0 {
 		r.log.entries = slices.Clone(s.log.entries)
 		return r
 	}
@@ -116,7 +116,7 @@ func (b *outbox) endFlush(r *flush, got flushReply, err error) (refunded []admis
 		return nil
 	}
 	s.blocks = slices.DeleteFunc(s.blocks, func(c countedBlock) bool { return c.taken <= s.resetAt })
-	if s.policy.Lease > 0 {
+	if s.policy.Block > 0 {
 		if got.over.units > 0 {
 			s.blocks = append(s.blocks, got.over)
 		}
@@ -157,7 +157,7 @@ func (s *outboxState) requeue(r *flush) {
 	case s.rule.burst > 0:
 		s.bucket = s.bucket.leaked(max(r.now, s.bucket.last), s.rule)
 		s.bucket.level += r.bucket.leaked(s.bucket.last, s.rule).level
-	case s.policy.Lease > 0:
+	case s.policy.Block > 0:
 		if len(s.log.entries) == 0 {
 			s.block = r.block
 		}

@@ -145,7 +145,7 @@ func (r *flush) request() request {
 }
 
 func (l *Limiter) send(ctx context.Context, r *flush) (flushReply, error) {
-	if r.policy.Lease > 0 {
+	if r.policy.Block > 0 {
 		return l.sendBlocks(ctx, r)
 	}
 	if r.log.used == 0 && r.bucket.level == 0 && r.seen.level == 0 && r.resetAt == 0 {

@@ -49,14 +49,14 @@ type Options struct {
 // spreads the rest over the window. A Cost above the Limit (GCRA: above that tenth) never
 // passes.
 //
-// A policy with a Lease takes admissions in blocks, which grow up to that many while a key is
+// A policy with a Block takes admissions in blocks, which grow up to that many while a key is
 // busy, and decides from them without Redis. A block counts whole from when it is taken until a
 // window after its end, so the Limit holds. But other instances cannot admit what one holds, so
 // requests may be refused a block early. The algorithm then only matters while Redis is away.
 //
 // Hits decided together are in one Redis script, and so in one Cluster slot: that of their
 // common key if they have one, else that of the group's name. Ask a policy always in the same
-// group, because Redis counts a key of two groups apart. Policies with a Lease come first, each
+// group, because Redis counts a key of two groups apart. Policies with a Block come first, each
 // in a script of its own; if another policy refuses, their units are put back.
 //
 // A Limiter is safe for concurrent use. Close ends it.

@@ -23,7 +23,7 @@ func lossy() []models.Policy {
 	return []models.Policy{
 		{Name: "log", Limit: 10, Window: time.Hour},
 		{Name: "gcra", Limit: 100, Window: 24 * time.Hour, Algorithm: models.AlgorithmGCRA},
-		{Name: "leased", Limit: 10, Window: time.Hour, Lease: 4},
+		{Name: "leased", Limit: 10, Window: time.Hour, Block: 4},
 		{Name: "closed", Limit: 10, Window: time.Hour, OnRedisDown: models.OnRedisDownClosed},
 	}
 }
@@ -118,7 +118,7 @@ func TestHoldsElsewhereWhenRedisForgets(t *testing.T) {
 			for round := range 3 {
 				all := companies(round)
 				delete(all, "keys") // a look at one of them is another group
-				all["one key"] = slices.DeleteFunc(all["one key"], func(hit models.Hit) bool { return hit.Policy.Lease > 0 })
+				all["one key"] = slices.DeleteFunc(all["one key"], func(hit models.Hit) bool { return hit.Policy.Block > 0 })
 				for group, hits := range all { // half by each
 					for i := range 10 {
 						l := one
@@ -126,7 +126,7 @@ func TestHoldsElsewhereWhenRedisForgets(t *testing.T) {
 							l = two
 						}
 						for _, d := range takeAs(t, l, hits...) {
-							if !d.Allowed && d.Policy.Lease == 0 {
+							if !d.Allowed && d.Policy.Block == 0 {
 								t.Fatalf("%s: %+v", group, d)
 							}
 						}
@@ -137,7 +137,7 @@ func TestHoldsElsewhereWhenRedisForgets(t *testing.T) {
 					for _, hit := range hits {
 						servicestest.Eventually(t, time.Second+busy, func() bool {
 							ds, err := other.Peek(t.Context(), "group", hit)
-							return err == nil && !ds[0].Degraded && ds[0].Remaining <= hit.Policy.Lease
+							return err == nil && !ds[0].Degraded && ds[0].Remaining <= hit.Policy.Block
 						}, group+" of "+hit.Policy.Name+" is not told again")
 					}
 				}
@@ -245,7 +245,7 @@ func TestHoldsAfterAFailover(t *testing.T) {
 			if err != nil || ds[0].Degraded {
 				return false
 			}
-			return ds[0].Remaining == 2 || p.Lease > 0 && ds[0].Remaining <= 2+3
+			return ds[0].Remaining == 2 || p.Block > 0 && ds[0].Remaining <= 2+3
 		}, p.Name+": what the replica missed is not told again")
 	}
 }

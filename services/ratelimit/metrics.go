@@ -55,12 +55,12 @@ func (m *limitMetrics) check(p *models.Policy) (*policyMetrics, error) {
 	known := (*m.policies.Load())[p.Name]
 	if known != nil {
 		same := known.policy
-		same.Limit, same.Lease = p.Limit, p.Lease
+		same.Limit, same.Block = p.Limit, p.Block
 		highest := int64(models.MaxLimit)
 		if p.Algorithm == models.AlgorithmSlidingLog {
 			highest = models.MaxSlidingLogLimit
 		}
-		if same == *p && p.Limit >= 1 && p.Limit <= highest && p.Lease >= 0 && p.Lease <= p.Limit {
+		if same == *p && p.Limit >= 1 && p.Limit <= highest && p.Block >= 0 && p.Block <= p.Limit {
 			return known, nil
 		}
 	}

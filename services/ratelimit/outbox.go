@@ -79,9 +79,9 @@ func (s *outboxState) follow(req *request) {
 
 // countsAlike reports whether the policy is counted in the same place and units as before.
 func (s *outboxState) countsAlike(p *models.Policy, r rule) bool {
-	usesBlocks := p.Lease > 0
+	usesBlocks := p.Block > 0
 	bucket := r.burst > 0 && !usesBlocks
-	return (s.rule.burst > 0) == bucket && (s.policy.Lease > 0) == usesBlocks && (!bucket || s.rule.window == r.window)
+	return (s.rule.burst > 0) == bucket && (s.policy.Block > 0) == usesBlocks && (!bucket || s.rule.window == r.window)
 }
 
 // state returns the key's state for a policy, a new one if there is none. The caller holds b.mu.
@@ -104,7 +104,7 @@ func (b *outbox) state(key taggedKey, req *request, now int64) *outboxState {
 
 // lasts is how long something may matter after it was recorded.
 func (s *outboxState) lasts() int64 {
-	if s.policy.Lease > 0 {
+	if s.policy.Block > 0 {
 		return s.rule.window + blockLength(s.rule.window)
 	}
 	return s.rule.window

@@ -42,7 +42,7 @@ type PolicyEntry struct {
 	Algorithm   models.Algorithm   `yaml:"algorithm"`
 	OnRedisDown models.OnRedisDown `yaml:"on_redis_down"`
 	Shadow      bool               `yaml:"shadow"` // decide and count, but never refuse
-	Lease       int64              `yaml:"lease"`  // the most units of one block, 0 to Limit
+	Block       int64              `yaml:"lease"`  // the most units of one block, 0 to Limit
 	Tiers       map[string]int64   `yaml:"tiers"`  // by tier (see models.Hit) the limit in place of Limit
 	With        string             `yaml:"with"`   // the known policy that this one is decided together with, for the same key
 	Allow       []string           `yaml:"allow"`  // never limited: keys such as user:42, addresses or networks of keys that end in one
@@ -63,7 +63,7 @@ func (e *EntryError) Unwrap() error { return e.Err }
 // NewPolicySet makes a set of its entries; policyfile.Parse reads them from YAML. known are
 // the policies that the program asks for, with the tiers it tells apart, lowest first: any
 // other policy needs a With, and has the tiers of that one. A tier that an entry does not list
-// has the limit of the next lower one that it lists, else the entry's. A Lease above a tier's
+// has the limit of the next lower one that it lists, else the entry's. A Block above a tier's
 // limit is that limit there. The error is an EntryError.
 func NewPolicySet(entries []PolicyEntry, known map[string][]string) (*PolicySet, error) {
 	set := &PolicySet{byName: map[string]*configuredPolicy{}, with: map[string][]models.Policy{}}
@@ -118,7 +118,7 @@ func (p *PolicyEntry) configured() (c *configuredPolicy, field string, err error
 		{"window", func() { c.Window = window }},
 		{"algorithm", func() { c.Algorithm = p.Algorithm }},
 		{"on_redis_down", func() { c.OnRedisDown = p.OnRedisDown }},
-		{"lease", func() { c.Lease = p.Lease }},
+		{"lease", func() { c.Block = p.Block }},
 	} {
 		set.to()
 		if err := c.Validate(); err != nil {
@@ -141,7 +141,7 @@ func (c *configuredPolicy) addTiers(limits map[string]int64, known []string) (st
 	for _, tier := range slices.Sorted(maps.Keys(limits)) {
 		p := c.Policy
 		p.Limit = limits[tier]
-		p.Lease = min(p.Lease, p.Limit)
+		p.Block = min(p.Block, p.Limit)
 		switch err := p.Validate(); {
 		case len(known) == 0:
 			return tier, fmt.Errorf("policy %q: tier %q is not known: no client that it limits has one", c.Name, tier)
@@ -156,7 +156,7 @@ func (c *configuredPolicy) addTiers(limits map[string]int64, known []string) (st
 	for _, tier := range known {
 		if limit, ok := limits[tier]; ok {
 			p.Limit = limit
-			p.Lease = min(c.Lease, limit)
+			p.Block = min(c.Block, limit)
 		}
 		c.tiers[tier] = p
 	}

@@ -16,7 +16,7 @@ func sampleSet(t *testing.T, lease int64) *PolicySet {
 		{Name: "api", Limit: 3, Window: "1m", Allow: []string{"10.0.0.0/8", "user:1"}, Deny: []string{"192.0.2.7"}},
 		{
 			Name: "api-burst", With: "api", Limit: 2, Window: "1s", Algorithm: models.AlgorithmSlidingLog, OnRedisDown: models.OnRedisDownClosed,
-			Lease: lease, Tiers: map[string]int64{"silver": 3, "gold": 4},
+			Block: lease, Tiers: map[string]int64{"silver": 3, "gold": 4},
 		},
 	}, map[string][]string{"api": {"bronze", "silver", "gold", "platinum"}, "login": nil})
 	if err != nil {
@@ -65,7 +65,7 @@ func TestConfiguredTiers(t *testing.T) {
 	own := models.Policy{Name: "api", Limit: 100, Window: time.Minute}
 	for tier, want := range map[string]int64{"": 2, "unheard-of": 2, "bronze": 2, "silver": 3, "gold": 4, "platinum": 4} {
 		hit := models.Hit{Policy: models.Policy{Name: "api-burst", Limit: 100, Window: time.Minute}, Key: "user:" + tier, Tier: tier}
-		if p := l.Effective(hit); p.Limit != want || p.Lease != 1 {
+		if p := l.Effective(hit); p.Limit != want || p.Block != 1 {
 			t.Errorf("tier %q: effective %+v, want limit %d", tier, p, want)
 		}
 		ds := takeAs(t, l, models.Hit{Policy: own, Key: "user:" + tier, Tier: tier})

@@ -49,10 +49,10 @@ func proofPolicies(usesBlocks bool) proofCompany {
 	const closed = models.OnRedisDownClosed
 	if usesBlocks {
 		return proofCompany{countsAlike: []models.Policy{
-			{Name: "leased", Limit: 60, Window: time.Second, Lease: 16, OnRedisDown: closed},
-			{Name: "large", Limit: 400, Window: 2 * time.Second, Lease: 100, OnRedisDown: closed},
+			{Name: "leased", Limit: 60, Window: time.Second, Block: 16, OnRedisDown: closed},
+			{Name: "large", Limit: 400, Window: 2 * time.Second, Block: 100, OnRedisDown: closed},
 			{Name: "beside", Limit: 40, Window: time.Second, OnRedisDown: closed},
-		}, steady: models.Policy{Name: "steady", Limit: 600, Window: 20 * time.Second, Lease: 8, OnRedisDown: closed}}
+		}, steady: models.Policy{Name: "steady", Limit: 600, Window: 20 * time.Second, Block: 8, OnRedisDown: closed}}
 	}
 	return proofCompany{
 		countsAlike: []models.Policy{
@@ -149,7 +149,7 @@ func proveWindows(t *testing.T, course proofCourse) {
 	for i, policy := range proofPolicies(course.usesBlocks).all() {
 		excused := slices.Clone(lost)
 		for j := range excused { // units of a block taken in time are used until its end
-			excused[j].to += blockLength(policy.Window.Microseconds()) * min(policy.Lease, 1)
+			excused[j].to += blockLength(policy.Window.Microseconds()) * min(policy.Block, 1)
 		}
 		found := checkHistory(history, i, policy, excused)
 		t.Logf("%s: %+v", policy.Name, found)

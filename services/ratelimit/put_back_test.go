@@ -86,7 +86,7 @@ func TestPutsBackWhatCountsOnly(t *testing.T) {
 		t.Run(p.Name, func(t *testing.T) {
 			server := servicestest.StartRedis(t)
 			one, two := limiterAt(t, server.Addr, false), limiterAt(t, server.Addr, false)
-			p.Lease = min(p.Lease, 1)
+			p.Block = min(p.Block, 1)
 			hit := models.Hit{Policy: p, Key: "k"}
 			remaining := func(l *Limiter) int64 {
 				t.Helper()
@@ -137,7 +137,7 @@ func TestPutsBackWhatWasEvictedByHalf(t *testing.T) {
 	for half := range 2 {
 		server := servicestest.StartRedis(t)
 		gone, one := limiterAt(t, server.Addr, false), limiterAt(t, server.Addr, false)
-		hit := models.Hit{Policy: models.Policy{Name: "leased", Limit: 10, Window: time.Hour, Lease: 1}, Key: "k"}
+		hit := models.Hit{Policy: models.Policy{Name: "leased", Limit: 10, Window: time.Hour, Block: 1}, Key: "k"}
 		for range 3 {
 			takeAs(t, gone, hit)
 		}

@@ -26,7 +26,7 @@ func TestFlushesAnOutage(t *testing.T) {
 	policies := []models.Policy{
 		{Name: "log", Limit: 10, Window: time.Minute},
 		{Name: "gcra", Limit: 100, Window: time.Hour, Algorithm: models.AlgorithmGCRA},
-		{Name: "leased", Limit: 10, Window: time.Minute, Lease: 2},
+		{Name: "leased", Limit: 10, Window: time.Minute, Block: 2},
 	}
 	for _, p := range policies {
 		takeAs(t, l, models.Hit{Policy: p, Key: "k", Cost: 2})
@@ -41,7 +41,7 @@ func TestFlushesAnOutage(t *testing.T) {
 			}
 		}
 		refunded := takeAs(t, l, models.Hit{Policy: p, Key: "k"})[0]
-		if err := l.Refund(t.Context(), refunded); err != nil && p.Lease == 0 {
+		if err := l.Refund(t.Context(), refunded); err != nil && p.Block == 0 {
 			t.Fatalf("%s: %v", p.Name, err)
 		}
 	}
@@ -138,7 +138,7 @@ func TestOutboxIsBounded(t *testing.T) {
 	policies := map[string]models.Policy{
 		"log":    {Name: "p", Limit: 1000, Window: time.Hour},
 		"gcra":   {Name: "p", Limit: 10_000, Window: time.Hour},
-		"leased": {Name: "p", Limit: 10_000, Window: time.Hour, Lease: 5},
+		"leased": {Name: "p", Limit: 10_000, Window: time.Hour, Block: 5},
 	}
 	for name, policy := range policies {
 		b := newOutbox(0, func() int64 { return 1 })
@@ -174,7 +174,7 @@ func TestOutboxIsBounded(t *testing.T) {
 // Hits of a policy with blocks share an entry; a refund takes its own units out of it.
 func TestOutboxTakesBackWhatOneHitAdded(t *testing.T) {
 	b := newOutbox(0, func() int64 { return 2000 })
-	policy := models.Policy{Name: "p", Limit: 1000, Window: time.Hour, Lease: 5}
+	policy := models.Policy{Name: "p", Limit: 1000, Window: time.Hour, Block: 5}
 	hits := []request{requestOf(policy, "k", 1), requestOf(policy, "k", 2), requestOf(policy, "k", 3)}
 	key := taggedKey{"tag", hits[0].name}
 	for i := range hits {
@@ -212,7 +212,7 @@ func TestOutboxFollowsThePolicy(t *testing.T) {
 		{"another limit", log, changed(func(p *models.Policy) { p.Limit = 20 }), 4, 0},
 		{"another rule for outages", log, changed(func(p *models.Policy) { p.OnRedisDown = models.OnRedisDownLocal }), 4, 0},
 		{"another window, counted in the same place", log, changed(func(p *models.Policy) { p.Window = time.Hour }), 4, 0},
-		{"leased", log, changed(func(p *models.Policy) { p.Lease = 2 }), 1, 0},
+		{"leased", log, changed(func(p *models.Policy) { p.Block = 2 }), 1, 0},
 		{"a bucket", gcra, gcra, 0, 4},
 		{"a bucket of another window", gcra, longer, 0, 1},
 		{"a log in place of a bucket", gcra, log, 1, 0},
@@ -234,7 +234,7 @@ func TestOutboxFollowsThePolicy(t *testing.T) {
 func TestFlushesALostReplyOfAPolicyWithBlocks(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	l, other := limiterAt(t, server.Addr, false), limiterAt(t, server.Addr, false)
-	hit := models.Hit{Policy: models.Policy{Name: "p", Limit: 20, Window: time.Minute, Lease: 5}, Key: "k", Cost: 3}
+	hit := models.Hit{Policy: models.Policy{Name: "p", Limit: 20, Window: time.Minute, Block: 5}, Key: "k", Cost: 3}
 	req := newRequest(&hit)
 	key := taggedKey{"k", req.name}
 	for i, want := range []int64{17, 17, 11, 11} { // over-counting is the safe side: 3 and then 6

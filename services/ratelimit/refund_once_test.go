@@ -15,8 +15,8 @@ import (
 func countedPolicies() []models.Policy {
 	return []models.Policy{
 		{Name: "gcra", Limit: 100, Window: time.Hour, Algorithm: models.AlgorithmGCRA},
-		{Name: "leased", Limit: 10, Window: time.Hour, Lease: 10},
-		{Name: "units", Limit: 10, Window: time.Hour, Lease: 1}, // whose block was returned
+		{Name: "leased", Limit: 10, Window: time.Hour, Block: 10},
+		{Name: "units", Limit: 10, Window: time.Hour, Block: 1}, // whose block was returned
 	}
 }
 

@@ -82,7 +82,7 @@ func TestPeekCountsNothing(t *testing.T) {
 	for _, policy := range []models.Policy{
 		perMinute("log", 3),
 		{Name: "gcra", Limit: 30, Window: time.Hour, Algorithm: models.AlgorithmGCRA},
-		{Name: "leased", Limit: 3, Window: time.Minute, Lease: 2},
+		{Name: "leased", Limit: 3, Window: time.Minute, Block: 2},
 	} {
 		keys := server.Do("DBSIZE")
 		for left := int64(3); left >= 0; left-- {

@@ -66,7 +66,7 @@ func (req request) local() bool {
 }
 
 // usesBlocks reports whether the request is decided from blocks of admissions.
-func (req *request) usesBlocks() bool { return req.hit.Policy.Lease > 0 }
+func (req *request) usesBlocks() bool { return req.hit.Policy.Block > 0 }
 
 // refuses reports whether the result stops the caller.
 func (req *request) refuses(v result) bool { return !v.passes && !req.hit.Policy.Shadow }

@@ -246,7 +246,7 @@ func TestLoweredTellsWhenMoreQuotaIsThere(t *testing.T) {
 	for _, policy := range []models.Policy{
 		{Name: "log", Limit: 10, Window: time.Minute},
 		{Name: "gcra", Limit: 100, Window: time.Minute, Algorithm: models.AlgorithmGCRA},
-		{Name: "leased", Limit: 10, Window: time.Minute, Lease: 1},
+		{Name: "leased", Limit: 10, Window: time.Minute, Block: 1},
 	} {
 		for _, others := range [][]models.Policy{nil, {beside}} {
 			key := fmt.Sprint("key", len(others))

@@ -82,7 +82,7 @@ func TestParseNamesTheLine(t *testing.T) {
 			t.Errorf("%s: %v, want %s...", row.name, err, row.want)
 		}
 	}
-	if set, err := Parse("p.yaml", []byte("policies: [{name: api, limit: &all 3, window: 1m, lease: *all}]"), knownPolicies()); err != nil || effective(set, "").Lease != 3 {
+	if set, err := Parse("p.yaml", []byte("policies: [{name: api, limit: &all 3, window: 1m, lease: *all}]"), knownPolicies()); err != nil || effective(set, "").Block != 3 {
 		t.Errorf("an alias: %+v, %v", set, err)
 	}
 	for half, at := range map[string]int{"": 1, "policies:\n": 1, "# nothing\n": 1, "---\n# nothing\n---\n": 1, "# these\n# are\npolicies:\n": 3} { // as while it is written
@@ -150,7 +150,7 @@ func TestParseTakesPlainNumbersOnly(t *testing.T) {
 			if err == nil {
 				got = map[string]int64{"limit": effective(set, "").Limit, "tier": effective(set, "gold").Limit}[field]
 				if field == "lease" {
-					got = set.Effective(models.Hit{Policy: models.Policy{Name: "b"}}).Lease
+					got = set.Effective(models.Hit{Policy: models.Policy{Name: "b"}}).Block
 				}
 			}
 			switch {
