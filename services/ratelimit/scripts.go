@@ -28,16 +28,16 @@ type limitScripts struct{ take, batch, refund, reset, flush, flushBlocks, block 
 
 // loadLimitScripts puts what the scripts share before each of them.
 func loadLimitScripts() limitScripts {
-	shared := limitScript("common") + limitScript("sliding_log") + limitScript("gcra")
-	hits := shared + limitScript("hit")
+	both := limitScript("common") + limitScript("sliding_log") + limitScript("gcra")
+	hits, putBack := both+limitScript("hit"), limitScript("put_back")
 	return limitScripts{
 		take:        rueidis.NewLuaScript(hits + limitScript("take")),
 		batch:       rueidis.NewLuaScript(hits + limitScript("take_batch")),
-		refund:      rueidis.NewLuaScript(shared + limitScript("refund")),
-		reset:       rueidis.NewLuaScript(shared + limitScript("reset")),
-		flush:       rueidis.NewLuaScript(shared + limitScript("flush")),
-		flushBlocks: rueidis.NewLuaScript(shared + limitScript("flush_blocks")),
-		block:       rueidis.NewLuaScript(shared + limitScript("block")),
+		refund:      rueidis.NewLuaScript(both + limitScript("refund")),
+		reset:       rueidis.NewLuaScript(limitScript("common") + limitScript("reset")),
+		flush:       rueidis.NewLuaScript(both + putBack + limitScript("flush")),
+		flushBlocks: rueidis.NewLuaScript(limitScript("common") + putBack + limitScript("flush_blocks")),
+		block:       rueidis.NewLuaScript(limitScript("common") + putBack + limitScript("block")),
 	}
 }
 

@@ -1,3 +1,4 @@
+
 -- GCRA is a leaking bucket of whole numbers: a unit is worth window, and each microsecond refill
 -- leaks out, so burst units pass at once and refill units in each further window. All numbers stay
 -- below 2^53.
@@ -12,13 +13,13 @@ end
 -- The bucket as it is now; its nonce is nil if there is none. The last value is when it was last
 -- written.
 local function read_bucket(key, refill)
-  local level, last, nonce, ends = string.match(call('GET', key) or '', '^(%d+) (%d+) (%d+) (%d+)$')
+  local level, last, nonce, ends = match(call('GET', key) or '', '^(%d+) (%d+) (%d+) (%d+)$')
   if not level then
     return 0, time, nil, 0, 0
   end
-  last = tonumber(last)
+  last = last + 0
   local now = max(time, last)
-  return max(0, level - (now - last) * refill), now, nonce, tonumber(ends), last
+  return max(0, level - (now - last) * refill), now, nonce, ends + 0, last
 end
 
 local function write_bucket(key, level, now, nonce, ends)
@@ -28,38 +29,40 @@ end
 -- Whether the bucket is not the one that is known, by its nonce and when the instance last added to
 -- it.
 local function lost_bucket(known, known_until, now, nonce, last)
-  if known == '' or known_until <= now then
+  if known == '' or known_until + 0 <= now then
     return false
   end
-  local made, wrote = string.match(known, '^(%d+) (%d+)$')
-  return nonce ~= made or last < tonumber(wrote)
+  local made, wrote = match(known, '^(%d+) (%d+)$')
+  return nonce ~= made or last < wrote + 0
 end
 
-local function look_bucket(key, hit)
-  local last
-  hit.refill = refill_of(hit.burst, hit.limit)
-  hit.level, hit.now, hit.nonce, hit.ends, last = read_bucket(key, hit.refill)
-  hit.lost = lost_bucket(hit.known, hit.known_until, hit.now, hit.nonce, last)
-  local over = hit.level - (hit.burst - hit.cost) * hit.window
-  if over <= 0 or hit.cost == 0 then
-    hit.passes = true
-  elseif hit.cost > hit.burst then
-    hit.retry = hit.window
-  else
-    hit.retry = ceil(over / hit.refill)
+-- Returns 1 if the hit passes, 0 if it does not, -2 if what must be there is not; the key's time;
+-- the bucket's level; microseconds until the hit passes; the bucket's nonce and end.
+local function look_bucket(key, burst, limit, window, cost, known, known_until)
+  local refill = refill_of(burst, limit)
+  local level, now, nonce, ends, last = read_bucket(key, refill)
+  if known ~= '' and lost_bucket(known, known_until, now, nonce, last) then
+    return -2, now, level, 0, nonce, ends
   end
-end
-
-local function count_in_bucket(key, hit)
-  hit.level = hit.level + hit.cost * hit.window
-  hit.nonce = hit.nonce or hit.id
-  write_bucket(key, hit.level, hit.now, hit.nonce, max(hit.ends, ceil(hit.level / hit.refill) + hit.now))
-end
-
-local function sum_up_bucket(hit)
-  hit.remaining = max(0, hit.burst - ceil(hit.level / hit.window))
-  if hit.level > 0 then
-    hit.more = ceil((hit.level - (hit.burst - hit.remaining - 1) * hit.window) / hit.refill)
+  local over = level - (burst - cost) * window
+  if over <= 0 or cost == 0 then
+    return 1, now, level, 0, nonce, ends
   end
+  return 0, now, level, cost > burst and window or ceil(over / refill), nonce, ends
 end
 
+-- Adds the hit, and returns the bucket's level and nonce.
+local function count_in_bucket(key, id, burst, limit, window, cost, now, level, nonce, ends)
+  level, nonce = level + cost * window, nonce or id
+  write_bucket(key, level, now, nonce, max(ends, ceil(level / refill_of(burst, limit)) + now))
+  return level, nonce
+end
+
+-- Returns the units that remain, and microseconds until more do.
+local function sum_up_bucket(burst, limit, window, level)
+  local remaining = max(0, burst - ceil(level / window))
+  if level == 0 then
+    return remaining, 0
+  end
+  return remaining, ceil((level - (burst - remaining - 1) * window) / refill_of(burst, limit))
+end

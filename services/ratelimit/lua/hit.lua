@@ -12,34 +12,34 @@
 -- if it does); microseconds until more quota (0: all is there); the server's time; the bucket's
 -- nonce (0: there is none). The first is -2 if what must be there is not: then nothing was decided,
 -- and the instance puts back what it admitted.
-local function look(i)
+-- In between, a hit is its four numbers and what look_log or look_bucket returns; used is the
+-- bucket's level, too.
+local function numbers(i)
+  local a = 8 * i - 6
+  return ARGV[a] + 0, ARGV[a + 1] + 0, ARGV[a + 2] + 0, ARGV[a + 3] + 0
+end
+
+local function look(i, burst, limit, window, cost)
   local a = 8 * i - 7
-  local hit = {
-    id = ARGV[a], burst = tonumber(ARGV[a + 1]), limit = tonumber(ARGV[a + 2]), window = tonumber(ARGV[a + 3]),
-    cost = tonumber(ARGV[a + 4]), shadow = ARGV[a + 5] == '1', known = ARGV[a + 6], known_until = tonumber(ARGV[a + 7]),
-    now = time, lost = false, passes = false, used = 0, remaining = 0, retry = 0, more = 0,
-    refill = 0, level = 0, ends = 0, nonce = false, -- of a bucket
-  }
-  if hit.burst == 0 then look_log(KEYS[i], hit) else look_bucket(KEYS[i], hit) end
-  return hit
+  if burst == 0 then
+    return look_log(KEYS[i], ARGV[a], limit, window, cost, ARGV[a + 6], ARGV[a + 7])
+  end
+  return look_bucket(KEYS[i], burst, limit, window, cost, ARGV[a + 6], ARGV[a + 7])
 end
 
 -- Counts the hit if it may, and answers it.
-local function decide(i, hit, may_count, reply)
-  local key, r, passes = KEYS[i], 6 * i - 5, hit.passes and 1 or 0
-  if hit.lost then
-    passes = -2
+local function answer(i, reply, may_count, burst, limit, window, cost, passes, now, used, retry, nonce, ends)
+  local id, r, remaining, more = ARGV[8 * i - 7], 6 * i - 5, 0, 0
+  local counts = may_count and passes == 1 and cost > 0 and id ~= ''
+  if passes == -2 then
+    -- nothing was decided
+  elseif burst == 0 then
+    if counts then used = count_in_log(KEYS[i], id, window, cost, now, used) end
+    remaining, more = sum_up_log(KEYS[i], limit, window, now, used)
   else
-    local counts = may_count and hit.passes and hit.cost > 0 and hit.id ~= ''
-    if hit.burst == 0 then
-      if counts then count_in_log(key, hit) end
-      sum_up_log(key, hit)
-    else
-      if counts then count_in_bucket(key, hit) end
-      sum_up_bucket(hit)
-    end
+    if counts then used, nonce = count_in_bucket(KEYS[i], id, burst, limit, window, cost, now, used, nonce, ends) end
+    remaining, more = sum_up_bucket(burst, limit, window, used)
   end
   reply[r], reply[r + 1], reply[r + 2], reply[r + 3], reply[r + 4], reply[r + 5] =
-    passes, hit.remaining, hit.retry, hit.more, hit.now, tonumber(hit.nonce or 0)
+    passes, remaining, retry, more, now, (nonce or 0) + 0
 end
-

@@ -1,3 +1,4 @@
+
 -- A sliding log is a sorted set with a member for each unit, the id of its call and three digits,
 -- whose score is the time of admission. Refused hits add nothing. It lives until a window after the
 -- newest.
@@ -19,38 +20,42 @@ local function add_units(key, id, cost, at)
   return call('ZADD', key, 'NX', unpack(units))
 end
 
-local function look_log(key, hit)
-  local newest = call('ZRANGE', key, -1, -1, 'WITHSCORES')
+-- Returns 1 if the hit passes, 0 if it does not, -2 if what must be there is not; the key's time;
+-- the units in the log; microseconds until the hit passes.
+local function look_log(key, id, limit, window, cost, known, known_until)
+  local now, used = time, 0
+  local newest = call('ZRANGE', key, '-1', '-1', 'WITHSCORES')
   if newest[2] then
-    hit.now = max(time, tonumber(newest[2]))
+    now = max(time, newest[2] + 0)
   end
-  if hit.known ~= '' and hit.known_until > hit.now and hit.known ~= newest[1] and not call('ZSCORE', key, hit.known) then
-    hit.lost = true
-    return
+  if known ~= '' and known ~= newest[1] and known_until + 0 > now and not call('ZSCORE', key, known) then
+    return -2, now, 0, 0
   end
   if newest[2] then
-    call('ZREMRANGEBYSCORE', key, '-inf', format('%d', hit.now - hit.window))
-    hit.used = call('ZCARD', key)
+    call('ZREMRANGEBYSCORE', key, '-inf', format('%d', now - window))
+    used = call('ZCARD', key)
   end
-  local over = hit.used + hit.cost - hit.limit
-  if over <= 0 or hit.cost == 0 or hit.id ~= '' and call('ZSCORE', key, hit.id .. '000') then
-    hit.passes = true -- also a call that was admitted before, and whose reply got lost
-  elseif hit.cost > hit.limit then
-    hit.retry = hit.window
-  else
-    hit.retry = score(key, over - 1) + hit.window - hit.now
+  local over = used + cost - limit
+  if over <= 0 or cost == 0 or id ~= '' and call('ZSCORE', key, id .. '000') then
+    return 1, now, used, 0 -- also a call that was admitted before, and whose reply got lost
+  elseif cost > limit then
+    return 0, now, used, window
   end
+  return 0, now, used, score(key, over - 1) + window - now
 end
 
-local function count_in_log(key, hit)
-  hit.used = hit.used + add_units(key, hit.id, hit.cost, hit.now)
-  call('PEXPIREAT', key, format('%d', ceil((hit.now + hit.window) / 1000)))
+-- Adds the hit, and returns the units in the log.
+local function count_in_log(key, id, window, cost, now, used)
+  used = used + add_units(key, id, cost, now)
+  call('PEXPIREAT', key, format('%d', ceil((now + window) / 1000)))
+  return used
 end
 
-local function sum_up_log(key, hit)
-  hit.remaining = max(0, hit.limit - hit.used)
-  if hit.used > 0 then -- of those over the limit, if that was lowered, none is quota
-    hit.more = score(key, max(0, hit.used - hit.limit)) + hit.window - hit.now
+-- Returns the units that remain, and microseconds until more do.
+local function sum_up_log(key, limit, window, now, used)
+  if used == 0 then
+    return limit, 0
   end
+  -- Of those over the limit, if that was lowered, none is quota.
+  return max(0, limit - used), score(key, max(0, used - limit)) + window - now
 end
-

@@ -3,7 +3,8 @@
 -- holds something else: that does not concern the others.
 local reply = {}
 local function alone(i)
-  decide(i, look(i), true, reply)
+  local burst, limit, window, cost = numbers(i)
+  answer(i, reply, true, burst, limit, window, cost, look(i, burst, limit, window, cost))
 end
 
 for i = 1, #KEYS do
