@@ -124,6 +124,22 @@ func TestDocumentsGo(t *testing.T) {
 	}
 }
 
+// TestDocumentsFiles: the files and folders that name where something is are there.
+func TestDocumentsFiles(t *testing.T) {
+	found := 0
+	for _, d := range []document{readDocument(t, "ARCHITECTURE.md"), readDocument(t, "CONTRIBUTING.md")} {
+		for _, name := range regexp.MustCompile("`((?:[\\w.-]+/)*[\\w.-]+(?:\\.go|\\.md|\\.mod|/\\w+|/))`").FindAllStringSubmatch(d.text, -1) {
+			found++
+			if _, err := os.Stat(filepath.Join("..", name[1])); err != nil {
+				t.Errorf("%s names %s: %v", d.name, name[1], err)
+			}
+		}
+	}
+	if found < 20 {
+		t.Errorf("only %d files are named", found)
+	}
+}
+
 // TestDocumentsMake: the targets of make that documents name are there.
 func TestDocumentsMake(t *testing.T) {
 	makefile, err := os.ReadFile("../Makefile")
