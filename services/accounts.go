@@ -55,23 +55,12 @@ type signInNetworks interface {
 	KnownNetwork(ctx context.Context, email, network string, since time.Time) (bool, error)
 }
 
-type auditTrail interface {
-	AddAudit(ctx context.Context, entry models.AuditEntry) error
-	WithAudit(ctx context.Context, entries ...models.AuditEntry) (_ context.Context, stored func() bool)
-	Audit(ctx context.Context, action string, page models.Page) (models.List[models.AuditEntry], error)
-}
-
 // Client describes the client of a request, for audit entries, sessions and limits.
 type Client struct {
 	IP        string
 	Network   string // the network that limits count: an IPv4 address, or 56 bits of an IPv6 address
 	UserAgent string
 	RequestID string
-}
-
-// entry is an audit entry about an action of the client.
-func (c Client) entry(action, actor, target, detail string) models.AuditEntry {
-	return models.AuditEntry{Action: action, Actor: actor, Target: target, IP: c.IP, RequestID: c.RequestID, Detail: detail}
 }
 
 // AccountsOptions configures Accounts: the limits on sign-ins for each client network and for
@@ -192,12 +181,6 @@ func (a *Accounts) User(ctx context.Context, id string) (models.User, error) {
 	return a.store.User(ctx, id)
 }
 
-// AuditPage returns a page of the audit, newest first; action "" is any. models.ErrBadCursor if
-// the cursor is not its own.
-func (a *Accounts) AuditPage(ctx context.Context, action string, page models.Page) (models.List[models.AuditEntry], error) {
-	return a.store.Audit(ctx, action, page)
-}
-
 // CreateUser adds a user. The caller has validated address, password and roles. actor is the
 // e-mail address for the audit. models.ErrEmailTaken if the address is in use.
 func (a *Accounts) CreateUser(ctx context.Context, actor, email, password string, roles []string, client Client) (models.User, error) {
@@ -309,53 +292,6 @@ func (a *Accounts) Seed(ctx context.Context, seed models.Seed, passwords map[str
 	}
 	_, err := a.store.Seed(ctx, seed)
 	return err
-}
-
-// audited calls do, and stores the audit entries in the same database transaction: the database
-// has both or neither.
-func (a *Accounts) audited(ctx context.Context, do func(ctx context.Context) error, entries ...models.AuditEntry) error {
-	for i := range entries {
-		entries[i].At = time.Now().UTC()
-	}
-	auditing, stored := a.store.WithAudit(ctx, entries...)
-	if err := do(auditing); err != nil {
-		return err
-	}
-	for _, entry := range entries {
-		if stored() {
-			a.logAudit(entry)
-		} else if err := a.audit(ctx, entry); err != nil { // do found nothing to store
-			return err
-		}
-	}
-	return nil
-}
-
-// audit stores a security event in the database, and logs it. It outlives the request. The
-// error says that the event is not stored.
-func (a *Accounts) audit(ctx context.Context, entry models.AuditEntry) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), afterwards)
-	defer cancel()
-	entry.At = time.Now().UTC()
-	a.logAudit(entry)
-	if err := a.store.AddAudit(ctx, entry); err != nil {
-		a.log.Error("an audit entry was not stored", "action", entry.Action, "error", err)
-		return err
-	}
-	return nil
-}
-
-func (a *Accounts) logAudit(entry models.AuditEntry) {
-	a.log.Info("audit", "action", entry.Action, "actor", entry.Actor, "target", entry.Target, "ip", entry.IP, "requestId", entry.RequestID, "detail", entry.Detail)
-}
-
-// auditOf is an audit entry about a user; userID "" is an unknown or a new user.
-func auditOf(action, actor, userID string, client Client, detail string) models.AuditEntry {
-	target := ""
-	if userID != "" {
-		target = "user:" + userID
-	}
-	return client.entry(action, actor, target, detail)
 }
 
 // cleanAddress cleans an address that a client typed to sign in. It does not validate it: a

@@ -1,23 +1,15 @@
 package services
 
 import (
-	"cmp"
 	"context"
 	"crypto/hkdf"
-	"crypto/hmac"
 	"crypto/sha256"
-	"encoding/hex"
-	"errors"
 	"fmt"
-	"time"
 
 	"gatehouse/internal/require"
 	"gatehouse/models"
 	"gatehouse/services/lock"
 )
-
-// DefaultProcessTTL is the lease of a process lock without a TTL of its own.
-const DefaultProcessTTL = 300 * time.Second
 
 // ProcessStore is the database's side of processes.
 type ProcessStore interface {
@@ -84,169 +76,6 @@ func (p *Processes) Create(ctx context.Context, user models.UserRef, fields mode
 	return p.store.CreateProcess(ctx, user.ID, fields)
 }
 
-// ProcessLockOptions says how to lock a process. The zero value does not wait.
-type ProcessLockOptions struct {
-	TTL            time.Duration // zero is 300 s
-	Reason         string
-	Wait           time.Duration // how long to queue; zero answers at once
-	IfMatch        *models.IfMatch
-	IdempotencyKey string // the same key gets the same grant and token while that lives
-	// Most is how many processes the user can have locked, with this one. The user never keeps
-	// more; of several requests at the same time, more than necessary can be refused. Without
-	// Redis an instance counts the locks that it knows itself. Zero is no limit.
-	Most int
-	// Allowed is called after a wait, before the grant is used: the user may have lost the right
-	// in the meantime. Its error gives the lock back. Nil allows.
-	Allowed func(ctx context.Context) error
-}
-
-// ProcessLock is a lock on a process, and the process as read after the grant.
-type ProcessLock struct {
-	lock.Lock
-	Token   string // the signed lock token
-	Process models.Process
-}
-
-// Lock locks a process for a user. Errors:
-//
-//   - models.ErrNotFound: there is no such process,
-//   - *models.NotAcquiredError: another grant holds the lock, or waiters come first,
-//   - *models.TooManyLocksError: the user would have more than opt.Most,
-//   - *models.ConflictError (models.ErrPreconditionFailed): opt.IfMatch does not match,
-//   - models.ErrNotAcquired and the cause of ctx: ctx ended during the wait; models.ErrUnavailable
-//     and that cause: it ended just after the wait,
-//   - the error of opt.Allowed.
-//
-// With an error the user holds no lock that the user did not hold before. Degraded is set even
-// with an error, if the grant was made, and given back, without Redis.
-func (p *Processes) Lock(ctx context.Context, user models.UserRef, id string, opt ProcessLockOptions) (ProcessLock, error) {
-	if _, err := p.store.Process(ctx, id); err != nil {
-		return ProcessLock{}, err
-	}
-	token, others := p.idempotentTokens(user, id, opt.IdempotencyKey)
-	if opt.Wait > 0 && token == "" { // refused before the wait; a repeated request takes no new lock
-		if err := p.checkLimit(ctx, user, opt.Most-1, opt.Most); err != nil {
-			return ProcessLock{}, err
-		}
-	}
-	taken, err := p.acquire(ctx, opt.Wait, lock.Request{
-		Resource: Resource(id), TTL: cmp.Or(opt.TTL, DefaultProcessTTL), Token: token,
-		Holder: models.Holder{UserID: user.ID, Email: user.Email, Reason: opt.Reason},
-	}, others)
-	if err != nil {
-		return ProcessLock{}, err
-	}
-	err = allowedAfter(ctx, opt.Wait, opt.Allowed)
-	if err == nil && !taken.Repeated { // this lock counts, too: of two concurrent requests each sees the other's
-		err = p.checkLimit(context.WithoutCancel(ctx), user, opt.Most, opt.Most)
-	}
-	var granted ProcessLock
-	if err == nil { // ctx may end a wait, not the work after it
-		granted, err = p.granted(context.WithoutCancel(ctx), user, id, taken, opt)
-	}
-	if err == nil && !taken.Repeated && ctx.Err() != nil { // the client has left
-		granted, err = ProcessLock{}, fmt.Errorf("lock process %s: %w: %w", id, models.ErrUnavailable, context.Cause(ctx))
-	}
-	if err != nil && !taken.Repeated {
-		p.locks.ReleaseAfter(ctx, taken.Claim)
-	}
-	granted.Degraded = taken.Degraded
-	return granted, err
-}
-
-// checkLimit refuses if the user has more than held locks; a limit of 0 is no limit.
-func (p *Processes) checkLimit(ctx context.Context, user models.UserRef, held, limit int) error {
-	if limit > 0 && p.locks.CountHeld(ctx, user.ID) > held {
-		return &models.TooManyLocksError{Limit: limit}
-	}
-	return nil
-}
-
-// allowedAfter calls allowed for a request that may have waited.
-func allowedAfter(ctx context.Context, wait time.Duration, allowed func(context.Context) error) error {
-	if wait <= 0 || allowed == nil {
-		return nil
-	}
-	return allowed(ctx)
-}
-
-// acquire looks for a grant with one of the other tokens before it waits.
-func (p *Processes) acquire(ctx context.Context, wait time.Duration, req lock.Request, others []string) (lock.Lock, error) {
-	if wait <= 0 || len(others) > 0 {
-		taken, err := p.locks.TryAcquire(ctx, req)
-		for _, token := range others {
-			if errors.Is(err, models.ErrNotAcquired) {
-				repeat := req
-				repeat.Token = token
-				taken, err = p.locks.TryAcquire(ctx, repeat)
-			}
-		}
-		if wait <= 0 || !errors.Is(err, models.ErrNotAcquired) {
-			return taken, err
-		}
-	}
-	ctx, cancel := context.WithTimeout(ctx, wait)
-	defer cancel()
-	return p.locks.Acquire(ctx, req)
-}
-
-// granted reads the process after the grant and makes the token.
-func (p *Processes) granted(ctx context.Context, user models.UserRef, id string, taken lock.Lock, opt ProcessLockOptions) (ProcessLock, error) {
-	process, err := p.store.Process(ctx, id)
-	if err != nil {
-		return ProcessLock{}, err
-	}
-	if !opt.IfMatch.Matches(process.Version) {
-		return ProcessLock{}, &models.ConflictError{Reason: models.ErrPreconditionFailed, Current: process}
-	}
-	if token, ok := p.signer.Unseal(taken.Metadata); ok && taken.Metadata != "" {
-		return ProcessLock{Lock: taken, Token: token, Process: process}, nil
-	}
-	token, err := p.tokens.Sign(taken, user.ID, process.Version)
-	if err != nil {
-		return ProcessLock{}, err
-	}
-	if opt.IdempotencyKey != "" {
-		if token, err = p.keepToken(ctx, taken, token); err != nil {
-			return ProcessLock{}, err
-		}
-	}
-	return ProcessLock{Lock: taken, Token: token, Process: process}, nil
-}
-
-// keepToken stores the sealed token with its grant, so that a repeated acquire returns the same
-// token. Of two concurrent acquires the first one's token stays.
-func (p *Processes) keepToken(ctx context.Context, taken lock.Lock, token string) (string, error) {
-	sealed, err := p.signer.Seal(token)
-	if err != nil {
-		return "", err
-	}
-	stands, err := p.locks.Metadata(ctx, taken, sealed)
-	if err != nil {
-		return "", err
-	}
-	if kept, ok := p.signer.Unseal(stands); ok {
-		return kept, nil
-	}
-	return token, nil
-}
-
-// idempotentTokens derives the grant's token from user, process and key: it is always the same,
-// and unguessable without the secret. others are the tokens of the older secrets. Without a
-// key both are empty: the locker makes a new token.
-func (p *Processes) idempotentTokens(user models.UserRef, id, key string) (token string, others []string) {
-	if key == "" {
-		return "", nil
-	}
-	var tokens []string
-	for _, secret := range p.secrets {
-		mac := hmac.New(sha256.New, secret)
-		fmt.Fprintf(mac, "%q %q %q", user.ID, id, key)
-		tokens = append(tokens, hex.EncodeToString(mac.Sum(nil)))
-	}
-	return tokens[0], tokens[1:]
-}
-
 // guard verifies the token of a write and makes the condition for the database.
 func (p *Processes) guard(ctx context.Context, user models.UserRef, id, token string, match *models.IfMatch) (guard models.WriteGuard, grant models.LockGrant, degraded bool, err error) {
 	process, err := p.store.Process(ctx, id)
@@ -294,41 +123,4 @@ func (p *Processes) Delete(ctx context.Context, user models.UserRef, id, token s
 	}
 	p.locks.ReleaseAfter(ctx, grant.LockClaim)
 	return degraded, nil
-}
-
-// Extend sets the time left of a lock to ttl, zero is 300 s, but not beyond the locker's longest
-// hold. Errors are models.ErrNotFound, models.ErrLockTokenRequired and *models.NotHeldError as
-// in Replace.
-func (p *Processes) Extend(ctx context.Context, user models.UserRef, id, token string, ttl time.Duration) (lock.Lock, error) {
-	grant, err := p.held(ctx, user, id, token)
-	if err != nil {
-		return lock.Lock{}, err
-	}
-	holder := models.Holder{UserID: user.ID, Email: user.Email, Since: p.tokens.GrantedAt(grant)}
-	return p.locks.ExtendFor(ctx, grant.LockClaim, holder, cmp.Or(ttl, DefaultProcessTTL))
-}
-
-// Unlock releases a lock. degraded: it is released once Redis is back. Its errors are those of
-// Extend.
-func (p *Processes) Unlock(ctx context.Context, user models.UserRef, id, token string) (degraded bool, err error) {
-	grant, err := p.held(ctx, user, id, token)
-	if err != nil {
-		return false, err
-	}
-	return p.locks.Release(ctx, grant.LockClaim)
-}
-
-// LockStatus returns the state of a process's lock; models.ErrNotFound without such a process.
-func (p *Processes) LockStatus(ctx context.Context, id string) (models.LockStatus, error) {
-	if _, err := p.store.Process(ctx, id); err != nil {
-		return models.LockStatus{}, err
-	}
-	return p.locks.Status(ctx, Resource(id))
-}
-
-func (p *Processes) held(ctx context.Context, user models.UserRef, id, token string) (models.LockGrant, error) {
-	if _, err := p.store.Process(ctx, id); err != nil {
-		return models.LockGrant{}, err
-	}
-	return p.tokens.Open(ctx, Resource(id), user.ID, token)
 }
