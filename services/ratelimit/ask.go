@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/redis/rueidis"
+
 	"gatehouse/models"
 	"gatehouse/services/redis"
 )
@@ -16,38 +18,53 @@ const (
 	lostReply = -2
 )
 
-// run decides about the requests in one script; with id 0 it only looks. If Redis lost
-// something of their keys, that is put back first.
-func (l *Limiter) run(ctx context.Context, tag string, requests []request, id int64) ([]result, error) {
-	l.noticeLostConnections()
-	var buffer [4]expectation
-	expected := append(buffer[:0], make([]expectation, len(requests))...)
-	start, within := l.local.now(), ctx
-	for range lossAttempts {
-		if behind := l.outbox.beginCall(tag, requests, expected); behind != nil {
-			within = l.rest(ctx, start) //nolint:fatcontext // made from the caller's each time
-			if err := l.flushKeys(within, behind); err != nil {
-				return nil, err
-			}
-			continue
-		}
-		reply, err := l.exec(within, tag, requests, expected, id)
+// run decides about the requests in one script; with id 0 it only looks.
+func (l *Limiter) run(ctx context.Context, tag string, requests []request, id int64) (results []result, err error) {
+	err = l.onceWhole(ctx, tag, requests, func(ctx context.Context, expected []expectation) ([]taggedKey, error) {
+		reply, err := l.exec(ctx, tag, requests, expected, id)
 		if err != nil {
-			l.outbox.endCall(tag, requests, expected)
 			return nil, fmt.Errorf("rate limit: %w", err)
 		}
 		lost := lostOf(tag, requests, reply)
 		if lost == nil {
-			return l.readReply(tag, requests, expected, id, reply), nil
+			results = l.readReply(tag, requests, expected, id, reply)
 		}
-		l.outbox.endCall(tag, requests, expected)
-		within = l.rest(ctx, start)
-		if err := l.flushKeys(within, lost); err != nil {
-			return nil, err
+		return lost, nil
+	})
+	return results, err
+}
+
+// onceWhole makes a call about the requests when Redis has what it must have of their keys. If
+// Redis lost something, that is put back first. The call gets what it is to expect. It records
+// its reply, or returns the keys of which Redis lacks something, and is made again.
+func (l *Limiter) onceWhole(
+	ctx context.Context, tag string, requests []request, call func(context.Context, []expectation) (lost []taggedKey, err error),
+) error {
+	l.noticeLostConnections()
+	expected := make([]expectation, len(requests))
+	start, within := l.local.now(), ctx
+	for range lossAttempts {
+		behind := l.outbox.beginCall(tag, requests, expected)
+		if behind == nil {
+			lost, err := call(within, expected)
+			if err == nil && lost == nil {
+				return nil
+			}
+			l.outbox.endCall(tag, requests, expected)
+			if err != nil {
+				return err
+			}
+			behind = lost
+			l.flushSoon() // the other keys
 		}
-		l.flushSoon() // the other keys
+		within = l.rest(ctx, start) //nolint:fatcontext // made from the caller's each time
+		for _, key := range behind {
+			if err := l.flush(within, key); err != nil {
+				return err
+			}
+		}
 	}
-	return nil, fmt.Errorf("rate limit: redis keeps losing what it had: %w", models.ErrUnavailable)
+	return fmt.Errorf("rate limit: redis keeps losing what it had: %w", models.ErrUnavailable)
 }
 
 // lostOf returns the keys of which Redis lacks what it must have.
@@ -58,15 +75,6 @@ func lostOf(tag string, requests []request, reply []int64) (lost []taggedKey) {
 		}
 	}
 	return lost
-}
-
-func (l *Limiter) flushKeys(ctx context.Context, keys []taggedKey) error {
-	for _, key := range keys {
-		if err := l.flush(ctx, key); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // rest returns ctx with what is left of one Timeout since start, unless it has a budget.
@@ -89,16 +97,21 @@ func (l *Limiter) exec(ctx context.Context, tag string, requests []request, expe
 		keys[i] = l.redisKey(tag, &requests[i])
 		args = addTakeArgs(args, id, &requests[i], &expected[i])
 	}
-	msg, err := l.redis.Exec(ctx, l.scripts.take, keys, args)
+	return l.numbers(ctx, l.scripts.take, keys, args, takeReplies*len(requests))
+}
+
+// numbers runs a script and returns its numbers, at least so many.
+func (l *Limiter) numbers(ctx context.Context, script *rueidis.Lua, keys, args []string, least int) ([]int64, error) {
+	msg, err := l.redis.Exec(ctx, script, keys, args)
 	if err != nil {
 		return nil, err
 	}
 	reply, err := msg.AsIntSlice()
-	if err == nil && len(reply) != takeReplies*len(requests) {
-		l.log.Error("Redis returned an unexpected reply to a rate limit script", "numbers", len(reply))
+	if err != nil || len(reply) < least {
+		l.log.Error("Redis returned an unexpected reply to a rate limit script", "numbers", len(reply), "error", err)
 		return nil, models.ErrUnavailable
 	}
-	return reply, err
+	return reply, nil
 }
 
 // readReply turns the numbers of a take script into results, and records them.

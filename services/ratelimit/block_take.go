@@ -51,35 +51,22 @@ type blockTerms struct {
 	units, least          int64 // wanted, and that make it worth while
 }
 
-// requestBlock takes units (0: none) if at least so many are there, and returns others. If
-// Redis lost something of the key, that is put back first.
+// requestBlock takes units (0: none) if at least so many are there, and returns others.
 func (l *Limiter) requestBlock(ctx context.Context, key taggedKey, policy models.Policy, id, units, least int64, returned []block) blockReply {
-	l.noticeLostConnections()
 	window := policy.Window.Microseconds()
 	call := blockTerms{limit: policy.Limit, window: window, length: blockLength(window), units: units, least: least}
-	requests := [1]request{{hit: models.Hit{Policy: policy}, name: key.name, rule: ruleOf(&policy)}}
-	var expected [1]expectation
-	start, within := l.local.now(), ctx
-	for range lossAttempts {
-		if behind := l.outbox.beginCall(key.tag, requests[:], expected[:]); behind == nil {
-			got := l.sendBlock(within, key, id, call, expected[0], returned)
-			switch {
-			case got.err == nil && got.units != lostReply:
-				l.outbox.recordBlocks(key, &expected[0], id, got, call, returned)
-				return got
-			case got.err != nil:
-				l.outbox.endCall(key.tag, requests[:], expected[:])
-				return got
-			}
-			l.outbox.endCall(key.tag, requests[:], expected[:])
-			l.flushSoon() // the other keys
+	requests := []request{{hit: models.Hit{Policy: policy}, name: key.name, rule: ruleOf(&policy)}}
+	var got blockReply
+	err := l.onceWhole(ctx, key.tag, requests, func(ctx context.Context, expected []expectation) ([]taggedKey, error) {
+		got = l.sendBlock(ctx, key, id, call, expected[0], returned)
+		if got.err != nil || got.units == lostReply {
+			return []taggedKey{key}, got.err
 		}
-		within = l.rest(ctx, start) //nolint:fatcontext // made from the caller's each time
-		if err := l.flush(within, key); err != nil {
-			return blockReply{err: err}
-		}
-	}
-	return blockReply{err: fmt.Errorf("rate limit: redis keeps losing what it had: %w", models.ErrUnavailable)}
+		l.outbox.recordBlocks(key, &expected[0], id, got, call, returned)
+		return nil, nil
+	})
+	got.err = err
+	return got
 }
 
 // sendBlock runs the script once.
@@ -90,14 +77,9 @@ func (l *Limiter) sendBlock(
 	for _, o := range returned {
 		args = append(args, formatInts(o.id, o.used)...)
 	}
-	msg, err := l.redis.Exec(ctx, l.scripts.block, l.blockKeys(key), args)
+	reply, err := l.numbers(ctx, l.scripts.block, l.blockKeys(key), args, 5)
 	if err != nil {
 		return blockReply{err: fmt.Errorf("rate limit: %w", err)}
-	}
-	reply, err := msg.AsIntSlice()
-	if err != nil || len(reply) != 5 {
-		l.log.Error("Redis returned an unexpected reply to a rate limit script", "numbers", len(reply), "error", err)
-		return blockReply{err: fmt.Errorf("rate limit: %w", models.ErrUnavailable)}
 	}
 	return blockReply{units: reply[0], remaining: reply[1], retry: reply[2], more: reply[3], at: reply[4]}
 }

@@ -163,7 +163,7 @@ func (l *Limiter) send(ctx context.Context, r *flush) (flushReply, error) {
 		args = append(args, formatInts(e.serverAt, r.now-e.at, e.id, e.cost)...)
 	}
 	req := r.request()
-	return l.sent(l.redis.Exec(ctx, l.scripts.flush, []string{l.redisKey(r.key.tag, &req), l.resetKey(r.key)}, args))
+	return l.publish(ctx, l.scripts.flush, []string{l.redisKey(r.key.tag, &req), l.resetKey(r.key)}, args)
 }
 
 // sendBlocks publishes the blocks taken and, as one more block that has ended, what was
@@ -174,7 +174,7 @@ func (l *Limiter) sendBlocks(ctx context.Context, r *flush) (got flushReply, err
 		for _, c := range r.blocks {
 			args = append(args, formatInts(c.id, c.units, c.taken, c.leaves)...)
 		}
-		if got, err = l.sent(l.redis.Exec(ctx, l.scripts.flushBlocks, append(l.blockKeys(r.key), l.resetKey(r.key)), args)); err != nil {
+		if got, err = l.publish(ctx, l.scripts.flushBlocks, append(l.blockKeys(r.key), l.resetKey(r.key)), args); err != nil {
 			return got, err
 		}
 	}
@@ -189,17 +189,13 @@ func (l *Limiter) sendBlocks(ctx context.Context, r *flush) (got flushReply, err
 	return got, over.err
 }
 
-// sent reads the reply to a flush.
-func (l *Limiter) sent(msg rueidis.RedisMessage, err error) (flushReply, error) {
+// publish runs a script of a flush.
+func (l *Limiter) publish(ctx context.Context, script *rueidis.Lua, keys, args []string) (got flushReply, err error) {
+	reply, err := l.numbers(ctx, script, keys, args, 3)
 	if err != nil {
 		return flushReply{}, err
 	}
-	reply, err := msg.AsIntSlice()
-	if err != nil || len(reply) < 3 {
-		l.log.Error("Redis returned an unexpected reply to a rate limit script", "numbers", len(reply), "error", err)
-		return flushReply{}, models.ErrUnavailable
-	}
-	got := flushReply{lost: reply[0], now: reply[1], resetAt: reply[2]}
+	got = flushReply{lost: reply[0], now: reply[1], resetAt: reply[2]}
 	if len(reply) >= 5 {
 		got.nonce, got.level, got.times = reply[3], reply[4], reply[5:]
 	}

@@ -1,7 +1,6 @@
 package ratelimit
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -79,29 +78,20 @@ func (l *Limiter) undo(ctx context.Context, req *request, e models.Admission) (e
 // refundBucket takes a GCRA admission back. If Redis lost the bucket, that is put back first:
 // the admission may be in it.
 func (l *Limiter) refundBucket(ctx context.Context, key taggedKey, req *request, e models.Admission) error {
-	ctx = redis.EnsureBudget(ctx)
-	requests := []request{*req}
-	expected := make([]expectation, 1)
-	for range lossAttempts {
-		if behind := l.outbox.beginCall(e.Tag, requests, expected); behind == nil {
-			msg, err := l.redis.Exec(ctx, l.scripts.refund, []string{l.redisKey(e.Tag, req)}, refundArgs(e.ID, e.Cost, e.At, req.rule, expected[0]))
-			reply, wrong := msg.AsIntSlice()
-			switch {
-			case err == nil && wrong == nil && len(reply) == 4 && reply[0] != lostReply:
-				l.outbox.recordRefund(key, &expected[0], reply[3], reply[1], reply[2])
-				return nil
-			case err == nil && wrong == nil && len(reply) == 4:
-				l.outbox.endCall(e.Tag, requests, expected)
-			default:
-				l.outbox.endCall(e.Tag, requests, expected)
-				return cmp.Or(err, wrong, models.ErrUnavailable)
-			}
+	var failed error
+	err := l.onceWhole(redis.EnsureBudget(ctx), e.Tag, []request{*req}, func(ctx context.Context, expected []expectation) ([]taggedKey, error) {
+		var reply []int64
+		reply, failed = l.numbers(ctx, l.scripts.refund, []string{l.redisKey(e.Tag, req)}, refundArgs(e.ID, e.Cost, e.At, req.rule, expected[0]), 4)
+		if failed != nil || reply[0] == lostReply {
+			return []taggedKey{key}, failed
 		}
-		if err := l.flush(ctx, key); err != nil {
-			return fmt.Errorf("%w: %w", redis.ErrNotSent, err)
-		}
+		l.outbox.recordRefund(key, &expected[0], reply[3], reply[1], reply[2])
+		return nil, nil
+	})
+	if err != nil && failed == nil {
+		return fmt.Errorf("%w: %w", redis.ErrNotSent, err)
 	}
-	return redis.ErrNotSent
+	return err
 }
 
 // Reset gives the keys of the hits, asked in this group, their whole quota back. Blocks that
