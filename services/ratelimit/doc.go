@@ -38,9 +38,9 @@
 //	     -> takeLocally, if Redis did not answer: the same algorithms in Go (local.go)
 //
 // A sliding log (sliding_log.go, lua/sliding_log.lua) counts limits up to 1,000, GCRA (gcra.go,
-// lua/gcra.lua) any limit. Each is written once in Go and once in Lua. To add an algorithm is to
-// add both files, its branch in lua/hit.lua, in localState.look and in outboxState, and a value of
-// models.Algorithm.
+// lua/gcra.lua) any limit. Each is written once in Go and once in Lua. A third one needs a file in
+// both, a branch in counter (algorithm.go), in lua/hit.lua and in the outbox (outbox.go, record.go,
+// flush.go), and a value of models.Algorithm.
 //
 // # Trust
 //

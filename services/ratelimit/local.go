@@ -29,9 +29,8 @@ type localTable struct {
 
 type localState struct {
 	usage
-	policy      models.Policy
-	log         slidingLog
-	bucket      bucket
+	policy models.Policy
+	counter
 	latest      result // by Redis, at a time of ours
 	denials     denials
 	invalidated uint64 // the generation of the latest refund or reset
@@ -76,13 +75,6 @@ func (t *localTable) state(req *request, now int64) *localState {
 	return s
 }
 
-// after is the result some microseconds later.
-func (v result) after(elapsed int64) result {
-	v.more = max(0, v.more-elapsed)
-	v.retry = max(0, v.retry-elapsed)
-	return v
-}
-
 // observe records what Redis decided. sent and generation are from before the call was sent;
 // the times of the results are the server's. It returns the table's clock.
 func (t *localTable) observe(requests []request, results []result, counted bool, id, sent int64, generation uint64) int64 {
@@ -120,16 +112,11 @@ func (t *localTable) countFromBlock(req *request, id, now int64) {
 
 // count adds an admission without deciding about it.
 func (t *localTable) count(s *localState, req *request, now, id int64) {
-	if req.rule.burst > 0 {
-		s.bucket.add(now, req.rule, req.cost)
-		s.bucket.level = min(s.bucket.level, req.rule.burst*req.rule.window)
-	} else {
-		at := s.log.forget(now, req.rule.window)
-		s.log.add(at, id, req.cost)
-		for s.log.used > req.rule.limit && len(s.log.entries) > 1 { // Redis forgot sooner than we do
-			s.log.used -= s.log.entries[0].cost
-			s.log.entries = s.log.entries[1:]
-		}
+	s.counter.add(s.log.forget(now, req.rule.window), req.rule, id, req.cost)
+	s.bucket.level = min(s.bucket.level, req.rule.burst*req.rule.window)
+	for s.log.used > req.rule.limit && len(s.log.entries) > 1 { // Redis forgot sooner than we do
+		s.log.used -= s.log.entries[0].cost
+		s.log.entries = s.log.entries[1:]
 	}
 	t.resize(req.name, s, now)
 }
@@ -143,8 +130,8 @@ func (t *localTable) decide(requests []request, id int64) (results []result, cou
 
 // decideAt appends the results to buffer.
 func (t *localTable) decideAt(now int64, requests []request, id int64, buffer []result) (results []result, counted bool) {
-	var roomForStates [4]*localState
-	states := append(roomForStates[:0], make([]*localState, len(requests))...)
+	var stateBuffer [4]*localState
+	states := append(stateBuffer[:0], make([]*localState, len(requests))...)
 	results = append(buffer, make([]result, len(requests))...)
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -158,7 +145,7 @@ func (t *localTable) decideAt(now int64, requests []request, id int64, buffer []
 		}
 		states[i] = t.state(req, now)
 		states[i].denials = denials{}
-		results[i] = states[i].look(req.rule, now, req.cost)
+		results[i] = states[i].look(now, req.rule, req.cost)
 		if !results[i].passes && !req.hit.Policy.Shadow {
 			counted = false
 		}
@@ -171,22 +158,11 @@ func (t *localTable) decideAt(now int64, requests []request, id int64, buffer []
 		if s == nil || !v.passes || req.cost == 0 {
 			continue
 		}
-		if req.rule.burst > 0 {
-			s.bucket.add(v.at, req.rule, req.cost)
-		} else {
-			s.log.add(v.at, id, req.cost)
-		}
-		*v = s.look(req.rule, now, 0)
+		s.counter.add(v.at, req.rule, id, req.cost)
+		*v = s.look(now, req.rule, 0)
 		t.resize(req.name, s, now)
 	}
 	return results, true
-}
-
-func (s *localState) look(r rule, now, cost int64) result {
-	if r.burst > 0 {
-		return s.bucket.look(now, r, cost)
-	}
-	return s.log.look(now, r, cost)
 }
 
 // lastKnown is what Redis last said of the key, for what callers are told: a key that this
@@ -222,11 +198,7 @@ func (t *localTable) refund(req request, id, at int64) {
 	now := t.now()
 	s := t.state(&req, now)
 	t.invalidate(s)
-	if req.rule.burst > 0 {
-		s.bucket.remove(now, req.rule, req.cost, at)
-		return
-	}
-	s.log.remove(id)
+	s.remove(now, req.rule, id, req.cost, at)
 	t.resize(req.name, s, now)
 }
 
@@ -237,7 +209,7 @@ func (t *localTable) reset(req request) {
 	now := t.now()
 	s := t.state(&req, now)
 	t.invalidate(s)
-	s.log, s.bucket, s.latest = slidingLog{}, bucket{}, result{}
+	s.counter, s.latest = counter{}, result{}
 	t.resize(req.name, s, now)
 }
 

@@ -12,34 +12,6 @@ import (
 // maxCost is more than any policy admits; higher costs are refused alike.
 const maxCost = 1_000_001
 
-// rule is a policy as the algorithms need it.
-type rule struct {
-	limit  int64
-	window int64 // microseconds
-	burst  int64 // units that a bucket admits at once; 0 makes it a sliding log
-}
-
-func ruleOf(p *models.Policy) rule {
-	r := rule{limit: p.Limit, window: p.Window.Microseconds()}
-	if p.Algorithm == models.AlgorithmGCRA || p.Algorithm == models.AlgorithmAuto && p.Limit > models.MaxSlidingLogLimit {
-		r.burst = max(1, p.Limit/10)
-	}
-	return r
-}
-
-// refill is how many units a bucket gives back in a window. Burst and refill together are the
-// limit, so no window sees more. With a limit of 1 the single unit comes back after a window.
-func (r rule) refill() int64 { return max(1, r.limit-r.burst) }
-
-// result is what an algorithm says about a request. Durations are microseconds.
-type result struct {
-	passes    bool
-	remaining int64
-	retry     int64 // until the hit passes; 0 if it does
-	more      int64 // until more quota is there; 0 when all is
-	at        int64 // the clock it was decided by
-}
-
 // request is a hit made ready to decide.
 type request struct {
 	hit     models.Hit
