@@ -26,13 +26,14 @@
 //
 // Calls are sent to a node that is used, and to no other. Calls that only time out do not shut
 // a node by themselves: the machine of this process may be busy. They ask for a probe, which
-// waits four Timeouts, at least one more second than a call, and counts as a failure for each
-// Timeout and a half that passes. An instance shuts a node before it knows whether that is
+// waits for 4 Timeouts, or for Timeout + 1 s if that is longer. Each 1.5 Timeouts without an
+// answer count as one failure. An instance shuts a node before it knows whether that is
 // away, so a frozen server costs few requests their Timeout.
 //
-// Slow is not gone. A node whose last 8 probes each took 0.7 Timeouts or more is used and
-// logged as slow; one whose last 8 probes each took longer than a Timeout is away until 20
-// probes in a row are in time. Two changes of that kind are at least 5 s apart.
+// Slow is not gone, so it has rules of its own beside the diagram (health.answered). A node
+// whose last 8 probes each took 0.7 Timeouts or more is used, and logged as slow. One whose last
+// 8 probes each took longer than a Timeout is away until 20 probes in a row are in time. Two
+// changes of that kind are at least 5 s apart.
 //
 // # Trust
 //
@@ -84,6 +85,17 @@
 //	2020 ms  the hooks are done: the node is used, with one line in the log
 //
 // The order of the times is certain; a busy machine delays each of them.
+//
+// # Where things are
+//
+//	client.go    Options, New, Close        call.go      one call: deadline, budget, meaning
+//	batch.go     calls that go together     conn.go      whether the connection is up
+//	health.go    the rules of the diagram   node.go      one node, and which node has a key
+//	probe.go     asks nodes how they stand  cause.go     why a node is away
+//	cluster.go   the map of the slots       eviction.go  a policy that would evict locks
+//	pubsub.go    messages to all instances  tracking.go  keys whose changes Redis reports
+//
+// WithBudget is called once for each HTTP request, in package handlers (routes.go).
 //
 // # Proofs
 //

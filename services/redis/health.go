@@ -65,7 +65,7 @@ type health struct {
 	failures int  // in a row
 	doubted  bool // at least one of them was an error or a late probe, not a call that was late
 
-	late, inTime    int           // probes in a row that took more, or not more, than the Timeout
+	slower, inTime  int           // probes in a row that took more, or not more, than the Timeout
 	strained, easy  int           // the same for seven tenths of it
 	took            time.Duration // of the last probe that was answered
 	slownessChanged time.Time
@@ -94,11 +94,11 @@ func (h *health) probeLate() {
 // changed says that there is a line to log.
 func (h *health) answered(now time.Time, took time.Duration, lack cause) (returns, changed bool) {
 	h.failures, h.doubted, h.others, h.took = 0, false, 0, took
-	h.late, h.inTime = streak(h.late, h.inTime, took > h.timeout)
+	h.slower, h.inTime = streak(h.slower, h.inTime, took > h.timeout)
 	h.strained, h.easy = streak(h.strained, h.easy, took > h.timeout*7/10)
 	settled := now.Sub(h.slownessChanged) >= settleTime
 	switch {
-	case h.late >= slowStreak && settled && !h.tooSlow:
+	case h.slower >= slowStreak && settled && !h.tooSlow:
 		h.up, h.shut, h.tooSlow, h.slownessChanged = false, true, true, now
 		h.become(now, cause{state: NodeSlow})
 		return false, true
@@ -119,7 +119,7 @@ func (h *health) answered(now time.Time, took time.Duration, lack cause) (return
 		h.become(now, lacking(lack))
 		changed = true
 	}
-	return h.shut && h.late == 0, changed
+	return h.shut && h.slower == 0, changed
 }
 
 // returned lets calls be sent. changed says that there is a line to log.
@@ -132,7 +132,7 @@ func (h *health) returned(now time.Time, lack cause) (changed bool) {
 		h.slownessChanged = now
 	}
 	h.up, h.tooSlow = true, false
-	h.late, h.strained, h.easy = 0, 0, 0
+	h.slower, h.strained, h.easy = 0, 0, 0
 	h.become(now, lacking(lack))
 	return true
 }

@@ -88,8 +88,8 @@ func (n *node) isQuiet() bool {
 	return n.quiet
 }
 
-// used reports whether the node is not away, even while it is shut.
-func (n *node) used() bool {
+// isUp reports whether the node is not away. While it is shut it can be up.
+func (n *node) isUp() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.health.up

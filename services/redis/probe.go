@@ -94,7 +94,7 @@ func (r *Client) probeNode(ctx context.Context, rdb rueidis.Client, n *node) {
 			r.probeAnswered(ctx, rdb, n, took)
 		}
 		pause := probeInterval
-		if n.used() && (err != nil || n.shut.Load()) { // it is not known yet whether it is away
+		if n.isUp() && (err != nil || n.shut.Load()) { // it is not known yet whether it is away
 			pause = probeSoon
 		}
 		select {
@@ -205,7 +205,7 @@ func (r *Client) probeAnswered(ctx context.Context, rdb rueidis.Client, n *node,
 	if changed {
 		r.logChange(ctx, n)
 	}
-	if n.used() {
+	if n.isUp() {
 		r.checkEviction(ctx, rdb, n)
 	}
 }
