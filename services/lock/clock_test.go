@@ -14,7 +14,7 @@ import (
 	"gatehouse/services/servicestest"
 )
 
-// The wall clock of an instance says what it tells, and nothing else: a lease is
+// The wall clock of an instance fills in the times it answers, and nothing else: a lease is
 // neither shorter nor longer when that clock is put forward or back.
 func TestLockWallClockOnlyTellsTheTime(t *testing.T) {
 	server := servicestest.StartRedis(t)

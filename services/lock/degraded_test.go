@@ -90,7 +90,7 @@ func TestLockDegradedStillExcludesWithinTheInstance(t *testing.T) {
 	if _, err := l.Check(t.Context(), taken.Claim); !errors.Is(err, models.ErrNotHeld) {
 		t.Errorf("a released grant passes: %v", err)
 	}
-	// A grant of another instance that this one never heard of passes: the
+	// A grant of another instance that this one does not know of passes: the
 	// caller has verified its token, and the database rule decides.
 	other := lock.Claim{Resource: "process:2", Grant: "0123", Token: lock.NewToken()}
 	if degraded, err := l.Check(t.Context(), other); err != nil || !degraded {
@@ -165,13 +165,13 @@ func TestLockNothingIsLockedByNobodyAfterAnOutage(t *testing.T) {
 	other := lockers(t, server, 1, lock.Options{})[0]
 	for _, resource := range []string{"process:1", "process:2", "process:3", "process:4"} {
 		if s, err := other.Status(t.Context(), resource); err != nil || s.Held {
-			t.Errorf("%s is locked by nobody: %+v, %v", resource, s, err)
+			t.Errorf("%s is locked without a holder: %+v, %v", resource, s, err)
 		}
 	}
 }
 
 // What other instances do to a lock, the one that granted it follows: else it would
-// claim a released lock when the server has forgotten, or refuse its next holder
+// reassert a released lock when the server has forgotten, or refuse its next holder
 // in an outage.
 func TestLockGivenBackElsewhereStaysGivenBack(t *testing.T) {
 	server := servicestest.StartRedis(t)

@@ -121,7 +121,11 @@
 //	reconcile.go    reasserting grants                       shard.go       epochs, keys
 //	force.go        ends others' locks                       list.go        lists, counts
 //	peers.go        whether there are other instances        token.go       signed tokens
-//	scripts.go, reply.go, record.go, lua/: the scripts, their replies, the text of a grant
+//	scripts.go      running scripts                          reply.go       what they answer
+//	record.go       the text of a grant                      lua/           the scripts
+//
+// lua/common.lua lists the keys of a lock. There, head decides which waiter is next and which is
+// passed over, advance grants the lock to it, and expire ends leases.
 //
 // # Proofs
 //

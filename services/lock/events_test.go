@@ -26,8 +26,8 @@ func nextEvent(t *testing.T, events <-chan models.LockEvent) (e models.LockEvent
 	}
 }
 
-// Who listens is not left to believe that nothing happened while nobody could hear
-// it: the channel ends, and a new one tells what happens from then on.
+// A listener is not left to believe that nothing happened while no message could come: the
+// channel ends, and a new one brings what happens from then on.
 func TestLockEventsEndWhenTheSubscriptionIsLost(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	rdb := redistest.At(t, server.Addr, redis.Options{Client: rueidis.ClientOption{ClientName: "listener"}, Timeout: 5 * time.Second})
@@ -58,7 +58,7 @@ func TestLockEventsEndWhenTheSubscriptionIsLost(t *testing.T) {
 	}
 }
 
-// Who listened without Redis has heard of this instance only, until it is back.
+// A listener without Redis gets the events of this instance only, until Redis is back.
 func TestLockEventsBegunWithoutRedisEndWhenItIsBack(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	proxy := servicestest.NewProxy(t, server.Addr)

@@ -13,8 +13,8 @@ import (
 	"gatehouse/services/servicestest"
 )
 
-// A lease that ended is told of even if somebody takes the lock before a beat looks.
-func TestLockExpiredIsToldOnceForEachGrant(t *testing.T) {
+// The end of a lease is published even if another takes the lock before a heartbeat looks.
+func TestLockExpiredIsPublishedOnceForEachGrant(t *testing.T) {
 	l := lockers(t, servicestest.StartRedis(t), 1, lock.Options{})[0]
 	events := l.Events(t.Context())
 	req := request("process:1", alice)
@@ -85,7 +85,7 @@ func TestLockExtendedThroughAnOutageLongerThanItsLease(t *testing.T) {
 			servicestest.Eventually(t, 5*time.Second, func() bool {
 				degraded, err := l.Check(t.Context(), taken.Claim)
 				if err != nil {
-					t.Fatalf("lost, and nobody took it: %v", err)
+					t.Fatalf("lost, and no other holder took it: %v", err)
 				}
 				return !degraded
 			}, "Redis does not answer")
@@ -96,8 +96,8 @@ func TestLockExtendedThroughAnOutageLongerThanItsLease(t *testing.T) {
 	}
 }
 
-// Ended by somebody, and not by itself: the instance that extended it without Redis
-// does not bring it back, although nobody has it and the old lease is long over.
+// Ended by a call, and not by itself: the instance that extended it without Redis does not
+// bring it back, although no holder has it and the old lease is long over.
 func TestLockEndedElsewhereInAnOutageLongerThanItsLease(t *testing.T) {
 	t.Parallel()
 	for how, end := range map[string]func(*lock.Locker, lock.Lock) error{
@@ -139,12 +139,12 @@ func TestLockEndedElsewhereInAnOutageLongerThanItsLease(t *testing.T) {
 			if err := end(other, taken); err != nil {
 				t.Fatal(err)
 			}
-			// Only time tells that the lease would be over: the lock is not there any more.
+			// Only time shows that the lease would be over: the lock is not there any more.
 			servicestest.Eventually(t, 20*time.Second, func() bool { return time.Now().After(taken.ExpiresAt) }, "the lease did not end")
 			proxy.Restore()
 			back(t, redis)
 			if s, err := other.Status(t.Context(), "process:1"); err != nil || s.Held {
-				t.Errorf("held by nobody: %+v, %v", s, err)
+				t.Errorf("held without a holder: %+v, %v", s, err)
 			}
 		})
 	}

@@ -28,7 +28,7 @@ func inShard(shard, n int) (resources []string) {
 
 // Whatever an instance has to bring back to Redis, and however long that takes, it
 // says in time that it waits elsewhere: else its waiters would be passed over.
-func TestLockBeatsGoOnWhileGrantsAreClaimed(t *testing.T) {
+func TestLockHeartbeatsGoOnWhileGrantsAreReasserted(t *testing.T) {
 	t.Parallel()
 	const full, waited, most = 3, 4, time.Second
 	const many = 1300 // claimed in more rounds than fit into 2*most
@@ -71,7 +71,7 @@ func TestLockBeatsGoOnWhileGrantsAreClaimed(t *testing.T) {
 			servicestest.Eventually(t, 5*time.Second, func() bool {
 				s, err := other.Status(t.Context(), awaited)
 				return err == nil && s.Waiting == 1
-			}, "nobody waits")
+			}, "no waiter queued")
 			proxy.SetLatency(60 * time.Millisecond)
 			start, longest := time.Now(), 0
 			lose(t, server, l, held)
@@ -123,8 +123,8 @@ func anyDegraded(l *Locker) bool {
 	return false
 }
 
-// What calls for a look at the leases calls for it until Redis has told of them.
-func TestLockLeasesAreLookedAfterUntilRedisHasTold(t *testing.T) {
+// What calls for a look at the leases calls for it until Redis has answered about them.
+func TestLockLeasesAreVerifiedUntilRedisHasAnswered(t *testing.T) {
 	l := patientLockerAt(t, servicestest.StartRedis(t).Addr)
 	err := l.WithLock(t.Context(), Request{Resource: "process:1", TTL: time.Minute}, func(ctx context.Context, lock Lock) error {
 		shard := shardOf(lock.Resource)
@@ -150,8 +150,8 @@ func TestLockLeasesAreLookedAfterUntilRedisHasTold(t *testing.T) {
 	}
 }
 
-// A claim that fails says nothing about the lock: it is neither refused nor lost.
-func TestLockWhoseClaimFailsIsNotLost(t *testing.T) {
+// A reassertion that fails says nothing about the lock: it is neither refused nor lost.
+func TestLockWhoseReassertionFailsIsNotLost(t *testing.T) {
 	t.Parallel()
 	server := servicestest.StartRedis(t)
 	proxy := servicestest.NewProxy(t, server.Addr)

@@ -13,7 +13,7 @@ import (
 )
 
 // The calls of one instance pass a lease on 64 times, or for 5 ms, while another
-// instance waits; then that has its turn.
+// instance waits; then that one is served.
 func TestWithLockLetsAnotherInstanceHaveItsTurn(t *testing.T) {
 	const calls = 150
 	for _, row := range []struct {
@@ -119,7 +119,7 @@ func TestWithLockWhoseRequestIsCancelledGivesTheLockBack(t *testing.T) {
 
 // Redis goes away under a lease for which another call of this instance waits. That
 // is handed the lease only while it surely stands, counted on this instance's
-// monotonic clock, and told that Redis is away otherwise.
+// monotonic clock, and else learns that Redis is away.
 func TestWithLockIsHandedOverWithoutRedisOnlyWhileTheLeaseStands(t *testing.T) {
 	t.Parallel()
 	const ttl = 400 * time.Millisecond
@@ -163,7 +163,7 @@ func TestWithLockIsHandedOverWithoutRedisOnlyWhileTheLeaseStands(t *testing.T) {
 							}
 						}
 						return false
-					}, "nobody waits")
+					}, "no waiter queued")
 					server.Freeze()
 					if stay {
 						<-ctx.Done()
@@ -193,7 +193,7 @@ func TestWithLockIsHandedOverWithoutRedisOnlyWhileTheLeaseStands(t *testing.T) {
 	}
 }
 
-// A process that was paused finds its lease over before the timer tells it.
+// A process that was paused finds its lease over before the timer fires.
 func TestWithLockPassesNoLeaseOnThatIsOver(t *testing.T) {
 	alive, lose := context.WithCancelCause(t.Context())
 	defer lose(nil)

@@ -122,9 +122,9 @@ type Lock struct {
 	Fence     *int64        // grows from grant to grant; nil when granted without Redis
 	TTL       time.Duration // time left when answered
 	ExpiresAt time.Time     // the same by Options.Clock
-	Metadata  string // see Locker.Metadata
-	Repeated  bool   // the token had this grant already
-	Degraded  bool   // granted without Redis
+	Metadata  string        // see Locker.Metadata
+	Repeated  bool          // the token had this grant already
+	Degraded  bool          // granted without Redis
 
 	// grantedAt is not after the grant, trustedUntil before the lease can end at the server:
 	// both on this instance's monotonic clock, counted from before the request was sent.

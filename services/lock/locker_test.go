@@ -160,7 +160,7 @@ func TestLockSameTokenSameGrant(t *testing.T) {
 }
 
 // Of two requests with one token the first waits, and its instance is cut off when its
-// turn comes: the second has that very grant.
+// is served: the second has that very grant.
 func TestLockSameTokenConfirmsTheGrantOfAWaiter(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	proxy := servicestest.NewProxy(t, server.Addr)
@@ -206,7 +206,7 @@ func TestLockExpiresAndIsCapped(t *testing.T) {
 	}
 }
 
-// A TTL of nothing or less is the default: it is no lock for nobody, and no error
+// A TTL of nothing or less is the default: it is no lock without a lease, and no error
 // of a script.
 func TestLockTTLOfNothing(t *testing.T) {
 	l := lockers(t, servicestest.StartRedis(t), 1, lock.Options{})[0]

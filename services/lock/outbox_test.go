@@ -12,7 +12,7 @@ import (
 	"gatehouse/services/servicestest"
 )
 
-// An attempt whose reply was lost is owed. If its client has repeated it meanwhile and
+// An attempt whose reply was lost waits in the outbox. If its client has repeated it meanwhile and
 // has the grant, here or at another instance, that is not given back under it.
 func TestLockAttemptThatWasRepeatedStays(t *testing.T) {
 	server := servicestest.StartRedis(t)
@@ -43,9 +43,9 @@ func TestLockAttemptThatWasRepeatedStays(t *testing.T) {
 	}
 }
 
-// What was never sent is not owed: in a long outage that would be a release for
+// What was never sent is not in the outbox: in a long outage that would be a release for
 // each request, all to be sent before Redis counts as available again.
-func TestAttemptsThatWereNotSentAreNotOwed(t *testing.T) {
+func TestAttemptsThatWereNotSentAreNotInTheOutbox(t *testing.T) {
 	for _, onDown := range []models.OnRedisDown{models.OnRedisDownClosed, models.OnRedisDownOpen} {
 		rdb := redis.New(redis.Options{Disabled: true})
 		t.Cleanup(func() { _ = rdb.Close(t.Context()) })
@@ -57,13 +57,13 @@ func TestAttemptsThatWereNotSentAreNotOwed(t *testing.T) {
 			}
 		}
 		if owed := l.table.pending(time.Now()); len(owed) != 0 {
-			t.Errorf("%s: %d owed", onDown, len(owed))
+			t.Errorf("%s: %d in the outbox", onDown, len(owed))
 		}
 	}
 }
 
-// What was given back in an outage is sent before what was granted then is claimed:
-// the second holder would be told that somebody else has the lock.
+// What was given back in an outage is sent before what was granted then is reasserted: else
+// the second holder would be refused, as the first seems to have the lock.
 func TestLockTakenAfterAReleaseInTheSameOutage(t *testing.T) {
 	for name, end := range map[string]func(*Locker, Lock) error{
 		"released": func(l *Locker, lock Lock) error { _, err := l.Release(t.Context(), lock.Claim); return err },

@@ -17,7 +17,7 @@ import (
 )
 
 // Where one instance alone uses a Redis that forgets, what is free can be had at once, and what
-// is held cannot: no other instance could claim it.
+// is held cannot: no other instance could reassert it.
 func TestLocksOfOneInstanceWhileTheServerForgets(t *testing.T) {
 	t.Parallel()
 	server := servicestest.StartRedis(t)
@@ -66,9 +66,9 @@ func TestLocksOfOneInstanceWhileTheServerForgets(t *testing.T) {
 	}
 }
 
-// Grants made without Redis in shards that it never knew are claimed there without keeping
+// Grants made without Redis in shards that it never knew are reasserted there without keeping
 // others from what is free: nothing was forgotten.
-func TestLocksClaimedInNewShardsKeepNoneFromFreeOnes(t *testing.T) {
+func TestLocksReassertedInNewShardsKeepNoneFromFreeOnes(t *testing.T) {
 	t.Parallel()
 	server := servicestest.StartRedis(t)
 	rdb := redistest.At(t, server.Addr, redis.Options{Timeout: time.Second})
@@ -97,9 +97,9 @@ func TestLocksClaimedInNewShardsKeepNoneFromFreeOnes(t *testing.T) {
 	}
 }
 
-// After the server forgot, free locks wait for claims once, and not from the first use of
+// After the server forgot, free locks are kept for holders once, and not from the first use of
 // each shard on: also of shards in which no lock was held.
-func TestLocksWaitForClaimsOnlyOnce(t *testing.T) {
+func TestLocksWaitForHoldersOnlyOnce(t *testing.T) {
 	t.Parallel()
 	server := servicestest.StartRedis(t)
 	var all []*lock.Locker

@@ -79,7 +79,8 @@ func emptiedField(t *testing.T, instances int) *emptied {
 	return f
 }
 
-// holdMany lets the instances hold so many locks of that name, over all shards but the one of except.
+// holdMany lets the instances hold so many locks of that name, over all shards but the one of
+// except.
 func holdMany(t *testing.T, all []*lock.Locker, name string, locks int, except ...string) []lock.Lock {
 	t.Helper()
 	var held []lock.Lock
@@ -122,7 +123,7 @@ func shard(resource string) uint32 {
 	return h.Sum32() % 16
 }
 
-// stillHeld are how many of the locks have their holder, as Redis tells any instance.
+// stillHeld are how many of the locks have their holder, as Redis answers any instance.
 func stillHeld(t *testing.T, l *lock.Locker, held []lock.Lock) (found int) {
 	t.Helper()
 	grants := map[string]string{}

@@ -16,9 +16,9 @@ import (
 	"gatehouse/services/servicestest"
 )
 
-// TestProofLockFailoverLosesTheLease: a lease that the replica never heard of is
+// TestProofLockFailoverLosesTheLease: a lease that the replica never got is
 // gone when the replica becomes the master, and a second holder cannot be kept
-// out. The first one claims again under its own token, or is told at the latest by
+// out. The first one reasserts under its own token, or finds out at the latest by
 // its next extend. How long both believed is printed; the loser's guarded write is
 // refused.
 func TestProofLockFailoverLosesTheLease(t *testing.T) {
@@ -177,9 +177,9 @@ func (row lostLease) second(t *testing.T, f *field, first lock.Lock) (taken lock
 		taken, err = l.TryAcquire(t.Context(), request("r", bob))
 		got = err == nil
 		return got || errors.Is(err, models.ErrNotAcquired)
-	}, "nobody has the lock, and nobody gets it")
+	}, "the lock is free, and is not granted")
 	if !got && (row.knew || row.apart) {
-		t.Fatal("the second is refused a lock that nobody has")
+		t.Fatal("the second is refused a free lock")
 	}
 	return taken, got
 }

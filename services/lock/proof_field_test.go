@@ -58,7 +58,8 @@ func newField(t *testing.T, timeout time.Duration) *field {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	f := &field{t: t, timeout: timeout, random: rand.New(rand.NewPCG(seed, 0))}
-	// What is written before the reply survives the kill of a process; a busy disk need not be waited for.
+	// What is written before the reply survives the kill of a process; there is no need to wait
+	// for a busy disk.
 	f.server = servicestest.StartRedis(t, "--appendonly", "yes", "--appendfsync", "no", "--dir", t.TempDir())
 	for range proofInstances {
 		proxy := servicestest.NewProxy(t, f.server.Addr)
@@ -91,7 +92,7 @@ func believe(ctx context.Context, taken lock.Lock, hold time.Duration) belief {
 	}
 }
 
-// work takes locks with WithLock in turn until ctx ends: most for a moment, some
+// work takes locks with WithLock, one after the other, until ctx ends: most for a moment, some
 // for longer than their TTL.
 func (f *field) work(ctx context.Context, l *lock.Locker, name, resource string, random *rand.Rand) {
 	for ctx.Err() == nil {
@@ -163,7 +164,7 @@ func checkBeliefs(t *testing.T, all []belief) (longest time.Duration) {
 }
 
 // checkClean wants nothing left on the server but the shards' small strings, which instances
-// are alive, and how a grant ended that an instance could still claim. What a waiter of an
+// are alive, and how a grant ended that an instance could still reassert. What a waiter of an
 // instance that is gone could not take back, because Redis did not answer in time, ends by
 // itself within a minute.
 func checkClean(t *testing.T, server *servicestest.RedisServer) {
@@ -189,7 +190,7 @@ func checkClean(t *testing.T, server *servicestest.RedisServer) {
 }
 
 // remembersAnEnd reports whether a key is about a grant that is over, and is itself
-// over when nobody can ask about that any more.
+// over when no instance can ask about that any more.
 func remembersAnEnd(server *servicestest.RedisServer, key string) bool {
 	_, name, _ := strings.Cut(key, "}")
 	kind, _, _ := strings.Cut(name, ":")

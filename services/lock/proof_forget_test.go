@@ -16,15 +16,15 @@ import (
 
 // TestProofLockTakenFromItsHolder: where the server forgets a lock, and an instance that
 // does not know of it grants it again, or an administrator forces it, a second holder cannot
-// be kept out. The first is told within 1 s, although its lease would last, and its guarded
+// be kept out. The first one's work ends within 1 s, although its lease would last, and its guarded
 // write is refused. The many locks beside it stay with their holders.
 func TestProofLockTakenFromItsHolder(t *testing.T) {
 	t.Parallel()
 	for name, take := range map[string]func(f *field, t *testing.T){
-		"FLUSHALL":             func(f *field, _ *testing.T) { f.server.Do("FLUSHALL") },
-		"killed and empty":     func(f *field, _ *testing.T) { f.server.Kill(); f.server.Start() },
-		"forced":               func(f *field, t *testing.T) { force(t, f.lockers[1]) },
-		"forced, nobody hears": func(f *field, t *testing.T) { f.server.Do("CLIENT", "KILL", "TYPE", "pubsub"); force(t, f.lockers[1]) },
+		"FLUSHALL":                  func(f *field, _ *testing.T) { f.server.Do("FLUSHALL") },
+		"killed and empty":          func(f *field, _ *testing.T) { f.server.Kill(); f.server.Start() },
+		"forced":                    func(f *field, t *testing.T) { force(t, f.lockers[1]) },
+		"forced, all messages lost": func(f *field, t *testing.T) { f.server.Do("CLIENT", "KILL", "TYPE", "pubsub"); force(t, f.lockers[1]) },
 	} {
 		t.Run(name, func(t *testing.T) { proveTold(t, take) })
 	}
@@ -137,7 +137,7 @@ func TestProofLockAbandonedLeavesNoOrphan(t *testing.T) {
 				}
 			}
 			if len(resources) == 0 {
-				t.Fatal("the fault hit nobody")
+				t.Fatal("the fault hit no call")
 			}
 			servicestest.Eventually(t, 5*time.Second, redis.Available, "not back on new connections")
 			proxy.Resume()
@@ -148,7 +148,7 @@ func TestProofLockAbandonedLeavesNoOrphan(t *testing.T) {
 						_, err = other.Release(t.Context(), taken.Claim)
 					}
 					return err == nil
-				}, resource+" is held by nobody")
+				}, resource+" is held without a holder")
 			}
 		})
 	}

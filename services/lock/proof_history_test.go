@@ -23,7 +23,7 @@ const (
 	// faults leave many open ends in must stay short to be checked.
 	historyTurn = 350 * time.Millisecond
 	// offered is how long after a waiter gave up its lock may still count as held: it
-	// is given back when Redis hears, or ends with its lease.
+	// is given back when Redis gets the release, or ends with its lease.
 	offered = 2*proofTTL + time.Second
 )
 
@@ -41,7 +41,7 @@ type lockHistory struct {
 	kinds   map[string]int // how many were answered ok
 }
 
-// historyLine is an operation as a process tells it.
+// historyLine is an operation as a process prints it.
 type historyLine struct {
 	Resource       string
 	Op             operation
@@ -75,7 +75,7 @@ func (h *lockHistory) addUntil(resource string, op operation, called int64, got 
 	h.ops[resource] = append(h.ops[resource], porcupine.Operation{ClientId: op.Grant, Input: op, Call: called, Output: got, Return: returned})
 }
 
-// print tells the history to the test that has run this process.
+// print writes the history for the test that has run this process.
 func (h *lockHistory) print(t *testing.T) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -95,7 +95,7 @@ func printLine(t *testing.T, prefix string, v any) {
 	fmt.Println(prefix + string(doc))
 }
 
-// take adds what a process has told.
+// take adds what a process has printed.
 func (h *lockHistory) take(t *testing.T, process *servicestest.Process) {
 	t.Helper()
 	for _, line := range process.Lines("op ") {
@@ -218,7 +218,7 @@ func (h *lockHistory) check(t *testing.T) {
 	}
 }
 
-// markBusy finds the operations beside which somebody waited. A waiter that gave up
+// markBusy finds the operations beside which a caller waited. A waiter that gave up
 // has changed nothing of its own.
 func markBusy(ops []porcupine.Operation) []porcupine.Operation {
 	var waits, marked []porcupine.Operation

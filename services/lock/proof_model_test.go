@@ -88,7 +88,7 @@ func stepAcquire(s lockState, op operation, got lockAnswer) []lockState {
 	return nil
 }
 
-// stepForce ends the lock of whoever has it, and tells its fence.
+// stepForce ends the lock, whoever its holder is, and returns its fence.
 func stepForce(s lockState, op operation, got lockAnswer) []lockState {
 	free := lockState{fence: max(s.fence, got.Fence)}
 	switch {

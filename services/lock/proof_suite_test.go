@@ -44,7 +44,7 @@ func topologySuite(t *testing.T, f *field) {
 	allEnd(t, &wg)
 	history.check(t)
 	if history.kinds["acquire"]+history.kinds["wait"] == 0 {
-		t.Error("nobody had a lock: nothing is proven")
+		t.Error("no lock was held: nothing is proven")
 	}
 	t.Logf("%s", history)
 }
@@ -88,7 +88,7 @@ func wantQueueOrder(t *testing.T, all []*lock.Locker, resource string) {
 	}
 }
 
-// wantEvents lets the last instance hear what the first does, in every shard.
+// wantEvents wants the last instance to get the events of what the first does, in every shard.
 func wantEvents(t *testing.T, all []*lock.Locker, resources int) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())

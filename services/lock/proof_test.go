@@ -111,7 +111,7 @@ func proveExclusion(t *testing.T, fault proofFault, rounds int) {
 		len(f.beliefs), theirs, f.failed, history)
 }
 
-// allEnd wants every worker to end: nobody waits longer than it said.
+// allEnd wants every worker to end: none waits longer than it said.
 func allEnd(t *testing.T, wg *sync.WaitGroup) {
 	t.Helper()
 	ended := make(chan struct{})

@@ -124,7 +124,7 @@ func topologySmoke(t *testing.T, f *field) {
 	}
 }
 
-// TestProofLockOnSentinel: a failover may lose what the replica had not heard, so
+// TestProofLockOnSentinel: a failover may lose what the replica had not got, so
 // an overlap cannot be excluded; it is printed. Fences grow all the same.
 func TestProofLockOnSentinel(t *testing.T) {
 	for _, row := range []struct {
@@ -156,7 +156,7 @@ func proveFailover(t *testing.T, lose bool) {
 	sentinel.Master.Kill()
 	sentinel.WaitFailedOver(t)
 	over := time.Now()
-	servicestest.Eventually(t, 15*time.Second, func() bool { return f.holds(over) > 20 }, "nobody gets a lock after the failover")
+	servicestest.Eventually(t, 15*time.Second, func() bool { return f.holds(over) > 20 }, "no lock is granted after the failover")
 	t.Logf("locks are granted again %v after the failover", time.Since(over).Round(time.Millisecond))
 	stop()
 	allEnd(t, &wg)
@@ -188,8 +188,8 @@ func proveFailover(t *testing.T, lose bool) {
 }
 
 // waitUntilSettled waits until every instance has used its connections to the new master
-// for a second: they are made anew while clients hear of it one by one. In shards of which
-// the new master lacks the epoch free locks wait for claims meanwhile.
+// for a second: they are made anew while clients notice one by one. In shards of which
+// the new master lacks the epoch free locks are kept for holders meanwhile.
 func waitUntilSettled(t *testing.T, all []*lock.Locker) {
 	t.Helper()
 	since := time.Now()

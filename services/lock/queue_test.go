@@ -27,7 +27,7 @@ func TestLockServerThatForgot(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	all := lockers(t, server, 2, lock.Options{})
 	held := mustAcquire(t, all[0], request("process:1", alice))
-	// The beat has to have seen the shard before it can see that it is new.
+	// A heartbeat has to have seen the shard before one can see that it is new.
 	servicestest.Eventually(t, 2*time.Second, func() bool {
 		server.Do("FLUSHALL")
 		for range 200 {
@@ -38,7 +38,7 @@ func TestLockServerThatForgot(t *testing.T) {
 		return false
 	}, "the holder does not have its lock again")
 	if _, err := all[1].TryAcquire(t.Context(), request("process:1", bob)); !errors.Is(err, models.ErrNotAcquired) {
-		t.Errorf("somebody else: %v", err)
+		t.Errorf("another caller: %v", err)
 	}
 }
 

@@ -11,7 +11,7 @@ import (
 )
 
 // TestLockTokensKeepTheFenceOfTheGrant: where the server forgot a lock and its
-// holder claims it again, somebody else may have written in between. The token
+// holder reasserts it, another may have written in between. The token
 // still holds, and carries the fence that a guard refuses then.
 func TestLockTokensKeepTheFenceOfTheGrant(t *testing.T) {
 	server := servicestest.StartRedis(t)

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-func TestEndedGrantsAreBounded(t *testing.T) {
+func TestTombstonesAreBounded(t *testing.T) {
 	start := time.Now()
 	ended := newTombstones(time.Hour)
 	for i := range 4 * tombstonesMost {
@@ -32,9 +32,9 @@ func TestEndedGrantsAreBounded(t *testing.T) {
 	}
 }
 
-// The end of a grant can be heard of before the reply that tells of the grant: a
+// The end of a grant can be observed before the reply that brings the grant: a
 // release beside an extend, a force on another instance.
-func TestEndedGrantIsNotLearnt(t *testing.T) {
+func TestEndedGrantIsNotRecorded(t *testing.T) {
 	for name, end := range map[string]func(*localTable, Lock){
 		"released": func(table *localTable, lock Lock) { table.release(lock.Claim) },
 		"ended elsewhere": func(table *localTable, lock Lock) {

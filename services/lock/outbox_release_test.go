@@ -15,8 +15,8 @@ import (
 	"gatehouse/services/servicestest"
 )
 
-// What a closed Locker could not give back is owed, not held: it is neither claimed
-// where the server has forgotten it, nor told as a conflict where the release came through.
+// What a closed Locker could not give back is in the outbox, not held: it is neither reasserted
+// where the server has forgotten it, nor logged as a conflict where the release came through.
 func TestLockReleasedInAnOutageStaysReleased(t *testing.T) {
 	t.Parallel()
 	for fault, strike := range map[string]struct {
@@ -46,7 +46,7 @@ func TestLockReleasedInAnOutageStaysReleased(t *testing.T) {
 			back(t, rdb)
 			for _, resource := range []string{"process:1", "process:2"} {
 				if s, err := l.Status(t.Context(), resource); err != nil || s.Held {
-					t.Errorf("%s is held by nobody: %+v, %v", resource, s, err)
+					t.Errorf("%s is held without a holder: %+v, %v", resource, s, err)
 				}
 			}
 			wantCounters(t, registry, map[string]float64{"conflicts": 0})
@@ -81,7 +81,7 @@ func TestLockForcedTwiceInAnOutage(t *testing.T) {
 	}
 }
 
-// A degraded grant of one instance, given back at another: whichever hears first
+// A degraded grant of one instance, given back at another: whichever returns first
 // that Redis is back, the lock is free.
 func TestLockGivenBackAtAnotherInstance(t *testing.T) {
 	t.Parallel()
@@ -116,7 +116,7 @@ func TestLockGivenBackAtAnotherInstance(t *testing.T) {
 		}
 		s, err := lockers(t, server, 1, lock.Options{})[0].Status(t.Context(), "process:1")
 		if err != nil || s.Held {
-			t.Errorf("%+v: locked by nobody: %+v, %v", row, s, err)
+			t.Errorf("%+v: locked without a holder: %+v, %v", row, s, err)
 		}
 	}
 }

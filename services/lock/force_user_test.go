@@ -46,8 +46,8 @@ func TestLockOfADisabledUserEndsWhenOneForceFailed(t *testing.T) {
 }
 
 // Redis does not come back to all instances at once: a lock that another one granted
-// without it to a user who was disabled meanwhile ends when that one claims it.
-func TestLockOfADisabledUserEndsWhenAnotherInstanceClaimsIt(t *testing.T) {
+// without it to a user who was disabled meanwhile ends when that one reasserts it.
+func TestLockOfADisabledUserEndsWhenAnotherInstanceReassertsIt(t *testing.T) {
 	t.Parallel()
 	server := servicestest.StartRedis(t)
 	granterWay, disablerWay := servicestest.NewProxy(t, server.Addr), servicestest.NewProxy(t, server.Addr)

@@ -133,7 +133,7 @@ func (u *scriptUser) allow(rule string) {
 	u.server.Do("ACL", "SETUSER", "app", "+@all")
 }
 
-// Without PUBLISH a release grants to the next waiter all the same, whom the next beat
+// Without PUBLISH a release grants to the next waiter all the same, whom the next heartbeat
 // finds, and every other script does what it says.
 func TestLockScriptsWithoutPublish(t *testing.T) {
 	t.Parallel()
@@ -171,7 +171,7 @@ func TestLockScriptsWithoutPublish(t *testing.T) {
 	}
 	beat, err := u.l.scripts.heartbeat.Exec(t.Context(), u.client, u.l.keys.of("process:1")[:3], []string{instance, random128(), "process:1"}).AsStrSlice()
 	if err != nil || !slices.Contains(beat, next.grant) {
-		t.Errorf("the beat: %q, %v", beat, err)
+		t.Errorf("the heartbeat: %q, %v", beat, err)
 	}
 	if got := run(u.l.scripts.force, "", ""); got.code != codeDone || u.holder("process:1") != "" {
 		t.Errorf("force: %+v", got)

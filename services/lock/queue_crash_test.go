@@ -28,12 +28,12 @@ func median(t *testing.T, what string, all []time.Duration) time.Duration {
 
 // A waiter whose instance is gone costs the one behind it at most 250 ms, less the
 // time since the instance's last word.
-func TestLockDeadWaiterIsSkipped(t *testing.T) {
+func TestLockDeadWaiterIsPassedOver(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	all := lockers(t, server, 2, lock.Options{})
 	var took []time.Duration
 	for range crashRounds {
-		took = append(took, skipDeadWaiter(t, server, all))
+		took = append(took, passOverDeadWaiter(t, server, all))
 	}
 	most := 280 * time.Millisecond
 	if servicestest.LongProof() { // the machine is quiet
@@ -44,7 +44,7 @@ func TestLockDeadWaiterIsSkipped(t *testing.T) {
 	}
 }
 
-func skipDeadWaiter(t *testing.T, server *servicestest.RedisServer, all []*lock.Locker) time.Duration {
+func passOverDeadWaiter(t *testing.T, server *servicestest.RedisServer, all []*lock.Locker) time.Duration {
 	proxy := servicestest.NewProxy(t, server.Addr)
 	cutOff := redistest.New(t, proxy.Addr)
 	dead := lock.New(cutOff, lock.Options{})

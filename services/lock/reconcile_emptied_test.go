@@ -13,7 +13,7 @@ import (
 	"gatehouse/services/servicestest"
 )
 
-// However the server forgets: while holders claim, twice while an instance is away, or
+// However the server forgets: while holders reassert, twice while an instance is away, or
 // with a failover back to what was before. No lock of many in each shard is lost.
 func TestLocksStayWhileTheServerForgets(t *testing.T) {
 	t.Parallel()
@@ -77,7 +77,7 @@ type forgetting struct {
 	more []lock.Lock
 }
 
-// claimed waits until holders have begun to claim.
+// claimed waits until holders have begun to reassert.
 func claimed(t *testing.T, server *servicestest.RedisServer) {
 	t.Helper()
 	servicestest.Eventually(t, 10*time.Second, func() bool { return server.Do("KEYS", "*}lock:*") != "" }, "no lock is claimed")

@@ -12,10 +12,10 @@ import (
 	"gatehouse/services/servicestest"
 )
 
-// However often the server forgets a grant and its holder claims it again, it began
-// when it was first granted: that is told, and it ends at the longest hold. Its
+// However often the server forgets a grant and its holder reasserts it, it began when it was
+// first granted: answers say so, and it ends at the longest hold. Its
 // fence grows.
-func TestLockClaimedAgainKeepsItsBeginning(t *testing.T) {
+func TestLockReassertedKeepsItsBeginning(t *testing.T) {
 	t.Parallel()
 	for how, withoutRedis := range map[string]bool{"granted by Redis": false, "granted without it": true} {
 		t.Run(how, func(t *testing.T) {
@@ -81,8 +81,8 @@ func TestLockClaimedAgainKeepsItsBeginning(t *testing.T) {
 }
 
 // Where an instance took a grant over without Redis, and the server forgot it, it is
-// claimed for its holder and from its beginning.
-func TestLockTakenOverIsClaimedForItsHolder(t *testing.T) {
+// reasserted for its holder and from its beginning.
+func TestLockAdoptedIsReassertedForItsHolder(t *testing.T) {
 	t.Parallel()
 	server := servicestest.StartRedis(t)
 	proxy := servicestest.NewProxy(t, server.Addr)
@@ -97,7 +97,7 @@ func TestLockTakenOverIsClaimedForItsHolder(t *testing.T) {
 	}
 	servicestest.Eventually(t, 5*time.Second, func() bool {
 		return extender.shards.get(shardOf(lock.Resource)).epoch != ""
-	}, "no beat of the shard")
+	}, "no heartbeat of the shard")
 	proxy.Cut()
 	servicestest.Eventually(t, 5*time.Second, func() bool { return !extender.redis.Available() }, "Redis still counts as available")
 	holder.Since = lock.Holder.Since.Add(-10 * time.Minute) // as its token says
@@ -116,7 +116,7 @@ func TestLockTakenOverIsClaimedForItsHolder(t *testing.T) {
 
 // What an instance that took a grant over does not know of its holder, the one that made
 // the grant puts right when it is back.
-func TestLockClaimedByAnotherInstanceGetsItsHolderBack(t *testing.T) {
+func TestLockReassertedByAnotherInstanceGetsItsHolderBack(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	granterWay, extenderWay := servicestest.NewProxy(t, server.Addr), servicestest.NewProxy(t, server.Addr)
 	granter, extender, other := openLockerAt(t, granterWay.Addr), openLockerAt(t, extenderWay.Addr), openLockerAt(t, server.Addr)
@@ -161,7 +161,7 @@ func TestLockClaimedByAnotherInstanceGetsItsHolderBack(t *testing.T) {
 }
 
 // A waiter that was granted the lock without Redis had queued there before. However
-// that grant ends, nobody waits for it any more.
+// that grant ends, its place in the queue is gone.
 func TestLockWaiterGrantedWithoutRedisLeavesTheQueue(t *testing.T) {
 	t.Parallel()
 	for how, row := range map[string]struct {
@@ -211,7 +211,7 @@ func TestLockWaiterGrantedWithoutRedisLeavesTheQueue(t *testing.T) {
 				}
 				granted <- lock
 			}()
-			servicestest.Eventually(t, 5*time.Second, func() bool { return waiting() == 1 }, "nobody waits")
+			servicestest.Eventually(t, 5*time.Second, func() bool { return waiting() == 1 }, "no waiter queued")
 			proxy.Cut()
 			if _, err := holder.Extend(t.Context(), held.Claim, time.Minute); err != nil {
 				t.Fatal(err)
@@ -224,7 +224,7 @@ func TestLockWaiterGrantedWithoutRedisLeavesTheQueue(t *testing.T) {
 				t.Fatal(err)
 			}
 			proxy.Restore()
-			servicestest.Eventually(t, 5*time.Second, func() bool { return waiting() == 0 }, "somebody waits for a lock of its own")
+			servicestest.Eventually(t, 5*time.Second, func() bool { return waiting() == 0 }, "a holder waits behind itself")
 			if _, err := holder.Check(t.Context(), held.Claim); err != nil {
 				t.Errorf("the holder: %v", err)
 			}

@@ -12,7 +12,7 @@ import (
 	"gatehouse/services/servicestest"
 )
 
-// queueUp puts an attempt in the queue of a taken lock, and no more: nobody beats for it.
+// queueUp puts an attempt in the queue of a taken lock, and no more: no heartbeat keeps it alive.
 func queueUp(t *testing.T, l *Locker, req Request) *attempt {
 	t.Helper()
 	waiter := l.newAttempt(req)
@@ -30,19 +30,19 @@ func patientLocker(t *testing.T, server *servicestest.RedisServer) *Locker {
 	return New(redistest.At(t, server.Addr, redis.Options{Timeout: 5 * time.Second}), Options{})
 }
 
-// heard makes the instance's last beat in the shard of r so long ago.
+// heard makes the instance's last heartbeat in the shard of r so long ago.
 func heard(t *testing.T, server *servicestest.RedisServer, l *Locker, ago time.Duration) {
 	t.Helper()
 	const beat = `local t = redis.call('TIME')
 		return redis.call('ZADD', KEYS[1], 'XX', 'CH', math.floor(t[1] * 1000 + t[2] / 1000) - ARGV[2], ARGV[1])`
 	instances := strings.TrimSuffix(l.keys.of("r")[2], "locks") + "instances"
 	if n := server.Do("EVAL", beat, "1", instances, l.instance, milliseconds(ago)); n != "1" {
-		t.Fatalf("no beat changed: %s", n)
+		t.Fatalf("no heartbeat changed: %s", n)
 	}
 }
 
 // A lock whose lease has ended is for the head of its queue, although for a moment
-// nobody has it.
+// no holder has it.
 func TestLockNewcomerDoesNotOvertakeAtTheEndOfALease(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	holder, waiting, newcomer := patientLocker(t, server), patientLocker(t, server), patientLocker(t, server)
@@ -57,7 +57,7 @@ func TestLockNewcomerDoesNotOvertakeAtTheEndOfALease(t *testing.T) {
 	}
 }
 
-// A waiter whose instance was silent, and that asks before its instance's next beat,
+// A waiter whose instance was silent, and that asks before its instance's next heartbeat,
 // has the lock then and no place in the queue any more: it would be granted to it once
 // more when it gives it back.
 func TestLockSilentWaiterThatAsksLeavesTheQueue(t *testing.T) {
@@ -82,12 +82,12 @@ func TestLockSilentWaiterThatAsksLeavesTheQueue(t *testing.T) {
 		t.Fatal(err)
 	}
 	if s, err := holder.Status(t.Context(), "r"); err != nil || s.Held {
-		t.Errorf("held by nobody: %+v, %v", s, err)
+		t.Errorf("held without a holder: %+v, %v", s, err)
 	}
 }
 
 // A release can meet a lease whose key has gone and whose entry in the index has a
-// moment to go. What a beat makes of that entry later must not bring the lock back.
+// moment to go. What a heartbeat makes of that entry later must not bring the lock back.
 func TestLockReleasedBetweenTheEndsOfItsKeyAndItsEntry(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	granter, other := patientLocker(t, server), patientLocker(t, server)

@@ -11,9 +11,9 @@ import (
 	"gatehouse/services/servicestest"
 )
 
-// Only a grant that was surely made after the latest beat is begun under before it
-// is confirmed, and only for as long as that beat is young.
-func TestLockPushedGrantIsBegunOnlyIfItIsNew(t *testing.T) {
+// Work starts under a grant before it is confirmed only if the grant was surely made after the
+// latest heartbeat, and only while that heartbeat is young.
+func TestLockPushedGrantIsStartedUnderOnlyIfItIsNew(t *testing.T) {
 	rdb := redis.New(redis.Options{Disabled: true}) // no heartbeat is answered beside this
 	t.Cleanup(func() { _ = rdb.Close(t.Context()) })
 	l := New(rdb, Options{})
@@ -24,11 +24,11 @@ func TestLockPushedGrantIsBegunOnlyIfItIsNew(t *testing.T) {
 		begun  bool
 	}{
 		{"new", func(*attempt, *pushedGrant, *watermark) {}, true},
-		{"older than the beat: it was late, and has ended since perhaps", func(_ *attempt, p *pushedGrant, m *watermark) { m.highestFence = p.grant.fence }, false},
+		{"older than the heartbeat: it was late, and has ended since perhaps", func(_ *attempt, p *pushedGrant, m *watermark) { m.highestFence = p.grant.fence }, false},
 		{"of an epoch that the server has forgotten", func(_ *attempt, p *pushedGrant, _ *watermark) { p.epoch = "f" + epoch[1:] }, false},
-		{"the beat was long ago", func(_ *attempt, _ *pushedGrant, m *watermark) { m.heardAt = m.heardAt.Add(-waiterAlive + leastEarly) }, false},
-		{"no beat yet", func(_ *attempt, _ *pushedGrant, m *watermark) { *m = watermark{} }, false},
-		{"somebody else's token", func(_ *attempt, p *pushedGrant, _ *watermark) { p.grant.tokenHash = hashToken("other") }, false},
+		{"the heartbeat was long ago", func(_ *attempt, _ *pushedGrant, m *watermark) { m.heardAt = m.heardAt.Add(-waiterAlive + leastEarly) }, false},
+		{"no heartbeat yet", func(_ *attempt, _ *pushedGrant, m *watermark) { *m = watermark{} }, false},
+		{"another caller's token", func(_ *attempt, p *pushedGrant, _ *watermark) { p.grant.tokenHash = hashToken("other") }, false},
 		{"a lease too short", func(a *attempt, _ *pushedGrant, _ *watermark) { a.req.TTL = leastEarly }, false},
 		{"for a caller who does not extend", func(a *attempt, _ *pushedGrant, _ *watermark) { a.extends = false }, false},
 	} {
@@ -50,7 +50,7 @@ func TestLockPushedGrantIsBegunOnlyIfItIsNew(t *testing.T) {
 }
 
 // The lease of a pushed grant is confirmed while the work is under way.
-func TestWithLockBeginsUnderAPushedGrant(t *testing.T) {
+func TestWithLockStartsUnderAPushedGrant(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	patient := redis.Options{Timeout: 5 * time.Second} // without Redis nobody would queue there
 	holder, l := New(redistest.At(t, server.Addr, patient), Options{}), New(redistest.At(t, server.Addr, patient), Options{})
@@ -74,9 +74,9 @@ func TestWithLockBeginsUnderAPushedGrant(t *testing.T) {
 		servicestest.Eventually(t, 5*time.Second, func() bool {
 			s, err := holder.Status(t.Context(), "r")
 			return err == nil && s.Waiting == 1
-		}, "nobody waits")
+		}, "no waiter queued")
 		queued := time.Now()
-		servicestest.Eventually(t, 5*time.Second, func() bool { return l.shards.get(shardOf("r")).heardAt.After(queued) }, "no beat")
+		servicestest.Eventually(t, 5*time.Second, func() bool { return l.shards.get(shardOf("r")).heardAt.After(queued) }, "no heartbeat")
 		if _, err := holder.Release(t.Context(), lock.Claim); err != nil {
 			t.Fatal(err)
 		}

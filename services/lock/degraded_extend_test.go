@@ -20,7 +20,7 @@ func budgetSpent(ctx context.Context) context.Context {
 	return redis.WithSpentBudget(ctx, time.Hour)
 }
 
-// An extend that one call could not tell Redis is told by the next beats: without an
+// An extend that one call could not send to Redis is sent by the next heartbeats: without an
 // outage nothing else would, and the holder was promised its time.
 func TestLockExtendedWithoutRedisReachesIt(t *testing.T) {
 	server := servicestest.StartRedis(t)
@@ -39,7 +39,7 @@ func TestLockExtendedWithoutRedisReachesIt(t *testing.T) {
 }
 
 // The time left becomes ttl, also if that is less. What an instance did not see is
-// not shortened: somebody else was promised the longer time.
+// not shortened: another caller was promised the longer time.
 func TestLockShortenedWithoutRedisReachesIt(t *testing.T) {
 	t.Parallel()
 	for name, row := range map[string]struct {
@@ -76,8 +76,8 @@ func TestLockShortenedWithoutRedisReachesIt(t *testing.T) {
 	}
 }
 
-// The same for an extend beside the claim that brings the grant back to Redis.
-func TestLockExtendedWhileItIsClaimed(t *testing.T) {
+// The same for an extend while the grant is brought back to Redis.
+func TestLockExtendedWhileItIsReasserted(t *testing.T) {
 	for _, ttl := range []time.Duration{time.Minute, time.Second} {
 		table := newLocalTable(time.Hour, time.Now)
 		lock, _ := table.acquire(time.Now(), Claim{Resource: "process:1", Grant: "grant", Token: "token"}, models.Holder{}, 10*time.Second, false)
@@ -96,7 +96,7 @@ func TestLockExtendedWhileItIsClaimed(t *testing.T) {
 	}
 }
 
-// What an instance passes on to Redis of the time left, however long ago it heard
+// What an instance passes on to Redis of the time left, however long ago it observed
 // what Redis has.
 func TestLockChangedTimeLeft(t *testing.T) {
 	heard := time.Now()
@@ -119,9 +119,9 @@ func TestLockChangedTimeLeft(t *testing.T) {
 	}
 }
 
-// A lease without Redis that ended is told of once, also when somebody took its place
+// The end of a lease without Redis is published once, also when another took its place
 // or the table was swept before.
-func TestLockExpiredWithoutRedisIsTold(t *testing.T) {
+func TestLockExpiredWithoutRedisIsPublished(t *testing.T) {
 	now := time.Now()
 	claim := func(n int) Claim {
 		return Claim{Resource: fmt.Sprint("r:", n), Grant: fmt.Sprint("grant", n), Token: "token"}

@@ -15,7 +15,7 @@ import (
 )
 
 // An instance that is cut off takes over what it extends. What ended meanwhile where
-// it was granted stays ended: it would be locked for nobody.
+// it was granted stays ended: it would be locked without a holder.
 func TestLockAdoptedThenEndedElsewhereStaysEnded(t *testing.T) {
 	t.Parallel()
 	for _, how := range []string{"release", "force"} {
@@ -29,7 +29,7 @@ func TestLockAdoptedThenEndedElsewhereStaysEnded(t *testing.T) {
 			}
 			servicestest.Eventually(t, 5*time.Second, func() bool {
 				return cutOff.shards.get(shardOf(lock.Resource)).epoch != ""
-			}, "no beat of the shard")
+			}, "no heartbeat of the shard")
 			proxy.Cut()
 			servicestest.Eventually(t, time.Second, func() bool { return !cutOff.redis.Available() }, "Redis still counts as available")
 			if _, err := cutOff.Extend(t.Context(), lock.Claim, time.Minute); err != nil {
@@ -48,7 +48,7 @@ func TestLockAdoptedThenEndedElsewhereStaysEnded(t *testing.T) {
 				return cutOff.redis.Available() && len(cutOff.table.living(time.Now(), anyLock)) == 0
 			}, "the grant that was taken over is still believed")
 			if s, err := granter.Status(t.Context(), lock.Resource); err != nil || s.Held {
-				t.Errorf("locked for nobody: %+v, %v", s, err)
+				t.Errorf("locked without a holder: %+v, %v", s, err)
 			}
 		})
 	}
@@ -61,8 +61,8 @@ func openLockerAt(t *testing.T, addr string) *Locker {
 
 // The instance that ended a grant without Redis and the one that extended it without
 // Redis return one after the other to a server that no longer has it: neither does the
-// one know of the other, nor can the server tell that it was not lost.
-func TestLockEndedInAnOutageIsNotClaimedByOneThatExtendedIt(t *testing.T) {
+// one know of the other, nor can the server know that the grant was not lost.
+func TestLockEndedInAnOutageIsNotReassertedByOneThatExtendedIt(t *testing.T) {
 	t.Parallel()
 	for how, end := range map[string]func(*Locker, Lock) error{
 		"release": func(l *Locker, lock Lock) error { _, err := l.Release(t.Context(), lock.Claim); return err },
@@ -102,16 +102,16 @@ func TestLockEndedInAnOutageIsNotClaimedByOneThatExtendedIt(t *testing.T) {
 				extendersWay.Restore()
 				servicestest.Eventually(t, 2*time.Second, extender.redis.Available, "the extender is not back")
 				if s, err := maker.Status(t.Context(), lock.Resource); err != nil || s.Held {
-					t.Errorf("locked for nobody: %+v, %v", s, err)
+					t.Errorf("locked without a holder: %+v, %v", s, err)
 				}
 			})
 		}
 	}
 }
 
-// A force that Redis has not seen is owed as long as anybody can claim the grant, and no
+// A force that Redis has not seen is kept as long as an instance can reassert the grant, and no
 // longer.
-func TestLockForceIsOwedAsLongAsTheGrantCanBeClaimed(t *testing.T) {
+func TestLockForceIsKeptAsLongAsTheGrantCanBeReasserted(t *testing.T) {
 	for later, want := range map[time.Duration]int{2 * time.Minute: 1, time.Hour + 2*time.Minute: 0} {
 		start := time.Now()
 		table := newLocalTable(time.Hour, time.Now)
@@ -124,14 +124,14 @@ func TestLockForceIsOwedAsLongAsTheGrantCanBeClaimed(t *testing.T) {
 		}
 		table.sweep(start.Add(later))
 		if got := len(table.outbox); got != want {
-			t.Errorf("after %v %d forces are owed, want %d", later, got, want)
+			t.Errorf("after %v %d forces are in the outbox, want %d", later, got, want)
 		}
 	}
 }
 
-// Whether a lease ended by itself is known before it is claimed, however many others
+// Whether a lease ended by itself is known before it is reasserted, however many others
 // of the shard did before it.
-func TestLockIsClaimedBehindManyLeasesThatEnded(t *testing.T) {
+func TestLockIsReassertedBehindManyLeasesThatEnded(t *testing.T) {
 	t.Parallel()
 	server := servicestest.StartRedis(t)
 	proxy := servicestest.NewProxy(t, server.Addr)
@@ -161,7 +161,7 @@ func TestLockIsClaimedBehindManyLeasesThatEnded(t *testing.T) {
 	proxy.Restore()
 	servicestest.Eventually(t, 2*time.Second, l.redis.Available, "not back")
 	if degraded, err := l.Check(t.Context(), lock.Claim); err != nil || degraded {
-		t.Errorf("lost, and nobody took it: %v, %v", degraded, err)
+		t.Errorf("lost, and no other holder took it: %v, %v", degraded, err)
 	}
 }
 

@@ -15,8 +15,8 @@ import (
 	"gatehouse/services/servicestest"
 )
 
-// A grant's message that is lost costs at most 100 ms: the next beat brings it.
-func TestLockLostGrantMessageCostsABeat(t *testing.T) {
+// A grant's message that is lost costs at most 100 ms: the next heartbeat brings it.
+func TestLockLostGrantMessageCostsAHeartbeat(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	holder := lockers(t, server, 1, lock.Options{})[0]
 	rdb := redistest.At(t, server.Addr, redis.Options{Client: rueidis.ClientOption{ClientName: "waiter"}, Timeout: 5 * time.Second})
@@ -76,12 +76,12 @@ func killSubscriptions(server *servicestest.RedisServer, client string) {
 	}
 }
 
-// silence is how many milliseconds ago the instance of ARGV[1] beat.
+// silence is how many milliseconds ago the instance of ARGV[1] sent a heartbeat.
 const silence = `local t = redis.call('TIME'); return math.floor(t[1] * 1000 + t[2] / 1000 - redis.call('ZSCORE', KEYS[1], ARGV[1]))`
 
 // A waiter that was passed over because its instance did not answer for a while
 // comes before those who came later, when it is back.
-func TestLockSkippedWaiterKeepsItsPlace(t *testing.T) {
+func TestLockWaiterPassedOverKeepsItsPlace(t *testing.T) {
 	for _, row := range []struct {
 		name   string
 		silent time.Duration // before the hand-over: known to be silent, or not

@@ -46,7 +46,7 @@ func lockByName(t *testing.T, a, b *lock.Locker, resource string, holder models.
 	servicestest.Eventually(t, 5*time.Second, func() bool {
 		s, err := a.Status(t.Context(), resource)
 		return err == nil && s.Waiting == 1
-	}, "nobody waits")
+	}, "no waiter queued")
 	if note, err := a.Metadata(t.Context(), first, resource); err != nil || note != resource {
 		t.Errorf("note %.20q, %v", note, err)
 	}
@@ -67,8 +67,8 @@ func lockByName(t *testing.T, a, b *lock.Locker, resource string, holder models.
 	}
 }
 
-// An expired lock is told of and followed by beats, on either server.
-func TestLockExpiryIsTold(t *testing.T) {
+// Heartbeats publish the end of an expired lock and pass it on, on either server.
+func TestLockExpiryIsPublished(t *testing.T) {
 	for _, backend := range []string{"redis-server", "embedded"} {
 		t.Run(backend, func(t *testing.T) {
 			l := lock.New(redistest.Of(t, backend), lock.Options{})
