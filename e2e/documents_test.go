@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -124,9 +125,17 @@ func TestDocumentsGo(t *testing.T) {
 	}
 }
 
-// TestDocumentsFiles: the files and folders that name where something is are there.
+// TestDocumentsFiles: the files, folders and tests by which documents say where something is
+// are there.
 func TestDocumentsFiles(t *testing.T) {
 	found := 0
+	for _, run := range regexp.MustCompile(`-run (\w+) \./(\S+)`).FindAllStringSubmatch(readDocument(t, "CONTRIBUTING.md").text, -1) {
+		found++
+		out, err := exec.Command("sh", "-ec", "grep -l '^func "+run[1]+"' ../"+run[2]+"/*_test.go").CombinedOutput()
+		if err != nil {
+			t.Errorf("CONTRIBUTING.md: there is no %s in %s: %v\n%s", run[1], run[2], err, out)
+		}
+	}
 	for _, d := range []document{readDocument(t, "ARCHITECTURE.md"), readDocument(t, "CONTRIBUTING.md")} {
 		for _, name := range regexp.MustCompile("`((?:[\\w.-]+/)*[\\w.-]+(?:\\.go|\\.md|\\.mod|/\\w+|/))`").FindAllStringSubmatch(d.text, -1) {
 			found++
