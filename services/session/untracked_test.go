@@ -41,7 +41,6 @@ func trackingModes() map[string]trackingMode {
 		"no CLIENT":               {acl: "+@all -client", reason: "client|tracking", long: true},
 		"no connection commands":  {acl: "+@all -@connection", reason: "client|tracking"},
 		"no transactions":         {acl: "+@all -@transaction", reason: "multi", long: true},
-		"no PTTL":                 {acl: "+@all -pttl", reason: "pttl", long: true},
 		"RESP2 only":              {server: []string{"--rename-command", "HELLO", ""}, reason: "RESP3"},
 		"CLIENT renamed away":     {server: []string{"--rename-command", "CLIENT", ""}, reason: "unknown command", long: true},
 		"a proxy that keeps mute": {change: func(opt *rueidis.ClientOption) { opt.ClientTrackingOptions = []string{"PREFIX", "other:", "BCAST"} }, reason: "not reported"},
