@@ -9,8 +9,11 @@
 // and the rule of the database.
 //
 // A handler reads its input (request.go, body.go), calls a service, and answers. It returns all
-// errors: handle passes them to fail in problem.go, the one place that maps errors to
-// problems. Pages show the same problems (problem_pages.go).
+// errors: handle passes them to fail in problem.go, the one place that maps a service's
+// errors to problems; their statuses are in models.ProblemKinds. Pages show the same problems (problem_pages.go).
+//
+// Before all that, budgets (routes.go) bounds what a request may wait: its Redis calls share one
+// REDIS_TIMEOUT, its database calls one DATABASE_TIMEOUT.
 //
 // # Waiting
 //

@@ -27,7 +27,7 @@ func (h *Handlers) handle(do func(c *gin.Context) error) gin.HandlerFunc {
 	}
 }
 
-// fail answers an error. It is the one place where errors become HTTP.
+// fail answers an error. It is the one place that maps the errors of services to problems.
 func (h *Handlers) fail(c *gin.Context, err error) {
 	var quota *quotaError
 	if errors.As(err, &quota) {

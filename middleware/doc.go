@@ -23,8 +23,8 @@
 //	RequireRole             LookUp
 //	RequireLock             LookUp, unless LockOptions.User is set
 //
-// The first refusal wins: WriteProblem aborts the chain. It is the only renderer of errors and
-// answers application/problem+json (RFC 9457), with kinds from models.ProblemKinds.
+// The first refusal wins: WriteProblem aborts the chain. It writes every problem, also those of
+// middleware, as application/problem+json (RFC 9457), with kinds from models.ProblemKinds.
 //
 // # Values
 //

@@ -1,11 +1,28 @@
 package ratelimit
 
+import "time"
+
+// In microseconds, as all times here.
+const (
+	// denialMemory is how long a denial is believed before Redis is asked again.
+	denialMemory = int64(time.Second / time.Microsecond)
+	// renewalGrace is how long a denial goes on being believed while one request asks again.
+	renewalGrace = int64(100 * time.Millisecond / time.Microsecond)
+)
+
 // denial is a refusal by Redis of a cost, and so of any higher one. The zero value is none.
 type denial struct {
-	cost   int64
-	until  int64 // believed so long: denialMemory after the call was sent
-	over   int64 // from then on it may pass: counted from before the call was sent
-	passes int64 // when it passes, as clients are told: counted from the reply
+	cost     int64
+	believed int64 // until then
+	mayPass  int64 // from then on, counted from before the call was sent
+	told     int64 // when it passes, as the client is told: counted from the reply
+}
+
+// denialOf is the denial of a request that was sent and refused. localTable.observe adds it.
+func denialOf(req *request, refused result, sent, now int64) denial {
+	return denial{
+		cost: req.cost, believed: sent + min(refused.retry, denialMemory), mayPass: sent + refused.retry, told: now + refused.retry,
+	}
 }
 
 // denials are the refusals cached for a key: low is of the smallest cost, high of a higher
@@ -17,26 +34,26 @@ type denials struct {
 	renewing  int64 // until then one request asks again, and the others are refused
 }
 
-// of returns when a request passes by the denial that applies to it. The denial is to be
-// believed, or else due to be asked about again. Not known means that none applies.
+// of returns when the request may pass, according to the denial that applies to it, and whether
+// that is still believed; if not, one request has to ask again. Not known means that none applies.
 func (d *denials) of(req *request, now int64) (passes int64, known, believed bool) {
-	if now >= d.high.over {
+	if now >= d.high.mayPass {
 		d.high = denial{}
 	}
-	if now >= d.low.over {
+	if now >= d.low.mayPass {
 		d.low, d.high = d.high, denial{}
 	}
 	switch {
 	case d.low.cost == 0 || req.cost < d.low.cost:
 		return 0, false, false
 	case req.cost == d.low.cost:
-		passes, believed = d.low.passes, now < d.low.until
+		passes, believed = d.low.told, now < d.low.believed
 	case req.cost < d.high.cost:
-		passes, believed = max(d.low.passes, d.high.passes), now < min(d.low.until, d.high.until)
+		passes, believed = max(d.low.told, d.high.told), now < min(d.low.believed, d.high.believed)
 	case req.cost == d.high.cost:
-		passes, believed = max(d.low.passes, d.high.passes), now < d.high.until
+		passes, believed = max(d.low.told, d.high.told), now < d.high.believed
 	default:
-		passes, believed = now+req.longest(), now < d.high.until
+		passes, believed = now+req.longest(), now < d.high.believed
 	}
 	return passes, true, believed || now < d.renewing
 }
@@ -45,15 +62,15 @@ func (d *denials) of(req *request, now int64) (passes int64, known, believed boo
 func (d *denials) add(no denial, remaining, now int64) {
 	d.renewing = 0
 	switch {
-	case d.low.cost == 0 || no.cost <= d.low.cost || now >= d.low.over:
+	case d.low.cost == 0 || no.cost <= d.low.cost || now >= d.low.mayPass:
 		if no.cost < d.low.cost && d.high.cost == 0 {
 			d.high = d.low
 		}
 		d.low = no
-	case no.cost >= d.high.cost || now >= d.high.until:
+	case no.cost >= d.high.cost || now >= d.high.believed:
 		d.high = no
 	case d.low.cost > remaining: // it asked in place of the smallest, which is refused, too
-		d.low.until = max(d.low.until, no.until)
+		d.low.believed = max(d.low.believed, no.believed)
 	default:
 		d.low = no
 	}
@@ -80,10 +97,9 @@ func (t *localTable) cached(req *request) *localState {
 	return s
 }
 
-// denied returns the results of requests of which one is believed to be denied. The others,
-// too, have only what is believed: other denials may have been reset since. If none is
-// believed it returns nil, and the caller asks Redis. Until then, at most for renewalGrace,
-// further requests go on being refused.
+// denied returns the results of requests if a denial of one of them is still believed; those
+// without a believed denial get their last known state. Otherwise it returns nil, and the caller
+// asks Redis. While it does, at most for renewalGrace, other requests go on being refused.
 func (t *localTable) denied(requests []request, buffer []result) []result {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -93,7 +109,7 @@ func (t *localTable) denied(requests []request, buffer []result) []result {
 		v := t.lastKnownAt(req, now)
 		if s := t.cached(req); s != nil {
 			passes, known, believed := s.denials.of(req, now)
-			if believed || known && now < s.denials.low.until { // it costs more than one that is refused
+			if believed || known && now < s.denials.low.believed { // it costs more than one that is refused
 				s.used, v = now, s.refusal(passes, now)
 			}
 			some = some || believed

@@ -7,13 +7,6 @@ import (
 	"gatehouse/models"
 )
 
-const (
-	// denialMemory is how long a denial is believed before Redis is asked again.
-	denialMemory = int64(time.Second / time.Microsecond)
-	// renewalGrace is how long a denial goes on being believed while one request asks again.
-	renewalGrace = int64(100 * time.Millisecond / time.Microsecond)
-)
-
 // localTable is what one instance knows about its keys: the admissions that it made, through
 // Redis or without, and the refusals by Redis. With the former it goes on from the recent
 // past when Redis goes away; the latter keep a flood from Redis. Its times are microseconds of
@@ -90,8 +83,7 @@ func (t *localTable) observe(requests []request, results []result, counted bool,
 		case v.passes && req.cost >= s.denials.low.cost:
 			s.denials = denials{}
 		case !v.passes && !req.hit.Policy.Shadow && generation >= s.invalidated:
-			no := denial{cost: req.cost, until: sent + min(v.retry, denialMemory), over: sent + v.retry, passes: now + v.retry}
-			s.denials.add(no, v.remaining, now)
+			s.denials.add(denialOf(req, v, sent, now), v.remaining, now)
 		}
 		if counted && v.passes && req.cost > 0 && req.local() {
 			t.count(s, req, now, id)

@@ -29,8 +29,8 @@ type activity struct {
 
 	mu       sync.Mutex
 	lastSeen map[string]time.Time // by hash
-	// written and older are the uses that rows say since one interval or two: a copy in
-	// Redis may be older than that.
+	// written has the uses stored in rows within this interval, older those of the one before:
+	// a copy in Redis may be older than they are.
 	written, older map[string]time.Time
 	rotated        time.Time
 }
@@ -45,7 +45,7 @@ func newActivity(idle time.Duration) *activity {
 	}
 }
 
-// used is what the row of a session that is used at a time says.
+// used is what is stored in the row of a session that was used at that time.
 func (a *activity) used(hash string, at time.Time) models.Activity {
 	at = atMicrosecond(at)
 	return models.Activity{Hash: hash, LastSeen: at, IdleAt: at.Add(a.idle + a.interval)}

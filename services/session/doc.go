@@ -45,8 +45,9 @@
 // take the new copy is announced by an entry in the log.
 //
 // Timeouts. The row says when a session ends, by the clock of the instance that wrote it. A
-// session that is used is written at most once a minute, one minute ahead: it ends up to a
-// minute late, never early, even if the instance that served it has crashed.
+// session that is used is written at most once a minute, or once in a quarter of the idle timeout
+// if that is less, and as much ahead (activity.go). So it ends as much late at most, never early,
+// even if the instance that served it has crashed.
 //
 // Copies in Redis are encrypted and bound to their session and version: write access to
 // Redis can neither forge one nor move it to another session.
@@ -61,8 +62,9 @@
 //	copies (dump, failover)          valid if its session ended   Redis lost: in 10 min
 //	the database is gone             copies for 2 s, then         models.ErrUnavailable
 //	                                 models.ErrUnavailable
-//	the log cannot be read           the row                      as always
-//	the database is restored         the row; one line in the log as always
+//	the revocation log cannot be     the row                      as always
+//	read
+//	the database is restored         the row; one line is logged  as always
 //	an instance crashes              as always                    as always
 //	an instance freezes for long     the row, until it has read   as always
 //	                                 the log
@@ -87,6 +89,14 @@
 //	          C reads the row, and finds none
 //	 + 50 ms  B reads the log on from 41. Entry 42 is about the session, and its copy is not
 //	          valid; if entry 42 has been removed, no copy from before is
+//
+// # Where things are
+//
+//	cache.go     Options, NewCache, Close     database.go        what a Database has to promise
+//	read.go      Get: memory, Redis, the row  write.go           Create, Rotate, SaveData
+//	revoke.go    all that ends sessions       revocation_log.go  what makes copies not valid
+//	memory.go    copies in memory             redis_copy.go      copies in Redis; seal.go
+//	activity.go  when sessions were used      tracking.go        changes that Redis reports
 //
 // # Proofs
 //
