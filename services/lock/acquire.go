@@ -172,8 +172,9 @@ func (l *Locker) runAcquire(ctx context.Context, a *attempt, queue bool) (reply,
 	case err == nil && got.code == codeTooLate:
 		return got, fmt.Errorf("acquire %s: too late: %w", a.req.Resource, models.ErrUnavailable)
 	case err == nil && got.code == codeDone && got.grant == "": // the shortcut's reply leaves out what is known here
+		since := got.holder.Since
 		got.grant, got.holder, got.remaining = a.grant, a.req.Holder, a.req.TTL
-		got.holder.Since = got.since
+		got.holder.Since = since
 	}
 	return got, err
 }

@@ -200,7 +200,7 @@ func TestLockGivenBackElsewhereStaysGivenBack(t *testing.T) {
 	}
 	until(models.LockReleased)
 	server.Do("FLUSHALL")
-	mustAcquire(t, other, request("process:1", bob)) // nobody claimed it again
+	mustAcquire(t, other, request("process:1", bob)) // no instance reasserted it
 	second, err := other.Status(t.Context(), "process:1")
 	if err != nil {
 		t.Fatal(err)

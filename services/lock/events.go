@@ -148,7 +148,7 @@ func (l *Locker) observeEvent(message string) {
 	name, text, _ := strings.Cut(message, "\n")
 	if g, ok := readRecord(text); ok {
 		l.events.publish(models.LockEvent{
-			Name: name, Resource: g.resource, Holder: models.UserRef{ID: g.userID, Email: g.email}, Fence: &g.fence, At: l.clock.now(),
+			Name: name, Resource: g.resource, Holder: models.UserRef{ID: g.holder.UserID, Email: g.holder.Email}, Fence: &g.fence, At: l.clock.now(),
 		})
 	}
 }
@@ -157,8 +157,8 @@ func (l *Locker) observeEvent(message string) {
 // which there were waiters. It is a hint: what is missed, the next use finds out.
 func (l *Locker) observeEnd(text string) {
 	if g, ok := readRecord(text); ok {
-		l.table.end(g.resource, g.id)
-		l.groups.revoke(g.id)
+		l.table.end(g.resource, g.grant)
+		l.groups.revoke(g.grant)
 	}
 }
 

@@ -42,7 +42,7 @@ func TestLockEventsEndWhenTheSubscriptionIsLost(t *testing.T) {
 			}
 		}
 		killSubscriptions(server, "listener")
-		if _, err := other.Release(t.Context(), taken.Claim); err != nil { // nobody hears it
+		if _, err := other.Release(t.Context(), taken.Claim); err != nil { // no message comes of it
 			t.Fatal(err)
 		}
 		for _, events := range []<-chan models.LockEvent{first, second} {

@@ -167,15 +167,3 @@ func (l *Locker) heartbeat(ctx context.Context, shard int, awaited []string) (si
 	}
 	return signs, soonest, nil
 }
-
-// readShard reads a shard's value as scripts answer it.
-func readShard(value string) (highestFence int64, epoch string, ok bool) {
-	if len(value) < grantSince {
-		return 0, "", false
-	}
-	fence, err := strconv.ParseInt(value[:grantSince], 10, 64)
-	if err != nil {
-		return 0, "", false
-	}
-	return fence, value[grantSince:], true
-}

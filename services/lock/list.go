@@ -100,11 +100,10 @@ func (l *Locker) listShard(ctx context.Context, after cursor, limit int) ([]list
 		if !ok {
 			continue
 		}
-		left := time.Duration(remaining) * time.Millisecond
-		found = append(found, listedLock{end: end, LockStatus: models.LockStatus{
-			Resource: g.resource, Held: true, Grant: g.id, Fence: &g.fence, TTL: left, ExpiresAt: l.opt.Clock().Add(left).UTC(),
-			Holder: g.holder(), Waiting: int(waiting),
-		}})
+		r := reply{
+			record: g, waiting: int(waiting), remaining: time.Duration(remaining) * time.Millisecond, at: l.opt.Clock(),
+		}
+		found = append(found, listedLock{end: end, LockStatus: r.status(g.resource)})
 	}
 	return found, nil
 }

@@ -17,7 +17,7 @@ const (
 	opTombstone opKind = "tombstone" // ... and that one of them may have without Redis, and would reassert
 	opAbandon   opKind = "abandon"   // of an attempt that may have been granted, although its caller was not answered
 	opLeave     opKind = "leave"     // leaves the queue: the waiter was granted the lock without Redis
-	opForce     opKind = "force"     // ends the grant, whoever holds it
+	opForce     opKind = "force"     // ends the grant in its holder's place
 	opForceUser opKind = "user"      // ends all locks of a user
 )
 

@@ -14,7 +14,7 @@ import (
 type operation struct {
 	Kind  string // acquire, wait (in the queue), extend, check, release, force, or end: what may happen by itself
 	Grant int    // the acquire meant
-	Busy  bool   // somebody waited meanwhile: Redis may have offered the lock to a waiter that did not take it
+	Busy  bool   // a caller waited meanwhile: Redis may have offered the lock to a waiter that did not take it
 }
 
 type lockAnswer struct {

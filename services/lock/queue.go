@@ -104,7 +104,7 @@ func (w *waiterSet) granted(message string) {
 		return
 	}
 	if g, ok := readRecord(message[epochLength:]); ok {
-		w.wake(g.id, &pushedGrant{grant: g, epoch: message[:epochLength]})
+		w.wake(g.grant, &pushedGrant{grant: g, epoch: message[:epochLength]})
 	}
 }
 
@@ -191,7 +191,7 @@ func (l *Locker) startEarly(a *attempt, pushed *pushedGrant) (lock Lock, ok bool
 		return Lock{}, false
 	}
 	lock = Lock{
-		Claim: a.claim(), Holder: g.holder(), Fence: &g.fence, TTL: left, ExpiresAt: l.opt.Clock().Add(left).UTC(),
+		Claim: a.claim(), Holder: g.holder, Fence: &g.fence, TTL: left, ExpiresAt: l.opt.Clock().Add(left).UTC(),
 		grantedAt: shard.heardAt, trustedUntil: until, unconfirmed: true,
 	}
 	l.table.record(lock, pushed.epoch, originLocal)

@@ -35,7 +35,7 @@ func TestLockPushedGrantIsStartedUnderOnlyIfItIsNew(t *testing.T) {
 		a := l.newAttempt(Request{Resource: "r"})
 		a.extends = true
 		now := time.Now()
-		pushed := &pushedGrant{epoch: epoch, grant: record{fence: 20, id: a.grant, resource: "r", tokenHash: hashToken(a.req.Token)}}
+		pushed := &pushedGrant{epoch: epoch, grant: record{fence: 20, grant: a.grant, resource: "r", tokenHash: hashToken(a.req.Token)}}
 		mark := watermark{heardAt: now, highestFence: 19}
 		row.change(a, pushed, &mark)
 		l.shards.change(shardOf("r"), func(s *shardState) { s.epoch, s.watermark = epoch, mark })
@@ -52,7 +52,7 @@ func TestLockPushedGrantIsStartedUnderOnlyIfItIsNew(t *testing.T) {
 // The lease of a pushed grant is confirmed while the work is under way.
 func TestWithLockStartsUnderAPushedGrant(t *testing.T) {
 	server := servicestest.StartRedis(t)
-	patient := redis.Options{Timeout: 5 * time.Second} // without Redis nobody would queue there
+	patient := redis.Options{Timeout: 5 * time.Second} // without Redis no call would queue there
 	holder, l := New(redistest.At(t, server.Addr, patient), Options{}), New(redistest.At(t, server.Addr, patient), Options{})
 	begun := 0
 	for range 10 {

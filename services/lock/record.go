@@ -31,11 +31,11 @@ func writeRecord(resource string, h models.Holder) string {
 
 // record is a grant's text, taken apart.
 type record struct {
-	fence                 int64
-	since                 time.Time
-	id, tokenHash         string
-	resource              string
-	userID, email, reason string
+	fence     int64
+	grant     string // its id
+	tokenHash string
+	resource  string
+	holder    models.Holder
 }
 
 func readRecord(text string) (g record, ok bool) {
@@ -47,10 +47,10 @@ func readRecord(text string) (g record, ok bool) {
 	if err != nil || sinceErr != nil {
 		return g, false
 	}
-	g.fence, g.since = fence, time.UnixMilli(since).UTC()
-	g.id, g.tokenHash = text[grantID:grantToken], text[grantToken:grantRest]
+	g.fence, g.holder.Since = fence, time.UnixMilli(since).UTC()
+	g.grant, g.tokenHash = text[grantID:grantToken], text[grantToken:grantRest]
 	text = text[grantRest:]
-	for _, part := range [...]*string{&g.resource, &g.userID, &g.email, &g.reason} {
+	for _, part := range [...]*string{&g.resource, &g.holder.UserID, &g.holder.Email, &g.holder.Reason} {
 		size, rest, _ := strings.Cut(text, ":")
 		n, err := strconv.Atoi(size)
 		if err != nil || n < 0 || n > len(rest) {
@@ -61,6 +61,14 @@ func readRecord(text string) (g record, ok bool) {
 	return g, true
 }
 
-func (g *record) holder() models.Holder {
-	return models.Holder{UserID: g.userID, Email: g.email, Reason: g.reason, Since: g.since}
+// readShard reads the value of a shard: its highest fence, and its epoch.
+func readShard(value string) (highestFence int64, epoch string, ok bool) {
+	if len(value) < grantSince {
+		return 0, "", false
+	}
+	fence, err := strconv.ParseInt(value[:grantSince], 10, 64)
+	if err != nil {
+		return 0, "", false
+	}
+	return fence, value[grantSince:], true
 }

@@ -3,7 +3,6 @@ package lock
 import (
 	"crypto/subtle"
 	"fmt"
-	"strconv"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -24,13 +23,9 @@ const (
 // reply is what a script about one lock answers; the lock's fields are empty
 // when it is free. Beat and list answer otherwise.
 type reply struct {
-	code      int64
-	tokenHash string
-	grant     string
-	fence     int64
-	since     time.Time
+	code int64
+	record
 	remaining time.Duration
-	holder    models.Holder
 	metadata  string
 	waiting   int
 	epoch     string
@@ -58,26 +53,24 @@ func readReply(msg rueidis.RedisMessage) (reply, error) {
 		epoch: text(4), extra: text(5), metadata: text(6), now: number(7),
 	}
 	if grant := text(1); grant != "" {
-		g, ok := readRecord(grant)
-		if !ok {
+		var ok bool
+		if r.record, ok = readRecord(grant); !ok {
 			return reply{}, fmt.Errorf("read a grant of %d characters: %w", len(grant), models.ErrUnavailable)
 		}
-		r.tokenHash, r.grant, r.fence, r.since, r.holder = g.tokenHash, g.id, g.fence, g.since, g.holder()
 	}
 	return r, nil
 }
 
 func readShortcut(msg rueidis.RedisMessage) (reply, error) {
-	const digits = grantSince
 	text, _ := msg.ToString()
-	if len(text) < 2*digits {
+	micros, shard, ok := readShard(text)
+	_, epoch, shardOK := readShard(shard)
+	if !ok || !shardOK {
 		return reply{}, fmt.Errorf("read lock reply of %d characters: %w", len(text), models.ErrUnavailable)
 	}
-	micros, err := strconv.ParseInt(text[:digits], 10, 64)
-	if err != nil {
-		return reply{}, fmt.Errorf("read lock reply: %w: %w", models.ErrUnavailable, err)
-	}
-	return reply{code: codeDone, fence: micros, since: time.UnixMilli(micros / 1000).UTC(), epoch: text[2*digits:], now: micros / 1000}, nil
+	r := reply{code: codeDone, epoch: epoch, now: micros / 1000}
+	r.fence, r.holder.Since = micros, time.UnixMilli(r.now).UTC()
+	return r, nil
 }
 
 func (r reply) heldBy(claim Claim) bool {
@@ -100,7 +93,7 @@ func (r reply) lock(claim Claim, sent time.Time) Lock {
 	return Lock{
 		Claim: claim, Holder: r.holder, Fence: &r.fence, TTL: r.remaining, ExpiresAt: r.at.Add(r.remaining).UTC(),
 		Metadata: r.metadata, Repeated: r.code == codeRepeated,
-		grantedAt: sent.Add(r.since.Sub(time.UnixMilli(r.now))), trustedUntil: sent.Add(r.remaining - drift(r.remaining)),
+		grantedAt: sent.Add(r.holder.Since.Sub(time.UnixMilli(r.now))), trustedUntil: sent.Add(r.remaining - drift(r.remaining)),
 	}
 }
 
