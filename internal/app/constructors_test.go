@@ -89,6 +89,10 @@ func wrongArguments(t *testing.T) map[string][]wrong {
 		"redis.New": {
 			{"no address", panics(func() { redis.New(redis.Options{}) })},
 			{"brace in KeyPrefix", panics(func() { redis.New(redis.Options{Client: address, KeyPrefix: "{a}:"}) })},
+			{"not host:port", panics(func() {
+				redis.New(redis.Options{Client: rueidis.ClientOption{InitAddress: []string{"redis://127.0.0.1:1"}}})
+			})},
+			{"MaxInFlight is negative", panics(func() { redis.New(redis.Options{Client: address, MaxInFlight: -1}) })},
 		},
 		"session.NewCache": {
 			{"no Redis", func() error { return second(session.NewCache(nil, db, session.Options{})) }},
@@ -99,7 +103,7 @@ func wrongArguments(t *testing.T) map[string][]wrong {
 			{"IdleTimeout 2s is above", func() error {
 				return second(session.NewCache(rdb, db, session.Options{IdleTimeout: 2 * time.Second, AbsoluteTimeout: time.Second}))
 			}},
-			{"negative", func() error {
+			{"IdleTimeout is negative", func() error {
 				return second(session.NewCache(rdb, db, session.Options{IdleTimeout: -1}))
 			}},
 			{"no Database", func() error {

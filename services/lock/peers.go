@@ -30,7 +30,7 @@ func (p *peers) look(ctx context.Context, rdb *redis.Client) {
 	if p.refused {
 		return
 	}
-	switch found, err := rdb.Subscribers(ctx, rdb.Key("ends")); {
+	switch found, err := rdb.Subscribers(ctx, "ends"); {
 	case errors.Is(err, redis.ErrSubscribersUnknown):
 		p.refused = true
 		p.some.Store(true)

@@ -87,16 +87,23 @@ type Client struct {
 }
 
 // New returns at once and connects in the background, trying again until Close. It never fails
-// because Redis is down. It panics if Options.Client has no address, KeyPrefix has a brace, or
-// a number is negative: those are mistakes in the program.
+// because Redis is down. It panics if Options.Client has no address or one that is not host:port,
+// KeyPrefix has a brace, or a number is negative: those are mistakes in the program.
 func New(opt Options) *Client {
 	switch {
 	case !opt.Disabled && len(opt.Client.InitAddress) == 0:
 		panic("redis.New: no address in Client.InitAddress")
 	case strings.ContainsAny(opt.KeyPrefix, "{}"):
 		panic("redis.New: a brace in KeyPrefix")
-	case opt.Timeout < 0 || opt.MaxInFlight < 0:
-		panic("redis.New: Timeout or MaxInFlight is negative")
+	case opt.Timeout < 0:
+		panic("redis.New: Timeout is negative")
+	case opt.MaxInFlight < 0:
+		panic("redis.New: MaxInFlight is negative")
+	}
+	for _, addr := range opt.Client.InitAddress {
+		if addr == "" || strings.Contains(addr, "://") { // a URL is for rueidis.ParseURL
+			panic(fmt.Sprintf("redis.New: Client.InitAddress has %q, which is not host:port", addr))
+		}
 	}
 	opt.Timeout = cmp.Or(opt.Timeout, defaultTimeout)
 	opt.MaxInFlight = cmp.Or(opt.MaxInFlight, defaultInFlight)

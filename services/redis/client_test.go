@@ -213,7 +213,7 @@ func TestTwoClientsInOneProgram(t *testing.T) {
 	shop, toShop := start("shop")
 	_, toBlog := start("blog")
 	servicestest.Eventually(t, 5*time.Second, func() bool {
-		n, err := shop.Subscribers(t.Context(), shop.Key("hints"))
+		n, err := shop.Subscribers(t.Context(), "hints")
 		return err == nil && n == 1 && strings.Contains(server.Do("PUBSUB", "CHANNELS"), "blog:hints")
 	}, "not subscribed")
 	if err := shop.Publish(t.Context(), "hints", "hello"); err != nil {

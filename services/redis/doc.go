@@ -42,7 +42,7 @@
 // that old, plus a round trip. Calls are executed in the order in which they are sent, also
 // those whose callers have left, because they share one connection to each node. That ends
 // with the connection: LostConnections says how often it did. Messages to Subscribe are hints,
-// which may be lost. What Tracking reads is right for TrackingTrust after the last answered
+// which may be lost. What Tracking reads is right for 2 s (trackingTrust) after the last answered
 // ping on its connection, unless a change was reported.
 //
 // # Failures

@@ -144,12 +144,11 @@ func (r *Client) Publish(ctx context.Context, channel, message string) error {
 // its user may not ask, or in a Cluster each node knows only its own.
 var ErrSubscribersUnknown = errors.New("subscribers are not known")
 
-// Subscribers counts the connections that listen to a channel, whose name it takes with the
-// KeyPrefix. It returns ErrSubscribersUnknown, ErrNotSent before the client is connected, or
+// Subscribers counts the connections that listen to the prefixed channel. It returns ErrSubscribersUnknown, ErrNotSent before the client is connected, or
 // the error of the one call. A permission that is missing here does not make Redis count as
 // away.
 func (r *Client) Subscribers(ctx context.Context, channel string) (int64, error) {
-	rdb := r.shared.Load()
+	rdb, channel := r.shared.Load(), r.Key(channel)
 	if rdb == nil {
 		return 0, ErrNotSent
 	}

@@ -16,9 +16,9 @@ import (
 )
 
 const (
-	// TrackingTrust is how long a value is right after Redis answered on the connection
+	// trackingTrust is how long a value is right after Redis answered on the connection
 	// that would have reported its change.
-	TrackingTrust = 2 * time.Second
+	trackingTrust = 2 * time.Second
 
 	trackingPing  = 500 * time.Millisecond // between two pings of the connection
 	trackingRetry = 30 * time.Second       // at most, between two tries where Redis refuses to track
@@ -32,7 +32,7 @@ const (
 //
 // Redis reports a change before it answers a later ping on the same connection. So a value
 // whose change was not reported was right when the last answered ping was sent, and is
-// trusted for TrackingTrust from then on. Each new connection begins a new generation:
+// trusted for trackingTrust from then on. Each new connection begins a new generation:
 // what was read in an earlier one is not reported any more.
 //
 // Not every Redis, user and proxy reports changes. A generation counts only once it has
@@ -84,10 +84,10 @@ func NewTracking(client *Client, changed func(key string)) *Tracking {
 // still right. Generation 0 is covered never.
 func (t *Tracking) Covers(generation uint64, now time.Time) bool {
 	state := t.state.Load()
-	return generation != 0 && generation == state.generation && now.Sub(state.rightAt) < TrackingTrust
+	return generation != 0 && generation == state.generation && now.Sub(state.rightAt) < trackingTrust
 }
 
-// Get reads a key. Its errors are those of Redis.DoAt; rueidis.Nil if there is no such key.
+// Get reads a key. Its errors are those of Client.DoAt; rueidis.Nil if there is no such key.
 func (t *Tracking) Get(ctx context.Context, key string) (TrackedValue, error) {
 	read := TrackedValue{RightAt: time.Now(), Generation: t.generation.Load()}
 	client := t.reads.Load()
@@ -121,7 +121,7 @@ func (t *Tracking) Get(ctx context.Context, key string) (TrackedValue, error) {
 
 // getTracked reads a key so that Redis reports its next change.
 func getTracked(ctx context.Context, c rueidis.Client, key string) (rueidis.RedisMessage, error) {
-	return c.DoCache(ctx, c.B().Get().Key(key).Cache(), TrackingTrust).ToMessage()
+	return c.DoCache(ctx, c.B().Get().Key(key).Cache(), trackingTrust).ToMessage()
 }
 
 // Run connects, and pings the connection until ctx ends.

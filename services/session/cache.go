@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/rand"
 	_ "embed"
-	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -115,8 +114,16 @@ func NewCache(rdb *redis.Client, database Database, opt Options) (*Cache, error)
 	}
 	opt.AbsoluteTimeout = cmp.Or(opt.AbsoluteTimeout, defaultAbsoluteTimeout)
 	opt.IdleTimeout = cmp.Or(opt.IdleTimeout, min(defaultIdleTimeout, opt.AbsoluteTimeout))
-	if opt.IdleTimeout < 0 || opt.AbsoluteTimeout < 0 || opt.MaxPerUser < 0 || opt.MemoryBytes < 0 {
-		return nil, errors.New("session.NewCache: a negative option")
+	for _, option := range []struct {
+		name     string
+		negative bool
+	}{
+		{"IdleTimeout", opt.IdleTimeout < 0}, {"AbsoluteTimeout", opt.AbsoluteTimeout < 0},
+		{"MaxPerUser", opt.MaxPerUser < 0}, {"MemoryBytes", opt.MemoryBytes < 0},
+	} {
+		if option.negative {
+			return nil, fmt.Errorf("session.NewCache: %s is negative", option.name)
+		}
 	}
 	if opt.IdleTimeout > opt.AbsoluteTimeout {
 		return nil, fmt.Errorf("session.NewCache: IdleTimeout %v is above AbsoluteTimeout, which is %v", opt.IdleTimeout, opt.AbsoluteTimeout)

@@ -127,7 +127,8 @@ func (m *memory) put(key memoryKey, read *memoryCopy, changes uint64) *memoryCop
 	return read
 }
 
-// evict makes room: it removes, of a few at random, the copy that was read first.
+// evict makes room: it removes, of a few at random, the copy that was read first. The bound is of
+// bytes, and each shard has its own lock, so this is not the map of package ratelimit.
 func (s *memoryShard) evict(keep memoryKey, most int) {
 	for s.bytes > most && len(s.copies) > 1 {
 		var oldest memoryKey

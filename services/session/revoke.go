@@ -33,7 +33,7 @@ func (c *Cache) DeleteUser(ctx context.Context, userID string) error {
 // it was committed; ending again is harmless.
 func (c *Cache) End(ctx context.Context, which models.Ending) error {
 	if err := c.database.EndSessions(ctx, which); err != nil {
-		return err
+		return fmt.Errorf("end sessions: %w", err)
 	}
 	c.Sync(ctx)
 	return nil
