@@ -173,7 +173,7 @@ func TestSessionRequest(t *testing.T) {
 	tellRatio("bare gin / gin-contrib/sessions/redis: no session at all", speed, "bare gin", "gin-contrib/sessions/redis", 0)
 }
 
-// SessionCache.Get, warm, beside the least that can find something by a token's
+// session.Cache.Get, warm, beside the least that can find something by a token's
 // hash: a sync.Map.
 func TestSessionGet(t *testing.T) {
 	server := servicestest.StartRedis(t)
@@ -193,7 +193,7 @@ func TestSessionGet(t *testing.T) {
 			}
 			return nil
 		}},
-		contender{"SessionCache.Get", func(i int64) error {
+		contender{"session.Cache.Get", func(i int64) error {
 			for n := range int64(batch) {
 				if _, err := w.cache.Get(context.Background(), tokens[(i+n)%keyNumber]); err != nil {
 					return err
@@ -202,10 +202,10 @@ func TestSessionGet(t *testing.T) {
 			return nil
 		}},
 	)
-	cost := speed["sync.Map and SHA-256"] / speed["SessionCache.Get"]
-	tell("SessionCache.Get / sync.Map and SHA-256", fmt.Sprintf("%.2f x the time", cost), "<= 3 x", cost <= 3)
+	cost := speed["sync.Map and SHA-256"] / speed["session.Cache.Get"]
+	tell("session.Cache.Get / sync.Map and SHA-256", fmt.Sprintf("%.2f x the time", cost), "<= 3 x", cost <= 3)
 	allocations := testing.AllocsPerRun(1000, func() { _, _ = w.cache.Get(context.Background(), tokens[0]) })
-	tell("SessionCache.Get, allocations", fmt.Sprint(allocations), "<= 2", allocations <= 2)
+	tell("session.Cache.Get, allocations", fmt.Sprint(allocations), "<= 2", allocations <= 2)
 
 	served := func() (n int) {
 		for line := range strings.Lines(server.Do("INFO", "commandstats")) {

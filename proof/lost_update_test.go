@@ -18,8 +18,9 @@ import (
 const editors = 16
 
 // TestProofNoLostUpdate: several instances on one database, editors who count up
-// numbers at any of them under locks, and every fault at random; in the long proof
-// two of their clocks are 5 s off, one each way. What was acknowledged is stored, and nothing else but what was never answered.
+// numbers at any of them under locks, and every fault at random; in the long proof two of
+// their clocks are 5 s off, one each way. What was acknowledged is stored, and nothing else
+// but what was never answered.
 func TestProofNoLostUpdate(t *testing.T) {
 	t.Run("4 instances on PostgreSQL", func(t *testing.T) {
 		proveNoLostUpdate(t, []int{5, -5, 0, 0}, servicestest.StartPostgres(t), 400, 8000)
@@ -29,7 +30,8 @@ func TestProofNoLostUpdate(t *testing.T) {
 	})
 }
 
-// proveNoLostUpdate runs an instance for each clock, which is so many seconds off in the long proof.
+// proveNoLostUpdate runs an instance for each clock, which is so many seconds off in the long
+// proof.
 func proveNoLostUpdate(t *testing.T, clocks []int, database string, short, long int64) {
 	wanted, within := short, 3*time.Minute
 	if servicestest.LongProof() {

@@ -3,9 +3,9 @@
 // each other: redis, lock, ratelimit and session.
 //
 //	sign in      handlers -> Accounts.AllowSignIn -> ratelimit
-//	                      -> Accounts.SignIn      -> Passwords, session, store (with its audit entry)
-//	edit         handlers -> Processes.Lock       -> store, lock (grant), store (the version to edit)
-//	                      -> Processes.Replace    -> lock (verify), store (writes if the version is that)
+//	                      -> Accounts.SignIn      -> Passwords, session, store (with audit)
+//	edit         handlers -> Processes.Lock       -> store, lock (grant), store (its version)
+//	                      -> Processes.Replace    -> lock (verify), store (if it has that version)
 //	force        handlers -> Accounts.ForceLock   -> lock (status), store (audit), lock (end)
 //
 // # Trust
