@@ -207,7 +207,7 @@ func tabTo(t *testing.T, tab context.Context, css string) {
 }
 
 func browserKeyboard(t *testing.T, browser context.Context, a *app) {
-	tab := openTab(t, browser, a)
+	tab := openTab(t, browser, a, "status of 401") // a refresh under way when it signs out
 	until(t, tab, `document.activeElement?.id === "email"`)
 	do(t, tab, press(adminEmail, kb.Tab))
 	until(t, tab, `document.activeElement?.id === "password"`)
