@@ -79,8 +79,8 @@ func (a *attempt) claim() Claim {
 	return Claim{Resource: a.req.Resource, Grant: a.grant, Token: a.req.Token}
 }
 
-// once asks Redis, or the instance's own table where the policy allows it. An
-// attempt whose reply was lost is repeated or given back with the same token.
+// once asks Redis, or the instance's own table if OnRedisDown is open. An attempt whose reply
+// was lost is repeated or given back with the same token.
 func (a *attempt) once(ctx context.Context, queue bool) (Lock, error) {
 	l := a.l
 	sent := time.Now()
@@ -164,7 +164,7 @@ func (l *Locker) runAcquire(ctx context.Context, a *attempt, queue bool) (reply,
 	}
 	keys := l.keys.of(a.req.Resource)
 	got, err := l.exec(ctx, l.scripts.acquire, keys, args)
-	if err == nil && got.code == codeTooLate { // or the server's clock was put forward: the reply told it
+	if err == nil && got.code == codeTooLate { // or the server's clock was put forward: the reply has its time
 		args[2] = l.givenUp(ctx)
 		got, err = l.exec(ctx, l.scripts.acquire, keys, args)
 	}
@@ -179,8 +179,8 @@ func (l *Locker) runAcquire(ctx context.Context, a *attempt, queue bool) (reply,
 	return got, err
 }
 
-// givenUp is when the caller stops to wait for a call that begins now, in the
-// server's time. What it sends after that finds the call executed, or never to be.
+// givenUp is when the caller stops to wait for a call that begins now, in the server's time.
+// A call sent after that finds this one executed, or never to be executed.
 func (l *Locker) givenUp(ctx context.Context) string {
 	now, patience := time.Now(), l.redis.Timeout()
 	if deadline, ok := ctx.Deadline(); ok {

@@ -9,7 +9,7 @@ import (
 	"gatehouse/models"
 )
 
-// acquire grants without Redis, or answers who is in the way.
+// acquire grants without Redis, or returns the lock that is in the way.
 func (t *localTable) acquire(now time.Time, claim Claim, holder models.Holder, ttl time.Duration, queue bool) (Lock, *models.LockStatus) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -63,17 +63,17 @@ func (l *entry) join(grant string, now time.Time) {
 	l.queue = append(l.queue, localWaiter{grant: grant, seen: now})
 }
 
-// stillTaken reports whether the lock that a waits for is another's, as Redis answered before
-// it could not be asked any more: another instance may have granted it, which is not in this
-// table. Then a lease is believed in until it was to end, unless its end was observed here.
+// stillTaken reports whether a waits for a lock that another instance may have granted, which
+// is not in this table: Redis answered so before it was away. Such a lease is believed in
+// until it was to end, unless its end was observed here.
 func (t *localTable) stillTaken(now time.Time, a *attempt) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return a.taken.Held && now.Before(a.heldUntil) && !t.tombstones.has(a.taken.Grant)
 }
 
-// extend counts on this instance's clock; a grant of another instance is adopted, with
-// what is known of its holder and of its shard's epoch.
+// extend extends without Redis, by this instance's clock. It adopts a grant of another
+// instance, with the holder and the epoch as far as the caller knows them.
 func (t *localTable) extend(now time.Time, claim Claim, holder models.Holder, ttl time.Duration, epoch string) (Lock, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -36,9 +36,9 @@ func newEventHub() *eventHub {
 
 // Events are what happens to locks from now on, on all instances, until ctx ends.
 // The channel is closed then, and whenever events may have been missed: when the
-// listener falls 256 events behind, when the subscription to Redis is lost, and when
-// it is there again for those who listened without it. Call Events again then, and
-// after it List, which answers what was missed. Events are published best effort: a
+// listener falls 256 events behind, when the subscription to Redis is lost, and, for a
+// listener without it, when it is there again. Call Events again then, and after it List,
+// which returns what was missed. Events are published best effort: a
 // connection that was cut without a word is noticed after seconds. Without Redis
 // (open) they are this instance's own. The first listener of an instance waits for
 // the subscription, but not longer than a second.

@@ -19,10 +19,11 @@ const (
 	sweepHeartbeat   = 4                      // every so many of these go to all shards: an instance may have crashed
 )
 
-// heartbeats says in each shard where this instance waits that it is alive, every
-// 80 ms and when a lock that it waits for can end, and looks every 500 ms whether
-// the server still knows the locks it holds. What follows from that may take long
-// and is done beside the heartbeats, or waiters in other shards would count as dead.
+// heartbeats sends heartbeats until ctx ends. Those to shards where this instance waits say
+// that it is alive, every 80 ms and when a lock that it waits for can end. Those to shards
+// where it only holds locks, every 500 ms, find out whether the server still knows them. The
+// work that follows from an answer may take long, and is done beside the heartbeats: else
+// waiters in other shards would count as dead.
 func (l *Locker) heartbeats(ctx context.Context) {
 	next := time.NewTimer(0)
 	defer next.Stop()
@@ -45,7 +46,7 @@ func (l *Locker) heartbeats(ctx context.Context) {
 		heard, soonest := l.heartbeatAll(ctx, func(shard int) (send bool, resources []string) {
 			return all || held[shard] || len(awaited[shard]) > 0, awaited[shard]
 		})
-		upkeep.TryGo(func() error { // what has to wait for the one before is found again by the next heartbeats
+		upkeep.TryGo(func() error { // while the one before runs, the next heartbeats find the same again
 			l.follow(ctx, heard, held)
 			if due {
 				l.catchUp(ctx)
@@ -130,8 +131,8 @@ func (l *Locker) follow(ctx context.Context, heard map[int]leaseSigns, held [sha
 	_ = group.Wait()
 }
 
-// heartbeat sends one for a shard and wakes the waiters that it brings a grant to. soonest is
-// when to send the next for a lock that ends before the usual one.
+// heartbeat sends one for a shard and wakes the waiters that it brings a grant to. A lock that
+// can end before the next heartbeat is due calls for one after soonest.
 func (l *Locker) heartbeat(ctx context.Context, shard int, awaited []string) (signs leaseSigns, soonest time.Duration, err error) {
 	epoch := ""
 	if l.shards.get(shard).epoch != "" {

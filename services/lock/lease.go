@@ -189,9 +189,8 @@ func (e *lease) under(ctx context.Context) (work context.Context, done func()) {
 	return leaseContext{ended, e, cancel}, func() { stop(); cancel(nil) }
 }
 
-// leaseContext is what work under a lease gets. Its Err asks the clock, so that
-// it is right at the first look after the process was paused, when the timers that
-// end the context have not run yet.
+// leaseContext is the context of work under a lease. Its Err asks the clock: after the process
+// was paused, the timers that end the context have not run yet at the first look.
 type leaseContext struct {
 	context.Context //nolint:containedctx // it is a context itself
 	lease           *lease

@@ -9,17 +9,17 @@ import (
 	"gatehouse/models"
 )
 
-// localTable is what one instance knows of locks: the grants it made, through
-// Redis or without it. While Redis is away it excludes within the instance; what
-// could not be sent waits here until Redis returns. Times are monotonic.
+// localTable holds the locks that one instance knows: the grants it made or extended, through
+// Redis or without it. While Redis is away it excludes within the instance. Its outbox keeps
+// the operations that could not be sent until Redis is back. Times are monotonic.
 type localTable struct {
 	maxHold time.Duration    // how long an instance can ask about a grant
-	wall    func() time.Time // for what answers say; all else is monotonic
+	wall    func() time.Time // for the times in answers
 
 	mu         sync.Mutex
 	locks      map[string]*entry // by resource
 	tombstones *tombstones
-	outbox     map[string]op // by grant or user: what Redis has not acknowledged
+	outbox     map[string]op // by grant or user: operations that Redis has not acknowledged
 	swept      time.Time
 	expired    []Lock // whose place was taken before expire was called
 }
@@ -57,8 +57,8 @@ func newLocalTable(maxHold time.Duration, wall func() time.Time) *localTable {
 	}
 }
 
-// record remembers a grant that Redis answered about, unless its end was observed
-// before that reply.
+// record keeps a grant that Redis answered about, unless its end was observed before that
+// reply.
 func (l *Locker) record(lock Lock, epoch string, origin origin) {
 	l.shards.observe(shardOf(lock.Resource), epoch)
 	l.table.record(lock, epoch, origin)
@@ -82,10 +82,10 @@ func (t *localTable) record(lock Lock, epoch string, origin origin) {
 	t.locks[lock.Resource] = known
 }
 
-// merge is a grant as Redis answered it, with what this instance knows better. The
-// instance that made it knows the holder: another may have reasserted it that did not. The
-// beginning stays, or the rounding of many replies would add up; the one of an adopted
-// grant may be a guess.
+// merge returns a grant as Redis answered it, except for what this instance knows better. The
+// instance that made it knows the holder; another one that reasserted it may not. The
+// beginning stays, or the rounding of many replies would add up, unless the grant is adopted:
+// its beginning may be a guess.
 func (l *entry) merge(lock Lock) Lock {
 	if l.origin != originAdopted {
 		lock.grantedAt = l.lock.grantedAt
@@ -98,8 +98,8 @@ func (l *entry) merge(lock Lock) Lock {
 	return lock
 }
 
-// synced records that a known grant stands in Redis; not if it has ended here
-// meanwhile. If it was extended here meanwhile, it is degraded still.
+// synced records that a known grant stands in Redis, unless it has ended here meanwhile. A
+// grant that was extended here meanwhile stays degraded.
 func (t *localTable) synced(known entry, lock Lock, epoch string) (stands, extended bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -115,7 +115,7 @@ func (t *localTable) synced(known entry, lock Lock, epoch string) (stands, exten
 	return true, extended
 }
 
-// supersede buries whatever grant was there before.
+// supersede adds a tombstone for the grant that was there before.
 func (t *localTable) supersede(resource, grant string) {
 	if old := t.locks[resource]; old != nil && old.lock.Grant != "" && old.lock.Grant != grant {
 		now := time.Now()
@@ -154,9 +154,7 @@ func anyLock(*entry) bool { return true }
 // reasserted there yet.
 func (l *entry) degraded() bool { return l.lock.Degraded }
 
-// forgotten are the locks that Redis granted in another epoch than the one their shard
-// is in now. After a server has forgotten, those taken since are of the new epoch, those
-// from before of the old one.
+// forgotten returns the locks of a shard that Redis granted in another epoch than this one.
 func (t *localTable) forgotten(now time.Time, shard int, epoch string) []entry {
 	return t.living(now, func(l *entry) bool {
 		return l.epoch != "" && l.epoch != epoch && shardOf(l.lock.Resource) == shard
@@ -252,8 +250,9 @@ func (t *localTable) status(now time.Time, resource string) models.LockStatus {
 // release forgets a grant and remembers that it is over.
 func (t *localTable) release(claim Claim) { t.end(claim.Resource, claim.Grant) }
 
-// end follows what ended here or on other instances, so that an outage finds no grant that
-// is over. A grant that is not known here may be one whose reply is on its way.
+// end records the end of a grant, here or on another instance, so that an outage finds no
+// grant that is over. One that is not known here gets a tombstone, too: its reply may be on
+// its way.
 func (t *localTable) end(resource, grant string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -296,7 +295,7 @@ func (t *localTable) expire(now time.Time) []Lock {
 	return expired
 }
 
-// sweep forgets, once a minute, what no instance can ask for any more.
+// sweep forgets, once a minute, the grants and operations that no instance can ask about.
 func (t *localTable) sweep(now time.Time) {
 	if now.Sub(t.swept) < time.Minute {
 		return

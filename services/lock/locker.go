@@ -137,8 +137,8 @@ func (l *Lock) serverExpiry() time.Time { return l.trustedUntil.Add(drift(l.TTL)
 
 // Extend makes the time left ttl from now, 30 s if that is zero or less, but ends the
 // grant at MaxHold. Only the holder can: else the error is a *models.NotHeldError. Without
-// Redis (open) the instance extends what it does not know to be over, the Lock is Degraded,
-// and Redis gets the new end when it is back.
+// Redis (open) the instance extends a grant unless it knows that it is over. The Lock is
+// Degraded then, and Redis gets the new end when it is back.
 func (l *Locker) Extend(ctx context.Context, claim Claim, ttl time.Duration) (Lock, error) {
 	return l.ExtendFor(ctx, claim, models.Holder{}, ttl)
 }

@@ -8,8 +8,8 @@ import (
 	"gatehouse/services/redis"
 )
 
-// opKind is what lock_release.lua does beside giving back a grant that only this
-// instance knows, and what waits in the outbox for Redis to return.
+// opKind names the operations of release.lua, beside the release of a grant that only this
+// instance knows, and those that wait in the outbox until Redis is back.
 type opKind string
 
 const (
@@ -21,7 +21,7 @@ const (
 	opForceUser opKind = "user"      // ends all locks of a user
 )
 
-// op is what Redis has to do about a grant or a user.
+// op is one thing for Redis to do about a grant or a user.
 type op struct {
 	kind   opKind
 	claim  Claim
@@ -32,10 +32,10 @@ type op struct {
 func (op op) key() string { return cmp.Or(op.claim.Grant, op.userID) }
 
 // userLooks is how long the locks of a disabled user are looked for when Redis is back:
-// until all instances have reasserted what they granted.
+// until all instances have reasserted the grants they made.
 const userLooks = claimGrace
 
-// flush sends what waits in the outbox. Each op is acknowledged by the reply to it.
+// flush sends the outbox. The reply to an op acknowledges it.
 func (l *Locker) flush(ctx context.Context) {
 	atOnce(l.table.pending(time.Now()), func(op op) {
 		ctx := redis.WithBudget(ctx)

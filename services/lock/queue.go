@@ -121,8 +121,8 @@ func (l *Locker) passedOn(got reply) {
 // Without Redis (open) it waits in the instance's own queue, and for a lease that Redis
 // answered about before until that was to end; closed, it returns models.ErrUnavailable.
 //
-// Waiting costs Redis one command every 80 ms per instance and shard, however many wait, one
-// more when a lock waited for can end, and one every 3 s per waiter.
+// Waiting costs Redis one command every 80 ms per instance and shard, however many wait, and
+// one every 3 s per waiter. When a lock waited for can end, it costs one more.
 func (l *Locker) Acquire(ctx context.Context, req Request) (Lock, error) {
 	done := l.metrics.wait()
 	lock, err := l.acquire(ctx, l.newAttempt(req))
@@ -174,10 +174,10 @@ func (l *Locker) await(ctx context.Context, a *attempt) (Lock, error) {
 	}
 }
 
-// startEarly is the lock of a pushed grant, for a holder who extends it at once and need
-// not wait until the grant is confirmed. The message may have been on its way for any
-// time, so that the lease is not counted from it but from the latest heartbeat, which was
-// before the grant. If that is not sure, or long ago, ok is false: ask.
+// startEarly returns the lock of a pushed grant to a holder who extends it at once and need
+// not wait until the grant is confirmed. The message may have been on its way for any time.
+// So the lease is counted from the latest heartbeat, which was before the grant. If that is
+// not sure, or long ago, ok is false, and the waiter asks.
 func (l *Locker) startEarly(a *attempt, pushed *pushedGrant) (lock Lock, ok bool) {
 	if !a.extends || pushed == nil {
 		return Lock{}, false

@@ -10,16 +10,16 @@ import (
 	"gatehouse/services/redis"
 )
 
-// reconcile runs each time Redis answers again, before anything else is sent:
-// first what was given back, then the grants this instance still knows. The first
-// to reassert one wins; the loser's token is refused at its next use.
+// reconcile runs each time Redis answers again, before anything else is sent. It sends the
+// outbox first, then reasserts the grants that this instance still knows. The first instance
+// to reassert a lock wins; the token of the other grant is refused at its next use.
 func (l *Locker) reconcile(ctx context.Context) {
 	l.flush(ctx)
-	l.reassertAll(ctx, l.table.living(time.Now(), anyLock)) // what fails, the heartbeats reassert
+	l.reassertAll(ctx, l.table.living(time.Now(), anyLock)) // the heartbeats try again where it fails
 }
 
-// catchUp runs beside the heartbeats: a single call can fail without an outage, and
-// what came up while Redis was returning was too late for reconcile.
+// catchUp runs beside the heartbeats. A single call can fail without an outage, and a grant
+// that was made while Redis was returning was too late for reconcile.
 func (l *Locker) catchUp(ctx context.Context) {
 	if !l.redis.AnyAvailable() {
 		return
@@ -29,8 +29,7 @@ func (l *Locker) catchUp(ctx context.Context) {
 	l.peers.look(ctx, l.redis)
 }
 
-// reassertAll reasserts so many grants that one after the other would take too long. What
-// fails is found again by the next heartbeats.
+// reassertAll reasserts many grants at a time. The next heartbeats find those that fail.
 func (l *Locker) reassertAll(ctx context.Context, all []entry) {
 	atOnce(all, func(known entry) { _, _ = l.reassert(redis.WithBudget(ctx), known) })
 }
@@ -45,9 +44,9 @@ func atOnce[T any](all []T, do func(T)) {
 	_ = group.Wait()
 }
 
-// reassert takes a known grant in Redis under its own token. It reports whether the
-// grant stands there now; after an error that is not known. A free lock is taken only if
-// the server has forgotten the shard, or if the lease ended there by itself.
+// reassert takes the lock of a known grant in Redis again, under its own token. It reports
+// whether the grant stands there now; after an error that is not known. It takes a free lock
+// only if the server has forgotten the shard, or if the lease ended there by itself.
 func (l *Locker) reassert(ctx context.Context, known entry) (stands bool, err error) {
 	sent := time.Now()
 	left := known.lock.trustedUntil.Sub(sent)

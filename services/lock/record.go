@@ -8,7 +8,7 @@ import (
 	"gatehouse/models"
 )
 
-// Where the parts of a grant's text are, as the scripts keep it.
+// The offsets of the parts of a grant's text, as the scripts keep it.
 const (
 	grantSince = 16
 	grantID    = grantSince + 13

@@ -19,7 +19,7 @@ type scriptSet struct {
 	acquire, release, extend, status, force, metadata, heartbeat, list, count *rueidis.Lua
 }
 
-// loadScripts puts what is the same at every call into the scripts.
+// loadScripts returns the scripts, with the values in place that are the same at every call.
 func loadScripts(events, ends string, maxHold time.Duration) scriptSet {
 	constants := strings.NewReplacer(
 		"ALIVE", milliseconds(waiterAlive), "CONFIRM", milliseconds(waiterConfirm), "LONGEST", milliseconds(maxHold),

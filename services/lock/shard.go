@@ -20,7 +20,7 @@ func shardOf(resource string) int {
 	return int(h.Sum32() % shardCount)
 }
 
-// shardKeys are what the keys of locks start with or, of a shard, what they are.
+// shardKeys are the keys of each shard, and the beginnings of the keys of its locks.
 type shardKeys [shardCount]struct{ lock, queue, index, fence, forgot string }
 
 func newShardKeys(rdb *redis.Client) *shardKeys {
@@ -33,8 +33,8 @@ func newShardKeys(rdb *redis.Client) *shardKeys {
 	return &keys
 }
 
-// of are the keys of a resource's lock, its queue, its shard's index, highest fence, and
-// whether it was forgotten; only acquire needs the last two.
+// of returns the keys of a resource's lock, of its queue, and of its shard's index, fence and
+// forgot, as lua/common.lua describes them. Only acquire needs the last two.
 func (k *shardKeys) of(resource string) []string { return k.in(shardOf(resource), resource) }
 
 func (k *shardKeys) in(shard int, resource string) []string {

@@ -16,7 +16,7 @@ import (
 // TokenSigner signs the lock tokens that leave the server and seals what has to
 // be kept of them in Redis. The first secret signs, all verify. To change it without
 // breaking the tokens in use, give every instance the new one as a later one, then as
-// the first, and drop the old one when MaxHold has passed.
+// the first. Drop the old one when MaxHold has passed.
 type TokenSigner struct {
 	signed []securecookie.Codec
 	sealed []securecookie.Codec

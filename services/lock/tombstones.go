@@ -5,9 +5,9 @@ import "time"
 // tombstonesMost is how many tombstones are kept at least, whatever their age.
 const tombstonesMost = 1 << 15
 
-// tombstones remember the grants that are over for as long as an instance could ask
-// about them, and the last 32,768 to 65,536 of them if there are more. Without Redis a
-// grant whose tombstone is gone counts as one of another instance.
+// tombstones remember the grants that are over for as long as an instance could ask about
+// them. Of more than that they keep the last 32,768 to 65,536. Without Redis a grant whose
+// tombstone is gone counts as one of another instance.
 type tombstones struct {
 	keep          time.Duration
 	newer, before map[string]struct{}

@@ -79,7 +79,7 @@ func newLeaseGroups() *leaseGroups {
 	return &leaseGroups{waiting: map[leaseKey][]chan *lease{}, leases: map[string]*lease{}}
 }
 
-// leaseKey is what calls must have in common to share a lease.
+// leaseKey identifies the calls that can share a lease.
 type leaseKey struct {
 	resource, holder string
 	ttl              time.Duration
@@ -149,8 +149,8 @@ func (l *Locker) newLease(ctx context.Context, key leaseKey, req Request) (*leas
 	return l.startLease(ctx, key, lock), nil
 }
 
-// handOver hands the lease to the next call in this instance, or gives the lock
-// back and lets the next one queue behind the other instances.
+// handOver hands the lease to the next call in this instance. When other instances are to be
+// served, or no call waits here, it gives the lock back, and the next call asks Redis.
 func (l *Locker) handOver(ctx context.Context, lease *lease) {
 	if !lease.mayHandOver() && !l.renewLease(ctx, lease) {
 		l.endLease(ctx, lease)

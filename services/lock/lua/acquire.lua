@@ -8,15 +8,15 @@
 --   that is not used
 -- ARGV[4] -> how many fences to reserve
 -- ARGV[5] -> an epoch, if the shard has none
--- ARGV[6] -> 'known' if the instance has observed an epoch of the shard, 'free' if it knows as well
---   that no living grant could be reasserted; '' otherwise
+-- ARGV[6] -> 'known' if the instance has observed an epoch of the shard; 'free' if it also knows
+--   that no living grant could be reasserted; else ''
 -- ARGV[7] -> the instance, to queue when the lock is taken; none or '' does not queue
 -- ARGV[8] -> arrival as answered before, none or '' at the first time
 -- ARGV[9] -> to reassert a grant that Redis never knew, or has forgotten: its origin, 'local' if
 --   the instance made it and knows the holder; none or '' otherwise
 -- ARGV[10] -> of a grant to reassert: the epoch in which Redis knew of it. While the shard is in
---   that epoch the grant takes a free lock only if the lease ended by itself, not if it was given
---   back or forced. 'unknown' is like that; '': never
+--   that epoch, the grant takes a free lock only if its lease ended by itself, not if it was given
+--   back or forced. 'unknown' counts as the same epoch. '' if Redis never knew of the grant
 -- ARGV[11] -> of a grant to reassert: how long it has been held (milliseconds)
 -- returns the reply, with the arrival; code 1: granted, 2: this token had it already, 0: not
 --   acquired, 3: too late

@@ -5,9 +5,12 @@
 -- ARGV[1] -> the instance
 -- ARGV[2] -> an epoch, if the shard has none although the instance has observed one before; else ''
 -- ARGV[3] ... -> resources that it waits for
--- returns the shard's highest fence (16 digits) and epoch, how many locks were forced, the time
---   (milliseconds), how long until the first of the locks waited for can end ('' if there is none),
---   then the grant id of each waiter of this instance that is to confirm
+-- returns a list:
+--   the shard's highest fence (16 digits) and epoch
+--   how many locks were forced
+--   the time (milliseconds)
+--   how long until the first of the locks waited for can end (milliseconds; '' if there is none)
+--   the grant id of each waiter of this instance that is to confirm
 if ARGV[3] then
   alive(ARGV[1])
 end
