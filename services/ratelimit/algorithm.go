@@ -37,8 +37,9 @@ func (v result) after(elapsed int64) result {
 	return v
 }
 
-// counter counts a key by either algorithm. It is pure: it takes its clock, in microseconds, as
-// an argument. lua/hit.lua is the same at Redis. The zero value is empty.
+// counter counts a key by the algorithm of its rule, and leaves the other one's state alone: the
+// policy may change back. It is pure: it takes its clock, in microseconds, as an argument.
+// lua/hit.lua is the same at Redis. The zero value is empty.
 type counter struct {
 	log    slidingLog
 	bucket bucket
@@ -58,6 +59,21 @@ func (c *counter) add(at int64, r rule, id, cost int64) {
 		c.bucket.add(at, r, cost)
 	} else {
 		c.log.add(at, id, cost)
+	}
+}
+
+// addAdmitted counts cost that Redis admitted at now, and no more than the limit with what was
+// there: Redis forgot some of that sooner.
+func (c *counter) addAdmitted(now int64, r rule, id, cost int64) {
+	if r.burst > 0 {
+		c.bucket.add(now, r, cost)
+		c.bucket.level = min(c.bucket.level, r.burst*r.window)
+		return
+	}
+	c.log.add(c.log.forget(now, r.window), id, cost)
+	for c.log.used > r.limit && len(c.log.entries) > 1 {
+		c.log.used -= c.log.entries[0].cost
+		c.log.entries = c.log.entries[1:]
 	}
 }
 

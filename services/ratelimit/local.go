@@ -104,12 +104,7 @@ func (t *localTable) countFromBlock(req *request, id, now int64) {
 
 // count adds an admission without deciding about it.
 func (t *localTable) count(s *localState, req *request, now, id int64) {
-	s.counter.add(s.log.forget(now, req.rule.window), req.rule, id, req.cost)
-	s.bucket.level = min(s.bucket.level, req.rule.burst*req.rule.window)
-	for s.log.used > req.rule.limit && len(s.log.entries) > 1 { // Redis forgot sooner than we do
-		s.log.used -= s.log.entries[0].cost
-		s.log.entries = s.log.entries[1:]
-	}
+	s.counter.addAdmitted(now, req.rule, id, req.cost)
 	t.resize(req.name, s, now)
 }
 

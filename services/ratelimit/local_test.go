@@ -250,3 +250,31 @@ func TestLocalTableForgetsIdleKeys(t *testing.T) {
 		}
 	})
 }
+
+// A policy that is read again with another algorithm, and then as it was, has forgotten nothing
+// of the window: an algorithm leaves the other one's state alone.
+func TestLocalTableKeepsBothAlgorithms(t *testing.T) {
+	of := func(algorithm models.Algorithm, limit int64) request {
+		return requestOf(models.Policy{Name: "p", Limit: limit, Window: time.Minute, Algorithm: algorithm}, "k", 1)
+	}
+	log, bucket := of(models.AlgorithmSlidingLog, 20), of(models.AlgorithmGCRA, 100) // both admit at least 10 at once
+	for _, row := range []struct {
+		name           string
+		first, between request
+		left           int64
+	}{
+		{"a log", log, bucket, 15},
+		{"a log, a lower limit between", log, of(models.AlgorithmGCRA, 2), 15},
+		{"a bucket", bucket, log, 5},
+		{"a bucket, a lower limit between", bucket, of(models.AlgorithmSlidingLog, 2), 5},
+	} {
+		local := newLocalTable(0, func() time.Time { return time.Time{} }) // it stands still
+		for range 5 {
+			observed(local, row.first, result{passes: true})
+		}
+		observed(local, row.between, result{passes: true})
+		if results, _ := local.decide([]request{row.first}, 0); results[0].remaining != row.left {
+			t.Errorf("%s: %d of the units are left, want %d", row.name, results[0].remaining, row.left)
+		}
+	}
+}
