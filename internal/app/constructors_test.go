@@ -119,7 +119,10 @@ func wrongArguments(t *testing.T) map[string][]wrong {
 			{"no Locker", panics(func() { lock.NewTokens(nil, signer) })},
 			{"no TokenSigner", panics(func() { lock.NewTokens(locks, nil) })},
 		},
-		"ratelimit.New": {{"no Redis", panics(func() { ratelimit.New(nil, ratelimit.Options{}) })}},
+		"ratelimit.New": {
+			{"no Redis", panics(func() { ratelimit.New(nil, ratelimit.Options{}) })},
+			{"negative MaxKeys", panics(func() { ratelimit.New(rdb, ratelimit.Options{MaxKeys: -1}) })},
+		},
 		"services.NewProcesses": {
 			{"no ProcessStore", func() error { return second(services.NewProcesses(nil, locks, signer, long)) }},
 			{"no ProcessStore", func() error { return second(services.NewProcesses((*store.Store)(nil), locks, signer, long)) }},

@@ -79,10 +79,13 @@ type Limiter struct {
 	tasks  sync.WaitGroup
 }
 
-// New returns a limiter that asks rdb. Close it before rdb. It panics without rdb: that is a
-// mistake in the program.
+// New returns a limiter that asks rdb. Close it before rdb. It panics without rdb and with a
+// negative MaxKeys: each is a mistake in the program.
 func New(rdb *redis.Client, opt Options) *Limiter {
 	require.Must("ratelimit.New", require.Argument{Name: "Redis", Value: rdb})
+	if opt.MaxKeys < 0 {
+		panic("ratelimit.New: negative MaxKeys")
+	}
 	if opt.Logger == nil {
 		opt.Logger = slog.Default()
 	}
