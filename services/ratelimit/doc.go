@@ -34,7 +34,7 @@
 //	Take -> prepare (request.go): policies of the set, keys, costs
 //	     -> denied (denial_cache.go): refused less than a second ago? Redis is not asked
 //	     -> takeFromRedis (decide.go): units of blocks (block.go), then one script for the rest
-//	          (ask.go, lua/take.lua; requests alone in their group share lua/take_batch.lua)
+//	          (call.go, lua/take.lua; requests alone in their group share lua/take_batch.lua)
 //	     -> takeLocally, if Redis did not answer: the same algorithms in Go (local.go)
 //
 // A sliding log (sliding_log.go, lua/sliding_log.lua) counts limits up to 1,000, GCRA (gcra.go,

@@ -57,15 +57,15 @@ func (l *Limiter) flushSoon() {
 func (l *Limiter) flushAll(ctx context.Context) {
 	group, until := errgroup.WithContext(ctx)
 	group.SetLimit(flushCalls)
-	forgetDenials := false
+	away := false
 	for _, key := range l.outbox.behindKeys() {
 		if !l.redis.Reaches(ctx, key.tag) {
-			forgetDenials = true
+			away = true
 			continue
 		}
 		group.Go(func() error { return l.flush(until, key) })
 	}
-	if group.Wait() != nil || forgetDenials {
+	if group.Wait() != nil || away {
 		l.outbox.pending.Store(true)
 	}
 }

@@ -66,8 +66,8 @@ type Limiter struct {
 	local    *localTable
 	blocks   *blockBook
 	outbox   *outbox
-	metrics  *limitMetrics
-	scripts  limitScripts
+	metrics  *metrics
+	scripts  scriptSet
 	batch    *redis.Batcher // decides requests that are alone in their group
 	policies atomic.Pointer[PolicySet]
 	flushes  singleflight.Group
@@ -97,8 +97,8 @@ func New(rdb *redis.Client, opt Options) *Limiter {
 		local:   local,
 		blocks:  newBlockBook(maxKeys, local.now),
 		outbox:  newOutbox(maxKeys, local.now),
-		metrics: newLimitMetrics(opt.Metrics),
-		scripts: loadLimitScripts(),
+		metrics: newMetrics(opt.Metrics),
+		scripts: loadScripts(),
 	}
 	l.batch = redis.NewBatcher(rdb, l.scripts.batch, takeArgs, takeReplies, l.goBackground)
 	rdb.OnRecover(l.recovered)

@@ -12,9 +12,9 @@ import (
 	"gatehouse/models"
 )
 
-// limitMetrics counts by policy, never by key. It also remembers which policies are valid, so
+// metrics counts by policy, never by key. It also remembers which policies are valid, so
 // that each is checked once.
-type limitMetrics struct {
+type metrics struct {
 	decisions *prometheus.CounterVec
 	degraded  *prometheus.CounterVec
 	seconds   *prometheus.HistogramVec
@@ -29,8 +29,8 @@ type policyMetrics struct {
 	seconds                             prometheus.Observer
 }
 
-func newLimitMetrics(registerer prometheus.Registerer) *limitMetrics {
-	m := &limitMetrics{
+func newMetrics(registerer prometheus.Registerer) *metrics {
+	m := &metrics{
 		decisions: promauto.With(registerer).NewCounterVec(prometheus.CounterOpts{
 			Name: "gatehouse_rate_limit_decisions_total",
 			Help: "Rate limit decisions by policy and result: allowed, denied, or shadowed (a shadow policy would have denied).",
@@ -51,7 +51,7 @@ func newLimitMetrics(registerer prometheus.Registerer) *limitMetrics {
 
 // check returns the policy's counters, or what is wrong with the policy. A limit that differs
 // from request to request is still the same policy.
-func (m *limitMetrics) check(p *models.Policy) (*policyMetrics, error) {
+func (m *metrics) check(p *models.Policy) (*policyMetrics, error) {
 	known := (*m.policies.Load())[p.Name]
 	if known != nil {
 		same := known.policy

@@ -13,31 +13,31 @@ const (
 )
 
 //go:embed lua/*.lua
-var limitScriptFiles embed.FS
+var scriptFiles embed.FS
 
-// limitScript is the text of an embedded script.
-func limitScript(name string) string {
-	text, err := limitScriptFiles.ReadFile("lua/" + name + ".lua")
+// script is the text of an embedded script.
+func script(name string) string {
+	text, err := scriptFiles.ReadFile("lua/" + name + ".lua")
 	if err != nil {
 		panic(err) // the name is a constant of this package
 	}
 	return string(text)
 }
 
-type limitScripts struct{ take, batch, refund, reset, flush, flushBlocks, block *rueidis.Lua }
+type scriptSet struct{ take, batch, refund, reset, flush, flushBlocks, block *rueidis.Lua }
 
-// loadLimitScripts puts what the scripts share before each of them.
-func loadLimitScripts() limitScripts {
-	both := limitScript("common") + limitScript("sliding_log") + limitScript("gcra")
-	hits, putBack := both+limitScript("hit"), limitScript("put_back")
-	return limitScripts{
-		take:        rueidis.NewLuaScript(hits + limitScript("take")),
-		batch:       rueidis.NewLuaScript(hits + limitScript("take_batch")),
-		refund:      rueidis.NewLuaScript(both + limitScript("refund")),
-		reset:       rueidis.NewLuaScript(limitScript("common") + limitScript("reset")),
-		flush:       rueidis.NewLuaScript(both + putBack + limitScript("flush")),
-		flushBlocks: rueidis.NewLuaScript(limitScript("common") + putBack + limitScript("flush_blocks")),
-		block:       rueidis.NewLuaScript(limitScript("common") + putBack + limitScript("block")),
+// loadScripts puts what the scripts share before each of them.
+func loadScripts() scriptSet {
+	both := script("common") + script("sliding_log") + script("gcra")
+	hits, putBack := both+script("hit"), script("put_back")
+	return scriptSet{
+		take:        rueidis.NewLuaScript(hits + script("take")),
+		batch:       rueidis.NewLuaScript(hits + script("take_batch")),
+		refund:      rueidis.NewLuaScript(both + script("refund")),
+		reset:       rueidis.NewLuaScript(script("common") + script("reset")),
+		flush:       rueidis.NewLuaScript(both + putBack + script("flush")),
+		flushBlocks: rueidis.NewLuaScript(script("common") + putBack + script("flush_blocks")),
+		block:       rueidis.NewLuaScript(script("common") + putBack + script("block")),
 	}
 }
 
