@@ -65,7 +65,7 @@ func (p Policy) Validate() error {
 	case p.Algorithm == AlgorithmSlidingLog && p.Limit > MaxSlidingLogLimit:
 		return fmt.Errorf("policy %q: limit %d is not allowed: a sliding log counts up to 1,000", p.Name, p.Limit)
 	case p.Block < 0 || p.Block > p.Limit:
-		return fmt.Errorf("policy %q: lease %d is not allowed: must be 0 to the limit", p.Name, p.Block)
+		return fmt.Errorf("policy %q: block (lease) %d is not allowed: must be 0 to the limit", p.Name, p.Block)
 	}
 	switch p.Algorithm {
 	case AlgorithmAuto, AlgorithmSlidingLog, AlgorithmGCRA:
