@@ -61,6 +61,16 @@ func hangUp(t *testing.T) {
 	}
 }
 
+// limitInUse is the limit that the limiter decides by for a policy of the program.
+func limitInUse(t *testing.T, limiter *ratelimit.Limiter, policy models.Policy) int64 {
+	t.Helper()
+	decisions, err := limiter.Peek(t.Context(), "group", models.Hit{Policy: policy, Key: "k"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return decisions[0].Policy.Limit
+}
+
 func TestPoliciesAreReadAgainOnHangUp(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "policies.yaml")
 	write := func(limit string) {
@@ -71,9 +81,7 @@ func TestPoliciesAreReadAgainOnHangUp(t *testing.T) {
 	a.catchHangUps()
 	own := newPolicies(config.Config{RateLimitMax: 300, RateLimitWindow: time.Minute, LoginRateLimitMax: 1, LoginRateLimitWindow: time.Minute})
 	limiter := ratelimit.New(redis.New(redis.Options{Disabled: true}), ratelimit.Options{})
-	limit := func() int64 {
-		return limiter.Effective(models.Hit{Policy: own.api}).Limit
-	}
+	limit := func() int64 { return limitInUse(t, limiter, own.api) }
 
 	write("none")
 	if err := a.watchPolicies(limiter, own); err == nil || !strings.HasPrefix(err.Error(), "RATE_LIMIT_POLICIES=") || !strings.Contains(err.Error(), "policies.yaml:3: ") {
@@ -171,7 +179,7 @@ func TestPolicyFilesThatAreRefused(t *testing.T) {
 		}
 		hangUp(t)
 		servicestest.Eventually(t, 5*time.Second, func() bool { return strings.Contains(log.String(), told) }, told+" is not told")
-		if limit := limiter.Effective(models.Hit{Policy: own.api}).Limit; limit != 7 {
+		if limit := limitInUse(t, limiter, own.api); limit != 7 {
 			t.Errorf("%s: limit %d is in use", told, limit)
 		}
 	}
@@ -262,8 +270,7 @@ func TestTiersOfThePolicyFile(t *testing.T) {
 
 	writePolicies(t, path, "policies: [{name: api, limit: 2, window: 1h, tiers: {admin: 3}}]")
 	hangUp(t)
-	anybody := models.Hit{Policy: models.Policy{Name: "api"}}
-	servicestest.Eventually(t, 5*time.Second, func() bool { return a.handlers.Limiter.Effective(anybody).Limit == 2 }, "the file was not read again")
+	servicestest.Eventually(t, 5*time.Second, func() bool { return limitInUse(t, a.handlers.Limiter, models.Policy{Name: "api"}) == 2 }, "the file was not read again")
 	tokens := map[string]string{"viewer": viewer, "editor": editor, "admin": admin}
 	for role, limit := range map[string]int{"viewer": 2, "editor": 2, "admin": 3} {
 		for i := range limit {

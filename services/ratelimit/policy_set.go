@@ -167,18 +167,7 @@ func (c *configuredPolicy) addTiers(limits map[string]int64, known []string) (st
 // stays counted. It is safe to call at any time.
 func (l *Limiter) Configure(set *PolicySet) { l.policies.Store(set) }
 
-// Effective is the hit's policy as the set in use has it: what Take decides by.
-func (l *Limiter) Effective(hit models.Hit) models.Policy { return l.policies.Load().Effective(hit) }
-
-// Effective is the hit's policy as the set has it.
-func (s *PolicySet) Effective(hit models.Hit) models.Policy {
-	if c := s.find(hit.Policy.Name); c != nil {
-		return c.forTier(hit.Tier)
-	}
-	return hit.Policy
-}
-
-// Placement tells where hits of one group are counted: the names of their policies, with those
+// Placement is where hits of one group are counted: the names of their policies, with those
 // that the PolicySet adds, and the hash tag by which their keys are in one Cluster slot, which
 // is the hits' common key or else the group. It does not ask Redis. The errors are those of
 // Take.

@@ -25,6 +25,15 @@ func sampleSet(t *testing.T, lease int64) *PolicySet {
 	return set
 }
 
+func peekAs(t *testing.T, l *Limiter, hits ...models.Hit) []models.Decision {
+	t.Helper()
+	decisions, err := l.Peek(t.Context(), "group", hits...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return decisions
+}
+
 func TestConfiguredPolicies(t *testing.T) {
 	l := limiterOn(t, false)
 	set := sampleSet(t, 0)
@@ -65,16 +74,17 @@ func TestConfiguredTiers(t *testing.T) {
 	own := models.Policy{Name: "api", Limit: 100, Window: time.Minute}
 	for tier, want := range map[string]int64{"": 2, "unheard-of": 2, "bronze": 2, "silver": 3, "gold": 4, "platinum": 4} {
 		hit := models.Hit{Policy: models.Policy{Name: "api-burst", Limit: 100, Window: time.Minute}, Key: "user:" + tier, Tier: tier}
-		if p := l.Effective(hit); p.Limit != want || p.Block != 1 {
-			t.Errorf("tier %q: effective %+v, want limit %d", tier, p, want)
+		if ds := peekAs(t, l, hit); ds[0].Policy.Limit != want || ds[0].Policy.Block != 1 {
+			t.Errorf("tier %q: %+v, want limit %d", tier, ds, want)
 		}
 		ds := takeAs(t, l, models.Hit{Policy: own, Key: "user:" + tier, Tier: tier})
 		if ds[0].Policy.Limit != 3 || ds[1].Policy.Limit != want || ds[1].Remaining != want-1 {
 			t.Errorf("tier %q: %+v, want limits 3 and %d", tier, ds, want)
 		}
 	}
-	if p := l.Effective(models.Hit{Policy: models.Policy{Name: "other", Limit: 5}, Tier: "gold"}); p.Limit != 5 {
-		t.Errorf("a policy that the file does not have: %+v", p)
+	other := models.Hit{Policy: models.Policy{Name: "other", Limit: 5, Window: time.Minute}, Key: "k", Tier: "gold"}
+	if ds := peekAs(t, l, other); ds[0].Policy != other.Policy {
+		t.Errorf("a policy that the file does not have: %+v", ds)
 	}
 }
 

@@ -1,4 +1,4 @@
-package policyfile
+package policyfile_test
 
 import (
 	"fmt"
@@ -10,6 +10,9 @@ import (
 
 	"gatehouse/models"
 	"gatehouse/services/ratelimit"
+	"gatehouse/services/ratelimit/policyfile"
+	"gatehouse/services/redis"
+	"gatehouse/services/redis/redistest"
 )
 
 const samplePolicies = `# the front door
@@ -35,13 +38,21 @@ func knownPolicies() map[string][]string {
 	return map[string][]string{"api": {"bronze", "silver", "gold", "platinum"}, "login": nil}
 }
 
-// effective is the policy api as a set has it.
-func effective(set *ratelimit.PolicySet, tier string) models.Policy {
-	return set.Effective(models.Hit{Policy: models.Policy{Name: "api", Limit: 77}, Tier: tier})
+// effective is the policy of a name as a limiter with the set decides by it.
+func effective(t *testing.T, set *ratelimit.PolicySet, name, tier string) models.Policy {
+	t.Helper()
+	limiter := ratelimit.New(redistest.Start(t, redis.Options{Disabled: true}), ratelimit.Options{})
+	limiter.Configure(set)
+	own := models.Policy{Name: name, Limit: 77, Window: time.Minute}
+	decisions, err := limiter.Peek(t.Context(), "group", models.Hit{Policy: own, Key: "k", Tier: tier})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return decisions[0].Policy
 }
 
 func TestParseNamesTheLine(t *testing.T) {
-	if _, err := Parse("p.yaml", []byte(samplePolicies), knownPolicies()); err != nil {
+	if _, err := policyfile.Parse("p.yaml", []byte(samplePolicies), knownPolicies()); err != nil {
 		t.Fatal(err)
 	}
 	line := regexp.MustCompile(`^p\.yaml:\d+: `)
@@ -77,21 +88,21 @@ func TestParseNamesTheLine(t *testing.T) {
 		{"no end of units", "limit: 3", "limit: .inf", "p.yaml:4: "},
 		{"a second document", "  - name: api-burst", "---\npolicies:\n  - name: api-burst", "p.yaml:9: "},
 	} {
-		_, err := Parse("p.yaml", []byte(strings.Replace(samplePolicies, row.old, row.new, 1)), knownPolicies())
+		_, err := policyfile.Parse("p.yaml", []byte(strings.Replace(samplePolicies, row.old, row.new, 1)), knownPolicies())
 		if err == nil || !strings.HasPrefix(err.Error(), row.want) || !line.MatchString(err.Error()) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%s: %v, want %s...", row.name, err, row.want)
 		}
 	}
-	if set, err := Parse("p.yaml", []byte("policies: [{name: api, limit: &all 3, window: 1m, lease: *all}]"), knownPolicies()); err != nil || effective(set, "").Block != 3 {
+	if set, err := policyfile.Parse("p.yaml", []byte("policies: [{name: api, limit: &all 3, window: 1m, lease: *all}]"), knownPolicies()); err != nil || effective(t, set, "api", "").Block != 3 {
 		t.Errorf("an alias: %+v, %v", set, err)
 	}
 	for half, at := range map[string]int{"": 1, "policies:\n": 1, "# nothing\n": 1, "---\n# nothing\n---\n": 1, "# these\n# are\npolicies:\n": 3} { // as while it is written
-		if _, err := Parse("p.yaml", []byte(half), knownPolicies()); err == nil || !strings.HasPrefix(err.Error(), fmt.Sprintf("p.yaml:%d: policies: ", at)) {
+		if _, err := policyfile.Parse("p.yaml", []byte(half), knownPolicies()); err == nil || !strings.HasPrefix(err.Error(), fmt.Sprintf("p.yaml:%d: policies: ", at)) {
 			t.Errorf("%q: %v", half, err)
 		}
 	}
 	for _, empty := range []string{"---\npolicies: []\n", "policies: []\n...\n"} {
-		if set, err := Parse("p.yaml", []byte(empty), knownPolicies()); err != nil || effective(set, "").Limit != 77 {
+		if set, err := policyfile.Parse("p.yaml", []byte(empty), knownPolicies()); err != nil || effective(t, set, "api", "").Limit != 77 {
 			t.Errorf("%q: %v, %v", empty, set, err)
 		}
 	}
@@ -145,12 +156,12 @@ func TestParseTakesPlainNumbersOnly(t *testing.T) {
 				continue // none
 			}
 			line := 1 + strings.Count(text[:strings.Index(text, "%s")], "\n")
-			set, err := Parse("p.yaml", []byte(fmt.Sprintf(text, row.written)), knownPolicies())
+			set, err := policyfile.Parse("p.yaml", []byte(fmt.Sprintf(text, row.written)), knownPolicies())
 			var got int64
 			if err == nil {
-				got = map[string]int64{"limit": effective(set, "").Limit, "tier": effective(set, "gold").Limit}[field]
+				got = map[string]int64{"limit": effective(t, set, "api", "").Limit, "tier": effective(t, set, "api", "gold").Limit}[field]
 				if field == "lease" {
-					got = set.Effective(models.Hit{Policy: models.Policy{Name: "b"}}).Block
+					got = effective(t, set, "b", "").Block
 				}
 			}
 			switch {
@@ -199,9 +210,9 @@ func TestParseReadsTextOnly(t *testing.T) {
 		"an alias to a text":             {"policies:\n  - name: &n api\n    limit: *n\n    window: 1m\n", "p.yaml:3: limit must be a whole number"},
 		"an anchor in itself":            {"policies: &a [*a]\n", "p.yaml:1: "},
 	} {
-		set, err := Parse("p.yaml", []byte(row.text), knownPolicies())
+		set, err := policyfile.Parse("p.yaml", []byte(row.text), knownPolicies())
 		switch {
-		case row.refused == "" && (err != nil || effective(set, "").Limit != 5):
+		case row.refused == "" && (err != nil || effective(t, set, "api", "").Limit != 5):
 			t.Errorf("%s: %v", name, err)
 		case row.refused != "" && (err == nil || !strings.HasPrefix(err.Error(), row.refused) || strings.Contains(err.Error(), "\n")):
 			t.Errorf("%s: %v, want %s", name, err, row.refused)
@@ -238,21 +249,21 @@ func TestParseIsBounded(t *testing.T) {
 		"200 MB of nothing":          {strings.Repeat("\n", 200<<20), "p.yaml:1: a policy file may have 256 KiB"},
 		"aliases of aliases":         {laughs, "p.yaml:"},
 		"indented":                   {indented, "p.yaml:"},
-		"brackets":                   {strings.Repeat("[", MaxSize), "p.yaml:1: "},
+		"brackets":                   {strings.Repeat("[", policyfile.MaxSize), "p.yaml:1: "},
 		"fewer brackets":             {strings.Repeat("[", 10_000), "p.yaml:1: nested too deeply"},
 		"braces":                     {strings.Repeat("{a: ", 5000), "p.yaml:1: nested too deeply"},
 		"lists of lists":             {strings.Repeat("- ", 10_000), "p.yaml:1: nested too deeply"},
 		"keys of keys":               {strings.Repeat("? ", 10_000), "p.yaml:1: nested too deeply"},
 		"anchors":                    {strings.Repeat("&a ", 10_000), "p.yaml:1: nested too deeply"},
 		"tags":                       {strings.Repeat("!a ", 10_000), "p.yaml:1: nested too deeply"},
-		"commas":                     {"policies: [" + strings.Repeat("a,", MaxSize/2-10) + "]", "p.yaml:1: more than 20000"},
-		"comments":                   {strings.Repeat("#\n", MaxSize/2), "p.yaml:20001: more than 20000"},
-		"a long text":                {"policies: " + strings.Repeat("a", MaxSize-10), "p.yaml:1: "},
+		"commas":                     {"policies: [" + strings.Repeat("a,", policyfile.MaxSize/2-10) + "]", "p.yaml:1: more than 20000"},
+		"comments":                   {strings.Repeat("#\n", policyfile.MaxSize/2), "p.yaml:20001: more than 20000"},
+		"a long text":                {"policies: " + strings.Repeat("a", policyfile.MaxSize-10), "p.yaml:1: "},
 	} {
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
 		started := time.Now()
-		_, err := Parse("p.yaml", []byte(row.text), knownPolicies())
+		_, err := policyfile.Parse("p.yaml", []byte(row.text), knownPolicies())
 		took := time.Since(started)
 		runtime.ReadMemStats(&after)
 		if row.refused == "" && err != nil || row.refused != "" && (err == nil || !strings.HasPrefix(err.Error(), row.refused)) {
