@@ -98,7 +98,7 @@ func exampleSessions() (*session.Cache, func()) {
 	if err != nil {
 		panic(err)
 	}
-	stopCleaning := db.KeepClean(slog.Default())
+	stopCleaning := db.KeepClean()
 	return cache, func() {
 		ctx := context.Background()
 		_ = cache.Close(ctx)

@@ -36,7 +36,7 @@ func inFakeTime(t *testing.T, n int, opt session.Options, test func(t *testing.T
 			if err != nil {
 				t.Fatal(err)
 			}
-			all, stops = append(all, instance{cache, db2, rdb}), append(stops, db.KeepClean(redistest.Quiet()))
+			all, stops = append(all, instance{cache, db2, rdb}), append(stops, db.KeepClean())
 		}
 		synctest.Wait()
 		test(t, all)

@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"database/sql"
-	"log/slog"
 	"math/rand/v2"
 	"time"
 )
@@ -23,9 +22,10 @@ const (
 	lookedAt = 10
 )
 
-// KeepClean removes what has expired, a batch at a time, until stop is called. A failure is
-// logged, and tried again a minute later.
-func (s *Store) KeepClean(logger *slog.Logger) (stop func(context.Context) error) {
+// KeepClean removes what has expired, a batch at a time, until stop is called. Options.Logger
+// gets a line about each failure; KeepClean tries again a minute later. stop waits until
+// it has ended; if the context of stop ends first, stop returns the cause of that.
+func (s *Store) KeepClean() (stop func(context.Context) error) {
 	life, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
@@ -39,7 +39,7 @@ func (s *Store) KeepClean(logger *slog.Logger) (stop func(context.Context) error
 			}
 			var err error
 			if after, err = cleanUpRound(life, s, after); err != nil && life.Err() == nil {
-				logger.Warn("expired rows cannot be removed now", "error", err)
+				s.writes.log.Warn("expired rows cannot be removed now", "error", err)
 			}
 		}
 	}()

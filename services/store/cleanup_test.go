@@ -1,11 +1,13 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -21,7 +23,7 @@ func TestKeepClean(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		stop := s.KeepClean(slog.New(slog.DiscardHandler))
+		stop := s.KeepClean()
 		began := time.Now()
 		x := models.Session{Hash: "h", ID: "i", CreatedAt: began, IdleAt: began.Add(30 * time.Minute), ExpiresAt: began.Add(time.Hour)}
 		if _, err := s.InsertSession(t.Context(), x, 0); err != nil {
@@ -37,6 +39,26 @@ func TestKeepClean(t *testing.T) {
 		}
 		if err := errors.Join(stop(context.Background()), s.Close()); err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// A failure is for the logger of the Store.
+func TestKeepCleanLogsItsFailures(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "sessions.db")
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		s, err := Open(t.Context(), Options{URL: path, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		stop := s.KeepClean()
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Minute) // of the bubble's time
+		if err := stop(context.Background()); err != nil || !strings.Contains(log.String(), "expired rows cannot be removed now") {
+			t.Errorf("%v, logged %q", err, &log)
 		}
 	})
 }

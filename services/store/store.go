@@ -29,8 +29,8 @@ type Options struct {
 	AuditRetention time.Duration
 	// Now is the clock for what is stored as "now". nil is time.Now.
 	Now func() time.Time
-	// Logger gets one line when nothing can be written any more, and one when it
-	// can again. nil is slog.Default.
+	// Logger gets one line when nothing can be written any more, one when it can again,
+	// and one when KeepClean fails. nil is slog.Default.
 	Logger *slog.Logger
 }
 
