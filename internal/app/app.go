@@ -160,7 +160,7 @@ func (a *app) serve(ctx context.Context) error {
 		return errors.Join(fmt.Errorf("serve: %w", err), a.close())
 	case <-ctx.Done():
 	}
-	a.log.Info("shutting down", "timeout", a.config.ShutdownTimeout)
+	a.log.Info("shutting down", "timeout_ms", a.config.ShutdownTimeout.Milliseconds())
 	a.handlers.NotReady() // load balancers see it before connections are refused
 	select {
 	case err := <-failed:
