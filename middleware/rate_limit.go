@@ -137,6 +137,7 @@ func RateLimit(limiter Limiter, policies ...Policy) gin.HandlerFunc {
 		}
 		decisions, err := limiter.Take(c.Request.Context(), group, hits...)
 		if err != nil {
+			_ = c.Error(err) // for the access log
 			SetDegradedHeader(c, DegradedRateLimit)
 			refuseUnavailable(c, "Rate limits cannot be checked at the moment. Try again in a second.")
 			return

@@ -208,9 +208,37 @@ func TestRateLimitSkipCostAndMessage(t *testing.T) {
 	}
 }
 
+// A limiter gets each field of a models.Policy, also those that are added to it later.
+func TestPolicyOfLosesNoField(t *testing.T) {
+	policy := models.Policy{
+		Name: "p", Limit: 5, Window: time.Minute, Algorithm: models.AlgorithmGCRA, OnRedisDown: models.OnRedisDownClosed, Shadow: true, Block: 2,
+	}
+	value, mounted := reflect.ValueOf(policy), reflect.ValueOf(middleware.PolicyOf(policy))
+	for i := range value.NumField() {
+		name := value.Type().Field(i).Name
+		got := mounted.FieldByName(name)
+		if value.Field(i).IsZero() || !got.IsValid() || !got.Equal(value.Field(i)) {
+			t.Errorf("%s: PolicyOf makes %v of %v, and a zero value proves nothing", name, got, value.Field(i))
+		}
+	}
+	limiter := &fakeLimiter{}
+	get(appWith(middleware.RateLimit(limiter, middleware.PolicyOf(policy))), "/")
+	if len(limiter.hits) != 1 || limiter.hits[0].Policy != policy {
+		t.Errorf("the limiter got %+v, want %+v", limiter.hits, policy)
+	}
+}
+
 func TestRateLimitClosedWithoutRedis(t *testing.T) {
 	limiter := &fakeLimiter{err: fmt.Errorf("take: %w", models.ErrUnavailable)}
-	w := get(appWith(middleware.RateLimit(limiter, perMinute("p", 5))), "/")
+	var logged []string
+	log := func(c *gin.Context) {
+		c.Next()
+		logged = c.Errors.Errors()
+	}
+	w := get(appWith(log, middleware.RateLimit(limiter, perMinute("p", 5))), "/")
+	if want := []string{"take: unavailable"}; !slices.Equal(logged, want) {
+		t.Errorf("the access log gets %q, want %q", logged, want)
+	}
 	wantHeaders(t, w, map[string]string{"Retry-After": "1", "X-Degraded": "rate-limit"})
 	if w.Code != http.StatusServiceUnavailable || !strings.Contains(w.Body.String(), "/problems/unavailable") {
 		t.Errorf("%d %s", w.Code, w.Body)
