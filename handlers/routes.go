@@ -10,6 +10,7 @@ import (
 
 	"github.com/gin-gonic/gin"
 
+	"gatehouse/internal/require"
 	"gatehouse/middleware"
 	"gatehouse/models"
 	"gatehouse/services"
@@ -20,7 +21,7 @@ import (
 	"gatehouse/templates"
 )
 
-// Options is what the handlers work with. All fields before Heartbeat must be set.
+// Options is what the handlers work with. New refuses a field before Heartbeat that is not set.
 type Options struct {
 	Processes *services.Processes
 	Locks     *lock.Locker
@@ -61,8 +62,23 @@ type Handlers struct {
 	drain     chan struct{} // closed when the server begins to shut down
 }
 
-// New returns handlers for Register. Drain ends their streams and waits.
+// New returns handlers for Register. Drain ends their streams and waits. It panics without one
+// of the fields before Heartbeat, and on an invalid policy: that is a mistake in the program.
 func New(opt Options) *Handlers {
+	require.Must("handlers.New",
+		require.Argument{Name: "Processes", Value: opt.Processes}, require.Argument{Name: "Locks", Value: opt.Locks},
+		require.Argument{Name: "Accounts", Value: opt.Accounts}, require.Argument{Name: "Sessions", Value: opt.Sessions},
+		require.Argument{Name: "Limiter", Value: opt.Limiter}, require.Argument{Name: "Redis", Value: opt.Redis},
+		require.Argument{Name: "Database", Value: opt.Database}, require.Argument{Name: "Pages", Value: opt.Pages},
+		require.Argument{Name: "Cookie", Value: opt.Cookie}, require.Argument{Name: "Metrics", Value: opt.Metrics})
+	if opt.PublicURL == "" {
+		panic("handlers.New: no PublicURL")
+	}
+	for _, policy := range []models.Policy{opt.API, opt.Anonymous} {
+		if err := policy.Validate(); err != nil {
+			panic("handlers.New: " + err.Error())
+		}
+	}
 	return &Handlers{
 		Options: opt, drain: make(chan struct{}),
 		// Half of the connections are for streams, a quarter for requests that wait. The last

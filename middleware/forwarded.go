@@ -20,7 +20,7 @@ import (
 // trusted is neither an address nor a network.
 func WarnUntrustedProxy(log *slog.Logger, trusted []string) gin.HandlerFunc {
 	log = cmp.Or(log, slog.Default())
-	proxies, err := models.NewClientList(trusted...)
+	proxies, err := models.NewNetworkList(trusted...)
 	if err != nil {
 		panic("middleware.WarnUntrustedProxy: " + err.Error())
 	}

@@ -82,7 +82,7 @@ func (p *Policy) limit() models.Policy {
 // InNetworks reports whether the client's address is in one of the networks or addresses, for
 // Skip and Deny. It panics if one of them is neither: that is a mistake in the program.
 func InNetworks(networks ...string) func(*gin.Context) bool {
-	list, err := models.NewClientList(networks...)
+	list, err := models.NewNetworkList(networks...)
 	if err != nil {
 		panic("middleware.InNetworks: " + err.Error())
 	}

@@ -55,8 +55,8 @@ type SessionStore struct {
 }
 
 // NewSessionStore returns a store whose cookies are for the whole site, HttpOnly, SameSite=Lax,
-// and end when the browser closes. It panics without a backend: that is a mistake in the
-// program.
+// and end when the browser closes. It panics without a backend, and on a Name that no cookie
+// can have: that is a mistake in the program.
 func NewSessionStore(backend SessionBackend, opt SessionStoreOptions) *SessionStore {
 	mustHave("NewSessionStore", "SessionBackend", backend)
 	name := opt.Name
@@ -65,6 +65,9 @@ func NewSessionStore(backend SessionBackend, opt SessionStoreOptions) *SessionSt
 	}
 	if opt.Secure {
 		name = "__Host-" + name
+	}
+	if (&http.Cookie{Name: name}).Valid() != nil {
+		panic(fmt.Sprintf("middleware.NewSessionStore: %q is no name for a cookie", opt.Name))
 	}
 	return &SessionStore{
 		backend: backend,

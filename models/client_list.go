@@ -18,15 +18,10 @@ type ClientList struct {
 func NewClientList(entries ...string) (ClientList, error) {
 	l := ClientList{keys: map[string]bool{}}
 	for _, entry := range entries {
-		if ip, err := netip.ParseAddr(entry); err == nil {
-			ip = ip.Unmap().WithZone("")
-			l.networks = append(l.networks, netip.PrefixFrom(ip, ip.BitLen()))
-			continue
-		}
-		network, err := netip.ParsePrefix(entry)
+		network, err := networkOf(entry)
 		switch {
 		case err == nil:
-			l.networks = append(l.networks, network.Masked())
+			l.networks = append(l.networks, network)
 		case entry == "" || strings.ContainsAny(entry, "/ \t\r\n"):
 			return ClientList{}, fmt.Errorf("%q is not allowed: must be an address, a network such as 10.0.0.0/8, or a key such as user:42", entry)
 		default:
@@ -34,6 +29,29 @@ func NewClientList(entries ...string) (ClientList, error) {
 		}
 	}
 	return l, nil
+}
+
+// NewNetworkList parses entries such as "192.0.2.7" and "10.0.0.0/8". The error names an entry
+// that is neither an address nor a network.
+func NewNetworkList(entries ...string) (ClientList, error) {
+	var l ClientList
+	for _, entry := range entries {
+		network, err := networkOf(entry)
+		if err != nil {
+			return ClientList{}, fmt.Errorf("%q is not allowed: must be an address or a network such as 10.0.0.0/8", entry)
+		}
+		l.networks = append(l.networks, network)
+	}
+	return l, nil
+}
+
+func networkOf(entry string) (netip.Prefix, error) {
+	if ip, err := netip.ParseAddr(entry); err == nil {
+		ip = ip.Unmap().WithZone("")
+		return netip.PrefixFrom(ip, ip.BitLen()), nil
+	}
+	network, err := netip.ParsePrefix(entry)
+	return network.Masked(), err
 }
 
 // HasAddress reports whether the address is in one of the networks.

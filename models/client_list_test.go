@@ -1,6 +1,7 @@
 package models_test
 
 import (
+	"strings"
 	"testing"
 
 	"gatehouse/models"
@@ -39,6 +40,15 @@ func TestClientList(t *testing.T) {
 	for _, bad := range []string{"", "10.0.0.0/33", "user/42", "a b"} {
 		if _, err := models.NewClientList(bad); err == nil {
 			t.Errorf("%q is taken", bad)
+		}
+	}
+	networks, err := models.NewNetworkList("192.0.2.7", "10.1.0.0/8")
+	if err != nil || !networks.HasAddress("192.0.2.7") || !networks.HasAddress("10.9.9.9") || networks.HasAddress("192.0.2.8") {
+		t.Errorf("%+v, %v", networks, err)
+	}
+	for _, bad := range []string{"", "10.0.0.0/33", "user:42", "x"} {
+		if _, err := models.NewNetworkList("10.0.0.0/8", bad); err == nil || strings.Contains(err.Error(), "a key") {
+			t.Errorf("%q is no network: %v", bad, err)
 		}
 	}
 	if (models.ClientList{}).HasKey("user:42") {

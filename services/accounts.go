@@ -98,7 +98,9 @@ type Accounts struct {
 // NewAccounts returns an Accounts. It panics without one of its arguments, and on an invalid
 // policy: that is a mistake in the program.
 func NewAccounts(store AccountStore, sessions *session.Cache, locks *lock.Locker, limiter *ratelimit.Limiter, opt AccountsOptions) *Accounts {
-	require.Must("services.NewAccounts", require.Argument{Name: "AccountStore", Value: store}, require.Argument{Name: "SessionCache", Value: sessions}, require.Argument{Name: "Locker", Value: locks}, require.Argument{Name: "RateLimiter", Value: limiter})
+	require.Must("services.NewAccounts",
+		require.Argument{Name: "AccountStore", Value: store}, require.Argument{Name: "session.Cache", Value: sessions},
+		require.Argument{Name: "lock.Locker", Value: locks}, require.Argument{Name: "ratelimit.Limiter", Value: limiter})
 	for _, policy := range []models.Policy{opt.LoginByIP, opt.LoginByAccount} {
 		if err := policy.Validate(); err != nil {
 			panic("services.NewAccounts: " + err.Error())

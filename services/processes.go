@@ -51,7 +51,9 @@ type Processes struct {
 // also finds a grant that was made with another of the secrets. The error names a missing
 // argument, or a secret of less than 32 bytes. It has nothing to close.
 func NewProcesses(store ProcessStore, locks *lock.Locker, signer *lock.TokenSigner, secrets []string) (*Processes, error) {
-	if err := require.All("services.NewProcesses", require.Argument{Name: "ProcessStore", Value: store}, require.Argument{Name: "Locker", Value: locks}, require.Argument{Name: "LockTokenSigner", Value: signer}); err != nil {
+	err := require.All("services.NewProcesses", require.Argument{Name: "ProcessStore", Value: store},
+		require.Argument{Name: "lock.Locker", Value: locks}, require.Argument{Name: "lock.TokenSigner", Value: signer})
+	if err != nil {
 		return nil, err
 	}
 	if err := models.ValidateSecrets(secrets); err != nil {

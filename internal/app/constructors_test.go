@@ -15,6 +15,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -23,6 +24,7 @@ import (
 	"github.com/gin-gonic/gin"
 	"github.com/redis/rueidis"
 
+	"gatehouse/handlers"
 	"gatehouse/middleware"
 	"gatehouse/models"
 	"gatehouse/services"
@@ -32,6 +34,7 @@ import (
 	"gatehouse/services/redis"
 	"gatehouse/services/session"
 	"gatehouse/services/store"
+	"gatehouse/templates"
 )
 
 // wrong is one argument that a constructor must not take, and a word of what it says
@@ -126,15 +129,15 @@ func wrongArguments(t *testing.T) map[string][]wrong {
 		"services.NewProcesses": {
 			{"no ProcessStore", func() error { return second(services.NewProcesses(nil, locks, signer, long)) }},
 			{"no ProcessStore", func() error { return second(services.NewProcesses((*store.Store)(nil), locks, signer, long)) }},
-			{"no Locker", func() error { return second(services.NewProcesses(db, nil, signer, long)) }},
-			{"no LockTokenSigner", func() error { return second(services.NewProcesses(db, locks, nil, long)) }},
+			{"no lock.Locker", func() error { return second(services.NewProcesses(db, nil, signer, long)) }},
+			{"no lock.TokenSigner", func() error { return second(services.NewProcesses(db, locks, nil, long)) }},
 		},
 		"services.NewAccounts": {
 			{"no AccountStore", panics(func() { services.NewAccounts(nil, sessions, locks, limiter, limits) })},
 			{"no AccountStore", panics(func() { services.NewAccounts((*store.Store)(nil), sessions, locks, limiter, limits) })},
-			{"no SessionCache", panics(func() { services.NewAccounts(db, nil, locks, limiter, limits) })},
-			{"no Locker", panics(func() { services.NewAccounts(db, sessions, nil, limiter, limits) })},
-			{"no RateLimiter", panics(func() { services.NewAccounts(db, sessions, locks, nil, limits) })},
+			{"no session.Cache", panics(func() { services.NewAccounts(db, nil, locks, limiter, limits) })},
+			{"no lock.Locker", panics(func() { services.NewAccounts(db, sessions, nil, limiter, limits) })},
+			{"no ratelimit.Limiter", panics(func() { services.NewAccounts(db, sessions, locks, nil, limits) })},
 			{"policy", panics(func() { services.NewAccounts(db, sessions, locks, limiter, services.AccountsOptions{}) })},
 		},
 		"ratelimit.NewPolicySet": {{"the name must be", func() error { return second(ratelimit.NewPolicySet(make([]ratelimit.PolicyEntry, 1), nil)) }}},
@@ -155,6 +158,7 @@ func wrongArguments(t *testing.T) map[string][]wrong {
 		"middleware.NewSessionStore": {
 			{"no SessionBackend", panics(func() { middleware.NewSessionStore(nil, middleware.SessionStoreOptions{}) })},
 			{"no SessionBackend", panics(func() { middleware.NewSessionStore((*session.Cache)(nil), middleware.SessionStoreOptions{}) })},
+			{"no name for a cookie", panics(func() { middleware.NewSessionStore(sessions, middleware.SessionStoreOptions{Name: "a b;c"}) })},
 		},
 		"middleware.Sessions": {
 			{"no Store", panics(func() { middleware.Sessions("shop", nil) })},
@@ -176,17 +180,39 @@ func wrongArguments(t *testing.T) map[string][]wrong {
 		},
 		"middleware.ShowProblems": {{"no show", panics(func() { middleware.ShowProblems(nil) })}},
 		"middleware.LimitBody":    {{"limit", panics(func() { middleware.LimitBody(0) })}, {"limit", panics(func() { middleware.LimitBody(-1) })}},
-		"middleware.InNetworks":   {{"", panics(func() { middleware.InNetworks("") })}},
-		"middleware.ByHeader":     {{"no name", panics(func() { middleware.ByHeader("") })}},
-		"middleware.SameOrigin":   {{"origin", panics(func() { middleware.SameOrigin("") })}},
+		"middleware.InNetworks": {
+			{"address or a network", panics(func() { middleware.InNetworks("") })},
+			{"address or a network", panics(func() { middleware.InNetworks("10.0.0.0/8", "user:42") })},
+		},
+		"middleware.WarnUntrustedProxy": {{"address or a network", panics(func() { middleware.WarnUntrustedProxy(nil, []string{"x"}) })}},
+		"middleware.ByHeader":           {{"no name", panics(func() { middleware.ByHeader("") })}},
+		"middleware.SameOrigin":         {{"origin", panics(func() { middleware.SameOrigin("") })}},
 
-		"middleware.FindToken":          nil, // "": no cookie is looked at
-		"middleware.Recovery":           nil, // nil: slog.Default
-		"middleware.AccessLog":          nil,
-		"middleware.WarnUntrustedProxy": nil,
-		"middleware.Metrics":            nil, // nil: registers nothing
-		"middleware.SecurityHeaders":    nil, // true or false
+		"middleware.FindToken":       nil, // "": no cookie is looked at
+		"middleware.Recovery":        nil, // nil: slog.Default
+		"middleware.AccessLog":       nil,
+		"middleware.Metrics":         nil, // nil: registers nothing
+		"middleware.SecurityHeaders": nil, // true or false
 	}
+	for _, field := range []string{"Processes", "Locks", "Accounts", "Sessions", "Limiter", "Redis", "Database", "Pages", "Cookie", "Metrics", "PublicURL"} {
+		all["handlers.New"] = append(all["handlers.New"], wrong{"no " + field, panics(func() {
+			options := handlerOptions(t, db, rdb, sessions, locks, limiter)
+			reflect.ValueOf(&options).Elem().FieldByName(field).SetZero()
+			handlers.New(options)
+		})})
+	}
+	all["handlers.New"] = append(all["handlers.New"],
+		wrong{"policy", panics(func() {
+			options := handlerOptions(t, db, rdb, sessions, locks, limiter)
+			options.Anonymous = models.Policy{}
+			handlers.New(options)
+		})},
+		wrong{"no Database", panics(func() {
+			options := handlerOptions(t, db, rdb, sessions, locks, limiter)
+			options.Database = (*store.Store)(nil)
+			handlers.New(options)
+		})},
+	)
 	for name, make := range map[string]func([]string) error{
 		"lock.NewTokenSigner":   func(s []string) error { return second(lock.NewTokenSigner(s)) },
 		"services.NewProcesses": func(s []string) error { return second(services.NewProcesses(db, locks, signer, s)) },
@@ -203,6 +229,21 @@ func wrongArguments(t *testing.T) map[string][]wrong {
 		}
 	}
 	return all
+}
+
+// handlerOptions are options that handlers.New takes.
+func handlerOptions(t *testing.T, db *store.Store, rdb *redis.Client, sessions *session.Cache, locks *lock.Locker, limiter *ratelimit.Limiter) handlers.Options {
+	t.Helper()
+	pages, err := templates.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	policy := models.Policy{Name: "api", Limit: 1, Window: time.Second}
+	return handlers.Options{
+		Processes: &services.Processes{}, Locks: locks, Accounts: &services.Accounts{}, Sessions: sessions, Limiter: limiter, Redis: rdb,
+		Database: db, Pages: pages, Cookie: middleware.NewSessionStore(sessions, middleware.SessionStoreOptions{}),
+		Metrics: http.NotFoundHandler(), PublicURL: "https://gate.example", API: policy, Anonymous: policy,
+	}
 }
 
 func second[T any](_ T, err error) error { return err }
@@ -240,7 +281,7 @@ func told(call func() error) (text string) {
 // No constructor is left out of the list above.
 func TestConstructorsAreAllHeldToIt(t *testing.T) {
 	rows := wrongArguments(t)
-	for _, folder := range []string{"services", "services/redis", "services/lock", "services/ratelimit", "services/ratelimit/policyfile", "services/session", "services/store", "middleware"} {
+	for _, folder := range []string{"handlers", "services", "services/redis", "services/lock", "services/ratelimit", "services/ratelimit/policyfile", "services/session", "services/store", "middleware"} {
 		for _, name := range constructors(t, os.DirFS("../.."), folder) {
 			if _, listed := rows[name]; !listed {
 				t.Errorf("%s is not held to what it must refuse", name)

@@ -36,7 +36,7 @@ func arrows() map[string][]string {
 		"services/store":                {"models", "models/email", "database/sql"},
 		"services/servicestest":         {"database/sql"}, // makes and drops test databases
 		"middleware":                    {"internal/require", "models", "gin", "gin-contrib/sessions"},
-		"handlers":                      {"models", "models/email", "services", "services/redis", "services/lock", "services/ratelimit", "services/session", "middleware", "templates", "gin"},
+		"handlers":                      {"internal/require", "models", "models/email", "services", "services/redis", "services/lock", "services/ratelimit", "services/session", "middleware", "templates", "gin"},
 		"templates":                     {},
 		"docs":                          {},
 		"e2e":                           {},
