@@ -49,6 +49,18 @@ func ExampleRequireLock() {
 		c.String(http.StatusOK, "%s writes %s, fence: %t", held.UserID, held.Resource, held.Fence != nil)
 	})
 
+	router.DELETE("/orders/:id/lock", func(c *gin.Context) {
+		grant, err := tokens.Open(c.Request.Context(), order(c), user(c), c.GetHeader(middleware.LockTokenHeader))
+		if err == nil {
+			_, err = locks.Release(c.Request.Context(), grant.LockClaim)
+		}
+		if err != nil {
+			middleware.RefuseLock(c, err)
+			return
+		}
+		c.Status(http.StatusNoContent)
+	})
+
 	ask := func(method, path, user, token string) *httptest.ResponseRecorder {
 		r := httptest.NewRequest(method, path, nil)
 		r.Header.Set("User", user)
@@ -62,11 +74,15 @@ func ExampleRequireLock() {
 	fmt.Println("alice:", ask("PUT", "/orders/7", "alice", token).Body)
 	fmt.Println("without it:", ask("PUT", "/orders/7", "alice", "").Code)
 	fmt.Println("another order:", ask("PUT", "/orders/8", "alice", token).Code)
+	fmt.Println("released:", ask("DELETE", "/orders/7/lock", "alice", token).Code)
+	fmt.Println("too late:", ask("PUT", "/orders/7", "alice", token).Code)
 	// Output:
 	// bob: 423
 	// alice: alice writes order:7, fence: true
 	// without it: 428
 	// another order: 409
+	// released: 204
+	// too late: 409
 }
 
 // exampleLocks are on a Redis inside the process.
@@ -77,12 +93,14 @@ func exampleLocks() (*lock.Locker, *lock.Tokens, func()) {
 	}
 	rdb := redis.New(redis.Options{Client: server.ClientOption(), Embedded: true, Timeout: 3 * time.Second, Logger: slog.New(slog.DiscardHandler)})
 	rdb.WaitReady(context.Background())
-	signer, err := lock.NewTokenSigner([]string{strings.Repeat("k", 32)}) // at least 32 secret bytes
+	secret := strings.Repeat("k", 32) // yours: 32 secret bytes or more, the same in each instance
+	locks := lock.New(rdb, lock.Options{})
+	signer, err := lock.NewTokenSigner([]string{secret})
 	if err != nil {
 		panic(err)
 	}
-	locks := lock.New(rdb, lock.Options{})
-	return locks, lock.NewTokens(locks, signer), func() {
+	tokens := lock.NewTokens(locks, signer)
+	return locks, tokens, func() {
 		_ = rdb.Close(context.Background())
 		server.Close()
 	}

@@ -93,6 +93,13 @@ func holdToContract(t *testing.T, db session.Database, user models.Session) {
 	wantError("end none", db.EndSessions(ctx, models.Ending{}), models.ErrNotFound)
 	wantError("end one", db.EndSessions(ctx, models.Ending{UserID: userID, ID: "id-b"}), nil)
 	wantLive("one has ended", "d c")
+	anonymous := named("n")
+	anonymous.User, anonymous.Roles, anonymous.Epoch = models.UserRef{}, nil, 0
+	if ended, err := db.InsertSession(ctx, anonymous, 3); err != nil || ended != 0 {
+		t.Errorf("insert an anonymous one: %d ended, %v", ended, err)
+	}
+	wantError("keep an anonymous one", db.EndSessions(ctx, models.Ending{UserID: userID, Keep: "n"}), models.ErrNotFound)
+	wantLive("none has ended", "d c")
 	wantError("end the others", db.EndSessions(ctx, models.Ending{UserID: userID, Keep: "c"}), nil)
 	wantLive("the others have ended", "c")
 	_, err = db.InsertSession(ctx, named("f"), 3)

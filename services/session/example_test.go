@@ -4,13 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"time"
 
 	"gatehouse/models"
+	"gatehouse/services"
 	"gatehouse/services/redis"
 	"gatehouse/services/session"
+	"gatehouse/services/store"
 )
 
 // mapDatabase is a session.Database for one process, in memory.
@@ -119,11 +124,11 @@ func (d *mapDatabase) SaveSessionData(_ context.Context, hash string, version in
 func (d *mapDatabase) EndSessions(_ context.Context, which models.Ending) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	ofUser := which.UserID != "" && which.ID == ""
 	kept, keeps := d.live(which.Keep, time.Now())
-	if which.Keep != "" && !keeps {
+	if which.Keep != "" && (!keeps || ofUser && kept.User.ID != which.UserID) {
 		return models.ErrNotFound
 	}
-	ofUser := which.UserID != "" && which.ID == ""
 	found := ofUser || which.Everybody
 	for hash, s := range d.sessions {
 		named := which.Everybody || hash == which.Hash || (s.User.ID == which.UserID && (ofUser || s.ID == which.ID))
@@ -194,4 +199,74 @@ func Example() {
 	// Output:
 	// signed in: ann@example.com
 	// ended: true
+}
+
+// A sign-in reads the user's epoch with the password. Signing the user out everywhere raises
+// it, so a sign-in that had read the password before does not come through.
+func ExampleCache_DeleteUser() {
+	ctx := context.Background()
+	db, cache, done := exampleStore()
+	defer done()
+	passwords := services.NewPasswords()
+	hash, err := passwords.Hash(ctx, "correct horse battery")
+	if err != nil {
+		panic(err)
+	}
+	user, err := db.CreateUser(ctx, "ann@example.com", hash, []string{models.RoleEditor})
+	if err != nil {
+		panic(err)
+	}
+
+	signIn := func(row models.Credentials, password string) (token string, err error) {
+		if ok, err := passwords.Matches(ctx, password, row.PasswordHash); err != nil || !ok {
+			return "", errors.Join(errors.New("wrong password"), err)
+		}
+		token, _, err = cache.Create(ctx, models.Session{
+			User: models.UserRef{ID: row.ID, Email: row.Email}, Roles: row.Roles, Epoch: row.Epoch,
+		})
+		return token, err
+	}
+	before, _ := db.Credentials(ctx, "ann@example.com") // password hash and epoch, from one row
+	token, err := signIn(before, "correct horse battery")
+	fmt.Println("signed in:", token != "", err)
+
+	fmt.Println("signed out everywhere:", cache.DeleteUser(ctx, user.ID)) // the epoch is another one now
+	_, err = cache.Get(ctx, token)
+	fmt.Println("her session has ended:", errors.Is(err, models.ErrNotFound))
+	_, err = signIn(before, "correct horse battery")
+	fmt.Println("a sign-in that began before:", errors.Is(err, models.ErrStale))
+
+	now, _ := db.Credentials(ctx, "ann@example.com")
+	token, err = signIn(now, "correct horse battery")
+	fmt.Println("signed in again:", token != "", err)
+	// Output:
+	// signed in: true <nil>
+	// signed out everywhere: <nil>
+	// her session has ended: true
+	// a sign-in that began before: true
+	// signed in again: true <nil>
+}
+
+// exampleStore is a SQLite file with users and sessions, and a cache in front without Redis.
+func exampleStore() (*store.Store, *session.Cache, func()) {
+	folder, err := os.MkdirTemp("", "sessions")
+	if err != nil {
+		panic(err)
+	}
+	db, err := store.Open(context.Background(), store.Options{URL: filepath.Join(folder, "sessions.db"), Timeout: 10 * time.Second})
+	if err != nil {
+		panic(err)
+	}
+	rdb := redis.New(redis.Options{Disabled: true, Logger: slog.New(slog.DiscardHandler)})
+	cache, err := session.NewCache(rdb, db, session.Options{})
+	if err != nil {
+		panic(err)
+	}
+	return db, cache, func() {
+		ctx := context.Background()
+		_ = cache.Close(ctx)
+		_ = rdb.Close(ctx)
+		_ = db.Close()
+		_ = os.RemoveAll(folder)
+	}
 }
