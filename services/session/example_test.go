@@ -218,8 +218,12 @@ func ExampleCache_DeleteUser() {
 	}
 
 	signIn := func(row models.Credentials, password string) (token string, err error) {
-		if ok, err := passwords.Matches(ctx, password, row.PasswordHash); err != nil || !ok {
-			return "", errors.Join(errors.New("wrong password"), err)
+		ok, err := passwords.Matches(ctx, password, row.PasswordHash)
+		if err != nil {
+			return "", err
+		}
+		if !ok {
+			return "", errors.New("wrong password")
 		}
 		token, _, err = cache.Create(ctx, models.Session{
 			User: models.UserRef{ID: row.ID, Email: row.Email}, Roles: row.Roles, Epoch: row.Epoch,
