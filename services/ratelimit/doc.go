@@ -12,8 +12,8 @@
 // # A key, as an instance sees it
 //
 // Each instance keeps what it admitted within the window (outbox.go). Every call says what Redis
-// must still have of the key (expect.go): the last admission of a log, the nonce of a bucket, or
-// the latest block. If that is missing, the script decides nothing.
+// must still have of the key (expect.go). That is the last admission of a log, the nonce of a
+// bucket, or the latest block. If it is missing, the script decides nothing.
 //
 //	              Redis lacks what it must have, a connection was lost,
 //	              Redis was away, or something was admitted without it
@@ -22,7 +22,7 @@
 //	+---------+ <---------------+                                  +--------+    |
 //	 decides by                 | all of it                             |        | it failed
 //	 calls, blocks              | acknowledged                          v        |
-//	 and denials                |                 calls are held   +----------+  |
+//	 and denials                |                   calls wait     +----------+  |
 //	                            +--------------------------------- | flushing | -+
 //	                                                               +----------+
 //
@@ -38,9 +38,20 @@
 //	     -> takeLocally, if Redis did not answer: the same algorithms in Go (local.go)
 //
 // A sliding log (sliding_log.go, lua/sliding_log.lua) counts limits up to 1,000, GCRA (gcra.go,
-// lua/gcra.lua) any limit. Each is written once in Go and once in Lua. A third one needs a file in
-// both, a branch in counter (algorithm.go), in lua/hit.lua and in the outbox (outbox.go, record.go,
-// flush.go), and a value of models.Algorithm.
+// lua/gcra.lua) any limit. Each is written once in Go and once in Lua.
+//
+// A third one would need a file in both, and a value of models.Algorithm and RATE_LIMIT_ALGORITHM.
+// And it needs a branch wherever a burst above 0 now means GCRA:
+//
+//	this instance           ruleOf and counter (algorithm.go); state, size (local.go)
+//	a script                look, answer (lua/hit.lua); lua/flush.lua, lua/refund.lua
+//	their text, arguments   loadScripts, addTakeArgs, refundArgs (scripts.go); redisKey (keys.go)
+//	what Redis must have    expected (expect.go), has (losses.go)
+//	what is published       outbox.go, record.go, flush.go, flush_send.go
+//	refunds                 admission (request.go), undo (refund.go)
+//	highest limits          models.Policy.Validate, check (metrics.go)
+//
+// Package policyfile passes the name on, and needs no change.
 //
 // # Trust
 //
@@ -49,11 +60,11 @@
 //   - A denial is believed for a second after its call was sent, and never past the moment when
 //     the request may pass. While one request asks again, it is believed 100 ms more.
 //   - A unit of a block is used until the block's length after its call was sent, less a
-//     hundredth and 1 ms, by the instance's monotonic clock. Redis counts the block a window
-//     longer than its length, from when the script ran.
+//     hundredth and 1 ms. That is by the instance's monotonic clock. Redis counts the block
+//     a window longer than its length, from when the script ran.
 //   - Without Redis the instance's monotonic clock decides, on what this instance admitted.
-//   - A member of a log has a random id: an instance puts back all of a call or nothing, and to
-//     repeat a flush adds nothing. A bucket has a nonce; a level that is flushed twice may count
+//   - A member of a log has a random id. So an instance puts back all of a call or nothing, and
+//     to repeat a flush adds nothing. A bucket has a nonce; a level that is flushed twice may count
 //     twice, which errs on the side of refusing.
 //
 // # Failures
@@ -90,13 +101,30 @@
 //
 // The order of these is certain; a busy machine delays each of them. So B's silence can let up to
 // 4 more pass in the window, which is what B admitted, and no more. With one instance not one
-// more passes. If Redis is emptied without a lost connection, B notices at its next call, or when
-// it checks a sample of its keys, five times a second.
+// more passes. If Redis is emptied without a lost connection, B notices at its next call. It also
+// checks a sample of its keys, five times a second.
+//
+// # Where things are
+//
+//	limiter.go        Options, New, Take, Peek       refund.go        Refund, Reset
+//	policy_set.go     policies by configuration      close.go         Close, background tasks
+//	request.go        a hit made ready               keys.go          names of keys
+//	decide.go         a decision, by Redis or not    call.go          one call, again after a loss
+//	algorithm.go      rules; which algorithm counts  sliding_log.go   one of them
+//	gcra.go           the other                      local.go         what this instance counts
+//	denial_cache.go   refusals in memory             bounded.go       maps with a bound
+//	block.go          blocks in use                  block_take.go    taking and returning them
+//	outbox.go         what this instance admitted    expect.go        what Redis must have of it
+//	record.go         what Redis answered            losses.go        finding what it lost
+//	flush.go          one key's flush: its state     flush_send.go    when, and what is sent
+//	scripts.go        the scripts, their arguments   metrics.go       counters by policy
+//	policyfile/       policy sets from YAML          lua/             the scripts
 //
 // # Proofs
 //
-// fuzz_test.go and script_test.go hold Lua against Go, step by step. algorithms_test.go holds Go
-// against naive models, and local_test.go and the denial tests are tables. proof_test.go is an
-// oracle over 10^7 decisions by four processes, while Redis is emptied, restarted and replaced;
-// put_back_test.go and loss_test.go show single losses. "make proof" runs all of it in full.
+// The files fuzz_test.go and script_test.go hold Lua against Go, step by step. Go is held against
+// naive models by algorithms_test.go; local_test.go and the denial tests are tables. The oracle of
+// proof_test.go checks 10^7 decisions by four processes, while Redis is emptied, restarted and
+// replaced. Single losses are in put_back_test.go and loss_test.go. "make proof" runs all of it
+// in full.
 package ratelimit

@@ -34,7 +34,7 @@ type outboxState struct {
 	behind     bool          // Redis may lack something of it
 	underway   int           // calls: a flush waits for them, and new ones for the flush
 	idle       chan struct{} // closed when none is under way, if a flush waits
-	flushing   bool          // calls are held
+	flushing   bool          // new calls wait
 	losses     uint64        // those of the outbox after which it was flushed
 	serverTime int64         // the latest time that Redis answered
 	resetAt    int64         // by the server's clock; 0: not within a window
