@@ -268,8 +268,8 @@ func TestBucketRefundNeverAdmitsMore(t *testing.T) {
 	}
 }
 
-// What a reset, or a Redis that was emptied, has given back already, a refund gives
-// back once more: no window from then on holds more than the burst above the limit.
+// What a reset, or a Redis that was emptied, has given back already, a refund gives back once more.
+// No window from then on holds more than the burst above the limit.
 func TestBucketRefundAfterAReset(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(7, 8))
 	most := int64(0)

@@ -13,8 +13,8 @@ const (
 	// its units count until a window later, and long enough to be worth a call.
 	minBlockLength = int64(100 * time.Millisecond / time.Microsecond)
 	maxBlockLength = int64(2 * time.Second / time.Microsecond)
-	// blockDrift is how much earlier than the server this instance stops using a block, beside
-	// a hundredth of its length: the two clocks may run at different speeds.
+	// blockDrift is how much earlier than the server this instance stops using a block, beside a
+	// hundredth of its length. The two clocks may run at different speeds.
 	blockDrift = int64(time.Millisecond / time.Microsecond)
 	// maxReturnedBlocks bounds the blocks of a key that wait to be returned with the next call.
 	// Others count until a window after their end.
@@ -24,10 +24,10 @@ const (
 // blockLength is how long a block may be used, in microseconds.
 func blockLength(window int64) int64 { return min(max(window/10, minBlockLength), maxBlockLength) }
 
-// blockBook holds the blocks of admissions that this instance has taken from Redis. A unit
-// is used only until its block ends, by the monotonic clock of this instance and counted from
-// before the request for it was sent. So Redis counted the unit all that time. If a key is
-// forgotten, what is left of its block counts until a window after the block's end.
+// blockBook holds the blocks of admissions that this instance has taken from Redis. A unit is used
+// only until its block ends, by the monotonic clock of this instance. That time begins before the
+// request for the block is sent, so Redis counts the unit all along. If a key is forgotten, what is
+// left of its block counts until a window after the block's end.
 type blockBook struct {
 	now func() int64 // microseconds, monotonic
 
@@ -43,7 +43,7 @@ type blockState struct {
 	returned []block // given back with the next call
 	call     *blockCall
 	wanted   int64 // by requests that wait for call
-	// As Redis said with the block, for what callers are told.
+	// As Redis said with the block, for decisions.
 	remaining, quotaAt int64
 }
 

@@ -31,8 +31,8 @@ func (c slowConn) Write(b []byte) (int, error) {
 	return c.Conn.Write(b)
 }
 
-// A block is used until its end, counted from before the call for it was sent and
-// less a drift: not at that moment any more, and never when the answer comes later.
+// A block is used until its end, counted from before the call for it was sent, less a drift. At
+// that moment it is not used any more, and never if the answer comes later.
 func TestBlockEndsFromBeforeTheSend(t *testing.T) {
 	policy := blockPolicy(100, 5, time.Minute)
 	hit := models.Hit{Policy: policy, Key: "k"}

@@ -30,8 +30,8 @@ for _, key in ipairs(redis.call('KEYS', '*rate:*')) do
   redis.call('PEXPIREAT', key, redis.call('PEXPIRETIME', key) + math.ceil(by / 1000))
 end`
 
-// When the server's clock is put back, time stands still for a key until the clock
-// is where it was: what was counted goes on counting, and no more passes.
+// When the server's clock is put back, time stands still for a key until the clock is where it was.
+// What was counted goes on counting, and no more passes.
 func TestServerClockPutBack(t *testing.T) {
 	const limit, before = 10, 4
 	server := servicestest.StartRedis(t)
@@ -74,9 +74,8 @@ func TestServerClockPutBack(t *testing.T) {
 	}
 }
 
-// However often the clock is put back: the time of the pure functions does not
-// go back from one admission to the next, and no window of real time holds more than
-// the limit.
+// However often the clock is put back, the time of the pure functions does not go back from one
+// admission to the next. No window of real time holds more than the limit.
 func TestPureFunctionsWithAClockPutBack(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(10, 11))
 	for trace := range 5000 {

@@ -21,11 +21,10 @@ func (l *Limiter) goBackground(task func()) bool {
 	return true
 }
 
-// Close returns to Redis what is left of the blocks of policies that take them, and waits for
-// tasks in the background, both at most as long as ctx lasts. A block that could not be
-// returned counts until a window after its end. Call Close when no more requests come, and
-// before the redis.Client is closed. The error is that of ctx, or a Redis that answers wrongly;
-// without Redis there is nothing to return, and no error.
+// Close returns to Redis what is left of blocks, and waits for tasks in the background. It stops
+// when ctx ends. A block that could not be returned counts until a window after its end. Call Close
+// when no more requests come, and before the redis.Client is closed. The error is that of ctx, or a
+// Redis that answers wrongly; without Redis there is nothing to return, and no error.
 func (l *Limiter) Close(ctx context.Context) error {
 	l.mu.Lock()
 	l.closed = true

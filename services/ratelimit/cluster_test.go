@@ -16,8 +16,8 @@ import (
 	"gatehouse/services/servicestest"
 )
 
-// In a Cluster a group of a log, GCRA and blocks, of one key or of several, is
-// decided, shown, refunded and reset like elsewhere, and published after an outage.
+// In a Cluster a group of a log, GCRA and blocks, of one key or of several, works like elsewhere.
+// It is decided, shown, refunded and reset, and published after an outage.
 func TestCluster(t *testing.T) {
 	t.Parallel()
 	nodes := servicestest.StartCluster(t)

@@ -19,8 +19,8 @@ func someUseBlocks(requests []request) bool {
 	return slices.ContainsFunc(requests, func(req request) bool { return req.usesBlocks() })
 }
 
-// takeFromRedis takes units out of blocks where policies use them, decides about the other
-// requests in one script, and returns the units to their blocks if a request is refused.
+// takeFromRedis takes units out of blocks where policies use them, and decides about the other
+// requests in one script. If a request is refused, it returns the units to their blocks.
 func (l *Limiter) takeFromRedis(ctx context.Context, group string, requests []request, id int64) (_ []models.Decision, err error) {
 	var resultBuffer [4]result
 	var blockBuffer [4]int64
@@ -70,7 +70,7 @@ func (l *Limiter) takeFromRedis(ctx context.Context, group string, requests []re
 		case !counted || !v.passes || req.cost == 0:
 		case req.usesBlocks():
 			l.local.countFromBlock(req, blocks[i], now)
-			decisions[i].Admission = req.admission(blocks[i], blockAdmission, v.at, tag) // when its lease covered it
+			decisions[i].Admission = req.admission(blocks[i], blockAdmission, v.at, tag) // when its block covered it
 		default:
 			decisions[i].Admission = req.admission(id, v.at, now, tag)
 		}

@@ -15,13 +15,13 @@ type denial struct {
 	cost     int64
 	believed int64 // until then
 	mayPass  int64 // from then on, counted from before the call was sent
-	told     int64 // when it passes, as the client is told: counted from the reply
+	passes   int64 // when it passes, for decisions: counted from the reply
 }
 
 // denialOf is the denial of a request that was sent and refused. localTable.observe adds it.
 func denialOf(req *request, refused result, sent, now int64) denial {
 	return denial{
-		cost: req.cost, believed: sent + min(refused.retry, denialMemory), mayPass: sent + refused.retry, told: now + refused.retry,
+		cost: req.cost, believed: sent + min(refused.retry, denialMemory), mayPass: sent + refused.retry, passes: now + refused.retry,
 	}
 }
 
@@ -35,7 +35,7 @@ type denials struct {
 }
 
 // of returns when the request may pass, according to the denial that applies to it, and whether
-// that is still believed; if not, one request has to ask again. Not known means that none applies.
+// that is still believed. If not, one request has to ask again. Not known means that none applies.
 func (d *denials) of(req *request, now int64) (passes int64, known, believed bool) {
 	if now >= d.high.mayPass {
 		d.high = denial{}
@@ -47,11 +47,11 @@ func (d *denials) of(req *request, now int64) (passes int64, known, believed boo
 	case d.low.cost == 0 || req.cost < d.low.cost:
 		return 0, false, false
 	case req.cost == d.low.cost:
-		passes, believed = d.low.told, now < d.low.believed
+		passes, believed = d.low.passes, now < d.low.believed
 	case req.cost < d.high.cost:
-		passes, believed = max(d.low.told, d.high.told), now < min(d.low.believed, d.high.believed)
+		passes, believed = max(d.low.passes, d.high.passes), now < min(d.low.believed, d.high.believed)
 	case req.cost == d.high.cost:
-		passes, believed = max(d.low.told, d.high.told), now < d.high.believed
+		passes, believed = max(d.low.passes, d.high.passes), now < d.high.believed
 	default:
 		passes, believed = now+req.longest(), now < d.high.believed
 	}
@@ -97,9 +97,9 @@ func (t *localTable) cached(req *request) *localState {
 	return s
 }
 
-// denied returns the results of requests if a denial of one of them is still believed; those
-// without a believed denial get their last known state. Otherwise it returns nil, and the caller
-// asks Redis. While it does, at most for renewalGrace, other requests go on being refused.
+// denied returns the results of requests if a denial of one of them is still believed. Those
+// without such a denial get their last known state. Otherwise it returns nil, and the caller asks
+// Redis. While it does, at most for renewalGrace, other requests go on being refused.
 func (t *localTable) denied(requests []request, buffer []result) []result {
 	t.mu.Lock()
 	defer t.mu.Unlock()

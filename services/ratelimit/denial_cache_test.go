@@ -105,9 +105,9 @@ func TestDenialIsNotBelievedLong(t *testing.T) {
 		"the reset by another instance did not show")
 }
 
-// A dearer hit has to wait longer than the cheaper one that was refused before it,
-// and is answered so; a flood of such costs Redis one command a second for each instance
-// and key, two if its costs differ.
+// A dearer hit has to wait longer than the cheaper one that was refused before it, and is answered
+// so. A flood of such hits costs Redis one command a second for each instance and key, two if its
+// costs differ.
 func TestDearerHitIsToldItsOwnWait(t *testing.T) {
 	t.Parallel()
 	server := servicestest.StartRedis(t)

@@ -8,8 +8,8 @@ import (
 	"gatehouse/models"
 )
 
-// Of the smallest and of the dearest cost that was refused, each is answered with
-// its own wait; what costs still more asks Redis, or is answered with the longest there is.
+// The smallest and the dearest cost that were refused are each answered with their own wait. What
+// costs still more asks Redis, or is answered with the longest wait there is.
 func TestLocalTableTellsADearerHitItsOwnWait(t *testing.T) {
 	policy := models.Policy{Name: "p", Limit: 10, Window: time.Minute}
 	usesBlocks := policy
@@ -17,10 +17,10 @@ func TestLocalTableTellsADearerHitItsOwnWait(t *testing.T) {
 	const s = int64(time.Second / time.Microsecond)
 	type refused struct{ cost, retry int64 }
 	for _, row := range []struct {
-		name   string
-		policy models.Policy
-		told   []refused
-		want   map[int64]int64 // the wait that a cost is answered; 0: Redis is asked
+		name     string
+		policy   models.Policy
+		refusals []refused
+		want     map[int64]int64 // the wait that a cost is answered; 0: Redis is asked
 	}{
 		{"one", policy, []refused{{3, 7 * s}}, map[int64]int64{2: 0, 3: 7 * s, 4: 0}},
 		{"a dearer one", policy, []refused{{3, 7 * s}, {5, 9 * s}}, map[int64]int64{2: 0, 3: 7 * s, 4: 9 * s, 5: 9 * s, 6: 60 * s}},
@@ -31,7 +31,7 @@ func TestLocalTableTellsADearerHitItsOwnWait(t *testing.T) {
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			local := newLocalTable(0, nil)
-			for _, r := range row.told {
+			for _, r := range row.refusals {
 				observed(local, requestOf(row.policy, "k", r.cost), result{retry: r.retry})
 			}
 			for cost, want := range row.want {
@@ -41,17 +41,17 @@ func TestLocalTableTellsADearerHitItsOwnWait(t *testing.T) {
 					t.Errorf("%s: cost %d is answered %+v, want %d", row.name, cost, ds, want)
 				}
 			}
-			observed(local, requestOf(row.policy, "k", row.told[0].cost), result{passes: true})
+			observed(local, requestOf(row.policy, "k", row.refusals[0].cost), result{passes: true})
 			dear := requestOf(row.policy, "k", 9)
-			if refusedBy(local, dear) != nil && row.told[0].cost <= 3 {
+			if refusedBy(local, dear) != nil && row.refusals[0].cost <= 3 {
 				t.Errorf("%s: denied although a cost as high as the smallest passed", row.name)
 			}
 		})
 	}
 }
 
-// A flood asks at most once a second for each of two costs, whatever its costs
-// are, and never when a denial is refused for the cost of another.
+// A flood asks at most once a second for each of two costs, whatever its costs are. It never asks
+// when a denial is refused for the cost of another.
 func TestLocalTableAsksOnceASecond(t *testing.T) {
 	policy := models.Policy{Name: "p", Limit: 10, Window: time.Minute}
 	for _, row := range []struct {
@@ -170,8 +170,8 @@ func TestLocalTableTellsTheSmallestItsOwnWait(t *testing.T) {
 	})
 }
 
-// What is answered for a hit because another one of its group is refused is no older
-// than what it would be answered alone: another instance may have reset its key since.
+// A hit may be answered from memory because another one of its group is refused. That answer is no
+// older than the one it would get alone: another instance may have reset its key.
 func TestLocalTableTellsAGroupNothingStale(t *testing.T) {
 	policies := []models.Policy{{Name: "p", Limit: 10, Window: time.Minute}, {Name: "q", Limit: 10, Window: time.Minute}}
 	const s = int64(time.Second / time.Microsecond)

@@ -21,8 +21,8 @@ import (
 // once, what they call does not.
 func commandsRun(t *testing.T, server *servicestest.RedisServer) int { return scriptsRun(t, server) }
 
-// A flood of refused requests on one key (a million in full): Redis hears of a thousandth at most
-// and keeps no more for it, and the key passes again when promised.
+// A flood of refused requests on one key, a million in full. Redis gets a thousandth at most and
+// keeps no more for it, and the key passes again when promised.
 func TestProofFlood(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	l := limiterAt(t, server.Addr, false)

@@ -7,8 +7,8 @@ import (
 	"gatehouse/models"
 )
 
-// flush is what this instance publishes of one key: the admissions that Redis does not have
-// yet and, since Redis may have lost them, also those that it had.
+// flush is what this instance publishes of one key: the admissions that Redis does not have yet. As
+// Redis may have lost some, those that it had are part of it.
 type flush struct {
 	state    *outboxState
 	key      taggedKey
@@ -53,7 +53,7 @@ func (b *outbox) holdCalls(key taggedKey) (idle chan struct{}, some bool) {
 	return idle, true
 }
 
-// beginFlush takes what is to be published of a key whose calls are held, nil if nothing is.
+// beginFlush takes what is to be published of a key whose new calls wait, nil if nothing is.
 func (b *outbox) beginFlush(key taggedKey) *flush {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -14,9 +14,9 @@ import (
 )
 
 const (
-	// flushPause is how long a Redis that returns is kept from other calls while this instance
-	// publishes what it admitted meanwhile, and what Redis may have lost. What is not done by then
-	// follows, and each key at the latest before Redis decides about it again.
+	// flushPause is how long calls wait for a Redis that returns, while this instance publishes
+	// what it admitted meanwhile and what Redis may have lost. The rest follows, each key at the
+	// latest before Redis decides about it again.
 	flushPause = 300 * time.Millisecond
 	flushTime  = 10 * time.Second
 	flushCalls = 64                     // at once

@@ -10,9 +10,9 @@ import (
 	"gatehouse/models"
 )
 
-// The scripts and the pure functions decide alike on whatever steps: hits alone and
-// together, refunds, flushes after an outage, a clock that is put back. A key
-// that Redis let expire had nothing left.
+// The scripts and the pure functions decide alike on steps of all kinds. Those are hits alone and
+// together, refunds, flushes after an outage, a clock that is put back. A key that Redis let expire
+// had nothing left.
 func FuzzScripts(f *testing.F) {
 	for _, steps := range []string{
 		"\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x0d\x0e\x0f\x10",

@@ -1,9 +1,9 @@
 package ratelimit
 
-// bucket is GCRA (the generic cell rate algorithm, ITU-T I.371) written as a leaking bucket of
-// whole numbers: a unit is worth a window, and each microsecond refill leaks out. It admits
-// burst units at once and refill units in each further window, burst and refill being the
-// limit together. lua/gcra.lua is the same, step by step. The zero value is empty.
+// bucket is GCRA (the generic cell rate algorithm, ITU-T I.371), written as a leaking bucket of
+// whole numbers. A unit is worth a window, and each microsecond refill leaks out. It admits burst
+// units at once and refill units in each further window; together they are the limit. lua/gcra.lua
+// is the same, step by step. The zero value is empty.
 type bucket struct {
 	level int64 // at the time last
 	last  int64

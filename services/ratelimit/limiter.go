@@ -38,26 +38,26 @@ type Options struct {
 	Clock func() time.Time
 }
 
-// Limiter decides whether a request is within its policies, exactly and across instances: no
-// policy ever admits more than its Limit in any Window, by the clock of Redis. Without Redis
-// each policy does what its OnRedisDown says, and what was admitted meanwhile is published when
-// Redis returns. What Redis loses is put back from what the instances remember, before Redis
-// decides about that key again. The package comment says what remains.
+// Limiter decides whether a request is within its policies, exactly and across instances. No policy
+// ever admits more than its Limit in any Window, by the clock of Redis. Without Redis each policy
+// does what its OnRedisDown says, and what was admitted meanwhile is published when Redis returns.
+// What Redis loses is put back from what the instances remember, before Redis decides about that
+// key again. The package comment says what remains.
 //
 // A sliding log (limits up to 1,000) holds every admission of the last window as a member of a
 // sorted set. GCRA holds four numbers for any limit, admits a tenth of the limit at once and
 // spreads the rest over the window. A Cost above the Limit (GCRA: above that tenth) never
 // passes.
 //
-// A policy with a Block takes admissions in blocks, which grow up to that many while a key is
-// busy, and decides from them without Redis. A block counts whole from when it is taken until a
+// A policy with a Block takes admissions in blocks, and decides from them without Redis. Blocks
+// grow up to that many while a key is busy. A block counts whole from when it is taken until a
 // window after its end, so the Limit holds. But other instances cannot admit what one holds, so
 // requests may be refused a block early. The algorithm then only matters while Redis is away.
 //
-// Hits decided together are in one Redis script, and so in one Cluster slot: that of their
-// common key if they have one, else that of the group's name. Ask a policy always in the same
-// group, because Redis counts a key of two groups apart. Policies with a Block come first, each
-// in a script of its own; if another policy refuses, their units are put back.
+// Hits decided together are in one Redis script, and so in one Cluster slot. That is the slot of
+// their common key if they have one, else of the group's name. Ask a policy always in the same
+// group, because Redis counts a key of two groups apart. Policies with a Block come first, each in
+// a script of its own; if another policy refuses, their units are put back.
 //
 // A Limiter is safe for concurrent use. Close ends it.
 type Limiter struct {
@@ -108,19 +108,18 @@ func New(rdb *redis.Client, opt Options) *Limiter {
 	return l
 }
 
-// Take decides about all hits together: if a hit of a policy that is not a shadow is refused,
-// none is counted. The decisions are in the order of the hits, followed by those of policies
-// that the PolicySet adds; the request may go on if all of them are Allowed. The group names
-// the hits that are decided together where they have no common key.
+// Take decides about all hits together: if a hit of a policy that is not a shadow is refused, none
+// is counted. The decisions are in the order of the hits, followed by those of policies that the
+// PolicySet adds. The request may go on if all of them are Allowed. The group names the hits that
+// are decided together where they have no common key.
 //
 // A refusal is cached for at most a second, so that a flood does not reach Redis. A refund or
 // reset by another instance may show that much later.
 //
-// Take never waits longer than the Timeout of the redis.Client, or until ctx ends. Without
-// Redis the decisions are Degraded, by the policy's OnRedisDown: made in this instance from its
-// recent admissions (local), all allowed (open), or none, with an error that is
-// models.ErrUnavailable (closed). The only other errors are a policy that Validate refuses, and
-// one that is asked twice for one key.
+// Take never waits longer than the Timeout of the redis.Client, or until ctx ends. Without Redis
+// the decisions are Degraded, by the policy's OnRedisDown. Local decides in this instance, from its
+// recent admissions. Open allows all. Closed makes none: the error is models.ErrUnavailable. The
+// only other errors are a policy that Validate refuses, and one that is asked twice for one key.
 func (l *Limiter) Take(ctx context.Context, group string, hits ...models.Hit) ([]models.Decision, error) {
 	start := l.local.now()
 	var buffer [4]request

@@ -152,8 +152,8 @@ func (t *localTable) decideAt(now int64, requests []request, id int64, buffer []
 	return results, true
 }
 
-// lastKnown is what Redis last said of the key, for what callers are told: a key that this
-// instance does not know counts as unused.
+// lastKnown is what Redis last said of the key. A key that this instance does not know counts as
+// unused.
 func (t *localTable) lastKnown(req request) result {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -177,8 +177,8 @@ func (t *localTable) sending() (sent int64, generation uint64) {
 	return t.now(), t.generation
 }
 
-// refund takes back an admission and drops the denial, also one whose reply is still on its
-// way. at is the table's clock at the admission.
+// refund takes back an admission and drops the denial, also one whose reply is still on its way. at
+// is the table's clock at the admission.
 func (t *localTable) refund(req request, id, at int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -204,9 +204,9 @@ func TestLocalTableIsBounded(t *testing.T) {
 func TestLocalTableIsBoundedWithoutNewKeys(t *testing.T) {
 	policy := models.Policy{Name: "p", Limit: 1000, Window: time.Hour}
 	for name, count := range map[string]func(*localTable, request, int64){
-		"decided here":  func(t *localTable, req request, id int64) { t.decide([]request{req}, id) },
-		"told by Redis": func(t *localTable, req request, _ int64) { observed(t, req, result{passes: true}) },
-		"from a block":  func(t *localTable, req request, id int64) { t.countFromBlock(&req, id, t.now()) },
+		"decided here":     func(t *localTable, req request, id int64) { t.decide([]request{req}, id) },
+		"decided by Redis": func(t *localTable, req request, _ int64) { observed(t, req, result{passes: true}) },
+		"from a block":     func(t *localTable, req request, id int64) { t.countFromBlock(&req, id, t.now()) },
 	} {
 		local := newLocalTable(0, nil)
 		for id := range int64(500) {
@@ -251,8 +251,8 @@ func TestLocalTableForgetsIdleKeys(t *testing.T) {
 	})
 }
 
-// A policy that is read again with another algorithm, and then as it was, has forgotten nothing
-// of the window: an algorithm leaves the other one's state alone.
+// A policy that is read again with another algorithm, and then as it was, has forgotten nothing of
+// the window. An algorithm leaves the other one's state alone.
 func TestLocalTableKeepsBothAlgorithms(t *testing.T) {
 	of := func(algorithm models.Algorithm, limit int64) request {
 		return requestOf(models.Policy{Name: "p", Limit: limit, Window: time.Minute, Algorithm: algorithm}, "k", 1)

@@ -138,7 +138,7 @@ func TestHoldsElsewhereWhenRedisForgets(t *testing.T) {
 						servicestest.Eventually(t, time.Second+busy, func() bool {
 							ds, err := other.Peek(t.Context(), "group", hit)
 							return err == nil && !ds[0].Degraded && ds[0].Remaining <= hit.Policy.Block
-						}, group+" of "+hit.Policy.Name+" is not told again")
+						}, group+" of "+hit.Policy.Name+" is not published again")
 					}
 				}
 			}
@@ -246,6 +246,6 @@ func TestHoldsAfterAFailover(t *testing.T) {
 				return false
 			}
 			return ds[0].Remaining == 2 || p.Block > 0 && ds[0].Remaining <= 2+3
-		}, p.Name+": what the replica missed is not told again")
+		}, p.Name+": what the replica missed is not published again")
 	}
 }

@@ -33,8 +33,8 @@ func (c *configuredPolicy) forTier(tier string) models.Policy {
 	return c.Policy
 }
 
-// PolicyEntry is one policy of a set, as a file gives it; what it leaves out has the default
-// of models.Policy, not the value that the program's policy of that name has.
+// PolicyEntry is one policy of a set, as a file gives it. What it leaves out has the default of
+// models.Policy, whatever the program's policy of that name says.
 type PolicyEntry struct {
 	Name        string             `yaml:"name"`   // one that is known, or any other one With such a policy
 	Limit       int64              `yaml:"limit"`  // units per Window, 1 to 1,000,000
@@ -60,11 +60,11 @@ func (e *EntryError) Error() string { return e.Err.Error() }
 
 func (e *EntryError) Unwrap() error { return e.Err }
 
-// NewPolicySet makes a set of its entries; policyfile.Parse reads them from YAML. known are
-// the policies that the program asks for, with the tiers it tells apart, lowest first: any
-// other policy needs a With, and has the tiers of that one. A tier that an entry does not list
-// has the limit of the next lower one that it lists, else the entry's. A Block above a tier's
-// limit is that limit there. The error is an EntryError.
+// NewPolicySet makes a set of its entries; policyfile.Parse reads them from YAML. The known
+// policies are those that the program asks for, each with its tiers, lowest first. Any other policy
+// needs a With, and has the tiers of that one. A tier that an entry does not list has the limit of
+// the next lower one that it lists, else the entry's. A Block above a tier's limit is that limit
+// there. The error is an EntryError.
 func NewPolicySet(entries []PolicyEntry, known map[string][]string) (*PolicySet, error) {
 	set := &PolicySet{byName: map[string]*configuredPolicy{}, with: map[string][]models.Policy{}}
 	for i := range entries {
@@ -167,10 +167,9 @@ func (c *configuredPolicy) addTiers(limits map[string]int64, known []string) (st
 // stays counted. It is safe to call at any time.
 func (l *Limiter) Configure(set *PolicySet) { l.policies.Store(set) }
 
-// Placement is where hits of one group are counted: the names of their policies, with those
-// that the PolicySet adds, and the hash tag by which their keys are in one Cluster slot, which
-// is the hits' common key or else the group. It does not ask Redis. The errors are those of
-// Take.
+// Placement returns where hits of one group are counted. The policies are by name, with those that
+// the PolicySet adds. The tag is the hash tag that puts their keys in one Cluster slot: the
+// hits' common key, or else the group. It does not ask Redis. The errors are those of Take.
 func (l *Limiter) Placement(group string, hits ...models.Hit) (policies []string, tag string, err error) {
 	requests, err := l.prepare(hits, nil)
 	if err != nil || len(requests) == 0 {

@@ -14,8 +14,8 @@ import (
 	"gatehouse/models"
 )
 
-// memorySlack is how much older than a refusal what it is based on may be: a
-// denial is believed for a second, and 100 ms more while one call asks.
+// memorySlack is how much older than a refusal what it is based on may be. A denial is believed for
+// a second, and 100 ms more while one call asks.
 const memorySlack = int64(1500 * time.Millisecond / time.Microsecond)
 
 // readHistory is what all instances saw, by policy, key and time.

@@ -72,9 +72,9 @@ func (s *proofServers) failOver() {
 	s.replica.Follow(s.master)
 }
 
-// disturb flushes the scripts until every instance has ended and, once each is half
-// through, cuts connections, loses replies to what was executed and, after each pause, what
-// Redis has. It logs how far they are, and returns when Redis lost something.
+// disturb flushes the scripts until every instance has ended. Once each is half through, it also
+// cuts connections, loses replies to what was executed and, after each pause, what Redis has. It
+// logs how far they are, and returns when Redis lost something.
 func disturb(t *testing.T, servers *proofServers, instances []*servicestest.Process, pause time.Duration) (lost []span) {
 	t.Helper()
 	rnd := rand.New(rand.NewPCG(21, 22))

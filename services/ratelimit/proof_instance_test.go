@@ -139,7 +139,7 @@ type proofWorker struct {
 	steady   time.Time // when it asks that policy again
 }
 
-// hits are what one decision is about: a policy alone, up to three for one key, or
+// hits are what one decision is about: a policy alone, or up to three for one key. Or they are the
 // two that are always asked together, each for a key of its own.
 func (w *proofWorker) hits() (hits []models.Hit, records []proofRecord) {
 	if now := time.Now(); now.After(w.steady) {

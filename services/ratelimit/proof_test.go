@@ -31,10 +31,10 @@ func oracleDecisions(t *testing.T) int {
 	return 100_000
 }
 
-// proofCompany is which policies are asked together: any of those alike for one
-// key, and the two of the pair, if there is one, always and for two keys. The one that is
-// steady is asked alone and now and then, so that its limit takes some seconds to reach: of
-// the others as much as may pass has passed soon after Redis lost what it had.
+// proofCompany is which policies are asked together: any of those alike for one key. The two of the
+// pair, if there is one, are always asked together, for two keys. The one that is steady is asked
+// alone and now and then, so that its limit takes some seconds to reach. Of the others, as much as
+// may pass has passed soon after Redis lost what it had.
 type proofCompany struct {
 	countsAlike, pair []models.Policy
 	steady            models.Policy
@@ -68,11 +68,11 @@ func proofPolicies(usesBlocks bool) proofCompany {
 	}
 }
 
-// Four processes, their clocks up to 5 s off, random keys, costs, groups and refunds,
-// scripts flushed, connections cut and replies lost, Redis emptied, started again without
-// data, and replaced by a replica that missed writes: by the server's clock no window of
-// any policy ever holds more than the limit, not counting what was admitted within a second
-// after Redis lost something; hits decided together count together, and while nothing is cut
+// Four processes with clocks up to 5 s off decide about random keys, costs and groups, and refund
+// some. Meanwhile scripts are flushed, connections cut and replies lost. Redis is emptied, started
+// again without data, and replaced by a replica that missed writes. By the server's clock no window
+// of any policy ever holds more than the limit. That does not count what was admitted within a
+// second after Redis lost something. Hits decided together count together, and while nothing is cut
 // no refusal is wrong.
 func TestProofOracle(t *testing.T) { proveWindows(t, proofCourse{instances: 4}) }
 
@@ -97,8 +97,8 @@ type proofCourse struct {
 	share      int // of the decisions, where it is not made in full
 }
 
-// publishedAgain is how long after a loss an instance may take to publish what it admitted,
-// and another second on a machine that has more to do than it can.
+// publishedAgain is how long after a loss an instance may take to publish what it admitted. One
+// second of it is for a machine that has more to do than it can.
 const publishedAgain = 2 * time.Second
 
 func proveWindows(t *testing.T, course proofCourse) {

@@ -4,8 +4,8 @@ import (
 	"slices"
 )
 
-// recordReply ends a call about a key and records what Redis answered at a time of its own
-// clock, unless the key has another policy by now.
+// recordReply ends a call about a key. It records what Redis answered at a time of its own clock,
+// unless the key has another policy by now.
 func (b *outbox) recordReply(key taggedKey, s *outboxState, at int64, take func(now int64)) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

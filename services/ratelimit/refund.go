@@ -61,7 +61,7 @@ func (l *Limiter) undo(ctx context.Context, req *request, e models.Admission) (e
 	}
 	removed := l.outbox.remove(key, req, e.ID, e.LocalAt)
 	// Redis may have an admission made here, too, if only the reply got lost or it was flushed
-	// since: a log knows it by its id, a bucket cannot tell.
+	// since. A log knows it by its id, a bucket does not.
 	if req.rule.burst > 0 || req.usesBlocks() || e.At == 0 && !l.redis.AvailableFor(e.Tag) {
 		return nil
 	}

@@ -97,8 +97,8 @@ func TestRefundsOnceLocally(t *testing.T) {
 	}
 }
 
-// A refund gives back no more than its cost, also when the server's clock is
-// behind what it was at the admission, and what it lost was put back.
+// A refund gives back no more than its cost. That holds when the server's clock is behind what it
+// was at the admission, and when what it lost was put back.
 func TestRefundWithAClockPutBack(t *testing.T) {
 	server := miniredis.RunT(t)
 	l := limiterAt(t, server.Addr(), true)
@@ -119,8 +119,8 @@ func TestRefundWithAClockPutBack(t *testing.T) {
 	}
 }
 
-// A refund after a reset by another instance gives no more than was taken since, and
-// of a log or a block, whose units have names, nothing.
+// A refund after a reset by another instance gives no more than was taken since. Of a log or a
+// block, whose units have names, it gives nothing.
 func TestRefundAfterAResetElsewhere(t *testing.T) {
 	server := miniredis.RunT(t)
 	server.SetTime(time.Now())

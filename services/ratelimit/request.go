@@ -102,7 +102,7 @@ func (l *Limiter) resolve(req *request, set *PolicySet, hit *models.Hit) error {
 }
 
 // blockAdmission in place of the server's time says that a unit came from the block with the
-// admission's ID; 0 says that it was admitted in this instance.
+// admission's ID. There, 0 says that this instance admitted it.
 const blockAdmission = -1
 
 // admission names what a request counted, for a refund.

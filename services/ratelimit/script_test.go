@@ -236,8 +236,8 @@ func TestRefundScriptIsThePureFunction(t *testing.T) {
 	}
 }
 
-// After its limit was lowered a key can be over it: more quota is there when the next
-// hit passes, not when the oldest one leaves.
+// After its limit was lowered a key can be over it. More quota is there when the next hit passes,
+// not when the oldest one leaves.
 func TestLoweredTellsWhenMoreQuotaIsThere(t *testing.T) {
 	t.Parallel()
 	l, server := limiterWithClock(t)

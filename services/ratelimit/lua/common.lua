@@ -1,8 +1,8 @@
--- What the scripts share. Times are microseconds of the server's clock, which never goes back for
--- a key. sliding_log.lua and gcra.lua hold one algorithm each, step by step as in sliding_log.go
--- and gcra.go; the take scripts, and those that correct what a take did, have both of them before
--- their own text. Decisions are many, so what they pass on are values, not tables, and text
--- becomes a number by arithmetic.
+-- What the scripts share. Times are microseconds of the server's clock, which never goes back for a
+-- key. sliding_log.lua and gcra.lua hold one algorithm each, step by step as in sliding_log.go and
+-- gcra.go. The take scripts, and those that correct what a take did, have both before their own
+-- text. Decisions are many, so what they pass on are values, not tables, and text becomes a number
+-- by arithmetic.
 local call, ceil, max, min, format, match = redis.call, math.ceil, math.max, math.min, string.format, string.match
 local clock = call('TIME')
 local time = clock[1] * 1000000 + clock[2]

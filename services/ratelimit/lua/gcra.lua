@@ -1,11 +1,11 @@
 
 -- GCRA is a leaking bucket of whole numbers: a unit is worth window, and each microsecond refill
--- leaks out, so burst units pass at once and refill units in each further window. All numbers stay
+-- leaks out. So burst units pass at once and refill units in each further window. All numbers stay
 -- below 2^53.
 --
--- The bucket is a string "level last nonce ends": the level at the time last, the id of the call
--- that made it, and the latest time at which an instance may think that something is in it. It
--- expires then, and not before.
+-- The bucket is a string "level last nonce ends". The level is that at the time last, and the nonce
+-- the id of the call that made it. Ends is the latest time at which an instance may think that
+-- something is in it. It expires then, and not before.
 local function refill_of(burst, limit)
   return max(1, limit - burst)
 end

@@ -1,6 +1,6 @@
 
--- A sliding log is a sorted set with a member for each unit, the id of its call and three digits,
--- whose score is the time of admission. Refused hits add nothing. It lives until a window after the
+-- A sliding log is a sorted set with a member for each unit: the id of its call and three digits.
+-- Its score is the time of admission. Refused hits add nothing. It lives until a window after the
 -- newest.
 local function score(key, index)
   return tonumber(call('ZRANGE', key, index, index, 'WITHSCORES')[2])

@@ -12,7 +12,7 @@ import (
 	"github.com/goccy/go-yaml/token"
 )
 
-// parseTree reads YAML for where things are, and refuses what decoding would take without a
+// parseTree reads YAML for the lines of its values. It refuses what decoding would take without a
 // word, refuse without a line, or spend minutes and gigabytes on.
 func parseTree(name string, source []byte) (*ast.File, error) {
 	tokens, line, err := tokensOf(source)
@@ -57,8 +57,8 @@ func (c *treeCheck) refuse(node ast.Node, wrong string) {
 	}
 }
 
-// plainNumber is the only way to write a number that every reader of YAML takes for the
-// same: 010 is 8 to some and 10 to others.
+// plainNumber is the only way to write a number that every reader of YAML takes for the same. For
+// some, 010 is 8, for others 10.
 var plainNumber = regexp.MustCompile(`^-?(0|[1-9][0-9]{0,17})$`)
 
 // Visit checks one node; those in it follow.

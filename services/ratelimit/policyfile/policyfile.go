@@ -31,10 +31,9 @@ type file struct {
 //	    window: 1s
 //
 // The further fields are algorithm, on_redis_down, shadow and lease; ratelimit.PolicyEntry
-// describes all of them, and known. A file without a list of policies is wrong; an empty one
-// is policies: []. So is a file that is larger than MaxSize, or has more than 64 policies.
-// name is what the file is called in errors: each is one line that begins with name and the
-// number of the line that is wrong.
+// describes all of them, and known. A file without a list of policies is wrong; an empty one is
+// policies: []. So is a file that is larger than MaxSize, or has more than 64 policies. Errors call
+// the file name: each is one line that begins with it and the number of the wrong line.
 func Parse(name string, source []byte, known map[string][]string) (*ratelimit.PolicySet, error) {
 	tree, err := parseTree(name, source)
 	if err != nil {
