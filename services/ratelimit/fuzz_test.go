@@ -8,6 +8,8 @@ import (
 	"github.com/alicebob/miniredis/v2"
 
 	"gatehouse/models"
+	"gatehouse/services/redis"
+	"gatehouse/services/redis/redistest"
 )
 
 // The scripts and the pure functions decide alike on steps of all kinds. Those are hits alone and
@@ -18,6 +20,7 @@ func FuzzScripts(f *testing.F) {
 		"\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x0d\x0e\x0f\x10",
 		"\xff\x00\xff\x00\x80\x01\x01\x01\x00\x00\x00\x00\xfa\x03\xfa\x03",
 		"1AX0 000\v%00\x00000", // a bucket: taken, looked at, refunded, the clock put back
+		"0AX0 000\v700\x00000", // a bucket that is flushed as it was seen, a microsecond too full
 		"\x0a\x06\x03\x10\x0c\x06\x03\x10\x0a\x00\x07\x00\x0a\x07\x20\x00\x28\x08\x08\x00", // flushed, twice
 	} {
 		f.Add([]byte(steps))
@@ -42,6 +45,9 @@ func FuzzScripts(f *testing.F) {
 	})
 }
 
+// fuzzStart is when each input begins, in microseconds.
+const fuzzStart = 1_700_000_000_000_000
+
 // scriptFuzz is one server, and what the pure functions say is on it.
 type scriptFuzz struct {
 	l        *Limiter
@@ -49,7 +55,7 @@ type scriptFuzz struct {
 	policies []models.Policy
 
 	t        *testing.T
-	clock    time.Time
+	clock    int64 // microseconds
 	states   []localState
 	admitted []fuzzedAdmission
 	calls    int64
@@ -68,25 +74,25 @@ func newScriptFuzz(f *testing.F) *scriptFuzz {
 		{Name: "shadow", Limit: 3, Window: 2 * time.Second, Shadow: true},
 	}}
 	z.server = miniredis.RunT(f)
-	z.l = limiterAt(f, z.server.Addr(), true)
-	z.l.local.clock = func() time.Time { return z.clock }
+	z.clock = fuzzStart
+	rdb := redistest.At(f, z.server.Addr(), redis.Options{Embedded: true, Timeout: 5 * time.Second})
+	z.l = build(rdb, Options{Logger: redistest.Quiet(), Clock: func() time.Time { return time.UnixMicro(z.now()) }})
 	return z
 }
 
 func (z *scriptFuzz) begin(t *testing.T) {
+	z.l.outbox = newOutbox(0, z.l.local.now)
 	z.server.FlushAll()
 	z.t, z.states, z.admitted, z.calls = t, make([]localState, len(z.policies)), nil, 0
-	z.clock = time.UnixMicro(1_700_000_000_000_000)
-	z.l.local.started = z.clock
-	z.l.outbox = newOutbox(0, z.l.local.now)
-	z.server.SetTime(z.clock)
+	z.clock = fuzzStart
+	z.server.SetTime(time.UnixMicro(fuzzStart))
 }
 
 // tick moves the clock, by which keys expire. What expires had nothing left.
 func (z *scriptFuzz) tick(by time.Duration) {
 	z.t.Helper()
-	z.clock = z.clock.Add(by)
-	z.server.SetTime(z.clock)
+	z.clock += by.Microseconds()
+	z.server.SetTime(time.UnixMicro(z.clock))
 	for i := range z.policies {
 		req, s := z.request(i, 1), &z.states[i]
 		key := z.l.redisKey("k", &req)
@@ -100,10 +106,11 @@ func (z *scriptFuzz) tick(by time.Duration) {
 			z.t.Fatalf("%s expired with %d used, level %d", req.name, s.log.used, b.level)
 		}
 		*s = localState{}
+		z.l.outbox.drop(taggedKey{"k", req.name}) // or it would be put back when the clock is
 	}
 }
 
-func (z *scriptFuzz) now() int64 { return z.clock.UnixMicro() }
+func (z *scriptFuzz) now() int64 { return z.clock }
 
 func (z *scriptFuzz) request(policy int, cost int64) request {
 	return newRequest(&models.Hit{Policy: z.policies[policy], Key: "k", Cost: cost})
@@ -215,13 +222,17 @@ func (z *scriptFuzz) flushBucket(number int64) {
 	z.t.Helper()
 	const policy = 1
 	req, s := z.request(policy, 1), &z.states[policy]
-	returned := z.unpublished(&req)
-	returned.bucket = bucket{level: number % (2 * req.rule.burst * req.rule.window), last: z.l.local.now()}
-	if returned.bucket.level > 0 {
-		s.bucket = s.bucket.leaked(z.now(), req.rule)
-		s.bucket.level += returned.bucket.level
-	}
+	unpublished := z.unpublished(&req)
+	unpublished.bucket = bucket{level: number % (2 * req.rule.burst * req.rule.window), last: z.l.local.now()}
+	s.bucket = s.bucket.leaked(z.now(), req.rule)
+	s.bucket.level += unpublished.bucket.level
 	z.flush(&req)
+	// A decision shows the bucket up to a microsecond too full, and that is published.
+	level := unpublished.seen.level
+	if over := level - s.bucket.level; over < 0 || over >= req.rule.refill() {
+		z.t.Fatalf("the script says that the level is %d, the function %d", level, s.bucket.level)
+	}
+	s.bucket.level = level
 }
 
 // unpublished is what is remembered of a key, and Redis does not have.

@@ -86,6 +86,16 @@ func New(rdb *redis.Client, opt Options) *Limiter {
 	if opt.MaxKeys < 0 {
 		panic("ratelimit.New: negative MaxKeys")
 	}
+	l := build(rdb, opt)
+	rdb.OnRecover(l.recovered)
+	if !rdb.Disabled() {
+		rdb.Go(l.watchLosses)
+	}
+	return l
+}
+
+// build returns a limiter that does nothing by itself.
+func build(rdb *redis.Client, opt Options) *Limiter {
 	if opt.Logger == nil {
 		opt.Logger = slog.Default()
 	}
@@ -101,10 +111,6 @@ func New(rdb *redis.Client, opt Options) *Limiter {
 		scripts: loadScripts(),
 	}
 	l.batch = redis.NewBatcher(rdb, l.scripts.batch, takeArgs, takeReplies, l.goBackground)
-	rdb.OnRecover(l.recovered)
-	if !rdb.Disabled() {
-		rdb.Go(l.watchLosses)
-	}
 	return l
 }
 

@@ -209,22 +209,22 @@ func (w *proofWorker) step() bool {
 }
 
 // admitted writes down an admission, some of them taken back at once.
-func (w *proofWorker) admitted(d models.Decision, recordReply proofRecord) {
-	recordReply.At = d.Admission.At
+func (w *proofWorker) admitted(d models.Decision, record proofRecord) {
+	record.At = d.Admission.At
 	if d.Admission.At == blockAdmission { // by this machine's clock, which is the server's too
-		recordReply.At = w.l.local.started.Add(-w.me.Skew).Add(time.Duration(d.Admission.LocalAt) * time.Microsecond).UnixMicro()
+		record.At = w.l.local.started.Add(-w.me.Skew).Add(time.Duration(d.Admission.LocalAt) * time.Microsecond).UnixMicro()
 	}
-	if refundable(int(recordReply.Key)) && w.rnd.IntN(5) == 0 {
+	if refundable(int(record.Key)) && w.rnd.IntN(5) == 0 {
 		switch err := w.l.Refund(context.Background(), d); {
 		case err == nil:
-			recordReply.Until = time.Now().UnixMicro() + clockSlack
+			record.Until = time.Now().UnixMicro() + clockSlack
 		case w.healthy:
 			w.t.Error(err)
 		default:
 			return // whether it counts is not known
 		}
 	}
-	w.history.write(recordReply)
+	w.history.write(record)
 }
 
 // look asks Redis, past what this instance remembers, and writes down the refusals
@@ -241,9 +241,9 @@ func (w *proofWorker) look(hits []models.Hit, records []proofRecord) {
 		return
 	}
 	for i, v := range results {
-		if recordReply := records[i]; !v.passes {
-			recordReply.What, recordReply.From, recordReply.At = proofLooked, v.at, v.at
-			w.history.write(recordReply)
+		if record := records[i]; !v.passes {
+			record.What, record.From, record.At = proofLooked, v.at, v.at
+			w.history.write(record)
 		}
 	}
 }
