@@ -5,7 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
-	"time"
+	"strings"
 
 	"github.com/gin-gonic/gin"
 
@@ -35,6 +35,15 @@ func (h *Handlers) fail(c *gin.Context, err error) {
 		return
 	}
 	problem := problemOf(err)
+	var cause models.Problem // why a wait for the lock ended
+	if errors.As(err, &cause) {
+		problem = cause
+	} else if p, ok := middleware.LockProblem(c, err); ok {
+		problem = p
+		if p.Name == "locked" && p.Members["holder"] != nil {
+			problem.Detail = strings.TrimSuffix(p.Detail, ".") + ", or queue with Prefer: wait=30."
+		}
+	}
 	switch problem.Status {
 	case http.StatusServiceUnavailable:
 		c.Header("Retry-After", "1")
@@ -46,16 +55,6 @@ func (h *Handlers) fail(c *gin.Context, err error) {
 	case http.StatusInternalServerError:
 		_ = c.Error(err)
 	}
-	var refused *models.NotAcquiredError
-	if errors.As(err, &refused) && problem.Status == http.StatusLocked {
-		// Rounded down: never after the lock can be free.
-		c.Header("Retry-After", strconv.Itoa(int(refused.Status.TTL/time.Second)))
-		setLocksDegraded(c, refused.Status.Degraded)
-	}
-	var notHeld *models.NotHeldError
-	if errors.As(err, &notHeld) {
-		setLocksDegraded(c, notHeld.Status.Degraded)
-	}
 	middleware.WriteProblem(c, problem)
 }
 
@@ -63,8 +62,6 @@ func problemOf(err error) models.Problem {
 	var problem models.Problem
 	var invalid *models.ValidationError
 	var conflict *models.ConflictError
-	var refused *models.NotAcquiredError
-	var notHeld *models.NotHeldError
 	var tooMany *models.TooManyLocksError
 	switch {
 	case errors.As(err, &problem):
@@ -77,24 +74,8 @@ func problemOf(err error) models.Problem {
 		return models.NewProblem("version-conflict", "Another write came in between; nothing was overwritten. Merge your change into current and lock again.").With("current", conflict.Current)
 	case errors.Is(err, models.ErrUnavailable):
 		return models.NewProblem("unavailable", "Try again in a moment.")
-	case errors.As(err, &notHeld):
-		detail := "The lock token does not hold the lock, or no longer. Lock the process again."
-		if errors.Is(err, models.ErrOtherFence) {
-			detail = "Another grant has the lock by now. See who holds it, and force that lock if you still have to."
-		}
-		p := models.NewProblem("lock-not-held", detail).With("isLocked", notHeld.Status.Held)
-		if notHeld.Status.Held {
-			p = p.With("holder", notHeld.Status.Holder)
-		}
-		return p
 	case errors.As(err, &tooMany):
 		return models.NewProblem("too-many-locks", "You have "+strconv.Itoa(tooMany.Limit)+" processes locked. Give one back first, or let one end.").With("limit", tooMany.Limit)
-	case errors.As(err, &refused) && !refused.Status.Held:
-		return models.NewProblem("locked", "The lock is promised to a waiter, or to its holder, who is going to get it back. Try again in a moment.").
-			With("expiresIn", seconds(refused.Status.TTL))
-	case errors.As(err, &refused):
-		return models.NewProblem("locked", refused.Status.Holder.Email+" holds the lock. Try again later, or queue with Prefer: wait=30.").
-			With("holder", refused.Status.Holder).With("expiresIn", seconds(refused.Status.TTL))
 	case errors.Is(err, models.ErrLockTokenRequired):
 		return models.NewProblem("lock-token-required", "Lock the process first and send the lockToken as X-Lock-Token.")
 	case errors.Is(err, models.ErrBadCursor):

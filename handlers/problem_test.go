@@ -28,6 +28,7 @@ func TestMiddlewareRefusesWithProblemsOfTheTable(t *testing.T) {
 		"forbidden":           func(c *gin.Context) { middleware.RefuseQuota(c, []models.Decision{{Blocked: true}}) },
 		"lock-token-required": func(c *gin.Context) { middleware.RefuseLock(c, models.ErrLockTokenRequired) },
 		"lock-not-held":       func(c *gin.Context) { middleware.RefuseLock(c, &models.NotHeldError{}) },
+		"locked":              func(c *gin.Context) { middleware.RefuseLock(c, &models.NotAcquiredError{}) },
 		"unavailable":         func(c *gin.Context) { middleware.RefuseLock(c, models.ErrUnavailable) },
 	} {
 		c, w := requestWith(http.MethodPost, "")

@@ -3,6 +3,8 @@ package middleware
 import (
 	"context"
 	"errors"
+	"strconv"
+	"time"
 
 	"github.com/gin-gonic/gin"
 
@@ -81,27 +83,64 @@ func LockFrom(c *gin.Context) (lock models.LockGrant, ok bool) {
 	return lock, ok
 }
 
-// RefuseLock answers the problem for an error of LockVerifier or of fence.Guard. Errors
-// that it does not know are 503 unavailable.
+// RefuseLock answers the problem for an error of LockVerifier, of fence.Guard, or of a locker
+// that did not grant a lock: 423 locked, with the holder, expiresIn and Retry-After in seconds.
+// Errors that it does not know are 503 unavailable.
 func RefuseLock(c *gin.Context, err error) {
-	switch {
-	case errors.Is(err, models.ErrLockTokenRequired):
-		WriteProblem(c, models.NewProblem("lock-token-required", "Take the lock first and send its token as "+LockTokenHeader+"."))
-	case errors.Is(err, models.ErrNotHeld):
-		problem := models.NewProblem("lock-not-held", "The lock token does not hold the lock, or no longer. Take the lock again and look at what it protects before you write.")
-		var notHeld *models.NotHeldError
-		if errors.As(err, &notHeld) {
-			problem = problem.With("isLocked", notHeld.Status.Held)
-			if notHeld.Status.Held {
-				problem = problem.With("holder", notHeld.Status.Holder)
-			}
-			if notHeld.Status.Degraded {
-				SetDegradedHeader(c, DegradedLocks)
-			}
-		}
+	if problem, ok := LockProblem(c, err); ok {
 		WriteProblem(c, problem)
-	default:
-		_ = c.Error(err)
-		refuseUnavailable(c, "The holder of the lock is not known at the moment. Nothing was changed: try again.")
+		return
 	}
+	if errors.Is(err, models.ErrLockTokenRequired) {
+		WriteProblem(c, models.NewProblem("lock-token-required", "Take the lock first and send its token as "+LockTokenHeader+"."))
+		return
+	}
+	_ = c.Error(err)
+	refuseUnavailable(c, "The holder of the lock is not known at the moment. Nothing was changed: try again.")
+}
+
+// LockProblem is the problem for models.ErrNotHeld, lock-not-held, or for a
+// *models.NotAcquiredError, locked. It sets the headers of the answer, Retry-After and
+// X-Degraded, but writes none: add to the problem what your route offers. ok is false for all
+// other errors, and for what is also models.ErrUnavailable.
+func LockProblem(c *gin.Context, err error) (problem models.Problem, ok bool) {
+	var notHeld *models.NotHeldError
+	var refused *models.NotAcquiredError
+	switch {
+	case errors.Is(err, models.ErrUnavailable):
+		return problem, false
+	case errors.As(err, &refused):
+		status := refused.Status
+		detail := "The lock is promised to a waiter, or to its holder, who is going to get it back. Try again in a moment."
+		if status.Held {
+			detail = status.Holder.Email + " holds the lock. Try again later."
+		}
+		problem = models.NewProblem("locked", detail).With("expiresIn", wholeSeconds(status.TTL))
+		// Rounded down: never after the lock can be free.
+		c.Header("Retry-After", strconv.FormatInt(int64(status.TTL/time.Second), 10))
+		return withHolder(c, problem, status), true
+	case errors.As(err, &notHeld):
+		return withHolder(c, notHeldProblem(err).With("isLocked", notHeld.Status.Held), notHeld.Status), true
+	case errors.Is(err, models.ErrNotHeld):
+		return notHeldProblem(err), true
+	}
+	return problem, false
+}
+
+func notHeldProblem(err error) models.Problem {
+	detail := "The lock token does not hold the lock, or no longer. Take the lock again and look at what it protects before you write."
+	if errors.Is(err, models.ErrOtherFence) {
+		detail = "Another grant has the lock by now. See who holds it, and force that lock if you still have to."
+	}
+	return models.NewProblem("lock-not-held", detail)
+}
+
+func withHolder(c *gin.Context, problem models.Problem, status models.LockStatus) models.Problem {
+	if status.Degraded {
+		SetDegradedHeader(c, DegradedLocks)
+	}
+	if status.Held {
+		problem = problem.With("holder", status.Holder)
+	}
+	return problem
 }

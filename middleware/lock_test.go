@@ -201,6 +201,25 @@ func TestRequireLockWantsAResource(t *testing.T) {
 	middleware.RequireLock(nil, middleware.LockOptions{})
 }
 
+// A lock that another user holds is refused as on the routes of gatehouse: with its holder,
+// and the time left.
+func TestRefuseLockThatAnotherHolds(t *testing.T) {
+	status := models.LockStatus{
+		Resource: "order:1", Held: true, Degraded: true, TTL: 2500 * time.Millisecond, Holder: models.Holder{UserID: "7", Email: "bob@example.com"},
+	}
+	app := gin.New()
+	app.GET("/", func(c *gin.Context) {
+		middleware.RefuseLock(c, fmt.Errorf("acquire: %w", &models.NotAcquiredError{Status: status}))
+	})
+	w := ask(app, "/")
+	got := wantProblem(t, w, http.StatusLocked, "locked")
+	holder, _ := got["holder"].(map[string]any)
+	if holder["email"] != "bob@example.com" || got["expiresIn"] != 3.0 {
+		t.Errorf("%v", got)
+	}
+	wantHeaders(t, w, map[string]string{"Retry-After": "2", "X-Degraded": "locks"})
+}
+
 func TestRefuseLock(t *testing.T) {
 	for _, row := range []struct {
 		err    error
@@ -210,6 +229,7 @@ func TestRefuseLock(t *testing.T) {
 		{fmt.Errorf("admit a write: %w", models.ErrNotHeld), http.StatusConflict, "lock-not-held"},
 		{fmt.Errorf("admit a write: %w", models.ErrUnavailable), http.StatusServiceUnavailable, "unavailable"},
 		{errors.New("whatever"), http.StatusServiceUnavailable, "unavailable"},
+		{&models.NotAcquiredError{Status: models.LockStatus{TTL: time.Second}}, http.StatusLocked, "locked"},
 	} {
 		app := gin.New()
 		app.GET("/", func(c *gin.Context) {
