@@ -228,7 +228,7 @@ func (h *Handlers) endSessionForm(c *gin.Context) error {
 
 func (h *Handlers) endOthersForm(c *gin.Context) error {
 	if err := h.Accounts.EndOtherSessions(c.Request.Context(), signedIn(c), clientOf(c)); err != nil {
-		return err
+		return endedIfNotFound(err)
 	}
 	return goHomeWith(c, middleware.Flash{Text: "All your other sessions have ended."})
 }

@@ -97,7 +97,7 @@ func (h *Handlers) endSessions(c *gin.Context) error {
 		err = h.Accounts.EndOtherSessions(c.Request.Context(), session, clientOf(c))
 	}
 	if err != nil {
-		return err
+		return endedIfNotFound(err)
 	}
 	return noContent(c)
 }

@@ -36,14 +36,15 @@ func (a *Accounts) EndSession(ctx context.Context, session models.Session, id st
 	}, auditOf(models.AuditSessionRevoked, session.User.Email, session.User.ID, client, "session "+id))
 }
 
-// EndOtherSessions ends all sessions of the user of session but this one.
+// EndOtherSessions ends all sessions of the user of session but this one. If this one has ended
+// in the meantime it does nothing and returns models.ErrNotFound.
 func (a *Accounts) EndOtherSessions(ctx context.Context, session models.Session, client Client) error {
 	return a.audited(ctx, func(ctx context.Context) error {
 		return a.sessions.End(ctx, models.Ending{UserID: session.User.ID, Keep: session.Hash})
 	}, auditOf(models.AuditSessionsRevoked, session.User.Email, session.User.ID, client, "all others"))
 }
 
-// EndUserSessions ends all sessions of a user.
+// EndUserSessions ends all sessions of a user; models.ErrNotFound if there is no such user.
 func (a *Accounts) EndUserSessions(ctx context.Context, actor, userID string, client Client) error {
 	return a.audited(ctx, func(ctx context.Context) error {
 		return a.sessions.DeleteUser(ctx, userID)
