@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -70,18 +71,20 @@ func (s *Store) InsertSession(ctx context.Context, x models.Session, maxPerUser 
 	}
 	user, err := parseID(x.User.ID)
 	if err != nil {
-		return 0, failed("insert session", models.ErrStale)
+		return 0, failed("insert session", noUser(strconv.Quote(x.User.ID)))
 	}
 	err = s.transact(ctx, func(tx *sql.Tx) error {
 		// With the row locked, the epoch cannot change before the session is
 		// there, and sign-ins of one user take turns: two at once would exceed
 		// the limit.
 		owner, err := lockUser(ctx, tx, user)
-		if errors.Is(err, models.ErrNotFound) || (err == nil && (owner.Disabled || owner.Epoch != x.Epoch)) {
-			return models.ErrStale
-		}
-		if err != nil {
+		switch {
+		case errors.Is(err, models.ErrNotFound):
+			return noUser(x.User.ID)
+		case err != nil:
 			return err
+		case owner.Disabled || owner.Epoch != x.Epoch:
+			return models.ErrStale
 		}
 		if err := insertSession(ctx, tx, &user, x); err != nil {
 			return err
@@ -97,6 +100,9 @@ func (s *Store) InsertSession(ctx context.Context, x models.Session, maxPerUser 
 	})
 	return ended, failed("insert session of user "+x.User.ID, err)
 }
+
+// noUser is the models.ErrStale of a user who has been deleted, or never was in this database.
+func noUser(id string) error { return fmt.Errorf("no user %s in the store: %w", id, models.ErrStale) }
 
 func insertSession(ctx context.Context, q querier, user *int64, x models.Session) error {
 	_, err := q.ExecContext(ctx, `INSERT INTO sessions

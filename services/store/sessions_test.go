@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"reflect"
@@ -23,6 +24,19 @@ func session(user models.User, name string) models.Session {
 		Data: []byte("data of " + name), CreatedAt: start, LastSeen: start,
 		IdleAt: start.Add(30 * time.Minute), ExpiresAt: start.Add(12 * time.Hour), UserAgent: "agent", IP: "192.0.2.1",
 	}
+}
+
+// A session of a user of another database is refused, and the error says why.
+func TestInsertSessionWithoutItsUser(t *testing.T) {
+	onBoth(t, func(t *testing.T, url string) {
+		s := open(t, url)
+		for id, want := range map[string]string{"42": "no user 42 in the store", "bob\n": `no user "bob\n" in the store`} {
+			_, err := s.InsertSession(t.Context(), session(models.User{ID: id}, "a"), 0)
+			if !errors.Is(err, models.ErrStale) || !strings.Contains(err.Error(), want) {
+				t.Errorf("%q: %v, want ErrStale with %q", id, err, want)
+			}
+		}
+	})
 }
 
 func insert(t *testing.T, s *store.Store, sessions ...models.Session) {
