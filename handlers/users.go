@@ -112,7 +112,7 @@ func userConflict(err error, field string) error {
 	case errors.Is(err, models.ErrEmailTaken):
 		return models.NewProblem("conflict", "This e-mail address is already in use.").With("field", field)
 	case errors.Is(err, models.ErrLastAdmin):
-		return models.NewProblem("conflict", "Nobody would be left who can manage users. Make somebody else an administrator first.").With("field", field)
+		return models.NewProblem("conflict", "Nobody would be left who can manage users. Make another user an administrator first.").With("field", field)
 	}
 	return err
 }

@@ -283,7 +283,8 @@ func (a *Accounts) releaseLocks(ctx context.Context, userID string) {
 }
 
 // Seed fills an empty database; if it is not empty, or another instance is quicker, it does
-// nothing. passwords are the users' passwords in clear, by address.
+// nothing. passwords are the users' passwords in clear, by address. models.ErrUnavailable if the
+// database cannot be asked, or if a password cannot be hashed in time.
 func (a *Accounts) Seed(ctx context.Context, seed models.Seed, passwords map[string]string) error {
 	for i, user := range seed.Users {
 		hash, err := a.passwords.Hash(ctx, passwords[user.Email])

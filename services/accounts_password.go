@@ -104,7 +104,8 @@ func (a *Accounts) retryStale(ctx context.Context, user models.Credentials, pass
 	return fmt.Errorf("other requests keep ending the user's sessions: %w", models.ErrUnavailable)
 }
 
-// EnsureUser creates a user unless the e-mail address is in use.
+// EnsureUser creates a user unless the e-mail address is in use. models.ErrUnavailable if the
+// database cannot be asked, or if the password cannot be hashed in time.
 func (a *Accounts) EnsureUser(ctx context.Context, email, password string, roles ...string) error {
 	if _, err := a.store.Credentials(ctx, email); !errors.Is(err, models.ErrNotFound) {
 		return err

@@ -128,7 +128,7 @@ func (a *app) start(ctx context.Context) error {
 	return nil
 }
 
-// listen takes the port first: an address in use is told before anything is
+// listen takes the port first: an address in use ends the program before anything is
 // started. With port 0 it makes up the public address.
 func (a *app) listen(ctx context.Context) error {
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", a.config.Addr)

@@ -62,7 +62,7 @@ func demo(cfg config.Config) (models.Seed, map[string]string) {
 	}
 	seed.Processes = []models.ProcessFields{
 		{Title: "Order paper", Status: "active", Description: "Ten boxes, before the end of the month."},
-		{Title: "Hire a gardener", Status: "draft", Description: "The roses need somebody who knows them."},
+		{Title: "Hire a gardener", Status: "draft", Description: "The roses need an expert."},
 		{Title: "Repair the gate", Status: "paused", Description: "Waiting for the hinge."},
 	}
 	return seed, passwords

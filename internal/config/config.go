@@ -177,7 +177,7 @@ func (c Config) EmbeddedRedis() bool {
 }
 
 // RedisClient says where Redis is. It makes sense only if RedisEnabled is true
-// and EmbeddedRedis false; in a Config that LoadConfig returned the error is nil.
+// and EmbeddedRedis false; in a Config that Load returned the error is nil.
 func (c Config) RedisClient() (rueidis.ClientOption, error) {
 	if c.RedisURL != "" {
 		return rueidis.ParseURL(c.RedisURL)

@@ -37,7 +37,7 @@ func load(t *testing.T, v vars) Config {
 	t.Helper()
 	c, err := Load(v.getenv, "")
 	if err != nil {
-		t.Fatalf("LoadConfig(%v): %v", v, err)
+		t.Fatalf("Load(%v): %v", v, err)
 	}
 	return c
 }

@@ -39,7 +39,7 @@ func (c Config) attrs() []slog.Attr {
 
 const hidden = "(hidden)"
 
-// redact hides what nobody should read in a log: secrets, and the user, the
+// redact hides what must not be in a log: secrets, and the user, the
 // password and secret parameters of a URL. A value that it cannot take apart
 // safely it hides whole: a password with an unescaped "/" or "#" in it moves
 // the parts of a URL about.

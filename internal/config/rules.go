@@ -35,7 +35,7 @@ func (r rule) broken(value string) error {
 }
 
 // rules holds every variable to what is allowed, in the order of Config. The
-// first rule of a variable is also told when its value has the wrong type.
+// first rule of a variable also says what a value of the wrong type must be.
 // given has what was set, before any default.
 func (c Config) rules(given map[string]string) []rule {
 	const (

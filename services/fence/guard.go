@@ -55,7 +55,7 @@ func (g Guard) Schema() string {
 // several resources admits them in one order everywhere, or two may wait for each other.
 //
 // The fence is lock.Lock.Fence, or that of middleware.LockFrom, as granted, not the one that a
-// later Extend answers. Where the server forgot the lock, its holder has claimed it again under
+// later Extend answers. Where the server forgot the lock, its holder has reasserted it under
 // a new fence, and another holder may have written in between.
 //
 // Errors:

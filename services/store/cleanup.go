@@ -89,6 +89,7 @@ const dead = `(idle_at <= $1 OR expires_at <= $1 OR NOT (` + unrevoked + `))`
 // at most limit of them. It looks at the ten times limit rows behind the hash
 // after ("" is the beginning), and so takes as long with a million sessions as
 // with a thousand. next is where to go on; "" says that it has seen the last one.
+// models.ErrUnavailable if the database could not be asked; next is then after.
 func (s *Store) CleanUpSessions(ctx context.Context, now time.Time, after string, limit int) (next string, removed int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
@@ -145,6 +146,7 @@ func (s *Store) deadSessions(ctx context.Context, now time.Time, after string, l
 // CleanUp deletes log entries older than 24 hours, networks not seen for 30 days and audit
 // entries older than Options.AuditRetention, at most limit rows of each. It returns how many
 // rows; call it again while that is at least limit.
+// models.ErrUnavailable if the database could not be asked.
 func (s *Store) CleanUp(ctx context.Context, now time.Time, limit int) (_ int, err error) {
 	ctx, done := s.writing(ctx)
 	defer done(&err)

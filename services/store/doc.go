@@ -7,8 +7,8 @@
 // The calls of one request share one timeout (budget.go), in which they wait for a
 // connection and then for their answers. What the request does otherwise does not count.
 // Connections are given in the order of the calls (pool.go): database/sql alone gives a free
-// one to any call that waits, so in a crowd some calls would wait until their deadline. The
-// revocation log is read on a connection of its own, past the crowd.
+// one to any call that waits, so with many calls some would wait until their deadline. The
+// revocation log is read on a connection of its own, and does not wait behind other calls.
 //
 // # A write that is acknowledged is there
 //

@@ -65,7 +65,7 @@ func listenPostgres(ctx context.Context, config *pgx.ConnConfig, timeout time.Du
 			changed()
 		case ctx.Err() != nil || conn.IsClosed():
 			return quiet
-		default: // nothing was written; is anybody there?
+		default: // nothing was written, or the server is gone
 			if err := within(timeout, conn.Ping); err != nil {
 				return err
 			}

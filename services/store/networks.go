@@ -8,7 +8,7 @@ import (
 )
 
 // RememberNetwork notes that the user signed in from a network at a time. It
-// does nothing if there is no such user.
+// does nothing if there is no such user. models.ErrUnavailable if it could not be written.
 func (s *Store) RememberNetwork(ctx context.Context, userID, network string, at time.Time) (err error) {
 	user, err := parseID(userID)
 	if err != nil {
@@ -24,7 +24,8 @@ func (s *Store) RememberNetwork(ctx context.Context, userID, network string, at 
 }
 
 // KnownNetwork reports whether the user with this address signed in from the
-// network since then.
+// network since then; false if there is no such user. models.ErrUnavailable if the database
+// could not be asked.
 func (s *Store) KnownNetwork(ctx context.Context, address, network string, since time.Time) (bool, error) {
 	ctx, done := s.read.turn(ctx)
 	defer done()

@@ -40,8 +40,8 @@ func openPostgres(ctx context.Context, opts Options) (*Store, error) {
 		reconnect:  func() { main.reconnect(); logReader.reconnect() },
 		skipLocked: " FOR UPDATE SKIP LOCKED",
 		notify:     `NOTIFY ` + revocationChannel,
-		listen: func(ctx context.Context, told func()) error {
-			return listenPostgres(ctx, config.Copy(), opts.Timeout, told)
+		listen: func(ctx context.Context, changed func()) error {
+			return listenPostgres(ctx, config.Copy(), opts.Timeout, changed)
 		},
 	}
 	s.nameQueries()
@@ -103,7 +103,7 @@ func postgresConns(config pgx.ConnConfig, options ...stdlib.OptionOpenDB) *sql.D
 }
 
 // limitSession makes the server give up what a frozen or lost instance has
-// begun: otherwise its row locks would stop everybody else's writes.
+// begun: otherwise its row locks would stop the writes of all other instances.
 func limitSession(timeout time.Duration) func(context.Context, *pgx.Conn) error {
 	limit := (2*timeout + time.Second).Milliseconds()
 	settings := fmt.Sprintf(`SET statement_timeout = %d; SET idle_in_transaction_session_timeout = %d`, limit, limit)

@@ -9,8 +9,8 @@ import (
 )
 
 // pool is connections that calls use in the order they came in. database/sql alone
-// gives a connection that becomes free to any one of those that wait, so that in a
-// crowd some wait for many times the average, and past their timeout.
+// gives a connection that becomes free to any one of those that wait, so that of
+// many calls some wait for many times the average, and past their timeout.
 type pool struct {
 	*sql.DB
 	conns   int
@@ -25,12 +25,12 @@ func newPool(db *sql.DB, conns int, timeout time.Duration) *pool {
 }
 
 // turn waits for the caller's turn, and bounds that and all that is done in it. No
-// call waits so long that it could not be served any more: in a crowd that stays,
+// call waits so long that it could not be served any more: under a lasting load
 // all turns would go to such calls. If the turn did not come, the context is done
 // and fails what is tried with it. A call takes one turn at a time.
 func (p *pool) turn(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, left, cancel := within(ctx, p.timeout)
-	if !p.turns.TryAcquire(1) { // it never overtakes who waits
+	if !p.turns.TryAcquire(1) { // it never overtakes a call that waits
 		wait, stop := context.WithTimeout(ctx, left*3/4)
 		if p.turns.Acquire(wait, 1) != nil {
 			return wait, func() { stop(); cancel() }

@@ -24,7 +24,7 @@ func scanProcess(row scanner, more ...any) (models.Process, error) {
 }
 
 // CreateProcess stores a new process, version 1, written by the user; userID ""
-// is nobody.
+// is no user.
 func (s *Store) CreateProcess(ctx context.Context, userID string, f models.ProcessFields) (_ models.Process, err error) {
 	ctx, done := s.writing(ctx)
 	defer done(&err)
@@ -83,7 +83,7 @@ func (s *Store) Processes(ctx context.Context, filter models.ProcessFilter, p mo
 	return page("processes", rows, limit), failed("list processes", err)
 }
 
-// The database rule: a write happens only if nobody else wrote since the
+// The database rule: a write happens only if no other one came in since the
 // grant, and, with If-Match, only to that version.
 const rule = ` id = $1 AND (version = $2 OR last_grant = $3) AND version = COALESCE($4, version)`
 

@@ -41,6 +41,7 @@ func (s *Store) log(ctx context.Context, tx querier, entries ...models.Revocatio
 
 // NoteChange writes to the revocation log that a session is no longer what copies
 // say, or, with hash "", that no copy of any session counts. It ends nothing.
+// models.ErrUnavailable if it could not be written.
 func (s *Store) NoteChange(ctx context.Context, hash string) (err error) {
 	ctx, done := s.writing(ctx)
 	defer done(&err)

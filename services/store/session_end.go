@@ -11,7 +11,7 @@ import (
 var errNoneNamed = fmt.Errorf("no sessions are named: %w", models.ErrNotFound)
 
 // EndSessions ends sessions before their time, with one entry in the revocation log and as
-// many writes for a million of them as for one: the rows of a user's, or of everybody's,
+// many writes for a million of them as for one: the rows of a user's, or of all users,
 // stay without effect until CleanUpSessions. models.ErrNotFound, and nothing is done, if
 // there is no such session or user, or the session to keep has itself been ended.
 func (s *Store) EndSessions(ctx context.Context, which models.Ending) (err error) {
@@ -70,7 +70,7 @@ func nextEpoch(ctx context.Context, tx querier, user int64) (int64, error) {
 
 func endAll(ctx context.Context, tx querier, keep string) error {
 	// The row is moved first, to keep the order in which locks are taken. If another call
-	// ends everybody in between, era grows by more, and the kept session has been ended by
+	// ends all sessions in between, era grows by more, and the kept session has been ended by
 	// that call.
 	if keep != "" {
 		result, err := tx.ExecContext(ctx, `UPDATE sessions SET era = era + 1 WHERE hash = $1 AND`+unrevoked, clean(keep))

@@ -4,6 +4,7 @@ import "context"
 
 // Setting returns the stored value of a key. If there is none, initial is
 // stored; of several instances that start together, the first one's.
+// models.ErrUnavailable if the database could not be asked.
 func (s *Store) Setting(ctx context.Context, key, initial string) (_ string, err error) {
 	ctx, done := s.writing(ctx)
 	defer done(&err)

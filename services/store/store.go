@@ -56,7 +56,7 @@ type Store struct {
 	auditRetention time.Duration
 	now            func() time.Time
 
-	// skipLocked leaves rows that somebody else is changing; SQLite, with one
+	// skipLocked leaves rows that another transaction is changing; SQLite, with one
 	// writer, has neither the need nor the syntax.
 	skipLocked string
 
@@ -67,7 +67,7 @@ type Store struct {
 	// notify tells listeners of a new entry in the log; SQLite has no such thing.
 	notify string
 	// listen waits for that. It is nil for SQLite.
-	listen func(ctx context.Context, told func()) error
+	listen func(ctx context.Context, changed func()) error
 }
 
 // Open connects, brings the tables up to date under a database lock and returns

@@ -114,7 +114,7 @@ func (s *Store) Users(ctx context.Context, p models.Page) (models.List[models.Us
 
 // UpdateUser makes the changes named and returns the user as it is then. A new
 // password or disabling ends all of the user's sessions; any change writes one
-// entry to the revocation log. models.ErrLastAdmin if nobody would be left to
+// entry to the revocation log. models.ErrLastAdmin if no user would be left to
 // manage users, models.ErrNotFound if there is no such user.
 func (s *Store) UpdateUser(ctx context.Context, id string, patch models.UserPatch) (_ models.User, err error) {
 	n, err := parseID(id)
@@ -170,7 +170,7 @@ func (s *Store) RenewPasswordHash(ctx context.Context, userID, read, renewed str
 
 // DeleteUser deletes the user and the user's sessions, with one entry in the
 // revocation log. The processes that the user wrote stay. models.ErrLastAdmin
-// if nobody would be left to manage users, models.ErrNotFound if there is no
+// if no user would be left to manage users, models.ErrNotFound if there is no
 // such user.
 func (s *Store) DeleteUser(ctx context.Context, id string) (err error) {
 	n, err := parseID(id)
@@ -234,7 +234,7 @@ func takeAdminGuard(ctx context.Context, tx querier) error {
 	return err
 }
 
-// requireOtherAdmin returns models.ErrLastAdmin if nobody but user n can manage
+// requireOtherAdmin returns models.ErrLastAdmin if no user but n can manage
 // users. The caller holds the guard.
 func requireOtherAdmin(ctx context.Context, tx querier, n int64) error {
 	var others bool

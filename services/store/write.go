@@ -85,8 +85,8 @@ type writeState struct {
 	unanswered time.Time // the first write without an answer, if none had one since
 }
 
-// note takes in how a write went. Whatever refuses one refuses all; that one gets no
-// answer may be the crowd's fault, or that of its row.
+// note takes in how a write went. What refuses one write refuses all. One
+// without an answer may only have waited behind other calls, or for its row.
 func (w *writeState) note(err error, now time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
