@@ -38,7 +38,7 @@ type activity struct {
 func newActivity(idle time.Duration) *activity {
 	return &activity{
 		idle:     idle,
-		interval: min(maxActivityInterval, idle/4),
+		interval: min(maxActivityInterval, idle/10),
 		wake:     make(chan struct{}, 1),
 		lastSeen: map[string]time.Time{},
 		written:  map[string]time.Time{},
@@ -52,7 +52,7 @@ func (a *activity) used(hash string, at time.Time) models.Activity {
 }
 
 // Touch records that a session, as Get returned it, was used now. It does no I/O and never
-// blocks. The row is written in the background, at most once a minute, or once in a quarter of
+// blocks. The row is written in the background, at most once a minute, or once in a tenth of
 // the idle timeout if that is less. Session.LastSeen is behind by as much, and the session ends
 // by as much late, never early. Without the database the write is tried until Close.
 func (c *Cache) Touch(s models.Session) {

@@ -45,7 +45,7 @@
 // take the new copy is announced by an entry in the log.
 //
 // Timeouts. The row says when a session ends, by the clock of the instance that wrote it. A
-// session that is used is written at most once a minute, or once in a quarter of the idle timeout
+// session that is used is written at most once a minute, or once in a tenth of the idle timeout
 // if that is less, and as much ahead (activity.go). So it ends as much late at most, never early,
 // even if the instance that served it has crashed.
 //

@@ -56,7 +56,7 @@ func pass(d time.Duration) {
 }
 
 // activityInterval is how late a session that is not used any more ends, at most.
-func activityInterval(idle time.Duration) time.Duration { return min(time.Minute, idle/4) }
+func activityInterval(idle time.Duration) time.Duration { return min(time.Minute, idle/10) }
 
 // A session never ends early, and at most one interval late.
 func TestSessionIdleTimeout(t *testing.T) {
