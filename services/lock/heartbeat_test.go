@@ -95,8 +95,8 @@ func TestLockHeartbeatsGoOnWhileGrantsAreReasserted(t *testing.T) {
 			if took < 2*most {
 				t.Error("that was too quick to prove anything")
 			}
-			if longest > int(most.Milliseconds()) {
-				t.Errorf("silent for %d ms", longest)
+			if 2*longest > int(took.Milliseconds()) { // a heartbeat behind all claims is silent all the time
+				t.Errorf("silent for %d ms of %v", longest, took)
 			}
 			cancel()
 			if err := <-left; !errors.Is(err, models.ErrNotAcquired) {
