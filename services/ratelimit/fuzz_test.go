@@ -19,8 +19,10 @@ func FuzzScripts(f *testing.F) {
 	for _, steps := range []string{
 		"\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x0d\x0e\x0f\x10",
 		"\xff\x00\xff\x00\x80\x01\x01\x01\x00\x00\x00\x00\xfa\x03\xfa\x03",
-		"1AX0 000\v%00\x00000", // a bucket: taken, looked at, refunded, the clock put back
-		"0AX0 000\v700\x00000", // a bucket that is flushed as it was seen, a microsecond too full
+		"1AX0 000\v%00\x00000",          // a bucket: taken, looked at, refunded, the clock put back
+		"08000&7007\x00\x00\x030000000", // an empty bucket is flushed, and nothing is written
+		"0810000000000&\xb170%000000",   // a lost reply is flushed, and refunded
+		"0AX0 000\v700\x00000",          // a bucket that is flushed as it was seen, a microsecond too full
 		"\x0a\x06\x03\x10\x0c\x06\x03\x10\x0a\x00\x07\x00\x0a\x07\x20\x00\x28\x08\x08\x00", // flushed, twice
 	} {
 		f.Add([]byte(steps))
@@ -195,14 +197,15 @@ func (z *scriptFuzz) flushLog(number int64) {
 	z.t.Helper()
 	const policy = 0
 	req, s := z.request(policy, 1), &z.states[policy]
-	returned := z.unpublished(&req)
+	unpublished := z.unpublished(&req)
 	for i := range number%4 + 1 {
 		z.calls++
 		e := admission{at: z.l.local.now() - number/4%62*16_000, id: z.calls, cost: number/256%3 + 1}
 		if n := slices.IndexFunc(z.admitted, func(e fuzzedAdmission) bool { return e.policy == policy }); n >= 0 && i == 0 && number&128 != 0 {
 			e.id, e.cost = z.admitted[n].ID, z.admitted[n].Cost // its reply got lost
+			unpublished.log.remove(e.id)                        // so the instance did not record it
 		}
-		returned.log.add(e.at, e.id, e.cost)
+		unpublished.log.add(e.at, e.id, e.cost)
 		e.at += z.now() - z.l.local.now()
 		if slices.ContainsFunc(s.log.entries, func(there admission) bool { return there.id == e.id }) {
 			continue
@@ -224,15 +227,17 @@ func (z *scriptFuzz) flushBucket(number int64) {
 	req, s := z.request(policy, 1), &z.states[policy]
 	unpublished := z.unpublished(&req)
 	unpublished.bucket = bucket{level: number % (2 * req.rule.burst * req.rule.window), last: z.l.local.now()}
-	s.bucket = s.bucket.leaked(z.now(), req.rule)
-	s.bucket.level += unpublished.bucket.level
+	want := s.bucket.leaked(z.now(), req.rule)
+	want.level += unpublished.bucket.level
 	z.flush(&req)
 	// A decision shows the bucket up to a microsecond too full, and that is published.
 	level := unpublished.seen.level
-	if over := level - s.bucket.level; over < 0 || over >= req.rule.refill() {
-		z.t.Fatalf("the script says that the level is %d, the function %d", level, s.bucket.level)
+	if over := level - want.level; over < 0 || over >= req.rule.refill() {
+		z.t.Fatalf("the script says that the level is %d, the function %d", level, want.level)
 	}
-	s.bucket.level = level
+	if level > 0 { // else nothing is written
+		s.bucket = bucket{level: level, last: want.last}
+	}
 }
 
 // unpublished is what is remembered of a key, and Redis does not have.
