@@ -23,7 +23,7 @@ func TestSessionResurrectionByFailover(t *testing.T) {
 	sentinel := servicestest.StartSentinel(t)
 	path := filepath.Join(t.TempDir(), "sessions.db")
 	start := func() instance {
-		rdb := redistest.Start(t, redis.Options{KeyPrefix: "test:", Timeout: 500 * time.Millisecond, Client: rueidis.ClientOption{
+		rdb := redistest.Start(t, redis.Options{KeyPrefix: "test:", Timeout: 2 * time.Second, Client: rueidis.ClientOption{
 			InitAddress: []string{sentinel.Addr}, Sentinel: rueidis.SentinelOption{MasterSet: servicestest.SentinelName},
 		}})
 		redistest.WaitReady(t, rdb)
