@@ -117,6 +117,9 @@ func wrongArguments(t *testing.T) map[string][]wrong {
 		"lock.New": {
 			{"no Redis", panics(func() { lock.New(nil, lock.Options{}) })},
 			{"negative MaxHold", panics(func() { lock.New(rdb, lock.Options{MaxHold: -1}) })},
+			{"OnRedisDown \"local\" is neither open nor closed", panics(func() {
+				lock.New(rdb, lock.Options{OnRedisDown: models.OnRedisDownLocal})
+			})},
 		},
 		"lock.NewTokens": {
 			{"no Locker", panics(func() { lock.NewTokens(nil, signer) })},

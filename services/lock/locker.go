@@ -77,13 +77,18 @@ type Locker struct {
 }
 
 // New returns a Locker. Its background work ends when rdb is closed. It panics without
-// rdb, or if MaxHold is negative: those are mistakes in the program. Lockers whose clients
-// have different prefixes know nothing of each other; on one metrics registry, give each
+// rdb, if MaxHold is negative, or if OnRedisDown is another word: those are mistakes in the
+// program. Lockers whose clients have different prefixes know nothing of each other; on one metrics registry, give each
 // a label by prometheus.WrapRegistererWith.
 func New(rdb *redis.Client, opt Options) *Locker {
 	require.Must("lock.New", require.Argument{Name: "Redis", Value: rdb})
 	if opt.MaxHold < 0 {
 		panic("lock.New: negative MaxHold")
+	}
+	switch opt.OnRedisDown {
+	case "", models.OnRedisDownOpen, models.OnRedisDownClosed:
+	default:
+		panic(fmt.Sprintf("lock.New: OnRedisDown %q is neither open nor closed", opt.OnRedisDown))
 	}
 	l := &Locker{
 		redis: rdb, opt: opt, instance: rand.Text(), waiters: newWaiterSet(), groups: newLeaseGroups(),
