@@ -216,7 +216,7 @@ func pauseHolder(t *testing.T, name string, take believer) overlap {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	process := servicestest.RunAgain(t, "TestLockHolderProcess", pausedHolder+"="+name, pausedAt+"="+server.Addr)
-	servicestest.Eventually(t, 20*time.Second, func() bool { return len(process.Lines("held")) == 1 }, name+": the holder's process has no lock")
+	servicestest.Eventually(t, func() bool { return len(process.Lines("held")) == 1 }, name+": the holder's process has no lock")
 	process.Freeze()
 	if _, err := take(ctx, server.Addr); err != nil {
 		t.Fatalf("%s, the second holder: %v", name, err)

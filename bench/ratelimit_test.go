@@ -50,7 +50,7 @@ func newLimiter(t testing.TB, opt redis.Options) *ratelimit.Limiter {
 	rdb := redis.New(opt)
 	t.Cleanup(func() { _ = rdb.Close(context.Background()) })
 	if !opt.Disabled {
-		servicestest.Eventually(t, 5*time.Second, rdb.Available, "Redis did not become available")
+		servicestest.Eventually(t, rdb.Available, "Redis did not become available")
 	}
 	return ratelimit.New(rdb, ratelimit.Options{Logger: opt.Logger})
 }

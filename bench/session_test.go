@@ -50,7 +50,7 @@ func newSessions(t testing.TB, server *servicestest.RedisServer) sessionWorld {
 	}
 	rdb := redis.New(opt)
 	if server != nil {
-		servicestest.Eventually(t, 5*time.Second, rdb.Available, "Redis did not become available")
+		servicestest.Eventually(t, rdb.Available, "Redis did not become available")
 	}
 	cache, err := session.NewCache(rdb, db, session.Options{MaxPerUser: 1_000_000, Logger: quiet})
 	if err != nil {

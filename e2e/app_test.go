@@ -148,7 +148,7 @@ func launchCommand(t *testing.T, cmd *exec.Cmd, dir string, env ...string) *app 
 // waitReady waits until the instance answers /readyz with 200.
 func (a *app) waitReady(t *testing.T) {
 	t.Helper()
-	servicestest.Eventually(t, startPatience, func() bool {
+	servicestest.Eventually(t, func() bool {
 		if a.hasExited() {
 			t.Fatalf("gatehouse ended at its start\n%s%s", a.Stdout, a.Stderr)
 		}

@@ -57,7 +57,7 @@ func TestCrowdOfConnections(t *testing.T) {
 	waiting := func() int {
 		return int(alice.call(t, "GET /processes/1/lock/status", nil).is(t, 200).number(t, "waiting"))
 	}
-	servicestest.Eventually(t, 20*time.Second, func() bool { return waiting() == 10 }, "not as many wait as there is room for")
+	servicestest.Eventually(t, func() bool { return waiting() == 10 }, "not as many wait as there is room for")
 	a.served(t, "beside waiting requests")
 	if used := a.files(t); used > fewFiles-10 {
 		t.Errorf("%d of %d files are open", used, fewFiles)

@@ -57,7 +57,7 @@ func TestJourneyWithoutRedis(t *testing.T) {
 // ready waits until /readyz says so, with 200 all the time.
 func (w *world) ready(t *testing.T, status, redis string) {
 	t.Helper()
-	servicestest.Eventually(t, backToNormal, func() bool {
+	servicestest.Within(t, backToNormal, func() bool {
 		got := w.anonymous().send(t, "GET /readyz", nil).is(t, 200).with(t, "components.database.status", "ok")
 		return got.at(t, "status") == status && got.at(t, "components.redis.status") == redis
 	}, fmt.Sprintf("/readyz does not say %s, redis %s", status, redis))
@@ -162,7 +162,7 @@ func TestLocksThroughAnOutage(t *testing.T) {
 
 			o.back(redis)
 			w.degraded = false
-			servicestest.Eventually(t, backToNormal, func() bool {
+			servicestest.Within(t, backToNormal, func() bool {
 				ready := w.anonymous().send(t, "GET /readyz", nil).is(t, 200).at(t, "status") == "ok"
 				return ready && free(released) && free(forced) && free(quick)
 			}, "after the outage something is locked by nobody")

@@ -95,7 +95,7 @@ func TestRevokedAtTheOtherInstance(t *testing.T) {
 					end(c)
 					ended := time.Now()
 					c.call(t, "GET /auth/session", nil).problem(t, 401, "unauthenticated")
-					servicestest.Eventually(t, 2*time.Second, func() bool {
+					servicestest.Within(t, 2*time.Second, func() bool {
 						return there.call(t, "GET /auth/session", nil).Status == 401
 					}, "a session that ended at one instance is still good at the other")
 					t.Logf("refused at the other instance after %v", time.Since(ended))
@@ -122,7 +122,7 @@ func TestTwoInstancesOnRedis(t *testing.T) {
 	w.alice.at(b).call(t, "PUT /processes/"+made, fields("there"), token).is(t, 200)
 
 	next := w.bob.waitFor(t, "POST "+lockPath(made), nil, "Prefer: wait=10")
-	servicestest.Eventually(t, 3*time.Second, func() bool {
+	servicestest.Within(t, 3*time.Second, func() bool {
 		item := w.bob.call(t, "GET /locks", nil).is(t, 200).item(t, "resource", "process:"+made)
 		return fmt.Sprint(member(item, "waiting")) == "1"
 	}, "nobody waits")

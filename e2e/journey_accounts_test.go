@@ -161,7 +161,7 @@ func (w *world) soon(t *testing.T, c *client, what string, status int) {
 	if strings.HasPrefix(what, "POST") {
 		body = map[string]any{"title": "Soon"}
 	}
-	servicestest.Eventually(t, 2*time.Second, func() bool { return c.call(t, what, body).Status == status }, fmt.Sprintf("%s is not %d", what, status))
+	servicestest.Within(t, 2*time.Second, func() bool { return c.call(t, what, body).Status == status }, fmt.Sprintf("%s is not %d", what, status))
 }
 
 func administrators(t *testing.T, w *world) {

@@ -85,8 +85,8 @@ func TestLibraryPrograms(t *testing.T) {
 		defer res.Body.Close()
 		return res.StatusCode, res.Header.Get("RateLimit") != "" && res.Header.Get("X-Degraded") == ""
 	}
-	servicestest.Eventually(t, startPatience, func() bool { status, counted := ask(); return status == http.StatusOK && counted }, "limits does not count in Redis")
-	servicestest.Eventually(t, startPatience, func() bool { status, counted := ask(); return status == http.StatusTooManyRequests && counted }, "limits refuses nothing")
+	servicestest.Eventually(t, func() bool { status, counted := ask(); return status == http.StatusOK && counted }, "limits does not count in Redis")
+	servicestest.Eventually(t, func() bool { status, counted := ask(); return status == http.StatusTooManyRequests && counted }, "limits refuses nothing")
 	if keys := server.Do("KEYS", "shop:*"); !strings.Contains(keys, "quote") {
 		t.Errorf("Redis has the keys %q\n%s", keys, said.String())
 	}

@@ -94,7 +94,7 @@ func TestRetryAfter(t *testing.T) {
 		t.Errorf("Retry-After %s with a window of 2 s", refused.Header.Get("Retry-After"))
 	}
 	// Asking all the while does not put it off.
-	servicestest.Eventually(t, 4*time.Second, func() bool {
+	servicestest.Within(t, 4*time.Second, func() bool {
 		return alice.call(t, "GET /auth/session", nil).Status == 200
 	}, "never let in again")
 	if late := time.Since(due); late > 200*time.Millisecond {

@@ -55,7 +55,7 @@ func TestPicture(t *testing.T) {
 		ids, tokens = append(ids, id), append(tokens, grant.text(t, "lockToken"))
 		for n, waiter := range l.waiters {
 			answers = append(answers, users[waiter].waitFor(t, "POST "+path, nil, "Prefer: wait=30"))
-			servicestest.Eventually(t, startPatience, func() bool {
+			servicestest.Eventually(t, func() bool {
 				return admin.call(t, "GET "+path+"/status", nil).is(t, 200).number(t, "waiting") == int64(n+1)
 			}, waiter+" does not wait")
 		}

@@ -212,7 +212,7 @@ func goRun(t *testing.T, folder string) string {
 			t.Errorf("go run does not end after Ctrl+C\n%s", said.tail())
 		}
 	})
-	servicestest.Eventually(t, goRunPatience, func() bool {
+	servicestest.Eventually(t, func() bool {
 		select {
 		case <-exited:
 			t.Fatalf("go run ended\n%s", said.String())
@@ -220,7 +220,7 @@ func goRun(t *testing.T, folder string) string {
 		}
 		return strings.Contains(said.String(), "http://"+addr+"/swagger/index.html")
 	}, "go run does not serve at "+addr)
-	servicestest.Eventually(t, startPatience, func() bool {
+	servicestest.Eventually(t, func() bool {
 		res, err := http.Get("http://" + addr + "/readyz")
 		if err == nil {
 			res.Body.Close()

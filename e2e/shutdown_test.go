@@ -87,7 +87,7 @@ func TestShutdownDropsNothing(t *testing.T) {
 
 	w.app.signal(t, syscall.SIGTERM)
 	stopped := time.Now()
-	servicestest.Eventually(t, 450*time.Millisecond, func() bool { return w.app.readyStatus() == 503 }, "/readyz does not answer 503 in the delay")
+	servicestest.Within(t, 450*time.Millisecond, func() bool { return w.app.readyStatus() == 503 }, "/readyz does not answer 503 in the delay")
 	w.anonymous().send(t, "GET /readyz", nil).is(t, 503).with(t, "status", "unavailable").with(t, "components.database.status", "ok")
 	w.anonymous().send(t, "GET /healthz", nil).is(t, 200)
 	w.alice.call(t, "GET /processes", nil).is(t, 200) // the load balancer has not noticed yet
@@ -102,7 +102,7 @@ func TestShutdownDropsNothing(t *testing.T) {
 	for _, signedIn := range signIns {
 		signedIn().is(t, 200)
 	}
-	servicestest.Eventually(t, 5*time.Second, func() bool { return w.app.readyStatus() == 0 }, "still open after the delay")
+	servicestest.Eventually(t, func() bool { return w.app.readyStatus() == 0 }, "still open after the delay")
 	for i, finish := range slow {
 		if w.app.hasExited() {
 			t.Fatal("it ended under a request")

@@ -32,7 +32,7 @@ func TestClosedWithoutRedis(t *testing.T) {
 	redis.Thaw()
 	w.ready(t, "ok", "ok")
 	// The release asked for is carried out; the acquire that was refused holds nothing.
-	servicestest.Eventually(t, backToNormal, func() bool {
+	servicestest.Within(t, backToNormal, func() bool {
 		return w.bob.call(t, "GET /locks", nil).is(t, 200).item(t, "resource", "process:1") == nil
 	}, "a refused acquire holds a lock")
 	w.app.slow.below(t, slowestAllowed)
@@ -88,8 +88,8 @@ func TestDatabaseGone(t *testing.T) {
 	a.slow.below(t, 1150*time.Millisecond) // once the timeout, and time for a busy machine
 
 	database.Thaw()
-	servicestest.Eventually(t, 5*time.Second, func() bool { return a.readyStatus() == 200 }, "not ready after the database is back")
-	servicestest.Eventually(t, 2*time.Second, func() bool {
+	servicestest.Eventually(t, func() bool { return a.readyStatus() == 200 }, "not ready after the database is back")
+	servicestest.Within(t, 2*time.Second, func() bool {
 		got := alice.call(t, "GET /auth/session", nil)
 		if got.Status == 401 {
 			t.Fatal("logged out by an outage of the database")

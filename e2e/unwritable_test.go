@@ -46,7 +46,7 @@ func unwritable(t *testing.T, a *app, alice *client, why string) {
 // writableAgain: everything is as before.
 func writableAgain(t *testing.T, a *app, alice *client) {
 	t.Helper()
-	servicestest.Eventually(t, startPatience, func() bool { return a.readyStatus() == 200 }, "not ready again")
+	servicestest.Eventually(t, func() bool { return a.readyStatus() == 200 }, "not ready again")
 	made := alice.call(t, "POST /processes", fields("kept")).is(t, 201).text(t, "id")
 	alice.call(t, "GET /processes/"+made, nil).is(t, 200)
 	if !strings.Contains(a.Stdout.String(), "can be written again") {
@@ -75,7 +75,7 @@ func TestPostgresReadOnly(t *testing.T) {
 	a := start(t, "DATABASE_URL="+database.URL, "DATABASE_TIMEOUT=10s")
 	alice := a.signIn(t, "alice@example.com")
 	database.SetReadOnly(t, true)
-	servicestest.Eventually(t, startPatience, func() bool { return alice.call(t, "POST /processes", fields("lost")).Status == 503 }, "still writes")
+	servicestest.Eventually(t, func() bool { return alice.call(t, "POST /processes", fields("lost")).Status == 503 }, "still writes")
 	unwritable(t, a, alice, "read-only")
 	database.SetReadOnly(t, false)
 	writableAgain(t, a, alice)

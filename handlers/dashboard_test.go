@@ -58,7 +58,7 @@ func TestDashboardShowsLocks(t *testing.T) {
 	defer waiter.Wait()
 	defer leave()
 	waiter.Go(func() { _, _ = s.Locks.Acquire(waiting, lock.Request{Resource: resource}) })
-	servicestest.Eventually(t, 5*time.Second, func() bool {
+	servicestest.Eventually(t, func() bool {
 		status, err := s.Locks.Status(t.Context(), resource)
 		return err == nil && status.Waiting == 1
 	}, "no waiter")
@@ -118,7 +118,7 @@ func TestRefreshIsNoActivity(t *testing.T) {
 		t.Errorf("a page left open moved the last activity from %s to %s", before, got)
 	}
 	shows(t, b.get("/"), http.StatusOK)
-	servicestest.Eventually(t, 3*time.Second, func() bool { return lastSeen().After(before) }, "opening the page is no activity")
+	servicestest.Within(t, 3*time.Second, func() bool { return lastSeen().After(before) }, "opening the page is no activity")
 }
 
 func TestRefreshAfterTheSessionEnded(t *testing.T) {

@@ -119,7 +119,7 @@ func signInAs(t *testing.T, e *editor, email string) string {
 	var got struct {
 		Token string `json:"token"`
 	}
-	servicestest.Eventually(t, 10*time.Second, func() bool {
+	servicestest.Eventually(t, func() bool {
 		return e.send(t.Context(), "POST", "/auth/login", map[string]string{"email": email, "password": "gatehouse-demo"}, &got) == http.StatusOK
 	}, "the editor cannot sign in")
 	return got.Token
@@ -141,7 +141,7 @@ func makeCounters(t *testing.T, e *editor, n int) []*counter {
 func readCounter(t *testing.T, e *editor, c *counter) int64 {
 	t.Helper()
 	var read process
-	servicestest.Eventually(t, 10*time.Second, func() bool {
+	servicestest.Eventually(t, func() bool {
 		return e.send(t.Context(), "GET", "/processes/"+c.id, nil, &read) == http.StatusOK
 	}, "the counter cannot be read")
 	n, err := strconv.ParseInt(read.Description, 10, 64)

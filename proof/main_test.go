@@ -137,7 +137,7 @@ func start(t *testing.T, database string, redis *servicestest.RedisServer, offse
 			t.Errorf("gatehouse said panic:\n%.4000s", i.output.bytes())
 		}
 	})
-	servicestest.Eventually(t, 20*time.Second, func() bool {
+	servicestest.Eventually(t, func() bool {
 		if found := served.FindSubmatch(i.output.bytes()); found != nil {
 			i.URL = "http://" + string(found[1])
 		}

@@ -96,7 +96,7 @@ func (s share) mostly(before share) bool {
 // for beside the work.
 func (c *clusterOf) allExact(t *testing.T, before []share) (after []share) {
 	t.Helper()
-	servicestest.Eventually(t, 15*time.Second, func() bool {
+	servicestest.Eventually(t, func() bool {
 		after = c.workEverywhere(t, 500*time.Millisecond)
 		for i, s := range after {
 			if !s.mostly(share{worked: before[i].worked / 2}) {
@@ -127,7 +127,7 @@ func TestRedisClusterLosesAMaster(t *testing.T) {
 	lose := func(lost int, strike func()) {
 		t.Helper()
 		strike()
-		servicestest.Eventually(t, 5*time.Second, func() bool { return !c.AvailableFor(c.names[lost]) }, "the node counts as available")
+		servicestest.Eventually(t, func() bool { return !c.AvailableFor(c.names[lost]) }, "the node counts as available")
 		after := c.workEverywhere(t, 2*time.Second)
 		for i, s := range after {
 			switch {
@@ -149,7 +149,7 @@ func TestRedisClusterLosesAMaster(t *testing.T) {
 	}
 	lose(1, nodes[1].Freeze)
 	nodes[1].Thaw()
-	servicestest.Eventually(t, 5*time.Second, c.Available, "not back")
+	servicestest.Eventually(t, c.Available, "not back")
 	c.allExact(t, before)
 	if lines := c.lines("Redis is available", nodes[1].Addr); len(lines) != 1 {
 		t.Errorf("the log:\n%s", c.log.String())
@@ -168,9 +168,9 @@ func TestRedisClusterFailsOver(t *testing.T) {
 	before := c.workEverywhere(t, time.Second)
 	held := lockFor(t, c.locks, "kept:"+c.names[0])
 	nodes[0].Kill()
-	servicestest.Eventually(t, 5*time.Second, func() bool { return !c.AvailableFor(c.names[0]) }, "the node counts as available")
+	servicestest.Eventually(t, func() bool { return !c.AvailableFor(c.names[0]) }, "the node counts as available")
 	var all []share
-	servicestest.Eventually(t, 20*time.Second, func() bool { all = append(all, c.workEverywhere(t, 500*time.Millisecond)...); return c.Available() }, "the replica is not used")
+	servicestest.Eventually(t, func() bool { all = append(all, c.workEverywhere(t, 500*time.Millisecond)...); return c.Available() }, "the replica is not used")
 	for master := 1; master < len(nodes); master++ {
 		var sum share
 		for i := master; i < len(all); i += len(nodes) {
@@ -217,7 +217,7 @@ func TestRedisClusterMovesSlots(t *testing.T) {
 	if text := c.log.String(); text != "" {
 		t.Errorf("the log:\n%s", text)
 	}
-	servicestest.Eventually(t, 5*time.Second, func() bool {
+	servicestest.Eventually(t, func() bool {
 		held, err := c.locks.TryAcquire(t.Context(), lockRequest(c.names[0]))
 		return err == nil && !held.Degraded
 	}, "the moved lock is degraded")
@@ -244,8 +244,8 @@ func TestRedisSentinelFailsOver(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	wg.Go(func() { w.work(ctx, t, w.name) })
-	servicestest.Eventually(t, 5*time.Second, func() bool { return !w.Available() }, "still available")
-	servicestest.Eventually(t, 20*time.Second, w.Available, "the replica is not used")
+	servicestest.Eventually(t, func() bool { return !w.Available() }, "still available")
+	servicestest.Eventually(t, w.Available, "the replica is not used")
 	cancel()
 	wg.Wait()
 	if node := w.Nodes()[0]; node.Name != sentinel.Replica.Addr {

@@ -386,7 +386,7 @@ func TestProcessQuickUpdateWaitsForTheLock(t *testing.T) {
 		_, _, err := d.QuickUpdate(t.Context(), bob, process.ID, services.QuickUpdateOptions{Wait: 10 * time.Second}, models.ProcessPatch{Title: &title})
 		done <- err
 	}()
-	servicestest.Eventually(t, time.Second, func() bool {
+	servicestest.Within(t, time.Second, func() bool {
 		s, err := d.LockStatus(t.Context(), process.ID)
 		return err == nil && s.Waiting == 1
 	}, "the update does not wait")

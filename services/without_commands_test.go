@@ -33,7 +33,7 @@ func TestRedisWithoutACategoryOfCommands(t *testing.T) {
 		t.Run(category, func(t *testing.T) {
 			t.Parallel()
 			w := watch(t, asUser(server.Addr, "no-"+category))
-			servicestest.Eventually(t, 10*time.Second, func() bool { return w.Available() || len(w.lines("is not available")) > 0 }, "nothing is known of Redis")
+			servicestest.Eventually(t, func() bool { return w.Available() || len(w.lines("is not available")) > 0 }, "nothing is known of Redis")
 			w.workFor(t, 1200*time.Millisecond)
 			node := w.Nodes()[0]
 			if w.changes.Load() > 0 || len(w.lines("level=ERROR")) > 0 || len(w.lines("not available")) > 1 {
@@ -62,7 +62,7 @@ func TestRedisWithoutScripts(t *testing.T) {
 			t.Parallel()
 			server := servicestest.StartRedis(t, "--rename-command", renamed, "")
 			w := watch(t, redis.Options{Client: rueidis.ClientOption{InitAddress: []string{server.Addr}}, Timeout: time.Second})
-			servicestest.Eventually(t, 3*time.Second, func() bool { return len(w.lines("level=WARN")) > 0 }, "nothing is told")
+			servicestest.Within(t, 3*time.Second, func() bool { return len(w.lines("level=WARN")) > 0 }, "nothing is told")
 			w.workFor(t, 2*time.Second)
 			if got := w.lines("Redis"); w.changes.Load() > 0 || len(got) != 1 || !strings.Contains(got[0], "EVAL") && !strings.Contains(got[0], "PUBLISH") {
 				t.Errorf("%d changes:\n%s", w.changes.Load(), w.log.String())
@@ -84,12 +84,12 @@ func TestRedisPermissionTakenAwayAndGivenBack(t *testing.T) {
 	for range 2 {
 		server.Do("ACL", "SETUSER", "app", "-zadd")
 		w.workFor(t, 300*time.Millisecond)
-		servicestest.Eventually(t, 6*time.Second, func() bool { return w.Nodes()[0].State == redis.NodePermission }, "the missing permission is not noticed")
+		servicestest.Eventually(t, func() bool { return w.Nodes()[0].State == redis.NodePermission }, "the missing permission is not noticed")
 		if reason := w.Reason(); !strings.Contains(reason, "+zadd") {
 			t.Errorf("%q", reason)
 		}
 		server.Do("ACL", "SETUSER", "app", "+zadd")
-		servicestest.Eventually(t, 5*time.Second, w.Available, "not back")
+		servicestest.Eventually(t, w.Available, "not back")
 	}
 	if lines := w.lines("not available"); len(lines) != 2 {
 		t.Errorf("%s", w.log.String())
@@ -134,7 +134,7 @@ func TestRedisSaysWhyItIsAway(t *testing.T) {
 				t.Fatal(err)
 			}
 			w := watch(t, redis.Options{Client: option})
-			servicestest.Eventually(t, 5*time.Second, func() bool { return len(w.lines("not available")) > 0 }, "nothing is told")
+			servicestest.Eventually(t, func() bool { return len(w.lines("not available")) > 0 }, "nothing is told")
 			w.workFor(t, 1500*time.Millisecond)
 			if lines := w.lines("Redis"); len(lines) != 1 || !strings.Contains(lines[0], "state="+string(row.state)) || strings.Contains(w.log.String(), "hunter2") {
 				t.Errorf("the log:\n%s", w.log.String())
@@ -176,7 +176,7 @@ func TestRedisOverRESP2AndWithoutTracking(t *testing.T) {
 			}
 			heard := make(chan string, 100)
 			w.Subscribe("hints", func(message string) { heard <- message })
-			servicestest.Eventually(t, 3*time.Second, func() bool {
+			servicestest.Within(t, 3*time.Second, func() bool {
 				return w.Publish(t.Context(), "hints", "hello") == nil && len(heard) > 0
 			}, "no message arrived")
 			w.workFor(t, 300*time.Millisecond)

@@ -176,7 +176,7 @@ func TestNoRouteReadsWhatIsNotBounded(t *testing.T) {
 	if err != nil || len(files) > 0 {
 		t.Errorf("left in the temporary folder: %v, %v", files, err)
 	}
-	servicestest.Eventually(t, 5*time.Second, func() bool { return runtime.NumGoroutine() <= goroutines }, "goroutines are left")
+	servicestest.Eventually(t, func() bool { return runtime.NumGoroutine() <= goroutines }, "goroutines are left")
 	runtime.GC()
 	runtime.ReadMemStats(&after)
 	if grown := int64(after.HeapAlloc) - int64(before.HeapAlloc); grown > 16<<20 {

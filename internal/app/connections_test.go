@@ -122,7 +122,7 @@ func (c *crowded) count() (open, quiet int) {
 
 func (c *crowded) eventually(t *testing.T, open, quiet int) {
 	t.Helper()
-	servicestest.Eventually(t, 10*time.Second, func() bool {
+	servicestest.Eventually(t, func() bool {
 		nowOpen, nowQuiet := c.count()
 		return nowOpen == open && nowQuiet == quiet
 	}, fmt.Sprintf("not %d connections, %d of them quiet", open, quiet))
@@ -251,7 +251,7 @@ func TestUnreadRequestKeepsItsConnection(t *testing.T) {
 	if _, err := near.Write([]byte("GET /")); err != nil {
 		t.Fatal(err)
 	}
-	servicestest.Eventually(t, 10*time.Second, func() bool { return hasUnread(far) }, "what was sent is not seen")
+	servicestest.Eventually(t, func() bool { return hasUnread(far) }, "what was sent is not seen")
 	if again := c.closeLongest(time.Now()); again <= 0 {
 		t.Error("a connection with a request on it was closed")
 	}

@@ -23,7 +23,7 @@ func TestLockConflictAfterAnOutageIs409(t *testing.T) {
 	loser := cutOff.signIn(t, "alice@example.com")
 	winner := other.signIn(t, "admin@example.com")
 	proxy.Cut()
-	servicestest.Eventually(t, 5*time.Second, func() bool { return !cutOff.handlers.Redis.Available() }, "Redis still counts as available")
+	servicestest.Eventually(t, func() bool { return !cutOff.handlers.Redis.Available() }, "Redis still counts as available")
 	lock := func(a *app, user string, degraded bool) (token string) {
 		t.Helper()
 		w := a.do(http.MethodPost, "/api/v1/processes/1/lock", "", "Authorization", "Bearer "+user)
@@ -38,7 +38,7 @@ func TestLockConflictAfterAnOutageIs409(t *testing.T) {
 	}
 	lost, won := lock(cutOff, loser, true), lock(other, winner, false)
 	proxy.Restore()
-	servicestest.Eventually(t, 5*time.Second, cutOff.handlers.Redis.Available, "not back")
+	servicestest.Eventually(t, cutOff.handlers.Redis.Available, "not back")
 	body := `{"title":"late","status":"draft","description":""}`
 	for _, use := range []struct{ method, path, body string }{
 		{http.MethodPut, "/api/v1/processes/1", body},
@@ -139,7 +139,7 @@ func TestLockTakenOverWithoutRedisKeepsItsHolder(t *testing.T) {
 	token := ask(granter, "POST", "").LockToken
 	want := ask(granter, "GET", "/status").Holder
 	proxy.Cut()
-	servicestest.Eventually(t, 5*time.Second, func() bool { return !extender.handlers.Redis.Available() }, "Redis still counts as available")
+	servicestest.Eventually(t, func() bool { return !extender.handlers.Redis.Available() }, "Redis still counts as available")
 	if !ask(extender, "POST", "/extend", "X-Lock-Token", token).Degraded {
 		t.Error("extended with Redis")
 	}
@@ -172,7 +172,7 @@ func TestRepeatedAcquireAndSignInWithoutRedis(t *testing.T) {
 		t.Fatalf("%+v", first)
 	}
 	server.Freeze()
-	servicestest.Eventually(t, 5*time.Second, func() bool { return !a.handlers.Redis.Available() }, "Redis still counts as available")
+	servicestest.Eventually(t, func() bool { return !a.handlers.Redis.Available() }, "Redis still counts as available")
 	if got := acquire(); got.LockToken != first.LockToken || got.Fence != nil || !got.Degraded {
 		t.Errorf("repeated: %+v", got)
 	}

@@ -101,10 +101,10 @@ func TestPoliciesAreReadAgainOnHangUp(t *testing.T) {
 	}
 	write("8")
 	hangUp(t)
-	servicestest.Eventually(t, 5*time.Second, func() bool { return limit() == 8 }, "the new limit does not count")
+	servicestest.Eventually(t, func() bool { return limit() == 8 }, "the new limit does not count")
 	write("0")
 	hangUp(t)
-	servicestest.Eventually(t, 5*time.Second, func() bool { return strings.Contains(log.String(), "policies.yaml:3: ") }, "the mistake is not told")
+	servicestest.Eventually(t, func() bool { return strings.Contains(log.String(), "policies.yaml:3: ") }, "the mistake is not told")
 	if limit() != 8 {
 		t.Errorf("limit %d after a wrong file", limit())
 	}
@@ -118,7 +118,7 @@ func TestPoliciesAreReadAgainOnHangUp(t *testing.T) {
 	} {
 		put()
 		hangUp(t)
-		servicestest.Eventually(t, 5*time.Second, func() bool { return strings.Contains(log.String(), told) }, told+" is not told")
+		servicestest.Eventually(t, func() bool { return strings.Contains(log.String(), told) }, told+" is not told")
 		if limit() != 8 {
 			t.Errorf("limit %d: %s", limit(), told)
 		}
@@ -178,7 +178,7 @@ func TestPolicyFilesThatAreRefused(t *testing.T) {
 			t.Errorf("%s: %d MB", told, spent)
 		}
 		hangUp(t)
-		servicestest.Eventually(t, 5*time.Second, func() bool { return strings.Contains(log.String(), told) }, told+" is not told")
+		servicestest.Eventually(t, func() bool { return strings.Contains(log.String(), told) }, told+" is not told")
 		if limit := limitInUse(t, limiter, own.api); limit != 7 {
 			t.Errorf("%s: limit %d is in use", told, limit)
 		}
@@ -230,7 +230,7 @@ func TestHangUpWithoutPolicies(t *testing.T) {
 	var log syncBuffer
 	startAppOn(t, &log, map[string]string{"LOG_LEVEL": "info"})
 	hangUp(t)
-	servicestest.Eventually(t, 5*time.Second, func() bool { return strings.Contains(log.String(), "hang-up ignored") }, "the hang-up was not told")
+	servicestest.Eventually(t, func() bool { return strings.Contains(log.String(), "hang-up ignored") }, "the hang-up was not told")
 }
 
 // documentedPolicies is the policy file that RATE_LIMITS.md shows.
@@ -270,7 +270,7 @@ func TestTiersOfThePolicyFile(t *testing.T) {
 
 	writePolicies(t, path, "policies: [{name: api, limit: 2, window: 1h, tiers: {admin: 3}}]")
 	hangUp(t)
-	servicestest.Eventually(t, 5*time.Second, func() bool { return limitInUse(t, a.handlers.Limiter, models.Policy{Name: "api"}) == 2 }, "the file was not read again")
+	servicestest.Eventually(t, func() bool { return limitInUse(t, a.handlers.Limiter, models.Policy{Name: "api"}) == 2 }, "the file was not read again")
 	tokens := map[string]string{"viewer": viewer, "editor": editor, "admin": admin}
 	for role, limit := range map[string]int{"viewer": 2, "editor": 2, "admin": 3} {
 		for i := range limit {
@@ -306,7 +306,7 @@ func TestDenyListsOfThePolicyFile(t *testing.T) {
 
 	writePolicies(t, path, "policies: [{name: anonymous, limit: 9, window: 1m, deny: [192.0.2.1]}]") // where requests come from
 	hangUp(t)
-	servicestest.Eventually(t, 5*time.Second, func() bool { return denied(session()) }, "the address is not denied")
+	servicestest.Eventually(t, func() bool { return denied(session()) }, "the address is not denied")
 	for name, w := range map[string]*httptest.ResponseRecorder{
 		"an unknown token": session(bearer("nobody's")...),
 		"a sign-in":        a.do(http.MethodPost, "/api/v1/auth/login", `{"email": "alice@example.com", "password": "gatehouse-demo"}`),
@@ -321,7 +321,7 @@ func TestDenyListsOfThePolicyFile(t *testing.T) {
 
 	writePolicies(t, path, `policies: [{name: api, limit: 9, window: 1m, deny: ["user:`+mine.User.ID+`"]}]`)
 	hangUp(t)
-	servicestest.Eventually(t, 5*time.Second, func() bool { return denied(session(bearer(alice)...)) }, "the user is not denied")
+	servicestest.Eventually(t, func() bool { return denied(session(bearer(alice)...)) }, "the user is not denied")
 }
 
 // Sign-ins are denied by address too, IPv6 by its /56.
@@ -370,5 +370,5 @@ func TestPlacementIsToldAtTheStart(t *testing.T) {
 
 	writePolicies(t, path, "policies: []")
 	hangUp(t)
-	servicestest.Eventually(t, 5*time.Second, func() bool { return strings.Contains(log.String(), `by_common_key="api, anonymous"`) }, "not told again")
+	servicestest.Eventually(t, func() bool { return strings.Contains(log.String(), `by_common_key="api, anonymous"`) }, "not told again")
 }

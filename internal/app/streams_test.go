@@ -86,7 +86,7 @@ func TestLockEventsEndWithTheSubscription(t *testing.T) {
 		if took := time.Since(start); took > 10*time.Second {
 			t.Fatalf("the stream goes on for %v without a subscription", took)
 		}
-		servicestest.Eventually(t, 5*time.Second, a.handlers.Redis.Available, "not back")
+		servicestest.Eventually(t, a.handlers.Redis.Available, "not back")
 		stream, _ = openStream(t, front.URL, user)
 	}
 }
@@ -153,7 +153,7 @@ func TestStreamsOfAUserAreBounded(t *testing.T) {
 	}
 	openStream(t, front.URL, bob)
 	leave()
-	servicestest.Eventually(t, 10*time.Second, func() bool {
+	servicestest.Eventually(t, func() bool {
 		status, _, _ := ask(t.Context(), again)
 		return status == http.StatusOK
 	}, "no room after streams have ended")

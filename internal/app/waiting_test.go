@@ -43,7 +43,7 @@ func TestOpenRequestsEndWithoutTheDatabase(t *testing.T) {
 	go func() {
 		waited <- a.do(http.MethodPost, "/api/v1/processes/1/lock", "", "Authorization", "Bearer "+alice, "Prefer", "wait=30").Code
 	}()
-	servicestest.Eventually(t, 5*time.Second, func() bool { return a.waiting(t, alice, "1") == 1 }, "nobody waits")
+	servicestest.Eventually(t, func() bool { return a.waiting(t, alice, "1") == 1 }, "nobody waits")
 
 	database.Freeze()
 	defer database.Thaw()
@@ -144,7 +144,7 @@ func TestLostRoleReachesWaitingRequests(t *testing.T) {
 		}
 		answer := make(chan *httptest.ResponseRecorder, 1)
 		go func() { answer <- a.do(row.method, "/api/v1/processes/1"+row.path, row.body, bearer(bob)...) }()
-		servicestest.Eventually(t, 5*time.Second, func() bool { return a.waiting(t, alice, "1") == 1 }, "nobody waits")
+		servicestest.Eventually(t, func() bool { return a.waiting(t, alice, "1") == 1 }, "nobody waits")
 		roles(models.RoleViewer)
 		if row.granted {
 			release()

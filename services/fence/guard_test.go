@@ -196,7 +196,7 @@ func TestFenceGuardWaitsForTheOther(t *testing.T) {
 		check(t, g.guard.Admit(t.Context(), first, row.resource, new(int64(7))))
 		second := make(chan error, 1)
 		go func() { second <- g.write(t.Context(), row.resource, new(int64(5))) }()
-		servicestest.Eventually(t, 10*time.Second, func() bool {
+		servicestest.Eventually(t, func() bool {
 			var waiting bool
 			err := g.QueryRowContext(t.Context(), `SELECT EXISTS (SELECT 1 FROM pg_stat_activity
 				WHERE datname = current_database() AND wait_event_type = 'Lock')`).Scan(&waiting)

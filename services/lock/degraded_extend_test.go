@@ -32,7 +32,7 @@ func TestLockExtendedWithoutRedisReachesIt(t *testing.T) {
 	if extended, err := l.Extend(budgetSpent(t.Context()), lock.Claim, time.Minute); err != nil || !extended.Degraded {
 		t.Fatalf("%+v, %v", extended, err)
 	}
-	servicestest.Eventually(t, time.Second, func() bool {
+	servicestest.Within(t, time.Second, func() bool {
 		left, err := strconv.Atoi(strings.TrimSpace(server.Do("PTTL", l.keys.of("process:1")[0])))
 		return err == nil && left > 50_000
 	}, "Redis does not know of the extend")
@@ -68,7 +68,7 @@ func TestLockShortenedWithoutRedisReachesIt(t *testing.T) {
 				t.Fatalf("%+v, %v", shorter, err)
 			}
 			proxy.Restore()
-			servicestest.Eventually(t, 5*time.Second, func() bool {
+			servicestest.Eventually(t, func() bool {
 				left, err := strconv.Atoi(strings.TrimSpace(server.Do("PTTL", l.keys.of("process:1")[0])))
 				return err == nil && left > row.least && left <= row.most && l.redis.Available() && !anyDegraded(l)
 			}, "Redis does not know of the extend")

@@ -25,12 +25,12 @@ func openLocker(t *testing.T, server *servicestest.RedisServer) (*lock.Locker, *
 
 func gone(t *testing.T, rdb *redis.Client) {
 	t.Helper()
-	servicestest.Eventually(t, 10*time.Second, func() bool { return !rdb.Available() }, "Redis still counts as available")
+	servicestest.Eventually(t, func() bool { return !rdb.Available() }, "Redis still counts as available")
 }
 
 func back(t *testing.T, rdb *redis.Client) {
 	t.Helper()
-	servicestest.Eventually(t, 10*time.Second, rdb.Available, "not back after recovery")
+	servicestest.Eventually(t, rdb.Available, "not back after recovery")
 }
 
 func TestLockClosedWithoutRedis(t *testing.T) {
@@ -77,7 +77,7 @@ func TestLockDegradedStillExcludesWithinTheInstance(t *testing.T) {
 		_, err := l.Acquire(t.Context(), request("process:1", bob))
 		done <- err
 	}()
-	servicestest.Eventually(t, time.Second, func() bool {
+	servicestest.Within(t, time.Second, func() bool {
 		s, err := l.Status(t.Context(), "process:1")
 		return err == nil && s.Waiting == 1
 	}, "the waiter did not join")
@@ -128,7 +128,7 @@ func TestLockGrantedWithoutRedisIsClaimedWhenItReturns(t *testing.T) {
 				if degraded, err := l.Check(t.Context(), taken.Claim); err != nil || degraded {
 					t.Errorf("%s after the outage: %v, %v", taken.Resource, degraded, err)
 				}
-				servicestest.Eventually(t, time.Second, func() bool {
+				servicestest.Within(t, time.Second, func() bool {
 					_, err := other.TryAcquire(t.Context(), request(taken.Resource, bob))
 					return errors.Is(err, models.ErrNotAcquired)
 				}, "another instance does not see the claim on "+taken.Resource)
@@ -177,7 +177,7 @@ func TestLockGivenBackElsewhereStaysGivenBack(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	granter, rdb := openLocker(t, server)
 	other := lockers(t, server, 1, lock.Options{})[0]
-	servicestest.Eventually(t, 3*time.Second, func() bool {
+	servicestest.Within(t, 3*time.Second, func() bool {
 		return strings.HasSuffix(strings.TrimSpace(server.Do("PUBSUB", "NUMSUB", "test:ends")), "2")
 	}, "not subscribed")
 	events := granter.Events(t.Context())
@@ -243,7 +243,7 @@ func TestLockOfADisabledUserEndsWhenRedisReturns(t *testing.T) {
 	}
 	server.Thaw()
 	back(t, rdb)
-	servicestest.Eventually(t, time.Second, func() bool {
+	servicestest.Within(t, time.Second, func() bool {
 		s, err := other.Status(t.Context(), "process:1")
 		return err == nil && !s.Held
 	}, "the lock stays")
@@ -300,7 +300,7 @@ func TestWithLockExtendsAndReleases(t *testing.T) {
 func TestWithLockTellsWhenTheLockIsLost(t *testing.T) {
 	lose := map[lock.Loss]func(*servicestest.RedisServer, *lock.Locker){
 		lock.LostRevoked: func(_ *servicestest.RedisServer, l *lock.Locker) {
-			servicestest.Eventually(t, 5*time.Second, func() bool {
+			servicestest.Eventually(t, func() bool {
 				_, err := l.ForceRelease(t.Context(), "process:1", nil)
 				return err == nil || errors.Is(err, models.ErrNotFound)
 			}, "the lock could not be forced")

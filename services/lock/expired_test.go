@@ -25,7 +25,7 @@ func TestLockExpiredIsPublishedOnceForEachGrant(t *testing.T) {
 			req.TTL = time.Minute // there when the beats look
 		}
 		var taken lock.Lock
-		servicestest.Eventually(t, time.Second, func() bool {
+		servicestest.Within(t, time.Second, func() bool {
 			var err error
 			if taken, err = l.TryAcquire(t.Context(), req); err != nil && !errors.Is(err, models.ErrNotAcquired) {
 				t.Fatal(err)
@@ -77,12 +77,12 @@ func TestLockExtendedThroughAnOutageLongerThanItsLease(t *testing.T) {
 			if !extend() {
 				t.Fatal("not extended without Redis")
 			}
-			servicestest.Eventually(t, 5*time.Second, func() bool {
+			servicestest.Eventually(t, func() bool {
 				return (how == "once" || extend()) && strings.TrimSpace(server.Do("KEYS", "*lock:process:1")) == ""
 			}, "the lease did not end in Redis")
 			proxy.Restore()
 			back(t, redis)
-			servicestest.Eventually(t, 5*time.Second, func() bool {
+			servicestest.Eventually(t, func() bool {
 				degraded, err := l.Check(t.Context(), taken.Claim)
 				if err != nil {
 					t.Fatalf("lost, and no other holder took it: %v", err)
@@ -111,7 +111,7 @@ func TestLockEndedElsewhereInAnOutageLongerThanItsLease(t *testing.T) {
 		},
 		"disabled": func(l *lock.Locker, _ lock.Lock) error { return l.ReleaseUser(t.Context(), alice.UserID) },
 		"released too late": func(l *lock.Locker, taken lock.Lock) error {
-			servicestest.Eventually(t, 20*time.Second, func() bool {
+			servicestest.Eventually(t, func() bool {
 				s, err := l.Status(t.Context(), taken.Resource)
 				return err == nil && !s.Held
 			}, "the lease did not end")
@@ -140,7 +140,7 @@ func TestLockEndedElsewhereInAnOutageLongerThanItsLease(t *testing.T) {
 				t.Fatal(err)
 			}
 			// Only time shows that the lease would be over: the lock is not there any more.
-			servicestest.Eventually(t, 20*time.Second, func() bool { return time.Now().After(taken.ExpiresAt) }, "the lease did not end")
+			servicestest.Eventually(t, func() bool { return time.Now().After(taken.ExpiresAt) }, "the lease did not end")
 			proxy.Restore()
 			back(t, redis)
 			if s, err := other.Status(t.Context(), "process:1"); err != nil || s.Held {

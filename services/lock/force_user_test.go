@@ -37,7 +37,7 @@ func TestLockOfADisabledUserEndsWhenOneForceFailed(t *testing.T) {
 			}
 			<-frozen
 			server.Thaw()
-			servicestest.Eventually(t, 3*time.Second, func() bool {
+			servicestest.Within(t, 3*time.Second, func() bool {
 				locks, _, err := other.List(t.Context(), models.Page{Limit: 100})
 				return err == nil && len(locks.Items) == 0
 			}, "locks of the disabled user stay")
@@ -54,7 +54,7 @@ func TestLockOfADisabledUserEndsWhenAnotherInstanceReassertsIt(t *testing.T) {
 	granter, disabler := openLockerAt(t, granterWay.Addr), openLockerAt(t, disablerWay.Addr)
 	granterWay.Cut()
 	disablerWay.Cut()
-	servicestest.Eventually(t, 5*time.Second, func() bool { return !granter.redis.Available() && !disabler.redis.Available() }, "Redis still counts as available")
+	servicestest.Eventually(t, func() bool { return !granter.redis.Available() && !disabler.redis.Available() }, "Redis still counts as available")
 	lock, err := granter.TryAcquire(t.Context(), Request{Resource: "process:1", Holder: models.Holder{UserID: "1"}, TTL: time.Hour})
 	if err != nil {
 		t.Fatal(err)
@@ -63,14 +63,14 @@ func TestLockOfADisabledUserEndsWhenAnotherInstanceReassertsIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	disablerWay.Restore()
-	servicestest.Eventually(t, 2*time.Second, disabler.redis.Available, "the disabler is not back")
+	servicestest.Within(t, 2*time.Second, disabler.redis.Available, "the disabler is not back")
 	granterWay.Restore()
-	servicestest.Eventually(t, 2*time.Second, granter.redis.Available, "the granter is not back")
-	servicestest.Eventually(t, 3*time.Second, func() bool {
+	servicestest.Within(t, 2*time.Second, granter.redis.Available, "the granter is not back")
+	servicestest.Within(t, 3*time.Second, func() bool {
 		s, err := granter.Status(t.Context(), lock.Resource)
 		return err == nil && !s.Held && len(granter.table.living(time.Now(), anyLock)) == 0
 	}, "the lock of the disabled user stays")
-	servicestest.Eventually(t, 10*time.Second, func() bool {
+	servicestest.Eventually(t, func() bool {
 		disabler.table.mu.Lock()
 		defer disabler.table.mu.Unlock()
 		return len(disabler.table.outbox) == 0

@@ -68,14 +68,14 @@ func TestLockHeartbeatsGoOnWhileGrantsAreReasserted(t *testing.T) {
 				_, err := l.Acquire(ctx, Request{Resource: awaited})
 				left <- err
 			}()
-			servicestest.Eventually(t, 5*time.Second, func() bool {
+			servicestest.Eventually(t, func() bool {
 				s, err := other.Status(t.Context(), awaited)
 				return err == nil && s.Waiting == 1
 			}, "no waiter queued")
 			proxy.SetLatency(60 * time.Millisecond)
 			start, longest := time.Now(), 0
 			lose(t, server, l, held)
-			servicestest.Eventually(t, 30*time.Second, func() bool {
+			servicestest.Eventually(t, func() bool {
 				ms, err := strconv.Atoi(strings.TrimSpace(server.Do("EVAL", silence, "1", l.redis.Key("{4}instances"), l.instance)))
 				if err != nil {
 					t.Fatal(err)
@@ -139,7 +139,7 @@ func TestLockLeasesAreVerifiedUntilRedisHasAnswered(t *testing.T) {
 		if verified() {
 			t.Error("Redis did not answer, and is not asked again")
 		}
-		servicestest.Eventually(t, 5*time.Second, func() bool { // a heartbeat may have verified as of its own signs since
+		servicestest.Eventually(t, func() bool { // a heartbeat may have verified as of its own signs since
 			l.follow(ctx, heard, held)
 			return verified()
 		}, "Redis answered, and is asked again")

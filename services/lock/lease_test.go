@@ -52,7 +52,7 @@ func TestWithLockLetsAnotherInstanceHaveItsTurn(t *testing.T) {
 			}
 			waiting := func(n int) {
 				t.Helper()
-				servicestest.Eventually(t, 10*time.Second, func() bool {
+				servicestest.Eventually(t, func() bool {
 					s, err := other.Status(ctx, "r")
 					one.groups.mu.Lock()
 					defer one.groups.mu.Unlock()
@@ -154,7 +154,7 @@ func TestWithLockIsHandedOverWithoutRedisOnlyWhileTheLeaseStands(t *testing.T) {
 							return nil
 						})
 					}()
-					servicestest.Eventually(t, time.Second, func() bool {
+					servicestest.Within(t, time.Second, func() bool {
 						l.groups.mu.Lock()
 						defer l.groups.mu.Unlock()
 						for _, queue := range l.groups.waiting {

@@ -48,7 +48,7 @@ func mustAcquire(t *testing.T, l *lock.Locker, req lock.Request) lock.Lock {
 func mustAcquireInRedis(t *testing.T, l *lock.Locker, req lock.Request) lock.Lock {
 	t.Helper()
 	var taken lock.Lock
-	servicestest.Eventually(t, 5*time.Second, func() bool {
+	servicestest.Eventually(t, func() bool {
 		taken = mustAcquire(t, l, req)
 		if taken.Degraded {
 			_, _ = l.Release(t.Context(), taken.Claim)
@@ -195,7 +195,7 @@ func TestLockExpiresAndIsCapped(t *testing.T) {
 			if err != nil || extended.TTL > 600*time.Millisecond {
 				t.Fatalf("extended past MaxHold: %v, %v", extended.TTL, err)
 			}
-			servicestest.Eventually(t, 2*time.Second, func() bool {
+			servicestest.Within(t, 2*time.Second, func() bool {
 				_, err := l.TryAcquire(t.Context(), request("process:1", bob))
 				return err == nil
 			}, "an expired lock is not free")
@@ -290,7 +290,7 @@ func TestLockQueueIsFirstComeFirstServed(t *testing.T) {
 				t.Error(err)
 			}
 		})
-		servicestest.Eventually(t, time.Second, func() bool {
+		servicestest.Within(t, time.Second, func() bool {
 			s, err := all[0].Status(t.Context(), "process:1")
 			return err == nil && s.Waiting == i+1
 		}, "waiter did not join")

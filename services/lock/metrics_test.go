@@ -86,7 +86,7 @@ func TestLockMetrics(t *testing.T) {
 		t.Fatal(err)
 	}
 	taken = <-granted
-	servicestest.Eventually(t, time.Second, func() bool { return lockCounters(t, registry)["waiting"] == 0 }, "still waiting")
+	servicestest.Within(t, time.Second, func() bool { return lockCounters(t, registry)["waiting"] == 0 }, "still waiting")
 	if _, err := l.Extend(t.Context(), taken.Claim, time.Minute); err != nil {
 		t.Fatal(err)
 	}
@@ -132,7 +132,7 @@ func TestWithLockMetrics(t *testing.T) {
 				ended <- l.WithLock(t.Context(), request("process:2", alice), func(context.Context, lock.Lock) error { return nil })
 			}()
 		}
-		servicestest.Eventually(t, 5*time.Second, func() bool { return lockCounters(t, registry)["waiting"] == others }, "the others do not wait")
+		servicestest.Eventually(t, func() bool { return lockCounters(t, registry)["waiting"] == others }, "the others do not wait")
 		return nil
 	})
 	for range others {

@@ -81,7 +81,7 @@ func TestLockTakenAfterAReleaseInTheSameOutage(t *testing.T) {
 				t.Fatalf("%+v, %v", first, err)
 			}
 			server.Freeze()
-			servicestest.Eventually(t, 5*time.Second, func() bool { return !rdb.Available() }, "Redis still counts as available")
+			servicestest.Eventually(t, func() bool { return !rdb.Available() }, "Redis still counts as available")
 			if err := end(l, first); err != nil {
 				t.Fatal(err)
 			}
@@ -90,8 +90,8 @@ func TestLockTakenAfterAReleaseInTheSameOutage(t *testing.T) {
 				t.Fatalf("%+v, %v", second, err)
 			}
 			server.Thaw()
-			servicestest.Eventually(t, 3*time.Second, rdb.Available, "not back")
-			servicestest.Eventually(t, 3*time.Second, func() bool {
+			servicestest.Within(t, 3*time.Second, rdb.Available, "not back")
+			servicestest.Within(t, 3*time.Second, func() bool {
 				degraded, err := l.Check(t.Context(), second.Claim)
 				if err != nil {
 					t.Fatalf("the second lost its lock: %v", err)

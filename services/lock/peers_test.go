@@ -28,9 +28,9 @@ func TestLocksOfOneInstanceWhileTheServerForgets(t *testing.T) {
 		func() { server.Do("FLUSHALL") },
 		func() {
 			server.Kill()
-			servicestest.Eventually(t, 10*time.Second, func() bool { return !rdb.Available() }, "Redis still counts as available")
+			servicestest.Eventually(t, func() bool { return !rdb.Available() }, "Redis still counts as available")
 			server.Start()
-			servicestest.Eventually(t, 10*time.Second, rdb.Available, "Redis does not return")
+			servicestest.Eventually(t, rdb.Available, "Redis does not return")
 		},
 		func() { server.Do("FLUSHALL") },
 	} {
@@ -62,7 +62,7 @@ func TestLocksOfOneInstanceWhileTheServerForgets(t *testing.T) {
 		if err := group.Wait(); err != nil {
 			t.Fatal(err)
 		}
-		servicestest.Eventually(t, 20*time.Second, func() bool { return stillHeld(t, l, held) == len(held) }, "a lock is lost")
+		servicestest.Eventually(t, func() bool { return stillHeld(t, l, held) == len(held) }, "a lock is lost")
 	}
 }
 
@@ -75,10 +75,10 @@ func TestLocksReassertedInNewShardsKeepNoneFromFreeOnes(t *testing.T) {
 	open := lock.Options{OnRedisDown: models.OnRedisDownOpen, Logger: redistest.Quiet()}
 	l := lock.New(rdb, open)
 	lock.New(redistest.At(t, server.Addr, redis.Options{Timeout: time.Second}), open)
-	servicestest.Eventually(t, 20*time.Second, func() bool { return !l.Alone() }, "the other instance is not found")
+	servicestest.Eventually(t, func() bool { return !l.Alone() }, "the other instance is not found")
 	server.Freeze()
 	var degraded []string
-	servicestest.Eventually(t, 20*time.Second, func() bool {
+	servicestest.Eventually(t, func() bool {
 		resource := fmt.Sprint("degraded:", len(degraded))
 		taken, err := l.TryAcquire(t.Context(), lock.Request{Resource: resource, Holder: alice})
 		if err != nil || !taken.Degraded {
@@ -88,7 +88,7 @@ func TestLocksReassertedInNewShardsKeepNoneFromFreeOnes(t *testing.T) {
 		return len(degraded) >= 64 && !rdb.Available()
 	}, "Redis still counts as available")
 	server.Thaw()
-	servicestest.Eventually(t, 20*time.Second, rdb.Available, "Redis does not return")
+	servicestest.Eventually(t, rdb.Available, "Redis does not return")
 	for i := range 64 {
 		taken, err := l.TryAcquire(t.Context(), lock.Request{Resource: fmt.Sprint("free:", i), Holder: alice})
 		if err != nil || taken.Degraded {
@@ -106,11 +106,11 @@ func TestLocksWaitForHoldersOnlyOnce(t *testing.T) {
 	for range 2 {
 		all = append(all, lock.New(redistest.At(t, server.Addr, redis.Options{Timeout: time.Second}), lock.Options{Logger: redistest.Quiet()}))
 	}
-	servicestest.Eventually(t, 20*time.Second, func() bool { return !all[0].Alone() }, "the other instance is not found")
+	servicestest.Eventually(t, func() bool { return !all[0].Alone() }, "the other instance is not found")
 	giveBackMany(t, all, holdMany(t, all, "used", 160))
 	server.Do("FLUSHALL")
-	servicestest.Eventually(t, 20*time.Second, func() bool { return strings.Count(server.Do("KEYS", "*}fence"), "}fence") == 16 }, "a shard has no epoch until it is used")
-	servicestest.Eventually(t, 20*time.Second, func() bool { return server.Do("KEYS", "*}forgot") == "" }, "free locks wait for ever")
+	servicestest.Eventually(t, func() bool { return strings.Count(server.Do("KEYS", "*}fence"), "}fence") == 16 }, "a shard has no epoch until it is used")
+	servicestest.Eventually(t, func() bool { return server.Do("KEYS", "*}forgot") == "" }, "free locks wait for ever")
 	for i := range 64 {
 		if taken, err := all[0].TryAcquire(t.Context(), lock.Request{Resource: fmt.Sprint("free:", i), Holder: alice}); err != nil || taken.Degraded {
 			t.Fatalf("free:%d: degraded %t, %v", i, taken.Degraded, err)
@@ -129,9 +129,9 @@ func TestLockPeersAreExpectedForAWhile(t *testing.T) {
 	}
 	other := redistest.At(t, server.Addr, redis.Options{Timeout: time.Second})
 	lock.New(other, lock.Options{Logger: redistest.Quiet()})
-	servicestest.Eventually(t, 20*time.Second, func() bool { return !l.Alone() }, "the other instance is not found")
+	servicestest.Eventually(t, func() bool { return !l.Alone() }, "the other instance is not found")
 	if err := other.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	servicestest.Eventually(t, time.Minute, l.Alone, "an instance that has gone is expected for ever")
+	servicestest.Eventually(t, l.Alone, "an instance that has gone is expected for ever")
 }

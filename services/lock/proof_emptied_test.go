@@ -73,7 +73,7 @@ func emptiedField(t *testing.T, instances int) *emptied {
 		f.lockers = append(f.lockers, lock.New(rdb, lock.Options{OnRedisDown: models.OnRedisDownOpen, Logger: slog.New(f.lost)}))
 	}
 	for _, l := range f.lockers {
-		servicestest.Eventually(t, 20*time.Second, func() bool { return l.Alone() == (instances == 1) }, "the instances do not know of each other")
+		servicestest.Eventually(t, func() bool { return l.Alone() == (instances == 1) }, "the instances do not know of each other")
 	}
 	f.held = holdMany(t, f.lockers, "many", 1000)
 	return f
@@ -153,14 +153,14 @@ func giveBackMany(t *testing.T, all []*lock.Locker, held []lock.Lock) {
 	t.Helper()
 	for i, taken := range held {
 		l := all[i%len(all)]
-		servicestest.Eventually(t, 5*time.Second, func() bool {
+		servicestest.Eventually(t, func() bool {
 			_, err := l.Check(t.Context(), taken.Claim)
 			if errors.Is(err, models.ErrNotHeld) {
 				t.Fatalf("%s is not its holder's: %v", taken.Resource, err)
 			}
 			return err == nil
 		}, taken.Resource+" cannot be asked about")
-		servicestest.Eventually(t, 5*time.Second, func() bool {
+		servicestest.Eventually(t, func() bool {
 			_, err := l.Release(t.Context(), taken.Claim)
 			return err == nil || errors.Is(err, models.ErrNotHeld) // done, and only the reply was lost
 		}, taken.Resource+" cannot be given back")
@@ -184,7 +184,7 @@ func (f *emptied) wantHeld(when string) {
 func (f *emptied) wantQueued(when string) {
 	f.t.Helper()
 	for resource := range f.queues {
-		servicestest.Eventually(f.t, 10*time.Second, func() bool {
+		servicestest.Eventually(f.t, func() bool {
 			s, err := f.lockers[0].Status(f.t.Context(), resource)
 			return err == nil && !s.Degraded && s.Waiting == f.places
 		}, when+": a waiter of "+resource+" is lost")
@@ -217,7 +217,7 @@ func (f *emptied) queueUp(places int) {
 					f.t.Errorf("waiter %d of %s gives back: %v", place, resource, err)
 				}
 			})
-			servicestest.Eventually(f.t, 5*time.Second, func() bool {
+			servicestest.Eventually(f.t, func() bool {
 				s, err := l.Status(ctx, resource)
 				return err == nil && s.Waiting == place+1
 			}, "a waiter does not queue")

@@ -84,12 +84,12 @@ func (row lostLease) prove(t *testing.T) {
 		if _, err := f.lockers[0].Release(t.Context(), taken.Claim); err != nil {
 			t.Fatal(err)
 		}
-		servicestest.Eventually(t, 5*time.Second, func() bool {
+		servicestest.Eventually(t, func() bool {
 			return sentinel.Replica.Do("KEYS", "*}fence") != "" && sentinel.Replica.Do("KEYS", "*lock:r") == ""
 		}, "the replica does not follow")
 	}
 	many := holdMany(t, f.lockers, "many", 160, "r") // of which the replica does know
-	servicestest.Eventually(t, 5*time.Second, func() bool { return strings.Count(sentinel.Replica.Do("KEYS", "*lock:many:*"), "\n") == len(many)-1 }, "the replica does not follow")
+	servicestest.Eventually(t, func() bool { return strings.Count(sentinel.Replica.Do("KEYS", "*lock:many:*"), "\n") == len(many)-1 }, "the replica does not follow")
 	sentinel.Replica.LoseMaster()
 
 	g := openGuarded(t)
@@ -123,7 +123,7 @@ func (row lostLease) prove(t *testing.T) {
 	sentinel.Master.Kill()
 	sentinel.WaitFailedOver(t)
 	over := time.Now()
-	defer servicestest.Eventually(t, 10*time.Second, func() bool { return stillHeld(t, f.lockers[1], many) == len(many) }, "a lock beside it is lost")
+	defer servicestest.Eventually(t, func() bool { return stillHeld(t, f.lockers[1], many) == len(many) }, "a lock beside it is lost")
 
 	second, got := row.second(t, f, taken)
 	granted := time.Now()
@@ -167,12 +167,12 @@ func (row lostLease) second(t *testing.T, f *field, first lock.Lock) (taken lock
 	t.Helper()
 	l := f.lockers[1]
 	if !row.eager {
-		servicestest.Eventually(t, 10*time.Second, func() bool {
+		servicestest.Eventually(t, func() bool {
 			s, err := l.Status(t.Context(), "r")
 			return err == nil && s.Grant == first.Grant
 		}, "the first holder does not claim again")
 	}
-	servicestest.Eventually(t, 10*time.Second, func() bool {
+	servicestest.Eventually(t, func() bool {
 		var err error
 		taken, err = l.TryAcquire(t.Context(), request("r", bob))
 		got = err == nil

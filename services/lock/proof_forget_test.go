@@ -32,7 +32,7 @@ func TestProofLockTakenFromItsHolder(t *testing.T) {
 
 func force(t *testing.T, l *lock.Locker) {
 	t.Helper()
-	servicestest.Eventually(t, time.Second, func() bool {
+	servicestest.Within(t, time.Second, func() bool {
 		_, err := l.ForceRelease(t.Context(), "r", nil)
 		return err == nil
 	}, "the lock could not be forced")
@@ -68,7 +68,7 @@ func proveTold(t *testing.T, take func(*field, *testing.T)) {
 	grant := <-holding
 	take(f, t)
 	var second lock.Lock
-	servicestest.Eventually(t, 10*time.Second, func() bool {
+	servicestest.Eventually(t, func() bool {
 		// Redis itself is asked, by an instance that knows of nothing before.
 		fresh := lock.New(redistest.New(t, f.server.Addr), lock.Options{Logger: redistest.Quiet()})
 		taken, err := fresh.TryAcquire(t.Context(), request("r", bob))
@@ -92,7 +92,7 @@ func proveTold(t *testing.T, take func(*field, *testing.T)) {
 	if *second.Fence <= b.Fence {
 		t.Errorf("fence %d after %d", *second.Fence, b.Fence)
 	}
-	servicestest.Eventually(t, 10*time.Second, func() bool { return stillHeld(t, f.lockers[1], many) == len(many) }, "a lock beside it is lost")
+	servicestest.Eventually(t, func() bool { return stillHeld(t, f.lockers[1], many) == len(many) }, "a lock beside it is lost")
 }
 
 // TestProofLockAbandonedLeavesNoOrphan: an acquire whose reply never came may have
@@ -139,10 +139,10 @@ func TestProofLockAbandonedLeavesNoOrphan(t *testing.T) {
 			if len(resources) == 0 {
 				t.Fatal("the fault hit no call")
 			}
-			servicestest.Eventually(t, 5*time.Second, redis.Available, "not back on new connections")
+			servicestest.Eventually(t, redis.Available, "not back on new connections")
 			proxy.Resume()
 			for _, resource := range resources {
-				servicestest.Eventually(t, row.within, func() bool {
+				servicestest.Within(t, row.within, func() bool {
 					taken, err := other.TryAcquire(t.Context(), request(resource, bob))
 					if err == nil {
 						_, err = other.Release(t.Context(), taken.Claim)

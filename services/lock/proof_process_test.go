@@ -97,7 +97,7 @@ func startLockInstances(t *testing.T, f *field, history *lockHistory, each ...lo
 		all = append(all, servicestest.RunAgain(t, "TestProofLockProcess", lockProcess+"="+string(doc)))
 	}
 	for _, process := range all {
-		servicestest.Eventually(t, 30*time.Second, func() bool {
+		servicestest.Eventually(t, func() bool {
 			select {
 			case <-process.Ended():
 				t.Fatalf("an instance ended at once: %v", process.Lines(""))

@@ -69,7 +69,7 @@ func wantQueueOrder(t *testing.T, all []*lock.Locker, resource string) {
 				t.Error(err)
 			}
 		})
-		servicestest.Eventually(t, 5*time.Second, func() bool {
+		servicestest.Eventually(t, func() bool {
 			s, err := all[0].Status(t.Context(), resource)
 			return err == nil && s.Waiting == i+1
 		}, "a waiter did not join")

@@ -99,7 +99,7 @@ func proveExclusion(t *testing.T, fault proofFault, rounds int) {
 		fault.heal(f)
 		pause(ctx, 700*time.Millisecond)
 	}
-	servicestest.Eventually(t, time.Minute, func() bool { return f.holds(time.Time{}) >= 10*rounds }, "too few holds: nothing is proven")
+	servicestest.Eventually(t, func() bool { return f.holds(time.Time{}) >= 10*rounds }, "too few holds: nothing is proven")
 	stop()
 	allEnd(t, &wg)
 	theirs := endLockInstances(t, f, history, processes)

@@ -111,7 +111,7 @@ func topologySmoke(t *testing.T, f *field) {
 			}
 			next <- err
 		}()
-		servicestest.Eventually(t, 2*time.Second, func() bool {
+		servicestest.Within(t, 2*time.Second, func() bool {
 			s, err := f.lockers[0].Status(t.Context(), resource)
 			return err == nil && s.Waiting == 1
 		}, "the waiter did not queue")
@@ -156,7 +156,7 @@ func proveFailover(t *testing.T, lose bool) {
 	sentinel.Master.Kill()
 	sentinel.WaitFailedOver(t)
 	over := time.Now()
-	servicestest.Eventually(t, 15*time.Second, func() bool { return f.holds(over) > 20 }, "no lock is granted after the failover")
+	servicestest.Eventually(t, func() bool { return f.holds(over) > 20 }, "no lock is granted after the failover")
 	t.Logf("locks are granted again %v after the failover", time.Since(over).Round(time.Millisecond))
 	stop()
 	allEnd(t, &wg)
@@ -193,7 +193,7 @@ func proveFailover(t *testing.T, lose bool) {
 func waitUntilSettled(t *testing.T, all []*lock.Locker) {
 	t.Helper()
 	since := time.Now()
-	servicestest.Eventually(t, 20*time.Second, func() bool {
+	servicestest.Eventually(t, func() bool {
 		for i := range 64 { // of all shards
 			l := all[i%len(all)]
 			taken, err := l.TryAcquire(t.Context(), request(fmt.Sprint("settled:", i), alice))

@@ -71,12 +71,12 @@ func TestWithLockStartsUnderAPushedGrant(t *testing.T) {
 				return ctx.Err()
 			})
 		}()
-		servicestest.Eventually(t, 5*time.Second, func() bool {
+		servicestest.Eventually(t, func() bool {
 			s, err := holder.Status(t.Context(), "r")
 			return err == nil && s.Waiting == 1
 		}, "no waiter queued")
 		queued := time.Now()
-		servicestest.Eventually(t, 5*time.Second, func() bool { return l.shards.get(shardOf("r")).heardAt.After(queued) }, "no heartbeat")
+		servicestest.Eventually(t, func() bool { return l.shards.get(shardOf("r")).heardAt.After(queued) }, "no heartbeat")
 		if _, err := holder.Release(t.Context(), lock.Claim); err != nil {
 			t.Fatal(err)
 		}
@@ -88,7 +88,7 @@ func TestWithLockStartsUnderAPushedGrant(t *testing.T) {
 		case err := <-done:
 			t.Fatalf("no work was done: %v", err)
 		}
-		servicestest.Eventually(t, time.Second, func() bool {
+		servicestest.Within(t, time.Second, func() bool {
 			s, err := holder.Status(t.Context(), "r")
 			return err == nil && s.Held && s.Holder.UserID == "2" && s.TTL > time.Second
 		}, "the lease is not extended")

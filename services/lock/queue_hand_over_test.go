@@ -58,7 +58,7 @@ func (c *commandCount) do(args ...string) string {
 // waiting waits until the queue is so long.
 func (c *commandCount) waiting(n int) {
 	c.t.Helper()
-	servicestest.Eventually(c.t, 60*time.Second, func() bool {
+	servicestest.Eventually(c.t, func() bool {
 		if c.queue == "" {
 			c.queue = c.do("KEYS", "*queue:process:1")
 		}

@@ -29,7 +29,7 @@ func TestLockLostGrantMessageCostsAHeartbeat(t *testing.T) {
 		if tries == 4*crashRounds {
 			t.Fatalf("the message was lost %d times only", len(took))
 		}
-		servicestest.Eventually(t, 5*time.Second, func() bool { return subscribed() == 2 }, "not subscribed")
+		servicestest.Eventually(t, func() bool { return subscribed() == 2 }, "not subscribed")
 		held := mustAcquire(t, holder, request("process:1", alice))
 		granted := make(chan lock.Lock, 1)
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
@@ -125,7 +125,7 @@ func TestLockWaiterPassedOverKeepsItsPlace(t *testing.T) {
 			pause(t.Context(), time.Until(stalled.Add(400*time.Millisecond)))
 			proxy.Resume()
 			waitFor(t, all[0], 2) // the first and the third
-			servicestest.Eventually(t, 5*time.Second, func() bool {
+			servicestest.Eventually(t, func() bool {
 				ms, err := strconv.Atoi(server.Do("EVAL", silence, "1", instances, firsts))
 				return err == nil && ms < 50 // or it would be passed over again
 			}, "the first is still silent")

@@ -105,7 +105,7 @@ func TestLockReleasedBetweenTheEndsOfItsKeyAndItsEntry(t *testing.T) {
 	if _, err := other.Release(t.Context(), lock.Claim); !errors.Is(err, models.ErrNotHeld) {
 		t.Fatalf("released a lock that Redis had let go: %v", err)
 	}
-	servicestest.Eventually(t, 5*time.Second, func() bool {
+	servicestest.Eventually(t, func() bool {
 		_, _, err := other.heartbeat(t.Context(), shardOf("r"), nil)
 		return err == nil && server.Do("ZCARD", keys[2]) == "0"
 	}, "the entry stays")

@@ -17,7 +17,7 @@ import (
 // waitFor waits until so many queue for process:1.
 func waitFor(t *testing.T, l *lock.Locker, waiting int) {
 	t.Helper()
-	servicestest.Eventually(t, 5*time.Second, func() bool {
+	servicestest.Eventually(t, func() bool {
 		s, err := l.Status(t.Context(), "process:1")
 		return err == nil && s.Waiting == waiting
 	}, fmt.Sprintf("not %d waiting", waiting))
@@ -28,7 +28,7 @@ func TestLockServerThatForgot(t *testing.T) {
 	all := lockers(t, server, 2, lock.Options{})
 	held := mustAcquire(t, all[0], request("process:1", alice))
 	// A heartbeat has to have seen the shard before one can see that it is new.
-	servicestest.Eventually(t, 2*time.Second, func() bool {
+	servicestest.Within(t, 2*time.Second, func() bool {
 		server.Do("FLUSHALL")
 		for range 200 {
 			if _, err := all[0].Check(t.Context(), held.Claim); err == nil {
@@ -56,7 +56,7 @@ func TestLockHolderClaimsAgainByItself(t *testing.T) {
 	}()
 	waitFor(t, all[1], 1)
 	server.Do("FLUSHALL")
-	servicestest.Eventually(t, time.Second, func() bool {
+	servicestest.Within(t, time.Second, func() bool {
 		s, err := all[1].Status(t.Context(), "process:1")
 		return err == nil && s.Held && s.Holder.Email == alice.Email
 	}, "the lease was not claimed again within 1 s")
@@ -82,7 +82,7 @@ func TestLockEventsReachAllInstances(t *testing.T) {
 		}
 	}
 	// Subscribing takes a moment; what was sent before is not missed.
-	servicestest.Eventually(t, 3*time.Second, func() bool {
+	servicestest.Within(t, 3*time.Second, func() bool {
 		return strings.HasSuffix(strings.TrimSpace(server.Do("PUBSUB", "NUMSUB", "test:ends")), "2")
 	}, "not subscribed")
 	want := func(name string, taken lock.Lock, who models.Holder) {

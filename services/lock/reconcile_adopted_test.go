@@ -27,11 +27,11 @@ func TestLockAdoptedThenEndedElsewhereStaysEnded(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			servicestest.Eventually(t, 5*time.Second, func() bool {
+			servicestest.Eventually(t, func() bool {
 				return cutOff.shards.get(shardOf(lock.Resource)).epoch != ""
 			}, "no heartbeat of the shard")
 			proxy.Cut()
-			servicestest.Eventually(t, time.Second, func() bool { return !cutOff.redis.Available() }, "Redis still counts as available")
+			servicestest.Within(t, time.Second, func() bool { return !cutOff.redis.Available() }, "Redis still counts as available")
 			if _, err := cutOff.Extend(t.Context(), lock.Claim, time.Minute); err != nil {
 				t.Fatal(err)
 			}
@@ -44,7 +44,7 @@ func TestLockAdoptedThenEndedElsewhereStaysEnded(t *testing.T) {
 				t.Fatal(err)
 			}
 			proxy.Restore()
-			servicestest.Eventually(t, 5*time.Second, func() bool {
+			servicestest.Eventually(t, func() bool {
 				return cutOff.redis.Available() && len(cutOff.table.living(time.Now(), anyLock)) == 0
 			}, "the grant that was taken over is still believed")
 			if s, err := granter.Status(t.Context(), lock.Resource); err != nil || s.Held {
@@ -74,7 +74,7 @@ func TestLockEndedInAnOutageIsNotReassertedByOneThatExtendedIt(t *testing.T) {
 		for after, lose := range map[string]func(*testing.T, *servicestest.RedisServer){
 			"emptied": func(_ *testing.T, server *servicestest.RedisServer) { server.Do("FLUSHALL") },
 			"lease over": func(t *testing.T, server *servicestest.RedisServer) {
-				servicestest.Eventually(t, 6*time.Second, func() bool {
+				servicestest.Eventually(t, func() bool {
 					return strings.TrimSpace(server.Do("KEYS", "*lock:process:1")) == ""
 				}, "the lease does not end in Redis")
 			},
@@ -89,7 +89,7 @@ func TestLockEndedInAnOutageIsNotReassertedByOneThatExtendedIt(t *testing.T) {
 				}
 				makersWay.Cut()
 				extendersWay.Cut()
-				servicestest.Eventually(t, 5*time.Second, func() bool { return !maker.redis.Available() && !extender.redis.Available() }, "Redis still counts as available")
+				servicestest.Eventually(t, func() bool { return !maker.redis.Available() && !extender.redis.Available() }, "Redis still counts as available")
 				if _, err := extender.Extend(t.Context(), lock.Claim, time.Minute); err != nil {
 					t.Fatal(err)
 				}
@@ -98,9 +98,9 @@ func TestLockEndedInAnOutageIsNotReassertedByOneThatExtendedIt(t *testing.T) {
 				}
 				lose(t, server)
 				makersWay.Restore()
-				servicestest.Eventually(t, 2*time.Second, maker.redis.Available, "the maker is not back")
+				servicestest.Within(t, 2*time.Second, maker.redis.Available, "the maker is not back")
 				extendersWay.Restore()
-				servicestest.Eventually(t, 2*time.Second, extender.redis.Available, "the extender is not back")
+				servicestest.Within(t, 2*time.Second, extender.redis.Available, "the extender is not back")
 				if s, err := maker.Status(t.Context(), lock.Resource); err != nil || s.Held {
 					t.Errorf("locked without a holder: %+v, %v", s, err)
 				}
@@ -150,16 +150,16 @@ func TestLockIsReassertedBehindManyLeasesThatEnded(t *testing.T) {
 		t.Fatal(err)
 	}
 	proxy.Cut()
-	servicestest.Eventually(t, 5*time.Second, func() bool { return !l.redis.Available() }, "Redis still counts as available")
+	servicestest.Eventually(t, func() bool { return !l.redis.Available() }, "Redis still counts as available")
 	if _, err := l.Extend(t.Context(), lock.Claim, time.Minute); err != nil {
 		t.Fatal(err)
 	}
-	servicestest.Eventually(t, 6*time.Second, func() bool { return strings.TrimSpace(server.Do("KEYS", "*lock:*")) == "" }, "the leases do not end in Redis")
+	servicestest.Eventually(t, func() bool { return strings.TrimSpace(server.Do("KEYS", "*lock:*")) == "" }, "the leases do not end in Redis")
 	if left := strings.TrimSpace(server.Do("ZCARD", l.keys[shard].index)); left != "151" {
 		t.Fatalf("%s leases to pass on: nothing is proven", left)
 	}
 	proxy.Restore()
-	servicestest.Eventually(t, 2*time.Second, l.redis.Available, "not back")
+	servicestest.Within(t, 2*time.Second, l.redis.Available, "not back")
 	if degraded, err := l.Check(t.Context(), lock.Claim); err != nil || degraded {
 		t.Errorf("lost, and no other holder took it: %v, %v", degraded, err)
 	}
@@ -181,7 +181,7 @@ func TestLockOfOneTokenGrantedByTwoInstancesIsKept(t *testing.T) {
 	}
 	for i, l := range all {
 		ways[i].Cut()
-		servicestest.Eventually(t, 5*time.Second, func() bool { return !l.redis.Available() }, "Redis still counts as available")
+		servicestest.Eventually(t, func() bool { return !l.redis.Available() }, "Redis still counts as available")
 		lock, err := l.TryAcquire(t.Context(), req)
 		if err != nil || !lock.Degraded {
 			t.Fatal(lock, err)
@@ -190,7 +190,7 @@ func TestLockOfOneTokenGrantedByTwoInstancesIsKept(t *testing.T) {
 	}
 	for i, l := range all {
 		ways[i].Restore()
-		servicestest.Eventually(t, 2*time.Second, l.redis.Available, "not back")
+		servicestest.Within(t, 2*time.Second, l.redis.Available, "not back")
 	}
 	if _, err := all[0].Check(t.Context(), grants[0].Claim); err != nil {
 		t.Errorf("the first to return: %v", err)

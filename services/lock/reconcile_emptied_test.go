@@ -26,7 +26,7 @@ func TestLocksStayWhileTheServerForgets(t *testing.T) {
 		},
 		"twice while an instance is away": func(t *testing.T, f *forgetting, _ *servicestest.RedisServer) {
 			f.proxies[0].Cut()
-			servicestest.Eventually(t, 10*time.Second, func() bool { return !f.redis[0].Available() }, "Redis still counts as available")
+			servicestest.Eventually(t, func() bool { return !f.redis[0].Available() }, "Redis still counts as available")
 			for range 2 {
 				f.server.Do("FLUSHALL")
 				claimed(t, f.server)
@@ -37,7 +37,7 @@ func TestLocksStayWhileTheServerForgets(t *testing.T) {
 			replica.Promote()
 			f.server.Do("FLUSHALL")
 			claimed(t, f.server)
-			servicestest.Eventually(t, 10*time.Second, func() bool { return f.server.Do("KEYS", "*}forgot") == "" }, "locks are kept for holders for ever")
+			servicestest.Eventually(t, func() bool { return f.server.Do("KEYS", "*}forgot") == "" }, "locks are kept for holders for ever")
 			f.more = holdMany(t, f.lockers, "more", 50) // which the replica never had
 			for _, proxy := range f.proxies {
 				proxy.Retarget(replica.Addr)
@@ -56,13 +56,13 @@ func TestLocksStayWhileTheServerForgets(t *testing.T) {
 				f.lockers = append(f.lockers, lock.New(rdb, lock.Options{OnRedisDown: models.OnRedisDownOpen, Logger: redistest.Quiet()}))
 			}
 			for _, l := range f.lockers {
-				servicestest.Eventually(t, 20*time.Second, func() bool { return !l.Alone() }, "the instances do not know of each other")
+				servicestest.Eventually(t, func() bool { return !l.Alone() }, "the instances do not know of each other")
 			}
 			held := holdMany(t, f.lockers, "many", 150)
-			servicestest.Eventually(t, 10*time.Second, func() bool { return strings.Count(replica.Do("KEYS", "*}lock:*"), "lock:") == len(held) }, "the replica does not follow")
+			servicestest.Eventually(t, func() bool { return strings.Count(replica.Do("KEYS", "*}lock:*"), "lock:") == len(held) }, "the replica does not follow")
 			forget(t, f, replica)
 			all := slices.Concat(held, f.more)
-			servicestest.Eventually(t, 20*time.Second, func() bool { return stillHeld(t, f.lockers[1], all) == len(all) }, "a lock is lost")
+			servicestest.Eventually(t, func() bool { return stillHeld(t, f.lockers[1], all) == len(all) }, "a lock is lost")
 			for i, taken := range all {
 				if _, err := f.lockers[i%2].Check(t.Context(), taken.Claim); err != nil {
 					t.Errorf("%s: %v", taken.Resource, err)
@@ -80,5 +80,5 @@ type forgetting struct {
 // claimed waits until holders have begun to reassert.
 func claimed(t *testing.T, server *servicestest.RedisServer) {
 	t.Helper()
-	servicestest.Eventually(t, 10*time.Second, func() bool { return server.Do("KEYS", "*}lock:*") != "" }, "no lock is claimed")
+	servicestest.Eventually(t, func() bool { return server.Do("KEYS", "*}lock:*") != "" }, "no lock is claimed")
 }

@@ -35,7 +35,7 @@ func TestLockForgottenBesideNewOnes(t *testing.T) {
 	for _, resource := range inShard[1:] {
 		acquire(fresh, resource)
 	}
-	servicestest.Eventually(t, time.Second, func() bool {
+	servicestest.Within(t, time.Second, func() bool {
 		s, err := other.Status(t.Context(), old.Resource)
 		return err == nil && s.Held && s.Grant == old.Grant
 	}, "the forgotten lock is not claimed")

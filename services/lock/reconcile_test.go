@@ -29,7 +29,7 @@ func TestLockReassertedKeepsItsBeginning(t *testing.T) {
 			req := Request{Resource: "process:1", TTL: longest, Holder: models.Holder{UserID: "1"}}
 			if withoutRedis {
 				proxy.Cut()
-				servicestest.Eventually(t, 5*time.Second, func() bool { return !l.redis.Available() }, "Redis still counts as available")
+				servicestest.Eventually(t, func() bool { return !l.redis.Available() }, "Redis still counts as available")
 			}
 			began := time.Now()
 			lock, err := l.TryAcquire(t.Context(), req)
@@ -39,10 +39,10 @@ func TestLockReassertedKeepsItsBeginning(t *testing.T) {
 			took := time.Since(began) // what the calls took on a busy machine may count as held
 			if withoutRedis {
 				proxy.Restore()
-				servicestest.Eventually(t, 2*time.Second, l.redis.Available, "not back")
+				servicestest.Within(t, 2*time.Second, l.redis.Available, "not back")
 			}
 			claimed, fence := 0, int64(0)
-			servicestest.Eventually(t, 2*longest, func() bool {
+			servicestest.Within(t, 2*longest, func() bool {
 				server.Do("FLUSHALL")
 				called := time.Now()
 				extended, err := l.Extend(t.Context(), lock.Claim, longest)
@@ -69,7 +69,7 @@ func TestLockReassertedKeepsItsBeginning(t *testing.T) {
 			if claimed < 3 {
 				t.Errorf("claimed %d times: nothing is proven", claimed)
 			}
-			servicestest.Eventually(t, 2*claimGrace, func() bool { // or it could still be claimed
+			servicestest.Within(t, 2*claimGrace, func() bool { // or it could still be claimed
 				next, err := other.TryAcquire(t.Context(), req)
 				if err == nil && *next.Fence <= fence {
 					t.Errorf("the next holder: %+v, after fence %d", next, fence)
@@ -95,18 +95,18 @@ func TestLockAdoptedIsReassertedForItsHolder(t *testing.T) {
 	if err := granter.redis.Close(t.Context()); err != nil { // nor does it claim the grant itself
 		t.Fatal(err)
 	}
-	servicestest.Eventually(t, 5*time.Second, func() bool {
+	servicestest.Eventually(t, func() bool {
 		return extender.shards.get(shardOf(lock.Resource)).epoch != ""
 	}, "no heartbeat of the shard")
 	proxy.Cut()
-	servicestest.Eventually(t, 5*time.Second, func() bool { return !extender.redis.Available() }, "Redis still counts as available")
+	servicestest.Eventually(t, func() bool { return !extender.redis.Available() }, "Redis still counts as available")
 	holder.Since = lock.Holder.Since.Add(-10 * time.Minute) // as its token says
 	if _, err := extender.ExtendFor(t.Context(), lock.Claim, holder, time.Hour); err != nil {
 		t.Fatal(err)
 	}
 	server.Do("FLUSHALL")
 	proxy.Restore()
-	servicestest.Eventually(t, 2*time.Second, extender.redis.Available, "not back")
+	servicestest.Within(t, 2*time.Second, extender.redis.Available, "not back")
 	s, err := openLockerAt(t, server.Addr).Status(t.Context(), lock.Resource)
 	if err != nil || !s.Held || s.Holder.Email != holder.Email || s.Holder.UserID != holder.UserID ||
 		s.Holder.Since.Sub(holder.Since).Abs() > time.Second || s.TTL > 50*time.Minute {
@@ -123,7 +123,7 @@ func TestLockReassertedByAnotherInstanceGetsItsHolderBack(t *testing.T) {
 	holder := models.Holder{UserID: "1", Email: "alice@example.com", Reason: "review"}
 	granterWay.Cut()
 	extenderWay.Cut()
-	servicestest.Eventually(t, 5*time.Second, func() bool { return !granter.redis.Available() && !extender.redis.Available() }, "Redis still counts as available")
+	servicestest.Eventually(t, func() bool { return !granter.redis.Available() && !extender.redis.Available() }, "Redis still counts as available")
 	lock, err := granter.TryAcquire(t.Context(), Request{Resource: "process:1", Holder: holder})
 	if err != nil {
 		t.Fatal(err)
@@ -135,13 +135,13 @@ func TestLockReassertedByAnotherInstanceGetsItsHolderBack(t *testing.T) {
 	extender.table.locks[lock.Resource].epoch = "forgotten"
 	extender.table.mu.Unlock()
 	extenderWay.Restore()
-	servicestest.Eventually(t, 2*time.Second, extender.redis.Available, "the extender is not back")
+	servicestest.Within(t, 2*time.Second, extender.redis.Available, "the extender is not back")
 	before, err := other.Status(t.Context(), lock.Resource)
 	if err != nil || before.Grant != lock.Grant {
 		t.Fatalf("not claimed: %+v, %v", before, err)
 	}
 	granterWay.Restore()
-	servicestest.Eventually(t, 2*time.Second, granter.redis.Available, "the granter is not back")
+	servicestest.Within(t, 2*time.Second, granter.redis.Available, "the granter is not back")
 	for _, l := range []*Locker{granter, extender, other} {
 		s, err := l.Status(t.Context(), lock.Resource)
 		if err != nil || s.Holder.Email != holder.Email || s.Holder.Reason != holder.Reason || *s.Fence != *before.Fence {
@@ -175,7 +175,7 @@ func TestLockWaiterGrantedWithoutRedisLeavesTheQueue(t *testing.T) {
 			return err
 		}},
 		"its lease ended": {500 * time.Millisecond, func(l *Locker, lock Lock) error {
-			servicestest.Eventually(t, 5*time.Second, func() bool {
+			servicestest.Eventually(t, func() bool {
 				s, err := l.Status(t.Context(), lock.Resource)
 				return err == nil && !s.Held
 			}, "the lease does not end")
@@ -211,7 +211,7 @@ func TestLockWaiterGrantedWithoutRedisLeavesTheQueue(t *testing.T) {
 				}
 				granted <- lock
 			}()
-			servicestest.Eventually(t, 5*time.Second, func() bool { return waiting() == 1 }, "no waiter queued")
+			servicestest.Eventually(t, func() bool { return waiting() == 1 }, "no waiter queued")
 			proxy.Cut()
 			if _, err := holder.Extend(t.Context(), held.Claim, time.Minute); err != nil {
 				t.Fatal(err)
@@ -224,7 +224,7 @@ func TestLockWaiterGrantedWithoutRedisLeavesTheQueue(t *testing.T) {
 				t.Fatal(err)
 			}
 			proxy.Restore()
-			servicestest.Eventually(t, 5*time.Second, func() bool { return waiting() == 0 }, "a holder waits behind itself")
+			servicestest.Eventually(t, func() bool { return waiting() == 0 }, "a holder waits behind itself")
 			if _, err := holder.Check(t.Context(), held.Claim); err != nil {
 				t.Errorf("the holder: %v", err)
 			}

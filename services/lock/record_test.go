@@ -43,7 +43,7 @@ func lockByName(t *testing.T, a, b *lock.Locker, resource string, holder models.
 		}
 		next <- taken
 	}()
-	servicestest.Eventually(t, 5*time.Second, func() bool {
+	servicestest.Eventually(t, func() bool {
 		s, err := a.Status(t.Context(), resource)
 		return err == nil && s.Waiting == 1
 	}, "no waiter queued")

@@ -27,7 +27,7 @@ func TestLockTokensKeepTheFenceOfTheGrant(t *testing.T) {
 		t.Fatal(err)
 	}
 	server.Do("FLUSHALL")
-	servicestest.Eventually(t, 2*time.Second, func() bool {
+	servicestest.Within(t, 2*time.Second, func() bool {
 		s, err := l.Status(t.Context(), "r")
 		return err == nil && s.Grant == taken.Grant && *s.Fence > *taken.Fence
 	}, "the holder does not claim again")

@@ -35,7 +35,7 @@ func TestBatchAfterClose(t *testing.T) {
 			}
 		})
 	}
-	servicestest.Eventually(t, 5*time.Second, func() bool { return l.batch.Waiting() == 2*failuresToShut }, "the decisions are not together")
+	servicestest.Eventually(t, func() bool { return l.batch.Waiting() == 2*failuresToShut }, "the decisions are not together")
 	if err := l.Close(t.Context()); err != nil {
 		t.Error(err)
 	}
@@ -133,7 +133,7 @@ func TestDecisionsInABatch(t *testing.T) {
 			})
 		}
 	}
-	servicestest.Eventually(t, 5*time.Second, func() bool { return l.batch.Waiting() == 15 }, "the decisions are not together")
+	servicestest.Eventually(t, func() bool { return l.batch.Waiting() == 15 }, "the decisions are not together")
 	release()
 	wg.Wait()
 	close(admitted)

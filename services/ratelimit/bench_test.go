@@ -26,7 +26,7 @@ func benchLimiter(b *testing.B, opt redis.Options) *ratelimit.Limiter {
 		}
 	})
 	if !opt.Disabled {
-		servicestest.Eventually(b, 5*time.Second, rdb.Available, "Redis did not become available")
+		servicestest.Eventually(b, rdb.Available, "Redis did not become available")
 	}
 	return newLimiter(rdb)
 }

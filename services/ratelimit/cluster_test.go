@@ -29,7 +29,7 @@ func TestCluster(t *testing.T) {
 	limiter := func(timeout time.Duration) *Limiter {
 		rdb := redis.New(redis.Options{Client: rueidis.ClientOption{InitAddress: addrs}, Logger: logger, Timeout: timeout})
 		t.Cleanup(func() { _ = rdb.Close(context.Background()) })
-		servicestest.Eventually(t, 10*time.Second, rdb.Available, "the cluster did not become available")
+		servicestest.Eventually(t, rdb.Available, "the cluster did not become available")
 		return New(rdb, Options{Logger: logger})
 	}
 	l, other := limiter(500*time.Millisecond), limiter(5*time.Second)
@@ -100,7 +100,7 @@ func TestCluster(t *testing.T) {
 	for _, node := range nodes {
 		node.Freeze()
 	}
-	servicestest.Eventually(t, 10*time.Second, func() bool {
+	servicestest.Eventually(t, func() bool {
 		takeAs(t, l, models.Hit{Policy: policies[0], Key: "probe"})
 		return !l.redis.AnyAvailable()
 	}, "the cluster did not count as away")
@@ -114,7 +114,7 @@ func TestCluster(t *testing.T) {
 	for _, node := range nodes {
 		node.Thaw()
 	}
-	servicestest.Eventually(t, 15*time.Second, func() bool {
+	servicestest.Eventually(t, func() bool {
 		ds, err := other.Peek(t.Context(), "group", groups["different"]...)
 		return err == nil && !slices.ContainsFunc(ds, func(d models.Decision) bool { return d.Degraded || d.Remaining > 8 })
 	}, "not published")
@@ -126,7 +126,7 @@ func TestCluster(t *testing.T) {
 		node.Do("FLUSHALL")
 	}
 	for name, remaining := range map[string]int64{"same elsewhere": 8, "different": 8} {
-		servicestest.Eventually(t, time.Second+busy, func() bool {
+		servicestest.Within(t, time.Second+busy, func() bool {
 			ds, err := asker.Peek(t.Context(), "group", groups[name]...)
 			return err == nil && !slices.ContainsFunc(ds, func(d models.Decision) bool { return d.Degraded || d.Remaining > remaining })
 		}, name+": not published again")

@@ -29,7 +29,7 @@ func TestFrozenRedis(t *testing.T) {
 	if took := time.Since(start); took > 250*time.Millisecond || !d.Degraded || !d.Allowed || d.Remaining != 2 {
 		t.Fatalf("first decision after %v: %+v, want degraded with 2 of the recent 10 left", took, d)
 	}
-	servicestest.Eventually(t, time.Second, func() bool {
+	servicestest.Within(t, time.Second, func() bool {
 		start := time.Now()
 		takeOne(t, l, policy, "other")
 		return time.Since(start) < 5*time.Millisecond
@@ -68,7 +68,7 @@ func TestFrozenRedis(t *testing.T) {
 		t.Errorf("a closed shadow: %+v", d)
 	}
 	server.Thaw()
-	servicestest.Eventually(t, time.Second, func() bool { return !takeOne(t, l, open, "new").Degraded }, "not back within 1 s")
+	servicestest.Within(t, time.Second, func() bool { return !takeOne(t, l, open, "new").Degraded }, "not back within 1 s")
 }
 
 // A key that Redis had denied is not denied for longer when Redis goes away: the
@@ -87,7 +87,7 @@ func TestDenialEndsWithTheOutageRule(t *testing.T) {
 		}
 	}
 	server.Freeze()
-	servicestest.Eventually(t, 2*time.Second, func() bool { takeOne(t, l, open, "other"); return !redis.Available() }, "Redis did not count as away")
+	servicestest.Within(t, 2*time.Second, func() bool { takeOne(t, l, open, "other"); return !redis.Available() }, "Redis did not count as away")
 	ahead.Store(int64(1100 * time.Millisecond)) // what Redis said is not believed any longer
 	if d := takeOne(t, l, local, "k"); d.Allowed || !d.Degraded {
 		t.Errorf("local: %+v, want a refusal by this instance", d)

@@ -135,7 +135,7 @@ func TestHoldsElsewhereWhenRedisForgets(t *testing.T) {
 				suspectLoss(server)
 				for group, hits := range all {
 					for _, hit := range hits {
-						servicestest.Eventually(t, time.Second+busy, func() bool {
+						servicestest.Within(t, time.Second+busy, func() bool {
 							ds, err := other.Peek(t.Context(), "group", hit)
 							return err == nil && !ds[0].Degraded && ds[0].Remaining <= hit.Policy.Block
 						}, group+" of "+hit.Policy.Name+" is not published again")
@@ -217,7 +217,7 @@ func TestHoldsAfterAFailover(t *testing.T) {
 			Logger: slog.New(slog.DiscardHandler), Timeout: time.Second, KeyPrefix: "test:",
 		})
 		t.Cleanup(func() { _ = rdb.Close(context.Background()) })
-		servicestest.Eventually(t, 10*time.Second, rdb.Available, "Redis did not become available")
+		servicestest.Eventually(t, rdb.Available, "Redis did not become available")
 		return New(rdb, Options{Logger: slog.New(slog.DiscardHandler)})
 	}
 	one, two := limiter(), limiter()
@@ -238,9 +238,9 @@ func TestHoldsAfterAFailover(t *testing.T) {
 	sentinel.Master.Kill()
 	sentinel.Replica.Promote()
 	sentinel.WaitFailedOver(t)
-	servicestest.Eventually(t, 20*time.Second, func() bool { return one.redis.Available() && two.redis.Available() }, "Redis did not come back")
+	servicestest.Eventually(t, func() bool { return one.redis.Available() && two.redis.Available() }, "Redis did not come back")
 	for _, p := range lossy() {
-		servicestest.Eventually(t, time.Second+busy, func() bool {
+		servicestest.Within(t, time.Second+busy, func() bool {
 			ds, err := one.Peek(t.Context(), "group", models.Hit{Policy: p, Key: "k"})
 			if err != nil || ds[0].Degraded {
 				return false

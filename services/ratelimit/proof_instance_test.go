@@ -82,7 +82,7 @@ func TestProofInstance(t *testing.T) {
 	logger := slog.New(slog.DiscardHandler)
 	rdb := redis.New(redis.Options{Client: rueidis.ClientOption{InitAddress: []string{me.Addr}}, Logger: logger, Timeout: 5 * time.Second})
 	l := New(rdb, Options{Logger: logger, Clock: func() time.Time { return time.Now().Add(me.Skew) }})
-	servicestest.Eventually(t, 10*time.Second, rdb.Available, "Redis did not become available")
+	servicestest.Eventually(t, rdb.Available, "Redis did not become available")
 	file, err := os.Create(me.File)
 	if err != nil {
 		t.Fatal(err)

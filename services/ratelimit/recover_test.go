@@ -33,7 +33,7 @@ func TestFlushesAnOutage(t *testing.T) {
 		takeAs(t, other, models.Hit{Policy: p, Key: "k"})
 	}
 	proxy.Cut()
-	servicestest.Eventually(t, 5*time.Second, func() bool { return !l.redis.Available() }, "Redis did not count as away")
+	servicestest.Eventually(t, func() bool { return !l.redis.Available() }, "Redis did not count as away")
 	for _, p := range policies {
 		for range 3 {
 			if d := takeAs(t, l, models.Hit{Policy: p, Key: "k"})[0]; !d.Allowed || !d.Degraded {
@@ -47,7 +47,7 @@ func TestFlushesAnOutage(t *testing.T) {
 	}
 	takeAs(t, other, models.Hit{Policy: policies[0], Key: "k"}) // meanwhile, elsewhere
 	proxy.Restore()
-	servicestest.Eventually(t, 2*time.Second, l.redis.Available, "Redis did not come back")
+	servicestest.Within(t, 2*time.Second, l.redis.Available, "Redis did not come back")
 	for _, p := range policies {
 		want := int64(10 - 2 - 1 - 3)
 		if p.Name == "log" {
@@ -84,7 +84,7 @@ func TestFlushesALostReply(t *testing.T) {
 		}
 	}
 	takeAs(t, l, hit)
-	servicestest.Eventually(t, 2*time.Second, func() bool { return !l.outbox.pending.Load() && !l.outbox.running.Load() }, "not published")
+	servicestest.Within(t, 2*time.Second, func() bool { return !l.outbox.pending.Load() && !l.outbox.running.Load() }, "not published")
 	if ds, err := l.Peek(t.Context(), "group", hit); err != nil || ds[0].Remaining != 7 {
 		t.Errorf("%+v, %v, want 7 of 10 remaining", ds, err)
 	}
@@ -268,7 +268,7 @@ func TestFlushOutlivesItsCaller(t *testing.T) {
 	ctx, leave := context.WithCancel(t.Context())
 	reported := make(chan error, 1)
 	go func() { reported <- l.flush(ctx, key) }()
-	servicestest.Eventually(t, 5*time.Second, func() bool {
+	servicestest.Eventually(t, func() bool {
 		l.outbox.mu.Lock()
 		defer l.outbox.mu.Unlock()
 		return under[0].state.flushing

@@ -54,7 +54,7 @@ func TestRefundsOnce(t *testing.T) {
 		if err := l.Refund(t.Context(), taken); err == nil {
 			t.Fatalf("%s: the reply was not lost", p.Name)
 		}
-		servicestest.Eventually(t, 2*time.Second, l.redis.Available, "Redis did not come back")
+		servicestest.Within(t, 2*time.Second, l.redis.Available, "Redis did not come back")
 		if err := l.Refund(t.Context(), taken); err != nil {
 			t.Errorf("%s: %v", p.Name, err)
 		}
@@ -67,12 +67,12 @@ func TestRefundsOnce(t *testing.T) {
 	taken := takeAs(t, l, models.Hit{Policy: gcra, Key: "k"})[0]
 	before := remaining(other, gcra)
 	proxy.Cut()
-	servicestest.Eventually(t, 5*time.Second, func() bool { return !l.redis.Available() }, "Redis did not count as away")
+	servicestest.Eventually(t, func() bool { return !l.redis.Available() }, "Redis did not count as away")
 	if err := l.Refund(t.Context(), taken); err == nil {
 		t.Fatal("refunded without Redis")
 	}
 	proxy.Restore()
-	servicestest.Eventually(t, 2*time.Second, l.redis.Available, "Redis did not come back")
+	servicestest.Within(t, 2*time.Second, l.redis.Available, "Redis did not come back")
 	if err := l.Refund(t.Context(), taken); err != nil || remaining(other, gcra) != before+1 {
 		t.Errorf("%v, %d remaining, %d before a refund of 1", err, remaining(other, gcra), before)
 	}

@@ -52,13 +52,13 @@ func TestBatchOfCalls(t *testing.T) {
 		})
 	}
 	// A full batch does not wait.
-	servicestest.Eventually(t, 5*time.Second, func() bool { return b.Waiting() == calls-redis.BatchCalls }, "no full batch was sent")
+	servicestest.Eventually(t, func() bool { return b.Waiting() == calls-redis.BatchCalls }, "no full batch was sent")
 	release()
 	wg.Wait()
 	if got, err := b.Exec(t.Context(), "{a}alone", "7"); err != nil || !slices.Equal(got, []int64{7, 1}) {
 		t.Errorf("a call that is alone was answered %v, %v", got, err)
 	}
-	servicestest.Eventually(t, 5*time.Second, b.Idle, "something seems to be under way")
+	servicestest.Eventually(t, b.Idle, "something seems to be under way")
 }
 
 // A caller that leaves before the batch is sent has changed nothing; the others are served.
@@ -77,7 +77,7 @@ func TestBatchWithoutTheCallerThatLeft(t *testing.T) {
 		_, err := b.Exec(t.Context(), "stayed", "1")
 		stayed <- err
 	}()
-	servicestest.Eventually(t, 5*time.Second, func() bool { return b.Waiting() == 2 }, "the call does not wait")
+	servicestest.Eventually(t, func() bool { return b.Waiting() == 2 }, "the call does not wait")
 	release()
 	if err := <-stayed; err != nil {
 		t.Fatal(err)
@@ -107,7 +107,7 @@ func TestBatchWhileRedisHangs(t *testing.T) {
 	}
 	wg.Wait()
 	server.Thaw()
-	servicestest.Eventually(t, 5*time.Second, func() bool {
+	servicestest.Eventually(t, func() bool {
 		_, err := b.Exec(t.Context(), "counter", "1")
 		return err == nil && b.Idle()
 	}, "not served after the outage")

@@ -35,7 +35,7 @@ func TestFrozenServerCostsOneDeadlineThenNothing(t *testing.T) {
 	if took := time.Since(start); took > 500*time.Millisecond {
 		t.Errorf("the first call took %v", took)
 	}
-	servicestest.Eventually(t, 5*time.Second, func() bool { return !rdb.Available() }, "Redis still counts as available")
+	servicestest.Eventually(t, func() bool { return !rdb.Available() }, "Redis still counts as available")
 	start = time.Now()
 	for range 1000 {
 		if err := ping(t.Context(), rdb); !errors.Is(err, models.ErrUnavailable) {
@@ -46,7 +46,7 @@ func TestFrozenServerCostsOneDeadlineThenNothing(t *testing.T) {
 		t.Errorf("1,000 calls without Redis took %v", took)
 	}
 	server.Thaw()
-	servicestest.Eventually(t, time.Second, rdb.Available, "not back within 1 s of recovery")
+	servicestest.Within(t, time.Second, rdb.Available, "not back within 1 s of recovery")
 	if err := ping(t.Context(), rdb); err != nil {
 		t.Errorf("after recovery: %v", err)
 	}
@@ -57,9 +57,9 @@ func TestServerKilledAndBack(t *testing.T) {
 	rdb := redistest.New(t, server.Addr)
 	for range 2 {
 		server.Kill()
-		servicestest.Eventually(t, 5*time.Second, func() bool { return !rdb.Available() }, "a killed server counts as available")
+		servicestest.Eventually(t, func() bool { return !rdb.Available() }, "a killed server counts as available")
 		server.Start()
-		servicestest.Eventually(t, time.Second, rdb.Available, "not back within 1 s of recovery")
+		servicestest.Within(t, time.Second, rdb.Available, "not back within 1 s of recovery")
 	}
 }
 
@@ -120,9 +120,9 @@ func TestServerThatCannotServeIsUnavailable(t *testing.T) {
 	if !errors.Is(err, models.ErrUnavailable) {
 		t.Errorf("OOM: %v", err)
 	}
-	servicestest.Eventually(t, 5*time.Second, func() bool { return !rdb.Available() }, "a full server counts as available")
+	servicestest.Eventually(t, func() bool { return !rdb.Available() }, "a full server counts as available")
 	server.Do("CONFIG", "SET", "maxmemory", "0")
-	servicestest.Eventually(t, time.Second, rdb.Available, "not back within 1 s of recovery")
+	servicestest.Within(t, time.Second, rdb.Available, "not back within 1 s of recovery")
 }
 
 func TestLogsOneLinePerChangeOfState(t *testing.T) {
@@ -130,12 +130,12 @@ func TestLogsOneLinePerChangeOfState(t *testing.T) {
 	var log servicestest.LogLines
 	rdb := redistest.At(t, server.Addr, redis.Options{Logger: slog.New(slog.NewTextHandler(&log, nil))})
 	server.Kill()
-	servicestest.Eventually(t, 5*time.Second, func() bool { return !rdb.Available() }, "a killed server counts as available")
+	servicestest.Eventually(t, func() bool { return !rdb.Available() }, "a killed server counts as available")
 	for range 100 {
 		_ = ping(t.Context(), rdb)
 	}
 	server.Start()
-	servicestest.Eventually(t, time.Second, rdb.Available, "not back")
+	servicestest.Within(t, time.Second, rdb.Available, "not back")
 	if got := strings.Count(log.String(), "\n"); got != 2 {
 		t.Errorf("%d lines, want 2 (down, up):\n%s", got, log.String())
 	}
@@ -151,9 +151,9 @@ func TestRecoverHooksRunBeforeItCountsAsAvailable(t *testing.T) {
 	runs := make(chan seen, 10)
 	rdb.OnRecover(func(ctx context.Context) { runs <- seen{rdb.Available(), ping(ctx, rdb)} })
 	server.Kill()
-	servicestest.Eventually(t, 5*time.Second, func() bool { return !rdb.Available() }, "a killed server counts as available")
+	servicestest.Eventually(t, func() bool { return !rdb.Available() }, "a killed server counts as available")
 	server.Start()
-	servicestest.Eventually(t, 2*time.Second, func() bool { return len(runs) > 0 && rdb.Available() }, "the hook did not run")
+	servicestest.Within(t, 2*time.Second, func() bool { return len(runs) > 0 && rdb.Available() }, "the hook did not run")
 	if got := <-runs; got.available || got.err != nil {
 		t.Errorf("hook saw available=%v, call: %v", got.available, got.err)
 	}
@@ -187,12 +187,12 @@ func TestSubscribe(t *testing.T) {
 			return false
 		}
 	}
-	servicestest.Eventually(t, 3*time.Second, arrives, "no message arrived")
+	servicestest.Within(t, 3*time.Second, arrives, "no message arrived")
 	server.Restart()
 	for len(got) > 0 {
 		<-got
 	}
-	servicestest.Eventually(t, 3*time.Second, arrives, "no message arrived after a restart")
+	servicestest.Within(t, 3*time.Second, arrives, "no message arrived after a restart")
 }
 
 // Two clients with other prefixes share a server and a registry, and nothing else.
@@ -212,7 +212,7 @@ func TestTwoClientsInOneProgram(t *testing.T) {
 	}
 	shop, toShop := start("shop")
 	_, toBlog := start("blog")
-	servicestest.Eventually(t, 5*time.Second, func() bool {
+	servicestest.Eventually(t, func() bool {
 		n, err := shop.Subscribers(t.Context(), "hints")
 		return err == nil && n == 1 && strings.Contains(server.Do("PUBSUB", "CHANNELS"), "blog:hints")
 	}, "not subscribed")

@@ -20,7 +20,7 @@ func TestEvictionIsWarnedOf(t *testing.T) {
 	redistest.At(t, nodes[0].Addr, opt.WithEvictionInterval(20*time.Millisecond))
 	logged := func(parts ...string) {
 		t.Helper()
-		servicestest.Eventually(t, 5*time.Second, func() bool { return len(log.With(parts...)) == 1 }, "not logged: "+strings.Join(parts, ", "))
+		servicestest.Eventually(t, func() bool { return len(log.With(parts...)) == 1 }, "not logged: "+strings.Join(parts, ", "))
 	}
 	for _, node := range nodes {
 		node.Do("CONFIG", "SET", "maxmemory", "100mb")

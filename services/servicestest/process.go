@@ -1,92 +1,103 @@
 package servicestest
 
 import (
-	"bufio"
+	"errors"
 	"os"
 	"os/exec"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 )
 
-// Process is this test binary run again, as an instance of its own that a test
-// may stop and continue.
+// Process is a program that runs beside the test, which may stop and continue it.
 type Process struct {
-	t    testing.TB
-	cmd  *exec.Cmd
-	done chan struct{} // closed when it has ended and its output is read
+	// What it wrote so far; empty if the command had a writer of its own.
+	Stdout, Stderr LogLines
 
-	mu    sync.Mutex
-	lines []string
+	t     testing.TB
+	cmd   *exec.Cmd
+	ended chan struct{} // closed when it has ended and its output is read
 }
 
-// RunAgain runs one test of this binary in a process of its own, with env added to the
-// environment: a variable of env says to that test that it is the other process. The process
-// ends with the calling test.
+// Start starts cmd. It is killed when the test ends, or the test binary.
+func Start(t testing.TB, cmd *exec.Cmd) *Process {
+	t.Helper()
+	p := &Process{t: t, cmd: cmd, ended: make(chan struct{})}
+	if cmd.Stdout == nil {
+		cmd.Stdout = &p.Stdout
+	}
+	if cmd.Stderr == nil {
+		cmd.Stderr = &p.Stderr
+	}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		defer close(p.ended)
+		_ = cmd.Wait()
+	}()
+	t.Cleanup(p.Kill)
+	return p
+}
+
+// RunAgain runs one test of this test binary in a process of its own, with env added to the
+// environment: a variable of env says to that test that it is the other process. What it writes
+// to its standard error is the caller's.
 func RunAgain(t testing.TB, test string, env ...string) *Process {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &Process{t: t, cmd: exec.Command(self, "-test.run=^"+test+"$", "-test.count=1"), done: make(chan struct{})}
-	p.cmd.Env = append(os.Environ(), env...)
-	p.cmd.Stderr = os.Stderr
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	out, err := p.cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := p.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		defer close(p.done)
-		scanner := bufio.NewScanner(out)
-		for scanner.Scan() {
-			p.mu.Lock()
-			p.lines = append(p.lines, scanner.Text())
-			p.mu.Unlock()
-		}
-		_ = p.cmd.Wait()
-	}()
-	t.Cleanup(func() {
-		_ = p.cmd.Process.Kill()
-		<-p.done
-	})
-	return p
+	cmd := exec.Command(self, "-test.run=^"+test+"$", "-test.count=1")
+	cmd.Env, cmd.Stderr = append(os.Environ(), env...), os.Stderr
+	return Start(t, cmd)
 }
 
 // Lines returns the lines that start with prefix, without it, of what the process wrote to its
 // standard output so far.
 func (p *Process) Lines(prefix string) []string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	var found []string
-	for _, line := range p.lines {
-		if rest, ok := strings.CutPrefix(line, prefix); ok {
-			found = append(found, rest)
+	for line := range strings.Lines(p.Stdout.String()) {
+		if rest, ok := strings.CutPrefix(line, prefix); ok && strings.HasSuffix(rest, "\n") {
+			found = append(found, strings.TrimSuffix(rest, "\n"))
 		}
 	}
 	return found
 }
 
+// Pid is the process's number.
+func (p *Process) Pid() int { return p.cmd.Process.Pid }
+
 // Freeze stops the process where it is (SIGSTOP).
-func (p *Process) Freeze() { p.signal(syscall.SIGSTOP) }
+func (p *Process) Freeze() { p.Signal(syscall.SIGSTOP) }
 
 // Thaw lets a frozen process go on.
-func (p *Process) Thaw() { p.signal(syscall.SIGCONT) }
+func (p *Process) Thaw() { p.Signal(syscall.SIGCONT) }
 
 // Terminate asks the process to end (SIGTERM).
-func (p *Process) Terminate() { p.signal(syscall.SIGTERM) }
+func (p *Process) Terminate() { p.Signal(syscall.SIGTERM) }
 
-// Ended is closed when the process has ended.
-func (p *Process) Ended() <-chan struct{} { return p.done }
-
-func (p *Process) signal(sig syscall.Signal) {
+// Signal sends a signal. One that comes after the process's end is no fault.
+func (p *Process) Signal(sig os.Signal) {
 	p.t.Helper()
-	if err := p.cmd.Process.Signal(sig); err != nil {
+	if err := p.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		p.t.Fatal(err)
 	}
+}
+
+// Kill ends the process at once. Killing twice is harmless.
+func (p *Process) Kill() {
+	_ = p.cmd.Process.Kill()
+	<-p.ended
+}
+
+// Ended is closed when the process has ended and its output is whole.
+func (p *Process) Ended() <-chan struct{} { return p.ended }
+
+// ExitCode is the exit code of a process that has ended, -1 if a signal ended it.
+func (p *Process) ExitCode() int {
+	<-p.ended
+	return p.cmd.ProcessState.ExitCode()
 }

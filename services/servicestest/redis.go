@@ -1,6 +1,3 @@
-// Package servicestest is the test harness: real servers on ports of their own,
-// and the means to break them. It imports nothing of gatehouse, so end-to-end
-// tests use it too.
 package servicestest
 
 import (
@@ -96,7 +93,7 @@ func (s *RedisServer) launch() bool {
 	}()
 	s.cmd, s.exited = cmd, exited
 	own, ended := fmt.Sprintf("process_id:%d\r", cmd.Process.Pid), false
-	Eventually(s.t, 20*time.Second, func() bool {
+	Eventually(s.t, func() bool {
 		select {
 		case <-exited:
 			ended = true

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 )
 
 // SentinelName is the name of the master of StartSentinel.
@@ -27,7 +26,7 @@ func StartSentinel(t testing.TB) *Sentinel {
 	master := StartRedis(t, "--repl-diskless-sync-delay", "0")
 	host, port, _ := net.SplitHostPort(master.Addr)
 	replica := StartRedis(t, "--replicaof", host+" "+port)
-	Eventually(t, 10*time.Second, func() bool {
+	Eventually(t, func() bool {
 		return strings.Contains(replica.Do("INFO", "replication"), "master_link_status:up")
 	}, "the replica does not follow")
 	sentinel := &RedisServer{Addr: FreeAddr(t), t: t, config: filepath.Join(t.TempDir(), "sentinel.conf")}
@@ -41,7 +40,7 @@ sentinel failover-timeout %[1]s 3000
 	}
 	sentinel.Start()
 	t.Cleanup(sentinel.Kill)
-	Eventually(t, 15*time.Second, func() bool {
+	Eventually(t, func() bool {
 		return strings.Contains(sentinel.Do("SENTINEL", "REPLICAS", SentinelName), replica.port)
 	}, "the sentinel does not see the replica")
 	return &Sentinel{Addr: sentinel.Addr, Master: master, Replica: replica}
@@ -50,7 +49,7 @@ sentinel failover-timeout %[1]s 3000
 // WaitFailedOver waits until the replica is the master.
 func (s *Sentinel) WaitFailedOver(t testing.TB) {
 	t.Helper()
-	Eventually(t, 15*time.Second, func() bool {
+	Eventually(t, func() bool {
 		info, err := s.Replica.try("INFO", "replication") // the sentinel ends its connections then
 		return err == nil && strings.Contains(info, "role:master")
 	}, "the replica was not made the master")
@@ -91,7 +90,7 @@ func StartReplicas(t testing.TB, masters []*RedisServer) []*RedisServer {
 	}
 	for i, master := range masters {
 		master.waitForCluster(2 * len(masters))
-		Eventually(t, 15*time.Second, func() bool {
+		Eventually(t, func() bool {
 			return strings.Contains(replicas[i].Do("INFO", "replication"), "master_link_status:up")
 		}, "a replica does not follow")
 	}
@@ -117,7 +116,7 @@ func (s *RedisServer) meet(member *RedisServer) {
 
 func (s *RedisServer) waitForCluster(nodes int) {
 	s.t.Helper()
-	Eventually(s.t, 15*time.Second, func() bool {
+	Eventually(s.t, func() bool {
 		info := s.Do("CLUSTER", "INFO")
 		return strings.Contains(info, "cluster_state:ok") && strings.Contains(info, "cluster_slots_ok:16384") && strings.Contains(info, fmt.Sprintf("cluster_known_nodes:%d", nodes))
 	}, "the cluster does not form")

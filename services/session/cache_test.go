@@ -93,7 +93,7 @@ func TestSessionWarmReadsNeedNoQuery(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	i := startInstances(t, 1, server, session.Options{})[0]
 	token, _ := signIn(t, i, signUp(t, i.db, "ann@example.com"))
-	servicestest.Eventually(t, time.Second, func() bool { _ = mustGet(t, i, token); return i.Warm(token) }, "never warm")
+	servicestest.Within(t, time.Second, func() bool { _ = mustGet(t, i, token); return i.Warm(token) }, "never warm")
 	reads := i.db.reads.Load()
 	for range 100 {
 		mustGet(t, i, token)
@@ -164,7 +164,7 @@ func TestSessionEndsEverywhere(t *testing.T) {
 				}
 				refused(t, a, token)
 				ended := time.Now()
-				servicestest.Eventually(t, revokeBound, func() bool {
+				servicestest.Within(t, revokeBound, func() bool {
 					_, err := b.Get(t.Context(), token)
 					return errors.Is(err, models.ErrNotFound)
 				}, name+": still accepted elsewhere")
@@ -210,7 +210,7 @@ func TestSessionSurvivesRedis(t *testing.T) {
 			}
 		}
 	}
-	servicestest.Eventually(t, 2*time.Second, func() bool { return !b.Degraded(token) }, "still degraded")
+	servicestest.Within(t, 2*time.Second, func() bool { return !b.Degraded(token) }, "still degraded")
 }
 
 // A database that hangs is reported within its timeout. No session ends by it, and no token
@@ -237,7 +237,7 @@ func TestSessionDatabaseFrozen(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	servicestest.Eventually(t, 3*time.Second, func() bool {
+	servicestest.Within(t, 3*time.Second, func() bool {
 		_, err := i.Get(t.Context(), token)
 		if errors.Is(err, models.ErrNotFound) {
 			t.Fatal("signed out by a database that hangs")
@@ -245,7 +245,7 @@ func TestSessionDatabaseFrozen(t *testing.T) {
 		return errors.Is(err, models.ErrUnavailable)
 	}, "trusted for ever")
 	postgres.Thaw()
-	servicestest.Eventually(t, 5*time.Second, func() bool { _, err := i.Get(t.Context(), token); return err == nil }, "not back")
+	servicestest.Eventually(t, func() bool { _, err := i.Get(t.Context(), token); return err == nil }, "not back")
 	refused(t, i, ended)
 }
 
@@ -262,7 +262,7 @@ func TestSessionRedisIsNotAskedInVain(t *testing.T) {
 		tokens = append(tokens, token)
 	}
 	i.db.gone.Store(true)
-	servicestest.Eventually(t, 5*time.Second, func() bool {
+	servicestest.Eventually(t, func() bool {
 		_, err := i.Get(t.Context(), tokens[len(tokens)-1]) // the newest copy
 		return errors.Is(err, models.ErrUnavailable)
 	}, "trusted for ever")
@@ -276,5 +276,5 @@ func TestSessionRedisIsNotAskedInVain(t *testing.T) {
 		t.Errorf("Redis was asked for copies that do not count: %s", stats)
 	}
 	i.db.gone.Store(false)
-	servicestest.Eventually(t, 5*time.Second, func() bool { _, err := i.Get(t.Context(), tokens[0]); return err == nil }, "not back")
+	servicestest.Eventually(t, func() bool { _, err := i.Get(t.Context(), tokens[0]); return err == nil }, "not back")
 }

@@ -48,7 +48,7 @@ func TestSessionResurrectionByFailover(t *testing.T) {
 		}
 		return true
 	}
-	servicestest.Eventually(t, 5*time.Second, onReplica, "the replica has not all copies")
+	servicestest.Eventually(t, onReplica, "the replica has not all copies")
 
 	sentinel.Replica.LoseMaster()
 	disabled := true
@@ -92,7 +92,7 @@ func TestSessionResurrectionByFailover(t *testing.T) {
 	time.Sleep(time.Until(acknowledged.Add(revokeBound))) // from here on none may be accepted
 	for _, i := range []instance{a, b} {
 		check(i) // while it may be without Redis still
-		servicestest.Eventually(t, 15*time.Second, i.redis.Available, "the new master is not used")
+		servicestest.Eventually(t, i.redis.Available, "the new master is not used")
 		check(i)
 	}
 	late := start()

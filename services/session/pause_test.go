@@ -49,7 +49,7 @@ func (p *pauseProof) prove(after int) {
 		c := signUp(t, p.db, fmt.Sprintf("user%d-%d@example.com", p.round, n))
 		reply := p.at.call(proofCall{Op: "sign in", Email: c.Email})
 		ids, tokens = append(ids, c.ID), append(tokens, reply.Token)
-		servicestest.Eventually(t, 5*time.Second, func() bool {
+		servicestest.Eventually(t, func() bool {
 			p.paused.call(proofCall{Op: "read", Token: reply.Token})
 			return p.paused.call(proofCall{Op: "warm", Token: reply.Token}).Result == "ok"
 		}, "no copy")
@@ -103,7 +103,7 @@ func (p *pauseProof) prove(after int) {
 			t.Errorf("session %d: %q with role %q, want %s", slices.Index(tokens, a.token), a.Result, a.Role, want)
 		}
 	}
-	servicestest.Eventually(t, 5*time.Second, func() bool {
+	servicestest.Eventually(t, func() bool {
 		p.paused.call(proofCall{Op: "read", Token: valid})
 		return p.paused.call(proofCall{Op: "warm", Token: valid}).Result == "ok"
 	}, "no copy counts any more")

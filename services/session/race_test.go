@@ -58,7 +58,7 @@ func TestSessionLateFillDoesNotRevive(t *testing.T) {
 			t.Errorf("asked after the revoke: %v", err)
 		}
 	}
-	servicestest.Eventually(t, revokeBound, func() bool {
+	servicestest.Within(t, revokeBound, func() bool {
 		_, err := b.Get(t.Context(), token)
 		return errors.Is(err, models.ErrNotFound)
 	}, "the late fill lives on in memory")
@@ -78,7 +78,7 @@ func TestSessionOldCopyInRedisDoesNotRevive(t *testing.T) {
 	}
 	server.Do("SET", key, old)
 	refused(t, all[0], token)
-	servicestest.Eventually(t, revokeBound, func() bool {
+	servicestest.Within(t, revokeBound, func() bool {
 		_, err := all[1].Get(t.Context(), token)
 		return errors.Is(err, models.ErrNotFound)
 	}, "the old copy lives")
@@ -116,7 +116,7 @@ func TestSessionLateFillKeepsNewValues(t *testing.T) {
 	if copied := server.Do("GET", "test:session:"+s.Hash); !strings.HasPrefix(copied, "1 ") {
 		t.Errorf("Redis holds %s", copied)
 	}
-	servicestest.Eventually(t, 3*time.Second, func() bool { return string(mustGet(t, b, token).Data) == "new" }, "old values live at b")
+	servicestest.Within(t, 3*time.Second, func() bool { return string(mustGet(t, b, token).Data) == "new" }, "old values live at b")
 }
 
 func TestSessionChangePassword(t *testing.T) {
@@ -148,7 +148,7 @@ func TestSessionChangePassword(t *testing.T) {
 	refused(t, a, token)
 	refused(t, a, other)
 	for _, ended := range []string{token, other} {
-		servicestest.Eventually(t, 200*time.Millisecond, func() bool {
+		servicestest.Within(t, 200*time.Millisecond, func() bool {
 			_, err := b.Get(t.Context(), ended)
 			return errors.Is(err, models.ErrNotFound)
 		}, "an old session lives at b")
@@ -207,7 +207,7 @@ func TestSessionLimitPerUser(t *testing.T) {
 	}
 	for _, token := range tokens[:2] {
 		for _, i := range all {
-			servicestest.Eventually(t, revokeBound, func() bool {
+			servicestest.Within(t, revokeBound, func() bool {
 				_, err := i.Get(t.Context(), token)
 				return errors.Is(err, models.ErrNotFound)
 			}, "one session too many")
@@ -232,7 +232,7 @@ func TestSessionRolesChange(t *testing.T) {
 	if got := mustGet(t, a, token); got.Roles[0] != models.RoleViewer {
 		t.Errorf("roles at a = %v", got.Roles)
 	}
-	servicestest.Eventually(t, 200*time.Millisecond, func() bool { return mustGet(t, b, token).Roles[0] == models.RoleViewer }, "old rights at b")
+	servicestest.Within(t, 200*time.Millisecond, func() bool { return mustGet(t, b, token).Roles[0] == models.RoleViewer }, "old rights at b")
 }
 
 // Revokes and reads from everywhere at once: a read that begins at the

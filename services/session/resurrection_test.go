@@ -167,12 +167,12 @@ func TestSessionResurrectionFromADump(t *testing.T) {
 		t.Fatal("the old copy is not back")
 	}
 	refused(t, all[0], token)
-	servicestest.Eventually(t, revokeBound, func() bool {
+	servicestest.Within(t, revokeBound, func() bool {
 		_, err := all[1].Get(t.Context(), token)
 		return errors.Is(err, models.ErrNotFound)
 	}, "the old copy lives")
 	for _, i := range all {
-		servicestest.Eventually(t, 5*time.Second, i.redis.Available, "Redis is not used again")
+		servicestest.Eventually(t, i.redis.Available, "Redis is not used again")
 		refused(t, i, token)
 		mustGet(t, i, valid)
 	}
@@ -203,7 +203,7 @@ func TestSessionDatabaseRestored(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			servicestest.Eventually(t, revokeBound, func() bool {
+			servicestest.Within(t, revokeBound, func() bool {
 				_, err := i.Get(t.Context(), after)
 				return errors.Is(err, models.ErrNotFound)
 			}, "a copy of a session without a row lives")

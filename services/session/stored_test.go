@@ -25,7 +25,7 @@ func TestSessionTokenIsNotStored(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	i := startInstances(t, 1, server, session.Options{})[0]
 	token, s := signIn(t, i, signUp(t, i.db, "ann@example.com"))
-	servicestest.Eventually(t, 2*time.Second, func() bool {
+	servicestest.Within(t, 2*time.Second, func() bool {
 		_ = mustGet(t, i, token)
 		return server.Do("KEYS", "*session:*") != ""
 	}, "no copy in Redis")
@@ -157,7 +157,7 @@ func TestSessionEndsAreToldByPostgres(t *testing.T) {
 			t.Fatal(err)
 		}
 		ended := time.Now()
-		servicestest.Eventually(t, revokeBound, func() bool {
+		servicestest.Within(t, revokeBound, func() bool {
 			_, err := there.Get(t.Context(), token)
 			return errors.Is(err, models.ErrNotFound)
 		}, "an ended session lives elsewhere")

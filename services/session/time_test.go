@@ -173,7 +173,7 @@ func TestSessionActivityIsKnownWhenRedisHasAnOldCopy(t *testing.T) {
 			i.Sync(t.Context())
 			reads := i.db.reads.Load()
 			began := time.Now()
-			servicestest.Eventually(t, 10*time.Second, func() bool {
+			servicestest.Eventually(t, func() bool {
 				i.Touch(mustGet(t, i, token))
 				if evict {
 					i.Evict(token)

@@ -18,7 +18,7 @@ import (
 // that it may without reports of changes.
 func warmForLong(t *testing.T, i instance, token string) {
 	t.Helper()
-	servicestest.Eventually(t, 5*time.Second, func() bool { mustGet(t, i, token); return i.Tracks(token) }, "Redis does not report changes")
+	servicestest.Eventually(t, func() bool { mustGet(t, i, token); return i.Tracks(token) }, "Redis does not report changes")
 }
 
 // commands is how many commands that read or write the server has served.
@@ -72,7 +72,7 @@ func TestSessionTrackedValuesAreFresh(t *testing.T) {
 			t.Fatal(err)
 		}
 		s = saved
-		servicestest.Eventually(t, 500*time.Millisecond, func() bool { return string(mustGet(t, b, token).Data) == fmt.Sprint(n) }, "old values")
+		servicestest.Within(t, 500*time.Millisecond, func() bool { return string(mustGet(t, b, token).Data) == fmt.Sprint(n) }, "old values")
 	}
 }
 
@@ -97,13 +97,13 @@ func TestSessionTrackingLost(t *testing.T) {
 			if _, err := a.db.SaveSessionData(t.Context(), s.Hash, s.Version, []byte("new")); err != nil {
 				t.Fatal(err)
 			}
-			servicestest.Eventually(t, revokeBound, func() bool { return string(mustGet(t, b, token).Data) == "new" }, "an old copy is used")
+			servicestest.Within(t, revokeBound, func() bool { return string(mustGet(t, b, token).Data) == "new" }, "an old copy is used")
 			if name == "redis frozen" {
 				server.Thaw()
 			} else {
 				proxy.Restore()
 			}
-			servicestest.Eventually(t, 5*time.Second, b.redis.Available, "Redis is not used again")
+			servicestest.Eventually(t, b.redis.Available, "Redis is not used again")
 			warmForLong(t, b, token)
 		})
 	}
@@ -117,6 +117,6 @@ func TestSessionTrackingAfterFlush(t *testing.T) {
 	token, _ := signIn(t, i, signUp(t, i.db, "ann@example.com"))
 	warmForLong(t, i, token)
 	server.Do("FLUSHALL")
-	servicestest.Eventually(t, revokeBound, func() bool { return !i.Warm(token) }, "still warm")
+	servicestest.Within(t, revokeBound, func() bool { return !i.Warm(token) }, "still warm")
 	warmForLong(t, i, token)
 }

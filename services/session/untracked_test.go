@@ -87,7 +87,7 @@ func TestSessionWithAndWithoutTracking(t *testing.T) {
 			opt := session.Options{Logger: slog.New(slog.NewTextHandler(&log, nil))}
 			a := startInstance(t, path, mode.redisFor(t, server, new(servicestest.LogLines)), session.Options{})
 			b := startInstance(t, path, mode.redisFor(t, server, &log), opt)
-			servicestest.Eventually(t, 10*time.Second, func() bool { return a.redis.Available() && b.redis.Available() }, "Redis is not used")
+			servicestest.Eventually(t, func() bool { return a.redis.Available() && b.redis.Available() }, "Redis is not used")
 
 			saved, savedSession := signIn(t, a, signUp(t, a.db, "saved@example.com"))
 			ended, _ := signIn(t, a, signUp(t, a.db, "ended@example.com"))
@@ -112,7 +112,7 @@ func TestSessionWithAndWithoutTracking(t *testing.T) {
 				if err := a.Delete(t.Context(), ended); err != nil {
 					t.Fatal(err)
 				}
-				servicestest.Eventually(t, revokeBound, func() bool {
+				servicestest.Within(t, revokeBound, func() bool {
 					_, err := b.Get(t.Context(), ended)
 					return string(mustGet(t, b, saved).Data) == fmt.Sprint(round) && slices.Equal(mustGet(t, b, changed).Roles, roles) && err != nil
 				}, "the other instance goes on with what was")
@@ -127,7 +127,7 @@ func TestSessionWithAndWithoutTracking(t *testing.T) {
 					t.Errorf("%s; %s", b.redis.Status(), log.With(""))
 				}
 			default:
-				servicestest.Eventually(t, 20*time.Second, func() bool { return len(log.With("changed keys")) > 0 }, "nothing in the log")
+				servicestest.Eventually(t, func() bool { return len(log.With("changed keys")) > 0 }, "nothing in the log")
 				line := log.With("changed keys")
 				if len(line) != 1 || !strings.Contains(line[0], mode.reason) || b.Tracks(saved) {
 					t.Errorf("the log says %q, want one line with %q; tracks %t", line, mode.reason, b.Tracks(saved))
@@ -162,13 +162,13 @@ func TestSessionTrackingTakenAwayAndGivenBack(t *testing.T) {
 			warmForLong(t, b, token)
 			server.Do("ACL", "SETUSER", "app", "-"+permission)
 			// A copy that is not in memory is asked for on the connection that is refused now.
-			servicestest.Eventually(t, 40*time.Second, func() bool { mustGet(t, b, other); return len(log.With("does not report")) == 1 && !b.Tracks(token) }, "not logged")
+			servicestest.Eventually(t, func() bool { mustGet(t, b, other); return len(log.With("does not report")) == 1 && !b.Tracks(token) }, "not logged")
 			if _, err := a.SaveData(t.Context(), s, []byte("new")); err != nil {
 				t.Fatal(err)
 			}
-			servicestest.Eventually(t, revokeBound, func() bool { return string(mustGet(t, b, token).Data) == "new" }, "an old copy is used")
+			servicestest.Within(t, revokeBound, func() bool { return string(mustGet(t, b, token).Data) == "new" }, "an old copy is used")
 			server.Do("ACL", "SETUSER", "app", "+"+permission)
-			servicestest.Eventually(t, 40*time.Second, func() bool { mustGet(t, b, token); return b.Tracks(token) }, "Redis does not report changes")
+			servicestest.Eventually(t, func() bool { mustGet(t, b, token); return b.Tracks(token) }, "Redis does not report changes")
 			if again := log.With("Redis reports changed keys"); len(again) != 1 || len(log.With("does not report")) != 1 {
 				t.Errorf("the log: %s", log.With(""))
 			}

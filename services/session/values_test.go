@@ -38,10 +38,10 @@ func TestSessionValuesSavedWithoutRedis(t *testing.T) {
 		if got := mustGet(t, a, token); string(got.Data) != text {
 			t.Errorf("a reads %q", got.Data)
 		}
-		servicestest.Eventually(t, revokeBound, func() bool { return string(mustGet(t, b, token).Data) == text }, "b reads old values")
+		servicestest.Within(t, revokeBound, func() bool { return string(mustGet(t, b, token).Data) == text }, "b reads old values")
 	}
 	proxy.Restore()
-	servicestest.Eventually(t, 3*time.Second, func() bool { return a.redis.Available() }, "Redis is not used again")
+	servicestest.Within(t, 3*time.Second, func() bool { return a.redis.Available() }, "Redis is not used again")
 	for name, i := range map[string]instance{"a": a, "b": b} {
 		if got := mustGet(t, i, token); string(got.Data) != "new 2" {
 			t.Errorf("%s reads %q", name, got.Data)
@@ -95,6 +95,6 @@ func TestSessionConcurrentWriters(t *testing.T) {
 		t.Errorf("%d kept of %d; the row has %d, version %d, %v", kept.Load(), writers, len(row.Data), row.Version, err)
 	}
 	for _, i := range all {
-		servicestest.Eventually(t, revokeBound, func() bool { return bytes.Equal(mustGet(t, i, token).Data, row.Data) }, "an instance reads old values")
+		servicestest.Within(t, revokeBound, func() bool { return bytes.Equal(mustGet(t, i, token).Data, row.Data) }, "an instance reads old values")
 	}
 }

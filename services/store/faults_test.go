@@ -66,7 +66,7 @@ func wantWorking(t *testing.T, kinds map[string]func(ctx context.Context) error)
 	t.Helper()
 	for name, call := range kinds {
 		var err error
-		servicestest.Eventually(t, 5*time.Second, func() bool {
+		servicestest.Eventually(t, func() bool {
 			err = call(t.Context())
 			return err == nil
 		}, fmt.Sprint(name, " does not work again"))

@@ -37,7 +37,7 @@ func TestLostInstanceBlocksNobodyForLong(t *testing.T) {
 	if err := other.EndSessions(t.Context(), models.Ending{UserID: user.ID}); err == nil {
 		t.Fatal("the row was not held")
 	}
-	servicestest.Eventually(t, 10*timeout+2*time.Second, func() bool {
+	servicestest.Within(t, 10*timeout+2*time.Second, func() bool {
 		return other.EndSessions(t.Context(), models.Ending{UserID: user.ID}) == nil
 	}, "the row is still held")
 	read, err := other.Revocations(t.Context(), 0, time.Time{})

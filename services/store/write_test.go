@@ -75,7 +75,7 @@ func unwritable(t *testing.T, s *Store, h *told, why string, mend func()) {
 		t.Fatalf("the log has %q, not one line with %q", all, why)
 	}
 	mend()
-	servicestest.Eventually(t, 5*time.Second, func() bool { return s.Ping(t.Context()) == nil }, "still not ready for writes")
+	servicestest.Eventually(t, func() bool { return s.Ping(t.Context()) == nil }, "still not ready for writes")
 	if _, err := s.CreateProcess(t.Context(), "", process); err != nil {
 		t.Fatal(err)
 	}
@@ -89,7 +89,7 @@ func TestReadOnlyPostgres(t *testing.T) {
 	server := servicestest.StartPostgresServer(t)
 	s, h := openTold(t, Options{URL: server.URL, Timeout: 10 * time.Second})
 	server.SetReadOnly(t, true)
-	servicestest.Eventually(t, 5*time.Second, func() bool { return s.AddAudit(t.Context(), models.AuditEntry{}) != nil }, "still writes")
+	servicestest.Eventually(t, func() bool { return s.AddAudit(t.Context(), models.AuditEntry{}) != nil }, "still writes")
 	unwritable(t, s, h, "read-only", func() { server.SetReadOnly(t, false) })
 }
 
@@ -101,7 +101,7 @@ func TestPostgresFailover(t *testing.T) {
 	url := strings.Replace(first.URL, first.Addr, first.Addr+","+second.Addr, 1) + "&target_session_attrs=read-write"
 	s, _ := openTold(t, Options{URL: url, Timeout: 10 * time.Second})
 	first.SetReadOnly(t, true)
-	servicestest.Eventually(t, 10*time.Second, func() bool {
+	servicestest.Eventually(t, func() bool {
 		p, err := s.CreateProcess(t.Context(), "", models.ProcessFields{Title: "after the failover"})
 		if err != nil {
 			return false
@@ -157,7 +157,7 @@ func TestWritesWithoutAnswer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	servicestest.Eventually(t, 10*time.Second, func() bool {
+	servicestest.Eventually(t, func() bool {
 		_ = s.AddAudit(t.Context(), models.AuditEntry{})
 		return errors.Is(s.Ping(t.Context()), models.ErrNotWritable)
 	}, "ready while no write is answered")

@@ -1,0 +1,38 @@
+// Package servicestest is the test harness: real servers on ports of their own, the means to
+// break them, and the means to wait for what follows. It imports nothing of gatehouse, so
+// end-to-end tests use it, too. Everything that it starts ends with the test, or with the test
+// binary, however that ends. Clients of Redis come from services/redis/redistest.
+//
+// What it starts:
+//
+//	StartRedis           redis-server, with arguments (TLS, ACL, maxmemory, ...)
+//	StartSentinel        a master, its replica, and a sentinel that watches them
+//	StartCluster         three masters; StartReplicas gives each a replica
+//	StartPostgres        an empty database of a server that the test binary's tests share
+//	StartPostgresServer  a server for one test, which may break it
+//	NewProxy             a TCP proxy between one client and a server
+//	Start, RunAgain      a process: any command, or this test binary once more
+//
+// What it breaks:
+//
+//	Freeze, Thaw           SIGSTOP and SIGCONT: of a Redis, a PostgreSQL, a process
+//	Kill, Start, Restart   a Redis that is gone, and back without its data
+//	Do                     any command: FLUSHALL, SCRIPT FLUSH, CLIENT KILL, CONFIG SET, ...
+//	Follow, LoseMaster,    replication: a replica that misses writes and becomes the master
+//	Promote
+//	MoveSlot               a slot of a Cluster moves while clients use it
+//	SetReadOnly, Stop      a PostgreSQL that refuses writes, or is gone
+//	Proxy                  Cut, Reset, Stall, StallOpen, SetLatency, LoseReplies, Retarget
+//
+// What it waits for:
+//
+//	Eventually   something that must become true, however long this machine takes
+//	Within       a promise with a time: it fails when the promise is broken
+//	Slack        what this machine may have added to a time that a test measured itself
+//	LogLines     a log, or the output of a process, that is read while it is written
+//
+// No test sleeps until something has probably happened. What is about time runs on fake time
+// (testing/synctest), or measures against the bound of the promise with Within or Slack: they add
+// what the machine itself was late, so a busy machine fails no test and a quiet one is held to
+// the promise.
+package servicestest
