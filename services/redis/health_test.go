@@ -4,9 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
-	"path"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -143,18 +142,21 @@ func TestHealthChangesForSlownessAreApart(t *testing.T) {
 // must not find a Redis without it healthy.
 func TestProbeTriesEveryCommandOfTheScripts(t *testing.T) {
 	used := map[string]string{}
-	err := fs.WalkDir(os.DirFS(".."), ".", func(name string, _ fs.DirEntry, err error) error {
-		if err != nil || path.Ext(name) != ".lua" {
-			return err
+	// Only the folders of scripts are opened: go test runs this package again when they change.
+	for _, folder := range []string{"lua", "../lock/lua", "../ratelimit/lua", "../session/lua"} {
+		scripts, err := filepath.Glob(folder + "/*.lua")
+		if err != nil || len(scripts) == 0 {
+			t.Fatalf("no script in %s: %v", folder, err)
 		}
-		script, err := fs.ReadFile(os.DirFS(".."), name)
-		for _, command := range luaCommands.FindAllStringSubmatch(string(script), -1) {
-			used[command[1]] = name
+		for _, name := range scripts {
+			script, err := os.ReadFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, command := range luaCommands.FindAllStringSubmatch(string(script), -1) {
+				used[command[1]] = name
+			}
 		}
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
 	}
 	if len(used) < 15 {
 		t.Fatalf("the scripts use %v: is the pattern out of date?", used)
