@@ -76,7 +76,7 @@ func (c *client) sendAll(t *testing.T, size int64, bodies []largeBody) map[int]i
 // peak is the most memory that the instance has used since the last forgetPeak, in bytes.
 func (a *app) peak(t *testing.T) int64 {
 	t.Helper()
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", a.cmd.Process.Pid))
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", a.Pid()))
 	found := regexp.MustCompile(`VmHWM:\s+(\d+) kB`).FindSubmatch(status)
 	if err != nil || found == nil {
 		t.Fatalf("%v\n%s", err, status)
@@ -87,7 +87,7 @@ func (a *app) peak(t *testing.T) int64 {
 
 func (a *app) forgetPeak(t *testing.T) {
 	t.Helper()
-	if err := os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", a.cmd.Process.Pid), []byte("5"), 0); err != nil {
+	if err := os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", a.Pid()), []byte("5"), 0); err != nil {
 		t.Fatal(err)
 	}
 }

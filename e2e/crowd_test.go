@@ -25,9 +25,9 @@ const (
 func TestCrowdOfConnections(t *testing.T) {
 	t.Parallel()
 	limited := exec.Command("sh", "-c", fmt.Sprintf(`ulimit -n %d && exec "$0"`, fewFiles), binary)
-	a := launchCommand(t, limited, t.TempDir(), "DATABASE_URL="+demoDatabase(t))
-	a.waitReady(t)
-	t.Cleanup(func() { a.stop(t) })
+	a := launchCommand(t, limited, "DATABASE_URL="+demoDatabase(t))
+	a.WaitReady()
+	t.Cleanup(a.Stop)
 	viewer, alice := a.signIn(t, "viewer@example.com"), a.signIn(t, "alice@example.com")
 	viewer.app = a.withClient(&http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 1000}, Timeout: time.Minute})
 
@@ -82,7 +82,7 @@ func TestCrowdOfConnections(t *testing.T) {
 
 // withClient is the same instance seen with other connections.
 func (a *app) withClient(client *http.Client) *app {
-	return &app{URL: a.URL, http: client}
+	return &app{Gatehouse: a.Gatehouse, http: client}
 }
 
 // openStreams asks for so many event streams at the same time, each on a connection of its
@@ -141,7 +141,7 @@ func (a *app) served(t *testing.T, when string) {
 // files is how many files, connections included, the instance has open.
 func (a *app) files(t *testing.T) int {
 	t.Helper()
-	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", a.cmd.Process.Pid))
+	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", a.Pid()))
 	if err != nil {
 		t.Fatal(err)
 	}

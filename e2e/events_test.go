@@ -99,12 +99,12 @@ func TestEvents(t *testing.T) {
 			}
 
 			stopped := time.Now()
-			w.app.signal(t, syscall.SIGTERM)
+			w.app.Signal(syscall.SIGTERM)
 			if got := next(t, events, 3*time.Second); got != "" {
 				t.Errorf("at the end the stream tells %q", got)
 			}
-			if code := w.app.wait(t); code != 0 {
-				t.Errorf("exit code %d: %s", code, w.app.Stderr)
+			if code := w.app.ExitCode(); code != 0 {
+				t.Errorf("exit code %d: %s", code, &w.app.Stderr)
 			}
 			if took := time.Since(stopped); took > 4*time.Second {
 				t.Errorf("it took %v to end", took)

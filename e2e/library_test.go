@@ -6,7 +6,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 
 	"gatehouse/services/servicestest"
@@ -69,14 +68,7 @@ func TestLibraryPrograms(t *testing.T) {
 
 	addr := servicestest.FreeAddr(t)
 	limits, server := build("limits", strings.ReplaceAll(programs[0], libraryAddr, addr))
-	var said output
-	program := exec.Command(limits)
-	program.Stdout, program.Stderr = &said, &said
-	program.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := program.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _, _ = program.Process.Kill(), program.Wait() })
+	program := servicestest.Start(t, exec.Command(limits))
 	ask := func() (status int, counted bool) {
 		res, err := http.Get("http://" + addr + "/quote")
 		if err != nil {
@@ -88,7 +80,7 @@ func TestLibraryPrograms(t *testing.T) {
 	servicestest.Eventually(t, func() bool { status, counted := ask(); return status == http.StatusOK && counted }, "limits does not count in Redis")
 	servicestest.Eventually(t, func() bool { status, counted := ask(); return status == http.StatusTooManyRequests && counted }, "limits refuses nothing")
 	if keys := server.Do("KEYS", "shop:*"); !strings.Contains(keys, "quote") {
-		t.Errorf("Redis has the keys %q\n%s", keys, said.String())
+		t.Errorf("Redis has the keys %q\n%s", keys, &program.Stderr)
 	}
 
 	locks, _ := build("locks", programs[1])

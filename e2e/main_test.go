@@ -6,10 +6,10 @@ package e2e
 import (
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
+
+	"gatehouse/services/servicestest"
 )
 
 // binary is the gatehouse that TestMain has built.
@@ -26,11 +26,9 @@ func buildAndRun(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	binary = filepath.Join(dir, "gatehouse")
-	// Not stamped with the commit: tests also run where there is none.
-	out, err := exec.Command("go", "build", "-race", "-gcflags=modernc.org/...=-d=checkptr=0", "-buildvcs=false", "-o", binary, "..").CombinedOutput()
+	binary, err = servicestest.BuildGatehouse(dir, "-race", "-gcflags=modernc.org/...=-d=checkptr=0")
 	if err != nil {
-		fmt.Fprintf(os.Stderr, "build gatehouse: %v\n%s", err, out)
+		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	code := m.Run()

@@ -54,7 +54,7 @@ func TestOperationsRedisUser(t *testing.T) {
 	a.anonymous().send(t, "GET /readyz", nil).is(t, 200).with(t, "status", "ok").with(t, "components.redis.status", "ok")
 	w := &world{app: a, alice: a.signIn(t, "alice@example.com")}
 	w.acquire(t, w.alice, "1", map[string]any{"ttl": 10}).with(t, "degraded", false)
-	if log := a.Stdout.String() + a.Stderr.String(); strings.Contains(log, "level=WARN") {
+	if log := a.Said(); strings.Contains(log, "level=WARN") {
 		t.Errorf("the log warns:\n%s", log)
 	}
 }

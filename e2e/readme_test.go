@@ -12,15 +12,11 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"gatehouse/services/servicestest"
 )
 
-const (
-	readmeAddr    = "127.0.0.1:8080" // where the README says that it serves
-	goRunPatience = 2 * time.Minute  // for go run, which finds everything built, to link and to start
-)
+const readmeAddr = "127.0.0.1:8080" // where the README says that it serves
 
 // shown is a shell block of a document and, if it answers, the answer shown below it.
 type shown struct {
@@ -75,12 +71,11 @@ func TestReadmeCommands(t *testing.T) {
 	}
 	shell := exec.Command("bash", "-euo", "pipefail", "-c", script.String())
 	shell.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir()}
-	shell.Stderr = &output{}
-	out, err := shell.Output()
-	if err != nil {
-		t.Fatalf("the commands: %v\n%s\n%s", err, shell.Stderr, out)
+	ran := servicestest.Start(t, shell)
+	if code := ran.ExitCode(); code != 0 {
+		t.Fatalf("the commands: exit code %d\n%s\n%s", code, &ran.Stderr, &ran.Stdout)
 	}
-	for i, got := range strings.Split(string(out), "\x1e")[1:] {
+	for i, got := range strings.Split(ran.Stdout.String(), "\x1e")[1:] {
 		switch s := all[i]; {
 		case s.answer != nil:
 			s.answer.compare(t, s.document, got)
@@ -177,10 +172,8 @@ func goRun(t *testing.T, folder string) string {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
-	var said output
 	cmd := exec.Command("go", "run", ".")
-	cmd.Dir, cmd.Stdout, cmd.Stderr = folder, &said, &said
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	cmd.Dir, cmd.SysProcAttr = folder, &syscall.SysProcAttr{Setpgid: true}
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(pair string) bool {
 		name, _, _ := strings.Cut(pair, "=")
 		return slices.ContainsFunc(exampleFile(t), func(v variable) bool { return v.name == name })
@@ -192,40 +185,24 @@ func goRun(t *testing.T, folder string) string {
 		cmd.Env = append(cmd.Env, "ADDR="+addr)
 		t.Logf("%s is taken: using %s", readmeAddr, addr)
 	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	exited := make(chan struct{})
-	go func() {
-		_ = cmd.Wait() // with 1 after Ctrl+C, whatever the program said: that is go's way
-		close(exited)
-	}()
+	p := servicestest.Start(t, cmd)
 	t.Cleanup(func() {
-		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGINT)
-		select {
-		case <-exited:
-			if all := said.String(); !strings.Contains(all, "shutting down") || strings.Contains(all, "exit status") {
-				t.Errorf("after Ctrl+C:\n%s", said.tail())
-			}
-		case <-time.After(stopPatience):
-			_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
-			t.Errorf("go run does not end after Ctrl+C\n%s", said.tail())
+		defer syscall.Kill(-p.Pid(), syscall.SIGKILL)
+		_ = syscall.Kill(-p.Pid(), syscall.SIGINT)
+		p.ExitCode() // 1 after Ctrl+C, whatever the program said: that is go's way
+		if all := p.Stdout.String() + p.Stderr.String(); !strings.Contains(all, "shutting down") || strings.Contains(all, "exit status") {
+			t.Errorf("after Ctrl+C:\n%s", all)
 		}
 	})
 	servicestest.Eventually(t, func() bool {
-		select {
-		case <-exited:
-			t.Fatalf("go run ended\n%s", said.String())
-		default:
+		if p.HasEnded() {
+			t.Fatalf("go run ended\n%s%s", &p.Stdout, &p.Stderr)
 		}
-		return strings.Contains(said.String(), "http://"+addr+"/swagger/index.html")
-	}, "go run does not serve at "+addr)
-	servicestest.Eventually(t, func() bool {
 		res, err := http.Get("http://" + addr + "/readyz")
 		if err == nil {
 			res.Body.Close()
 		}
 		return err == nil && res.StatusCode == http.StatusOK
-	}, "it is not ready")
+	}, "go run does not serve at "+addr)
 	return addr
 }

@@ -74,7 +74,7 @@ func TestSecretKeyRotation(t *testing.T) {
 		again := w.acquire(t, c, process, nil, "Idempotency-Key: old").text(t, "lockToken")
 		c.call(t, "PUT /processes/"+process, fields("again"), "X-Lock-Token: "+again).is(t, 200)
 		c.call(t, "PUT /processes/"+process, fields(fmt.Sprint("step ", len(cookies))), token).is(t, 200)
-		before.stop(t)
+		before.Stop()
 		before = next
 	}
 	withNew := sealedWith(cookies[len(cookies)-1])

@@ -85,9 +85,9 @@ func TestShutdownDropsNothing(t *testing.T) {
 		signIns = append(signIns, w.anonymous().waitFor(t, "POST /auth/login", credentials(w.bob.email, demoPassword)))
 	}
 
-	w.app.signal(t, syscall.SIGTERM)
+	w.app.Signal(syscall.SIGTERM)
 	stopped := time.Now()
-	servicestest.Within(t, 450*time.Millisecond, func() bool { return w.app.readyStatus() == 503 }, "/readyz does not answer 503 in the delay")
+	servicestest.Within(t, 450*time.Millisecond, func() bool { return w.app.ReadyStatus() == 503 }, "/readyz does not answer 503 in the delay")
 	w.anonymous().send(t, "GET /readyz", nil).is(t, 503).with(t, "status", "unavailable").with(t, "components.database.status", "ok")
 	w.anonymous().send(t, "GET /healthz", nil).is(t, 200)
 	w.alice.call(t, "GET /processes", nil).is(t, 200) // the load balancer has not noticed yet
@@ -102,17 +102,17 @@ func TestShutdownDropsNothing(t *testing.T) {
 	for _, signedIn := range signIns {
 		signedIn().is(t, 200)
 	}
-	servicestest.Eventually(t, func() bool { return w.app.readyStatus() == 0 }, "still open after the delay")
+	servicestest.Eventually(t, func() bool { return w.app.ReadyStatus() == 0 }, "still open after the delay")
 	for i, finish := range slow {
-		if w.app.hasExited() {
+		if w.app.HasEnded() {
 			t.Fatal("it ended under a request")
 		}
 		if status, err := finish(); err != nil || status != 201 {
 			t.Errorf("%s: %d %v", titles[i], status, err)
 		}
 	}
-	if code := w.app.wait(t); code != 0 {
-		t.Errorf("exit code %d: %s", code, w.app.Stderr)
+	if code := w.app.ExitCode(); code != 0 {
+		t.Errorf("exit code %d: %s", code, &w.app.Stderr)
 	}
 
 	// Another instance finds all of it, nobody logged out, and the lock as it was.
@@ -135,27 +135,27 @@ func TestShutdownDropsNothing(t *testing.T) {
 func TestShutdownOfASilentConnection(t *testing.T) {
 	t.Parallel()
 	a := launch(t, "SHUTDOWN_TIMEOUT=300ms")
-	a.waitReady(t)
+	a.WaitReady()
 	conn, err := net.Dial("tcp", strings.TrimPrefix(a.URL, "http://"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close()
 	a.anonymous().call(t, "GET /auth/session", nil).is(t, 401) // by now the connection is accepted
-	a.signal(t, syscall.SIGTERM)
-	if code := a.wait(t); code != 0 {
-		t.Errorf("exit code %d: %s", code, a.Stderr)
+	a.Signal(syscall.SIGTERM)
+	if code := a.ExitCode(); code != 0 {
+		t.Errorf("exit code %d: %s", code, &a.Stderr)
 	}
 }
 
 func TestShutdownCutsOff(t *testing.T) {
 	t.Parallel()
 	a := launch(t, "SHUTDOWN_TIMEOUT=300ms")
-	a.waitReady(t)
+	a.WaitReady()
 	finish := a.signIn(t, "alice@example.com").beginCreate(t, "too slow")
-	a.signal(t, syscall.SIGTERM)
-	if code := a.wait(t); code != 1 || !strings.Contains(a.Stderr.String(), "SHUTDOWN_TIMEOUT") {
-		t.Errorf("exit code %d: %s", code, a.Stderr)
+	a.Signal(syscall.SIGTERM)
+	if code := a.ExitCode(); code != 1 || !strings.Contains(a.Stderr.String(), "SHUTDOWN_TIMEOUT") {
+		t.Errorf("exit code %d: %s", code, &a.Stderr)
 	}
 	if status, err := finish(); err == nil {
 		t.Errorf("a request that was cut off got %d", status)
@@ -187,9 +187,9 @@ func TestShutdownIsQuick(t *testing.T) {
 			t.Parallel()
 			a, sig := prepare(t)
 			began := time.Now()
-			a.signal(t, sig)
-			if code := a.wait(t); code != 0 {
-				t.Errorf("exit code %d: %s", code, a.Stderr)
+			a.Signal(sig)
+			if code := a.ExitCode(); code != 0 {
+				t.Errorf("exit code %d: %s", code, &a.Stderr)
 			}
 			t.Logf("ended after %v", time.Since(began))
 			if time.Since(began) > 6*time.Second {

@@ -88,7 +88,7 @@ func TestDatabaseGone(t *testing.T) {
 	a.slow.below(t, 1150*time.Millisecond) // once the timeout, and time for a busy machine
 
 	database.Thaw()
-	servicestest.Eventually(t, func() bool { return a.readyStatus() == 200 }, "not ready after the database is back")
+	servicestest.Eventually(t, func() bool { return a.ReadyStatus() == 200 }, "not ready after the database is back")
 	servicestest.Within(t, 2*time.Second, func() bool {
 		got := alice.call(t, "GET /auth/session", nil)
 		if got.Status == 401 {

@@ -46,7 +46,7 @@ func unwritable(t *testing.T, a *app, alice *client, why string) {
 // writableAgain: everything is as before.
 func writableAgain(t *testing.T, a *app, alice *client) {
 	t.Helper()
-	servicestest.Eventually(t, func() bool { return a.readyStatus() == 200 }, "not ready again")
+	servicestest.Eventually(t, func() bool { return a.ReadyStatus() == 200 }, "not ready again")
 	made := alice.call(t, "POST /processes", fields("kept")).is(t, 201).text(t, "id")
 	alice.call(t, "GET /processes/"+made, nil).is(t, 200)
 	if !strings.Contains(a.Stdout.String(), "can be written again") {
@@ -88,7 +88,7 @@ func TestSQLiteDiskFull(t *testing.T) {
 	a := start(t, "DATABASE_TIMEOUT=10s")
 	alice := a.signIn(t, "alice@example.com")
 	limit := func(size string) {
-		out, err := exec.Command("prlimit", "--pid", strconv.Itoa(a.cmd.Process.Pid), "--fsize="+size+":").CombinedOutput()
+		out, err := exec.Command("prlimit", "--pid", strconv.Itoa(a.Pid()), "--fsize="+size+":").CombinedOutput()
 		if err != nil {
 			t.Fatalf("prlimit: %v: %s", err, out)
 		}

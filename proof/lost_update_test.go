@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -190,7 +189,7 @@ func (f *field) strike() {
 		{"one cut off", one.redis.Cut, one.redis.Restore},
 		{"one cut off, half open", one.redis.Stall, one.redis.Resume},
 		{"locks forced", f.force, nothing},
-		{"one stopped", func() { one.signal(f.t, syscall.SIGSTOP) }, func() { one.signal(f.t, syscall.SIGCONT) }},
+		{"one stopped", one.Freeze, one.Thaw},
 	}
 	fault := faults[f.random.IntN(len(faults))]
 	for f.lasted > 0 && f.forced == 0 && fault.name != "locks forced" { // what a short run must not miss

@@ -11,10 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
-	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -35,20 +32,18 @@ func buildAndRun(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	binary = filepath.Join(dir, "gatehouse")
-	// Not stamped with the commit: tests also run where there is none.
-	args := []string{"build", "-buildvcs=false", "-o", binary}
+	var flags []string
 	if servicestest.LongProof() {
 		overlay, err := ownClocks(dir)
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
-		args = append(args, "-overlay", overlay)
+		flags = []string{"-overlay", overlay}
 	}
-	out, err := exec.Command("go", append(args, "..")...).CombinedOutput()
+	binary, err = servicestest.BuildGatehouse(dir, flags...)
 	if err != nil {
-		fmt.Fprintf(os.Stderr, "build gatehouse: %v\n%s", err, out)
+		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	return m.Run()
@@ -105,44 +100,19 @@ var clockOffset = func() (seconds int64) {
 
 // instance is one gatehouse process behind a proxy to Redis of its own.
 type instance struct {
-	URL   string
+	*servicestest.Gatehouse
 	redis *servicestest.Proxy
-
-	cmd    *exec.Cmd
-	output *output
 }
-
-var served = regexp.MustCompile(`(?:Page +http://|"?serving"?.*"?addr"?[=:]"?)(127\.0\.0\.1:\d+)`)
 
 // start starts an instance and waits until it is ready. In the long proof its clock
 // is so many seconds off.
 func start(t *testing.T, database string, redis *servicestest.RedisServer, offset int) *instance {
 	t.Helper()
-	i := &instance{redis: servicestest.NewProxy(t, redis.Addr), output: &output{}}
-	i.cmd = exec.Command(binary)
-	i.cmd.Dir = t.TempDir()
-	i.cmd.Env = []string{
-		"PATH=" + os.Getenv("PATH"), "HOME=" + i.cmd.Dir, "ADDR=127.0.0.1:0", "DATABASE_URL=" + database, "REDIS_URL=redis://" + i.redis.Addr,
-		"RATE_LIMIT_MAX=1000000", "RATE_LIMIT_ALGORITHM=gcra", "LOGIN_RATE_LIMIT_MAX=1000", "LOG_LEVEL=warn", fmt.Sprintf("%s=%d", clockOffset, offset),
-	}
-	i.cmd.Stdout, i.cmd.Stderr = i.output, i.output
-	i.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := i.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = i.cmd.Process.Kill()
-		_ = i.cmd.Wait()
-		if bytes.Contains(i.output.bytes(), []byte("panic")) {
-			t.Errorf("gatehouse said panic:\n%.4000s", i.output.bytes())
-		}
-	})
-	servicestest.Eventually(t, func() bool {
-		if found := served.FindSubmatch(i.output.bytes()); found != nil {
-			i.URL = "http://" + string(found[1])
-		}
-		return i.URL != "" && i.ready()
-	}, "gatehouse is not ready")
+	i := &instance{redis: servicestest.NewProxy(t, redis.Addr)}
+	i.Gatehouse = servicestest.StartGatehouse(t, exec.Command(binary),
+		"DATABASE_URL="+database, "REDIS_URL=redis://"+i.redis.Addr, "RATE_LIMIT_MAX=1000000", "RATE_LIMIT_ALGORITHM=gcra",
+		"LOGIN_RATE_LIMIT_MAX=1000", "LOG_LEVEL=warn", fmt.Sprintf("%s=%d", clockOffset, offset))
+	i.WaitReady()
 	if servicestest.LongProof() {
 		if off := time.Until(i.clock(t)); (off - time.Duration(offset)*time.Second).Abs() > 2*time.Second {
 			t.Fatalf("the clock of an instance is %v off, not %d s", off, offset)
@@ -164,38 +134,4 @@ func (i *instance) clock(t *testing.T) time.Time {
 		t.Fatal(err)
 	}
 	return now
-}
-
-func (i *instance) ready() bool {
-	res, err := http.Get(i.URL + "/readyz")
-	if err != nil {
-		return false
-	}
-	_ = res.Body.Close()
-	return res.StatusCode == http.StatusOK
-}
-
-func (i *instance) signal(t *testing.T, sig syscall.Signal) {
-	t.Helper()
-	if err := i.cmd.Process.Signal(sig); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// output collects what a process writes.
-type output struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.Write(p)
-}
-
-func (o *output) bytes() []byte {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return bytes.Clone(o.buf.Bytes())
 }

@@ -11,6 +11,7 @@
 //	StartPostgres        an empty database of a server that the test binary's tests share
 //	StartPostgresServer  a server for one test, which may break it
 //	NewProxy             a TCP proxy between one client and a server
+//	StartGatehouse       an instance of the program that BuildGatehouse has built
 //	Start, RunAgain      a process: any command, or this test binary once more
 //
 // What it breaks:

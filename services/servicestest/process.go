@@ -7,6 +7,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // Process is a program that runs beside the test, which may stop and continue it.
@@ -29,7 +30,10 @@ func Start(t testing.TB, cmd *exec.Cmd) *Process {
 	if cmd.Stderr == nil {
 		cmd.Stderr = &p.Stderr
 	}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -96,8 +100,24 @@ func (p *Process) Kill() {
 // Ended is closed when the process has ended and its output is whole.
 func (p *Process) Ended() <-chan struct{} { return p.ended }
 
-// ExitCode is the exit code of a process that has ended, -1 if a signal ended it.
+// HasEnded reports whether the process has ended.
+func (p *Process) HasEnded() bool {
+	select {
+	case <-p.ended:
+		return true
+	default:
+		return false
+	}
+}
+
+// ExitCode waits for the end of a process that is about to end, and returns its exit code, -1 if
+// a signal ended it.
 func (p *Process) ExitCode() int {
-	<-p.ended
+	p.t.Helper()
+	select {
+	case <-p.ended:
+	case <-time.After(patience):
+		p.t.Fatalf("process %d does not end\n%s%s", p.Pid(), p.Stdout.Last(60), p.Stderr.Last(60))
+	}
 	return p.cmd.ProcessState.ExitCode()
 }

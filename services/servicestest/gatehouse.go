@@ -1,0 +1,132 @@
+package servicestest
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Gatehouse is one instance of the program: a process with an environment of its own.
+type Gatehouse struct {
+	*Process
+
+	URL  string        // http://host:port, once it is ready
+	Dir  string        // where it runs
+	Took time.Duration // from its start until it was ready
+
+	started time.Time
+	http    *http.Client
+}
+
+// BuildGatehouse builds the program, which is in the folder above, into dir with these flags of
+// go build. It is for TestMain, which has no test to fail.
+func BuildGatehouse(dir string, flags ...string) (binary string, err error) {
+	binary = filepath.Join(dir, "gatehouse")
+	// Not stamped with the commit: tests also run where there is none.
+	args := append([]string{"build", "-buildvcs=false", "-o", binary}, flags...)
+	if out, err := exec.Command("go", append(args, "..")...).CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build gatehouse: %w\n%s", err, out)
+	}
+	return binary, nil
+}
+
+// StartGatehouse starts cmd, which is an instance or becomes one, on a free port. Unless cmd says
+// where, it runs in a new folder. env are NAME=value pairs; nothing else of the environment
+// reaches it. When the test ends it is killed, and fails the test if it told of a panic or of a
+// data race.
+func StartGatehouse(t testing.TB, cmd *exec.Cmd, env ...string) *Gatehouse {
+	t.Helper()
+	if cmd.Dir == "" {
+		cmd.Dir = t.TempDir()
+	}
+	cmd.Env = append([]string{
+		"PATH=" + os.Getenv("PATH"), "HOME=" + cmd.Dir, "ADDR=127.0.0.1:0",
+		"GORACE=atexit_sleep_ms=50", // not the second that it sleeps by default
+	}, env...)
+	g := &Gatehouse{
+		Dir: cmd.Dir, started: time.Now(),
+		http: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: patience},
+	}
+	t.Cleanup(func() { g.inspect(t) })
+	g.Process = Start(t, cmd)
+	return g
+}
+
+// WaitReady waits until the instance answers /readyz with 200.
+func (g *Gatehouse) WaitReady() {
+	g.t.Helper()
+	Eventually(g.t, func() bool {
+		if g.HasEnded() {
+			g.t.Fatalf("gatehouse ended at its start\n%s", g.Said())
+		}
+		return g.findURL() && g.ReadyStatus() == http.StatusOK
+	}, "gatehouse is not ready")
+	g.Took = time.Since(g.started)
+}
+
+var served = regexp.MustCompile(`(?:Page +http://|"?serving"?.*"?addr"?[=:]"?)(127\.0\.0\.1:\d+)`)
+
+// findURL reads from the instance's own words where it serves.
+func (g *Gatehouse) findURL() bool {
+	found := served.FindStringSubmatch(g.Stdout.String())
+	if found == nil {
+		return false
+	}
+	g.URL = "http://" + found[1]
+	return true
+}
+
+// ReadyStatus is the status of /readyz, 0 if nobody answers.
+func (g *Gatehouse) ReadyStatus() int {
+	res, err := g.http.Get(g.URL + "/readyz")
+	if err != nil {
+		return 0
+	}
+	_ = res.Body.Close()
+	return res.StatusCode
+}
+
+// Stop ends the instance, unless the test did, and holds it to a clean exit.
+func (g *Gatehouse) Stop() {
+	g.t.Helper()
+	if g.HasEnded() {
+		return
+	}
+	g.StopWith(syscall.SIGTERM)
+}
+
+// StopWith ends the instance with a signal and holds it to a clean exit.
+func (g *Gatehouse) StopWith(sig os.Signal) {
+	g.t.Helper()
+	g.Signal(sig)
+	if code := g.ExitCode(); code != 0 {
+		g.t.Errorf("gatehouse exits with %d after %v\n%s", code, sig, g.lastWords())
+	}
+}
+
+// Said is all that the instance wrote.
+func (g *Gatehouse) Said() string { return g.Stdout.String() + g.Stderr.String() }
+
+func (g *Gatehouse) lastWords() string { return g.Stdout.Last(60) + g.Stderr.String() }
+
+// inspect looks through what the instance said in its life.
+func (g *Gatehouse) inspect(t testing.TB) {
+	if g.Process == nil {
+		return
+	}
+	for _, bad := range []string{"DATA RACE", "panic", "fatal error:"} {
+		if _, after, found := strings.Cut(g.Said(), bad); found {
+			t.Errorf("gatehouse said %s%.4000s", bad, after)
+		}
+	}
+	if t.Failed() {
+		t.Logf("the last words of gatehouse:\n%s", g.lastWords())
+	}
+}
