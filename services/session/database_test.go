@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"gatehouse/models"
+	"gatehouse/services/servicestest"
 	"gatehouse/services/session"
 )
 
@@ -17,6 +18,10 @@ func TestDatabaseContract(t *testing.T) {
 	for name, open := range map[string]func(t *testing.T) (session.Database, models.Session){
 		"store": func(t *testing.T) (session.Database, models.Session) {
 			db := openDB(t, filepath.Join(t.TempDir(), "sessions.db"))
+			return db, of(signUp(t, db, "ann@example.com"))
+		},
+		"store, PostgreSQL": func(t *testing.T) (session.Database, models.Session) {
+			db := openDB(t, servicestest.StartPostgres(t))
 			return db, of(signUp(t, db, "ann@example.com"))
 		},
 		"map": func(*testing.T) (session.Database, models.Session) {
@@ -80,6 +85,15 @@ func holdToContract(t *testing.T, db session.Database, user models.Session) {
 	}
 	_, err = db.Session(ctx, "c", now.Add(80*time.Minute))
 	wantError("a session that was not used", err, models.ErrNotFound)
+
+	always := []models.Activity{{Hash: "b", LastSeen: now.Add(80 * time.Minute), IdleAt: now.Add(3 * time.Hour)}}
+	if written, err := db.TouchSessions(ctx, always); len(written) != 1 || err != nil {
+		t.Errorf("touched %q, %v", written, err)
+	}
+	always[0].LastSeen = now.Add(2 * time.Hour)
+	if written, err := db.TouchSessions(ctx, always); len(written) != 0 || err != nil {
+		t.Errorf("past the absolute timeout it touched %q, %v", written, err)
+	}
 
 	if version, err := db.SaveSessionData(ctx, "c", 0, []byte("x")); version != 1 || err != nil {
 		t.Errorf("saved version %d, %v", version, err)

@@ -178,23 +178,26 @@ func TestSessionResurrectionFromADump(t *testing.T) {
 	}
 }
 
-// The database comes back from a backup: a session that began after it is not
-// brought back by its copies, whether or not the log has grown since as far as it
-// was; one from before the backup goes on.
-func TestSessionDatabaseRestored(t *testing.T) {
-	for _, grown := range []int{0, 1, 5} {
-		t.Run(fmt.Sprint(grown), func(t *testing.T) {
+// The database comes back from a backup: a session that began after it is not brought back by its
+// copies, whether or not the log has grown since as far as it was. One from before the backup goes
+// on.
+func TestDatabaseRestored(t *testing.T) {
+	t.Parallel()
+	server := servicestest.StartRedis(t)
+	for name, grown := range map[string]int{"the log is shorter": 0, "the log is as long": 1, "the log is longer": 5} {
+		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			i := startInstances(t, 1, servicestest.StartRedis(t), session.Options{})[0]
+			i := startInstance(t, filepath.Join(t.TempDir(), "sessions.db"), redistest.Patient(t, server.Addr), session.Options{})
 			ann := signUp(t, i.db, "ann@example.com")
 			before, _ := signIn(t, i, ann)
 			backup := filepath.Join(t.TempDir(), "backup.db")
 			i.db.exec(t, "VACUUM INTO '"+backup+"'")
-			after, s := signIn(t, i, ann)
-			warmForLong(t, i, after)
-			if err := i.End(t.Context(), models.Ending{Hash: s.Hash}); err != nil {
+			if err := i.db.Store.NoteChange(t.Context(), "another session"); err != nil {
 				t.Fatal(err)
 			}
+			i.Sync(t.Context())
+			after, _ := signIn(t, i, ann)
+			warmForLong(t, i, after)
 			i.db.exec(t, "ATTACH '"+backup+"' AS backup; BEGIN IMMEDIATE; DELETE FROM sessions; INSERT INTO sessions SELECT * FROM backup.sessions;"+
 				"DELETE FROM revocations; INSERT INTO revocations SELECT * FROM backup.revocations;"+
 				"DELETE FROM revocation_head; INSERT INTO revocation_head SELECT * FROM backup.revocation_head; COMMIT; DETACH backup")
@@ -203,11 +206,11 @@ func TestSessionDatabaseRestored(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			servicestest.Within(t, revokeBound, func() bool {
+			servicestest.Within(t, trust, func() bool {
 				_, err := i.Get(t.Context(), after)
 				return errors.Is(err, models.ErrNotFound)
 			}, "a copy of a session without a row lives")
-			for range 100 {
+			for range 10 {
 				refused(t, i, after)
 				mustGet(t, i, before)
 			}

@@ -272,6 +272,26 @@ func TestLogFollowerDropsCopiesWhenTheLogIsNotWhatItWas(t *testing.T) {
 	}
 }
 
+// A copy carries the nonce of the entry that it was made at. A log with another history gives the
+// same number another nonce.
+func TestLogCopiesOfAnotherHistory(t *testing.T) {
+	log := &fakeLog{}
+	log.add(models.Revocation{UserID: "8"}, models.Revocation{UserID: "9"})
+	followerTest(t, log, func(t *testing.T, follower *logFollower) {
+		log.add(models.Revocation{UserID: "8"})
+		time.Sleep(logInterval)
+		synctest.Wait()
+		for seq := range int64(4) {
+			if ours := (logOffset{seq, seq}); !follower.valid(ours, "hash", "1") {
+				t.Errorf("a copy made at %v is not valid", ours)
+			}
+			if other := (logOffset{seq, 1000 + seq}); follower.valid(other, "hash", "1") {
+				t.Errorf("a copy made at %v, in another history, is valid", other)
+			}
+		}
+	})
+}
+
 func TestLogFollowerForgets(t *testing.T) {
 	log := &fakeLog{}
 	log.add(models.Revocation{SessionHash: "a"}, models.Revocation{UserID: "2"})
