@@ -56,13 +56,17 @@ func NewBatcher(client *Client, script *rueidis.Lua, args, replies int, spawn fu
 	}
 }
 
-// Hold lets calls from now on wait for each other until release. It is for tests, which then
-// know the calls that go together.
+// Hold lets calls from now on wait for each other until release, however long that takes. It is
+// for tests, which then know the calls that go together.
 func (b *Batcher) Hold() (release func()) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.underway = runsUnderway
+	patience := b.patience
+	b.underway, b.patience = runsUnderway, time.Hour
 	return func() {
+		b.mu.Lock()
+		b.patience = patience
+		b.mu.Unlock()
 		for range runsUnderway {
 			b.runDone()
 		}

@@ -33,6 +33,7 @@ func (c spiedConn) Write(b []byte) (int, error) {
 // A caller that leaves is let go at once, however long a call may take. What it sent is
 // executed all the same, before what is called afterwards.
 func TestCallerThatLeavesDoesNotWait(t *testing.T) {
+	t.Parallel()
 	const timeout = 30 * time.Second
 	server := servicestest.StartRedis(t)
 	ctx, cancel := context.WithCancel(t.Context())

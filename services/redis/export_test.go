@@ -20,9 +20,9 @@ func (r *Client) RefreshSlots() { r.refreshSlots() }
 // SetPatience sets how long a call waits for others.
 func (b *Batcher) SetPatience(d time.Duration) { b.patience = d }
 
-// Idle reports whether nothing is under way.
-func (b *Batcher) Idle() bool {
+// Underway counts the runs that have not returned.
+func (b *Batcher) Underway() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.underway == 0 && b.next == nil
+	return b.underway
 }

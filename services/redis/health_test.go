@@ -55,6 +55,7 @@ func TestHealth(t *testing.T) {
 	quick, gone, frozen := func(r *healthRun) { r.probe(1, "") }, func(r *healthRun) { r.probe(1, NodeGone) }, func(r *healthRun) { r.probe(400, NodeTimeout) }
 	answers := func(took int) func(*healthRun) { return func(r *healthRun) { r.probe(took, "") } }
 	fails := func(state NodeState) func(*healthRun) { return func(r *healthRun) { r.probe(1, state) } }
+	replied := func(r *healthRun) { r.succeeded() }
 	timedOut, refused := func(r *healthRun) { r.failed(true) }, func(r *healthRun) { r.failed(false) }
 	waits := func(r *healthRun) { r.probeLate() }
 	times := func(n int, step func(*healthRun)) func(*healthRun) {
@@ -81,6 +82,8 @@ func TestHealth(t *testing.T) {
 		"one failed probe":             {[]func(*healthRun){quick, gone, shut(false), quick}, "ok/true"},
 		"gone and back":                {[]func(*healthRun){quick, times(3, gone), shut(true), quick, shut(false)}, "ok/true gone/false ok/true"},
 		"calls that fail":              {[]func(*healthRun){quick, refused, refused, shut(false), refused, shut(true), quick, shut(false)}, "ok/true"},
+		"calls that are answered":      {[]func(*healthRun){quick, times(3, gone), replied, shut(true), times(3, gone), quick}, "ok/true gone/false ok/true"},
+		"answered after some failed":   {[]func(*healthRun){quick, times(3, refused), replied, shut(true), quick, shut(false)}, "ok/true"},
 		"calls that fail and a probe":  {[]func(*healthRun){quick, refused, refused, gone, shut(true), gone}, "ok/true gone/false"},
 		"calls that are late":          {[]func(*healthRun){quick, times(100, timedOut), shut(false), quick}, "ok/true"},
 		"late calls and a late probe":  {[]func(*healthRun){quick, times(3, timedOut), waits, shut(true), answers(150), shut(true), quick, shut(false)}, "ok/true"},
@@ -114,6 +117,7 @@ func both(a, b func(*healthRun)) func(*healthRun) { return func(r *healthRun) { 
 
 // Whatever the round trips are, what is logged about slowness is at least 5 s apart.
 func TestHealthChangesForSlownessAreApart(t *testing.T) {
+	changes := 0
 	for period := 1; period < 60; period++ {
 		for _, slow := range []int{71, 88, 101, 150, 399} {
 			r := newHealthRun()
@@ -133,8 +137,12 @@ func TestHealthChangesForSlownessAreApart(t *testing.T) {
 					t.Fatalf("%d ms for every %d probes: two changes within %v: %v", slow, period, r.now.Sub(last), r.changes)
 				}
 				last = r.now
+				changes++
 			}
 		}
+	}
+	if changes < 1000 {
+		t.Errorf("only %d changes", changes)
 	}
 }
 

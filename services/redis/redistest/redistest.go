@@ -24,7 +24,7 @@ func Start(t testing.TB, opt redis.Options) *redis.Client {
 	}
 	rdb := redis.New(opt)
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := rdb.Close(ctx); err != nil {
 			t.Error(err)
@@ -54,15 +54,10 @@ func At(t testing.TB, addr string, opt redis.Options) *redis.Client {
 	return rdb
 }
 
-// WaitReady ends the test if the client is not connected within 5 s.
+// WaitReady waits until the client is connected.
 func WaitReady(t testing.TB, rdb *redis.Client) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
-	defer cancel()
-	rdb.WaitReady(ctx)
-	if !rdb.Available() {
-		t.Fatal("Redis did not become available")
-	}
+	servicestest.Eventually(t, rdb.Available, "Redis did not become available")
 }
 
 // Of returns a patient client of a new server: a real one, or where backend is "embedded" the
