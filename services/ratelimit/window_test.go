@@ -1,0 +1,124 @@
+package ratelimit
+
+import (
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/alicebob/miniredis/v2"
+
+	"gatehouse/models"
+	"gatehouse/services/redis"
+	"gatehouse/services/redis/redistest"
+	"gatehouse/services/servicestest"
+)
+
+// toTheMicrosecond is a Limiter and its Redis by one clock, which the test sets.
+type toTheMicrosecond struct {
+	*Limiter
+	t      *testing.T
+	server *miniredis.Miniredis // nil without Redis
+	clock  atomic.Int64         // microseconds since the world began
+}
+
+func newToTheMicrosecond(t *testing.T, withRedis bool) *toTheMicrosecond {
+	t.Helper()
+	w := &toTheMicrosecond{t: t}
+	opt := Options{Logger: redistest.Quiet(), Clock: func() time.Time { return time.UnixMicro(fuzzStart + w.clock.Load()) }}
+	if !withRedis {
+		w.Limiter = New(redistest.Start(t, redis.Options{Disabled: true}), opt)
+		return w
+	}
+	w.server = miniredis.RunT(t)
+	w.Limiter = New(redistest.At(t, w.server.Addr(), redis.Options{Embedded: true, Timeout: 5 * time.Second}), opt)
+	return w
+}
+
+func (w *toTheMicrosecond) setClock(at int64) {
+	w.clock.Store(at)
+	if w.server != nil {
+		w.server.SetTime(time.UnixMicro(fuzzStart + at))
+	}
+}
+
+// beside is a hit that always passes.
+func beside() models.Hit {
+	return models.Hit{Policy: models.Policy{Name: "beside", Limit: 1000, Window: time.Minute}, Key: "k"}
+}
+
+func (w *toTheMicrosecond) alone(hit models.Hit) models.Decision {
+	w.t.Helper()
+	return takeAs(w.t, w.Limiter, hit)[0]
+}
+
+func (w *toTheMicrosecond) inAGroup(hit models.Hit) models.Decision {
+	w.t.Helper()
+	return takeAs(w.t, w.Limiter, beside(), hit)[1]
+}
+
+func (w *toTheMicrosecond) inABatch(hit models.Hit) (d models.Decision) {
+	w.t.Helper()
+	release := w.batch.Hold()
+	var wg sync.WaitGroup
+	for _, hit := range []models.Hit{beside(), hit} {
+		wg.Go(func() {
+			if ds, err := w.Take(w.t.Context(), "group", hit); err != nil {
+				w.t.Error(err)
+			} else if hit.Policy.Name != "beside" {
+				d = ds[0]
+			}
+		})
+	}
+	servicestest.Eventually(w.t, func() bool { return w.batch.Waiting() == 2 }, "the two do not go together")
+	release()
+	wg.Wait()
+	return d
+}
+
+// A window is as long as its policy says, to the microsecond: what was admitted counts in the last
+// one of its window, and one later it does not.
+func TestWindowIsExact(t *testing.T) {
+	t.Parallel()
+	const w = second
+	type step struct{ at, retry int64 } // with retry 0 it passes
+	log := models.Policy{Name: "log", Limit: 2, Window: time.Second}
+	one := models.Policy{Name: "gcra-1", Limit: 1, Window: time.Second, Algorithm: models.AlgorithmGCRA}
+	ten := models.Policy{Name: "gcra-10", Limit: 10, Window: time.Second, Algorithm: models.AlgorithmGCRA} // one in 111,111.1 us
+	usesBlocks := models.Policy{Name: "blocks", Limit: 1, Window: 10 * time.Second, Block: 1}
+	length := blockLength(10 * w)
+	for _, row := range []struct {
+		name   string
+		policy models.Policy
+		steps  []step
+	}{
+		{"a log", log, []step{{0, 0}, {1, 0}, {w - 1, 1}, {w, 0}, {w, 1}, {w + 1, 0}, {2*w - 1, 1}, {2 * w, 0}}},
+		{"a bucket of one unit", one, []step{{0, 0}, {w - 1, 1}, {w, 0}, {2*w - 1, 1}, {2 * w, 0}}},
+		{"a bucket", ten, []step{{0, 0}, {111_111, 1}, {111_112, 0}, {222_223, 1}, {222_224, 0}}},
+		{"a block", usesBlocks, []step{{0, 0}, {10*w + length - 1, 1}, {10*w + length, 0}}},
+		{"a block that was returned", usesBlocks, []step{{0, 0}, {5, 10 * w}, {10*w + 4, 1}, {10*w + 5, 0}}},
+	} {
+		for name, ask := range map[string]func(*toTheMicrosecond, models.Hit) models.Decision{
+			"alone":         (*toTheMicrosecond).alone,
+			"in a group":    (*toTheMicrosecond).inAGroup,
+			"in a batch":    (*toTheMicrosecond).inABatch,
+			"without Redis": (*toTheMicrosecond).alone,
+		} {
+			withRedis := name != "without Redis"
+			if row.policy.Block > 0 && (name == "in a batch" || !withRedis) {
+				continue // blocks are never in one, and need Redis
+			}
+			t.Run(row.name+" "+name, func(t *testing.T) {
+				t.Parallel()
+				w := newToTheMicrosecond(t, withRedis)
+				for i, step := range row.steps {
+					w.setClock(step.at)
+					d := ask(w, models.Hit{Policy: row.policy, Key: "k"})
+					if d.Degraded == withRedis || d.Allowed != (step.retry == 0) || d.RetryAfter.Microseconds() != step.retry {
+						t.Errorf("step %d, at %d us: %+v, want %d us to wait", i, step.at, d, step.retry)
+					}
+				}
+			})
+		}
+	}
+}
