@@ -9,10 +9,12 @@ TOOL := go tool -modfile=tools/go.mod
 SWAG := $(TOOL) swag init --quiet --generalInfo main.go --dir ./ --exclude bench,e2e,proof,tmp --parseInternal --outputTypes go,json,yaml
 
 # SQLite is translated from C, and checking each of its pointers is a third of its work.
-RACE := -race -gcflags='modernc.org/...=-d=checkptr=0'
+RACE := -race -gcflags=modernc.org/...=-d=checkptr=0
 
-# What the tests are linked from, but for the tests themselves and folders that have only tests.
-TESTED := go list -test -deps -f '{{if and (not .ForTest) (ne .Name "main") (or .GoFiles .CgoFiles)}}{{.ImportPath}}{{end}}' ./...
+# Four packages at a time, the longest first, and four tests of each: they wait more than they
+# compute.
+SCHEDULE := -p=4 -parallel=4
+PACKAGES := ./e2e ./services/lock ./internal/app ./services/session ./services/store ./services/ratelimit ./...
 
 FUZZTIME ?= 10s
 
@@ -30,17 +32,11 @@ dev: ## The same, built again and restarted whenever a file changes
 build: ## Build bin/gatehouse
 	CGO_ENABLED=0 go build -trimpath -o bin/gatehouse .
 
-# The pillars first: they take longest. Four at a time: they wait more than they compute.
-# Everything is compiled before the first test begins. With empty caches that takes minutes of both
-# processors, and no test can tell that from a program that hangs.
-test: requirements ## Run all tests with the race detector; installs what they need on Debian
-	@echo 'make test: building (with empty caches 5 to 10 minutes on two processors, else seconds)'
-	@began=$$SECONDS; go build ./... && go build $(RACE) $$($(TESTED)) && \
-	echo "make test: built in $$((SECONDS - began)) s; testing (about 6 minutes, each package is named when it is done)"
-	go test $(RACE) -parallel 4 -timeout 30m ./services/lock ./services/ratelimit ./services/session ./...
+test: ## Run all tests with the race detector; installs what they need on Debian
+	@FLAGS='$(RACE)' scripts/test $(SCHEDULE) $(TESTARGS) $(PACKAGES)
 
 requirements: ## Install what the tests need (Redis, PostgreSQL, Chromium) if it is missing
-	@scripts/requirements
+	@scripts/requirements >/dev/null
 
 lint: ## Check formatting, go vet and golangci-lint
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "run make fmt, gofmt would change:" >&2; echo "$$unformatted" >&2; exit 1; fi

@@ -88,6 +88,7 @@ func (l lockOf) forced(t *testing.T, reason string) {
 }
 
 func browserForce(t *testing.T, browser context.Context, a *app) {
+	servicestest.Need(t, "curl", "curl") // the example's
 	tab := openTab(t, browser, a)
 	signInOnPage(t, tab)
 	until(t, tab, `document.body.innerText.includes("Nobody is editing anything.")`)

@@ -48,6 +48,7 @@ func commands(t *testing.T, d document) []shown {
 // after the other in one shell, and holds each answer to the one that is shown.
 func TestReadmeCommands(t *testing.T) {
 	t.Parallel()
+	servicestest.Need(t, "curl", "curl") // most commands are
 	readme, api := readDocument(t, "README.md"), readDocument(t, "API.md")
 	all := append(commands(t, readme), commands(t, api)...)
 	answers := 0

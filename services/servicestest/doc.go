@@ -32,6 +32,9 @@
 //	Slack        what this machine may have added to a time that a test measured itself
 //	LogLines     a log, or the output of a process, that is read while it is written
 //
+// A server that is not installed fails the tests that need it, unless make test has said that it
+// leaves them out: see Need.
+//
 // No test sleeps until something has probably happened. What is about time runs on fake time
 // (testing/synctest), or measures against the bound of the promise with Within or Slack: they add
 // what the machine itself was late, so a busy machine fails no test and a quiet one is held to

@@ -2,7 +2,6 @@ package servicestest
 
 import (
 	"bufio"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -35,6 +34,7 @@ type Postgres struct {
 // by the whole test binary: do not stop it, use StartPostgresServer for that.
 func StartPostgres(t testing.TB) (url string) {
 	t.Helper()
+	needPostgres(t)
 	server, err := sharedPostgres()
 	if err != nil {
 		t.Fatal(err)
@@ -54,6 +54,7 @@ func StartPostgres(t testing.TB) (url string) {
 // StartPostgresServer starts a server for this test alone.
 func StartPostgresServer(t testing.TB) *Postgres {
 	t.Helper()
+	needPostgres(t)
 	server, err := startPostgres()
 	if err != nil {
 		t.Fatal(err)
@@ -152,9 +153,18 @@ func (p *Postgres) admin(tool string, args ...string) error {
 func postgresTool(name string) string {
 	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/" + name)
 	if len(found) == 0 {
-		return ""
+		path, _ := exec.LookPath(name)
+		return path
 	}
 	return found[len(found)-1]
+}
+
+func needPostgres(t testing.TB) {
+	t.Helper()
+	_, err := serverAccount()
+	if postgresTool("postgres") == "" || postgresTool("initdb") == "" || err != nil {
+		missing(t, "postgres", "postgresql")
+	}
 }
 
 // guard runs the server and ends it, frozen or not, with its data when its
@@ -169,9 +179,6 @@ wait $pid
 rm -rf "$dir"`
 
 func startPostgres() (*Postgres, error) {
-	if postgresTool("postgres") == "" || postgresTool("initdb") == "" {
-		return nil, errors.New("PostgreSQL is not installed: apt-get install -y postgresql")
-	}
 	account, err := serverAccount()
 	if err != nil {
 		return nil, err
@@ -215,7 +222,7 @@ func serverAccount() (*syscall.SysProcAttr, error) {
 	}
 	account, err := user.Lookup("postgres")
 	if err != nil {
-		return nil, fmt.Errorf("no account to run PostgreSQL: apt-get install -y postgresql: %w", err)
+		return nil, fmt.Errorf("no account to run PostgreSQL: %w", err)
 	}
 	uid, err := strconv.ParseUint(account.Uid, 10, 32)
 	if err != nil {

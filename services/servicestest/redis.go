@@ -31,9 +31,7 @@ type RedisServer struct {
 // ask for it.
 func StartRedis(t testing.TB, args ...string) *RedisServer {
 	t.Helper()
-	if _, err := exec.LookPath("redis-server"); err != nil {
-		t.Fatal("redis-server is not installed: apt-get install -y redis-server")
-	}
+	Need(t, "redis", "redis-server")
 	for range portsTried {
 		addr := FreeAddr(t)
 		_, port, _ := net.SplitHostPort(addr)
