@@ -1,16 +1,13 @@
-package lock_test
+package lock
 
 import (
-	"context"
 	"errors"
-	"slices"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/rueidis"
 
 	"gatehouse/models"
-	"gatehouse/services/lock"
 	"gatehouse/services/redis"
 	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
@@ -20,43 +17,30 @@ import (
 // registry, and know nothing of each other.
 func TestTwoLockersInOneProgram(t *testing.T) {
 	t.Parallel()
-	server := servicestest.StartRedis(t)
-	registry := prometheus.NewRegistry()
-	start := func(name string) *lock.Locker {
+	server, registry := servicestest.StartRedis(t), prometheus.NewRegistry()
+	start := func(name string) *Locker {
 		metrics := prometheus.WrapRegistererWith(prometheus.Labels{"site": name}, registry)
 		rdb := redistest.Start(t, redis.Options{
-			Client: rueidis.ClientOption{InitAddress: []string{server.Addr}}, KeyPrefix: name + ":", Metrics: metrics,
+			Client: rueidis.ClientOption{InitAddress: []string{server.Addr}}, KeyPrefix: name + ":", Metrics: metrics, Timeout: patient,
 		})
 		redistest.WaitReady(t, rdb)
-		return lock.New(rdb, lock.Options{Logger: redistest.Quiet(), Metrics: metrics})
+		return New(rdb, Options{Logger: redistest.Quiet(), Metrics: metrics})
 	}
 	shop, desk := start("shop"), start("desk")
-	ctx, stop := context.WithCancel(t.Context())
-	defer stop()
-	events := desk.Events(ctx)
-	inShop := mustAcquire(t, shop, request("process:1", alice))
-	inDesk := mustAcquire(t, desk, request("process:1", bob))
+	events := listen(t, desk)
+	inShop, inDesk := take(t, shop, request("process:1", alice)), take(t, desk, request("process:1", bob))
 	if _, err := desk.Check(t.Context(), inShop.Claim); !errors.Is(err, models.ErrNotHeld) {
 		t.Errorf("a claim of the other Locker: %v", err)
 	}
 	if err := shop.ReleaseUser(t.Context(), bob.UserID); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := shop.Release(t.Context(), inShop.Claim); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := desk.Release(t.Context(), inDesk.Claim); err != nil {
-		t.Errorf("the lock of the other Locker: %v", err)
-	}
-	var seen []string
-	for event := range events {
-		seen = append(seen, event.Holder.Email)
-		if event.Name == models.LockReleased {
-			stop()
+	giveBack(t, shop, inShop)
+	giveBack(t, desk, inDesk)
+	for _, want := range []string{models.LockAcquired, models.LockReleased} {
+		if e, _ := events.next(); e.Name != want || e.Holder.Email != bob.Email {
+			t.Errorf("event %+v, want %s of the own Locker", e, want)
 		}
-	}
-	if want := []string{bob.Email, bob.Email}; !slices.Equal(seen, want) {
-		t.Errorf("events of %q, want %q", seen, want)
 	}
 	families, err := registry.Gather()
 	if err != nil {

@@ -1,4 +1,4 @@
-package lock_test
+package lock
 
 import (
 	"context"
@@ -7,100 +7,63 @@ import (
 	"testing"
 	"time"
 
-	"gatehouse/models"
-	"gatehouse/services/lock"
-	"gatehouse/services/redis"
-	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
 )
 
-// The wall clock of an instance fills in the times it answers, and nothing else: a lease is
-// neither shorter nor longer when that clock is put forward or back.
-func TestLockWallClockOnlyTellsTheTime(t *testing.T) {
+// setClock is a wall clock that a test may set.
+type setClock struct{ off atomic.Int64 }
+
+func (c *setClock) set(off time.Duration) { c.off.Store(int64(off)) }
+func (c *setClock) now() time.Time        { return time.Now().Add(time.Duration(c.off.Load())) }
+
+// The wall clock of an instance fills in the times it answers, and the end of tokens, and nothing
+// else.
+func TestWallClock(t *testing.T) {
+	t.Parallel()
 	server := servicestest.StartRedis(t)
-	var off atomic.Int64
-	clock := func() time.Time { return time.Now().Add(time.Duration(off.Load())) }
-	l := lock.New(redistest.Patient(t, server.Addr), lock.Options{Clock: clock, Logger: redistest.Quiet()})
-	near := func(what string, got time.Time) {
-		t.Helper()
-		if d := got.Sub(clock()); d < -5*time.Second || d > 15*time.Second {
-			t.Errorf("%s is %v, %v from the instance's clock", what, got, d)
-		}
-	}
-	for _, set := range []time.Duration{time.Hour, -time.Hour} {
-		off.Store(int64(set))
-		taken := mustAcquire(t, l, request("process:1", alice))
-		near("ExpiresAt", taken.ExpiresAt)
-		status, err := l.Status(t.Context(), taken.Resource)
-		if err != nil {
-			t.Fatal(err)
-		}
-		near("the status's ExpiresAt", status.ExpiresAt)
-		page, _, err := l.List(t.Context(), models.Page{Limit: 1})
-		if err != nil || len(page.Items) != 1 {
-			t.Fatal(page, err)
-		}
-		near("the list's ExpiresAt", page.Items[0].ExpiresAt)
-		if _, err := l.Release(t.Context(), taken.Claim); err != nil {
-			t.Fatal(err)
-		}
-		req := request("process:1", alice)
-		req.TTL = 300 * time.Millisecond
-		err = l.WithLock(t.Context(), req, func(ctx context.Context, _ lock.Lock) error {
-			off.Store(-int64(set)) // two hours off, in the middle of the lease
-			over := time.After(2 * req.TTL)
-			select {
-			case <-ctx.Done():
+	for _, off := range []time.Duration{time.Hour, -time.Hour} {
+		t.Run("makes no lease shorter or longer, put by "+off.String(), func(t *testing.T) {
+			t.Parallel()
+			clock := &setClock{}
+			clock.set(off)
+			l := at(t, server.Addr, patient, Options{Clock: clock.now})
+			resource := off.String()
+			taken := take(t, l, request(resource, alice))
+			status, page := l.mustStatus(t, resource), listed(t, l, 10)
+			for _, expires := range []time.Time{taken.ExpiresAt, status.ExpiresAt, page[0].ExpiresAt} {
+				if d := expires.Sub(clock.now()); d < 0 || d > 90*time.Second {
+					t.Errorf("it ends at %v, %v from the instance's clock", expires, d)
+				}
+			}
+			giveBack(t, l, taken)
+			const ttl = time.Second
+			err := l.WithLock(t.Context(), requestFor(resource, alice, ttl), func(ctx context.Context, _ Lock) error {
+				clock.set(-off) // two hours off, in the middle of the lease
+				pause(ctx, ttl+100*time.Millisecond)
 				return context.Cause(ctx)
-			case <-over:
-				return nil
+			})
+			if err != nil {
+				t.Error(err)
 			}
 		})
+	}
+	t.Run("ends tokens", func(t *testing.T) {
+		clock := &setClock{}
+		l := at(t, server.Addr, patient, Options{MaxHold: time.Hour, Clock: clock.now})
+		signer, err := NewTokenSigner([]string{strings.Repeat("s", 32)})
 		if err != nil {
-			t.Errorf("put from %v to %v: %v", set, -set, err)
+			t.Fatal(err)
 		}
-	}
-}
-
-func TestLockTokenEndsByTheInstancesClock(t *testing.T) {
-	var off atomic.Int64
-	l := lock.New(redistest.Patient(t, servicestest.StartRedis(t).Addr), lock.Options{
-		MaxHold: time.Minute, Clock: func() time.Time { return time.Now().Add(time.Duration(off.Load())) },
-	})
-	signer, err := lock.NewTokenSigner([]string{strings.Repeat("s", 32)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	tokens := lock.NewTokens(l, signer)
-	token, err := tokens.Sign(mustAcquire(t, l, request("process:1", alice)), "1", 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, row := range []struct {
-		off   time.Duration
-		opens bool
-	}{{0, true}, {-time.Hour, true}, {50 * time.Second, true}, {70 * time.Second, false}} {
-		off.Store(int64(row.off))
-		if _, _, err := tokens.Verify(t.Context(), "process:1", "1", token); (err == nil) != row.opens {
-			t.Errorf("clock %v off: %v", row.off, err)
+		tokens := NewTokens(l, signer)
+		token, err := tokens.Sign(take(t, l, request("r", alice)), "1", 0)
+		if err != nil {
+			t.Fatal(err)
 		}
-	}
-}
-
-// A grant made without Redis says when it began by the instance's own clock.
-func TestLockSinceWithoutRedisIsTheInstancesClock(t *testing.T) {
-	then := time.Date(2001, 2, 3, 4, 5, 6, 0, time.UTC)
-	l := lock.New(redistest.Start(t, redis.Options{Disabled: true}), lock.Options{
-		OnRedisDown: models.OnRedisDownOpen, Clock: func() time.Time { return then },
+		for off, opens := range map[time.Duration]bool{0: true, -time.Hour: true, 50 * time.Minute: true, 61 * time.Minute: false} {
+			clock.set(off)
+			if _, _, err := tokens.Verify(t.Context(), "r", "1", token); (err == nil) != opens {
+				t.Errorf("clock %v off: %v", off, err)
+			}
+		}
 	})
-	taken := mustAcquire(t, l, request("process:1", alice))
-	if !taken.Holder.Since.Equal(then) || !taken.ExpiresAt.Equal(then.Add(10*time.Second)) {
-		t.Errorf("since %v, expires %v", taken.Holder.Since, taken.ExpiresAt)
-	}
-	if extended, err := l.Extend(t.Context(), taken.Claim, time.Minute); err != nil || !extended.ExpiresAt.Equal(then.Add(time.Minute)) {
-		t.Errorf("extended to %v, %v", extended.ExpiresAt, err)
-	}
-	if s, err := l.Status(t.Context(), "process:1"); err != nil || !s.ExpiresAt.Equal(then.Add(time.Minute)) {
-		t.Errorf("status %+v, %v", s, err)
-	}
 }

@@ -1,92 +1,170 @@
-package lock_test
+package lock
 
 import (
-	"context"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/redis/rueidis"
 
 	"gatehouse/models"
-	"gatehouse/services/lock"
 	"gatehouse/services/redis"
 	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
 )
 
-// nextEvent is the next one; ok is false at the end of the channel.
-func nextEvent(t *testing.T, events <-chan models.LockEvent) (e models.LockEvent, ok bool) {
+// listener reads events; one that does not come fails the test.
+type listener struct {
+	t      testing.TB
+	events <-chan models.LockEvent
+}
+
+func listen(t testing.TB, l *Locker) listener {
 	t.Helper()
-	select {
-	case e, ok = <-events:
-		return e, ok
-	case <-time.After(5 * time.Second):
-		t.Fatal("neither an event nor the end")
-		return e, false
-	}
+	return listener{t, l.Events(t.Context())}
 }
 
-// A listener is not left to believe that nothing happened while no message could come: the
-// channel ends, and a new one brings what happens from then on.
-func TestLockEventsEndWhenTheSubscriptionIsLost(t *testing.T) {
-	server := servicestest.StartRedis(t)
-	rdb := redistest.At(t, server.Addr, redis.Options{Client: rueidis.ClientOption{ClientName: "listener"}, Timeout: 5 * time.Second})
-	l, other := lock.New(rdb, lock.Options{}), lockers(t, server, 1, lock.Options{})[0]
-	for range 3 {
-		ctx, cancel := context.WithCancel(t.Context())
-		first, second := l.Events(ctx), l.Events(ctx)
-		taken := mustAcquire(t, other, request("process:1", alice))
-		for _, events := range []<-chan models.LockEvent{first, second} {
-			if e, ok := nextEvent(t, events); !ok || e.Name != models.LockAcquired {
-				t.Fatalf("%+v, %v", e, ok)
-			}
+// next is the next event; ok is false at the end of the channel.
+func (l listener) next() (e models.LockEvent, ok bool) {
+	l.t.Helper()
+	servicestest.Eventually(l.t, func() (there bool) {
+		select {
+		case e, ok = <-l.events:
+			return true
+		default:
+			return false
 		}
-		killSubscriptions(server, "listener")
-		if _, err := other.Release(t.Context(), taken.Claim); err != nil { // no message comes of it
-			t.Fatal(err)
-		}
-		for _, events := range []<-chan models.LockEvent{first, second} {
-			for {
-				e, ok := nextEvent(t, events)
-				if !ok {
-					break
-				}
-				t.Logf("heard in time: %+v", e)
-			}
-		}
-		cancel()
-	}
+	}, "neither an event nor the end")
+	return e, ok
 }
 
-// A listener without Redis gets the events of this instance only, until Redis is back.
-func TestLockEventsBegunWithoutRedisEndWhenItIsBack(t *testing.T) {
-	server := servicestest.StartRedis(t)
-	proxy := servicestest.NewProxy(t, server.Addr)
-	rdb := redistest.New(t, proxy.Addr)
-	l := lock.New(rdb, lock.Options{OnRedisDown: models.OnRedisDownOpen, Logger: redistest.Quiet()})
-	proxy.Cut()
-	gone(t, rdb)
-	events := l.Events(t.Context())
-	mustAcquire(t, l, request("process:1", alice))
-	if e, ok := nextEvent(t, events); !ok || e.Name != models.LockAcquired {
-		t.Fatalf("%+v, %v", e, ok)
-	}
-	proxy.Restore()
+// until reads on to the event of a name about a resource.
+func (l listener) until(name, resource string) models.LockEvent {
+	l.t.Helper()
 	for {
-		if _, ok := nextEvent(t, events); !ok {
-			break
-		}
-	}
-	back(t, rdb)
-	events = l.Events(t.Context())
-	mustAcquire(t, lockers(t, server, 1, lock.Options{})[0], request("process:2", bob))
-	for {
-		e, ok := nextEvent(t, events)
+		e, ok := l.next()
 		if !ok {
-			t.Fatal("the stream ended")
+			l.t.Fatalf("the channel ended before %s of %s", name, resource)
 		}
-		if e.Resource == "process:2" {
-			break
+		if e.Name == name && e.Resource == resource {
+			return e
 		}
+	}
+}
+
+// end reads on to the end of the channel.
+func (l listener) end() {
+	l.t.Helper()
+	for ok := true; ok; {
+		_, ok = l.next()
+	}
+}
+
+func TestEvents(t *testing.T) {
+	server := servicestest.StartRedis(t)
+	all := instances(t, server, 2)
+	l, other := all[0], all[1]
+
+	t.Run("reach all instances, in order", func(t *testing.T) {
+		wantEvents(t, all, "process:1\nwith a line")
+		events := listen(t, other)
+		take(t, l, requestFor("short", alice, 50*time.Millisecond))
+		events.until(models.LockAcquired, "short")
+		if e := events.until(models.LockExpired, "short"); e.Holder.Email != alice.Email {
+			t.Errorf("expired: %+v", e)
+		}
+	})
+
+	t.Run("tell of each lease that ended, once", func(t *testing.T) {
+		// Also if another takes the lock before a heartbeat looks.
+		events := listen(t, l)
+		const leases = 10
+		expired := map[int64]int{}
+		for range leases {
+			taken := take(t, l, requestFor("again", alice, 20*time.Millisecond))
+			expired[*taken.Fence] = 0
+			servicestest.Eventually(t, func() bool { return !l.mustStatus(t, "again").Held }, "a lease does not end")
+		}
+		giveBack(t, l, take(t, l, request("again", alice)))
+		for range leases {
+			expired[*events.until(models.LockExpired, "again").Fence]++
+		}
+		giveBack(t, l, take(t, l, request("last", alice)))
+		for e, _ := events.next(); e.Resource != "last"; e, _ = events.next() {
+			if e.Name == models.LockExpired {
+				t.Errorf("once more: %+v", e)
+			}
+		}
+		for fence, times := range expired {
+			if times != 1 || len(expired) != leases {
+				t.Errorf("of %d grants, %d expired %d times", len(expired), fence, times)
+			}
+		}
+	})
+
+	t.Run("end when the subscription is lost", func(t *testing.T) {
+		// A listener is not left to believe that nothing happened while no message could come.
+		l := New(redistest.At(t, server.Addr, redis.Options{Client: rueidis.ClientOption{ClientName: "listener"}, Timeout: patient}), Options{})
+		for range 2 { // a new one brings what happens from then on
+			first, second := listen(t, l), listen(t, l)
+			taken := take(t, other, request("lost", alice))
+			first.until(models.LockAcquired, "lost")
+			second.until(models.LockAcquired, "lost")
+			killSubscriptions(server, "listener")
+			giveBack(t, other, taken) // no message comes of it
+			first.end()
+			second.end()
+		}
+	})
+
+	t.Run("begun without Redis end when it is back", func(t *testing.T) {
+		l := openApart(t, server)
+		l.cut()
+		events := listen(t, l.Locker)
+		take(t, l.Locker, request("own", alice))
+		events.until(models.LockAcquired, "own")
+		l.restore()
+		events.end()
+		events = listen(t, l.Locker)
+		take(t, other, request("other", bob))
+		events.until(models.LockAcquired, "other")
+	})
+}
+
+// wantEvents wants the last instance to get the events of what the first does.
+func wantEvents(t *testing.T, all []*Locker, resource string) {
+	t.Helper()
+	l, events := all[0], listen(t, all[len(all)-1])
+	var taken Lock
+	want := func(name string) {
+		t.Helper()
+		e, ok := events.next()
+		for ok && e.Resource != resource { // the end of others'
+			e, ok = events.next()
+		}
+		if !ok || e.Name != name || e.Holder.Email != alice.Email || e.Fence == nil || *e.Fence != *taken.Fence || time.Since(e.At).Abs() > time.Minute {
+			t.Errorf("event %+v (%t), want %s of %+v", e, ok, name, taken)
+		}
+	}
+	taken = take(t, l, request(resource, alice))
+	want(models.LockAcquired)
+	extend(t, l, taken, time.Minute)
+	want(models.LockExtended)
+	giveBack(t, l, taken)
+	want(models.LockReleased)
+	taken = take(t, l, request(resource, alice))
+	want(models.LockAcquired)
+	force(t, l, resource)
+	want(models.LockForced)
+}
+
+// killSubscriptions ends the connections of a client that are subscribed.
+func killSubscriptions(server *servicestest.RedisServer, client string) {
+	for line := range strings.Lines(server.Do("CLIENT", "LIST")) {
+		if !strings.Contains(line, " name="+client+" ") || strings.Contains(line, " sub=0 ") {
+			continue
+		}
+		id, _, _ := strings.Cut(strings.TrimPrefix(line, "id="), " ")
+		server.Do("CLIENT", "KILL", "ID", id)
 	}
 }

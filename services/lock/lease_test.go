@@ -3,206 +3,127 @@ package lock
 import (
 	"context"
 	"errors"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
-	"gatehouse/models"
+	"gatehouse/services/redis"
 	"gatehouse/services/servicestest"
 )
 
-// The calls of one instance pass a lease on 64 times, or for 5 ms, while another
-// instance waits; then that one is served.
-func TestWithLockLetsAnotherInstanceHaveItsTurn(t *testing.T) {
-	const calls = 150
-	for _, row := range []struct {
-		name string
-		hold time.Duration
-		most int64 // turns before the other
-	}{{"64 in a row", 0, handOversInARow}, {"5 ms", time.Millisecond, 6}} { // the sixth begins before 5 ms are over
-		t.Run(row.name, func(t *testing.T) {
-			server := servicestest.StartRedis(t)
-			one, other := openLockerAt(t, server.Addr), openLockerAt(t, server.Addr)
-			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-			defer cancel()
-			req := Request{Resource: "r", Holder: models.Holder{UserID: "1"}, TTL: 20 * time.Second}
-			held, err := other.TryAcquire(ctx, req)
-			if err != nil {
-				t.Fatal(err)
-			}
-			var wg sync.WaitGroup
-			var turns, fence atomic.Int64
-			for range calls {
-				wg.Go(func() {
-					err := one.WithLock(ctx, req, func(_ context.Context, lock Lock) error {
-						turns.Add(1)
-						if last := fence.Swap(*lock.Fence); last >= *lock.Fence {
-							t.Errorf("fence %d after %d", *lock.Fence, last)
-						}
-						for start := time.Now(); time.Since(start) < row.hold; {
-							continue
-						}
-						return nil
-					})
-					if err != nil {
-						t.Error(err)
-					}
-				})
-			}
-			waiting := func(n int) {
-				t.Helper()
-				servicestest.Eventually(t, func() bool {
-					s, err := other.Status(ctx, "r")
-					one.groups.mu.Lock()
-					defer one.groups.mu.Unlock()
-					inside := 0
-					for _, queue := range one.groups.waiting {
-						inside += len(queue)
-					}
-					return err == nil && s.Waiting == n && inside == calls-1
-				}, "they do not wait")
-			}
-			waiting(1)
-			before := make(chan int64, 1)
-			wg.Go(func() {
-				lock, err := other.Acquire(ctx, req)
-				before <- turns.Load()
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				if last := fence.Swap(*lock.Fence); last >= *lock.Fence {
-					t.Errorf("fence %d of the other after %d", *lock.Fence, last)
-				}
-				if _, err := other.Release(ctx, lock.Claim); err != nil {
-					t.Error(err)
-				}
-			})
-			waiting(2)
-			if _, err := other.Release(ctx, held.Claim); err != nil {
-				t.Fatal(err)
-			}
-			n := <-before
-			wg.Wait()
-			t.Logf("%d turns before the other instance's", n)
-			if n < 1 || n > row.most {
-				t.Errorf("%d turns while another instance waited, want 1 to %d", n, row.most)
-			}
-			if turns.Load() != calls {
-				t.Errorf("%d of %d had their turn", turns.Load(), calls)
-			}
-		})
-	}
-}
-
-// What gives a lock back outlives the request it was taken for.
-func TestWithLockWhoseRequestIsCancelledGivesTheLockBack(t *testing.T) {
-	server := servicestest.StartRedis(t)
-	l, other := openLockerAt(t, server.Addr), openLockerAt(t, server.Addr)
-	ctx, cancel := context.WithCancel(t.Context())
-	req := Request{Resource: "r", Holder: models.Holder{UserID: "1"}, TTL: time.Hour}
-	err := l.WithLock(ctx, req, func(work context.Context, _ Lock) error {
-		cancel()
-		if work.Err() == nil {
-			t.Error("the work goes on")
-		}
-		return context.Cause(work)
-	})
-	if err == nil {
-		t.Error("no error")
-	}
-	if s, err := other.Status(t.Context(), "r"); err != nil || s.Held {
-		t.Errorf("after WithLock: %+v, %v", s, err)
-	}
-}
-
-// Redis goes away under a lease for which another call of this instance waits. That
-// is handed the lease only while it surely stands, counted on this instance's
-// monotonic clock, and else learns that Redis is away.
-func TestWithLockIsHandedOverWithoutRedisOnlyWhileTheLeaseStands(t *testing.T) {
-	t.Parallel()
-	const ttl = 400 * time.Millisecond
-	for how, stay := range map[string]bool{"at once": false, "when the lease is over": true} {
-		t.Run(how, func(t *testing.T) {
-			ran := 0
-			for round := range 50 { // no lease is handed over later than 5 ms, which a busy machine may take
-				if round >= 5 && (stay || ran > 0) {
-					break
-				}
-				server := servicestest.StartRedis(t)
-				l := openLockerAt(t, server.Addr)
-				l.opt.OnRedisDown = models.OnRedisDownClosed
-				req := Request{Resource: "r", Holder: models.Holder{UserID: "1"}, TTL: ttl}
-				second := make(chan error, 1)
-				var granted time.Time      // not before the server granted the lease
-				var believed time.Duration // by the second, since then
-				err := l.WithLock(t.Context(), req, func(ctx context.Context, first Lock) error {
-					granted = time.Now()
-					go func() {
-						second <- l.WithLock(t.Context(), req, func(ctx context.Context, lock Lock) error {
-							ran++
-							if ctx.Err() != nil || lock.Grant != first.Grant || *lock.Fence <= *first.Fence {
-								t.Errorf("handed over %+v after %+v: %v", lock, first, context.Cause(ctx))
-							}
-							look := time.NewTicker(time.Millisecond)
-							defer look.Stop()
-							for now := time.Now(); ctx.Err() == nil; now = time.Now() {
-								believed = now.Sub(granted)
-								<-look.C
-							}
-							return nil
-						})
-					}()
-					servicestest.Within(t, time.Second, func() bool {
-						l.groups.mu.Lock()
-						defer l.groups.mu.Unlock()
-						for _, queue := range l.groups.waiting {
-							if len(queue) == 1 {
-								return true
-							}
-						}
-						return false
-					}, "no waiter queued")
-					server.Freeze()
-					if stay {
-						<-ctx.Done()
-					}
-					return nil
-				})
-				var lost *LostError
-				if granted.IsZero() {
-					t.Fatalf("the first did not begin: %v", err)
-				}
-				if stay != errors.As(err, &lost) {
-					t.Errorf("the first: %v", err)
-				}
-				err = <-second
-				if !errors.As(err, &lost) && !errors.Is(err, models.ErrUnavailable) {
-					t.Errorf("the second: %v", err)
-				}
-				if believed > ttl {
-					t.Errorf("believed for %v, longer than the server promised", believed)
-				}
-				server.Thaw()
-			}
-			if stay == (ran > 0) {
-				t.Errorf("%d ran", ran)
-			}
-		})
-	}
-}
-
-// A process that was paused finds its lease over before the timer fires.
-func TestWithLockPassesNoLeaseOnThatIsOver(t *testing.T) {
-	alive, lose := context.WithCancelCause(t.Context())
-	defer lose(nil)
+// How long an instance trusts a lease, by its own clock.
+func TestLease(t *testing.T) {
 	now := time.Now()
-	row := now.Add(time.Minute) // just begun, however slow this test is
-	for left, passed := range map[time.Duration]bool{time.Minute: true, -time.Millisecond: false} {
-		lease := &lease{alive: alive, since: row, trustedUntil: now.Add(left)}
-		if got := lease.mayHandOver(); got != passed {
-			t.Errorf("%v left: passed on: %t", left, got)
+	running := func(t *testing.T, left time.Duration) *lease {
+		alive, lose := context.WithCancelCause(t.Context())
+		t.Cleanup(func() { lose(nil) })
+		return &lease{
+			lock: Lock{Claim: Claim{Resource: "r"}}, alive: alive, lose: lose, reason: LostBackend,
+			since:        now.Add(time.Minute), // just begun, however slow this test is
+			trustedUntil: now.Add(left),
+		}
+	}
+	t.Run("ends here earlier than the server answered, by the drift", func(t *testing.T) {
+		for ttl, want := range map[time.Duration]time.Duration{
+			10 * time.Second:       10*time.Second - 22*time.Millisecond, // a 500th and 2 ms
+			100 * time.Millisecond: 100*time.Millisecond - 2200*time.Microsecond,
+		} {
+			got := reply{code: codeDone, remaining: ttl, now: 1}.lock(Claim{}, now)
+			if trusted := got.trustedUntil.Sub(now); trusted != want {
+				t.Errorf("%v: trusted for %v, want %v", ttl, trusted, want)
+			}
+			if !got.serverExpiry().Equal(now.Add(ttl)) {
+				t.Errorf("%v: at the server it ends after %v", ttl, got.serverExpiry().Sub(now))
+			}
+		}
+	})
+	t.Run("counts from before it was asked for", func(t *testing.T) {
+		const ttl, way = 10 * time.Second, 50 * time.Millisecond
+		proxy := servicestest.NewProxy(t, servicestest.StartRedis(t).Addr)
+		l := at(t, proxy.Addr, patient, Options{})
+		proxy.SetLatency(way)
+		taken := take(t, l, requestFor("r", alice, ttl))
+		if left := time.Until(taken.trustedUntil); left > ttl-drift(ttl)-2*way {
+			t.Errorf("acquired: trusted for %v after the answer", left)
+		}
+		if left := time.Until(extend(t, l, taken, ttl).trustedUntil); left > ttl-drift(ttl)-2*way {
+			t.Errorf("extended: trusted for %v after the answer", left)
+		}
+	})
+	t.Run("that ended in a pause is over at the first look", func(t *testing.T) {
+		for left, want := range map[time.Duration]bool{time.Minute: false, -time.Millisecond: true} {
+			work, done := running(t, left).under(t.Context()) // no timer has ended it, as after a pause of the process
+			var lost *LostError
+			if err := work.Err(); (err != nil) != want || errors.As(context.Cause(work), &lost) != want {
+				t.Errorf("%v left: %v, %v", left, err, context.Cause(work))
+			}
+			if want && lost.Reason != LostBackend {
+				t.Errorf("lost: %s", lost.Reason)
+			}
+			done()
+		}
+	})
+	t.Run("that ended in a pause is not handed over", func(t *testing.T) {
+		for left, want := range map[time.Duration]bool{time.Minute: true, -time.Millisecond: false} {
+			if got := running(t, left).mayHandOver(); got != want {
+				t.Errorf("%v left: handed over: %t", left, got)
+			}
+		}
+	})
+	t.Run("is extended and handed over for a row that is as long as it may be", func(t *testing.T) {
+		full, old, lost := running(t, time.Minute), running(t, time.Minute), running(t, time.Minute)
+		full.slots = handOversInARow
+		old.since = now.Add(-handOverFor)
+		lost.revoke()
+		for name, lease := range map[string]*lease{"64 in a row": full, "5 ms": old, "lost": lost} {
+			if lease.mayHandOver() {
+				t.Errorf("%s: handed over", name)
+			}
+		}
+	})
+	t.Run("pushed to a waiter is started under only if it is new", pushedLease)
+}
+
+// Work starts under a grant before it is confirmed only if the grant was surely made after the
+// latest heartbeat, and only while that heartbeat is young.
+func pushedLease(t *testing.T) {
+	rdb := redis.New(redis.Options{Disabled: true}) // no heartbeat is answered beside this
+	t.Cleanup(func() { _ = rdb.Close(t.Context()) })
+	l := New(rdb, Options{})
+	const epoch = "0123456789abcdef0123456789abcdef"
+	for _, row := range []struct {
+		name   string
+		change func(a *attempt, pushed *pushedGrant, mark *watermark)
+		begun  bool
+	}{
+		{"new", func(*attempt, *pushedGrant, *watermark) {}, true},
+		{"older than the heartbeat: it was late, and has ended since perhaps", func(_ *attempt, p *pushedGrant, m *watermark) { m.highestFence = p.grant.fence }, false},
+		{"of an epoch that the server has forgotten", func(_ *attempt, p *pushedGrant, _ *watermark) { p.epoch = "f" + epoch[1:] }, false},
+		{"the heartbeat was long ago", func(_ *attempt, _ *pushedGrant, m *watermark) { m.heardAt = m.heardAt.Add(-waiterAlive + leastEarly) }, false},
+		{"no heartbeat yet", func(_ *attempt, _ *pushedGrant, m *watermark) { *m = watermark{} }, false},
+		{"another caller's token", func(_ *attempt, p *pushedGrant, _ *watermark) { p.grant.tokenHash = hashToken("other") }, false},
+		{"a lease too short", func(a *attempt, _ *pushedGrant, _ *watermark) { a.req.TTL = leastEarly }, false},
+		{"for a caller who does not extend", func(a *attempt, _ *pushedGrant, _ *watermark) { a.extends = false }, false},
+	} {
+		var lock Lock
+		var ok bool
+		var heardAt time.Time
+		for range 20 { // a machine that pauses for 190 ms has an old heartbeat
+			a := l.newAttempt(Request{Resource: "r"})
+			a.extends = true
+			heardAt = time.Now()
+			pushed := &pushedGrant{epoch: epoch, grant: record{fence: 20, grant: a.grant, resource: "r", tokenHash: hashToken(a.req.Token)}}
+			mark := watermark{heardAt: heardAt, highestFence: 19}
+			row.change(a, pushed, &mark)
+			l.shards.change(shardOf("r"), func(s *shardState) { s.epoch, s.watermark = epoch, mark })
+			if lock, ok = l.startEarly(a, pushed); ok || !row.begun {
+				break
+			}
+		}
+		if ok != row.begun {
+			t.Errorf("%s: begun %t", row.name, ok)
+		}
+		if ok && !lock.trustedUntil.Equal(heardAt.Add(waiterAlive-drift(waiterAlive))) {
+			t.Errorf("%s: trusted for %v after the heartbeat", row.name, lock.trustedUntil.Sub(heardAt))
 		}
 	}
 }

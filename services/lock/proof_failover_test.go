@@ -1,4 +1,4 @@
-package lock_test
+package lock
 
 import (
 	"context"
@@ -12,16 +12,15 @@ import (
 	"github.com/redis/rueidis"
 
 	"gatehouse/models"
-	"gatehouse/services/lock"
 	"gatehouse/services/servicestest"
 )
 
-// TestProofLockFailoverLosesTheLease: a lease that the replica never got is
+// TestProofFailoverLosesTheLease: a lease that the replica never got is
 // gone when the replica becomes the master, and a second holder cannot be kept
 // out. The first one reasserts under its own token, or finds out at the latest by
 // its next extend. How long both believed is printed; the loser's guarded write is
 // refused.
-func TestProofLockFailoverLosesTheLease(t *testing.T) {
+func TestProofFailoverLosesTheLease(t *testing.T) {
 	t.Parallel()
 	rounds := 1
 	if servicestest.LongProof() {
@@ -80,10 +79,8 @@ func (row lostLease) prove(t *testing.T) {
 		return option
 	}, 2)
 	if row.knew {
-		taken := mustAcquire(t, f.lockers[0], request("r", alice))
-		if _, err := f.lockers[0].Release(t.Context(), taken.Claim); err != nil {
-			t.Fatal(err)
-		}
+		taken := take(t, f.lockers[0], request("r", alice))
+		giveBack(t, f.lockers[0], taken)
 		servicestest.Eventually(t, func() bool {
 			return sentinel.Replica.Do("KEYS", "*}fence") != "" && sentinel.Replica.Do("KEYS", "*lock:r") == ""
 		}, "the replica does not follow")
@@ -96,10 +93,10 @@ func (row lostLease) prove(t *testing.T) {
 	const ttl = 9 * time.Second // longer than the failover
 	work, stop := context.WithCancel(t.Context())
 	defer stop()
-	holding, end, ended := make(chan lock.Lock, 1), make(chan struct{}), make(chan held, 1)
+	holding, end, ended := make(chan Lock, 1), make(chan struct{}), make(chan held, 1)
 	go func() {
 		var first held
-		first.told = f.lockers[0].WithLock(work, lock.Request{Resource: "r", Holder: alice, TTL: ttl}, func(ctx context.Context, taken lock.Lock) error {
+		first.told = f.lockers[0].WithLock(work, Request{Resource: "r", Holder: alice, TTL: ttl}, func(ctx context.Context, taken Lock) error {
 			holding <- taken
 			first.belief = believe(ctx, taken, time.Minute)
 			<-end
@@ -163,7 +160,7 @@ func (row lostLease) prove(t *testing.T) {
 
 // second tries to take the lock that was lost; !got means that the first
 // holder has it again.
-func (row lostLease) second(t *testing.T, f *field, first lock.Lock) (taken lock.Lock, got bool) {
+func (row lostLease) second(t *testing.T, f *field, first Lock) (taken Lock, got bool) {
 	t.Helper()
 	l := f.lockers[1]
 	if !row.eager {

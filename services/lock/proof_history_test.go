@@ -1,4 +1,4 @@
-package lock_test
+package lock
 
 import (
 	"context"
@@ -14,7 +14,6 @@ import (
 	"github.com/anishathalye/porcupine"
 
 	"gatehouse/models"
-	"gatehouse/services/lock"
 	"gatehouse/services/servicestest"
 )
 
@@ -123,7 +122,7 @@ func answer(err error, fence *int64) lockAnswer {
 
 // work asks for locks, waits for them, extends, checks, releases and forces them by
 // hand until ctx ends.
-func (h *lockHistory) work(ctx context.Context, l *lock.Locker, random *rand.Rand) {
+func (h *lockHistory) work(ctx context.Context, l *Locker, random *rand.Rand) {
 	for ctx.Err() == nil {
 		turn := time.Duration(h.now()) / historyTurn
 		resource := fmt.Sprintf("h:%d", max(0, int(turn)-random.IntN(3)))
@@ -136,7 +135,7 @@ func (h *lockHistory) work(ctx context.Context, l *lock.Locker, random *rand.Ran
 	}
 }
 
-func (h *lockHistory) force(ctx context.Context, l *lock.Locker, resource string) {
+func (h *lockHistory) force(ctx context.Context, l *Locker, resource string) {
 	called := h.now()
 	was, err := l.ForceRelease(ctx, resource, nil)
 	h.add(resource, operation{Kind: "force"}, called, answer(err, was.Fence))
@@ -146,8 +145,8 @@ func (h *lockHistory) force(ctx context.Context, l *lock.Locker, resource string
 // lock to makes it taken, whether the waiter ever knows or not.
 func mayWait(resource string) bool { return resource[len(resource)-1]%3 == 0 }
 
-func (h *lockHistory) acquire(ctx context.Context, l *lock.Locker, random *rand.Rand, resource string, grant int) (taken lock.Lock, leased int64, got lockAnswer) {
-	req := lock.Request{Resource: resource, TTL: proofTTL, Holder: alice}
+func (h *lockHistory) acquire(ctx context.Context, l *Locker, random *rand.Rand, resource string, grant int) (taken Lock, leased int64, got lockAnswer) {
+	req := Request{Resource: resource, TTL: proofTTL, Holder: alice}
 	leased = h.now() // no lease can end before this and its TTL
 	if mayWait(resource) && random.IntN(2) == 0 {
 		ctx, cancel := context.WithTimeout(ctx, time.Duration(20+random.IntN(200))*time.Millisecond)
@@ -163,7 +162,7 @@ func (h *lockHistory) acquire(ctx context.Context, l *lock.Locker, random *rand.
 	return taken, leased, got
 }
 
-func (h *lockHistory) round(ctx context.Context, l *lock.Locker, random *rand.Rand, resource string) {
+func (h *lockHistory) round(ctx context.Context, l *Locker, random *rand.Rand, resource string) {
 	h.mu.Lock()
 	h.grants++
 	grant := h.first + h.grants

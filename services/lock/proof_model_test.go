@@ -1,4 +1,4 @@
-package lock_test
+package lock
 
 import (
 	"fmt"
@@ -131,8 +131,8 @@ func wantLockHistory(t *testing.T, resource string, ops []porcupine.Operation) (
 	return result != porcupine.Unknown
 }
 
-// TestProofLockModelRefuses: the model would find what it is there for.
-func TestProofLockModelRefuses(t *testing.T) {
+// TestProofModelRefuses: the model would find what it is there for.
+func TestProofModelRefuses(t *testing.T) {
 	type row struct {
 		op             operation
 		call, returned int64

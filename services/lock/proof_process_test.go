@@ -1,4 +1,4 @@
-package lock_test
+package lock
 
 import (
 	"context"
@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"gatehouse/models"
-	"gatehouse/services/lock"
 	"gatehouse/services/redis"
 	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
@@ -35,9 +34,9 @@ type lockInstance struct {
 	Seed    uint64
 }
 
-// TestProofLockProcess is such an instance, for other tests. It prints what its
+// TestProofProcess is such an instance, for other tests. It prints what its
 // holders believed, and the history of its clients.
-func TestProofLockProcess(t *testing.T) {
+func TestProofProcess(t *testing.T) {
 	text := os.Getenv(lockProcess)
 	if text == "" {
 		t.Skip("only as a process of another test")
@@ -49,7 +48,7 @@ func TestProofLockProcess(t *testing.T) {
 	ctx, stop := signal.NotifyContext(t.Context(), syscall.SIGTERM)
 	defer stop()
 	clock := func() time.Time { return time.Now().Add(me.Skew) }
-	l := lock.New(redistest.At(t, me.Addr, redis.Options{Timeout: me.Timeout}), lock.Options{Logger: redistest.Quiet(), Clock: clock})
+	l := New(redistest.At(t, me.Addr, redis.Options{Timeout: me.Timeout}), Options{Logger: redistest.Quiet(), Clock: clock})
 	if taken, err := l.TryAcquire(ctx, request(fmt.Sprint("own:", me.First), alice)); err == nil {
 		if off := taken.ExpiresAt.Sub(time.Now().Add(taken.TTL)); (off - me.Skew).Abs() > 2*time.Second {
 			t.Fatalf("the clock is %v off, not %v", off, me.Skew)
@@ -94,7 +93,7 @@ func startLockInstances(t *testing.T, f *field, history *lockHistory, each ...lo
 		if err != nil {
 			t.Fatal(err)
 		}
-		all = append(all, servicestest.RunAgain(t, "TestProofLockProcess", lockProcess+"="+string(doc)))
+		all = append(all, servicestest.RunAgain(t, "TestProofProcess", lockProcess+"="+string(doc)))
 	}
 	for _, process := range all {
 		servicestest.Eventually(t, func() bool {
@@ -142,10 +141,10 @@ func endLockInstances(t *testing.T, f *field, history *lockHistory, all []*servi
 	return theirs
 }
 
-// TestProofLockInstancePaused stops a whole instance for longer than its leases:
+// TestProofInstancePaused stops a whole instance for longer than its leases:
 // when it goes on, none of its holders may believe in what has ended, and none of
 // its clients may have seen what cannot be.
-func TestProofLockInstancePaused(t *testing.T) {
+func TestProofInstancePaused(t *testing.T) {
 	f := newField(t, 0)
 	history := newLockHistory()
 	// It holds long, so that it is stopped while it holds.

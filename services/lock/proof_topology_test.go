@@ -1,4 +1,4 @@
-package lock_test
+package lock
 
 import (
 	"context"
@@ -11,7 +11,6 @@ import (
 
 	"github.com/redis/rueidis"
 
-	"gatehouse/services/lock"
 	"gatehouse/services/redis"
 	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
@@ -24,8 +23,7 @@ func topologyField(t *testing.T, option func() rueidis.ClientOption, instances i
 	for range instances {
 		rdb := redistest.Start(t, redis.Options{Client: option(), KeyPrefix: "test:", Timeout: 500 * time.Millisecond})
 		redistest.WaitReady(t, rdb)
-		f.redis = append(f.redis, rdb)
-		f.lockers = append(f.lockers, lock.New(rdb, lock.Options{Logger: redistest.Quiet()}))
+		f.lockers = append(f.lockers, New(rdb, Options{Logger: redistest.Quiet()}))
 	}
 	return f
 }
@@ -57,7 +55,7 @@ func (f *field) holds(after time.Time) int {
 	return n
 }
 
-func TestProofLockOnCluster(t *testing.T) {
+func TestProofOnCluster(t *testing.T) {
 	nodes := servicestest.StartCluster(t)
 	f := topologyField(t, func() rueidis.ClientOption {
 		return rueidis.ClientOption{InitAddress: []string{nodes[0].Addr, nodes[1].Addr}}
@@ -93,13 +91,11 @@ func topologySmoke(t *testing.T, f *field) {
 	t.Helper()
 	for i := range 20 { // on several shards
 		resource := fmt.Sprintf("smoke:%d", i)
-		taken := mustAcquire(t, f.lockers[0], request(resource, alice))
+		taken := take(t, f.lockers[0], request(resource, alice))
 		if _, err := f.lockers[1].TryAcquire(t.Context(), request(resource, bob)); err == nil {
 			t.Fatalf("%s: two holders", resource)
 		}
-		if _, err := f.lockers[1].Extend(t.Context(), taken.Claim, 5*time.Second); err != nil {
-			t.Fatal(err)
-		}
+		extend(t, f.lockers[1], taken, time.Minute)
 		next := make(chan error, 1)
 		go func() {
 			second, err := f.lockers[1].Acquire(t.Context(), request(resource, bob))
@@ -111,22 +107,17 @@ func topologySmoke(t *testing.T, f *field) {
 			}
 			next <- err
 		}()
-		servicestest.Within(t, 2*time.Second, func() bool {
-			s, err := f.lockers[0].Status(t.Context(), resource)
-			return err == nil && s.Waiting == 1
-		}, "the waiter did not queue")
-		if _, err := f.lockers[0].Release(t.Context(), taken.Claim); err != nil {
-			t.Fatal(err)
-		}
+		waiting(t, f.lockers[0], resource, 1)
+		giveBack(t, f.lockers[0], taken)
 		if err := <-next; err != nil {
 			t.Fatal(err)
 		}
 	}
 }
 
-// TestProofLockOnSentinel: a failover may lose what the replica had not got, so
+// TestProofOnSentinel: a failover may lose what the replica had not got, so
 // an overlap cannot be excluded; it is printed. Fences grow all the same.
-func TestProofLockOnSentinel(t *testing.T) {
+func TestProofOnSentinel(t *testing.T) {
 	for _, row := range []struct {
 		name string
 		lose bool
@@ -190,7 +181,7 @@ func proveFailover(t *testing.T, lose bool) {
 // waitUntilSettled waits until every instance has used its connections to the new master
 // for a second: they are made anew while clients notice one by one. In shards of which
 // the new master lacks the epoch free locks are kept for holders meanwhile.
-func waitUntilSettled(t *testing.T, all []*lock.Locker) {
+func waitUntilSettled(t *testing.T, all []*Locker) {
 	t.Helper()
 	since := time.Now()
 	servicestest.Eventually(t, func() bool {

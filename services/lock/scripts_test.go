@@ -35,7 +35,7 @@ func newScriptUser(t *testing.T) *scriptUser {
 		t.Fatal(err)
 	}
 	t.Cleanup(client.Close)
-	l := New(redistest.At(t, server.Addr, redis.Options{Timeout: time.Second}), Options{})
+	l := New(redistest.At(t, server.Addr, redis.Options{Timeout: patient}), Options{})
 	return &scriptUser{t: t, l: l, server: server, client: client}
 }
 
@@ -68,7 +68,7 @@ func (u *scriptUser) holder(resource string) string {
 // Whatever a user may not do, and if Redis is full: a lock script that fails leaves no lock
 // that was not answered, and one that was answered is there. Messages are hints: without
 // the permission to publish every script works.
-func TestLockScriptsLeaveNoHalf(t *testing.T) {
+func TestScriptsLeaveNoHalf(t *testing.T) {
 	t.Parallel()
 	u := newScriptUser(t)
 	var denied []string
@@ -135,7 +135,7 @@ func (u *scriptUser) allow(rule string) {
 
 // Without PUBLISH a release grants to the next waiter all the same, whom the next heartbeat
 // finds, and every other script does what it says.
-func TestLockScriptsWithoutPublish(t *testing.T) {
+func TestScriptsWithoutPublish(t *testing.T) {
 	t.Parallel()
 	u := newScriptUser(t)
 	u.deny("-publish")

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-func TestTombstonesAreBounded(t *testing.T) {
+func TestTombstones(t *testing.T) {
 	start := time.Now()
 	ended := newTombstones(time.Hour)
 	for i := range 4 * tombstonesMost {
@@ -29,27 +29,5 @@ func TestTombstonesAreBounded(t *testing.T) {
 	ended.add(start.Add(6*time.Hour), "very last")
 	if ended.has("later") {
 		t.Error("kept for hours")
-	}
-}
-
-// The end of a grant can be observed before the reply that brings the grant: a
-// release beside an extend, a force on another instance.
-func TestEndedGrantIsNotRecorded(t *testing.T) {
-	for name, end := range map[string]func(*localTable, Lock){
-		"released": func(table *localTable, lock Lock) { table.release(lock.Claim) },
-		"ended elsewhere": func(table *localTable, lock Lock) {
-			table.end(lock.Resource, lock.Grant)
-		},
-	} {
-		table := newLocalTable(time.Hour, time.Now)
-		lock := Lock{Claim: Claim{Resource: "process:1", Grant: "grant", Token: "token"}, trustedUntil: time.Now().Add(time.Minute)}
-		end(table, lock)
-		table.record(lock, "epoch", originLocal)
-		if known := table.living(time.Now(), anyLock); len(known) != 0 {
-			t.Errorf("%s: would be claimed again: %+v", name, known)
-		}
-		if table.check(time.Now(), lock.Claim) == nil {
-			t.Errorf("%s: passes without Redis", name)
-		}
 	}
 }
