@@ -4,7 +4,6 @@ import (
 	"crypto/rand"
 	"regexp"
 
-	"github.com/gin-contrib/requestid"
 	"github.com/gin-gonic/gin"
 )
 
@@ -15,12 +14,13 @@ const requestIDHeader = "X-Request-Id"
 // a client cannot put anything harmful into a log.
 func RequestID() gin.HandlerFunc {
 	harmless := regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
-	assign := requestid.New(requestid.WithGenerator(rand.Text), requestid.WithCustomHeaderStrKey(requestIDHeader))
 	return func(c *gin.Context) {
-		if !harmless.MatchString(c.GetHeader(requestIDHeader)) {
-			c.Request.Header.Del(requestIDHeader)
+		id := c.GetHeader(requestIDHeader)
+		if !harmless.MatchString(id) {
+			id = rand.Text()
+			c.Request.Header.Set(requestIDHeader, id) // for what handlers send on
 		}
-		assign(c)
+		c.Header(requestIDHeader, id)
 	}
 }
 
