@@ -14,16 +14,13 @@ import (
 	"gatehouse/models"
 	"gatehouse/services"
 	"gatehouse/services/lock"
-	"gatehouse/services/redis"
 	"gatehouse/services/servicestest"
 )
 
 // lockAs locks a new process and returns its resource and lock.
 func (s *site) lockAs(t *testing.T, email, title, reason string) (string, services.ProcessLock) {
 	t.Helper()
-	who, err := s.db.Credentials(t.Context(), email)
-	fatal(t, err)
-	user := models.UserRef{ID: who.ID, Email: who.Email}
+	user := s.user(t, email)
 	process, err := s.Processes.Create(t.Context(), user, models.ProcessFields{Title: title, Status: "draft"})
 	fatal(t, err)
 	held, err := s.Processes.Lock(t.Context(), user, process.ID, services.ProcessLockOptions{Reason: reason})
@@ -39,7 +36,8 @@ func (s *site) locked(t *testing.T, resource string) bool {
 }
 
 func TestDashboardWithoutLocks(t *testing.T) {
-	s := newSite(t, inProcess())
+	t.Parallel()
+	s := newSite(t)
 	w := s.signedIn(t, "ann@example.com").get("/")
 	shows(t, w, http.StatusOK, "Nobody is editing anything.", "API=http://gate.example/api/v1", `{&#34;email&#34;:&#34;ann@example.com&#34;`, "this device")
 	if strings.Contains(w.Body.String(), "keeps its own locks") {
@@ -51,7 +49,8 @@ func TestDashboardWithoutLocks(t *testing.T) {
 }
 
 func TestDashboardShowsLocks(t *testing.T) {
-	s := newSite(t, inProcess())
+	t.Parallel()
+	s := newSite(t)
 	resource, _ := s.lockAs(t, "ann@example.com", "<b>Order paper</b>", `"><script>alert(1)</script>`)
 	waiting, leave := context.WithCancel(t.Context())
 	var waiter sync.WaitGroup
@@ -72,7 +71,8 @@ func TestDashboardShowsLocks(t *testing.T) {
 }
 
 func TestRefreshOfTheTable(t *testing.T) {
-	s := newSite(t, inProcess())
+	t.Parallel()
+	s := newSite(t)
 	b := s.signedIn(t, "ann@example.com")
 	poll := func(page *httptest.ResponseRecorder) string {
 		return strings.ReplaceAll(regexp.MustCompile(`hx-get="([^"]+)"`).FindStringSubmatch(page.Body.String())[1], "&amp;", "&")
@@ -93,12 +93,12 @@ func TestRefreshOfTheTable(t *testing.T) {
 }
 
 func TestRefreshIsNoActivity(t *testing.T) {
-	s := newSite(t, inProcess())
+	t.Parallel()
+	s := newSite(t)
 	b := s.signedIn(t, "ann@example.com")
-	who, err := s.db.Credentials(t.Context(), "ann@example.com")
-	fatal(t, err)
+	ann := s.user(t, "ann@example.com")
 	lastSeen := func() time.Time {
-		all, err := s.Sessions.List(t.Context(), who.ID)
+		all, err := s.Sessions.List(t.Context(), ann.ID)
 		fatal(t, err)
 		return all[0].LastSeen
 	}
@@ -122,7 +122,8 @@ func TestRefreshIsNoActivity(t *testing.T) {
 }
 
 func TestRefreshAfterTheSessionEnded(t *testing.T) {
-	s := newSite(t, inProcess())
+	t.Parallel()
+	s := newSite(t)
 	b, other := s.signedIn(t, "ann@example.com"), s.signedIn(t, "ann@example.com")
 	sendsHome(t, other.post("/sessions/end-others"))
 	w := b.get("/dashboard/locks", "HX-Request", "true")
@@ -133,85 +134,9 @@ func TestRefreshAfterTheSessionEnded(t *testing.T) {
 	shows(t, other.get("/"), http.StatusOK, "All your other sessions have ended.")
 }
 
-func TestForce(t *testing.T) {
-	s := newSite(t, inProcess())
-	admin := s.signedIn(t, "admin@example.com")
-	resource, held := s.lockAs(t, "ann@example.com", "Order paper", "quarterly review")
-	question := "/locks/force?resource=" + resource
-	w := admin.get(question)
-	shows(t, w, http.StatusOK, "Force this lock?", "Order paper", "ann@example.com", "quarterly review", "required")
-	fence := regexp.MustCompile(`name="fence" value="(\d+)"`).FindStringSubmatch(w.Body.String())[1]
-
-	for _, reason := range []string{"", "  ", strings.Repeat("x", 201)} {
-		w := admin.post("/locks/force", "resource", resource, "fence", fence, "reason", reason)
-		shows(t, w, http.StatusUnprocessableEntity, "Say why, in 1 to 200 characters.", `aria-invalid="true"`)
-	}
-	shows(t, admin.post("/locks/force", "resource", "nonsense", "reason", "x"), http.StatusUnprocessableEntity)
-	shows(t, admin.post("/locks/force", "resource", resource, "reason", "a\x00b"), http.StatusUnprocessableEntity)
-	if !s.locked(t, resource) {
-		t.Fatal("forced without a reason")
-	}
-
-	// The lock changes hands between the question and the answer.
-	_, err := s.Processes.Unlock(t.Context(), models.UserRef{ID: held.Holder.UserID}, held.Process.ID, held.Token)
-	fatal(t, err)
-	bob, err := s.db.Credentials(t.Context(), "bob@example.com")
-	fatal(t, err)
-	_, err = s.Processes.Lock(t.Context(), models.UserRef{ID: bob.ID, Email: bob.Email}, held.Process.ID, services.ProcessLockOptions{})
-	fatal(t, err)
-	sendsHome(t, admin.post("/locks/force", "resource", resource, "fence", fence, "reason", "gone home"))
-	shows(t, admin.get("/"), http.StatusOK, "Nothing was forced", `class="notice failed"`)
-	if !s.locked(t, resource) {
-		t.Fatal("forced another lock than the one shown")
-	}
-
-	fence = regexp.MustCompile(`name="fence" value="(\d+)"`).FindStringSubmatch(admin.get(question).Body.String())[1]
-	sendsHome(t, admin.post("/locks/force", "resource", resource, "fence", fence, "reason", "gone home"))
-	w = admin.get("/")
-	shows(t, w, http.StatusOK, "The lock of bob@example.com on "+resource+" has ended.")
-	if again := admin.get("/"); strings.Contains(again.Body.String(), "has ended.") {
-		t.Error("the message is shown twice")
-	}
-	if s.locked(t, resource) {
-		t.Error("still locked")
-	}
-	entries, err := s.Accounts.AuditPage(t.Context(), models.AuditLockForced, models.Page{Limit: 10})
-	fatal(t, err)
-	if len(entries.Items) != 1 || !strings.Contains(entries.Items[0].Detail, "gone home") {
-		t.Errorf("the audit has %v", entries.Items)
-	}
-
-	sendsHome(t, admin.get(question))
-	shows(t, admin.get("/"), http.StatusOK, "is not locked any more.")
-	sendsHome(t, admin.post("/locks/force", "resource", resource, "reason", "gone home"))
-	shows(t, admin.get("/locks/force?resource=nonsense"), http.StatusNotFound)
-}
-
-func TestEndSessions(t *testing.T) {
-	s := newSite(t, inProcess())
-	b := s.signedIn(t, "ann@example.com")
-	phone := s.browser(t)
-	phone.agent = "Mozilla/5.0 (iPhone; CPU iPhone OS 17_4 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/17.4 Mobile/15E148 Safari/604.1"
-	sendsHome(t, phone.post("/login", "email", "ann@example.com", "password", password))
-	w := b.get("/")
-	shows(t, w, http.StatusOK, "Safari on iPhone", "this device", "End all others")
-	ids := regexp.MustCompile(`name="id" value="([^"]+)"`).FindAllStringSubmatch(w.Body.String(), -1)
-	if len(ids) != 1 {
-		t.Fatalf("%d sessions can be ended", len(ids))
-	}
-	stranger := s.signedIn(t, "bob@example.com")
-	sendsHome(t, stranger.post("/sessions/end", "id", ids[0][1]))
-	shows(t, phone.get("/"), http.StatusOK, "ann@example.com") // not bob's to end
-	sendsHome(t, b.post("/sessions/end", "id", ids[0][1]))
-	shows(t, b.get("/"), http.StatusOK, "The session has ended.")
-	shows(t, phone.get("/"), http.StatusOK, "current-password")
-	sendsHome(t, b.post("/sessions/end", "id", ids[0][1]))
-	shows(t, b.get("/"), http.StatusOK, "That session had ended already.")
-	shows(t, b.post("/sessions/end", "id", "../1"), http.StatusUnprocessableEntity)
-}
-
 func TestBannerWithoutRedis(t *testing.T) {
-	s := newSite(t, redis.Options{Disabled: true})
+	t.Parallel()
+	s := newSiteWithoutRedis(t)
 	b := s.signedIn(t, "admin@example.com")
 	resource, _ := s.lockAs(t, "ann@example.com", "Order paper", "")
 	w := b.get("/")
@@ -231,7 +156,8 @@ func TestBannerWithoutRedis(t *testing.T) {
 }
 
 func TestPagesOfLocks(t *testing.T) {
-	s := newSite(t, inProcess())
+	t.Parallel()
+	s := newSite(t)
 	b := s.signedIn(t, "ann@example.com")
 	seen := map[string]bool{}
 	for range 51 {

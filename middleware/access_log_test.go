@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"testing"
 
@@ -15,7 +16,34 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"gatehouse/middleware"
+	"gatehouse/models"
 )
+
+// The URL, its query, every header and every body stay out of the log: any may have a token in it.
+func TestAccessLogHasNoSecret(t *testing.T) {
+	const secret = "s3cret"
+	var lines bytes.Buffer
+	log := slog.New(slog.NewJSONHandler(&lines, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	app := gin.New()
+	app.Use(middleware.RequestID(), middleware.AccessLog(log, "/quiet"), middleware.Recovery(log))
+	app.POST("/things/:id", func(c *gin.Context) { _ = c.Error(errors.New("why")) })
+	app.POST("/quiet", func(c *gin.Context) { middleware.WriteProblem(c, models.NewProblem("unavailable", "Later.")) })
+	app.POST("/panic", func(*gin.Context) { panic("for the test") })
+	for _, path := range []string{"/things/" + secret, "/quiet", "/panic", "/nowhere/" + secret} {
+		r := httptest.NewRequest(http.MethodPost, path+"?token="+secret+"&q="+secret, strings.NewReader(`{"password":"`+secret+`"}`))
+		r.URL.Fragment, r.URL.User = secret, url.UserPassword("ann", secret)
+		for _, header := range []string{
+			"Authorization", "Cookie", "X-Lock-Token", "Idempotency-Key", "X-Api-Key", "Referer", "Origin", "User-Agent", "X-Forwarded-For", "X-Real-Ip", "X-Request-Id",
+		} {
+			r.Header.Set(header, "Bearer gatehouse="+secret+"; "+secret)
+		}
+		lines.Reset()
+		app.ServeHTTP(httptest.NewRecorder(), r)
+		if said := lines.String(); strings.Contains(said, secret) || !strings.Contains(said, `"msg":"request"`) {
+			t.Errorf("%s is logged as %s", path, said)
+		}
+	}
+}
 
 func TestAccessLog(t *testing.T) {
 	gone, leave := context.WithCancel(t.Context())

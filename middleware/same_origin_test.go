@@ -35,6 +35,8 @@ func TestSameOrigin(t *testing.T) {
 		{name: "http by another name of the host", public: https, host: "other.example", origin: "http://other.example", refused: true},
 		{name: "another scheme", public: https, host: "gate.example", origin: "ftp://gate.example", refused: true},
 		{name: "null", public: https, host: "gate.example", origin: "null", refused: true},
+		{name: "null, on a plain site", public: plain, host: "gate.example", origin: "null", refused: true},
+		{name: "null, that the browser calls cross-site", public: plain, host: "gate.example", origin: "null", headers: []string{"Sec-Fetch-Site", "cross-site"}, refused: true},
 		{name: "another port", public: https, host: "gate.example", origin: "https://gate.example:8443", refused: true},
 		{name: "another site", public: https, host: "gate.example", origin: "https://evil.example", refused: true},
 		{name: "named by the proxy alone", public: https, host: "10.0.0.1", origin: "https://evil.example", headers: []string{"X-Forwarded-Host", "evil.example"}, refused: true},

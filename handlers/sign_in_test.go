@@ -1,0 +1,90 @@
+package handlers_test
+
+import (
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"gatehouse/models"
+)
+
+func TestSignIn(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	b := s.browser(t)
+	shows(t, b.get("/"), http.StatusOK, `<form method="post" action="/login">`, `autocomplete="username"`, `autocomplete="current-password"`)
+	sendsHome(t, b.get("/login"))
+
+	w := b.post("/login", "email", `ann"><script>@example.com`, "password", "wrong")
+	shows(t, w, http.StatusUnauthorized, "Error: Sign in", `role="alert"`, "The e-mail address or the password is wrong.", `value="ann&#34;&gt;&lt;script&gt;@example.com"`)
+	if b.cookie != nil {
+		t.Error("a cookie for a wrong password")
+	}
+	shows(t, b.post("/login", "email", "ann@example.com"), http.StatusUnprocessableEntity, "Enter your e-mail address and your password.")
+	shows(t, b.post("/login", "email", "ann@example.com", "password", "\xff"), http.StatusUnprocessableEntity, "Not accepted: password must be")
+	shows(t, b.post("/login", "email", strings.Repeat("a", 100_000), "password", "x"), http.StatusRequestEntityTooLarge, "The body is larger than 64 KiB.")
+
+	sendsHome(t, b.post("/login", "email", " ANN@example.com", "password", password))
+	if b.cookie == nil || !b.cookie.HttpOnly || b.cookie.SameSite != http.SameSiteLaxMode {
+		t.Fatalf("the cookie is %v", b.cookie)
+	}
+	shows(t, b.get("/"), http.StatusOK, "ann@example.com", "editor", `action="/logout"`)
+	shows(t, b.get("/problems"), http.StatusOK, "ann@example.com", `action="/logout"`)
+	shows(t, b.get("/nowhere"), http.StatusNotFound, "ann@example.com", `action="/logout"`)
+
+	before := b.cookie.Value
+	w = b.post("/logout")
+	if w.Code != http.StatusSeeOther || w.Header().Get("Clear-Site-Data") != `"cache", "storage"` || b.cookie != nil {
+		t.Errorf("sign-out: %d %v, cookie %v", w.Code, w.Header(), b.cookie)
+	}
+	shows(t, b.get(w.Header().Get("Location")), http.StatusOK, "You are signed out.", "current-password")
+	b.cookie = &http.Cookie{Name: "gatehouse", Value: before}
+	shows(t, b.get("/"), http.StatusOK, "current-password") // the token is over, too
+	if w := b.post("/logout"); w.Code != http.StatusSeeOther {
+		t.Errorf("signing out twice: %d", w.Code)
+	}
+}
+
+func TestTooManySignIns(t *testing.T) {
+	t.Parallel()
+	b := newSite(t).browser(t)
+	for range 5 {
+		shows(t, b.post("/login", "email", "ann@example.com", "password", "wrong"), http.StatusUnauthorized)
+	}
+	w := b.post("/login", "email", "ann@example.com", "password", password)
+	shows(t, w, http.StatusTooManyRequests, "Too many requests", `value="ann@example.com"`)
+	if w.Header().Get("Retry-After") == "" {
+		t.Error("no Retry-After")
+	}
+}
+
+// A browser has one session: that of the cookie ends where another user, or the same, signs in.
+func TestSignInEndsTheSessionBefore(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	b, elsewhere := s.signedIn(t, "ann@example.com"), s.signedIn(t, "ann@example.com")
+	endsWith := func(signIn func() *httptest.ResponseRecorder) {
+		t.Helper()
+		before := b.cookie.Value
+		w := signIn()
+		if _, err := s.Sessions.Get(t.Context(), before); !errors.Is(err, models.ErrNotFound) {
+			t.Errorf("%d, and the session before is left: %v", w.Code, err)
+		}
+	}
+	endsWith(func() *httptest.ResponseRecorder {
+		return b.post("/login", "email", "bob@example.com", "password", password)
+	})
+	shows(t, b.get("/"), http.StatusOK, "bob@example.com")
+	endsWith(func() *httptest.ResponseRecorder {
+		r := httptest.NewRequest(http.MethodPost, "/api/v1/auth/login", strings.NewReader(`{"email":"bob@example.com","password":"`+password+`"}`))
+		return b.send(r, "Content-Type", "application/json", "Sec-Fetch-Site", "same-origin")
+	})
+	shows(t, elsewhere.get("/"), http.StatusOK, "ann@example.com")
+	audit, err := s.Accounts.AuditPage(t.Context(), models.AuditSignOut, models.Page{})
+	fatal(t, err)
+	if len(audit.Items) != 2 || audit.Items[1].Actor != "ann@example.com" || audit.Items[0].Actor != "bob@example.com" {
+		t.Errorf("the audit has %+v", audit.Items)
+	}
+}
