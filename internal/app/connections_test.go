@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -19,7 +18,7 @@ import (
 // until release has a value for it.
 type crowded struct {
 	*connections
-	log     *logText
+	log     *servicestest.LogLines
 	held    chan struct{} // has a value for each request for /held
 	release chan struct{}
 }
@@ -30,7 +29,7 @@ func newCrowded(t *testing.T, most int, grace time.Duration) *crowded {
 	if err != nil {
 		t.Fatal(err)
 	}
-	log := &logText{}
+	log := &servicestest.LogLines{}
 	c := &crowded{newConnections(inner, most, slog.New(slog.NewTextHandler(log, nil))), log, make(chan struct{}, 100), make(chan struct{})}
 	c.grace = grace
 	server := &http.Server{
@@ -56,24 +55,6 @@ func newCrowded(t *testing.T, most int, grace time.Duration) *crowded {
 	return c
 }
 
-// logText is a log that can be read while it is written.
-type logText struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (l *logText) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *logText) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
-}
-
 type testConn struct {
 	net.Conn
 	t *testing.T
@@ -86,7 +67,7 @@ func (c *crowded) dial(t *testing.T) testConn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close() })
-	if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	return testConn{conn, t}
@@ -129,6 +110,7 @@ func (c *crowded) eventually(t *testing.T, open, quiet int) {
 }
 
 func TestConnectionsAreClosedTheLongestQuietFirst(t *testing.T) {
+	t.Parallel()
 	c := newCrowded(t, 4, 0)
 	silent, idle := c.dial(t), c.dial(t)
 	c.eventually(t, 2, 2)
@@ -158,6 +140,7 @@ func TestConnectionsAreClosedTheLongestQuietFirst(t *testing.T) {
 }
 
 func TestConnectionWaitsForTheEndOfARequest(t *testing.T) {
+	t.Parallel()
 	c := newCrowded(t, 2, time.Hour)
 	for range 2 {
 		c.dial(t).send("/held")
@@ -187,7 +170,7 @@ func TestConnectionWaitsForTheEndOfARequest(t *testing.T) {
 
 // A connection whose request may still be on its way is not closed.
 func TestConnectionHasTimeForItsFirstRequest(t *testing.T) {
-	const grace = 300 * time.Millisecond
+	const grace = 50 * time.Millisecond
 	c := newCrowded(t, 1, grace)
 	start := time.Now()
 	silent := c.dial(t)
@@ -202,6 +185,7 @@ func TestConnectionHasTimeForItsFirstRequest(t *testing.T) {
 }
 
 func TestConnectionThatWaitsEndsWithTheListener(t *testing.T) {
+	t.Parallel()
 	c := newCrowded(t, 1, 0)
 	held := c.dial(t)
 	held.send("/held")

@@ -75,7 +75,7 @@ func startOn(t *testing.T, url string) (secret string, err error) {
 	if err != nil {
 		return "", err
 	}
-	db, err := store.Open(t.Context(), store.Options{URL: url, Timeout: 20 * time.Second})
+	db, err := store.Open(t.Context(), store.Options{URL: url, Timeout: time.Minute})
 	if err != nil {
 		return "", err
 	}

@@ -1,9 +1,8 @@
 package app
 
 import (
-	"encoding/json"
 	"net/http"
-	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -11,60 +10,83 @@ import (
 	"gatehouse/services/servicestest"
 )
 
+// outage is two instances on one database and one Redis, which only one of them can reach.
+type outage struct {
+	cutOff, other *app
+	proxy         *servicestest.Proxy
+}
+
+func newOutage(t *testing.T) outage {
+	t.Helper()
+	server := servicestest.StartRedis(t)
+	o := outage{proxy: servicestest.NewProxy(t, server.Addr)}
+	database := newDatabase(t)
+	o.cutOff = startApp(t, map[string]string{"REDIS_URL": "redis://" + o.proxy.Addr, "DATABASE_URL": database, "REDIS_TIMEOUT": "500ms"})
+	o.other = startApp(t, map[string]string{"REDIS_URL": "redis://" + server.Addr, "DATABASE_URL": database})
+	return o
+}
+
+func (o outage) begin(t *testing.T) {
+	t.Helper()
+	o.proxy.Cut()
+	o.cutOff.available(t, false)
+}
+
+func (o outage) end(t *testing.T) {
+	t.Helper()
+	o.proxy.Restore()
+	o.cutOff.available(t, true)
+}
+
+// grant is what the routes of a lock answer.
+type grant struct {
+	LockToken      string
+	Fence          *int64
+	Mine, Degraded bool
+	Holder         struct {
+		Email string
+		Since time.Time
+	}
+}
+
 // Two instances on one database; one cannot reach Redis and grants by itself what
 // the other grants, too. When Redis is back, the one who claims too late is told: 409 on
 // the next use of its token, and the conflict is counted.
 func TestLockConflictAfterAnOutageIs409(t *testing.T) {
-	server := servicestest.StartRedis(t)
-	proxy := servicestest.NewProxy(t, server.Addr)
-	database := filepath.Join(t.TempDir(), "shared.db")
-	cutOff := startApp(t, map[string]string{"REDIS_URL": "redis://" + proxy.Addr, "DATABASE_URL": database})
-	other := startApp(t, map[string]string{"REDIS_URL": "redis://" + server.Addr, "DATABASE_URL": database, "REDIS_TIMEOUT": "5s"})
-	loser := cutOff.signIn(t, "alice@example.com")
-	winner := other.signIn(t, "admin@example.com")
-	proxy.Cut()
-	servicestest.Eventually(t, func() bool { return !cutOff.handlers.Redis.Available() }, "Redis still counts as available")
-	lock := func(a *app, user string, degraded bool) (token string) {
-		t.Helper()
-		w := a.do(http.MethodPost, "/api/v1/processes/1/lock", "", "Authorization", "Bearer "+user)
-		var answer struct {
-			LockToken string
-			Degraded  bool
-		}
-		if err := json.Unmarshal(w.Body.Bytes(), &answer); err != nil || w.Code != http.StatusCreated || answer.Degraded != degraded {
-			t.Fatalf("%d %s, %v", w.Code, w.Body, err)
-		}
-		return answer.LockToken
+	t.Parallel()
+	o := newOutage(t)
+	loser, winner := o.cutOff.signIn(t, "alice@example.com"), o.other.signIn(t, "admin@example.com")
+	o.begin(t)
+	lost := decoded[grant](t, o.cutOff.api(loser, http.MethodPost, "/processes/1/lock", ""), http.StatusCreated)
+	won := decoded[grant](t, o.other.api(winner, http.MethodPost, "/processes/1/lock", ""), http.StatusCreated)
+	if !lost.Degraded || won.Degraded {
+		t.Fatalf("%+v and %+v", lost, won)
 	}
-	lost, won := lock(cutOff, loser, true), lock(other, winner, false)
-	proxy.Restore()
-	servicestest.Eventually(t, cutOff.handlers.Redis.Available, "not back")
-	body := `{"title":"late","status":"draft","description":""}`
+	o.end(t)
 	for _, use := range []struct{ method, path, body string }{
-		{http.MethodPut, "/api/v1/processes/1", body},
-		{http.MethodPost, "/api/v1/processes/1/lock/extend", ""},
-		{http.MethodDelete, "/api/v1/processes/1/lock", ""},
+		{http.MethodPut, "/processes/1", `{"title":"late","status":"draft","description":""}`},
+		{http.MethodPost, "/processes/1/lock/extend", ""},
+		{http.MethodDelete, "/processes/1/lock", ""},
 	} {
-		w := cutOff.do(use.method, use.path, use.body, "Authorization", "Bearer "+loser, "X-Lock-Token", lost, "Content-Type", "application/json")
+		w := o.cutOff.api(loser, use.method, use.path, use.body, "X-Lock-Token", lost.LockToken)
 		if w.Code != http.StatusConflict || !strings.Contains(w.Body.String(), "/problems/lock-not-held") || !strings.Contains(w.Body.String(), "admin@example.com") {
 			t.Errorf("%s %s: %d %s", use.method, use.path, w.Code, w.Body)
 		}
 	}
-	if w := cutOff.do(http.MethodGet, "/metrics", ""); !strings.Contains(w.Body.String(), "\ngatehouse_lock_conflicts_total 1\n") {
+	if w := o.cutOff.do(http.MethodGet, "/metrics", ""); !strings.Contains(w.Body.String(), "\ngatehouse_lock_conflicts_total 1\n") {
 		t.Error("the conflict is not counted")
 	}
-	if w := other.do(http.MethodPost, "/api/v1/processes/1/lock/extend", "", "Authorization", "Bearer "+winner, "X-Lock-Token", won); w.Code != http.StatusOK {
-		t.Errorf("the winner: %d %s", w.Code, w.Body)
-	}
+	decoded[grant](t, o.other.api(winner, http.MethodPost, "/processes/1/lock/extend", "", "X-Lock-Token", won.LockToken), http.StatusOK)
 }
 
 // Who is refused when Redis cannot be asked is told that it was not, like who is not.
-func TestLockRefusalsSayThatTheyWereDecidedWithoutRedis(t *testing.T) {
-	a := startApp(t, map[string]string{"REDIS_URL": "redis://" + servicestest.FreeAddr(t)})
+func TestLockRefusalsSayTheyAreDegraded(t *testing.T) {
+	t.Parallel()
+	a := startCutOff(t, nil)
 	alice, admin := a.signIn(t, "alice@example.com"), a.signIn(t, "admin@example.com")
 	const put, patch = `{"title":"t","status":"draft","description":""}`, `{"title":"t"}`
 	const own = "the token that alice was given"
-	var token struct{ LockToken string }
+	var token string
 	for _, row := range []struct {
 		user, method, path, body string
 		headers                  []string
@@ -92,13 +114,13 @@ func TestLockRefusalsSayThatTheyWereDecidedWithoutRedis(t *testing.T) {
 		{alice, "POST", "/processes/1/lock/extend", "", []string{"X-Lock-Token", own}, 409},
 		{alice, "PUT", "/processes/1", put, []string{"X-Lock-Token", own}, 409},
 	} {
-		headers := append([]string{"Authorization", "Bearer " + row.user, "Content-Type", "application/json"}, row.headers...)
+		headers := slices.Clone(row.headers)
 		for i := range headers {
 			if headers[i] == own {
-				headers[i] = token.LockToken
+				headers[i] = token
 			}
 		}
-		w := a.do(row.method, "/api/v1"+row.path, row.body, headers...)
+		w := a.api(row.user, row.method, row.path, row.body, headers...)
 		if w.Code != row.code {
 			t.Errorf("%s %s %v: %d %s", row.method, row.path, row.headers, w.Code, w.Body)
 		}
@@ -106,44 +128,28 @@ func TestLockRefusalsSayThatTheyWereDecidedWithoutRedis(t *testing.T) {
 			t.Errorf("%s %s: %d with X-Degraded %q", row.method, row.path, w.Code, w.Header().Get("X-Degraded"))
 		}
 		if row.code == http.StatusCreated {
-			_ = json.Unmarshal(w.Body.Bytes(), &token)
+			token = decoded[grant](t, w, row.code).LockToken
 		}
 	}
 }
 
 // An instance that extends without Redis what another granted knows whose it is, and
 // since when.
-func TestLockTakenOverWithoutRedisKeepsItsHolder(t *testing.T) {
-	server := servicestest.StartRedis(t)
-	proxy := servicestest.NewProxy(t, server.Addr)
-	database := filepath.Join(t.TempDir(), "shared.db")
-	granter := startApp(t, map[string]string{"REDIS_URL": "redis://" + server.Addr, "DATABASE_URL": database, "REDIS_TIMEOUT": "5s"})
-	extender := startApp(t, map[string]string{"REDIS_URL": "redis://" + proxy.Addr, "DATABASE_URL": database})
-	alice := granter.signIn(t, "alice@example.com")
-	type status struct {
-		LockToken      string
-		Mine, Degraded bool
-		Holder         struct {
-			Email string
-			Since time.Time
-		}
-	}
-	ask := func(a *app, method, path string, headers ...string) (answer status) {
+func TestLockTakenOverKeepsItsHolder(t *testing.T) {
+	t.Parallel()
+	o := newOutage(t)
+	alice := o.other.signIn(t, "alice@example.com")
+	status := func(a *app) grant {
 		t.Helper()
-		w := a.do(method, "/api/v1/processes/1/lock"+path, "", append(headers, "Authorization", "Bearer "+alice)...)
-		if err := json.Unmarshal(w.Body.Bytes(), &answer); err != nil || w.Code >= 300 {
-			t.Fatalf("%s %s: %d %s, %v", method, path, w.Code, w.Body, err)
-		}
-		return answer
+		return decoded[grant](t, a.api(alice, http.MethodGet, "/processes/1/lock/status", ""), http.StatusOK)
 	}
-	token := ask(granter, "POST", "").LockToken
-	want := ask(granter, "GET", "/status").Holder
-	proxy.Cut()
-	servicestest.Eventually(t, func() bool { return !extender.handlers.Redis.Available() }, "Redis still counts as available")
-	if !ask(extender, "POST", "/extend", "X-Lock-Token", token).Degraded {
+	token := decoded[grant](t, o.other.api(alice, http.MethodPost, "/processes/1/lock", ""), http.StatusCreated).LockToken
+	want := status(o.other).Holder
+	o.begin(t)
+	if !decoded[grant](t, o.cutOff.api(alice, http.MethodPost, "/processes/1/lock/extend", "", "X-Lock-Token", token), http.StatusOK).Degraded {
 		t.Error("extended with Redis")
 	}
-	if got := ask(extender, "GET", "/status"); !got.Mine || !got.Degraded || got.Holder.Email != want.Email || !got.Holder.Since.Equal(want.Since) {
+	if got := status(o.cutOff); !got.Mine || !got.Degraded || got.Holder.Email != want.Email || !got.Holder.Since.Equal(want.Since) {
 		t.Errorf("%+v, want %+v", got, want)
 	}
 }
@@ -151,33 +157,24 @@ func TestLockTakenOverWithoutRedisKeepsItsHolder(t *testing.T) {
 // Without Redis an acquire that is repeated answers the grant it made, without the fence, which a
 // degraded answer leaves out by contract. A sign-in tells that its session was begun without Redis.
 func TestRepeatedAcquireAndSignInWithoutRedis(t *testing.T) {
+	t.Parallel()
 	server := servicestest.StartRedis(t)
 	a := startApp(t, map[string]string{"REDIS_URL": "redis://" + server.Addr, "REDIS_TIMEOUT": "1s"})
-	user := a.signIn(t, "alice@example.com")
-	type answer struct {
-		LockToken string
-		Fence     *int64
-		Degraded  bool
-	}
-	acquire := func() (got answer) {
+	alice := a.signIn(t, "alice@example.com")
+	acquire := func() grant {
 		t.Helper()
-		w := a.do(http.MethodPost, "/api/v1/processes/1/lock", "", "Authorization", "Bearer "+user, "Idempotency-Key", "k")
-		if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil || w.Code != http.StatusCreated {
-			t.Fatalf("%d %s, %v", w.Code, w.Body, err)
-		}
-		return got
+		return decoded[grant](t, a.api(alice, http.MethodPost, "/processes/1/lock", "", "Idempotency-Key", "k"), http.StatusCreated)
 	}
 	first := acquire()
 	if first.Fence == nil || first.Degraded {
 		t.Fatalf("%+v", first)
 	}
-	server.Freeze()
-	servicestest.Eventually(t, func() bool { return !a.handlers.Redis.Available() }, "Redis still counts as available")
+	server.Kill()
+	a.available(t, false)
 	if got := acquire(); got.LockToken != first.LockToken || got.Fence != nil || !got.Degraded {
 		t.Errorf("repeated: %+v", got)
 	}
-	w := a.do(http.MethodPost, "/api/v1/auth/login", `{"email":"alice@example.com","password":"`+demoPassword+`"}`, "Content-Type", "application/json")
-	if w.Code != http.StatusOK || w.Header().Get("X-Degraded") != "sessions, rate-limit" {
+	if w := a.login("alice@example.com", demoPassword); w.Code != http.StatusOK || w.Header().Get("X-Degraded") != "sessions, rate-limit" {
 		t.Errorf("sign-in: %d, X-Degraded %q", w.Code, w.Header().Get("X-Degraded"))
 	}
 }

@@ -1,13 +1,13 @@
 package app
 
 import (
-	"bufio"
 	"context"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -15,147 +15,156 @@ import (
 	"gatehouse/services/servicestest"
 )
 
-// A stream of lock events outlives the server's WriteTimeout behind a proxy, is kept
-// alive by heartbeats, and must not be compressed or buffered on its way.
-func TestLockEventsThroughAProxyOutliveTheWriteTimeout(t *testing.T) {
-	const writeTimeout = 300 * time.Millisecond
+// stream is what a client has read of the lock events so far.
+type stream struct {
+	servicestest.LogLines
+	header http.Header
+	ended  chan struct{}
+}
+
+// onSocket is the application on a socket.
+func (a *app) onSocket(t *testing.T) (address string) {
+	t.Helper()
+	server := httptest.NewServer(a.server.Handler)
+	t.Cleanup(server.Close) // after the streams, which end with the test's context
+	return server.URL
+}
+
+func ask(ctx context.Context, t *testing.T, address, token string) *http.Response {
+	t.Helper()
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, address+"/api/v1/locks/events", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Authorization", "Bearer "+token)
+	answer, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = answer.Body.Close() })
+	return answer
+}
+
+func openStream(t *testing.T, address, token string) *stream {
+	t.Helper()
+	answer := ask(t.Context(), t, address, token)
+	s := &stream{header: answer.Header, ended: make(chan struct{})}
+	if answer.StatusCode != http.StatusOK || s.header.Get("Content-Type") != "text/event-stream" {
+		t.Fatalf("%d %v", answer.StatusCode, s.header)
+	}
+	go func() {
+		defer close(s.ended)
+		_, _ = io.Copy(s, answer.Body)
+	}()
+	s.has(t, "retry: 1000\n")
+	return s
+}
+
+func (s *stream) has(t *testing.T, text string) {
+	t.Helper()
+	servicestest.Eventually(t, func() bool { return strings.Contains(s.String(), text) }, "no "+text)
+}
+
+func (s *stream) hasEnded() bool { return isClosed(s.ended) }
+
+func (s *stream) ends(t *testing.T, why string) {
+	t.Helper()
+	servicestest.Eventually(t, s.hasEnded, "the stream goes on: "+why)
+}
+
+func TestLockEventsAreStreamed(t *testing.T) {
+	t.Parallel()
 	a := startApp(t, nil)
-	a.handlers.Heartbeat = 30 * time.Millisecond
+	address := a.onSocket(t)
+	admin, alice := a.signIn(t, "admin@example.com"), a.signIn(t, "alice@example.com")
+	s := openStream(t, address, alice)
+	decoded[any](t, a.api(alice, http.MethodPost, "/processes/1/lock", ""), http.StatusCreated)
+	if w := a.api(admin, http.MethodDelete, "/locks/process:1?reason=x", ""); w.Code != http.StatusNoContent {
+		t.Fatal(w.Code)
+	}
+	s.has(t, `"resource":"process:1","holder":{"userId":"2","email":"alice@example.com"},"fence":`)
+	s.has(t, "event: forced")
+	if got := s.With("event: "); !slices.Equal(got, []string{"event: acquired\n", "event: forced\n"}) {
+		t.Errorf("%q", got)
+	}
+	if w := a.api(alice, http.MethodPost, "/auth/logout", ""); w.Code != http.StatusNoContent {
+		t.Fatal(w.Code)
+	}
+	s.ends(t, "its session has ended")
+	s = openStream(t, address, admin)
+	a.handlers.Drain()
+	s.ends(t, "the server shuts down")
+}
+
+// A stream of lock events is kept alive by heartbeats, and must not be compressed or buffered on
+// its way.
+func TestStreamsOutliveTheWriteTimeout(t *testing.T) {
+	t.Parallel()
+	const writeTimeout = 100 * time.Millisecond
+	a := startApp(t, nil)
+	a.handlers.Heartbeat = writeTimeout / 10
 	backend := httptest.NewUnstartedServer(a.server.Handler)
 	backend.Config.WriteTimeout = writeTimeout
 	backend.Start()
-	t.Cleanup(backend.Close) // after the streams
+	t.Cleanup(backend.Close)
 	to, err := url.Parse(backend.URL)
 	if err != nil {
 		t.Fatal(err)
 	}
 	front := httptest.NewServer(httputil.NewSingleHostReverseProxy(to))
 	t.Cleanup(front.Close)
-	defer time.AfterFunc(30*time.Second, front.CloseClientConnections).Stop() // or a failing test waits for the stream
-	user := a.signIn(t, "alice@example.com")
-	stream, header := openStream(t, front.URL, user)
-	if got := header.Get("Cache-Control"); !strings.Contains(got, "no-transform") {
-		t.Errorf("Cache-Control: %s", got)
+	alice := a.signIn(t, "alice@example.com")
+	began := time.Now()
+	s := openStream(t, front.URL, alice)
+	if cache, buffer := s.header.Get("Cache-Control"), s.header.Get("X-Accel-Buffering"); !strings.Contains(cache, "no-transform") || buffer != "no" {
+		t.Errorf("Cache-Control %q, X-Accel-Buffering %q", cache, buffer)
 	}
-	if got := header.Get("X-Accel-Buffering"); got != "no" {
-		t.Errorf("X-Accel-Buffering: %s", got)
-	}
-	heartbeats := 0
-	for start := time.Now(); time.Since(start) < 4*writeTimeout; {
-		if !stream.Scan() {
-			t.Fatalf("the stream ended after %v: %v", time.Since(start), stream.Err())
-		}
-		if strings.HasPrefix(stream.Text(), ": ") {
-			heartbeats++
-		}
-	}
-	if heartbeats < 5 {
-		t.Errorf("%d heartbeats", heartbeats)
-	}
-	if w := a.do(http.MethodPost, "/api/v1/processes/1/lock", "", "Authorization", "Bearer "+user); w.Code != http.StatusCreated {
-		t.Fatal(w.Code)
-	}
-	for stream.Scan() && stream.Text() != "event: acquired" {
-		continue
-	}
-	if stream.Text() != "event: acquired" {
-		t.Errorf("no event: %v", stream.Err())
-	}
-	a.handlers.Drain()
-	for stream.Scan() {
-		continue
-	}
+	servicestest.Eventually(t, func() bool {
+		return s.hasEnded() || time.Since(began) > 4*writeTimeout && len(s.With(": ")) > 5
+	}, "no heartbeats")
+	decoded[any](t, a.api(alice, http.MethodPost, "/processes/1/lock", ""), http.StatusCreated)
+	s.has(t, "event: acquired")
 }
 
 // A client that may have missed events is told by the end of its stream.
-func TestLockEventsEndWithTheSubscription(t *testing.T) {
-	server := servicestest.StartRedis(t)
-	proxy := servicestest.NewProxy(t, server.Addr)
+func TestStreamsEndWithTheSubscription(t *testing.T) {
+	t.Parallel()
+	proxy := servicestest.NewProxy(t, servicestest.StartRedis(t).Addr)
 	a := startApp(t, map[string]string{"REDIS_URL": "redis://" + proxy.Addr})
-	front := httptest.NewServer(a.server.Handler)
-	t.Cleanup(front.Close)
-	defer time.AfterFunc(30*time.Second, front.CloseClientConnections).Stop() // or a failing test waits for the stream
-	user := a.signIn(t, "alice@example.com")
-	stream, _ := openStream(t, front.URL, user)
+	address, alice := a.onSocket(t), a.signIn(t, "alice@example.com")
 	for range 2 {
+		a.available(t, true)
+		s := openStream(t, address, alice)
 		proxy.Reset()
-		start := time.Now()
-		for stream.Scan() { // to its end, which must come by itself
-			continue
-		}
-		if took := time.Since(start); took > 10*time.Second {
-			t.Fatalf("the stream goes on for %v without a subscription", took)
-		}
-		servicestest.Eventually(t, a.handlers.Redis.Available, "not back")
-		stream, _ = openStream(t, front.URL, user)
+		s.ends(t, "there is no subscription")
 	}
-}
-
-// openStream opens the stream of lock events and reads its first line.
-func openStream(t *testing.T, at, user string) (*bufio.Scanner, http.Header) {
-	t.Helper()
-	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, at+"/api/v1/locks/events", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.Header.Set("Authorization", "Bearer "+user)
-	answer, err := http.DefaultClient.Do(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = answer.Body.Close() })
-	stream := bufio.NewScanner(answer.Body)
-	if answer.StatusCode != http.StatusOK || !stream.Scan() {
-		t.Fatalf("%d %v", answer.StatusCode, answer.Header)
-	}
-	return stream, answer.Header
 }
 
 // A user has only so many streams, whatever the session; others have theirs, and a
 // stream that has ended makes room.
 func TestStreamsOfAUserAreBounded(t *testing.T) {
+	t.Parallel()
 	a := startApp(t, map[string]string{"STREAMS_PER_USER": "3"})
-	front := httptest.NewServer(a.server.Handler)
-	t.Cleanup(front.Close)
-	defer time.AfterFunc(30*time.Second, front.CloseClientConnections).Stop() // or a failing test waits for the stream
+	address := a.onSocket(t)
 	alice, again, bob := a.signIn(t, "alice@example.com"), a.signIn(t, "alice@example.com"), a.signIn(t, "bob@example.com")
 	ctx, leave := context.WithCancel(t.Context())
 	defer leave()
-	ask := func(ctx context.Context, user string) (status int, header http.Header, body string) {
-		t.Helper()
-		r, err := http.NewRequestWithContext(ctx, http.MethodGet, front.URL+"/api/v1/locks/events", nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		r.Header.Set("Authorization", "Bearer "+user)
-		answer, err := http.DefaultClient.Do(r)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = answer.Body.Close() })
-		if answer.StatusCode != http.StatusOK {
-			text, _ := io.ReadAll(answer.Body)
-			body = string(text)
-		}
-		return answer.StatusCode, answer.Header, body
-	}
 	for range 3 {
-		if status, _, body := ask(ctx, alice); status != http.StatusOK {
-			t.Fatal(status, body)
+		if answer := ask(ctx, t, address, alice); answer.StatusCode != http.StatusOK {
+			t.Fatal(answer.StatusCode)
 		}
 	}
 	for _, token := range []string{alice, again} {
-		status, header, body := ask(ctx, token)
-		if status != http.StatusTooManyRequests || !strings.Contains(body, "/problems/too-many-streams") ||
-			!strings.Contains(body, `"limit":3`) || header.Get("Retry-After") == "" {
-			t.Errorf("a stream too many: %d %v %s", status, header, body)
+		answer := ask(ctx, t, address, token)
+		body, err := io.ReadAll(answer.Body)
+		if err != nil || answer.StatusCode != http.StatusTooManyRequests || !strings.Contains(string(body), "/problems/too-many-streams") ||
+			!strings.Contains(string(body), `"limit":3`) || answer.Header.Get("Retry-After") == "" {
+			t.Errorf("a stream too many: %d %v %s, %v", answer.StatusCode, answer.Header, body, err)
 		}
 	}
-	openStream(t, front.URL, bob)
+	openStream(t, address, bob)
 	leave()
 	servicestest.Eventually(t, func() bool {
-		status, _, _ := ask(t.Context(), again)
-		return status == http.StatusOK
+		return ask(t.Context(), t, address, again).StatusCode == http.StatusOK
 	}, "no room after streams have ended")
-	a.handlers.Drain()
 }
