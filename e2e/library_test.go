@@ -8,18 +8,18 @@ import (
 	"strings"
 	"testing"
 
+	"gatehouse/e2e/document"
 	"gatehouse/services/servicestest"
 )
 
 const (
-	libraryRedis   = "127.0.0.1:6379" // where the programs of LIBRARY.md look for Redis
-	libraryAddr    = "127.0.0.1:8081" // where the one with rate limits serves
-	libraryProgram = "package main\n"
-	libraryLines   = 15 // of main, at most
+	libraryRedis = "127.0.0.1:6379" // where the programs of LIBRARY.md look for Redis
+	libraryAddr  = "127.0.0.1:8081" // where the one with rate limits serves
+	libraryLines = 15               // of main, at most
 )
 
-// TestLibraryPrograms does what LIBRARY.md says: in a new module beside this repository it
-// builds each program, and runs it against a real Redis.
+// TestLibraryPrograms does what LIBRARY.md says: in a new module it builds each program, and runs
+// it against a real Redis.
 func TestLibraryPrograms(t *testing.T) {
 	t.Parallel()
 	repository, err := filepath.Abs("..")
@@ -27,22 +27,23 @@ func TestLibraryPrograms(t *testing.T) {
 		t.Fatal(err)
 	}
 	parent := t.TempDir()
-	if err := os.Symlink(repository, filepath.Join(parent, "gatehouse")); err != nil {
-		t.Fatal(err)
-	}
 	var commands string
 	var programs []string
-	for _, b := range readDocument(t, "LIBRARY.md").blocks {
+	for _, b := range document.Read(t, "LIBRARY.md").Blocks {
 		switch {
-		case b.language == "sh":
-			commands += b.text
-		case b.language == "go" && strings.HasPrefix(b.text, libraryProgram):
-			programs = append(programs, b.text)
+		case b.Language == "sh":
+			commands += b.Text
+		case b.Language == "go" && strings.HasPrefix(b.Text, document.Program):
+			programs = append(programs, b.Text)
 		}
 	}
-	if len(programs) != 2 {
-		t.Fatalf("%d programs", len(programs))
+	const beside = "=../gatehouse\n"
+	if len(programs) != 2 || strings.Count(commands, beside) != 1 {
+		t.Fatalf("%d programs, and the commands\n%s", len(programs), commands)
 	}
+	// Its packages are built already, here and with these flags.
+	commands = strings.ReplaceAll(commands, beside, "='"+repository+"'\n")
+	flags := "GOFLAGS='" + strings.Join(servicestest.BuildFlags(), "' '") + "'"
 	build := func(name, program string) (path string, server *servicestest.RedisServer) {
 		t.Helper()
 		_, body, _ := strings.Cut(program, "func main() {\n")
@@ -59,7 +60,7 @@ func TestLibraryPrograms(t *testing.T) {
 			t.Fatal(err)
 		}
 		shell := exec.Command("bash", "-euo", "pipefail", "-c", "go mod init example.com/"+name+"\n"+commands+"go build -o program .")
-		shell.Dir = folder
+		shell.Dir, shell.Env = folder, append(os.Environ(), flags)
 		if out, err := shell.CombinedOutput(); err != nil {
 			t.Fatalf("build %s: %v\n%s", name, err, out)
 		}

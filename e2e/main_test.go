@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	_ "gatehouse/internal/app" // see BuildGatehouse
 	"gatehouse/services/servicestest"
 )
 
@@ -26,7 +27,7 @@ func buildAndRun(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	binary, err = servicestest.BuildGatehouse(dir, "-race", "-gcflags=modernc.org/...=-d=checkptr=0")
+	binary, err = servicestest.BuildGatehouse(dir, servicestest.BuildFlags()...)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1

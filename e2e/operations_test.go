@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"gatehouse/e2e/document"
 	"gatehouse/services/servicestest"
 )
 
@@ -24,7 +25,7 @@ func TestOperationsMetrics(t *testing.T) {
 		return slices.Compact(all)
 	}
 	there := names(`(?m)^# HELP (gatehouse_\w+)`, string(a.anonymous().send(t, "GET /metrics", nil).is(t, 200).Body))
-	text := readDocument(t, "OPERATIONS.md").text
+	text := document.Read(t, "OPERATIONS.md").Text
 	if told := names("(?m)^\\| `(gatehouse_\\w+)` ", text); len(there) == 0 || !slices.Equal(told, there) {
 		t.Errorf("the table has\n%s\nand there are\n%s", strings.Join(told, "\n"), strings.Join(there, "\n"))
 	}
@@ -40,9 +41,9 @@ func TestOperationsRedisUser(t *testing.T) {
 	t.Parallel()
 	server := servicestest.StartRedis(t)
 	created := 0
-	for _, b := range readDocument(t, "OPERATIONS.md").blocks {
-		if b.language == "acl" {
-			server.Do(strings.Fields(b.text)...)
+	for _, b := range document.Read(t, "OPERATIONS.md").Blocks {
+		if b.Language == "acl" {
+			server.Do(strings.Fields(b.Text)...)
 			created++
 		}
 	}

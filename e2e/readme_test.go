@@ -2,17 +2,16 @@ package e2e
 
 import (
 	"fmt"
-	"io/fs"
 	"net/http"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
 
+	"gatehouse/e2e/document"
 	"gatehouse/services/servicestest"
 )
 
@@ -21,35 +20,35 @@ const readmeAddr = "127.0.0.1:8080" // where the README says that it serves
 // shown is a shell block of a document and, if it answers, the answer shown below it.
 type shown struct {
 	document string
-	command  block
-	answer   *block
+	command  document.Block
+	answer   *document.Block
 }
 
 // commands are the shell blocks of a document, but for those that start or test gatehouse.
-func commands(t *testing.T, d document) []shown {
+func commands(t *testing.T, d document.Document) []shown {
 	t.Helper()
 	var all []shown
-	for _, b := range d.blocks {
+	for _, b := range d.Blocks {
 		switch {
-		case b.language == "http" || b.language == "json":
+		case b.Language == "http" || b.Language == "json":
 			if len(all) == 0 || all[len(all)-1].answer != nil {
-				t.Fatalf("%s:%d: an answer without a command", d.name, b.line)
+				t.Fatalf("%s:%d: an answer without a command", d.Name, b.Line)
 			}
 			all[len(all)-1].answer = &b
-		case b.language == "sh" && b.text != "go run .\n":
-			all = append(all, shown{document: d.name, command: b})
+		case b.Language == "sh" && b.Text != "go run .\n":
+			all = append(all, shown{document: d.Name, command: b})
 		}
 	}
 	return all
 }
 
-// TestReadmeCommands does what a newcomer does: in a fresh copy of the
-// repository it runs the shell blocks of the README and then of API.md, one
-// after the other in one shell, and holds each answer to the one that is shown.
+// TestReadmeCommands does what a newcomer does: it starts gatehouse, runs the shell blocks of the
+// README and then of API.md, one after the other in one shell, and holds each answer to the one
+// that is shown.
 func TestReadmeCommands(t *testing.T) {
 	t.Parallel()
 	servicestest.Need(t, "curl", "curl") // most commands are
-	readme, api := readDocument(t, "README.md"), readDocument(t, "API.md")
+	readme, api := document.Read(t, "README.md"), document.Read(t, "API.md")
 	all := append(commands(t, readme), commands(t, api)...)
 	answers := 0
 	for _, s := range all {
@@ -57,17 +56,17 @@ func TestReadmeCommands(t *testing.T) {
 			answers++
 		}
 	}
-	start := slices.ContainsFunc(readme.blocks, func(b block) bool { return b.language == "sh" && b.text == "go run .\n" })
+	start := slices.ContainsFunc(readme.Blocks, func(b document.Block) bool { return b.Language == "sh" && b.Text == "go run .\n" })
 	if !start || answers < 13 {
 		t.Fatalf("the README has go run: %t, and with API.md %d answers", start, answers)
 	}
 
-	addr := goRun(t, copyRepository(t))
+	addr := goRun(t)
 	var script strings.Builder
 	for _, s := range all {
-		fmt.Fprintf(&script, "printf '\\036'\n%s", strings.ReplaceAll(s.command.text, readmeAddr, addr))
-		if strings.Contains("\n"+s.command.text, "\n#") || strings.Contains(s.command.text, " #") {
-			t.Errorf("%s:%d: a comment; pasted into zsh it is an error", s.document, s.command.line)
+		fmt.Fprintf(&script, "printf '\\036'\n%s", strings.ReplaceAll(s.command.Text, readmeAddr, addr))
+		if strings.Contains("\n"+s.command.Text, "\n#") || strings.Contains(s.command.Text, " #") {
+			t.Errorf("%s:%d: a comment; pasted into zsh it is an error", s.document, s.command.Line)
 		}
 	}
 	shell := exec.Command("bash", "-euo", "pipefail", "-c", script.String())
@@ -79,14 +78,14 @@ func TestReadmeCommands(t *testing.T) {
 	for i, got := range strings.Split(ran.Stdout.String(), "\x1e")[1:] {
 		switch s := all[i]; {
 		case s.answer != nil:
-			s.answer.compare(t, s.document, got)
+			compare(t, s.document, *s.answer, got)
 		case strings.TrimSpace(got) != "":
-			t.Errorf("%s:%d answers, and the document does not show it:\n%s", s.document, s.command.line, got)
+			t.Errorf("%s:%d answers, and the document does not show it:\n%s", s.document, s.command.Line, got)
 		}
 	}
 
 	// The pages they name are there.
-	for _, address := range regexp.MustCompile(`<http://`+readmeAddr+`([^>]*)>`).FindAllStringSubmatch(readme.text+api.text, -1) {
+	for _, address := range regexp.MustCompile(`<http://`+readmeAddr+`([^>]*)>`).FindAllStringSubmatch(readme.Text+api.Text, -1) {
 		res, err := http.Get("http://" + addr + address[1])
 		if err != nil {
 			t.Fatal(err)
@@ -100,13 +99,13 @@ func TestReadmeCommands(t *testing.T) {
 
 // compare holds an answer to the one that a document shows, in which "…" is
 // anything, and seconds left and the room between values do not matter.
-func (b block) compare(t *testing.T, document, answer string) {
+func compare(t *testing.T, name string, b document.Block, answer string) {
 	t.Helper()
-	wantHead, wantBody := "", b.text
+	wantHead, wantBody := "", b.Text
 	body := answer
-	if b.language == "http" {
+	if b.Language == "http" {
 		var head string
-		wantHead, wantBody, _ = strings.Cut(b.text, "\n\n")
+		wantHead, wantBody, _ = strings.Cut(b.Text, "\n\n")
 		head, body, _ = strings.Cut(strings.ReplaceAll(answer, "\r\n", "\n"), "\n\n")
 		got := strings.Split(head, "\n")
 		for i, line := range strings.Split(strings.TrimSpace(wantHead), "\n") {
@@ -114,12 +113,12 @@ func (b block) compare(t *testing.T, document, answer string) {
 				return pattern(strings.ToLower(line)).MatchString(packed(strings.ToLower(header)))
 			}
 			if i == 0 && !matches(got[0]) || !slices.ContainsFunc(got, matches) {
-				t.Errorf("%s:%d shows %q; the answer is\n%s", document, b.line, line, answer)
+				t.Errorf("%s:%d shows %q; the answer is\n%s", name, b.Line, line, answer)
 			}
 		}
 	}
 	if !pattern(wantBody).MatchString(packed(body)) {
-		t.Errorf("%s:%d shows\n%sThe answer is\n%s", document, b.line, wantBody, body)
+		t.Errorf("%s:%d shows\n%sThe answer is\n%s", name, b.Line, wantBody, body)
 	}
 }
 
@@ -133,52 +132,20 @@ func pattern(shown string) *regexp.Regexp {
 	return regexp.MustCompile("^" + left.ReplaceAllString(expression, `${1}\d+`) + "$")
 }
 
-// copyRepository copies what a clone has: neither settings nor databases nor
-// anything built.
-func copyRepository(t *testing.T) string {
+// goRun runs "go run ." until the test ends, then stops it as Ctrl+C does. The program runs in a
+// folder with neither settings nor databases, as a clone has none. goRun returns where it serves:
+// at the README's address, or if that is taken at another.
+func goRun(t *testing.T) string {
 	t.Helper()
-	source, clone := os.DirFS(".."), t.TempDir()
-	err := fs.WalkDir(source, ".", func(name string, entry fs.DirEntry, err error) error {
-		base := filepath.Base(name)
-		switch {
-		case err != nil:
-			return err
-		case entry.IsDir() && slices.Contains([]string{".git", "bin", "tmp"}, base):
-			return fs.SkipDir
-		case entry.IsDir():
-			return os.MkdirAll(filepath.Join(clone, name), 0o755)
-		case base == ".env" || strings.Contains(base, ".db"):
-			return nil
-		}
-		content, err := fs.ReadFile(source, name)
-		if err != nil {
-			return err
-		}
-		return os.WriteFile(filepath.Join(clone, name), content, 0o600)
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return clone
-}
-
-// goRun runs "go run ." in a folder until the test ends, then stops it as Ctrl+C
-// does. It returns where it serves: at the README's address, or if that is taken
-// at another.
-func goRun(t *testing.T, folder string) string {
-	t.Helper()
-	// No limit of time counts the build: how long it takes is the machine's affair.
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", os.DevNull, ".")
-	build.Dir = folder
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
-	}
-	cmd := exec.Command("go", "run", ".")
-	cmd.Dir, cmd.SysProcAttr = folder, &syscall.SysProcAttr{Setpgid: true}
+	args := append([]string{"run", "-exec", `sh -c 'cd "$0" && exec "$@"' '` + t.TempDir() + `'`}, servicestest.BuildFlags()...)
+	cmd := exec.Command("go", append(args, ".")...)
+	cmd.Dir, cmd.SysProcAttr = "..", &syscall.SysProcAttr{Setpgid: true}
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(pair string) bool {
 		name, _, _ := strings.Cut(pair, "=")
-		return slices.ContainsFunc(exampleFile(t), func(v variable) bool { return v.name == name })
+		return slices.ContainsFunc(document.Variables(t), func(v document.Variable) bool { return v.Name == name })
 	})
+	// A Redis that is there may be slow on a machine that runs other tests, too.
+	cmd.Env = append(cmd.Env, "REDIS_TIMEOUT=5s", "DATABASE_TIMEOUT=10s")
 	addr := readmeAddr
 	if res, err := http.Get("http://" + readmeAddr + "/"); err == nil {
 		res.Body.Close()

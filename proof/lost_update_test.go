@@ -129,9 +129,9 @@ func makeCounters(t *testing.T, e *editor, n int) []*counter {
 	var all []*counter
 	for range n {
 		var made process
-		if status := e.send(t.Context(), "POST", "/processes", map[string]string{"title": "counter", "description": "0"}, &made); status != http.StatusCreated {
-			t.Fatalf("create a counter: %d", status)
-		}
+		servicestest.Eventually(t, func() bool {
+			return e.send(t.Context(), "POST", "/processes", map[string]string{"title": "counter", "description": "0"}, &made) == http.StatusCreated
+		}, "no counter can be created")
 		all = append(all, &counter{id: made.ID})
 	}
 	return all

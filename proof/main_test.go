@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	_ "gatehouse/internal/app" // see BuildGatehouse
 	"gatehouse/services/servicestest"
 )
 
@@ -32,7 +33,7 @@ func buildAndRun(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	var flags []string
+	flags := servicestest.BuildFlags()
 	if servicestest.LongProof() {
 		overlay, err := ownClocks(dir)
 		if err != nil {

@@ -7,6 +7,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -25,16 +27,31 @@ type Gatehouse struct {
 	http    *http.Client
 }
 
+// BuildFlags are the flags of go build with which this test binary was built. With them a test
+// finds built what it builds: make test does that before the first test starts.
+func BuildFlags() []string {
+	flags := []string{"-buildvcs=false"} // tests also run where there is no commit
+	info, _ := debug.ReadBuildInfo()
+	for _, setting := range info.Settings {
+		if slices.Contains([]string{"-gcflags", "-ldflags", "-race", "-tags"}, setting.Key) {
+			flags = append(flags, setting.Key+"="+setting.Value)
+		}
+	}
+	return flags
+}
+
 // BuildGatehouse builds the program, which is in the folder above, into dir with these flags of
 // go build. It is for TestMain, which has no test to fail.
+//
+// go test does not know that the tests run the program. Their package imports internal/app, though
+// it uses nothing of it, or go test would show results of another program, from its cache.
 func BuildGatehouse(dir string, flags ...string) (binary string, err error) {
-	binary = filepath.Join(dir, "gatehouse")
-	// Not stamped with the commit: tests also run where there is none.
-	args := append([]string{"build", "-buildvcs=false", "-o", binary}, flags...)
-	if out, err := exec.Command("go", append(args, "..")...).CombinedOutput(); err != nil {
+	// go run keeps what it has linked, go build does not.
+	args := slices.Concat([]string{"run"}, flags, []string{"-exec", `sh -c 'cp "$1" "$0"' '` + dir + `'`, ".."})
+	if out, err := exec.Command("go", args...).CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build gatehouse: %w\n%s", err, out)
 	}
-	return binary, nil
+	return filepath.Join(dir, "gatehouse"), nil
 }
 
 // StartGatehouse starts cmd, which is an instance or becomes one, on a free port. Unless cmd says
@@ -43,6 +60,7 @@ func BuildGatehouse(dir string, flags ...string) (binary string, err error) {
 // data race.
 func StartGatehouse(t testing.TB, cmd *exec.Cmd, env ...string) *Gatehouse {
 	t.Helper()
+	_, _ = os.Stat("../main.go") // so go test knows that the result depends on it, too
 	if cmd.Dir == "" {
 		cmd.Dir = t.TempDir()
 	}

@@ -1,4 +1,4 @@
-package e2e
+package document
 
 import (
 	"go/ast"
@@ -53,9 +53,9 @@ func exported(t *testing.T, folders ...string) map[string]bool {
 
 // Every name that the table for those who come from express-rate-limit gives exists.
 func TestExpressTableNamesWhatExists(t *testing.T) {
-	_, table, found := strings.Cut(readDocument(t, "RATE_LIMITS.md").text, "\n## Coming from express-rate-limit\n")
+	_, table, found := strings.Cut(Read(t, "RATE_LIMITS.md").Text, "\n## Coming from express-rate-limit\n")
 	table, _, _ = strings.Cut(table, "\n## ")
-	names := exported(t, "../middleware", "../models", "../services", "../services/*")
+	names := exported(t, "../../middleware", "../../models", "../../services", "../../services/*")
 	code, name := regexp.MustCompile("`[^`]+`"), regexp.MustCompile(`\b[A-Z]\w+`)
 	rows, checked := 0, 0
 	for _, line := range strings.Split(table, "\n") {

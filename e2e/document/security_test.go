@@ -1,4 +1,4 @@
-package e2e
+package document
 
 import (
 	"io/fs"
@@ -18,7 +18,7 @@ const asvs = `7.1.1 7.1.2 7.1.3 7.2.1 7.2.2 7.2.3 7.2.4 7.3.1 7.3.2 7.4.1 7.4.2 
 // TestSecurityTable: SECURITY.md has each requirement once, with tests that exist
 // or a decision.
 func TestSecurityTable(t *testing.T) {
-	text := readDocument(t, "SECURITY.md").text
+	text := Read(t, "SECURITY.md").Text
 	tests := testNames(t)
 	var listed []string
 	for _, row := range regexp.MustCompile(`(?m)^\| ([0-9]+(?:\.[0-9]+){2}) \| L[123] \| (.+) \|$`).FindAllStringSubmatch(text, -1) {
@@ -48,7 +48,7 @@ func TestSecurityTable(t *testing.T) {
 // TestSecurityClaims: the tests that SECURITY.md names are there.
 func TestSecurityClaims(t *testing.T) {
 	tests := testNames(t)
-	named := regexp.MustCompile("`((?:Test|Fuzz)\\w+)`").FindAllStringSubmatch(readDocument(t, "SECURITY.md").text, -1)
+	named := regexp.MustCompile("`((?:Test|Fuzz)\\w+)`").FindAllStringSubmatch(Read(t, "SECURITY.md").Text, -1)
 	for _, test := range named {
 		if !tests[test[1]] {
 			t.Errorf("there is no %s", test[1])
@@ -63,7 +63,7 @@ func TestSecurityClaims(t *testing.T) {
 func testNames(t *testing.T) map[string]bool {
 	t.Helper()
 	names := map[string]bool{}
-	err := filepath.WalkDir("..", func(name string, _ fs.DirEntry, err error) error {
+	err := filepath.WalkDir("../..", func(name string, _ fs.DirEntry, err error) error {
 		if err != nil || !strings.HasSuffix(name, "_test.go") {
 			return err
 		}
