@@ -1,4 +1,4 @@
-package ratelimit_test
+package ratelimit
 
 import (
 	"testing"
@@ -7,7 +7,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/rueidis"
 
-	"gatehouse/services/ratelimit"
 	"gatehouse/services/redis"
 	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
@@ -19,13 +18,13 @@ func TestTwoLimitersInOneProgram(t *testing.T) {
 	t.Parallel()
 	server := servicestest.StartRedis(t)
 	registry := prometheus.NewRegistry()
-	start := func(name string) *ratelimit.Limiter {
+	start := func(name string) *Limiter {
 		metrics := prometheus.WrapRegistererWith(prometheus.Labels{"site": name}, registry)
 		rdb := redistest.Start(t, redis.Options{
 			Client: rueidis.ClientOption{InitAddress: []string{server.Addr}}, KeyPrefix: name + ":", Metrics: metrics, Timeout: 5 * time.Second,
 		})
 		redistest.WaitReady(t, rdb)
-		return ratelimit.New(rdb, ratelimit.Options{Logger: redistest.Quiet(), Metrics: metrics})
+		return New(rdb, Options{Logger: redistest.Quiet(), Metrics: metrics})
 	}
 	shop, desk := start("shop"), start("desk")
 	policy := perMinute("p", 2)

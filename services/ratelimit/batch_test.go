@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"gatehouse/models"
-	"gatehouse/services/redis"
 	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
 )
@@ -23,7 +22,7 @@ const failuresToShut = 3
 // count as away for it.
 func TestBatchAfterClose(t *testing.T) {
 	t.Parallel()
-	l := limiterAt(t, servicestest.StartRedis(t).Addr, false)
+	l := limiterAt(t, servicestest.StartRedis(t).Addr)
 	release := l.batch.Hold()
 	policy := models.Policy{Name: "p", Limit: 5, Window: time.Hour}
 	var wg sync.WaitGroup
@@ -57,7 +56,7 @@ func TestScriptThatRedisCannotServe(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			server := servicestest.StartRedis(t)
 			var logged bytes.Buffer
-			rdb := redistest.At(t, server.Addr, redis.Options{})
+			rdb := redistest.Patient(t, server.Addr)
 			l := New(rdb, Options{Logger: slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: slog.LevelError}))})
 			policy := models.Policy{Name: "p", Limit: 1000, Window: time.Hour}
 			take := func(key int) {
@@ -114,7 +113,7 @@ func TestClockPutBack(t *testing.T) {
 func TestDecisionsInABatch(t *testing.T) {
 	t.Parallel()
 	server := servicestest.StartRedis(t)
-	l := limiterAt(t, server.Addr, false)
+	l := limiterAt(t, server.Addr)
 	server.Do("SET", "test:{broken}rate:log:p:broken", "x")
 	policy := models.Policy{Name: "p", Limit: 3, Window: time.Hour, OnRedisDown: models.OnRedisDownClosed}
 	release := l.batch.Hold()

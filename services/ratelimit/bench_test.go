@@ -1,4 +1,4 @@
-package ratelimit_test
+package ratelimit
 
 import (
 	"context"
@@ -10,13 +10,12 @@ import (
 	"github.com/redis/rueidis"
 
 	"gatehouse/models"
-	"gatehouse/services/ratelimit"
 	"gatehouse/services/redis"
 	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
 )
 
-func benchLimiter(b *testing.B, opt redis.Options) *ratelimit.Limiter {
+func benchLimiter(b *testing.B, opt redis.Options) *Limiter {
 	b.Helper()
 	opt.Logger = redistest.Quiet()
 	rdb := redis.New(opt)

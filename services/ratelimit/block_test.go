@@ -4,36 +4,18 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"gatehouse/models"
+	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
 )
 
 func blockPolicy(limit, lease int64, window time.Duration) models.Policy {
 	return models.Policy{Name: "leased", Limit: limit, Window: window, Block: lease, OnRedisDown: models.OnRedisDownClosed}
-}
-
-func takeAs(t *testing.T, l *Limiter, hits ...models.Hit) []models.Decision {
-	t.Helper()
-	decisions, err := l.Take(t.Context(), "group", hits...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return decisions
-}
-
-func scriptsRun(t *testing.T, server *servicestest.RedisServer) (n int) {
-	t.Helper()
-	_, rest, _ := strings.Cut(server.Do("INFO", "commandstats"), "cmdstat_evalsha:calls=")
-	if _, err := fmt.Sscanf(rest, "%d", &n); err != nil {
-		t.Fatal(err)
-	}
-	return n
 }
 
 // All instances together admit the limit, neither more nor, when each takes
@@ -42,13 +24,13 @@ func TestBlockAdmitsTheLimit(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	hit := models.Hit{Policy: blockPolicy(5000, 100, time.Minute), Key: "k"}
 	var admitted atomic.Int64
-	limiters := []*Limiter{limiterAt(t, server.Addr, false), limiterAt(t, server.Addr, false)}
+	limiters := []*Limiter{limiterAt(t, server.Addr), limiterAt(t, server.Addr)}
 	drain := func() {
 		var wg sync.WaitGroup
 		for _, l := range limiters {
 			for range 8 {
 				wg.Go(func() {
-					for {
+					for range 5000 + 1 { // one that is never refused ends, too
 						decisions, err := l.Take(context.Background(), "group", hit)
 						if err != nil || decisions[0].Degraded {
 							t.Errorf("%+v, %v", decisions, err)
@@ -74,21 +56,21 @@ func TestBlockAdmitsTheLimit(t *testing.T) {
 }
 
 func TestBlockOnBothBackends(t *testing.T) {
-	for _, embedded := range []bool{false, true} {
-		t.Run(fmt.Sprint("embedded ", embedded), func(t *testing.T) {
-			l := limiterOn(t, embedded)
+	for _, backend := range []string{"real", "embedded"} {
+		t.Run(backend, func(t *testing.T) {
+			l := newLimiter(redistest.Of(t, backend))
 			policy := blockPolicy(10, 4, time.Minute)
 			hit := models.Hit{Policy: policy, Key: "k"}
 			var last models.Decision
 			for i := range int64(10) {
-				d := takeAs(t, l, hit)[0]
+				d := take(t, l, hit)[0]
 				if !d.Allowed || d.Remaining != 9-i || d.Degraded {
 					t.Fatalf("hit %d: %+v", i, d)
 				}
 				last = d
 			}
 			for range 2 {
-				d := takeAs(t, l, hit)[0]
+				d := take(t, l, hit)[0]
 				if d.Allowed || d.Admission != (models.Admission{}) || d.RetryAfter < time.Minute-time.Second || d.RetryAfter > time.Minute+3*time.Second {
 					t.Fatalf("over the limit: %+v", d)
 				}
@@ -99,22 +81,22 @@ func TestBlockOnBothBackends(t *testing.T) {
 			if ds, err := l.Peek(t.Context(), "group", hit); err != nil || !ds[0].Allowed || ds[0].Remaining != 1 {
 				t.Fatalf("after a refund: %+v, %v", ds, err)
 			}
-			if d := takeAs(t, l, hit)[0]; !d.Allowed {
+			if d := take(t, l, hit)[0]; !d.Allowed {
 				t.Fatalf("after a refund: %+v", d)
 			}
-			if d := takeAs(t, l, hit)[0]; d.Allowed {
+			if d := take(t, l, hit)[0]; d.Allowed {
 				t.Fatalf("the refund gave more than it had: %+v", d)
 			}
 			if err := l.Reset(t.Context(), "group", hit); err != nil {
 				t.Fatal(err)
 			}
-			if d := takeAs(t, l, hit)[0]; !d.Allowed || d.Remaining != 9 {
+			if d := take(t, l, hit)[0]; !d.Allowed || d.Remaining != 9 {
 				t.Fatalf("after a reset: %+v", d)
 			}
-			if d := takeAs(t, l, models.Hit{Policy: policy, Key: "other", Cost: 11})[0]; d.Allowed || d.Remaining != 10 {
+			if d := take(t, l, models.Hit{Policy: policy, Key: "other", Cost: 11})[0]; d.Allowed || d.Remaining != 10 {
 				t.Fatalf("more than the limit: %+v", d)
 			}
-			if d := takeAs(t, l, models.Hit{Policy: policy, Key: "other", Cost: 10})[0]; !d.Allowed {
+			if d := take(t, l, models.Hit{Policy: policy, Key: "other", Cost: 10})[0]; !d.Allowed {
 				t.Fatalf("more than a block: %+v", d)
 			}
 		})
@@ -125,14 +107,14 @@ func TestBlockOnBothBackends(t *testing.T) {
 func TestBlockIsGivenBack(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	hit := models.Hit{Policy: blockPolicy(100, 64, time.Minute), Key: "k"}
-	l, other := limiterAt(t, server.Addr, false), limiterAt(t, server.Addr, false)
+	l, other := limiterAt(t, server.Addr), limiterAt(t, server.Addr)
 	for range 40 { // blocks of 1, 2, 4, 8, 16 and 32: 23 units are left of the last
-		takeAs(t, l, hit)
+		take(t, l, hit)
 	}
 	keyed := func(i int) models.Hit { return models.Hit{Policy: hit.Policy, Key: fmt.Sprint("many:", i)} }
 	for i := range 100 {
 		for range 4 { // of a block of 4, 3 are left
-			takeAs(t, l, keyed(i))
+			take(t, l, keyed(i))
 		}
 	}
 	if ds, err := other.Peek(t.Context(), "group", hit); err != nil || ds[0].Remaining != 37 {
@@ -151,7 +133,7 @@ func TestBlockIsGivenBack(t *testing.T) {
 	}
 	admitted := 0
 	for range 200 {
-		if takeAs(t, other, hit)[0].Allowed {
+		if take(t, other, hit)[0].Allowed {
 			admitted++
 		}
 	}
@@ -162,11 +144,11 @@ func TestBlockIsGivenBack(t *testing.T) {
 
 // A hit of another policy that is refused leaves the block as it was.
 func TestBlockAllOrNothing(t *testing.T) {
-	l := limiterOn(t, false)
+	l := limiterAt(t, servicestest.StartRedis(t).Addr)
 	usesBlocks, narrow := blockPolicy(100, 10, time.Minute), models.Policy{Name: "narrow", Limit: 2, Window: time.Minute}
 	hits := []models.Hit{{Policy: narrow, Key: "k"}, {Policy: usesBlocks, Key: "k"}}
 	for i := range int64(4) {
-		ds := takeAs(t, l, hits...)
+		ds := take(t, l, hits...)
 		if ds[0].Allowed != (i < 2) || !ds[1].Allowed || (ds[1].Admission != (models.Admission{})) != (i < 2) {
 			t.Fatalf("hit %d: %+v", i, ds)
 		}
@@ -180,7 +162,7 @@ func TestBlockAllOrNothing(t *testing.T) {
 func TestBlockLostReply(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	proxy := servicestest.NewProxy(t, server.Addr)
-	l := limiterAt(t, proxy.Addr, false)
+	l := limiterAt(t, proxy.Addr)
 	hit := models.Hit{Policy: blockPolicy(10, 5, time.Minute), Key: "k"}
 	req := newRequest(&hit)
 	key := taggedKey{"k", req.name}
@@ -193,7 +175,7 @@ func TestBlockLostReply(t *testing.T) {
 		t.Fatal("no error")
 	}
 	for i := range 10 {
-		if d := takeAs(t, l, hit)[0]; !d.Allowed {
+		if d := take(t, l, hit)[0]; !d.Allowed {
 			t.Fatalf("hit %d: %+v", i, d)
 		}
 	}
@@ -214,11 +196,15 @@ func TestBlockScriptNeverOverAdmits(t *testing.T) {
 		ends int64
 		uses []counted
 	}
+	steps := 600
+	if servicestest.LongProof() {
+		steps = 10_000
+	}
 	var instances [4]held
 	var over []held // not given back yet
 	var all []counted
 	id, admitted := int64(0), 0
-	for step := range 2500 {
+	for step := range steps {
 		clock = clock.Add(time.Duration(rnd.Int64N(int64(20 * time.Millisecond))))
 		server.SetTime(clock)
 		now := clock.UnixMicro()
@@ -265,7 +251,7 @@ func TestBlockScriptNeverOverAdmits(t *testing.T) {
 			t.Fatalf("%d in one window, limit %d", sum, policy.Limit)
 		}
 	}
-	if len(all) < 300 {
+	if len(all) < steps/8 {
 		t.Errorf("only %d units used of %d", len(all), admitted)
 	}
 }
@@ -286,7 +272,7 @@ func TestBlockBookIsBounded(t *testing.T) {
 	if !mine || units == 0 || len(returned) != 0 {
 		t.Fatal("not the first to ask")
 	}
-	for i := 1; i <= 50*most; i++ {
+	for i := 1; i <= 10*most; i++ {
 		now++
 		key, req := askFor(i)
 		call, _, units, returned := book.join(key, req)

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -34,8 +35,9 @@ func (c slowConn) Write(b []byte) (int, error) {
 // A block is used until its end, counted from before the call for it was sent, less a drift. At
 // that moment it is not used any more, and never if the answer comes later.
 func TestBlockEndsFromBeforeTheSend(t *testing.T) {
+	t.Parallel()
+	server := servicestest.StartRedis(t)
 	policy := blockPolicy(100, 5, time.Minute)
-	hit := models.Hit{Policy: policy, Key: "k"}
 	length := blockLength(policy.Window.Microseconds())
 	usable := length - length/100 - blockDrift
 	for _, row := range []struct {
@@ -52,7 +54,7 @@ func TestBlockEndsFromBeforeTheSend(t *testing.T) {
 		{"a very late answer", 2 * length, 2 * length, 1, true},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			server := servicestest.StartRedis(t)
+			hit := models.Hit{Policy: policy, Key: strings.ReplaceAll(row.name, " ", "-")}
 			var clock, way atomic.Int64
 			start := time.Now()
 			dial := rueidis.ClientOption{DialCtxFn: func(ctx context.Context, addr string, d *net.Dialer, _ *tls.Config) (net.Conn, error) {
@@ -61,20 +63,20 @@ func TestBlockEndsFromBeforeTheSend(t *testing.T) {
 			}}
 			rdb := redistest.At(t, server.Addr, redis.Options{Client: dial, Timeout: 5 * time.Second})
 			l := New(rdb, Options{Clock: func() time.Time { return start.Add(time.Duration(clock.Load()) * time.Microsecond) }})
-			takeAs(t, l, hit) // a block of one; the next is of two
+			take(t, l, hit) // a block of one; the next is of two
 			way.Store(row.way)
 			_, err := l.Take(t.Context(), "group", hit)
 			if errors.Is(err, models.ErrUnavailable) != row.error || err != nil && !row.error {
 				t.Fatal(err)
 			}
 			if row.error {
-				if s := l.blocks.keys[taggedKey{"k", policyKey{"leased", "k"}}]; len(s.returned) != 1 || s.returned[0].units != 2 || s.returned[0].used != 0 {
+				if s := l.blocks.keys[taggedKey{hit.Key, policyKey{"leased", hit.Key}}]; len(s.returned) != 1 || s.returned[0].units != 2 || s.returned[0].used != 0 {
 					t.Errorf("what came too late is not owed: %+v", s)
 				}
 			}
 			clock.Store(row.at)
 			before := scriptsRun(t, server)
-			if d := takeAs(t, l, hit)[0]; !d.Allowed || d.Degraded {
+			if d := take(t, l, hit)[0]; !d.Allowed || d.Degraded {
 				t.Errorf("%+v", d)
 			}
 			if asked := scriptsRun(t, server) - before; asked != row.requests {

@@ -1,4 +1,4 @@
-package ratelimit_test
+package ratelimit
 
 import (
 	"context"
@@ -9,14 +9,12 @@ import (
 	"time"
 
 	"gatehouse/models"
-	"gatehouse/services/ratelimit"
-	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
 )
 
 // Many at once, one key: exactly the limit passes, on every backend.
 func TestIsExactAtOnce(t *testing.T) {
-	eachBackend(t, func(t *testing.T, l *ratelimit.Limiter) {
+	eachBackend(t, func(t *testing.T, l *Limiter) {
 		policy := perMinute("p", 25)
 		if !strings.HasSuffix(t.Name(), "disabled") {
 			policy.OnRedisDown = models.OnRedisDownClosed
@@ -56,7 +54,7 @@ func TestIsExactAcrossInstances(t *testing.T) {
 		var admitted, refused atomic.Int64
 		var wg sync.WaitGroup
 		for range 3 {
-			l := newLimiter(redistest.Patient(t, server.Addr))
+			l := limiterAt(t, server.Addr)
 			for range 8 {
 				wg.Go(func() {
 					for range 40 {
@@ -82,7 +80,7 @@ func TestIsExactAcrossInstances(t *testing.T) {
 
 func TestSurvivesScriptFlush(t *testing.T) {
 	server := servicestest.StartRedis(t)
-	l := newLimiter(redistest.Patient(t, server.Addr))
+	l := limiterAt(t, server.Addr)
 	policy := perMinute("p", 5)
 	takeOne(t, l, policy, "k")
 	server.Do("SCRIPT", "FLUSH")

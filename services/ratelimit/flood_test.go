@@ -2,7 +2,6 @@ package ratelimit
 
 import (
 	"context"
-	"log/slog"
 	"runtime"
 	"slices"
 	"strings"
@@ -17,15 +16,11 @@ import (
 	"gatehouse/services/servicestest"
 )
 
-// commandsRun is how many commands the server got from clients: scripts count
-// once, what they call does not.
-func commandsRun(t *testing.T, server *servicestest.RedisServer) int { return scriptsRun(t, server) }
-
 // A flood of refused requests on one key, a million in full. Redis gets a thousandth at most and
 // keeps no more for it, and the key passes again when promised.
 func TestProofFlood(t *testing.T) {
 	server := servicestest.StartRedis(t)
-	l := limiterAt(t, server.Addr, false)
+	l := limiterAt(t, server.Addr)
 	flood, window := 200_000, 3*time.Second
 	if servicestest.LongProof() {
 		flood, window = 1_000_000, 15*time.Second
@@ -33,14 +28,14 @@ func TestProofFlood(t *testing.T) {
 	policy := models.Policy{Name: "p", Limit: 5, Window: window, OnRedisDown: models.OnRedisDownClosed}
 	hit := models.Hit{Policy: policy, Key: "flooded"}
 	for range 5 {
-		takeAs(t, l, hit)
+		take(t, l, hit)
 	}
 	asked := time.Now()
-	d := takeAs(t, l, hit)[0]
+	d := take(t, l, hit)[0]
 	// Redis decided between the two.
 	earliest, promised := asked.Add(d.RetryAfter-2*time.Millisecond), time.Now().Add(d.RetryAfter)
 	key := "{flooded}rate:log:p:flooded"
-	memory, before := server.Do("MEMORY", "USAGE", key), commandsRun(t, server)
+	memory, before := server.Do("MEMORY", "USAGE", key), scriptsRun(t, server)
 	var refused atomic.Int64
 	var wg sync.WaitGroup
 	for range 8 {
@@ -61,17 +56,17 @@ func TestProofFlood(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if n, most := commandsRun(t, server)-before, max(4, int(refused.Load()/1000)); n > most {
+	if n, most := scriptsRun(t, server)-before, max(4, int(refused.Load()/1000)); n > most {
 		t.Errorf("%d commands for %d refused requests", n, refused.Load())
 	}
-	if n := refused.Load(); n < 1000 || servicestest.LongProof() && (n < int64(flood) || time.Now().After(promised)) {
+	if n := refused.Load(); n < 100 || servicestest.LongProof() && (n < int64(flood) || time.Now().After(promised)) {
 		t.Fatalf("only %d were refused before the promised moment", n)
 	}
 	if after := server.Do("MEMORY", "USAGE", key); after != memory {
 		t.Errorf("%s bytes before, %s after", memory, after)
 	}
-	servicestest.Within(t, window+2*time.Second, func() bool { return takeAs(t, l, hit)[0].Allowed }, "never passed again")
-	if late := time.Since(promised); time.Now().Before(earliest) || late > time.Second {
+	servicestest.Eventually(t, func() bool { return take(t, l, hit)[0].Allowed }, "never passed again")
+	if late := time.Since(promised); time.Now().Before(earliest) || late > servicestest.Slack(promised) {
 		t.Errorf("passed %v after the promised moment", late)
 	}
 }
@@ -80,17 +75,18 @@ func TestProofFlood(t *testing.T) {
 // and all is normal within a second of its return.
 func TestProofFrozenUnderLoad(t *testing.T) {
 	const deadline = 100 * time.Millisecond
-	firstBound, thenBound := deadline+500*time.Millisecond, 50*time.Millisecond // on any machine
-	if servicestest.LongProof() {                                               // a machine with nothing else to do
-		firstBound, thenBound = deadline+5*time.Millisecond, 100*time.Microsecond
-	}
 	server := servicestest.StartRedis(t)
 	rdb := redistest.At(t, server.Addr, redis.Options{Timeout: deadline})
-	l := New(rdb, Options{Logger: slog.New(slog.DiscardHandler)})
+	l := newLimiter(rdb)
 	policy := models.Policy{Name: "p", Limit: models.MaxLimit, Window: time.Second}
 	before := runtime.NumGoroutine()
 	const load = 32
 	var stop, frozen atomic.Bool
+	var made atomic.Int64
+	manyMore := func() {
+		before := made.Load()
+		servicestest.Eventually(t, func() bool { return made.Load() > before+10*load }, "nothing is decided")
+	}
 	var mu sync.Mutex
 	var first, then []time.Duration // that began before, and after, Redis counted as away
 	var wg sync.WaitGroup
@@ -105,6 +101,7 @@ func TestProofFrozenUnderLoad(t *testing.T) {
 					t.Errorf("%+v, %v", decisions, err)
 					return
 				}
+				made.Add(1)
 				if frozen.Load() && decisions[0].Degraded {
 					mu.Lock()
 					if wasOpen {
@@ -118,25 +115,27 @@ func TestProofFrozenUnderLoad(t *testing.T) {
 			}
 		})
 	}
-	<-time.After(100 * time.Millisecond)
+	manyMore()
 	server.Freeze()
 	frozen.Store(true)
+	frozenAt := time.Now()
 	servicestest.Eventually(t, func() bool { return !rdb.Available() }, "Redis still counts as available")
-	<-time.After(300 * time.Millisecond)
+	manyMore()
 	if n := runtime.NumGoroutine(); n > before+3*load+512 {
 		t.Errorf("%d goroutines, %d before", n, before)
 	}
 	frozen.Store(false)
 	server.Thaw()
-	thawed := time.Now()
-	servicestest.Within(t, 2*time.Second, func() bool {
-		return !takeAs(t, l, models.Hit{Policy: policy, Key: "probe"})[0].Degraded
+	servicestest.Within(t, time.Second, func() bool {
+		return !take(t, l, models.Hit{Policy: policy, Key: "probe"})[0].Degraded
 	}, "still degraded")
-	if took := time.Since(thawed); took > time.Second {
-		t.Errorf("normal %v after Redis", took)
-	}
 	stop.Store(true)
 	wg.Wait()
+	slack := servicestest.Slack(frozenAt)
+	firstBound, thenBound := deadline+slack, deadline/2+slack // on any machine
+	if servicestest.LongProof() {                             // a machine with nothing else to do
+		firstBound, thenBound = deadline+5*time.Millisecond, 100*time.Microsecond
+	}
 	if p := percentile(first, 99); len(first) == 0 || p > firstBound {
 		t.Errorf("the first %d calls took %v (p99), want at most %v", len(first), p, firstBound)
 	}

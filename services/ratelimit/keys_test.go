@@ -1,4 +1,4 @@
-package ratelimit_test
+package ratelimit
 
 import (
 	"strings"
@@ -6,13 +6,12 @@ import (
 	"time"
 
 	"gatehouse/models"
-	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
 )
 
 func TestKeysAreBoundedAndTagged(t *testing.T) {
 	server := servicestest.StartRedis(t)
-	l := newLimiter(redistest.Patient(t, server.Addr))
+	l := limiterAt(t, server.Addr)
 	a, b := perMinute("a", 5), models.Policy{Name: "b", Limit: 5000, Window: time.Hour}
 	take(t, l, hitOf(a, "user:42"), hitOf(b, "user:42"))
 	take(t, l, hitOf(a, "user:42"), hitOf(b, "ip:::1"))

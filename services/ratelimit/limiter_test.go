@@ -1,4 +1,4 @@
-package ratelimit_test
+package ratelimit
 
 import (
 	"errors"
@@ -6,57 +6,12 @@ import (
 	"time"
 
 	"gatehouse/models"
-	"gatehouse/services/ratelimit"
 	"gatehouse/services/redis"
-	"gatehouse/services/redis/embedded"
 	"gatehouse/services/redis/redistest"
-	"gatehouse/services/servicestest"
 )
 
-func newLimiter(rdb *redis.Client) *ratelimit.Limiter {
-	return ratelimit.New(rdb, ratelimit.Options{Logger: redistest.Quiet()})
-}
-
-func perMinute(name string, limit int64) models.Policy {
-	return models.Policy{Name: name, Limit: limit, Window: time.Minute}
-}
-
-func hitOf(policy models.Policy, key string) models.Hit { return models.Hit{Policy: policy, Key: key} }
-
-func take(t *testing.T, l *ratelimit.Limiter, hits ...models.Hit) []models.Decision {
-	t.Helper()
-	decisions, err := l.Take(t.Context(), "group", hits...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return decisions
-}
-
-// takeOne is the decision about a single hit.
-func takeOne(t *testing.T, l *ratelimit.Limiter, policy models.Policy, key string) models.Decision {
-	t.Helper()
-	return take(t, l, hitOf(policy, key))[0]
-}
-
-func eachBackend(t *testing.T, test func(t *testing.T, l *ratelimit.Limiter)) {
-	t.Run("real", func(t *testing.T) { test(t, newLimiter(redistest.Patient(t, servicestest.StartRedis(t).Addr))) })
-	t.Run("embedded", func(t *testing.T) {
-		server, err := embedded.Start()
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(server.Close)
-		rdb := redistest.Start(t, redis.Options{Client: server.ClientOption(), Embedded: true, Timeout: 5 * time.Second})
-		redistest.WaitReady(t, rdb)
-		test(t, newLimiter(rdb))
-	})
-	t.Run("disabled", func(t *testing.T) {
-		test(t, newLimiter(redistest.Start(t, redis.Options{Disabled: true})))
-	})
-}
-
 func TestAdmitsTheLimit(t *testing.T) {
-	eachBackend(t, func(t *testing.T, l *ratelimit.Limiter) {
+	eachBackend(t, func(t *testing.T, l *Limiter) {
 		policy := perMinute("p", 3)
 		for i := range int64(3) {
 			if d := takeOne(t, l, policy, "k"); !d.Allowed || d.Remaining != 2-i || d.RetryAfter != 0 || d.Admission == (models.Admission{}) || d.Policy != policy {
@@ -76,25 +31,8 @@ func TestAdmitsTheLimit(t *testing.T) {
 	})
 }
 
-func TestWindowSlides(t *testing.T) {
-	t.Parallel()
-	eachBackend(t, func(t *testing.T, l *ratelimit.Limiter) {
-		policy := models.Policy{Name: "p", Limit: 2, Window: time.Second}
-		start := time.Now()
-		takeOne(t, l, policy, "k")
-		takeOne(t, l, policy, "k")
-		if d := takeOne(t, l, policy, "k"); d.Allowed {
-			t.Fatalf("third hit: %+v", d)
-		}
-		servicestest.Within(t, 2*time.Second, func() bool { return takeOne(t, l, policy, "k").Allowed }, "never passed again")
-		if passed := time.Since(start); passed < time.Second-2*time.Millisecond { // the clocks of the two processes tick apart
-			t.Errorf("passed again after %v", passed)
-		}
-	})
-}
-
 func TestCosts(t *testing.T) {
-	eachBackend(t, func(t *testing.T, l *ratelimit.Limiter) {
+	eachBackend(t, func(t *testing.T, l *Limiter) {
 		policy := perMinute("p", 10)
 		hit := func(cost int64) models.Decision {
 			return take(t, l, models.Hit{Policy: policy, Key: "k", Cost: cost})[0]
@@ -118,7 +56,7 @@ func TestCosts(t *testing.T) {
 }
 
 func TestAllOrNothing(t *testing.T) {
-	eachBackend(t, func(t *testing.T, l *ratelimit.Limiter) {
+	eachBackend(t, func(t *testing.T, l *Limiter) {
 		wide, narrow := perMinute("wide", 10), perMinute("narrow", 1)
 		for _, keys := range [][2]string{{"same", "same"}, {"one", "two"}} {
 			hits := []models.Hit{hitOf(wide, keys[0]), hitOf(narrow, keys[1])}
@@ -140,7 +78,7 @@ func TestAllOrNothing(t *testing.T) {
 }
 
 func TestShadowNeverRefuses(t *testing.T) {
-	eachBackend(t, func(t *testing.T, l *ratelimit.Limiter) {
+	eachBackend(t, func(t *testing.T, l *Limiter) {
 		shadow, strict := perMinute("shadow", 1), perMinute("strict", 3)
 		shadow.Shadow = true
 		for i := range int64(3) {

@@ -1,4 +1,4 @@
-package ratelimit_test
+package ratelimit
 
 import (
 	"fmt"
@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"gatehouse/models"
-	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
 )
 
@@ -25,7 +24,7 @@ func TestMemory(t *testing.T) {
 		t.Fatal("RATE_LIMITS.md has no figures")
 	}
 	server := servicestest.StartRedis(t)
-	l := newLimiter(redistest.Patient(t, server.Addr))
+	l := limiterAt(t, server.Addr)
 	for i, entries := range []int{10, 100, 1000, 0} {
 		policy, kind := models.Policy{Name: "api", Limit: 1000, Window: time.Hour}, "log"
 		if entries == 0 {

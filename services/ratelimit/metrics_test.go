@@ -1,4 +1,4 @@
-package ratelimit_test
+package ratelimit
 
 import (
 	"maps"
@@ -7,7 +7,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"gatehouse/services/ratelimit"
 	"gatehouse/services/redis"
 	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
@@ -15,8 +14,8 @@ import (
 
 func TestMetrics(t *testing.T) {
 	registry := prometheus.NewRegistry()
-	rdb := redistest.New(t, servicestest.StartRedis(t).Addr)
-	l := ratelimit.New(rdb, ratelimit.Options{Metrics: registry})
+	rdb := redistest.Patient(t, servicestest.StartRedis(t).Addr)
+	l := New(rdb, Options{Metrics: registry})
 	policy, shadow := perMinute("p", 2), perMinute("s", 1)
 	shadow.Shadow = true
 	for range 5 {
@@ -28,7 +27,7 @@ func TestMetrics(t *testing.T) {
 		t.Fatal(err)
 	}
 	apart := prometheus.NewRegistry()
-	off := ratelimit.New(redistest.Start(t, redis.Options{Disabled: true}), ratelimit.Options{Metrics: apart})
+	off := New(redistest.Start(t, redis.Options{Disabled: true}), Options{Metrics: apart})
 	takeOne(t, off, policy, "k")
 	want := map[string]float64{
 		"decisions p allowed": 2, "decisions p denied": 3, "decisions p shadowed": 0,

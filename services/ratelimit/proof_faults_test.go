@@ -41,9 +41,9 @@ func (s *proofServers) inSync() bool {
 	return strings.Contains(s.replica.Do("INFO", "replication"), "master_link_status:up")
 }
 
-// lose makes Redis lose all it has, or what it had last, and returns the span in
-// which instances may not have published it again.
-func (s *proofServers) suspectLoss(fault lossFault, rnd *rand.Rand) span {
+// lose makes Redis lose all it has, or what it had last, and returns when: the span is that of the
+// loss itself.
+func (s *proofServers) lose(fault lossFault, rnd *rand.Rand) span {
 	failOver := fault == promoted && s.inSync()
 	if failOver {
 		s.replica.LoseMaster()
@@ -58,7 +58,7 @@ func (s *proofServers) suspectLoss(fault lossFault, rnd *rand.Rand) span {
 	default:
 		s.master.Restart()
 	}
-	return span{from, time.Now().Add(publishedAgain).UnixMicro()}
+	return span{from, time.Now().UnixMicro()}
 }
 
 // failOver makes the replica the master of all, and the master, empty, its replica.
@@ -97,7 +97,7 @@ func disturb(t *testing.T, servers *proofServers, instances []*servicestest.Proc
 		}
 		half = half || !slices.ContainsFunc(instances, func(p *servicestest.Process) bool { return len(p.Lines("half")) == 0 })
 		if half && time.Now().After(next) {
-			lost = append(lost, servers.suspectLoss(lossFault(len(lost))%lossFaults, rnd))
+			lost = append(lost, servers.lose(lossFault(len(lost))%lossFaults, rnd))
 			next = time.Now().Add(pause)
 		}
 		if half && rnd.IntN(4) == 0 {

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -16,11 +15,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/redis/rueidis"
-
 	"gatehouse/models"
-	"gatehouse/services/redis"
-	"gatehouse/services/servicestest"
+	"gatehouse/services/redis/redistest"
 )
 
 const (
@@ -79,10 +75,8 @@ func TestProofInstance(t *testing.T) {
 	if err := json.Unmarshal([]byte(text), &me); err != nil {
 		t.Fatal(err)
 	}
-	logger := slog.New(slog.DiscardHandler)
-	rdb := redis.New(redis.Options{Client: rueidis.ClientOption{InitAddress: []string{me.Addr}}, Logger: logger, Timeout: 5 * time.Second})
-	l := New(rdb, Options{Logger: logger, Clock: func() time.Time { return time.Now().Add(me.Skew) }})
-	servicestest.Eventually(t, rdb.Available, "Redis did not become available")
+	rdb := redistest.Patient(t, me.Addr)
+	l := New(rdb, Options{Logger: redistest.Quiet(), Clock: func() time.Time { return time.Now().Add(me.Skew) }})
 	file, err := os.Create(me.File)
 	if err != nil {
 		t.Fatal(err)
@@ -110,7 +104,7 @@ func TestProofInstance(t *testing.T) {
 			fmt.Println("half")
 		}
 	}
-	if err := errors.Join(l.Close(t.Context()), rdb.Close(t.Context()), history.err, history.w.Flush(), file.Close()); err != nil {
+	if err := errors.Join(l.Close(t.Context()), history.err, history.w.Flush(), file.Close()); err != nil {
 		t.Fatal(err)
 	}
 }

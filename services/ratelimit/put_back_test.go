@@ -17,15 +17,15 @@ func TestPutsBackWhatWasAdmittedInTurn(t *testing.T) {
 	server := miniredis.RunT(t)
 	clock := time.Now()
 	server.SetTime(clock)
-	one, two := limiterAt(t, server.Addr(), true), limiterAt(t, server.Addr(), true)
+	one, two := embeddedAt(t, server.Addr()), embeddedAt(t, server.Addr())
 	for _, p := range []models.Policy{
 		{Name: "log", Limit: 90, Window: 90 * time.Minute},
 		{Name: "gcra", Limit: 100, Window: 90 * time.Minute, Algorithm: models.AlgorithmGCRA},
 	} {
 		hit := models.Hit{Policy: p, Key: "k"}
 		for range 8 {
-			takeAs(t, one, hit)
-			takeAs(t, two, hit)
+			take(t, one, hit)
+			take(t, two, hit)
 			clock = clock.Add(time.Minute)
 			server.SetTime(clock)
 		}
@@ -53,11 +53,11 @@ func TestPutsBackWithTrueTimes(t *testing.T) {
 	server := miniredis.RunT(t)
 	start := time.Now()
 	server.SetTime(start)
-	one, two := limiterAt(t, server.Addr(), true), limiterAt(t, server.Addr(), true)
+	one, two := embeddedAt(t, server.Addr()), embeddedAt(t, server.Addr())
 	hit := models.Hit{Policy: models.Policy{Name: "log", Limit: 10, Window: time.Minute}, Key: "k", Cost: 2}
 	for i, l := range []*Limiter{one, two, one, two} {
 		server.SetTime(start.Add(time.Duration(i) * 10 * time.Second))
-		takeAs(t, l, hit)
+		take(t, l, hit)
 	}
 	key := taggedKey{"k", policyKey{"log", "k"}}
 	for range 3 {
@@ -84,8 +84,9 @@ func TestPutsBackWhatCountsOnly(t *testing.T) {
 	t.Parallel()
 	for _, p := range lossy() {
 		t.Run(p.Name, func(t *testing.T) {
+			t.Parallel()
 			server := servicestest.StartRedis(t)
-			one, two := limiterAt(t, server.Addr, false), limiterAt(t, server.Addr, false)
+			one, two := limiterAt(t, server.Addr), limiterAt(t, server.Addr)
 			p.Block = min(p.Block, 1)
 			hit := models.Hit{Policy: p, Key: "k"}
 			remaining := func(l *Limiter) int64 {
@@ -98,7 +99,7 @@ func TestPutsBackWhatCountsOnly(t *testing.T) {
 			}
 			var taken []models.Decision
 			for range 4 {
-				taken = append(taken, takeAs(t, one, hit)...)
+				taken = append(taken, take(t, one, hit)...)
 			}
 			if err := one.Refund(t.Context(), taken[0]); err != nil {
 				t.Fatal(err)
@@ -110,7 +111,7 @@ func TestPutsBackWhatCountsOnly(t *testing.T) {
 			if got := remaining(one); got != 8 && (p.Algorithm != models.AlgorithmGCRA || got != 7) {
 				t.Errorf("%d remaining, want 8: 4 taken and 2 taken back", got)
 			}
-			takeAs(t, two, hit)
+			take(t, two, hit)
 			if err := two.Reset(t.Context(), "group", hit); err != nil {
 				t.Fatal(err)
 			}
@@ -136,13 +137,13 @@ func TestPutsBackWhatWasEvictedByHalf(t *testing.T) {
 	t.Parallel()
 	for half := range 2 {
 		server := servicestest.StartRedis(t)
-		gone, one := limiterAt(t, server.Addr, false), limiterAt(t, server.Addr, false)
+		gone, one := limiterAt(t, server.Addr), limiterAt(t, server.Addr)
 		hit := models.Hit{Policy: models.Policy{Name: "leased", Limit: 10, Window: time.Hour, Block: 1}, Key: "k"}
 		for range 3 {
-			takeAs(t, gone, hit)
+			take(t, gone, hit)
 		}
 		for range 4 {
-			takeAs(t, one, hit)
+			take(t, one, hit)
 		}
 		if err := gone.redis.Close(t.Context()); err != nil {
 			t.Fatal(err)

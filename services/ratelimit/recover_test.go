@@ -2,52 +2,44 @@ package ratelimit
 
 import (
 	"context"
-	"log/slog"
 	"testing"
 	"time"
 
 	"gatehouse/models"
-	"gatehouse/services/redis"
 	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
 )
-
-// impatientLimiter notices soon that Redis is away.
-func impatientLimiter(t *testing.T, addr string) *Limiter {
-	t.Helper()
-	return New(redistest.At(t, addr, redis.Options{}), Options{Logger: slog.New(slog.DiscardHandler)})
-}
 
 // What an instance admits without Redis counts there when it returns.
 func TestFlushesAnOutage(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	proxy := servicestest.NewProxy(t, server.Addr)
-	l, other := impatientLimiter(t, proxy.Addr), limiterAt(t, server.Addr, false)
+	l, other := limiterAt(t, proxy.Addr), limiterAt(t, server.Addr)
 	policies := []models.Policy{
 		{Name: "log", Limit: 10, Window: time.Minute},
 		{Name: "gcra", Limit: 100, Window: time.Hour, Algorithm: models.AlgorithmGCRA},
 		{Name: "leased", Limit: 10, Window: time.Minute, Block: 2},
 	}
 	for _, p := range policies {
-		takeAs(t, l, models.Hit{Policy: p, Key: "k", Cost: 2})
-		takeAs(t, other, models.Hit{Policy: p, Key: "k"})
+		take(t, l, models.Hit{Policy: p, Key: "k", Cost: 2})
+		take(t, other, models.Hit{Policy: p, Key: "k"})
 	}
 	proxy.Cut()
 	servicestest.Eventually(t, func() bool { return !l.redis.Available() }, "Redis did not count as away")
 	for _, p := range policies {
 		for range 3 {
-			if d := takeAs(t, l, models.Hit{Policy: p, Key: "k"})[0]; !d.Allowed || !d.Degraded {
+			if d := take(t, l, models.Hit{Policy: p, Key: "k"})[0]; !d.Allowed || !d.Degraded {
 				t.Fatalf("%s: %+v", p.Name, d)
 			}
 		}
-		refunded := takeAs(t, l, models.Hit{Policy: p, Key: "k"})[0]
+		refunded := take(t, l, models.Hit{Policy: p, Key: "k"})[0]
 		if err := l.Refund(t.Context(), refunded); err != nil && p.Block == 0 {
 			t.Fatalf("%s: %v", p.Name, err)
 		}
 	}
-	takeAs(t, other, models.Hit{Policy: policies[0], Key: "k"}) // meanwhile, elsewhere
+	take(t, other, models.Hit{Policy: policies[0], Key: "k"}) // meanwhile, elsewhere
 	proxy.Restore()
-	servicestest.Within(t, 2*time.Second, l.redis.Available, "Redis did not come back")
+	servicestest.Eventually(t, l.redis.Available, "Redis did not come back")
 	for _, p := range policies {
 		want := int64(10 - 2 - 1 - 3)
 		if p.Name == "log" {
@@ -68,7 +60,7 @@ func TestFlushesAnOutage(t *testing.T) {
 // counts once although it was executed.
 func TestFlushesALostReply(t *testing.T) {
 	server := servicestest.StartRedis(t)
-	l := limiterAt(t, server.Addr, false)
+	l := limiterAt(t, server.Addr)
 	policy := models.Policy{Name: "p", Limit: 10, Window: time.Minute}
 	hit := models.Hit{Policy: policy, Key: "k"}
 	requests, err := l.prepare([]models.Hit{hit}, nil)
@@ -83,8 +75,8 @@ func TestFlushesALostReply(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	takeAs(t, l, hit)
-	servicestest.Within(t, 2*time.Second, func() bool { return !l.outbox.pending.Load() && !l.outbox.running.Load() }, "not published")
+	take(t, l, hit)
+	servicestest.Within(t, time.Second, func() bool { return !l.outbox.pending.Load() && !l.outbox.running.Load() }, "not published")
 	if ds, err := l.Peek(t.Context(), "group", hit); err != nil || ds[0].Remaining != 7 {
 		t.Errorf("%+v, %v, want 7 of 10 remaining", ds, err)
 	}
@@ -233,7 +225,7 @@ func TestOutboxFollowsThePolicy(t *testing.T) {
 // once, but what was admitted meanwhile counts too.
 func TestFlushesALostReplyOfAPolicyWithBlocks(t *testing.T) {
 	server := servicestest.StartRedis(t)
-	l, other := limiterAt(t, server.Addr, false), limiterAt(t, server.Addr, false)
+	l, other := limiterAt(t, server.Addr), limiterAt(t, server.Addr)
 	hit := models.Hit{Policy: models.Policy{Name: "p", Limit: 20, Window: time.Minute, Block: 5}, Key: "k", Cost: 3}
 	req := newRequest(&hit)
 	key := taggedKey{"k", req.name}
@@ -256,9 +248,9 @@ func TestFlushesALostReplyOfAPolicyWithBlocks(t *testing.T) {
 // A flush goes on when its caller leaves: others wait for it.
 func TestFlushOutlivesItsCaller(t *testing.T) {
 	t.Parallel()
-	l := limiterOn(t, true)
+	l := newLimiter(redistest.Of(t, "embedded"))
 	hit := models.Hit{Policy: models.Policy{Name: "p", Limit: 10, Window: time.Minute}, Key: "k"}
-	takeAs(t, l, hit)
+	take(t, l, hit)
 	requests, err := l.prepare([]models.Hit{hit}, nil)
 	if err != nil {
 		t.Fatal(err)

@@ -8,6 +8,7 @@ import (
 
 	"gatehouse/models"
 	"gatehouse/services/redis"
+	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
 )
 
@@ -24,7 +25,7 @@ func countedPolicies() []models.Policy {
 func TestRefundsOnce(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	proxy := servicestest.NewProxy(t, server.Addr)
-	l, other := impatientLimiter(t, proxy.Addr), limiterAt(t, server.Addr, false)
+	l, other := limiterAt(t, proxy.Addr), limiterAt(t, server.Addr)
 	remaining := func(l *Limiter, p models.Policy) int64 {
 		t.Helper()
 		ds, err := l.Peek(t.Context(), "group", models.Hit{Policy: p, Key: "k"})
@@ -36,7 +37,7 @@ func TestRefundsOnce(t *testing.T) {
 	for _, p := range countedPolicies() {
 		var taken []models.Decision
 		for range 5 {
-			taken = append(taken, takeAs(t, l, models.Hit{Policy: p, Key: "k"})...)
+			taken = append(taken, take(t, l, models.Hit{Policy: p, Key: "k"})...)
 		}
 		for range 3 {
 			if err := l.Refund(t.Context(), taken[4]); err != nil { // of a block that others are in
@@ -48,13 +49,13 @@ func TestRefundsOnce(t *testing.T) {
 		}
 	}
 	for _, p := range countedPolicies()[:1] { // at Redis, without a reply
-		taken := takeAs(t, l, models.Hit{Policy: p, Key: "k"})[0]
+		taken := take(t, l, models.Hit{Policy: p, Key: "k"})[0]
 		before := remaining(other, p)
 		proxy.LoseReplies(1)
 		if err := l.Refund(t.Context(), taken); err == nil {
 			t.Fatalf("%s: the reply was not lost", p.Name)
 		}
-		servicestest.Within(t, 2*time.Second, l.redis.Available, "Redis did not come back")
+		servicestest.Eventually(t, l.redis.Available, "Redis did not come back")
 		if err := l.Refund(t.Context(), taken); err != nil {
 			t.Errorf("%s: %v", p.Name, err)
 		}
@@ -64,7 +65,7 @@ func TestRefundsOnce(t *testing.T) {
 	}
 	// One that could not be sent is still to be made.
 	gcra := countedPolicies()[0]
-	taken := takeAs(t, l, models.Hit{Policy: gcra, Key: "k"})[0]
+	taken := take(t, l, models.Hit{Policy: gcra, Key: "k"})[0]
 	before := remaining(other, gcra)
 	proxy.Cut()
 	servicestest.Eventually(t, func() bool { return !l.redis.Available() }, "Redis did not count as away")
@@ -72,7 +73,7 @@ func TestRefundsOnce(t *testing.T) {
 		t.Fatal("refunded without Redis")
 	}
 	proxy.Restore()
-	servicestest.Within(t, 2*time.Second, l.redis.Available, "Redis did not come back")
+	servicestest.Eventually(t, l.redis.Available, "Redis did not come back")
 	if err := l.Refund(t.Context(), taken); err != nil || remaining(other, gcra) != before+1 {
 		t.Errorf("%v, %d remaining, %d before a refund of 1", err, remaining(other, gcra), before)
 	}
@@ -80,11 +81,11 @@ func TestRefundsOnce(t *testing.T) {
 
 // Without Redis the same.
 func TestRefundsOnceLocally(t *testing.T) {
-	l := New(redis.New(redis.Options{Disabled: true}), Options{})
+	l := newLimiter(redistest.Start(t, redis.Options{Disabled: true}))
 	for _, p := range countedPolicies() {
 		var taken []models.Decision
 		for range 5 {
-			taken = append(taken, takeAs(t, l, models.Hit{Policy: p, Key: "k"})...)
+			taken = append(taken, take(t, l, models.Hit{Policy: p, Key: "k"})...)
 		}
 		for range 3 {
 			if err := l.Refund(t.Context(), taken[2]); err != nil {
@@ -101,15 +102,15 @@ func TestRefundsOnceLocally(t *testing.T) {
 // was at the admission, and when what it lost was put back.
 func TestRefundWithAClockPutBack(t *testing.T) {
 	server := miniredis.RunT(t)
-	l := limiterAt(t, server.Addr(), true)
+	l := embeddedAt(t, server.Addr())
 	clock := time.Now()
 	server.SetTime(clock)
 	hit := models.Hit{Policy: countedPolicies()[0], Key: "k"}
-	taken := takeAs(t, l, hit)[0]
+	taken := take(t, l, hit)[0]
 	server.FlushAll()
 	server.SetTime(clock.Add(-time.Hour))
 	for range 5 {
-		takeAs(t, l, hit)
+		take(t, l, hit)
 	}
 	if err := l.Refund(t.Context(), taken); err != nil {
 		t.Fatal(err)
@@ -124,7 +125,7 @@ func TestRefundWithAClockPutBack(t *testing.T) {
 func TestRefundAfterAResetElsewhere(t *testing.T) {
 	server := miniredis.RunT(t)
 	server.SetTime(time.Now())
-	l, other := limiterAt(t, server.Addr(), true), limiterAt(t, server.Addr(), true)
+	l, other := embeddedAt(t, server.Addr()), embeddedAt(t, server.Addr())
 	for _, row := range []struct {
 		policy models.Policy
 		since  int   // taken after the reset
@@ -137,13 +138,13 @@ func TestRefundAfterAResetElsewhere(t *testing.T) {
 		hit := models.Hit{Policy: row.policy, Key: "k"}
 		var before []models.Decision
 		for range 10 {
-			before = append(before, takeAs(t, l, hit)...)
+			before = append(before, take(t, l, hit)...)
 		}
 		if err := other.Reset(t.Context(), "group", hit); err != nil {
 			t.Fatal(err)
 		}
 		for range row.since {
-			takeAs(t, other, hit)
+			take(t, other, hit)
 		}
 		if err := l.Refund(t.Context(), before...); err != nil {
 			t.Fatal(err)

@@ -1,4 +1,4 @@
-package ratelimit_test
+package ratelimit
 
 import (
 	"errors"
@@ -8,13 +8,11 @@ import (
 	"time"
 
 	"gatehouse/models"
-	"gatehouse/services/ratelimit"
-	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
 )
 
 func TestRefundAndReset(t *testing.T) {
-	eachBackend(t, func(t *testing.T, l *ratelimit.Limiter) {
+	eachBackend(t, func(t *testing.T, l *Limiter) {
 		disabled := strings.HasSuffix(t.Name(), "disabled")
 		for _, policy := range []models.Policy{
 			perMinute("log", 2),
@@ -53,7 +51,7 @@ func TestRefundAndReset(t *testing.T) {
 // Of two hits at once the refund takes back the units of one, and no other's.
 func TestRefundTakesItsOwnEntries(t *testing.T) {
 	server := servicestest.StartRedis(t)
-	l := newLimiter(redistest.Patient(t, server.Addr))
+	l := limiterAt(t, server.Addr)
 	log, other := perMinute("log", 10), perMinute("other", 10)
 	members := func(policy string) []string {
 		return strings.Fields(server.Do("ZRANGE", "test:{k}rate:log:"+policy+":k", "0", "-1"))
@@ -78,7 +76,7 @@ func TestRefundTakesItsOwnEntries(t *testing.T) {
 // Looking takes nothing and leaves nothing.
 func TestPeekCountsNothing(t *testing.T) {
 	server := servicestest.StartRedis(t)
-	l := newLimiter(redistest.Patient(t, server.Addr))
+	l := limiterAt(t, server.Addr)
 	for _, policy := range []models.Policy{
 		perMinute("log", 3),
 		{Name: "gcra", Limit: 30, Window: time.Hour, Algorithm: models.AlgorithmGCRA},

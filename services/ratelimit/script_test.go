@@ -3,7 +3,6 @@ package ratelimit
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -12,45 +11,24 @@ import (
 	"github.com/redis/rueidis"
 
 	"gatehouse/models"
-	"gatehouse/services/redis"
-	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
 )
 
-func limiterAt(t testing.TB, addr string, embedded bool) *Limiter {
-	t.Helper()
-	rdb := redistest.At(t, addr, redis.Options{Embedded: embedded, Timeout: 5 * time.Second}) // the steps are about answers, not about time
-	return New(rdb, Options{Logger: slog.New(slog.DiscardHandler)})
-}
-
-// limiterOn is a limiter on a server of its own.
-func limiterOn(t *testing.T, embedded bool) *Limiter {
-	t.Helper()
-	if embedded {
-		return limiterAt(t, miniredis.RunT(t).Addr(), true)
-	}
-	return limiterAt(t, servicestest.StartRedis(t).Addr, false)
-}
-
-// limiterWithClock is a limiter on a server whose clock the test sets.
-func limiterWithClock(t *testing.T) (*Limiter, *miniredis.Miniredis) {
-	t.Helper()
-	server := miniredis.RunT(t)
-	return limiterAt(t, server.Addr(), true), server
-}
-
 // The scripts and the pure functions decide alike, step by step.
 func TestScriptsAreThePureFunctions(t *testing.T) {
+	t.Parallel()
 	t.Run("real", func(t *testing.T) {
-		l := limiterAt(t, servicestest.StartRedis(t).Addr, false)
-		compareWithScripts(t, l, 2000, func() {}, func(at int64) int64 { return at })
+		t.Parallel()
+		l := limiterAt(t, servicestest.StartRedis(t).Addr)
+		compareWithScripts(t, l, 1000, func() {}, func(at int64) int64 { return at })
 	})
 	t.Run("embedded", func(t *testing.T) {
+		t.Parallel()
 		server := miniredis.RunT(t)
-		l := limiterAt(t, server.Addr(), true)
+		l := embeddedAt(t, server.Addr())
 		rnd := rand.New(rand.NewPCG(1, 1))
 		clock := time.Now()
-		compareWithScripts(t, l, 800, func() {
+		compareWithScripts(t, l, 600, func() {
 			clock = clock.Add(time.Duration(rnd.Int64N(int64(100 * time.Millisecond))))
 			if rnd.IntN(50) == 0 {
 				clock = clock.Add(-50 * time.Millisecond) // a clock that is put back
@@ -172,7 +150,7 @@ func bucketAt(t *testing.T, l *Limiter, req request) (b bucket) {
 
 // A call that is sent again, because its reply got lost, counts once.
 func TestRepeatedCallCountsOnce(t *testing.T) {
-	l := limiterAt(t, servicestest.StartRedis(t).Addr, false)
+	l := limiterAt(t, servicestest.StartRedis(t).Addr)
 	policy := models.Policy{Name: "p", Limit: 3, Window: time.Minute}
 	requests, err := l.prepare([]models.Hit{{Policy: policy, Key: "k", Cost: 2}}, nil)
 	if err != nil {
@@ -199,7 +177,7 @@ func TestRepeatedCallCountsOnce(t *testing.T) {
 // The refund of one script never gives back more than is left of its hit.
 func TestRefundScriptIsThePureFunction(t *testing.T) {
 	server := miniredis.RunT(t)
-	l := limiterAt(t, server.Addr(), true)
+	l := embeddedAt(t, server.Addr())
 	rnd := rand.New(rand.NewPCG(9, 9))
 	policy := models.Policy{Name: "p", Limit: 60, Window: time.Second, Algorithm: models.AlgorithmGCRA}
 	requests, err := l.prepare([]models.Hit{{Policy: policy, Key: "k", Cost: 2}}, nil)
@@ -209,7 +187,7 @@ func TestRefundScriptIsThePureFunction(t *testing.T) {
 	req := requests[0]
 	clock := time.Now()
 	var b bucket
-	for i := range int64(600) {
+	for i := range int64(400) {
 		clock = clock.Add(time.Duration(rnd.Int64N(int64(60 * time.Millisecond))))
 		server.SetTime(clock)
 		got, err := l.run(t.Context(), "group", requests, i+1)
@@ -260,12 +238,12 @@ func TestLoweredTellsWhenMoreQuotaIsThere(t *testing.T) {
 			for range 10 {
 				clock = clock.Add(10 * time.Millisecond)
 				server.SetTime(clock)
-				if d := takeAs(t, l, hits()...)[0]; !d.Allowed || d.Degraded {
+				if d := take(t, l, hits()...)[0]; !d.Allowed || d.Degraded {
 					t.Fatalf("%+v", d)
 				}
 			}
 			policy.Limit /= 2
-			d := takeAs(t, l, hits()...)[0]
+			d := take(t, l, hits()...)[0]
 			if d.Allowed || d.RetryAfter <= 0 || (d.ResetAfter-d.RetryAfter).Abs() > time.Millisecond { // instead of 50 ms
 				t.Errorf("%s, with %d others: it passes after %v, and more quota is there after %v", policy.Name, len(others), d.RetryAfter, d.ResetAfter)
 			}

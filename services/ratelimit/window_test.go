@@ -25,14 +25,22 @@ type toTheMicrosecond struct {
 func newToTheMicrosecond(t *testing.T, withRedis bool) *toTheMicrosecond {
 	t.Helper()
 	w := &toTheMicrosecond{t: t}
-	opt := Options{Logger: redistest.Quiet(), Clock: func() time.Time { return time.UnixMicro(fuzzStart + w.clock.Load()) }}
-	if !withRedis {
-		w.Limiter = New(redistest.Start(t, redis.Options{Disabled: true}), opt)
-		return w
+	if withRedis {
+		w.server = miniredis.RunT(t)
 	}
-	w.server = miniredis.RunT(t)
-	w.Limiter = New(redistest.At(t, w.server.Addr(), redis.Options{Embedded: true, Timeout: 5 * time.Second}), opt)
+	w.setClock(0)
+	w.Limiter = w.another()
 	return w
+}
+
+// another is a Limiter of the same Redis, by the same clock.
+func (w *toTheMicrosecond) another() *Limiter {
+	w.t.Helper()
+	opt := Options{Logger: redistest.Quiet(), Clock: func() time.Time { return time.UnixMicro(fuzzStart + w.clock.Load()) }}
+	if w.server == nil {
+		return New(redistest.Start(w.t, redis.Options{Disabled: true}), opt)
+	}
+	return New(redistest.At(w.t, w.server.Addr(), redis.Options{Embedded: true, Timeout: 5 * time.Second}), opt)
 }
 
 func (w *toTheMicrosecond) setClock(at int64) {
@@ -49,12 +57,12 @@ func beside() models.Hit {
 
 func (w *toTheMicrosecond) alone(hit models.Hit) models.Decision {
 	w.t.Helper()
-	return takeAs(w.t, w.Limiter, hit)[0]
+	return take(w.t, w.Limiter, hit)[0]
 }
 
 func (w *toTheMicrosecond) inAGroup(hit models.Hit) models.Decision {
 	w.t.Helper()
-	return takeAs(w.t, w.Limiter, beside(), hit)[1]
+	return take(w.t, w.Limiter, beside(), hit)[1]
 }
 
 func (w *toTheMicrosecond) inABatch(hit models.Hit) (d models.Decision) {

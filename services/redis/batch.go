@@ -62,7 +62,8 @@ func (b *Batcher) Hold() (release func()) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	patience := b.patience
-	b.underway, b.patience = runsUnderway, time.Hour
+	b.underway += runsUnderway // one that has its replies may still count as under way
+	b.patience = time.Hour
 	return func() {
 		b.mu.Lock()
 		b.patience = patience
