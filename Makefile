@@ -18,7 +18,7 @@ PACKAGES := ./e2e ./services/lock ./internal/app ./services/session ./services/s
 
 FUZZTIME ?= 10s
 
-.PHONY: help run dev build test requirements lint fmt docs docs-check picture bench proof fuzz tidy clean
+.PHONY: help run dev build test requirements lint fmt docs docs-check picture bench proof mutate fuzz tidy clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,6 +65,9 @@ proof: ## Run the proofs in full: histories, faults, topologies, no lost update,
 	GATEHOUSE_PROOF=1 go test -v $(RACE) -count=1 -timeout 2h -run Proof ./services/lock ./proof
 	GATEHOUSE_PROOF=1 go test $(RACE) -count=1 -timeout 4h -parallel 4 -v -run Proof ./services/session
 	GATEHOUSE_PROOF=1 go test -v -count=1 -timeout 2h -run Proof ./services/ratelimit
+
+mutate: requirements ## Break, one after the other, the lines that carry 30 promises of the documents: named tests must fail
+	@scripts/mutate
 
 fuzz: ## Run every fuzz test for FUZZTIME (10s) each
 	@grep -rHoE --include='*_test.go' '^func Fuzz[A-Za-z0-9_]+' . | sed -E 's|(.*)/[^/]*:func (.*)|\1 \2|' | \
