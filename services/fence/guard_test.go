@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -20,12 +21,6 @@ import (
 	"gatehouse/services/fence"
 	"gatehouse/services/servicestest"
 )
-
-// onBoth runs a test against each database. url is of a new, empty one.
-func onBoth(t *testing.T, test func(t *testing.T, url string)) {
-	t.Run("sqlite", func(t *testing.T) { test(t, filepath.Join(t.TempDir(), "test.db")) })
-	t.Run("postgres", func(t *testing.T) { test(t, servicestest.StartPostgres(t)) })
-}
 
 // must returns the value of a call that has to work.
 func must[T any](value T, err error) T {
@@ -93,95 +88,91 @@ func (g *guarded) written(t *testing.T, resource string) []int64 {
 	return all
 }
 
-func TestFenceGuard(t *testing.T) {
-	onBoth(t, func(t *testing.T, url string) {
-		for _, table := range []string{"", "fences of this \"app\""} {
-			t.Run(table, func(t *testing.T) {
-				g := openGuarded(t, url, fence.Guard{Table: table})
-				for _, row := range []struct {
-					resource string
-					fence    int64
-					want     error
-				}{
-					{"a", 1_700_000_000_000_000, nil},
-					{"a", 1_700_000_000_000_000, nil}, // the same holder again
-					{"a", 1_700_000_000_000_001, nil},
-					{"a", 1_700_000_000_000_000, models.ErrNotHeld},
-					{"b", 7, nil}, // each resource has its own
-					{"b", -1, models.ErrNotHeld},
-					{"a", 1_700_000_000_000_001, nil}, // what was refused changed nothing
-				} {
-					if err := g.write(t.Context(), row.resource, &row.fence); !errors.Is(err, row.want) {
-						t.Errorf("%s under %d: %v, want %v", row.resource, row.fence, err, row.want)
-					}
-				}
-				if got, want := fmt.Sprint(g.written(t, "a"), g.written(t, "b")), "[1700000000000000 1700000000000000 1700000000000001 1700000000000001] [7]"; got != want {
-					t.Errorf("wrote %s, want %s", got, want)
-				}
-				if err := g.write(t.Context(), "a", nil); !errors.Is(err, models.ErrUnavailable) {
-					t.Errorf("without a fence: %v", err)
-				}
-			})
-		}
-	})
-}
-
-func TestFenceGuardThatFails(t *testing.T) {
-	onBoth(t, func(t *testing.T, url string) {
-		g := openGuarded(t, url, fence.Guard{})
-		fence := int64(1)
-		tx := must(g.BeginTx(t.Context(), nil))
-		check(t, g.guard.Admit(t.Context(), tx, "a", new(int64(5))))
-		check(t, tx.Rollback())
-		check(t, g.write(t.Context(), "a", &fence)) // the higher one was rolled back
-
-		must(g.ExecContext(t.Context(), `DROP TABLE lock_fences`))
-		if err := g.write(t.Context(), "a", &fence); !errors.Is(err, models.ErrUnavailable) || errors.Is(err, models.ErrNotHeld) {
-			t.Errorf("without the table: %v", err)
-		}
-	})
-}
-
-// TestFenceGuardRace: holders of growing fences write when they get to it, many
-// at once. No fence writes after a higher one.
-func TestFenceGuardRace(t *testing.T) {
-	onBoth(t, func(t *testing.T, url string) {
-		g := openGuarded(t, url, fence.Guard{})
-		const holders, grants = 16, 20
-		var fences, refused atomic.Int64
-		var wg sync.WaitGroup
-		for range holders {
-			wg.Go(func() {
-				for range grants {
-					fence := fences.Add(1)
-					time.Sleep(time.Duration(rand.IntN(3000)) * time.Microsecond) // the pause that a lock cannot see
-					switch err := g.write(t.Context(), "r", &fence); {
-					case errors.Is(err, models.ErrNotHeld):
-						refused.Add(1)
-					case err != nil:
-						t.Error(err)
-					}
-				}
-			})
-		}
-		wg.Wait()
-		written := g.written(t, "r")
-		for i := 1; i < len(written); i++ {
-			if written[i] <= written[i-1] {
-				t.Errorf("%d wrote after %d", written[i], written[i-1])
+func TestGuard(t *testing.T) {
+	t.Parallel()
+	for database, url := range map[string]string{"SQLite": filepath.Join(t.TempDir(), "test.db"), "PostgreSQL": servicestest.StartPostgres(t)} {
+		t.Run(database, func(t *testing.T) {
+			for _, table := range []string{"", "fences of this \"app\""} {
+				t.Run("refuses a lower fence than has written, in table "+table, func(t *testing.T) { refusesLower(t, openGuarded(t, url, fence.Guard{Table: table})) })
 			}
-		}
-		if len(written)+int(refused.Load()) != holders*grants || written[len(written)-1] != holders*grants {
-			t.Errorf("%d wrote, the last is %d; %d were refused", len(written), written[len(written)-1], refused.Load())
-		}
-		t.Logf("%d wrote, %d were refused", len(written), refused.Load())
-	})
+			g := openGuarded(t, url, fence.Guard{})
+			t.Run("many writers at once", func(t *testing.T) { race(t, g) })
+			t.Run("a fence that was rolled back refuses none", func(t *testing.T) {
+				tx := must(g.BeginTx(t.Context(), nil))
+				check(t, g.guard.Admit(t.Context(), tx, "rolled back", new(int64(5))))
+				check(t, tx.Rollback())
+				check(t, g.write(t.Context(), "rolled back", new(int64(1))))
+			})
+			t.Run("without its table the database could not say", func(t *testing.T) {
+				must(g.ExecContext(t.Context(), `DROP TABLE lock_fences`))
+				if err := g.write(t.Context(), "a", new(int64(1))); !errors.Is(err, models.ErrUnavailable) || errors.Is(err, models.ErrNotHeld) {
+					t.Errorf("%v", err)
+				}
+			})
+		})
+	}
 }
 
-// TestFenceGuardWaitsForTheOther: a lower fence that comes while a higher one has
-// not committed yet waits, and is decided by how that ends. On SQLite there is
-// one writer at a time anyway.
-func TestFenceGuardWaitsForTheOther(t *testing.T) {
+func refusesLower(t *testing.T, g *guarded) {
+	for _, row := range []struct {
+		resource string
+		fence    int64
+		want     error
+	}{
+		{"a", 1_700_000_000_000_000, nil},
+		{"a", 1_700_000_000_000_000, nil}, // the same holder again
+		{"a", 1_700_000_000_000_001, nil},
+		{"a", 1_700_000_000_000_000, models.ErrNotHeld},
+		{"b", 7, nil}, // each resource has its own
+		{"b", -1, models.ErrNotHeld},
+		{"a", 1_700_000_000_000_001, nil}, // what was refused changed nothing
+	} {
+		if err := g.write(t.Context(), row.resource, &row.fence); !errors.Is(err, row.want) {
+			t.Errorf("%s under %d: %v, want %v", row.resource, row.fence, err, row.want)
+		}
+	}
+	if got, want := fmt.Sprint(g.written(t, "a"), g.written(t, "b")), "[1700000000000000 1700000000000000 1700000000000001 1700000000000001] [7]"; got != want {
+		t.Errorf("wrote %s, want %s", got, want)
+	}
+	if err := g.write(t.Context(), "a", nil); !errors.Is(err, models.ErrUnavailable) {
+		t.Errorf("without a fence: %v", err)
+	}
+}
+
+// race lets holders of growing fences write when they get to it, many at once. No fence writes
+// after a higher one.
+func race(t *testing.T, g *guarded) {
+	const holders, grants = 8, 15
+	var fences, refused atomic.Int64
+	var wg sync.WaitGroup
+	for range holders {
+		wg.Go(func() {
+			for range grants {
+				fence := fences.Add(1)
+				time.Sleep(time.Duration(rand.IntN(3000)) * time.Microsecond) // the pause that a lock cannot see
+				switch err := g.write(t.Context(), "race", &fence); {
+				case errors.Is(err, models.ErrNotHeld):
+					refused.Add(1)
+				case err != nil:
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	written := g.written(t, "race")
+	if !slices.IsSorted(written) || len(slices.Compact(slices.Clone(written))) != len(written) {
+		t.Errorf("a fence wrote after a higher one: %v", written)
+	}
+	if len(written)+int(refused.Load()) != holders*grants || written[len(written)-1] != holders*grants {
+		t.Errorf("%d wrote, the last is %d; %d were refused", len(written), written[len(written)-1], refused.Load())
+	}
+}
+
+// A lower fence that comes while a higher one has not committed yet waits, and is decided by how
+// that ends. On SQLite there is one writer at a time anyway.
+func TestGuardWaitsForTheOther(t *testing.T) {
+	t.Parallel()
 	g := openGuarded(t, servicestest.StartPostgres(t), fence.Guard{})
 	for _, row := range []struct {
 		resource string

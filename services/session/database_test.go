@@ -16,13 +16,13 @@ import (
 func TestDatabaseContract(t *testing.T) {
 	t.Parallel()
 	for name, open := range map[string]func(t *testing.T) (session.Database, models.Session){
-		"store": func(t *testing.T) (session.Database, models.Session) {
-			db := openDB(t, filepath.Join(t.TempDir(), "sessions.db"))
-			return db, of(signUp(t, db, "ann@example.com"))
+		"store, SQLite": func(t *testing.T) (session.Database, models.Session) {
+			w := newWorldOn(t, filepath.Join(t.TempDir(), "sessions.db"))
+			return w.store, of(w.signUp(t))
 		},
 		"store, PostgreSQL": func(t *testing.T) (session.Database, models.Session) {
-			db := openDB(t, servicestest.StartPostgres(t))
-			return db, of(signUp(t, db, "ann@example.com"))
+			w := newWorldOn(t, servicestest.StartPostgres(t))
+			return w.store, of(w.signUp(t))
 		},
 		"map": func(*testing.T) (session.Database, models.Session) {
 			return newMapDatabase(), models.Session{User: models.UserRef{ID: "1"}}

@@ -102,8 +102,8 @@
 //
 // proof_test.go runs three processes and random work while Redis freezes, dies, is emptied, comes
 // back with old data and fails over: no read that begins 2 s after an acknowledged end is
-// accepted, and no valid session is refused. resurrection_test.go and pause_test.go play the
-// timeline above; revocation_log_test.go drives the follower in fake time; time_test.go checks
-// the timeouts to the millisecond; database_test.go holds each Database to its contract. `make
-// proof` runs them in full.
+// accepted, and no valid session is refused. proof_resurrection_test.go and proof_pause_test.go
+// play the timeline above; revocation_log_test.go drives the follower in fake time;
+// timeouts_test.go checks the timeouts to the millisecond; database_test.go holds each Database to
+// its contract. `make proof` runs them in full.
 package session

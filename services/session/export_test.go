@@ -4,6 +4,9 @@ import (
 	"time"
 )
 
+// Loaded reports whether the revocation log was read: from then on rows are copied.
+func (c *Cache) Loaded() bool { _, ok := c.follower.offset(); return ok }
+
 // Tracks reports whether a token's session is in memory and Redis reports its
 // changes, so that it is good for longer than 2 s.
 func (c *Cache) Tracks(token string) bool {

@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -19,6 +18,7 @@ import (
 	"gatehouse/models"
 	"gatehouse/services/redis"
 	"gatehouse/services/redis/redistest"
+	"gatehouse/services/servicestest"
 	"gatehouse/services/session"
 	"gatehouse/services/store"
 )
@@ -43,11 +43,12 @@ type proofReply struct {
 	Role   string
 }
 
-// TestSessionProofInstance is not a test: it serves one instance of the proof.
-func TestSessionProofInstance(t *testing.T) {
+// TestProofInstance is not a test: run again in a process of its own, it serves one instance of
+// the proofs.
+func TestProofInstance(t *testing.T) {
 	text := os.Getenv(proofVariable)
 	if text == "" {
-		t.Skip("serves TestSessionProof")
+		return
 	}
 	var with proofInstance
 	if err := json.Unmarshal([]byte(text), &with); err != nil {
@@ -146,9 +147,8 @@ func serveProof(ctx context.Context, cache *session.Cache, db *store.Store, call
 
 // remote is an instance in a process of its own.
 type remote struct {
-	t       *testing.T
-	in      io.Writer
-	process *os.Process
+	*servicestest.Process
+	in io.Writer
 
 	mu      sync.Mutex
 	next    int
@@ -161,31 +161,21 @@ func startRemote(t *testing.T, with proofInstance) *remote {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(os.Args[0], "-test.run=^TestSessionProofInstance$", "-test.timeout=0")
-	cmd.Env = append(os.Environ(), proofVariable+"="+string(text))
-	cmd.Stderr = os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	cmd := exec.Command(os.Args[0], "-test.run=^TestProofInstance$", "-test.timeout=0")
+	cmd.Env, cmd.Stderr = append(os.Environ(), proofVariable+"="+string(text)), os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	})
-	r := &remote{t: t, in: in, process: cmd.Process, waiting: map[int]chan proofReply{}}
+	out, stdout := io.Pipe()
+	cmd.Stdout = stdout
+	r := &remote{Process: servicestest.Start(t, cmd), in: in, waiting: map[int]chan proofReply{}}
+	t.Cleanup(func() { _ = stdout.Close() })
 	ready := make(chan struct{})
 	go r.read(out, ready)
 	select {
 	case <-ready:
-	case <-time.After(30 * time.Second):
+	case <-r.Ended():
 		t.Fatal("an instance does not start")
 	}
 	return r
@@ -211,18 +201,6 @@ func (r *remote) read(out io.Reader, ready chan struct{}) {
 		delete(r.waiting, reply.ID)
 		r.mu.Unlock()
 		answer <- reply
-	}
-}
-
-// freeze stops the process where it is (SIGSTOP); calls wait until thaw.
-func (r *remote) freeze() { r.signal(syscall.SIGSTOP) }
-
-func (r *remote) thaw() { r.signal(syscall.SIGCONT) }
-
-func (r *remote) signal(sig syscall.Signal) {
-	r.t.Helper()
-	if err := r.process.Signal(sig); err != nil {
-		r.t.Fatal(err)
 	}
 }
 

@@ -4,9 +4,9 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -16,85 +16,102 @@ import (
 	"gatehouse/services/session"
 )
 
-// Values saved by an instance that is cut off from Redis are seen by the others in
-// time, although Redis, which they reach, still has the old ones; and afterwards.
-func TestSessionValuesSavedWithoutRedis(t *testing.T) {
+// Data that one instance saves, and another reads.
+func TestValues(t *testing.T) {
 	t.Parallel()
-	server := servicestest.StartRedis(t)
-	proxy := servicestest.NewProxy(t, server.Addr)
-	path := filepath.Join(t.TempDir(), "sessions.db")
-	a := startInstance(t, path, redistest.New(t, proxy.Addr), session.Options{})
-	b := startInstance(t, path, redistest.New(t, server.Addr), session.Options{})
-	token, s := signIn(t, a, signUp(t, a.db, "ann@example.com"))
-	warmForLong(t, b, token)
-	proxy.Cut()
-	for n := range 3 {
-		text := fmt.Sprint("new ", n)
-		saved, err := a.SaveData(t.Context(), s, []byte(text))
-		if err != nil {
-			t.Fatal(err)
+	w := newWorld(t)
+	a, b := w.one(t), w.one(t)
+
+	t.Run("are read elsewhere at once although the session is kept in memory", func(t *testing.T) {
+		token, s := signIn(t, a, w.signUp(t))
+		for n := range 5 {
+			warmForLong(t, b, token)
+			s = save(t, a, s, fmt.Sprint(n))
+			readsInTime(t, b, token, fmt.Sprint(n))
 		}
-		s = saved
-		if got := mustGet(t, a, token); string(got.Data) != text {
-			t.Errorf("a reads %q", got.Data)
+		if n := a.db.notes.Load(); n != 0 {
+			t.Errorf("%d entries in the log, which is spared while Redis has the data", n)
 		}
-		servicestest.Within(t, revokeBound, func() bool { return string(mustGet(t, b, token).Data) == text }, "b reads old values")
-	}
-	proxy.Restore()
-	servicestest.Within(t, 3*time.Second, func() bool { return a.redis.Available() }, "Redis is not used again")
-	for name, i := range map[string]instance{"a": a, "b": b} {
-		if got := mustGet(t, i, token); string(got.Data) != "new 2" {
-			t.Errorf("%s reads %q", name, got.Data)
+	})
+
+	t.Run("are not overwritten by a read that was overtaken", func(t *testing.T) {
+		token, s := signIn(t, a, w.signUp(t))
+		w.server.Do("FLUSHALL")
+		read, goOn := b.pauseNextRead()
+		filled := make(chan models.Session, 1)
+		go func() { filled <- mustGet(t, b, token) }()
+		<-read
+		save(t, a, s, "new")
+		goOn()
+		if late := <-filled; late.Version != 0 {
+			t.Fatalf("it read %+v", late)
 		}
-	}
+		if copied := w.server.Do("GET", "test:session:"+s.Hash); !strings.HasPrefix(copied, "1 ") {
+			t.Errorf("Redis holds %s", copied)
+		}
+		readsInTime(t, b, token, "new")
+	})
+
+	t.Run("are read in time when the instance that saves is cut off from Redis", func(t *testing.T) {
+		proxy := servicestest.NewProxy(t, w.server.Addr)
+		cut := w.instance(t, redistest.New(t, proxy.Addr), session.Options{})
+		token, s := signIn(t, cut, w.signUp(t))
+		warmForLong(t, b, token)
+		proxy.Cut()
+		for n := range 3 {
+			s = save(t, cut, s, fmt.Sprint(n))
+			if got := mustGet(t, cut, token); string(got.Data) != fmt.Sprint(n) {
+				t.Errorf("it reads %q itself", got.Data)
+			}
+			readsInTime(t, b, token, fmt.Sprint(n))
+		}
+		proxy.Restore()
+		servicestest.Eventually(t, cut.redis.Available, "Redis is not used again")
+		for _, i := range []instance{cut, b} {
+			if got := mustGet(t, i, token); string(got.Data) != "2" {
+				t.Errorf("afterwards %q is read", got.Data)
+			}
+		}
+	})
 }
 
-// With Redis there, the log is spared: it carries what ends sessions, not values.
-func TestSessionValuesDoNotFillTheLog(t *testing.T) {
-	i := startInstances(t, 1, servicestest.StartRedis(t), session.Options{})[0]
-	_, s := signIn(t, i, signUp(t, i.db, "ann@example.com"))
-	for range 10 {
-		saved, err := i.SaveData(t.Context(), s, []byte("x"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		s = saved
-	}
-	if n := i.db.notes.Load(); n != 0 {
-		t.Errorf("%d entries", n)
-	}
-}
-
-// Many writers of one session: each write is stored, or fails with models.ErrStale.
-func TestSessionConcurrentWriters(t *testing.T) {
-	all := startInstances(t, 2, servicestest.StartRedis(t), session.Options{})
-	token, s := signIn(t, all[0], signUp(t, all[0].db, "ann@example.com"))
-	const writers, tries = 100, 3
-	var kept atomic.Int64
+// Many writers of one session, all of whom have read its first version: one is stored, the others
+// are told that the session has changed. Each tries again until its byte is stored, once.
+func TestConcurrentWriters(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	all := []instance{w.one(t), w.one(t)}
+	token, s := signIn(t, all[0], w.signUp(t))
+	const writers = 20
+	stale := make([]int, writers)
 	var wg sync.WaitGroup
 	for n := range writers {
 		wg.Go(func() {
-			i, mine := all[n%2], s
-			for range tries {
-				now, err := i.SaveData(t.Context(), mine, append(bytes.Clone(mine.Data), byte(n)))
-				switch {
-				case err == nil:
-					kept.Add(1)
-					return
-				case !errors.Is(err, models.ErrStale):
-					t.Logf("writer %d does not know: %v", n, err)
+			mine := s
+			for {
+				now, err := all[n%2].SaveData(t.Context(), mine, append(bytes.Clone(mine.Data), byte(n)))
+				if err == nil {
 					return
 				}
+				if !errors.Is(err, models.ErrStale) {
+					t.Errorf("writer %d: %v", n, err)
+					return
+				}
+				stale[n]++
 				mine = now
 			}
 		})
 	}
 	wg.Wait()
-	row, err := all[0].db.Store.Session(t.Context(), s.Hash, time.Now())
-	if err != nil || len(row.Data) < int(kept.Load()) || int(row.Version-s.Version) != len(row.Data) || kept.Load() == 0 {
-		t.Errorf("%d kept of %d; the row has %d, version %d, %v", kept.Load(), writers, len(row.Data), row.Version, err)
+	if first := writers - len(slices.DeleteFunc(stale, func(times int) bool { return times > 0 })); first != writers-1 {
+		t.Errorf("%d of %d writers had to try again, want all but one", first, writers)
+	}
+	row, err := w.store.Session(t.Context(), s.Hash, time.Now())
+	stored := slices.Sorted(slices.Values(row.Data))
+	if err != nil || len(slices.Compact(stored)) != writers || len(row.Data) != writers || row.Version != s.Version+writers {
+		t.Errorf("%d writers: the row has %v, version %d, %v", writers, row.Data, row.Version, err)
 	}
 	for _, i := range all {
-		servicestest.Within(t, revokeBound, func() bool { return bytes.Equal(mustGet(t, i, token).Data, row.Data) }, "an instance reads old values")
+		readsInTime(t, i, token, string(row.Data))
 	}
 }

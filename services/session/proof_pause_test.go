@@ -1,8 +1,6 @@
 package session_test
 
 import (
-	"fmt"
-	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -11,11 +9,11 @@ import (
 	"gatehouse/services/servicestest"
 )
 
-// TestSessionProofPause: a process is stopped for so long that the log of what
+// TestPauseProof: a process is stopped for so long that the log of what
 // ended meanwhile has been cleaned up. When it goes on, with calls waiting for it,
 // it has dropped every copy: it accepts no ended session, not even once, and reads
 // the row of a live session.
-func TestSessionProofPause(t *testing.T) {
+func TestPauseProof(t *testing.T) {
 	for name, after := range map[string]int{"log is empty": 0, "log begins later": 3} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -23,11 +21,10 @@ func TestSessionProofPause(t *testing.T) {
 			if servicestest.LongProof() {
 				rounds = inFull(100)
 			}
-			database := filepath.Join(t.TempDir(), "pause.db")
-			p := &pauseProof{t: t, db: openDB(t, database)}
-			with := proofInstance{Database: database, Redis: servicestest.StartRedis(t).Addr}
+			p := &pauseProof{t: t, world: newWorld(t)}
+			with := proofInstance{Database: p.path, Redis: p.server.Addr}
 			p.at, p.paused = startRemote(t, with), startRemote(t, with)
-			for left := newCountdown(t, rounds); left.next(); p.round++ {
+			for left := newCountdown(t, rounds); left.next(); {
 				p.prove(after)
 			}
 		})
@@ -35,18 +32,16 @@ func TestSessionProofPause(t *testing.T) {
 }
 
 type pauseProof struct {
+	*world
 	t          *testing.T
-	db         *testDB
 	at, paused *remote
-	round      int
 }
 
 func (p *pauseProof) prove(after int) {
 	t := p.t
-	const users = 6
 	var ids, tokens []string
-	for n := range users {
-		c := signUp(t, p.db, fmt.Sprintf("user%d-%d@example.com", p.round, n))
+	for range 6 {
+		c := p.signUp(t)
 		reply := p.at.call(proofCall{Op: "sign in", Email: c.Email})
 		ids, tokens = append(ids, c.ID), append(tokens, reply.Token)
 		servicestest.Eventually(t, func() bool {
@@ -54,7 +49,7 @@ func (p *pauseProof) prove(after int) {
 			return p.paused.call(proofCall{Op: "warm", Token: reply.Token}).Result == "ok"
 		}, "no copy")
 	}
-	p.paused.freeze()
+	p.paused.Freeze()
 	for _, call := range []proofCall{
 		{Op: "end", Token: tokens[0]},
 		{Op: "end all", User: ids[1]},
@@ -68,20 +63,13 @@ func (p *pauseProof) prove(after int) {
 	acknowledged := time.Now()
 	ended, changed, valid, unread := tokens[:3], tokens[3], tokens[4], tokens[5]
 
-	// A day passes, for the log.
-	p.db.exec(t, "UPDATE revocations SET at = at - 90000000000")
-	if _, err := p.db.CleanUp(t.Context(), time.Now(), 1_000); err != nil {
-		t.Fatal(err)
-	}
-	if log, err := p.db.Store.Revocations(t.Context(), 0, time.Time{}); err != nil || len(log.Entries) > 0 || log.Head == 0 {
-		t.Fatalf("%d entries are left of %d, %v", len(log.Entries), log.Head, err)
-	}
+	p.forgetTheLog(t)
 	for range after {
-		if err := p.db.Store.NoteChange(t.Context(), "another session"); err != nil {
+		if err := p.store.NoteChange(t.Context(), "another session"); err != nil {
 			t.Fatal(err)
 		}
 	}
-	time.Sleep(time.Until(acknowledged.Add(trust))) // from here on none may be accepted
+	time.Sleep(time.Until(acknowledged.Add(promised))) // from here on none may be accepted
 
 	type answer struct {
 		token string
@@ -92,7 +80,7 @@ func (p *pauseProof) prove(after int) {
 	for _, token := range asked {
 		go func() { answers <- answer{token, p.paused.call(proofCall{Op: "read", Token: token})} }()
 	}
-	p.paused.thaw()
+	p.paused.Thaw()
 	for range asked {
 		a := <-answers
 		want := "ok"

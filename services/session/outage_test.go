@@ -1,0 +1,121 @@
+package session_test
+
+import (
+	"errors"
+	"sync"
+	"testing"
+	"time"
+
+	"gatehouse/models"
+	"gatehouse/services/redis/redistest"
+	"gatehouse/services/servicestest"
+	"gatehouse/services/session"
+	"gatehouse/services/store"
+)
+
+// A valid session is not refused while Redis is frozen, killed, emptied or restarted.
+func TestSurvivesRedis(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a, b := w.instance(t, redistest.New(t, w.server.Addr), session.Options{}), w.instance(t, redistest.New(t, w.server.Addr), session.Options{})
+	token, s := signIn(t, a, w.signUp(t))
+	for _, step := range []struct {
+		name string
+		do   func()
+	}{
+		{"up", func() {}},
+		{"emptied", func() { w.server.Do("FLUSHALL") }},
+		{"frozen", w.server.Freeze},
+		{"thawed", w.server.Thaw},
+		{"killed", w.server.Kill},
+		{"restarted", w.server.Start},
+	} {
+		step.do()
+		for range 20 {
+			for _, i := range []instance{a, b} {
+				if got := mustGet(t, i, token); got.ID != s.ID {
+					t.Fatalf("%s: got %+v", step.name, got)
+				}
+			}
+		}
+	}
+	servicestest.Eventually(t, func() bool { return !b.Degraded(token) }, "still degraded")
+}
+
+// A database that hangs is reported within its timeout. No session ends by it, and no token
+// that has none is let in.
+func TestDatabaseFrozen(t *testing.T) {
+	t.Parallel()
+	const timeout = time.Second
+	postgres := servicestest.StartPostgresServer(t)
+	w := newWorldWith(t, store.Options{URL: postgres.URL, Timeout: timeout})
+	i := w.instance(t, redistest.New(t, servicestest.StartRedis(t).Addr), session.Options{})
+	ann := w.signUp(t)
+	token, _ := signIn(t, i, ann)
+	ended, _ := signIn(t, i, ann)
+	if err := i.Delete(t.Context(), ended); err != nil {
+		t.Fatal(err)
+	}
+	postgres.Freeze()
+	frozen := time.Now()
+	var wg sync.WaitGroup
+	for range 20 {
+		wg.Go(func() {
+			start := time.Now()
+			_, err := i.Get(t.Context(), ended)
+			took := time.Since(start)
+			if !errors.Is(err, models.ErrUnavailable) || errors.Is(err, models.ErrNotFound) || took > timeout+servicestest.Slack(start) {
+				t.Errorf("after %v: %v", took, err)
+			}
+		})
+	}
+	wg.Wait()
+	servicestest.Within(t, time.Until(frozen.Add(promised+timeout)), func() bool {
+		_, err := i.Get(t.Context(), token)
+		if errors.Is(err, models.ErrNotFound) {
+			t.Fatal("signed out by a database that hangs")
+		}
+		return errors.Is(err, models.ErrUnavailable)
+	}, "trusted for ever")
+	postgres.Thaw()
+	servicestest.Eventually(t, func() bool { _, err := i.Get(t.Context(), token); return err == nil }, "not back")
+	refused(t, i, ended)
+}
+
+// Without the database copies are trusted for 2 s. Then the answer is models.ErrUnavailable.
+func TestDatabaseGone(t *testing.T) {
+	t.Parallel()
+	inFakeTime(t, 1, session.Options{}, func(t *testing.T, all []instance) {
+		i := all[0]
+		token, s := signIn(t, i, ann)
+		ended, _ := signIn(t, i, ann)
+		if err := i.Delete(t.Context(), ended); err != nil {
+			t.Fatal(err)
+		}
+		pass(5 * time.Second)
+		mustGet(t, i, token)
+		i.db.gone.Store(true)
+		mustGet(t, i, token)
+		first := "A"
+		if token[:1] == first {
+			first = "B"
+		}
+		for _, tried := range []string{ended, first + token[1:]} {
+			if _, err := i.Get(t.Context(), tried); !errors.Is(err, models.ErrUnavailable) || errors.Is(err, models.ErrNotFound) {
+				t.Errorf("get what is not known: %v", err)
+			}
+		}
+		pass(2 * time.Second)
+		if got, err := i.Get(t.Context(), token); !errors.Is(err, models.ErrUnavailable) || errors.Is(err, models.ErrNotFound) {
+			t.Errorf("after 2 s: %+v, %v", got, err)
+		}
+		if i.Warm(token) {
+			t.Error("warm without trust")
+		}
+		if _, err := i.Refresh(t.Context(), s); !errors.Is(err, models.ErrUnavailable) {
+			t.Errorf("refresh: %v", err)
+		}
+		i.db.gone.Store(false)
+		mustGet(t, i, token)
+	})
+}

@@ -1,0 +1,133 @@
+package session_test
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"gatehouse/models"
+	"gatehouse/services/servicestest"
+	"gatehouse/services/session"
+)
+
+// What a read costs, and what it does not.
+func TestReads(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	ann := w.signUp(t)
+
+	t.Run("a session whose changes Redis reports needs no command and no query", func(t *testing.T) {
+		i := w.one(t)
+		token, _ := signIn(t, i, ann)
+		if i.Warm("unknown") {
+			t.Error("an unknown token is warm")
+		}
+		warmForLong(t, i, token)
+		began := time.Now()
+		reads, before := i.db.reads.Load(), commands(t, w.server)
+		for range 100 {
+			mustGet(t, i, token)
+		}
+		time.Sleep(promised) // without reports it would be too old now
+		for range 100 {
+			mustGet(t, i, token)
+		}
+		sent := commands(t, w.server) - before
+		probes := 2 * (int(time.Since(began)/(250*time.Millisecond)) + 2) // of the Redis service, which has two connections
+		if sent > probes || i.db.reads.Load() != reads {
+			t.Errorf("%d commands and %d queries", sent, i.db.reads.Load()-reads)
+		}
+	})
+
+	// With the database gone no copy counts: a 503 does not wait for a slow Redis before it waits
+	// for the database.
+	t.Run("without trust Redis is not asked", func(t *testing.T) {
+		i := w.one(t)
+		var tokens []string
+		for range 20 {
+			token, _ := signIn(t, i, ann)
+			tokens = append(tokens, token)
+		}
+		i.db.gone.Store(true)
+		servicestest.Within(t, promised, func() bool {
+			_, err := i.Get(t.Context(), tokens[len(tokens)-1]) // the newest copy
+			return errors.Is(err, models.ErrUnavailable)
+		}, "a copy is trusted for ever")
+		w.server.Do("CONFIG", "RESETSTAT")
+		for _, token := range tokens {
+			if _, err := i.Get(t.Context(), token); !errors.Is(err, models.ErrUnavailable) {
+				t.Error(err)
+			}
+		}
+		if stats := w.server.Do("INFO", "commandstats"); strings.Contains(stats, "cmdstat_get:") {
+			t.Errorf("Redis was asked for copies that do not count: %s", stats)
+		}
+		i.db.gone.Store(false)
+		mustGet(t, i, tokens[0])
+	})
+}
+
+// commands is how many commands that read or write the server has served.
+func commands(t *testing.T, server *servicestest.RedisServer) int {
+	t.Helper()
+	total := 0
+	for line := range strings.Lines(server.Do("INFO", "commandstats")) {
+		for _, name := range []string{"get", "set", "eval", "evalsha", "del", "multi", "exec", "pttl"} {
+			if rest, ok := strings.CutPrefix(line, "cmdstat_"+name+":calls="); ok {
+				count, _, _ := strings.Cut(rest, ",")
+				n, err := strconv.Atoi(count)
+				if err != nil {
+					t.Fatal(err)
+				}
+				total += n
+			}
+		}
+	}
+	return total
+}
+
+// One query serves all callers that ask before it is sent. If the first of them leaves, the
+// others get the answer all the same. Those that ask after it was sent share one more.
+func TestReadsAreShared(t *testing.T) {
+	t.Parallel()
+	inFakeTime(t, 2, session.Options{}, func(t *testing.T, all []instance) {
+		a, b := all[0], all[1]
+		token, s := signIn(t, a, ann)
+		slow := func() { time.Sleep(100 * time.Millisecond) }
+		b.db.afterRead.Store(&slow)
+		ctx, leave := context.WithCancel(t.Context())
+		left := make(chan error, 1)
+		go func() {
+			_, err := b.Get(ctx, token)
+			left <- err
+		}()
+		pass(50 * time.Millisecond)
+		const others = 49
+		found := make(chan error, others)
+		for range others {
+			go func() {
+				got, err := b.Get(t.Context(), token)
+				if err == nil && got.ID != s.ID {
+					err = errors.New("another session")
+				}
+				found <- err
+			}()
+		}
+		pass(10 * time.Millisecond)
+		leave()
+		if err := <-left; !errors.Is(err, models.ErrUnavailable) {
+			t.Errorf("the caller that left: %v", err)
+		}
+		for range others {
+			if err := <-found; err != nil {
+				t.Error(err)
+			}
+		}
+		if n := b.db.reads.Load(); n > 2 {
+			t.Errorf("%d queries for %d that ask at once, want 2", n, 1+others)
+		}
+	})
+}
