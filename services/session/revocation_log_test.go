@@ -320,9 +320,11 @@ func TestLogFollowerBoundsItsMemory(t *testing.T) {
 	for seq := range read.Head {
 		read.Entries = append(read.Entries, models.Revocation{Seq: seq + 1, Nonce: seq + 1, UserID: "2"})
 	}
-	follower := newLogFollower(nil, nil)
-	follower.apply(read, time.Now(), true)
-	if entries, _ := held(follower); entries != logMaxHeld || valid(follower, 9) || !valid(follower, 10) {
-		t.Errorf("%d entries held", entries)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		follower := newLogFollower(nil, nil)
+		follower.apply(read, time.Now(), true)
+		if entries, _ := held(follower); entries != logMaxHeld || valid(follower, 9) || !valid(follower, 10) {
+			t.Errorf("%d entries held", entries)
+		}
+	})
 }
