@@ -16,11 +16,11 @@ import (
 func TestDatabaseContract(t *testing.T) {
 	t.Parallel()
 	for name, open := range map[string]func(t *testing.T) (session.Database, models.Session){
-		"store, SQLite": func(t *testing.T) (session.Database, models.Session) {
+		"store": func(t *testing.T) (session.Database, models.Session) {
 			w := newWorldOn(t, filepath.Join(t.TempDir(), "sessions.db"))
 			return w.store, of(w.signUp(t))
 		},
-		"store, PostgreSQL": func(t *testing.T) (session.Database, models.Session) {
+		"store on PostgreSQL": func(t *testing.T) (session.Database, models.Session) {
 			w := newWorldOn(t, servicestest.StartPostgres(t))
 			return w.store, of(w.signUp(t))
 		},
