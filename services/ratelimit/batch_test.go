@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"sync"
 	"testing"
 	"time"
@@ -18,129 +17,103 @@ import (
 // failuresToShut is how many failed calls in a row end the use of a node.
 const failuresToShut = 3
 
-// When the background has come to an end, what waits is answered, and Redis does not
-// count as away for it.
-func TestBatchAfterClose(t *testing.T) {
+func TestBatch(t *testing.T) {
 	t.Parallel()
-	l := limiterAt(t, servicestest.StartRedis(t).Addr)
-	release := l.batch.Hold()
-	policy := models.Policy{Name: "p", Limit: 5, Window: time.Hour}
-	var wg sync.WaitGroup
-	for range 2 * failuresToShut {
-		wg.Go(func() {
-			decisions, err := l.Take(t.Context(), "", models.Hit{Policy: policy, Key: "a"})
-			if err != nil || !decisions[0].Degraded {
-				t.Errorf("%+v, %v", decisions, err)
+	// A key that cannot be decided does not concern those that are decided with it, and many at a
+	// time are decided exactly.
+	t.Run("each key is decided by itself, and exactly", func(t *testing.T) {
+		t.Parallel()
+		server := servicestest.StartRedis(t)
+		l := limiterAt(t, server.Addr)
+		server.Do("SET", "test:{broken}rate:log:p:broken", "x")
+		policy := models.Policy{Name: "p", Limit: 3, Window: time.Hour, OnRedisDown: models.OnRedisDownClosed}
+		release := l.batch.Hold()
+		admitted := make(chan string, 100)
+		var wg sync.WaitGroup
+		for _, key := range []string{"a", "broken", "b"} {
+			for range 5 {
+				wg.Go(func() {
+					decisions, err := l.Take(t.Context(), "", models.Hit{Policy: policy, Key: key})
+					switch {
+					case (key == "broken") != errors.Is(err, models.ErrUnavailable):
+						t.Errorf("%s: %v", key, err)
+					case err == nil && decisions[0].Allowed:
+						admitted <- key
+					}
+				})
 			}
-		})
-	}
-	servicestest.Eventually(t, func() bool { return l.batch.Waiting() == 2*failuresToShut }, "the decisions are not together")
-	if err := l.Close(t.Context()); err != nil {
-		t.Error(err)
-	}
-	release()
-	wg.Wait()
-	if !l.redis.Available() {
-		t.Error("Redis counts as away")
-	}
-}
+		}
+		servicestest.Eventually(t, func() bool { return l.batch.Waiting() == 15 }, "the decisions are not together")
+		release()
+		wg.Wait()
+		close(admitted)
+		count := map[string]int{}
+		for key := range admitted {
+			count[key]++
+		}
+		if count["a"] != 3 || count["b"] != 3 {
+			t.Errorf("admitted %v of a limit of 3", count)
+		}
+	})
 
-// That Redis cannot serve stops the limiter from asking it, also where only a
-// script finds out.
-func TestScriptThatRedisCannotServe(t *testing.T) {
-	t.Parallel()
-	for name, strike := range map[string]func(*servicestest.RedisServer){
-		"read-only":     func(s *servicestest.RedisServer) { s.Do("REPLICAOF", "127.0.0.1", "1") },
-		"out of memory": func(s *servicestest.RedisServer) { s.Do("CONFIG", "SET", "maxmemory", "1") },
-	} {
-		t.Run(name, func(t *testing.T) {
-			server := servicestest.StartRedis(t)
-			var logged bytes.Buffer
-			rdb := redistest.Patient(t, server.Addr)
-			l := New(rdb, Options{Logger: slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: slog.LevelError}))})
-			policy := models.Policy{Name: "p", Limit: 1000, Window: time.Hour}
-			take := func(key int) {
-				if _, err := l.Take(t.Context(), "", models.Hit{Policy: policy, Key: fmt.Sprint(key)}); err != nil {
-					t.Error(err)
-				}
-			}
-			take(0)
-			strike(server)
-			asked := 1 // each time for another key: one that is there already is served without memory
-			for ; rdb.Available() && asked < 100; asked++ {
-				take(asked)
-			}
-			if rdb.Available() || asked > 1+failuresToShut {
-				t.Errorf("asked %d times, counts as available: %v", asked, rdb.Available())
-			}
-			if text := logged.String(); text != "" {
-				t.Errorf("a line for each request: %.500s", text)
-			}
-		})
-	}
-}
-
-// Time never goes back for a key, however long its block in Redis lasts: that was
-// counted by another clock, or for another window.
-func TestClockPutBack(t *testing.T) {
-	for name, window := range map[string]time.Duration{"same window": time.Minute, "longer window": time.Hour} {
-		t.Run(name, func(t *testing.T) {
-			l, server := limiterWithClock(t)
-			began := time.Now()
-			decide := func(window time.Duration) result {
-				t.Helper()
-				req := newRequest(&models.Hit{Policy: models.Policy{Name: "p", Limit: 10, Window: window}, Key: "k"})
-				got, err := l.run(t.Context(), "k", []request{req}, rand.Int64N(maxCallID)+1)
-				if err != nil {
-					t.Fatal(err)
-				}
-				return got[0]
-			}
-			server.SetTime(began)
-			first := decide(time.Minute)
-			server.FastForward(time.Second) // what remains of the key's life; the clock is another matter
-			server.SetTime(began.Add(-5 * time.Second))
-			second := decide(window)
-			if second.at < first.at || !second.passes || second.remaining != 8 {
-				t.Errorf("first %+v, then %+v", first, second)
-			}
-		})
-	}
-}
-
-// A key that cannot be decided does not concern those that are decided with it, and
-// many at a time are decided exactly.
-func TestDecisionsInABatch(t *testing.T) {
-	t.Parallel()
-	server := servicestest.StartRedis(t)
-	l := limiterAt(t, server.Addr)
-	server.Do("SET", "test:{broken}rate:log:p:broken", "x")
-	policy := models.Policy{Name: "p", Limit: 3, Window: time.Hour, OnRedisDown: models.OnRedisDownClosed}
-	release := l.batch.Hold()
-	admitted := make(chan string, 100)
-	var wg sync.WaitGroup
-	for _, key := range []string{"a", "broken", "b"} {
-		for range 5 {
+	// When the background has come to an end, what waits is answered, and Redis does not count as
+	// away for it.
+	t.Run("what waits is answered after Close", func(t *testing.T) {
+		t.Parallel()
+		l := limiterAt(t, servicestest.StartRedis(t).Addr)
+		release := l.batch.Hold()
+		policy := models.Policy{Name: "p", Limit: 5, Window: time.Hour}
+		var wg sync.WaitGroup
+		for range 2 * failuresToShut {
 			wg.Go(func() {
-				decisions, err := l.Take(t.Context(), "", models.Hit{Policy: policy, Key: key})
-				switch {
-				case (key == "broken") != errors.Is(err, models.ErrUnavailable):
-					t.Errorf("%s: %v", key, err)
-				case err == nil && decisions[0].Allowed:
-					admitted <- key
+				decisions, err := l.Take(t.Context(), "", models.Hit{Policy: policy, Key: "a"})
+				if err != nil || !decisions[0].Degraded {
+					t.Errorf("%+v, %v", decisions, err)
 				}
 			})
 		}
-	}
-	servicestest.Eventually(t, func() bool { return l.batch.Waiting() == 15 }, "the decisions are not together")
-	release()
-	wg.Wait()
-	close(admitted)
-	count := map[string]int{}
-	for key := range admitted {
-		count[key]++
-	}
-	if count["a"] != 3 || count["b"] != 3 {
-		t.Errorf("admitted %v of a limit of 3", count)
-	}
+		servicestest.Eventually(t, func() bool { return l.batch.Waiting() == 2*failuresToShut }, "the decisions are not together")
+		if err := l.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+		release()
+		wg.Wait()
+		if !l.redis.Available() {
+			t.Error("Redis counts as away")
+		}
+	})
+
+	// That Redis cannot serve stops the limiter from asking it, also where only a script finds out.
+	t.Run("scripts that Redis cannot serve make it count as away", func(t *testing.T) {
+		t.Parallel()
+		for name, strike := range map[string]func(*servicestest.RedisServer){
+			"read-only":     func(s *servicestest.RedisServer) { s.Do("REPLICAOF", "127.0.0.1", "1") },
+			"out of memory": func(s *servicestest.RedisServer) { s.Do("CONFIG", "SET", "maxmemory", "1") },
+		} {
+			t.Run(name, func(t *testing.T) {
+				server := servicestest.StartRedis(t)
+				var logged bytes.Buffer
+				rdb := redistest.Patient(t, server.Addr)
+				l := New(rdb, Options{Logger: slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: slog.LevelError}))})
+				policy := models.Policy{Name: "p", Limit: 1000, Window: time.Hour}
+				take := func(key int) {
+					if _, err := l.Take(t.Context(), "", models.Hit{Policy: policy, Key: fmt.Sprint(key)}); err != nil {
+						t.Error(err)
+					}
+				}
+				take(0)
+				strike(server)
+				asked := 1 // each time for another key: one that is there already is served without memory
+				for ; rdb.Available() && asked < 100; asked++ {
+					take(asked)
+				}
+				if rdb.Available() || asked > 1+failuresToShut {
+					t.Errorf("asked %d times, counts as available: %v", asked, rdb.Available())
+				}
+				if text := logged.String(); text != "" {
+					t.Errorf("a line for each request: %.500s", text)
+				}
+			})
+		}
+	})
 }

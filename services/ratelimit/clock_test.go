@@ -30,98 +30,129 @@ for _, key in ipairs(redis.call('KEYS', '*rate:*')) do
   redis.call('PEXPIREAT', key, redis.call('PEXPIRETIME', key) + math.ceil(by / 1000))
 end`
 
-// When the server's clock is put back, time stands still for a key until the clock is where it was.
-// What was counted goes on counting, and no more passes.
-func TestServerClockPutBack(t *testing.T) {
+func TestClockPutBack(t *testing.T) {
 	t.Parallel()
-	const limit, before = 10, 4
-	server := servicestest.StartRedis(t)
-	l, other := limiterAt(t, server.Addr), limiterAt(t, server.Addr)
-	beside := models.Policy{Name: "beside", Limit: 1000, Window: time.Minute}
-	for _, by := range []time.Duration{time.Millisecond, 2 * time.Millisecond, 100 * time.Millisecond, 5 * time.Second, time.Hour} {
-		for _, policy := range []models.Policy{
-			{Name: "log", Limit: limit, Window: 10 * time.Minute},
-			{Name: "gcra", Limit: 10 * limit, Window: 10 * time.Hour, Algorithm: models.AlgorithmGCRA},
-			{Name: "leased", Limit: limit, Window: 10 * time.Minute, Block: 1},
-		} {
-			for _, policies := range [][]models.Policy{{policy}, {policy, beside}} {
-				name := fmt.Sprintf("%s, one of %d, %v back", policy.Name, len(policies), by)
-				server.Do("FLUSHALL")
-				var hits []models.Hit
-				for _, p := range policies {
-					hits = append(hits, models.Hit{Policy: p, Key: strings.ReplaceAll(name, " ", "-")})
-				}
-				newest := int64(0)
-				for range before {
-					d := take(t, l, hits...)[0]
-					if d.Degraded {
-						t.Fatalf("%s: Redis did not count: %+v", name, d)
+	// When the server's clock is put back, time stands still for a key until the clock is where it
+	// was. What was counted goes on counting, and no more passes.
+	t.Run("what was counted goes on counting", func(t *testing.T) {
+		t.Parallel()
+		const limit, before = 10, 4
+		server := servicestest.StartRedis(t)
+		l, other := limiterAt(t, server.Addr), limiterAt(t, server.Addr)
+		beside := models.Policy{Name: "beside", Limit: 1000, Window: time.Minute}
+		for _, by := range []time.Duration{time.Millisecond, 2 * time.Millisecond, 100 * time.Millisecond, 5 * time.Second, time.Hour} {
+			for _, policy := range []models.Policy{
+				{Name: "log", Limit: limit, Window: 10 * time.Minute},
+				{Name: "gcra", Limit: 10 * limit, Window: 10 * time.Hour, Algorithm: models.AlgorithmGCRA},
+				{Name: "leased", Limit: limit, Window: 10 * time.Minute, Block: 1},
+			} {
+				for _, policies := range [][]models.Policy{{policy}, {policy, beside}} {
+					name := fmt.Sprintf("%s, one of %d, %v back", policy.Name, len(policies), by)
+					server.Do("FLUSHALL")
+					var hits []models.Hit
+					for _, p := range policies {
+						hits = append(hits, models.Hit{Policy: p, Key: strings.ReplaceAll(name, " ", "-")})
 					}
-					newest = d.Admission.At + by.Microseconds()
-				}
-				server.Do("EVAL", ahead, "0", strconv.FormatInt(by.Microseconds(), 10))
-				for i := range limit - before {
-					d := take(t, other, hits...)[0]
-					if !d.Allowed || d.Degraded || policy.Block == 0 && d.Admission.At < newest {
-						t.Fatalf("%s: hit %d: %+v, want it to pass at %d or later", name, i+1, d, newest)
+					newest := int64(0)
+					for range before {
+						d := take(t, l, hits...)[0]
+						if d.Degraded {
+							t.Fatalf("%s: Redis did not count: %+v", name, d)
+						}
+						newest = d.Admission.At + by.Microseconds()
 					}
-					newest = max(newest, d.Admission.At)
-				}
-				if d := take(t, other, hits...)[0]; d.Allowed || d.RetryAfter <= 0 {
-					t.Errorf("%s: over the limit: %+v", name, d)
+					server.Do("EVAL", ahead, "0", strconv.FormatInt(by.Microseconds(), 10))
+					for i := range limit - before {
+						d := take(t, other, hits...)[0]
+						if !d.Allowed || d.Degraded || policy.Block == 0 && d.Admission.At < newest {
+							t.Fatalf("%s: hit %d: %+v, want it to pass at %d or later", name, i+1, d, newest)
+						}
+						newest = max(newest, d.Admission.At)
+					}
+					if d := take(t, other, hits...)[0]; d.Allowed || d.RetryAfter <= 0 {
+						t.Errorf("%s: over the limit: %+v", name, d)
+					}
 				}
 			}
 		}
-	}
-}
+	})
 
-// However often the clock is put back, the time of the pure functions does not go back from one
-// admission to the next. No window of real time holds more than the limit.
-func TestPureFunctionsWithAClockPutBack(t *testing.T) {
-	t.Parallel()
-	rnd := rand.New(rand.NewPCG(10, 11))
-	stoodStill := 0 // admissions while the clock was behind the key
-	for trace := range 3000 {
-		r := rule{limit: 1 + rnd.Int64N(40), window: 1 + rnd.Int64N(50)}
-		if trace%2 == 0 {
-			r.burst = max(1, r.limit/10)
+	// Time never goes back for a key, however long its block in Redis lasts: that was counted by
+	// another clock, or for another window.
+	t.Run("time stands still, however long a key lasts", func(t *testing.T) {
+		for name, window := range map[string]time.Duration{"same window": time.Minute, "longer window": time.Hour} {
+			t.Run(name, func(t *testing.T) {
+				l, server := limiterWithClock(t)
+				began := time.Now()
+				decide := func(window time.Duration) result {
+					t.Helper()
+					req := newRequest(&models.Hit{Policy: models.Policy{Name: "p", Limit: 10, Window: window}, Key: "k"})
+					got, err := l.run(t.Context(), "k", []request{req}, rand.Int64N(maxCallID)+1)
+					if err != nil {
+						t.Fatal(err)
+					}
+					return got[0]
+				}
+				server.SetTime(began)
+				first := decide(time.Minute)
+				server.FastForward(time.Second) // what remains of the key's life; the clock is another matter
+				server.SetTime(began.Add(-5 * time.Second))
+				second := decide(window)
+				if second.at < first.at || !second.passes || second.remaining != 8 {
+					t.Errorf("first %+v, then %+v", first, second)
+				}
+			})
 		}
-		var l slidingLog
-		var b bucket
-		var all []counted // in real time
-		now, off, last := int64(0), int64(1_000_000), int64(0)
-		for i := range int64(100) {
-			now += rnd.Int64N(6)
-			if rnd.IntN(10) == 0 {
-				off -= rnd.Int64N(3 * r.window)
+	})
+
+	// However often the clock is put back, the time of the pure functions does not go back from one
+	// admission to the next. No window of real time holds more than the limit.
+	t.Run("the pure functions never go back", func(t *testing.T) {
+		t.Parallel()
+		rnd := rand.New(rand.NewPCG(10, 11))
+		stoodStill := 0 // admissions while the clock was behind the key
+		for trace := range 3000 {
+			r := rule{limit: 1 + rnd.Int64N(40), window: 1 + rnd.Int64N(50)}
+			if trace%2 == 0 {
+				r.burst = max(1, r.limit/10)
 			}
-			cost := 1 + rnd.Int64N(min(2, r.limit))
-			v := l.look(now+off, r, cost)
-			if r.burst > 0 {
-				v = b.look(now+off, r, cost)
-			}
-			if !v.passes {
-				continue
-			}
-			if v.at < max(last, now+off) {
-				t.Fatalf("trace %d, step %d: admitted at %d by a clock at %d, after %d", trace, i, v.at, now+off, last)
-			}
-			if v.at > now+off {
-				stoodStill++
-			}
-			last = v.at
-			if r.burst > 0 {
-				b.add(v.at, r, cost)
-			} else {
-				l.add(v.at, i, cost)
-			}
-			all = append(all, counted{now, cost})
-			if sum := within(all, now, r.window); sum > r.limit {
-				t.Fatalf("trace %d, step %d: %d in a window of %+v", trace, i, sum, r)
+			var l slidingLog
+			var b bucket
+			var all []counted // in real time
+			now, off, last := int64(0), int64(1_000_000), int64(0)
+			for i := range int64(100) {
+				now += rnd.Int64N(6)
+				if rnd.IntN(10) == 0 {
+					off -= rnd.Int64N(3 * r.window)
+				}
+				cost := 1 + rnd.Int64N(min(2, r.limit))
+				v := l.look(now+off, r, cost)
+				if r.burst > 0 {
+					v = b.look(now+off, r, cost)
+				}
+				if !v.passes {
+					continue
+				}
+				if v.at < max(last, now+off) {
+					t.Fatalf("trace %d, step %d: admitted at %d by a clock at %d, after %d", trace, i, v.at, now+off, last)
+				}
+				if v.at > now+off {
+					stoodStill++
+				}
+				last = v.at
+				if r.burst > 0 {
+					b.add(v.at, r, cost)
+				} else {
+					l.add(v.at, i, cost)
+				}
+				all = append(all, counted{now, cost})
+				if sum := within(all, now, r.window); sum > r.limit {
+					t.Fatalf("trace %d, step %d: %d in a window of %+v", trace, i, sum, r)
+				}
 			}
 		}
-	}
-	if stoodStill < 1000 {
-		t.Errorf("only %d admissions while the clock was put back", stoodStill)
-	}
+		if stoodStill < 1000 {
+			t.Errorf("only %d admissions while the clock was put back", stoodStill)
+		}
+	})
 }

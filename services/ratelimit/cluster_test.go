@@ -19,7 +19,7 @@ func TestCluster(t *testing.T) {
 	l, other := limiterAt(t, nodes[0].Addr), limiterAt(t, nodes[0].Addr)
 	policies := []models.Policy{
 		{Name: "log", Limit: 10, Window: time.Hour},
-		{Name: "gcra", Limit: 100, Window: time.Hour, Algorithm: models.AlgorithmGCRA},
+		{Name: "gcra", Limit: 100, Window: 24 * time.Hour, Algorithm: models.AlgorithmGCRA},
 		{Name: "leased", Limit: 10, Window: time.Hour, Block: 1},
 	}
 	groups := map[string][]models.Hit{}

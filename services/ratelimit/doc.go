@@ -122,9 +122,9 @@
 //
 // # Proofs
 //
-// The files fuzz_test.go and script_test.go hold Lua against Go, step by step. Go is held against
-// naive models by algorithms_test.go; local_test.go and the denial tests are tables. The oracle of
-// proof_test.go checks 10^7 decisions by four processes, while Redis is emptied, restarted and
-// replaced. Single losses are in put_back_test.go and loss_test.go. "make proof" runs all of it
-// in full.
+// The files fuzz_test.go and script_test.go hold Lua against Go, step by step, and window_test.go
+// both to the microsecond. Go is held against naive models by sliding_log_test.go and gcra_test.go;
+// local_test.go and denials_test.go are tables. The oracle of proof_test.go checks 10^7 decisions
+// by four processes, while Redis is emptied, restarted and replaced. Single losses are in
+// put_back_test.go and loss_test.go. "make proof" runs all of it in full.
 package ratelimit

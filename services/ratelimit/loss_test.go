@@ -108,129 +108,132 @@ func TestHoldsWhenRedisForgets(t *testing.T) {
 	}
 }
 
-// What an instance admitted is at Redis again within a second, without a call for it: on
-// another instance not one more passes then.
-func TestHoldsElsewhereWhenRedisForgets(t *testing.T) {
+func TestLoss(t *testing.T) {
 	t.Parallel()
-	for name, suspectLoss := range losses() {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			server := servicestest.StartRedis(t)
-			one, two, other := limiterAt(t, server.Addr), limiterAt(t, server.Addr), limiterAt(t, server.Addr)
-			for round := range 3 {
-				all := companies(round)
-				delete(all, "keys") // a look at one of them is another group
-				all["one key"] = slices.DeleteFunc(all["one key"], func(hit models.Hit) bool { return hit.Policy.Block > 0 })
-				for group, hits := range all { // half by each
-					for i := range 10 {
-						l := one
-						if i%2 == 1 {
-							l = two
-						}
-						for _, d := range take(t, l, hits...) {
-							if !d.Allowed && d.Policy.Block == 0 {
-								t.Fatalf("%s: %+v", group, d)
+	// What an instance admitted is at Redis again within a second, without a call for it: on another
+	// instance not one more passes then.
+	t.Run("on another instance not one more passes a second later", func(t *testing.T) {
+		t.Parallel()
+		for name, suspectLoss := range losses() {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				server := servicestest.StartRedis(t)
+				one, two, other := limiterAt(t, server.Addr), limiterAt(t, server.Addr), limiterAt(t, server.Addr)
+				for round := range 3 {
+					all := companies(round)
+					delete(all, "keys") // a look at one of them is another group
+					all["one key"] = slices.DeleteFunc(all["one key"], func(hit models.Hit) bool { return hit.Policy.Block > 0 })
+					for group, hits := range all { // half by each
+						for i := range 10 {
+							l := one
+							if i%2 == 1 {
+								l = two
+							}
+							for _, d := range take(t, l, hits...) {
+								if !d.Allowed && d.Policy.Block == 0 {
+									t.Fatalf("%s: %+v", group, d)
+								}
 							}
 						}
 					}
+					suspectLoss(server)
+					for group, hits := range all {
+						for _, hit := range hits {
+							servicestest.Within(t, time.Second, func() bool {
+								ds, err := other.Peek(t.Context(), "group", hit)
+								return err == nil && !ds[0].Degraded && ds[0].Remaining <= hit.Policy.Block
+							}, group+" of "+hit.Policy.Name+" is not published again")
+						}
+					}
 				}
-				suspectLoss(server)
-				for group, hits := range all {
-					for _, hit := range hits {
-						servicestest.Within(t, time.Second, func() bool {
-							ds, err := other.Peek(t.Context(), "group", hit)
-							return err == nil && !ds[0].Degraded && ds[0].Remaining <= hit.Policy.Block
-						}, group+" of "+hit.Policy.Name+" is not published again")
+			})
+		}
+	})
+
+	// Many at once on many keys while Redis is emptied again and again: on one instance exactly the
+	// limit passes.
+	t.Run("exactly the limit passes while Redis is emptied", func(t *testing.T) {
+		t.Parallel()
+		server := servicestest.StartRedis(t)
+		l := limiterAt(t, server.Addr)
+		const keys, workers = 100, 16
+		var admitted [keys][3]atomic.Int64
+		var made atomic.Int64
+		var wg sync.WaitGroup
+		for w := range workers {
+			wg.Go(func() {
+				for i := range 12 * keys / workers * 3 {
+					key, policy := (i*7+w*13)%keys, (i+w)%3
+					hit := models.Hit{Policy: lossy()[policy], Key: fmt.Sprint(key)}
+					hit.Policy.OnRedisDown = models.OnRedisDownClosed
+					if made.Add(1)%50 == 0 {
+						server.Do("FLUSHALL")
+					}
+					ds, err := l.Take(context.Background(), "group", hit)
+					switch {
+					case errors.Is(err, models.ErrUnavailable):
+						continue // on a busy machine it is emptied before a flush can come
+					case err != nil:
+						t.Error(err)
+					case ds[0].Degraded:
+						t.Errorf("%+v", ds[0])
+					case ds[0].Allowed:
+						admitted[key][policy].Add(1)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		for key := range admitted {
+			for policy := range admitted[key] {
+				if got := admitted[key][policy].Load(); got > 10 {
+					t.Errorf("%s of key %d: %d admitted, want 10 at most", lossy()[policy].Name, key, got)
+				}
+				hit := models.Hit{Policy: lossy()[policy], Key: fmt.Sprint(key)}
+				hit.Policy.OnRedisDown = models.OnRedisDownClosed
+				if more := passes(t, l, []models.Hit{hit}); more+int(admitted[key][policy].Load()) != 10 {
+					t.Errorf("%s of key %d: %d admitted and %d more, want 10", hit.Policy.Name, key, admitted[key][policy].Load(), more)
+				}
+			}
+		}
+	})
+
+	// A replica that missed the latest writes becomes the master.
+	t.Run("what a replica missed is published again", func(t *testing.T) {
+		t.Parallel()
+		sentinel := servicestest.StartSentinel(t)
+		limiter := func() *Limiter {
+			return newLimiter(redistest.At(t, sentinel.Addr, redis.Options{
+				Client: rueidis.ClientOption{Sentinel: rueidis.SentinelOption{MasterSet: servicestest.SentinelName}}, Timeout: 5 * time.Second,
+			}))
+		}
+		one, two := limiter(), limiter()
+		take := func(l *Limiter, n int) {
+			for _, p := range lossy() {
+				for range n {
+					if d := take(t, l, models.Hit{Policy: p, Key: "k"})[0]; !d.Allowed || d.Degraded {
+						t.Fatalf("%+v", d)
 					}
 				}
 			}
-		})
-	}
-}
-
-// Many at once on many keys while Redis is emptied again and again: on one instance exactly
-// the limit passes.
-func TestIsExactWhileRedisForgets(t *testing.T) {
-	t.Parallel()
-	server := servicestest.StartRedis(t)
-	l := limiterAt(t, server.Addr)
-	const keys, workers = 100, 16
-	var admitted [keys][3]atomic.Int64
-	var made atomic.Int64
-	var wg sync.WaitGroup
-	for w := range workers {
-		wg.Go(func() {
-			for i := range 12 * keys / workers * 3 {
-				key, policy := (i*7+w*13)%keys, (i+w)%3
-				hit := models.Hit{Policy: lossy()[policy], Key: fmt.Sprint(key)}
-				hit.Policy.OnRedisDown = models.OnRedisDownClosed
-				if made.Add(1)%50 == 0 {
-					server.Do("FLUSHALL")
-				}
-				ds, err := l.Take(context.Background(), "group", hit)
-				switch {
-				case errors.Is(err, models.ErrUnavailable):
-					continue // on a busy machine it is emptied before a flush can come
-				case err != nil:
-					t.Error(err)
-				case ds[0].Degraded:
-					t.Errorf("%+v", ds[0])
-				case ds[0].Allowed:
-					admitted[key][policy].Add(1)
-				}
-			}
-		})
-	}
-	wg.Wait()
-	for key := range admitted {
-		for policy := range admitted[key] {
-			if got := admitted[key][policy].Load(); got > 10 {
-				t.Errorf("%s of key %d: %d admitted, want 10 at most", lossy()[policy].Name, key, got)
-			}
-			hit := models.Hit{Policy: lossy()[policy], Key: fmt.Sprint(key)}
-			hit.Policy.OnRedisDown = models.OnRedisDownClosed
-			if more := passes(t, l, []models.Hit{hit}); more+int(admitted[key][policy].Load()) != 10 {
-				t.Errorf("%s of key %d: %d admitted and %d more, want 10", hit.Policy.Name, key, admitted[key][policy].Load(), more)
-			}
 		}
-	}
-}
-
-// A replica that missed the latest writes becomes the master.
-func TestHoldsAfterAFailover(t *testing.T) {
-	t.Parallel()
-	sentinel := servicestest.StartSentinel(t)
-	limiter := func() *Limiter {
-		return newLimiter(redistest.At(t, sentinel.Addr, redis.Options{
-			Client: rueidis.ClientOption{Sentinel: rueidis.SentinelOption{MasterSet: servicestest.SentinelName}}, Timeout: 5 * time.Second,
-		}))
-	}
-	one, two := limiter(), limiter()
-	take := func(l *Limiter, n int) {
+		take(one, 3)
+		sentinel.Master.Do("WAIT", "1", "1000")
+		sentinel.Replica.LoseMaster()
+		take(one, 2)
+		take(two, 3)
+		sentinel.Master.Kill()
+		sentinel.Replica.Promote()
+		sentinel.WaitFailedOver(t)
+		servicestest.Eventually(t, func() bool { return one.redis.Available() && two.redis.Available() }, "Redis did not come back")
 		for _, p := range lossy() {
-			for range n {
-				if d := take(t, l, models.Hit{Policy: p, Key: "k"})[0]; !d.Allowed || d.Degraded {
-					t.Fatalf("%+v", d)
+			servicestest.Within(t, time.Second, func() bool {
+				ds, err := one.Peek(t.Context(), "group", models.Hit{Policy: p, Key: "k"})
+				if err != nil || ds[0].Degraded {
+					return false
 				}
-			}
+				return ds[0].Remaining == 2 || p.Block > 0 && ds[0].Remaining <= 2+3
+			}, p.Name+": what the replica missed is not published again")
 		}
-	}
-	take(one, 3)
-	sentinel.Master.Do("WAIT", "1", "1000")
-	sentinel.Replica.LoseMaster()
-	take(one, 2)
-	take(two, 3)
-	sentinel.Master.Kill()
-	sentinel.Replica.Promote()
-	sentinel.WaitFailedOver(t)
-	servicestest.Eventually(t, func() bool { return one.redis.Available() && two.redis.Available() }, "Redis did not come back")
-	for _, p := range lossy() {
-		servicestest.Within(t, time.Second, func() bool {
-			ds, err := one.Peek(t.Context(), "group", models.Hit{Policy: p, Key: "k"})
-			if err != nil || ds[0].Degraded {
-				return false
-			}
-			return ds[0].Remaining == 2 || p.Block > 0 && ds[0].Remaining <= 2+3
-		}, p.Name+": what the replica missed is not published again")
-	}
+	})
 }

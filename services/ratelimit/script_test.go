@@ -148,106 +148,109 @@ func bucketAt(t *testing.T, l *Limiter, req request) (b bucket) {
 	return b
 }
 
-// A call that is sent again, because its reply got lost, counts once.
-func TestRepeatedCallCountsOnce(t *testing.T) {
-	l := limiterAt(t, servicestest.StartRedis(t).Addr)
-	policy := models.Policy{Name: "p", Limit: 3, Window: time.Minute}
-	requests, err := l.prepare([]models.Hit{{Policy: policy, Key: "k", Cost: 2}}, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for range 3 {
-		got, err := l.run(t.Context(), "k", requests, 42)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !got[0].passes || got[0].remaining != 1 {
-			t.Fatalf("got %+v, want it to pass with 1 remaining", got[0])
-		}
-	}
-	got, err := l.run(t.Context(), "k", requests, 43)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got[0].passes || got[0].remaining != 1 || got[0].retry <= 0 {
-		t.Fatalf("got %+v, want a refusal", got[0])
-	}
-}
-
-// The refund of one script never gives back more than is left of its hit.
-func TestRefundScriptIsThePureFunction(t *testing.T) {
-	server := miniredis.RunT(t)
-	l := embeddedAt(t, server.Addr())
-	rnd := rand.New(rand.NewPCG(9, 9))
-	policy := models.Policy{Name: "p", Limit: 60, Window: time.Second, Algorithm: models.AlgorithmGCRA}
-	requests, err := l.prepare([]models.Hit{{Policy: policy, Key: "k", Cost: 2}}, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	req := requests[0]
-	clock := time.Now()
-	var b bucket
-	for i := range int64(400) {
-		clock = clock.Add(time.Duration(rnd.Int64N(int64(60 * time.Millisecond))))
-		server.SetTime(clock)
-		got, err := l.run(t.Context(), "group", requests, i+1)
-		if err != nil {
-			t.Fatal(err)
-		}
-		want := b.look(clock.UnixMicro(), req.rule, req.cost)
-		if got[0].passes != want.passes {
-			t.Fatalf("step %d: the script says %+v, the function %+v", i, got[0], want)
-		}
-		if !want.passes {
-			continue
-		}
-		b.add(want.at, req.rule, req.cost)
-		if rnd.IntN(2) == 0 {
-			clock = clock.Add(time.Duration(rnd.Int64N(int64(40 * time.Millisecond))))
-			server.SetTime(clock)
-			refund(t, l, req, i+1, got[0])
-			b.remove(clock.UnixMicro(), req.rule, req.cost, got[0].at)
-			if got := bucketAt(t, l, req); got != b {
-				t.Fatalf("step %d: %+v by the script, %+v by the function", i, got, b)
-			}
-		}
-	}
-}
-
-// After its limit was lowered a key can be over it. More quota is there when the next hit passes,
-// not when the oldest one leaves.
-func TestLoweredTellsWhenMoreQuotaIsThere(t *testing.T) {
+func TestScripts(t *testing.T) {
 	t.Parallel()
-	l, server := limiterWithClock(t)
-	clock := time.Now()
-	beside := models.Policy{Name: "beside", Limit: 1000, Window: time.Minute}
-	for _, policy := range []models.Policy{
-		{Name: "log", Limit: 10, Window: time.Minute},
-		{Name: "gcra", Limit: 100, Window: time.Minute, Algorithm: models.AlgorithmGCRA},
-		{Name: "leased", Limit: 10, Window: time.Minute, Block: 1},
-	} {
-		for _, others := range [][]models.Policy{nil, {beside}} {
-			key := fmt.Sprint("key", len(others))
-			hits := func() []models.Hit {
-				all := []models.Hit{{Policy: policy, Key: key}}
-				for _, other := range others {
-					all = append(all, models.Hit{Policy: other, Key: key})
-				}
-				return all
-			}
-			for range 10 {
-				clock = clock.Add(10 * time.Millisecond)
-				server.SetTime(clock)
-				if d := take(t, l, hits()...)[0]; !d.Allowed || d.Degraded {
-					t.Fatalf("%+v", d)
-				}
-			}
-			policy.Limit /= 2
-			d := take(t, l, hits()...)[0]
-			if d.Allowed || d.RetryAfter <= 0 || (d.ResetAfter-d.RetryAfter).Abs() > time.Millisecond { // instead of 50 ms
-				t.Errorf("%s, with %d others: it passes after %v, and more quota is there after %v", policy.Name, len(others), d.RetryAfter, d.ResetAfter)
-			}
-			policy.Limit *= 2
+	// A call that is sent again, because its reply got lost, counts once.
+	t.Run("a call that is repeated counts once", func(t *testing.T) {
+		l := limiterAt(t, servicestest.StartRedis(t).Addr)
+		policy := models.Policy{Name: "p", Limit: 3, Window: time.Minute}
+		requests, err := l.prepare([]models.Hit{{Policy: policy, Key: "k", Cost: 2}}, nil)
+		if err != nil {
+			t.Fatal(err)
 		}
-	}
+		for range 3 {
+			got, err := l.run(t.Context(), "k", requests, 42)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !got[0].passes || got[0].remaining != 1 {
+				t.Fatalf("got %+v, want it to pass with 1 remaining", got[0])
+			}
+		}
+		got, err := l.run(t.Context(), "k", requests, 43)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got[0].passes || got[0].remaining != 1 || got[0].retry <= 0 {
+			t.Fatalf("got %+v, want a refusal", got[0])
+		}
+	})
+
+	// The refund of one script never gives back more than is left of its hit.
+	t.Run("a refund is the pure function", func(t *testing.T) {
+		server := miniredis.RunT(t)
+		l := embeddedAt(t, server.Addr())
+		rnd := rand.New(rand.NewPCG(9, 9))
+		policy := models.Policy{Name: "p", Limit: 60, Window: time.Second, Algorithm: models.AlgorithmGCRA}
+		requests, err := l.prepare([]models.Hit{{Policy: policy, Key: "k", Cost: 2}}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req := requests[0]
+		clock := time.Now()
+		var b bucket
+		for i := range int64(400) {
+			clock = clock.Add(time.Duration(rnd.Int64N(int64(60 * time.Millisecond))))
+			server.SetTime(clock)
+			got, err := l.run(t.Context(), "group", requests, i+1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := b.look(clock.UnixMicro(), req.rule, req.cost)
+			if got[0].passes != want.passes {
+				t.Fatalf("step %d: the script says %+v, the function %+v", i, got[0], want)
+			}
+			if !want.passes {
+				continue
+			}
+			b.add(want.at, req.rule, req.cost)
+			if rnd.IntN(2) == 0 {
+				clock = clock.Add(time.Duration(rnd.Int64N(int64(40 * time.Millisecond))))
+				server.SetTime(clock)
+				refund(t, l, req, i+1, got[0])
+				b.remove(clock.UnixMicro(), req.rule, req.cost, got[0].at)
+				if got := bucketAt(t, l, req); got != b {
+					t.Fatalf("step %d: %+v by the script, %+v by the function", i, got, b)
+				}
+			}
+		}
+	})
+
+	// After its limit was lowered a key can be over it. More quota is there when the next hit
+	// passes, not when the oldest one leaves.
+	t.Run("after a limit was lowered, more quota is when the next hit passes", func(t *testing.T) {
+		t.Parallel()
+		l, server := limiterWithClock(t)
+		clock := time.Now()
+		beside := models.Policy{Name: "beside", Limit: 1000, Window: time.Minute}
+		for _, policy := range []models.Policy{
+			{Name: "log", Limit: 10, Window: time.Minute},
+			{Name: "gcra", Limit: 100, Window: time.Minute, Algorithm: models.AlgorithmGCRA},
+			{Name: "leased", Limit: 10, Window: time.Minute, Block: 1},
+		} {
+			for _, others := range [][]models.Policy{nil, {beside}} {
+				key := fmt.Sprint("key", len(others))
+				hits := func() []models.Hit {
+					all := []models.Hit{{Policy: policy, Key: key}}
+					for _, other := range others {
+						all = append(all, models.Hit{Policy: other, Key: key})
+					}
+					return all
+				}
+				for range 10 {
+					clock = clock.Add(10 * time.Millisecond)
+					server.SetTime(clock)
+					if d := take(t, l, hits()...)[0]; !d.Allowed || d.Degraded {
+						t.Fatalf("%+v", d)
+					}
+				}
+				policy.Limit /= 2
+				d := take(t, l, hits()...)[0]
+				if d.Allowed || d.RetryAfter <= 0 || (d.ResetAfter-d.RetryAfter).Abs() > time.Millisecond { // instead of 50 ms
+					t.Errorf("%s, with %d others: it passes after %v, and more quota is there after %v", policy.Name, len(others), d.RetryAfter, d.ResetAfter)
+				}
+				policy.Limit *= 2
+			}
+		}
+	})
 }
