@@ -8,7 +8,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"gatehouse/models"
 	"gatehouse/services"
@@ -21,10 +20,7 @@ func TestSignInRenewsAnOutdatedHash(t *testing.T) {
 	t.Parallel()
 	a := newAccounts(t, 1000)
 	old := a.outdated(t, "alice@example.com")
-	first, _, err := a.SignIn(t.Context(), "alice@example.com", password, from("192.0.2.1"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	first, _ := a.signIn(t)
 	now := a.credentials(t, "alice@example.com")
 	if now.PasswordHash == old.PasswordHash || !strings.Contains(now.PasswordHash, "$m=19456,t=2,p=1$") || now.Epoch != old.Epoch {
 		t.Fatalf("after a sign-in: %q, epoch %d, was %d", now.PasswordHash, now.Epoch, old.Epoch)
@@ -32,14 +28,12 @@ func TestSignInRenewsAnOutdatedHash(t *testing.T) {
 	if _, _, err := a.SignIn(t.Context(), "alice@example.com", "a wrong password", from("192.0.2.1")); !errors.Is(err, models.ErrInvalidCredentials) {
 		t.Errorf("a wrong password: %v", err)
 	}
-	if _, _, err := a.SignIn(t.Context(), "alice@example.com", password, from("192.0.2.1")); err != nil {
-		t.Errorf("the second time: %v", err)
-	}
+	a.signIn(t)
 	if again := a.credentials(t, "alice@example.com"); again.PasswordHash != now.PasswordHash {
 		t.Error("renewed again")
 	}
-	if _, err := a.sessions.Get(t.Context(), first); err != nil {
-		t.Errorf("the first session: %v", err)
+	if !a.live(t, first) {
+		t.Error("the first session has ended")
 	}
 }
 
@@ -49,37 +43,34 @@ func TestSignInRenewsAnOutdatedHash(t *testing.T) {
 func TestRenewedHashRaces(t *testing.T) {
 	t.Parallel()
 	a := newAccounts(t, 100_000)
-	for round := range 4 {
+	const next = "the next password"
+	for round := range 6 {
 		address := fmt.Sprintf("user%d@example.com", round)
-		if err := a.EnsureUser(t.Context(), address, password, models.RoleViewer); err != nil {
-			t.Fatal(err)
+		signIn := func(password string) error {
+			_, _, err := a.SignIn(t.Context(), address, password, from("192.0.2.1"))
+			return err
 		}
-		a.outdated(t, address)
-		who := a.credentials(t, address)
-		const next = "the next password"
+		check(t, a.EnsureUser(t.Context(), address, password, models.RoleViewer))
+		who := a.outdated(t, address)
 		changes := round%2 == 1
 		var changed atomic.Bool
 		var wg sync.WaitGroup
 		for range 4 {
 			wg.Go(func() {
 				began := changed.Load()
-				err := a.signIn(t, address, password)
-				if err != nil && (!changes || !errors.Is(err, models.ErrInvalidCredentials)) || err == nil && began {
+				if err := signIn(password); err != nil && (!changes || !errors.Is(err, models.ErrInvalidCredentials)) || err == nil && began {
 					t.Errorf("round %d: sign-in: %v", round, err)
 				}
 			})
 		}
 		wg.Go(func() {
 			if !changes {
-				if err := untilAnswered(func() error { return a.sessions.DeleteUser(t.Context(), who.ID) }); err != nil {
+				if err := a.sessions.DeleteUser(t.Context(), who.ID); err != nil {
 					t.Error(err)
 				}
 				return
 			}
-			if err := untilAnswered(func() error {
-				_, err := a.ChangeUser(t.Context(), "admin@example.com", who.ID, services.UserChange{Password: new(next)}, from(""))
-				return err
-			}); err != nil {
+			if _, err := a.ChangeUser(t.Context(), "admin@example.com", who.ID, services.UserChange{Password: new(next)}, from("")); err != nil {
 				t.Error(err)
 			}
 			changed.Store(true)
@@ -89,10 +80,10 @@ func TestRenewedHashRaces(t *testing.T) {
 		if changes {
 			right, wrong = next, password
 		}
-		if err := a.signIn(t, address, right); err != nil {
+		if err := signIn(right); err != nil {
 			t.Errorf("round %d: %v", round, err)
 		}
-		if err := a.signIn(t, address, wrong); !errors.Is(err, models.ErrInvalidCredentials) {
+		if err := signIn(wrong); !errors.Is(err, models.ErrInvalidCredentials) {
 			t.Errorf("round %d, the other password: %v", round, err)
 		}
 	}
@@ -114,21 +105,16 @@ func TestPasswordCheckedWhileItsHashIsRenewed(t *testing.T) {
 		},
 	} {
 		address := name + "@example.com"
-		if err := a.EnsureUser(t.Context(), address, password, models.RoleViewer); err != nil {
-			t.Fatal(err)
-		}
+		check(t, a.EnsureUser(t.Context(), address, password, models.RoleViewer))
 		_, s, err := a.SignIn(t.Context(), address, password, from("192.0.2.1"))
-		if err != nil {
-			t.Fatal(err)
-		}
+		check(t, err)
 		who := a.credentials(t, address)
 		slow := &meanwhileStore{Store: a.db, happens: []func(){func() {
-			renewed, err := services.NewPasswords().Hash(t.Context(), password)
-			if err := errors.Join(err, a.db.RenewPasswordHash(t.Context(), who.ID, who.PasswordHash, renewed), a.sessions.End(t.Context(), models.Ending{UserID: s.User.ID, Keep: s.Hash})); err != nil {
+			if err := errors.Join(a.db.RenewPasswordHash(t.Context(), who.ID, who.PasswordHash, services.HashFor(password)), a.sessions.End(t.Context(), models.Ending{UserID: s.User.ID, Keep: s.Hash})); err != nil {
 				t.Error(err)
 			}
 		}}}
-		if err := step(services.NewAccounts(slow, a.sessions, a.locks, a.limiter, loginLimits(1)), s); err != nil {
+		if err := step(a.on(slow, loginLimits(1)), s); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -141,13 +127,11 @@ func TestSignInWithAnUnusableHash(t *testing.T) {
 	a := newAccounts(t, 1000)
 	who := a.credentials(t, "alice@example.com")
 	unusable := strings.Replace(who.PasswordHash, "v=19", "v=16", 1)
-	if _, err := a.db.UpdateUser(t.Context(), who.ID, models.UserPatch{PasswordHash: &unusable}); err != nil {
-		t.Fatal(err)
-	}
+	must(a.db.UpdateUser(t.Context(), who.ID, models.UserPatch{PasswordHash: &unusable}))
 	var log servicestest.LogLines
 	opt := loginLimits(1000)
 	opt.Logger = slog.New(slog.NewTextHandler(&log, nil))
-	accounts := services.NewAccounts(a.db, a.sessions, a.locks, a.limiter, opt)
+	accounts := a.on(a.db, opt)
 	if _, _, err := accounts.SignIn(t.Context(), "alice@example.com", password, from("192.0.2.1")); !errors.Is(err, models.ErrInvalidCredentials) {
 		t.Errorf("%v, want invalid credentials", err)
 	}
@@ -157,39 +141,10 @@ func TestSignInWithAnUnusableHash(t *testing.T) {
 	}
 }
 
-// signIn is SignIn, again while a busy machine has no time for it.
-func (a accountsDesk) signIn(t *testing.T, address, password string) error {
-	t.Helper()
-	return untilAnswered(func() error {
-		_, _, err := a.SignIn(t.Context(), address, password, from("192.0.2.1"))
-		return err
-	})
-}
-
-// untilAnswered repeats what is not possible now.
-func untilAnswered(do func() error) error {
-	for late := time.Now().Add(time.Minute); ; {
-		if err := do(); !errors.Is(err, models.ErrUnavailable) || time.Now().After(late) {
-			return err
-		}
-	}
-}
-
-func (a accountsDesk) credentials(t *testing.T, address string) models.Credentials {
-	t.Helper()
-	who, err := a.db.Credentials(t.Context(), address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return who
-}
-
 // outdated gives a user a hash with other parameters, of the same password.
 func (a accountsDesk) outdated(t *testing.T, address string) models.Credentials {
 	t.Helper()
 	hash := services.OutdatedHash(password)
-	if _, err := a.db.UpdateUser(t.Context(), a.credentials(t, address).ID, models.UserPatch{PasswordHash: &hash}); err != nil {
-		t.Fatal(err)
-	}
+	must(a.db.UpdateUser(t.Context(), a.credentials(t, address).ID, models.UserPatch{PasswordHash: &hash}))
 	return a.credentials(t, address)
 }

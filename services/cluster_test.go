@@ -77,7 +77,7 @@ func (c *clusterOf) workEverywhere(t *testing.T, d time.Duration) []share {
 	var wg sync.WaitGroup
 	for i, name := range c.names {
 		wg.Go(func() {
-			alone := &watched{Client: c.Client, locks: c.locks, limits: c.limits}
+			alone := &watched{Client: c.Client, locks: c.locks, limits: c.limits, pause: c.pause}
 			alone.work(ctx, t, name)
 			shares[i] = share{alone.worked.Load(), alone.rounds.Load()}
 		})
@@ -139,7 +139,7 @@ func TestRedisClusterLosesAMaster(t *testing.T) {
 				t.Errorf("node %d: %+v, in half the time before %+v", i, s, before[i])
 			}
 		}
-		if lines := c.lines("not available", nodes[lost].Addr); len(lines) != 1 || len(c.lines("is")) != 1 {
+		if lines := c.log.With("not available", nodes[lost].Addr); len(lines) != 1 || len(c.log.With("is")) != 1 {
 			t.Errorf("node %d: the log:\n%s", lost, c.log.String())
 		}
 		if c.Available() || c.Status() != "down" || c.Reason() == "" {
@@ -151,7 +151,7 @@ func TestRedisClusterLosesAMaster(t *testing.T) {
 	nodes[1].Thaw()
 	servicestest.Eventually(t, c.Available, "not back")
 	c.allExact(t, before)
-	if lines := c.lines("Redis is available", nodes[1].Addr); len(lines) != 1 {
+	if lines := c.log.With("Redis is available", nodes[1].Addr); len(lines) != 1 {
 		t.Errorf("the log:\n%s", c.log.String())
 	}
 	c.log.Reset()
@@ -184,7 +184,7 @@ func TestRedisClusterFailsOver(t *testing.T) {
 	if degraded, err := c.locks.Check(t.Context(), held.Claim); err != nil || degraded {
 		t.Errorf("a lock from before: degraded %v, %v", degraded, err)
 	}
-	if lost, back := c.lines("not available", nodes[0].Addr), c.lines("Redis is available", replicas[0].Addr); len(lost) != 1 || len(back) != 1 || len(c.lines("Redis")) != 2 {
+	if lost, back := c.log.With("not available", nodes[0].Addr), c.log.With("Redis is available", replicas[0].Addr); len(lost) != 1 || len(back) != 1 || len(c.log.With("Redis")) != 2 {
 		t.Errorf("the log:\n%s", c.log.String())
 	}
 	t.Logf("before %+v, after %+v, the log:\n%s", before, after, c.log.String())
@@ -251,7 +251,7 @@ func TestRedisSentinelFailsOver(t *testing.T) {
 	if node := w.Nodes()[0]; node.Name != sentinel.Replica.Addr {
 		t.Errorf("%+v, the new master is %s", node, sentinel.Replica.Addr)
 	}
-	if w.changes.Load() > 2 || len(w.lines("not available")) > 2 || len(w.lines("Redis is available")) != 1 {
+	if w.changes.Load() > 2 || len(w.log.With("not available")) > 2 || len(w.log.With("Redis is available")) != 1 {
 		t.Errorf("%d changes:\n%s", w.changes.Load(), w.log.String())
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"gatehouse/models"
 	"gatehouse/services/lock"
 	"gatehouse/services/redis"
+	"gatehouse/services/store"
 )
 
 // lockRequest is what one editor asks for.
@@ -20,11 +21,34 @@ func lockRequest(resource string) lock.Request {
 // lockFor is the lock of a resource that is free.
 func lockFor(t *testing.T, locks *lock.Locker, resource string) lock.Lock {
 	t.Helper()
-	held, err := locks.TryAcquire(t.Context(), lockRequest(resource))
+	return must(locks.TryAcquire(t.Context(), lockRequest(resource)))
+}
+
+// must returns the value of a call that has to work.
+func must[T any](value T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return value
+}
+
+func check(t *testing.T, err error) {
+	t.Helper()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return held
+}
+
+// openStore opens a database with a timeout that a busy test machine keeps.
+func openStore(t *testing.T, url string) *store.Store {
+	t.Helper()
+	db := must(store.Open(t.Context(), store.Options{URL: url, Timeout: 20 * time.Second}))
+	t.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return db
 }
 
 func pingOnce(t *testing.T, rdb *redis.Client) error {

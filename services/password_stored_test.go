@@ -5,26 +5,13 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-
-	"golang.org/x/crypto/argon2"
 )
-
-// hashWith is a hash of a password made with other parameters.
-func hashWith(password string, memory, passes uint32, threads uint8, saltBytes, keyBytes int) string {
-	salt := make([]byte, saltBytes)
-	return storedHash{memory, passes, threads, salt, argon2.IDKey([]byte(password), salt, passes, memory, threads, uint32(keyBytes))}.String()
-}
-
-// OutdatedHash is a hash of a password made with less than today's parameters.
-func OutdatedHash(password string) string {
-	return hashWith(password, 8*1024, 1, argonThreads, argonSalt, argonKey)
-}
 
 // A stored hash that is not argon2id of this version, not written as we write it, or
 // that asks for too much, is refused with an error that shows nothing of it. The work
 // is that of an unknown user: no more memory, no more time, no panic.
 func TestUnusableHashesAreRefused(t *testing.T) {
-	p := NewPasswords()
+	p := cheapPasswords()
 	good, err := p.Hash(t.Context(), "x")
 	if err != nil {
 		t.Fatal(err)
@@ -47,11 +34,10 @@ func TestUnusableHashesAreRefused(t *testing.T) {
 		"no key": with(5, ""), "short key": with(5, "AAAAAAAA"), "long key": with(5, strings.Repeat("A", 120)), "huge key": with(5, strings.Repeat("A", 1<<20)), "padded": good + "=",
 		"space": " " + good, "line": good + "\n", "one more": good + "$", "before": "x" + good,
 	}
-	derive := p.derive
 	var work []string
 	p.derive = func(password, salt []byte, passes, memory uint32, threads uint8, keyLen uint32) []byte {
 		work = append(work, fmt.Sprint(len(salt), passes, memory, threads, keyLen))
-		return derive(password, salt, passes, memory, threads, keyLen)
+		return deriveCheaply(password, salt, passes, memory, threads, keyLen)
 	}
 	want := fmt.Sprint(argonSalt, argonTime, argonMemory, argonThreads, argonKey)
 	for name, hash := range unusable {
@@ -75,11 +61,11 @@ func TestUnusableHashesAreRefused(t *testing.T) {
 // A hash is renewed if any of its parameters is not today's, and only where a slot is
 // free.
 func TestOutdatedHashesAreRenewed(t *testing.T) {
-	p := NewPasswords()
+	p := cheapPasswords()
 	for name, hash := range map[string]string{
-		"memory": hashWith("x", 8*1024, argonTime, argonThreads, argonSalt, argonKey), "rounds": hashWith("x", argonMemory, 1, argonThreads, argonSalt, argonKey),
-		"lanes": hashWith("x", argonMemory, argonTime, 2, argonSalt, argonKey), "salt": hashWith("x", argonMemory, argonTime, argonThreads, 8, argonKey),
-		"key": hashWith("x", argonMemory, argonTime, argonThreads, argonSalt, 16), "more of all": hashWith("x", 2*argonMemory, argonTime+1, argonThreads+1, 32, 64),
+		"memory": cheapHash("x", 8*1024, argonTime, argonThreads, argonSalt, argonKey), "rounds": cheapHash("x", argonMemory, 1, argonThreads, argonSalt, argonKey),
+		"lanes": cheapHash("x", argonMemory, argonTime, 2, argonSalt, argonKey), "salt": cheapHash("x", argonMemory, argonTime, argonThreads, 8, argonKey),
+		"key": cheapHash("x", argonMemory, argonTime, argonThreads, argonSalt, 16), "more of all": cheapHash("x", 2*argonMemory, argonTime+1, argonThreads+1, 32, 64),
 	} {
 		if right, err := p.Matches(t.Context(), "x", hash); !right || err != nil {
 			t.Errorf("%s: %t, %v", name, right, err)

@@ -3,6 +3,7 @@ package services
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -16,23 +17,22 @@ import (
 // one derivation with the same parameters. Work is counted, not timed: a clock on
 // a busy machine proves nothing.
 func TestSignInWorkIsTheSameForUnknownUsers(t *testing.T) {
-	p := NewPasswords()
+	p := cheapPasswords()
 	hash, err := p.Hash(t.Context(), "correct horse battery")
 	if err != nil {
 		t.Fatal(err)
 	}
 	var work []string
-	derive := p.derive
 	p.derive = func(password, salt []byte, passes, memory uint32, threads uint8, keyLen uint32) []byte {
 		work = append(work, fmt.Sprint(len(salt), passes, memory, threads, keyLen))
-		return derive(password, salt, passes, memory, threads, keyLen)
+		return deriveCheaply(password, salt, passes, memory, threads, keyLen)
 	}
 	for _, try := range []struct{ name, password, hash string }{
 		{"right", "correct horse battery", hash}, {"wrong", "wrong", hash}, {"unknown", "wrong", ""}, {"unknown, the decoy's key", "", ""},
 	} {
 		work = nil
-		if _, err := p.Matches(t.Context(), try.password, try.hash); err != nil {
-			t.Fatal(err)
+		if right, err := p.Matches(t.Context(), try.password, try.hash); err != nil || right != (try.name == "right") {
+			t.Errorf("%s: %v, %v", try.name, right, err)
 		}
 		if want := fmt.Sprint(argonSalt, argonTime, argonMemory, argonThreads, argonKey); len(work) != 1 || work[0] != want {
 			t.Errorf("%s: work %v, want %s once", try.name, work, want)
@@ -114,6 +114,32 @@ func TestPasswordFloodIsAnswered(t *testing.T) {
 		}
 		if _, err := p.Hash(t.Context(), "x"); err != nil {
 			t.Errorf("after the flood: %v", err)
+		}
+	})
+}
+
+func TestPasswords(t *testing.T) {
+	p := NewPasswords()
+	matches := func(password, hash string) bool {
+		t.Helper()
+		right, err := p.Matches(t.Context(), password, hash)
+		if err != nil {
+			t.Error(err)
+		}
+		return right
+	}
+	t.Run("a hash is of argon2id, with the parameters of OWASP", func(t *testing.T) {
+		hash, err := p.Hash(t.Context(), "correct horse battery")
+		if err != nil || !strings.HasPrefix(hash, "$argon2id$v=19$m=19456,t=2,p=1$") || !matches("correct horse battery", hash) {
+			t.Errorf("%q, %v", hash, err)
+		}
+	})
+	t.Run("a hash of the reference implementation matches its password only", func(t *testing.T) {
+		const hash = "$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4"
+		for try, want := range map[string]bool{"password": true, "": false, "password ": false, "Password": false} {
+			if got := matches(try, hash); got != want {
+				t.Errorf("%q: %v", try, got)
+			}
 		}
 	})
 }

@@ -28,15 +28,20 @@ func TestRedisWithoutACategoryOfCommands(t *testing.T) {
 	if len(categories) < 20 {
 		t.Fatalf("the categories are %v", categories)
 	}
+	all := map[string]*watched{}
 	for _, category := range categories {
 		server.Do("ACL", "SETUSER", "no-"+category, "on", ">secret", "~test:*", "&test:*", "+@all", "-@"+category)
+		all[category] = watch(t, asUser(server.Addr, "no-"+category))
+		all[category].name = category
+	}
+	for _, w := range all {
+		servicestest.Eventually(t, func() bool { return w.Available() || len(w.log.With("is not available")) > 0 }, "nothing is known of Redis")
+	}
+	workForAll(t, all, 1200*time.Millisecond)
+	for category, w := range all {
 		t.Run(category, func(t *testing.T) {
-			t.Parallel()
-			w := watch(t, asUser(server.Addr, "no-"+category))
-			servicestest.Eventually(t, func() bool { return w.Available() || len(w.lines("is not available")) > 0 }, "nothing is known of Redis")
-			w.workFor(t, 1200*time.Millisecond)
 			node := w.Nodes()[0]
-			if w.changes.Load() > 0 || len(w.lines("level=ERROR")) > 0 || len(w.lines("not available")) > 1 {
+			if w.changes.Load() > 0 || len(w.log.With("level=ERROR")) > 0 || len(w.log.With("not available")) > 1 {
 				t.Errorf("%d changes:\n%s", w.changes.Load(), w.log.String())
 			}
 			if node.Up {
@@ -45,7 +50,7 @@ func TestRedisWithoutACategoryOfCommands(t *testing.T) {
 				}
 				return
 			}
-			named := w.lines("not available", "no permission for ")
+			named := w.log.With("not available", "no permission for ")
 			if node.State != redis.NodePermission || len(named) != 1 || !strings.Contains(node.Reason, "ACL SETUSER") || !strings.Contains(w.Reason(), node.Reason) || !w.Degraded() {
 				t.Errorf("%+v, log:\n%s", node, w.log.String())
 			}
@@ -62,9 +67,9 @@ func TestRedisWithoutScripts(t *testing.T) {
 			t.Parallel()
 			server := servicestest.StartRedis(t, "--rename-command", renamed, "")
 			w := watch(t, redis.Options{Client: rueidis.ClientOption{InitAddress: []string{server.Addr}}, Timeout: time.Second})
-			servicestest.Within(t, 3*time.Second, func() bool { return len(w.lines("level=WARN")) > 0 }, "nothing is told")
+			servicestest.Eventually(t, func() bool { return len(w.log.With("level=WARN")) > 0 }, "nothing is told")
 			w.workFor(t, 2*time.Second)
-			if got := w.lines("Redis"); w.changes.Load() > 0 || len(got) != 1 || !strings.Contains(got[0], "EVAL") && !strings.Contains(got[0], "PUBLISH") {
+			if got := w.log.With("Redis"); w.changes.Load() > 0 || len(got) != 1 || !strings.Contains(got[0], "EVAL") && !strings.Contains(got[0], "PUBLISH") {
 				t.Errorf("%d changes:\n%s", w.changes.Load(), w.log.String())
 			}
 			if !w.Degraded() || w.Reason() == "" {
@@ -91,7 +96,7 @@ func TestRedisPermissionTakenAwayAndGivenBack(t *testing.T) {
 		server.Do("ACL", "SETUSER", "app", "+zadd")
 		servicestest.Eventually(t, w.Available, "not back")
 	}
-	if lines := w.lines("not available"); len(lines) != 2 {
+	if lines := w.log.With("not available"); len(lines) != 2 {
 		t.Errorf("%s", w.log.String())
 	}
 }
@@ -110,7 +115,7 @@ func TestRedisSaysWhyItIsAway(t *testing.T) {
 	secure := servicestest.FreeAddr(t)
 	port := secure[strings.LastIndex(secure, ":")+1:]
 	servicestest.StartRedis(t, "--tls-port", port, "--tls-cert-file", certificate, "--tls-key-file", key, "--tls-ca-cert-file", certificate, "--tls-auth-clients", "no")
-	for name, row := range map[string]struct {
+	rows := map[string]struct {
 		url    string
 		state  redis.NodeState
 		reason string
@@ -126,17 +131,20 @@ func TestRedisSaysWhyItIsAway(t *testing.T) {
 		"unknown certificate": {"rediss://" + secure, redis.NodeTLS, "certificate"},
 		"no such master":      {"redis://" + sentinel.Addr + "?master_set=another", redis.NodeNoMaster, "master"},
 		"a replica":           {"redis://" + sentinel.Replica.Addr, redis.NodeNotNow, "read-only"},
-	} {
+	}
+	all := map[string]*watched{}
+	for name, row := range rows {
+		all[name] = watch(t, redis.Options{Client: must(rueidis.ParseURL(row.url))})
+		all[name].name = name
+	}
+	for name, w := range all {
+		servicestest.Eventually(t, func() bool { return len(w.log.With("not available")) > 0 }, name+": nothing is told")
+	}
+	workForAll(t, all, 1500*time.Millisecond)
+	for name, row := range rows {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			option, err := rueidis.ParseURL(row.url)
-			if err != nil {
-				t.Fatal(err)
-			}
-			w := watch(t, redis.Options{Client: option})
-			servicestest.Eventually(t, func() bool { return len(w.lines("not available")) > 0 }, "nothing is told")
-			w.workFor(t, 1500*time.Millisecond)
-			if lines := w.lines("Redis"); len(lines) != 1 || !strings.Contains(lines[0], "state="+string(row.state)) || strings.Contains(w.log.String(), "hunter2") {
+			w := all[name]
+			if lines := w.log.With("Redis"); len(lines) != 1 || !strings.Contains(lines[0], "state="+string(row.state)) || strings.Contains(w.log.String(), "hunter2") {
 				t.Errorf("the log:\n%s", w.log.String())
 			}
 			if node, reason := w.Nodes()[0], w.Reason(); node.State != row.state || !strings.Contains(reason, row.reason) || strings.Contains(reason, "127.0.0.1") {
@@ -176,7 +184,7 @@ func TestRedisOverRESP2AndWithoutTracking(t *testing.T) {
 			}
 			heard := make(chan string, 100)
 			w.Subscribe("hints", func(message string) { heard <- message })
-			servicestest.Within(t, 3*time.Second, func() bool {
+			servicestest.Eventually(t, func() bool {
 				return w.Publish(t.Context(), "hints", "hello") == nil && len(heard) > 0
 			}, "no message arrived")
 			w.workFor(t, 300*time.Millisecond)
@@ -203,7 +211,7 @@ func TestRedisWithoutSubscribe(t *testing.T) {
 			t.Errorf("asked %s times in 2 s (%d in the log)", n, refused)
 		}
 	}
-	if lines := w.lines("SUBSCRIBE"); len(lines) != 1 || w.changes.Load() > 0 || w.worked.Load()*10 < w.rounds.Load()*9 || !strings.Contains(w.Reason(), "SUBSCRIBE") {
+	if lines := w.log.With("SUBSCRIBE"); len(lines) != 1 || w.changes.Load() > 0 || w.worked.Load()*10 < w.rounds.Load()*9 || !strings.Contains(w.Reason(), "SUBSCRIBE") {
 		t.Errorf("%d changes, %d of %d exact, %q:\n%s", w.changes.Load(), w.worked.Load(), w.rounds.Load(), w.Reason(), w.log.String())
 	}
 }
