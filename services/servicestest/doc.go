@@ -9,6 +9,7 @@
 //	StartSentinel        a master, its replica, and a sentinel that watches them
 //	StartCluster         three masters; StartReplicas gives each a replica
 //	StartPostgres        an empty database of a server that the test binary's tests share
+//	KeptPostgres         a database that the test binary's tests share
 //	StartPostgresServer  a server for one test, which may break it
 //	NewProxy             a TCP proxy between one client and a server
 //	StartGatehouse       an instance of the program that BuildGatehouse has built

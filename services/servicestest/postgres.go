@@ -34,21 +34,35 @@ type Postgres struct {
 // by the whole test binary: do not stop it, use StartPostgresServer for that.
 func StartPostgres(t testing.TB) (url string) {
 	t.Helper()
-	needPostgres(t)
-	server, err := sharedPostgres()
-	if err != nil {
-		t.Fatal(err)
-	}
-	name := fmt.Sprintf("test_%d", databases.Add(1))
-	if err := server.admin("createdb", name); err != nil {
-		t.Fatal(err)
-	}
+	server, name := newDatabase(t)
 	t.Cleanup(func() {
 		if err := server.admin("dropdb", "--force", name); err != nil {
 			t.Error(err)
 		}
 	})
 	return server.url(name)
+}
+
+// KeptPostgres is StartPostgres for a database that several tests share: it ends with the test
+// binary.
+func KeptPostgres(t testing.TB) (url string) {
+	t.Helper()
+	server, name := newDatabase(t)
+	return server.url(name)
+}
+
+func newDatabase(t testing.TB) (server *Postgres, name string) {
+	t.Helper()
+	needPostgres(t)
+	server, err := sharedPostgres()
+	if err != nil {
+		t.Fatal(err)
+	}
+	name = fmt.Sprintf("test_%d", databases.Add(1))
+	if err := server.admin("createdb", name); err != nil {
+		t.Fatal(err)
+	}
+	return server, name
 }
 
 // StartPostgresServer starts a server for this test alone.
@@ -202,14 +216,41 @@ func initPostgres(account *syscall.SysProcAttr) (*Postgres, error) {
 			return nil, err
 		}
 	}
-	data := filepath.Join(dir, "data")
-	initdb := exec.Command(postgresTool("initdb"), "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
-	initdb.SysProcAttr, initdb.Dir = account, dir
-	if out, err := initdb.CombinedOutput(); err != nil {
+	if err := initData(account, dir); err != nil {
 		os.RemoveAll(dir)
-		return nil, fmt.Errorf("initdb: %w: %s", err, out)
+		return nil, err
 	}
 	return runPostgres(account, dir)
+}
+
+// pristine is the data of a server before its first start. The next one copies it: initdb takes
+// longer than all else.
+var pristine atomic.Pointer[string]
+
+func initData(account *syscall.SysProcAttr, dir string) error {
+	run := func(name string, args ...string) error {
+		cmd := exec.Command(name, args...)
+		cmd.SysProcAttr, cmd.Dir = account, dir
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("%s: %w: %s", name, err, out)
+		}
+		return nil
+	}
+	data, kept := filepath.Join(dir, "data"), filepath.Join(dir, "pristine")
+	if from := pristine.Load(); from != nil {
+		if run("cp", "-a", *from, data) == nil {
+			return nil
+		}
+		os.RemoveAll(data) // the server that had it has ended meanwhile
+	}
+	if err := run(postgresTool("initdb"), "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"); err != nil {
+		return err
+	}
+	if err := run("cp", "-a", data, kept); err != nil {
+		return err
+	}
+	pristine.Store(&kept)
+	return nil
 }
 
 // serverAccount says how to run a server: as the user postgres if the tests run as root,

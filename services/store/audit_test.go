@@ -10,8 +10,8 @@ import (
 )
 
 func TestAudit(t *testing.T) {
-	onBoth(t, func(t *testing.T, url string) {
-		s := open(t, url)
+	onBoth(t, func(t *testing.T, w world) {
+		s := w.s
 		var entries []models.AuditEntry
 		for i := range 7 {
 			e := models.AuditEntry{
@@ -43,8 +43,8 @@ func TestAudit(t *testing.T) {
 // Old entries go, some at a time, whatever the clocks said when others were written;
 // an index finds them.
 func TestAuditRetention(t *testing.T) {
-	onBoth(t, func(t *testing.T, url string) {
-		s := openWith(t, store.Options{URL: url, Timeout: 20 * time.Second, AuditRetention: 48 * time.Hour})
+	onBoth(t, func(t *testing.T, w world) {
+		s := openWith(t, store.Options{URL: w.url, AuditRetention: 48 * time.Hour})
 		for i, age := range []time.Duration{-24 * 365, 49, 47, 50, 0, 1000} {
 			check(t, s.AddAudit(t.Context(), models.AuditEntry{At: start.Add(-age * time.Hour), Detail: fmt.Sprint(i)}))
 		}

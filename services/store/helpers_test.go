@@ -3,40 +3,11 @@ package store_test
 import (
 	"errors"
 	"os"
-	"path/filepath"
 	"testing"
-	"time"
 
 	"gatehouse/models"
-	"gatehouse/services/servicestest"
 	"gatehouse/services/store"
 )
-
-// onBoth runs a test against each database. url is of a new, empty one.
-func onBoth(t *testing.T, test func(t *testing.T, url string)) {
-	t.Run("sqlite", func(t *testing.T) { test(t, filepath.Join(t.TempDir(), "test.db")) })
-	t.Run("postgres", func(t *testing.T) { test(t, servicestest.StartPostgres(t)) })
-}
-
-// open opens a database with a timeout that a busy test machine keeps.
-func open(t *testing.T, url string) *store.Store {
-	t.Helper()
-	return openWith(t, store.Options{URL: url, Timeout: 20 * time.Second})
-}
-
-func openWith(t *testing.T, opts store.Options) *store.Store {
-	t.Helper()
-	s, err := store.Open(t.Context(), opts)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return s
-}
 
 // must returns the value of a call that has to work.
 func must[T any](value T, err error) T {

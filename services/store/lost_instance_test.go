@@ -10,9 +10,9 @@ import (
 
 // An instance that freezes or is cut off inside a transaction holds the row
 // that numbers the log. PostgreSQL has to end that, or nobody could revoke.
-func TestLostInstanceBlocksNobodyForLong(t *testing.T) {
+func TestLostInstanceDoesNotBlock(t *testing.T) {
 	url := servicestest.StartPostgres(t)
-	const timeout = 300 * time.Millisecond
+	const timeout = time.Second
 	open := func() *Store {
 		s, err := Open(t.Context(), Options{URL: url, Timeout: timeout})
 		if err != nil {
@@ -37,7 +37,7 @@ func TestLostInstanceBlocksNobodyForLong(t *testing.T) {
 	if err := other.EndSessions(t.Context(), models.Ending{UserID: user.ID}); err == nil {
 		t.Fatal("the row was not held")
 	}
-	servicestest.Within(t, 10*timeout+2*time.Second, func() bool {
+	servicestest.Within(t, 2*timeout+time.Second, func() bool {
 		return other.EndSessions(t.Context(), models.Ending{UserID: user.ID}) == nil
 	}, "the row is still held")
 	read, err := other.Revocations(t.Context(), 0, time.Time{})

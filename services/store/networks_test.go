@@ -6,8 +6,8 @@ import (
 )
 
 func TestNetworks(t *testing.T) {
-	onBoth(t, func(t *testing.T, url string) {
-		s := open(t, url)
+	onBoth(t, func(t *testing.T, w world) {
+		s := w.s
 		user := newUser(t, s, "ann@example.com")
 		known := func(email, network string, since time.Time) bool {
 			return must(s.KnownNetwork(t.Context(), email, network, since))

@@ -10,8 +10,8 @@ import (
 
 // No call waits for a second connection, or a second turn, while it has one.
 func TestOneConnectionIsEnough(t *testing.T) {
-	onBoth(t, func(t *testing.T, url string) {
-		s := openWith(t, store.Options{URL: url, Timeout: 5 * time.Second, MaxConns: 1})
+	onBoth(t, func(t *testing.T, w world) {
+		s := openWith(t, store.Options{URL: w.url, Timeout: 5 * time.Second, MaxConns: 1})
 		user := newUser(t, s, "ann@example.com", models.RoleAdmin)
 		now := time.Now().UTC()
 		begin := func(hash string, ends time.Time) models.Session {

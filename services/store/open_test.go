@@ -1,61 +1,31 @@
 package store_test
 
 import (
-	"context"
 	"errors"
-	"flag"
-	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"gatehouse/models"
-	"gatehouse/services/store"
+	"gatehouse/services/servicestest"
 )
-
-// Several instances in this process open the same new database at once.
-func TestOpenNewDatabaseAtOnce(t *testing.T) {
-	onBoth(t, func(t *testing.T, url string) {
-		var wg sync.WaitGroup
-		for i := range 6 {
-			wg.Go(func() {
-				s, err := store.Open(t.Context(), store.Options{URL: url, Timeout: 20 * time.Second})
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				defer s.Close()
-				if _, err := s.CreateUser(t.Context(), fmt.Sprintf("u%d@example.com", i), "", nil); err != nil {
-					t.Error(err)
-				}
-			})
-		}
-		wg.Wait()
-		if n := len(must(open(t, url).Users(t.Context(), models.Page{})).Items); n != 6 {
-			t.Fatalf("%d users, want 6", n)
-		}
-	})
-}
 
 // Several processes open the same new database at once and count together,
 // under the database rule.
 func TestProcessesShareOneDatabase(t *testing.T) {
-	onBoth(t, func(t *testing.T, url string) {
-		const processes = 4
-		var wg sync.WaitGroup
+	onNew(t, func(t *testing.T, url string) {
+		const processes = 3
+		var all []*servicestest.Process
 		for range processes {
-			wg.Go(func() {
-				cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestCountingProcess$", "-test.count=1", url)
-				if out, err := cmd.CombinedOutput(); err != nil {
-					t.Errorf("%v: %s", err, out)
-				}
-			})
+			all = append(all, servicestest.RunAgain(t, "TestCountingProcess", countingURL+"="+url))
 		}
-		wg.Wait()
+		for _, process := range all {
+			if code := process.ExitCode(); code != 0 {
+				t.Errorf("a process ended with %d: %s", code, process.Stdout.Last(10))
+			}
+		}
 		s := open(t, url)
 		if got := must(s.Process(t.Context(), "1")); got.Version != 1+processes*increments {
 			t.Fatalf("version is %d, want %d", got.Version, 1+processes*increments)
@@ -66,33 +36,34 @@ func TestProcessesShareOneDatabase(t *testing.T) {
 	})
 }
 
-const increments = 15
+const (
+	increments  = 10
+	countingURL = "GATEHOUSE_TEST_COUNTING_URL"
+)
 
 // TestCountingProcess is what the processes above run; it does nothing by itself.
 func TestCountingProcess(t *testing.T) {
-	url := flag.Arg(0)
+	url := os.Getenv(countingURL)
 	if url == "" {
 		t.Skip("runs in a process of its own")
 	}
 	s := open(t, url)
 	must(s.CreateProcess(t.Context(), "", fields("counter"))) // the first one has id 1
 	for range increments {
-		for late := time.Now().Add(20 * time.Second); ; {
+		servicestest.Eventually(t, func() bool {
 			p, err := s.Process(t.Context(), "1")
-			if errors.Is(err, models.ErrNotFound) && time.Now().Before(late) { // PostgreSQL: a later id was committed first
-				continue
+			if errors.Is(err, models.ErrNotFound) { // PostgreSQL: a later id was committed first
+				return false
 			}
 			check(t, err)
 			_, err = s.UpdateProcess(t.Context(), p.ID, "", fields("counter"), models.WriteGuard{GrantedVersion: p.Version})
-			if err == nil {
-				break
-			}
-			if !errors.Is(err, models.ErrVersionConflict) {
+			if err != nil && !errors.Is(err, models.ErrVersionConflict) {
 				t.Fatal(err)
 			}
-		}
+			return err == nil
+		}, "the others always write first")
 	}
-	check(t, s.EndSessions(context.Background(), models.Ending{Everybody: true}))
+	check(t, s.EndSessions(t.Context(), models.Ending{Everybody: true}))
 }
 
 func TestSQLiteFiles(t *testing.T) {

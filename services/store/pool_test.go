@@ -70,26 +70,28 @@ func TestPoolTurns(t *testing.T) {
 
 // Waiting for a turn counts towards the timeout, and every pool has turns.
 func TestPoolTurnTimeout(t *testing.T) {
-	s, err := Open(t.Context(), Options{URL: filepath.Join(t.TempDir(), "test.db"), Timeout: 300 * time.Millisecond, MaxConns: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
-	calls := map[*pool]func() error{
-		s.read:      func() error { _, err := s.Processes(t.Context(), models.ProcessFilter{}, models.Page{}); return err },
-		s.write:     func() error { return s.AddAudit(t.Context(), models.AuditEntry{Action: "login"}) },
-		s.logReader: func() error { _, err := s.Revocations(t.Context(), 0, time.Time{}); return err },
-	}
-	for p, call := range calls {
-		_, release := p.turn(t.Context())
-		if err := call(); !errors.Is(err, models.ErrUnavailable) || !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("without a turn: %v", err)
+	path := filepath.Join(t.TempDir(), "test.db")
+	synctest.Test(t, func(t *testing.T) {
+		s, err := Open(t.Context(), Options{URL: path, MaxConns: 1})
+		if err != nil {
+			t.Fatal(err)
 		}
-		release()
-		if err := call(); err != nil {
-			t.Errorf("with its turn: %v", err)
+		defer s.Close()
+		for p, call := range map[*pool]func() error{
+			s.read:      func() error { _, err := s.Processes(t.Context(), models.ProcessFilter{}, models.Page{}); return err },
+			s.write:     func() error { return s.AddAudit(t.Context(), models.AuditEntry{Action: "login"}) },
+			s.logReader: func() error { _, err := s.Revocations(t.Context(), 0, time.Time{}); return err },
+		} {
+			_, release := p.turn(t.Context())
+			if err := call(); !errors.Is(err, models.ErrUnavailable) || !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("without a turn: %v", err)
+			}
+			release()
+			if err := call(); err != nil {
+				t.Errorf("with its turn: %v", err)
+			}
 		}
-	}
+	})
 }
 
 // The calls under one budget share a timeout. What is done between them costs

@@ -20,9 +20,9 @@ func fields(title string) models.ProcessFields {
 }
 
 func TestProcessRoundTrip(t *testing.T) {
-	onBoth(t, func(t *testing.T, url string) {
+	onBoth(t, func(t *testing.T, w world) {
 		now := time.Date(2026, 3, 1, 12, 0, 0, 123456789, time.UTC)
-		s := openWith(t, store.Options{URL: url, Timeout: 20 * time.Second, Now: func() time.Time { return now }})
+		s := openWith(t, store.Options{URL: w.url, Now: func() time.Time { return now }})
 		user := newUser(t, s, "Ann@Example.com")
 		f := models.ProcessFields{Title: "Übergabe 🚪", Status: "active", Description: "line\nline"}
 		p := must(s.CreateProcess(t.Context(), user.ID, f))
@@ -69,8 +69,8 @@ func TestDatabaseRule(t *testing.T) {
 		{"both fail", "theirs", models.WriteGuard{Grant: "mine", GrantedVersion: 2, IfMatch: ptr(int64(2))}, models.ErrVersionConflict},
 		{"only the rule fails", "theirs", models.WriteGuard{Grant: "mine", GrantedVersion: 2, IfMatch: ptr(int64(3))}, models.ErrVersionConflict},
 	}
-	onBoth(t, func(t *testing.T, url string) {
-		s := open(t, url)
+	onBoth(t, func(t *testing.T, w world) {
+		s := w.s
 		user := newUser(t, s, "ann@example.com")
 		prepare := func(lastGrant string) models.Process {
 			p := must(s.CreateProcess(t.Context(), user.ID, fields("one")))
@@ -118,8 +118,8 @@ func wantConflict(t *testing.T, err, reason error, current models.Process) {
 }
 
 func TestWriteWithoutLockEndsTheGrant(t *testing.T) {
-	onBoth(t, func(t *testing.T, url string) {
-		s := open(t, url)
+	onBoth(t, func(t *testing.T, w world) {
+		s := w.s
 		p := must(s.CreateProcess(t.Context(), "", fields("one")))
 		mine := models.WriteGuard{Grant: "mine", GrantedVersion: 1}
 		must(s.UpdateProcess(t.Context(), p.ID, "", fields("two"), mine))
@@ -131,9 +131,9 @@ func TestWriteWithoutLockEndsTheGrant(t *testing.T) {
 
 // Many writers that all read version 1: exactly one of each round writes.
 func TestConcurrentWritersLoseNothing(t *testing.T) {
-	onBoth(t, func(t *testing.T, url string) {
-		a, b := open(t, url), open(t, url) // two instances
-		for round := range 5 {
+	onBoth(t, func(t *testing.T, w world) {
+		a, b := w.s, w.other // two instances
+		for round := range 3 {
 			p := must(a.CreateProcess(t.Context(), "", fields("start")))
 			var wrote atomic.Int32
 			var wg sync.WaitGroup
@@ -161,8 +161,8 @@ func TestConcurrentWritersLoseNothing(t *testing.T) {
 }
 
 func TestUpdatedByOutlivesTheUser(t *testing.T) {
-	onBoth(t, func(t *testing.T, url string) {
-		s := open(t, url)
+	onBoth(t, func(t *testing.T, w world) {
+		s := w.s
 		user := newUser(t, s, "gone@example.com")
 		p := must(s.CreateProcess(t.Context(), user.ID, fields("kept")))
 		check(t, s.DeleteUser(t.Context(), user.ID))
@@ -181,8 +181,8 @@ func titles(list models.List[models.Process]) string {
 }
 
 func TestProcessSearch(t *testing.T) {
-	onBoth(t, func(t *testing.T, url string) {
-		s := open(t, url)
+	onBoth(t, func(t *testing.T, w world) {
+		s := w.s
 		for _, title := range []string{"ÄRGER", "50%_off", `back\slash`, "Straße", "ΣΊΣΥΦΟΣ", "plain"} {
 			must(s.CreateProcess(t.Context(), "", fields(title)))
 		}
@@ -214,11 +214,11 @@ func TestProcessSearch(t *testing.T) {
 }
 
 func TestProcessPages(t *testing.T) {
-	onBoth(t, func(t *testing.T, url string) {
+	onBoth(t, func(t *testing.T, w world) {
 		// Several changes fall on the same microsecond.
 		tick := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 		count := 0
-		s := openWith(t, store.Options{URL: url, Timeout: 20 * time.Second, Now: func() time.Time {
+		s := openWith(t, store.Options{URL: w.url, Now: func() time.Time {
 			count++
 			return tick.Add(time.Duration(count/3) * time.Microsecond)
 		}})
@@ -251,8 +251,8 @@ func TestProcessPages(t *testing.T) {
 }
 
 func TestBadCursors(t *testing.T) {
-	onBoth(t, func(t *testing.T, url string) {
-		s := open(t, url)
+	onBoth(t, func(t *testing.T, w world) {
+		s := w.s
 		for i := range 3 {
 			newUser(t, s, fmt.Sprintf("u%d@example.com", i))
 			must(s.CreateProcess(t.Context(), "", fields("x")))

@@ -28,8 +28,8 @@ func session(user models.User, name string) models.Session {
 
 // A session of a user of another database is refused, and the error says why.
 func TestInsertSessionWithoutItsUser(t *testing.T) {
-	onBoth(t, func(t *testing.T, url string) {
-		s := open(t, url)
+	onBoth(t, func(t *testing.T, w world) {
+		s := w.s
 		for id, want := range map[string]string{"42": "no user 42 in the store", "bob\n": `no user "bob\n" in the store`} {
 			_, err := s.InsertSession(t.Context(), session(models.User{ID: id}, "a"), 0)
 			if !errors.Is(err, models.ErrStale) || !strings.Contains(err.Error(), want) {
@@ -61,8 +61,8 @@ func live(t *testing.T, s *store.Store, sessions ...models.Session) string {
 }
 
 func TestSessionRoundTrip(t *testing.T) {
-	onBoth(t, func(t *testing.T, url string) {
-		s := open(t, url)
+	onBoth(t, func(t *testing.T, w world) {
+		s := w.s
 		user := newUser(t, s, "ann@example.com", models.RoleViewer, models.RoleEditor)
 		x := session(user, "x")
 		insert(t, s, x)
@@ -95,8 +95,8 @@ func TestSessionRoundTrip(t *testing.T) {
 }
 
 func TestSessionsAreCountedForManyUsers(t *testing.T) {
-	onBoth(t, func(t *testing.T, url string) {
-		s := open(t, url)
+	onBoth(t, func(t *testing.T, w world) {
+		s := w.s
 		ann, bob, carl := newUser(t, s, "ann@example.com"), newUser(t, s, "bob@example.com"), newUser(t, s, "carl@example.com")
 		insert(t, s, session(ann, "a1"))
 		insert(t, s, session(ann, "a2"))
@@ -118,8 +118,8 @@ func TestSessionsAreCountedForManyUsers(t *testing.T) {
 }
 
 func TestSessionTimeouts(t *testing.T) {
-	onBoth(t, func(t *testing.T, url string) {
-		s := open(t, url)
+	onBoth(t, func(t *testing.T, w world) {
+		s := w.s
 		user := newUser(t, s, "ann@example.com")
 		x := session(user, "x")
 		insert(t, s, x)
@@ -149,12 +149,13 @@ func TestSessionTimeouts(t *testing.T) {
 		check(t, err)
 		_, err = s.Session(t.Context(), x.Hash, start.Add(12*time.Hour))
 		wantError(t, err, models.ErrNotFound)
+		wantError(t, touch(t, s, x.Hash, start.Add(12*time.Hour), start.Add(13*time.Hour)), models.ErrNotFound)
 	})
 }
 
 func TestTouchNeverGoesBackAndRevivesNothing(t *testing.T) {
-	onBoth(t, func(t *testing.T, url string) {
-		s := open(t, url)
+	onBoth(t, func(t *testing.T, w world) {
+		s := w.s
 		user := newUser(t, s, "ann@example.com")
 		x := session(user, "x")
 		insert(t, s, x)
@@ -177,8 +178,8 @@ func TestTouchNeverGoesBackAndRevivesNothing(t *testing.T) {
 }
 
 func TestSaveSessionData(t *testing.T) {
-	onBoth(t, func(t *testing.T, url string) {
-		s := open(t, url)
+	onBoth(t, func(t *testing.T, w world) {
+		s := w.s
 		user := newUser(t, s, "ann@example.com")
 		x := session(user, "x")
 		insert(t, s, x)
@@ -209,8 +210,8 @@ func TestSaveSessionData(t *testing.T) {
 }
 
 func TestInsertNeedsTheCurrentEpoch(t *testing.T) {
-	onBoth(t, func(t *testing.T, url string) {
-		s := open(t, url)
+	onBoth(t, func(t *testing.T, w world) {
+		s := w.s
 		user := newUser(t, s, "ann@example.com")
 		x := session(user, "x")
 		check(t, s.EndSessions(t.Context(), models.Ending{UserID: user.ID})) // between password check and insert
@@ -231,8 +232,8 @@ func TestInsertNeedsTheCurrentEpoch(t *testing.T) {
 }
 
 func TestOldestSessionsEnd(t *testing.T) {
-	onBoth(t, func(t *testing.T, url string) {
-		s := open(t, url)
+	onBoth(t, func(t *testing.T, w world) {
+		s := w.s
 		user := newUser(t, s, "ann@example.com")
 		other := session(newUser(t, s, "bob@example.com"), "other")
 		insert(t, s, other)
@@ -269,9 +270,9 @@ func TestOldestSessionsEnd(t *testing.T) {
 }
 
 func TestConcurrentSignInsKeepTheLimit(t *testing.T) {
-	onBoth(t, func(t *testing.T, url string) {
-		instances := []*store.Store{open(t, url), open(t, url)}
-		for round := range 8 {
+	onBoth(t, func(t *testing.T, w world) {
+		instances := []*store.Store{w.s, w.other}
+		for round := range 3 {
 			user := newUser(t, instances[0], fmt.Sprintf("u%d@example.com", round))
 			head := must(instances[0].Revocations(t.Context(), 0, time.Time{})).Head
 			var wg sync.WaitGroup

@@ -1,7 +1,6 @@
 package store_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"log/slog"
@@ -111,8 +110,8 @@ func TestSQLiteFileGone(t *testing.T) {
 			check(t, os.Mkdir("data", 0o700))
 			writeFile(t, name, "")
 			check(t, os.Symlink(name, link))
-			var told lines
-			s := openWith(t, store.Options{URL: row.url, Timeout: 20 * time.Second, MaxConns: 3, Logger: slog.New(slog.NewTextHandler(&told, nil))})
+			var told servicestest.LogLines
+			s := openWith(t, store.Options{URL: row.url, MaxConns: 3, Logger: slog.New(slog.NewTextHandler(&told, nil))})
 			user := newUser(t, s, "ann@example.com", "editor")
 			kept := must(s.CreateProcess(t.Context(), user.ID, fields("kept")))
 			check(t, errorOf(s.InsertSession(t.Context(), models.Session{Hash: "kept", ID: "kept", User: models.UserRef{ID: user.ID}, Epoch: 1,
@@ -124,7 +123,7 @@ func TestSQLiteFileGone(t *testing.T) {
 
 			row.gone(t)
 			_, _ = s.Revocations(t.Context(), 0, time.Time{}) // what each instance does every second
-			if got := told.with("level=ERROR"); len(got) != 1 || !strings.Contains(got[0], filepath.Base(row.url)) || !strings.Contains(got[0], "restart") {
+			if got := told.With("level=ERROR"); len(got) != 1 || !strings.Contains(got[0], filepath.Base(row.url)) || !strings.Contains(got[0], "restart") {
 				t.Errorf("the log has %q", got)
 			}
 			wantError(t, s.Ping(t.Context()), models.ErrNotWritable)
@@ -137,7 +136,7 @@ func TestSQLiteFileGone(t *testing.T) {
 				})
 			}
 			wg.Wait()
-			if n := len(told.with("level=ERROR")); n != 1 {
+			if n := len(told.With("level=ERROR")); n != 1 {
 				t.Errorf("%d lines tell of it", n)
 			}
 			if row.mended == nil {
@@ -145,7 +144,7 @@ func TestSQLiteFileGone(t *testing.T) {
 			}
 			row.mended(t)
 			check(t, s.Ping(t.Context()))
-			if got := told.with("again"); len(got) != 1 {
+			if got := told.With("again"); len(got) != 1 {
 				t.Errorf("the log has %q of its return", got)
 			}
 			later := must(s.CreateProcess(t.Context(), user.ID, fields("later")))
@@ -164,7 +163,7 @@ func TestSQLiteFileStays(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "test.db")
 	s := open(t, path)
 	for range 5 {
-		other, err := store.Open(t.Context(), store.Options{URL: path, Timeout: 20 * time.Second})
+		other, err := store.Open(t.Context(), store.Options{URL: path})
 		check(t, err)
 		newID := must(other.CreateProcess(t.Context(), "", fields("x"))).ID
 		check(t, other.Close())
@@ -223,27 +222,4 @@ func copyFile(t *testing.T, from, to string) {
 	content, err := os.ReadFile(from)
 	check(t, err)
 	writeFile(t, to, string(content))
-}
-
-// lines collects what a logger writes.
-type lines struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *lines) with(part string) (found []string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for line := range strings.Lines(l.text.String()) {
-		if strings.Contains(line, part) {
-			found = append(found, line)
-		}
-	}
-	return found
 }

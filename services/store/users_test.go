@@ -14,8 +14,8 @@ import (
 )
 
 func TestUserRoundTrip(t *testing.T) {
-	onBoth(t, func(t *testing.T, url string) {
-		s := open(t, url)
+	onBoth(t, func(t *testing.T, w world) {
+		s := w.s
 		user, err := s.CreateUser(t.Context(), "Ann@Example.com", "hash", []string{models.RoleViewer, models.RoleAdmin})
 		check(t, err)
 		if user.Email != "ann@example.com" || user.Disabled || time.Since(user.CreatedAt).Abs() > time.Minute {
@@ -48,8 +48,8 @@ func TestUserRoundTrip(t *testing.T) {
 }
 
 func TestUserIDsAreNotUsedAgain(t *testing.T) {
-	onBoth(t, func(t *testing.T, url string) {
-		s := open(t, url)
+	onBoth(t, func(t *testing.T, w world) {
+		s := w.s
 		first := newUser(t, s, "ann@example.com")
 		check(t, s.DeleteUser(t.Context(), first.ID))
 		if second := newUser(t, s, "ann@example.com"); second.ID == first.ID {
@@ -59,8 +59,8 @@ func TestUserIDsAreNotUsedAgain(t *testing.T) {
 }
 
 func TestUserPages(t *testing.T) {
-	onBoth(t, func(t *testing.T, url string) {
-		s := open(t, url)
+	onBoth(t, func(t *testing.T, w world) {
+		s := w.s
 		for i := range 5 {
 			newUser(t, s, fmt.Sprintf("u%d@example.com", i))
 		}
@@ -98,8 +98,8 @@ func TestUpdateUser(t *testing.T) {
 		{"disable", models.UserPatch{Disabled: ptr(true)}, 1, 1},
 		{"all at once", models.UserPatch{Roles: []string{models.RoleViewer}, Disabled: ptr(true), PasswordHash: ptr("new")}, 1, 1},
 	}
-	onBoth(t, func(t *testing.T, url string) {
-		s := open(t, url)
+	onBoth(t, func(t *testing.T, w world) {
+		s := w.s
 		for i, row := range rows {
 			t.Run(row.name, func(t *testing.T) {
 				user := newUser(t, s, fmt.Sprintf("u%d@example.com", i))
@@ -157,8 +157,8 @@ func wantLog(t *testing.T, s *store.Store, head int64, want ...models.Revocation
 
 func TestLastAdministratorStays(t *testing.T) {
 	demote := models.UserPatch{Roles: []string{models.RoleEditor}}
-	onBoth(t, func(t *testing.T, url string) {
-		s := open(t, url)
+	onBoth(t, func(t *testing.T, w world) {
+		s := w.s
 		a := newUser(t, s, "a@example.com", models.RoleAdmin)
 		newUser(t, s, "editor@example.com")
 		head := must(s.Revocations(t.Context(), 0, time.Time{})).Head
@@ -183,8 +183,8 @@ func TestLastAdministratorStays(t *testing.T) {
 
 // Two administrators remove each other, and themselves, at the same time.
 func TestLastAdministratorRace(t *testing.T) {
-	onBoth(t, func(t *testing.T, url string) {
-		instances := []*store.Store{open(t, url), open(t, url)}
+	onBoth(t, func(t *testing.T, w world) {
+		instances := []*store.Store{w.s, w.other}
 		s := instances[0]
 		ways := []func(s *store.Store, id string) error{
 			func(s *store.Store, id string) error {
@@ -198,7 +198,7 @@ func TestLastAdministratorRace(t *testing.T) {
 			func(s *store.Store, id string) error { return s.DeleteUser(t.Context(), id) },
 		}
 		survivor := newUser(t, s, "first@example.com", models.RoleAdmin)
-		for round := range 18 {
+		for round := range 9 { // each way against each
 			admins := []models.User{survivor, newUser(t, s, fmt.Sprintf("u%d@example.com", round), models.RoleAdmin)}
 			errs := make([]error, 2)
 			var wg sync.WaitGroup
@@ -220,8 +220,8 @@ func TestLastAdministratorRace(t *testing.T) {
 
 // A hash is replaced only if it is the one that was read; no session ends by it.
 func TestRenewPasswordHash(t *testing.T) {
-	onBoth(t, func(t *testing.T, url string) {
-		s := open(t, url)
+	onBoth(t, func(t *testing.T, w world) {
+		s := w.s
 		id := newUser(t, s, "ann@example.com").ID
 		first := must(s.CredentialsByID(t.Context(), id)).PasswordHash
 		head := must(s.Revocations(t.Context(), 0, time.Time{})).Head
