@@ -10,8 +10,8 @@ import (
 // Values for a session whose row is still there, but ended, are not acknowledged: no reader would
 // find them.
 func TestValuesOfEndedSessions(t *testing.T) {
-	onBoth(t, func(t *testing.T, url string) {
-		s := open(t, url)
+	onBoth(t, func(t *testing.T, w world) {
+		s := w.s
 		for how, end := range map[string]func(user models.User) error{
 			"with the user's others": func(user models.User) error {
 				return s.EndSessions(t.Context(), models.Ending{UserID: user.ID})

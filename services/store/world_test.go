@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -22,7 +21,7 @@ type world struct {
 }
 
 // onBoth runs a test on each database. It is always the same one, emptied: to make one takes
-// longer than most tests.
+// longer than most tests. A test that uses it is not parallel.
 func onBoth(t *testing.T, test func(t *testing.T, w world)) {
 	for name, kept := range map[string]*keptWorld{"sqlite": &keptSQLite, "postgres": &keptPostgres} {
 		t.Run(name, func(t *testing.T) { test(t, kept.emptied(t)) })
@@ -37,7 +36,6 @@ func onNew(t *testing.T, test func(t *testing.T, url string)) {
 
 // keptWorld lasts until the test binary ends.
 type keptWorld struct {
-	once  sync.Once
 	make  func(t *testing.T) (url string)
 	empty string // what empties it
 	world
@@ -58,12 +56,12 @@ const (
 
 func (k *keptWorld) emptied(t *testing.T) world {
 	t.Helper()
-	k.once.Do(func() {
+	if k.s == nil {
 		k.url = k.make(t)
 		opts := store.Options{URL: k.url, Timeout: patience}
 		k.s, k.other = must(store.Open(context.Background(), opts)), must(store.Open(context.Background(), opts))
 		k.raw = openRaw(k.url)
-	})
+	}
 	_, err := k.raw.ExecContext(t.Context(), k.empty)
 	check(t, err)
 	return k.world
