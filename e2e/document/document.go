@@ -54,7 +54,7 @@ func Read(t testing.TB, name string) Document {
 func ReadAll(t testing.TB) []Document {
 	t.Helper()
 	var all []Document
-	for _, pattern := range []string{"*.md", "*/README.md"} {
+	for _, pattern := range []string{"*.md", "bench/README.md"} {
 		names, err := filepath.Glob(filepath.Join(root(t), pattern))
 		if err != nil {
 			t.Fatal(err)

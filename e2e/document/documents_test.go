@@ -36,7 +36,7 @@ func TestDocumentsReadWell(t *testing.T) {
 // TestLibraryPrograms.
 func TestDocumentsGo(t *testing.T) {
 	var examples strings.Builder
-	for _, pattern := range []string{"../../*/*example*_test.go", "../../*/*/*example*_test.go"} {
+	for _, pattern := range []string{"../../middleware/*example*_test.go", "../../services/*/*example*_test.go"} {
 		files, err := filepath.Glob(pattern)
 		if err != nil {
 			t.Fatal(err)

@@ -63,7 +63,10 @@ func TestSecurityClaims(t *testing.T) {
 func testNames(t *testing.T) map[string]bool {
 	t.Helper()
 	names := map[string]bool{}
-	err := filepath.WalkDir("../..", func(name string, _ fs.DirEntry, err error) error {
+	err := filepath.WalkDir("../..", func(name string, entry fs.DirEntry, err error) error {
+		if err == nil && entry.IsDir() && slices.Contains([]string{".git", "bin", "tmp"}, entry.Name()) {
+			return fs.SkipDir // not opened: go test runs this again when what is opened changes
+		}
 		if err != nil || !strings.HasSuffix(name, "_test.go") {
 			return err
 		}
