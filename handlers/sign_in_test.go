@@ -14,37 +14,44 @@ func TestSignIn(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	b := s.browser(t)
-	shows(t, b.get("/"), http.StatusOK, `<form method="post" action="/login">`, `autocomplete="username"`, `autocomplete="current-password"`)
-	sendsHome(t, b.get("/login"))
-
-	w := b.post("/login", "email", `ann"><script>@example.com`, "password", "wrong")
-	shows(t, w, http.StatusUnauthorized, "Error: Sign in", `role="alert"`, "The e-mail address or the password is wrong.", `value="ann&#34;&gt;&lt;script&gt;@example.com"`)
-	if b.cookie != nil {
-		t.Error("a cookie for a wrong password")
-	}
-	shows(t, b.post("/login", "email", "ann@example.com"), http.StatusUnprocessableEntity, "Enter your e-mail address and your password.")
-	shows(t, b.post("/login", "email", "ann@example.com", "password", "\xff"), http.StatusUnprocessableEntity, "Not accepted: password must be")
-	shows(t, b.post("/login", "email", strings.Repeat("a", 100_000), "password", "x"), http.StatusRequestEntityTooLarge, "The body is larger than 64 KiB.")
-
-	sendsHome(t, b.post("/login", "email", " ANN@example.com", "password", password))
-	if b.cookie == nil || !b.cookie.HttpOnly || b.cookie.SameSite != http.SameSiteLaxMode {
-		t.Fatalf("the cookie is %v", b.cookie)
-	}
-	shows(t, b.get("/"), http.StatusOK, "ann@example.com", "editor", `action="/logout"`)
-	shows(t, b.get("/problems"), http.StatusOK, "ann@example.com", `action="/logout"`)
-	shows(t, b.get("/nowhere"), http.StatusNotFound, "ann@example.com", `action="/logout"`)
-
-	before := b.cookie.Value
-	w = b.post("/logout")
-	if w.Code != http.StatusSeeOther || w.Header().Get("Clear-Site-Data") != `"cache", "storage"` || b.cookie != nil {
-		t.Errorf("sign-out: %d %v, cookie %v", w.Code, w.Header(), b.cookie)
-	}
-	shows(t, b.get(w.Header().Get("Location")), http.StatusOK, "You are signed out.", "current-password")
-	b.cookie = &http.Cookie{Name: "gatehouse", Value: before}
-	shows(t, b.get("/"), http.StatusOK, "current-password") // the token is over, too
-	if w := b.post("/logout"); w.Code != http.StatusSeeOther {
-		t.Errorf("signing out twice: %d", w.Code)
-	}
+	t.Run("asks for address and password", func(t *testing.T) {
+		shows(t, b.get("/"), http.StatusOK, `<form method="post" action="/login">`, `autocomplete="username"`, `autocomplete="current-password"`)
+		sendsHome(t, b.get("/login"))
+	})
+	t.Run("shows the form again after a refusal", func(t *testing.T) {
+		w := b.post("/login", "email", `ann"><script>@example.com`, "password", "wrong")
+		shows(t, w, http.StatusUnauthorized, "Error: Sign in", `role="alert"`, "The e-mail address or the password is wrong.", `value="ann&#34;&gt;&lt;script&gt;@example.com"`)
+		shows(t, b.post("/login", "email", "ann@example.com"), http.StatusUnprocessableEntity, "Enter your e-mail address and your password.")
+		shows(t, b.post("/login", "email", "ann@example.com", "password", "\xff"), http.StatusUnprocessableEntity, "Not accepted: password must be")
+		shows(t, b.post("/login", "email", strings.Repeat("a", 100_000), "password", "x"), http.StatusRequestEntityTooLarge, "The body is larger than 64 KiB.")
+		if b.cookie != nil {
+			t.Error("a cookie without the password")
+		}
+	})
+	t.Run("gives the browser a cookie", func(t *testing.T) {
+		sendsHome(t, b.post("/login", "email", " ANN@example.com", "password", password))
+		if b.cookie == nil || !b.cookie.HttpOnly || b.cookie.SameSite != http.SameSiteLaxMode {
+			t.Fatalf("the cookie is %v", b.cookie)
+		}
+	})
+	t.Run("shows the way out on every page", func(t *testing.T) {
+		shows(t, b.get("/"), http.StatusOK, "ann@example.com", "editor", `action="/logout"`)
+		shows(t, b.get("/problems"), http.StatusOK, "ann@example.com", `action="/logout"`)
+		shows(t, b.get("/nowhere"), http.StatusNotFound, "ann@example.com", `action="/logout"`)
+	})
+	t.Run("is over with the sign-out, for the token too", func(t *testing.T) {
+		token := b.cookie.Value
+		w := b.post("/logout")
+		if w.Code != http.StatusSeeOther || w.Header().Get("Clear-Site-Data") != `"cache", "storage"` || b.cookie != nil {
+			t.Errorf("sign-out: %d %v, cookie %v", w.Code, w.Header(), b.cookie)
+		}
+		shows(t, b.get(w.Header().Get("Location")), http.StatusOK, "You are signed out.", "current-password")
+		b = s.with(t, token)
+		shows(t, b.get("/"), http.StatusOK, "current-password")
+		if w := b.post("/logout"); w.Code != http.StatusSeeOther {
+			t.Errorf("signing out twice: %d", w.Code)
+		}
+	})
 }
 
 func TestTooManySignIns(t *testing.T) {

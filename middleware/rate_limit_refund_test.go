@@ -19,7 +19,7 @@ import (
 
 func limiterOn(t *testing.T, server *servicestest.RedisServer) *ratelimit.Limiter {
 	t.Helper()
-	rdb := redis.New(redis.Options{Client: rueidis.ClientOption{InitAddress: []string{server.Addr}}, Timeout: 5 * time.Second})
+	rdb := redis.New(redis.Options{Client: rueidis.ClientOption{InitAddress: []string{server.Addr}}, Timeout: time.Minute})
 	t.Cleanup(func() { _ = rdb.Close(context.Background()) })
 	rdb.WaitReady(t.Context())
 	return ratelimit.New(rdb, ratelimit.Options{})
@@ -34,6 +34,7 @@ func TestRateLimitCompanionsFollowTheirPolicy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	server := servicestest.StartRedis(t)
 	for _, row := range []struct {
 		name    string
 		change  func(*middleware.Policy)
@@ -46,7 +47,7 @@ func TestRateLimitCompanionsFollowTheirPolicy(t *testing.T) {
 		{"not shown", func(p *middleware.Policy) { p.Headers = middleware.NoHeaders }, `"all";q=9;w=60, "all-burst";q=5;w=3600`, "3"},
 		{"skipped", func(p *middleware.Policy) { p.Skip = func(*gin.Context) bool { return true } }, `"all";q=9;w=60, "all-burst";q=5;w=3600`, "0"},
 	} {
-		server := servicestest.StartRedis(t)
+		server.Do("FLUSHALL")
 		limiter := limiterOn(t, server)
 		limiter.Configure(set)
 		base := perMinute("base", 9)
