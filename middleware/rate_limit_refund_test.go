@@ -2,6 +2,7 @@ package middleware_test
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"testing"
@@ -35,7 +36,9 @@ func TestRateLimitCompanionsFollowTheirPolicy(t *testing.T) {
 		t.Fatal(err)
 	}
 	server := servicestest.StartRedis(t)
-	for _, row := range []struct {
+	limiter := limiterOn(t, server)
+	limiter.Configure(set)
+	for i, row := range []struct {
 		name    string
 		change  func(*middleware.Policy)
 		headers string // RateLimit-Policy
@@ -47,18 +50,18 @@ func TestRateLimitCompanionsFollowTheirPolicy(t *testing.T) {
 		{"not shown", func(p *middleware.Policy) { p.Headers = middleware.NoHeaders }, `"all";q=9;w=60, "all-burst";q=5;w=3600`, "3"},
 		{"skipped", func(p *middleware.Policy) { p.Skip = func(*gin.Context) bool { return true } }, `"all";q=9;w=60, "all-burst";q=5;w=3600`, "0"},
 	} {
-		server.Do("FLUSHALL")
-		limiter := limiterOn(t, server)
-		limiter.Configure(set)
 		base := perMinute("base", 9)
 		row.change(&base)
+		address := fmt.Sprintf("192.0.2.%d", i+1)
 		app := appWith(middleware.RateLimit(limiter, base, perMinute("all", 9)))
 		for range 3 {
-			w := get(app, "/")
+			r, w := httptest.NewRequest(http.MethodGet, "/", nil), httptest.NewRecorder()
+			r.RemoteAddr = address + ":1234"
+			app.ServeHTTP(w, r)
 			wantHeaders(t, w, map[string]string{"RateLimit-Policy": row.headers})
 		}
 		for policy, want := range map[string]string{"base-burst": row.units, "all-burst": "3"} {
-			if got := server.Do("ZCARD", "{ip:192.0.2.1}rate:log:"+policy+":ip:192.0.2.1"); got != want {
+			if got := server.Do("ZCARD", "{ip:"+address+"}rate:log:"+policy+":ip:"+address); got != want {
 				t.Errorf("%s: %s has %s units, want %s", row.name, policy, got, want)
 			}
 		}
