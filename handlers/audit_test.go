@@ -87,8 +87,8 @@ func TestNothingIsDoneWithoutItsAudit(t *testing.T) {
 		status                int
 		action, entry         string // the entry's actor, target and detail
 	}{
-		{"sign-in", "", "POST /auth/login", `{"email":"bob@example.com","password":"` + password + `"}`, 200, models.AuditSignIn, "bob@example.com|user:" + bob + "|"},
 		{"wrong password", "", "POST /auth/login", `{"email":"bob@example.com","password":"wrong"}`, 401, models.AuditSignInFailed, "bob@example.com|user:" + bob + "|"},
+		{"sign-in", "", "POST /auth/login", `{"email":"bob@example.com","password":"` + password + `"}`, 200, models.AuditSignIn, "bob@example.com|user:" + bob + "|"},
 		{"unknown user", "", "POST /auth/login", `{"email":"no@example.com","password":"wrong"}`, 401, models.AuditSignInFailed, "no@example.com||"},
 		{"wrong current password", "ann@", "POST /auth/password", `{"currentPassword":"wrong","newPassword":"` + password + `"}`, 422, models.AuditSignInFailed, "ann@example.com|user:" + ann + "|at a change of password"},
 		{"force", "admin@", "DELETE /locks/" + resource + "?reason=because", "", 204, models.AuditLockForced, "admin@example.com|" + resource + "|held by ann@example.com: because"},

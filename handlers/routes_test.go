@@ -43,23 +43,36 @@ func leastCaller() map[string]int {
 	return least
 }
 
-// as sends a request of a caller, with a new session.
-func (s *site) as(t *testing.T, caller int, route string, headers ...string) *httptest.ResponseRecorder {
+// callers are browsers in which callers have signed in.
+type callers struct {
+	*site
+	browsers map[int]*browser
+}
+
+// as sends a request of a caller.
+func (c callers) as(t *testing.T, caller int, route string, headers ...string) *httptest.ResponseRecorder {
 	t.Helper()
-	b := s.browser(t)
-	switch caller {
-	case anyone:
+	b, known := c.browsers[caller]
+	switch {
+	case known:
+	case caller == anyone:
+		b = c.browser(t)
 	default:
-		b = s.signedIn(t, [...]string{signedIn: "none@example.com", viewer: "vic@example.com", editor: "ann@example.com", administrator: "admin@example.com"}[caller])
+		b = c.signedIn(t, [...]string{signedIn: "none@example.com", viewer: "vic@example.com", editor: "ann@example.com", administrator: "admin@example.com"}[caller])
 	}
+	c.browsers[caller] = b
 	method, path, _ := strings.Cut(route, " ")
 	path = regexp.MustCompile(`:[a-z]+`).ReplaceAllString(path, "999")
-	return b.send(httptest.NewRequest(method, path, nil), append([]string{"Sec-Fetch-Site", "same-origin"}, headers...)...)
+	w := b.send(httptest.NewRequest(method, path, nil), append([]string{"Sec-Fetch-Site", "same-origin"}, headers...)...)
+	if method != http.MethodGet && w.Code < 400 {
+		clear(c.browsers) // it may have ended any session
+	}
+	return w
 }
 
 func TestRoutes(t *testing.T) {
 	t.Parallel()
-	s := newSiteWithoutRedis(t)
+	s := callers{newSiteWithoutRedis(t), map[int]*browser{}}
 	s.handlers.Drain()                                                         // or the stream of events would not end
 	_, err := s.db.CreateUser(t.Context(), "none@example.com", "", []string{}) // as no route would
 	fatal(t, err)
