@@ -86,11 +86,11 @@ func (row lostLease) prove(t *testing.T) {
 		}, "the replica does not follow")
 	}
 	many := holdMany(t, f.lockers, "many", 160, "r") // of which the replica does know
-	servicestest.Eventually(t, func() bool { return strings.Count(sentinel.Replica.Do("KEYS", "*lock:many:*"), "\n") == len(many)-1 }, "the replica does not follow")
+	servicestest.Eventually(t, func() bool { return strings.Count(sentinel.Replica.Do("KEYS", "*lock:many:*"), "lock:") == len(many) }, "the replica does not follow")
 	sentinel.Replica.LoseMaster()
 
 	g := openGuarded(t)
-	const ttl = 9 * time.Second // longer than the failover
+	const ttl = 20 * time.Second // longer than the failover
 	work, stop := context.WithCancel(t.Context())
 	defer stop()
 	holding, end, ended := make(chan Lock, 1), make(chan struct{}), make(chan held, 1)
@@ -144,7 +144,7 @@ func (row lostLease) prove(t *testing.T) {
 	first := <-ended
 	t.Logf("the second was granted the lock %v after the failover; both believed for %v (%s)",
 		granted.Sub(over).Round(time.Millisecond), max(0, first.Until.Sub(granted)).Round(time.Millisecond), first.Cause)
-	if late := first.Until.Sub(wrote); late > ttl/3 {
+	if late := first.Until.Sub(wrote); late > ttl/3+servicestest.Slack(wrote) {
 		t.Errorf("the first believed for %v, longer than to its next extend", late)
 	}
 	if row.apart && first.Until.Before(wrote) {
