@@ -61,6 +61,7 @@ func (l listener) end() {
 }
 
 func TestEvents(t *testing.T) {
+	t.Parallel()
 	server := servicestest.StartRedis(t)
 	all := instances(t, server, 2)
 	l, other := all[0], all[1]

@@ -164,6 +164,7 @@ func TestExtendedWithoutRedis(t *testing.T) {
 // A release can meet a lease whose key has gone and whose entry in the index has a moment to go. What
 // a heartbeat makes of that entry later must not bring the lock back.
 func TestReleasedBetweenTheEndsOfALease(t *testing.T) {
+	t.Parallel()
 	server := servicestest.StartRedis(t)
 	all := instances(t, server, 2)
 	granter, other := all[0], all[1]

@@ -16,6 +16,7 @@ import (
 // or reserved before. The highest stands an hour ahead of the clock here, or a clock that only
 // moves on would pass for that.
 func TestFences(t *testing.T) {
+	t.Parallel()
 	const resource, block = "r", 1_000_000_000
 	onBoth(t, func(t *testing.T, rdb *redis.Client) {
 		l := New(rdb, Options{})

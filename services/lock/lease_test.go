@@ -12,6 +12,7 @@ import (
 
 // How long an instance trusts a lease, by its own clock.
 func TestLease(t *testing.T) {
+	t.Parallel()
 	now := time.Now()
 	running := func(t *testing.T, left time.Duration) *lease {
 		alive, lose := context.WithCancelCause(t.Context())

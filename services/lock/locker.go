@@ -50,6 +50,8 @@ type Options struct {
 	Logger *slog.Logger
 	// Metrics registers the collectors. Nil registers none.
 	Metrics prometheus.Registerer
+
+	grace time.Duration // claimGrace; a test on a busy machine gives holders longer
 }
 
 // Locker grants locks on resources to holders, across instances, by scripts in
@@ -98,7 +100,7 @@ func New(rdb *redis.Client, opt Options) *Locker {
 	if l.opt.Clock == nil {
 		l.opt.Clock = time.Now
 	}
-	l.scripts = loadScripts(rdb.Key("locks"), rdb.Key("ends"), l.opt.MaxHold)
+	l.scripts = loadScripts(rdb.Key("locks"), rdb.Key("ends"), l.opt.MaxHold, cmp.Or(opt.grace, claimGrace))
 	l.clock.wall, l.events.wall = l.opt.Clock, l.opt.Clock
 	l.table = newLocalTable(l.opt.MaxHold, l.opt.Clock)
 	if l.opt.Logger == nil {

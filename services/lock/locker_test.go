@@ -15,6 +15,7 @@ import (
 
 // A lock as its callers see it, on both servers.
 func TestLocker(t *testing.T) {
+	t.Parallel()
 	onBoth(t, func(t *testing.T, rdb *redis.Client) {
 		l, other := New(rdb, Options{}), New(rdb, Options{})
 
@@ -173,6 +174,7 @@ func lockByName(t *testing.T, a, b *Locker, resource string, holder models.Holde
 }
 
 func TestList(t *testing.T) {
+	t.Parallel()
 	server := servicestest.StartRedis(t)
 	all := instances(t, server, 2)
 	const locks = 44

@@ -230,6 +230,7 @@ func TestOutage(t *testing.T) {
 // An attempt whose reply was lost waits in the outbox. If its client has repeated it meanwhile and
 // has the grant, here or at another instance, that is not given back under it.
 func TestOutboxKeepsWhatWasRepeated(t *testing.T) {
+	t.Parallel()
 	server := servicestest.StartRedis(t)
 	all := instances(t, server, 2)
 	l := all[0]

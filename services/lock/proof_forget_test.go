@@ -28,7 +28,10 @@ func TestProofTakenFromItsHolder(t *testing.T) {
 			force(t, f.lockers[1], "r")
 		},
 	} {
-		t.Run(name, func(t *testing.T) { proveTold(t, take) })
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			proveTold(t, take)
+		})
 	}
 }
 
@@ -90,6 +93,7 @@ func proveTold(t *testing.T, take func(*field, *testing.T)) {
 // TestProofAbandonedLeavesNoOrphan: an acquire whose reply never came may have
 // been executed, or may be executed later. Nobody keeps the lock.
 func TestProofAbandonedLeavesNoOrphan(t *testing.T) {
+	t.Parallel()
 	for _, row := range []struct {
 		name   string
 		strike func(*servicestest.Proxy)
@@ -100,6 +104,7 @@ func TestProofAbandonedLeavesNoOrphan(t *testing.T) {
 		{"request late", (*servicestest.Proxy).StallOpen, 8 * time.Second},
 	} {
 		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
 			server := servicestest.StartRedis(t)
 			proxy := servicestest.NewProxy(t, server.Addr)
 			redis := redistest.New(t, proxy.Addr)

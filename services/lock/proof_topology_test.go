@@ -56,6 +56,7 @@ func (f *field) holds(after time.Time) int {
 }
 
 func TestProofOnCluster(t *testing.T) {
+	t.Parallel()
 	nodes := servicestest.StartCluster(t)
 	f := topologyField(t, func() rueidis.ClientOption {
 		return rueidis.ClientOption{InitAddress: []string{nodes[0].Addr, nodes[1].Addr}}
@@ -118,11 +119,13 @@ func topologySmoke(t *testing.T, f *field) {
 // TestProofOnSentinel: a failover may lose what the replica had not got, so
 // an overlap cannot be excluded; it is printed. Fences grow all the same.
 func TestProofOnSentinel(t *testing.T) {
+	t.Parallel()
 	for _, row := range []struct {
 		name string
 		lose bool
 	}{{"failover", false}, {"failover that lost the write", true}} {
 		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
 			proveFailover(t, row.lose)
 		})
 	}

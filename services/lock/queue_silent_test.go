@@ -79,6 +79,7 @@ func TestQueueKeepsThePlaceOfASilentWaiter(t *testing.T) {
 	t.Parallel()
 	for name, silent := range map[string]bool{"that did not take its grant": false, "known to be silent": true} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			server := servicestest.StartRedis(t)
 			all := instances(t, server, 2)
 			cutOff := openApart(t, server)

@@ -13,6 +13,7 @@ import (
 )
 
 func TestQueue(t *testing.T) {
+	t.Parallel()
 	server := servicestest.StartRedis(t)
 	all := instances(t, server, 3)
 	l, other := all[0], all[1]

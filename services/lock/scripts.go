@@ -20,10 +20,10 @@ type scriptSet struct {
 }
 
 // loadScripts returns the scripts, with the values in place that are the same at every call.
-func loadScripts(events, ends string, maxHold time.Duration) scriptSet {
+func loadScripts(events, ends string, maxHold, grace time.Duration) scriptSet {
 	constants := strings.NewReplacer(
 		"ALIVE", milliseconds(waiterAlive), "CONFIRM", milliseconds(waiterConfirm), "LONGEST", milliseconds(maxHold),
-		"GRACE", milliseconds(claimGrace), "EVENTS", strconv.Quote(events), "ENDS", strconv.Quote(ends),
+		"GRACE", milliseconds(grace), "EVENTS", strconv.Quote(events), "ENDS", strconv.Quote(ends),
 	)
 	load := func(name string, before ...string) *rueidis.Lua {
 		text := ""

@@ -29,6 +29,7 @@ func insiders(t testing.TB, l *Locker, want int) {
 }
 
 func TestWithLock(t *testing.T) {
+	t.Parallel()
 	server := servicestest.StartRedis(t)
 	all := instances(t, server, 2)
 	l, other := all[0], all[1]

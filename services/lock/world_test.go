@@ -259,7 +259,10 @@ func inShard(shard, n int) (resources []string) {
 // onBoth runs a test on a real server and on the one inside the process, whose Lua is another.
 func onBoth(t *testing.T, test func(t *testing.T, rdb *redis.Client)) {
 	for _, backend := range []string{"redis-server", "embedded"} {
-		t.Run(backend, func(t *testing.T) { test(t, redistest.Of(t, backend)) })
+		t.Run(backend, func(t *testing.T) {
+			t.Parallel()
+			test(t, redistest.Of(t, backend))
+		})
 	}
 }
 
