@@ -79,6 +79,16 @@ func TestLease(t *testing.T) {
 			}
 		}
 	})
+	t.Run("that an extend did not make longer ends as expired, not for want of Redis", func(t *testing.T) {
+		for more, want := range map[time.Duration]Loss{time.Second: LostBackend, 0: LostExpired} {
+			lease := running(t, -time.Minute)
+			lease.extended(now.Add(-time.Minute + more))
+			var lost *LostError
+			if err := lease.overdue(now); !errors.As(err, &lost) || lost.Reason != want {
+				t.Errorf("extended by %v: %v, want %s", more, err, want)
+			}
+		}
+	})
 	t.Run("pushed to a waiter is started under only if it is new", pushedLease)
 }
 

@@ -54,14 +54,14 @@ func wantCounters(t testing.TB, registry *prometheus.Registry, want map[string]f
 func TestMetrics(t *testing.T) {
 	t.Parallel()
 	server := servicestest.StartRedis(t)
-	start := func(t *testing.T, maxHold time.Duration) (*Locker, *prometheus.Registry) {
+	start := func(t *testing.T) (*Locker, *prometheus.Registry) {
 		t.Helper()
 		registry := prometheus.NewRegistry()
-		return at(t, server.Addr, patient, Options{Metrics: registry, MaxHold: maxHold}), registry
+		return at(t, server.Addr, patient, Options{Metrics: registry}), registry
 	}
 
 	t.Run("count each call once, however often it asks", func(t *testing.T) {
-		l, registry := start(t, 0)
+		l, registry := start(t)
 		wantCounters(t, registry, map[string]float64{ // all are there from the start
 			"waiting": 0, "wait_seconds": 0, "hand_overs": 0, "conflicts": 0,
 			"leases_lost expired": 0, "leases_lost revoked": 0, "leases_lost backend": 0,
@@ -93,7 +93,7 @@ func TestMetrics(t *testing.T) {
 	})
 
 	t.Run("count what becomes of WithLock's leases", func(t *testing.T) {
-		l, registry := start(t, 0)
+		l, registry := start(t)
 		const others = 10
 		ended := make(chan error, others)
 		err := l.WithLock(t.Context(), request("process:2", alice), func(context.Context, Lock) error {
@@ -113,33 +113,19 @@ func TestMetrics(t *testing.T) {
 		wantCounters(t, registry, map[string]float64{"hand_overs": others, "wait_seconds": 1 + others, "waiting": 0})
 	})
 
-	t.Run("count the leases that were lost", func(t *testing.T) {
-		for reason, lose := range map[Loss]func(*Locker){
-			LostRevoked: func(l *Locker) { force(t, l, "process:3") },
-			LostExpired: func(*Locker) {},
-			LostBackend: func(*Locker) { server.Freeze() },
-		} {
-			ttl, maxHold := time.Minute, time.Duration(0)
-			switch reason {
-			case LostExpired:
-				maxHold = 500 * time.Millisecond
-			case LostBackend:
-				ttl = 500 * time.Millisecond
-			}
-			l, registry := start(t, maxHold)
-			err := l.WithLock(t.Context(), requestFor("process:3", alice, ttl), func(ctx context.Context, _ Lock) error {
-				lose(l)
-				<-ctx.Done()
-				return nil
-			})
-			server.Thaw()
-			if err == nil {
-				t.Errorf("%s: not lost", reason)
-			}
-			want := map[string]float64{"leases_lost revoked": 0, "leases_lost expired": 0, "leases_lost backend": 0}
-			want["leases_lost "+string(reason)] = 1
-			wantCounters(t, registry, want)
-			servicestest.Eventually(t, func() bool { return !l.mustStatus(t, "process:3").Held }, "the lock is not given back")
+	t.Run("count the leases that were lost, by reason", func(t *testing.T) {
+		l, registry := start(t)
+		err := l.WithLock(t.Context(), request("process:3", alice), func(ctx context.Context, _ Lock) error {
+			force(t, l, "process:3")
+			<-ctx.Done()
+			return nil
+		})
+		if !errors.Is(err, models.ErrNotHeld) {
+			t.Errorf("not lost: %v", err)
 		}
+		for _, cause := range []error{&LostError{Reason: LostExpired}, &LostError{Reason: LostBackend}, context.Canceled, nil} {
+			l.metrics.lease(cause)
+		}
+		wantCounters(t, registry, map[string]float64{"leases_lost revoked": 1, "leases_lost expired": 1, "leases_lost backend": 1})
 	})
 }

@@ -174,10 +174,7 @@ func (row lostLease) second(t *testing.T, f *field, first Lock) (taken Lock, got
 		var err error
 		taken, err = l.TryAcquire(t.Context(), request("r", bob))
 		got = err == nil
-		return got || errors.Is(err, models.ErrNotAcquired)
+		return got || errors.Is(err, models.ErrNotAcquired) && !row.knew && !row.apart
 	}, "the lock is free, and is not granted")
-	if !got && (row.knew || row.apart) {
-		t.Fatal("the second is refused a free lock")
-	}
 	return taken, got
 }

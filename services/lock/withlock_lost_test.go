@@ -21,7 +21,7 @@ func TestWithLockLosesItsLock(t *testing.T) {
 	}{
 		{LostRevoked, time.Minute, time.Hour, func(t *testing.T, _ *servicestest.RedisServer, l *Locker) { force(t, l, "r") }, holdingHeartbeat},
 		{LostBackend, 500 * time.Millisecond, time.Hour, func(_ *testing.T, s *servicestest.RedisServer, _ *Locker) { s.Freeze() }, 500 * time.Millisecond},
-		{LostExpired, time.Minute, time.Second, func(*testing.T, *servicestest.RedisServer, *Locker) {}, time.Second},
+		{LostExpired, time.Minute, 2 * time.Second, func(*testing.T, *servicestest.RedisServer, *Locker) {}, 2 * time.Second},
 	} {
 		t.Run(string(row.reason), func(t *testing.T) {
 			t.Parallel()
