@@ -41,6 +41,10 @@ func TestSignOutLeavesLocks(t *testing.T) {
 	if a.live(t, token) || !a.isLocked(t) {
 		t.Errorf("after signing out: session %t, lock %t", a.live(t, token), a.isLocked(t))
 	}
+	check(t, a.SignOut(t.Context(), current, from("192.0.2.1"))) // has nothing to end, and its entry all the same
+	if entries := a.audit(t, models.AuditSignOut); len(entries) != 2 {
+		t.Errorf("two sign-outs are %d entries of the audit", len(entries))
+	}
 }
 
 // A sign-in replaces the session that the client had.

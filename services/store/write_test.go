@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,48 +18,25 @@ import (
 	"gatehouse/services/servicestest"
 )
 
-// told counts the lines of a logger.
-type told struct {
-	slog.Handler
-	mu    sync.Mutex
-	lines []string
-}
-
-func (h *told) Enabled(context.Context, slog.Level) bool { return true }
-
-func (h *told) Handle(_ context.Context, r slog.Record) error {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	line := r.Level.String() + " " + r.Message
-	r.Attrs(func(a slog.Attr) bool { line += " " + a.String(); return true })
-	h.lines = append(h.lines, line)
-	return nil
-}
-
-func (h *told) all() string {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return strings.Join(h.lines, "\n")
-}
-
-func openTold(t *testing.T, opts Options) (*Store, *told) {
+// openLogged also returns what the database logs.
+func openLogged(t *testing.T, opts Options) (*Store, *servicestest.LogLines) {
 	t.Helper()
-	h := &told{}
-	opts.Logger = slog.New(h)
+	log := &servicestest.LogLines{}
+	opts.Logger = slog.New(slog.NewTextHandler(log, nil))
 	s, err := Open(t.Context(), opts)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = s.Close() })
-	return s, h
+	return s, log
 }
 
 // unwritable holds a database that takes no writes to what is promised, and then
 // lets it take them.
-func unwritable(t *testing.T, s *Store, h *told, why string, mend func()) {
+func unwritable(t *testing.T, s *Store, log *servicestest.LogLines, why string, mend func()) {
 	t.Helper()
 	process := models.ProcessFields{Title: "x", Description: strings.Repeat("x", models.MaxDescription)}
-	for range 20 {
+	for range 5 {
 		if _, err := s.CreateProcess(t.Context(), "", process); !errors.Is(err, models.ErrUnavailable) {
 			t.Fatalf("a write that cannot be done: %v", err)
 		}
@@ -71,7 +47,7 @@ func unwritable(t *testing.T, s *Store, h *told, why string, mend func()) {
 			t.Fatalf("a read: %v", err)
 		}
 	}
-	if all := h.all(); strings.Count(all, "\n") != 0 || !strings.Contains(all, why) {
+	if all := log.With(); len(all) != 1 || !strings.Contains(all[0], why) {
 		t.Fatalf("the log has %q, not one line with %q", all, why)
 	}
 	mend()
@@ -79,49 +55,46 @@ func unwritable(t *testing.T, s *Store, h *told, why string, mend func()) {
 	if _, err := s.CreateProcess(t.Context(), "", process); err != nil {
 		t.Fatal(err)
 	}
-	if all := h.all(); strings.Count(all, "\n") != 1 || !strings.HasSuffix(all, "can be written again") {
+	if all := log.With(); len(all) != 2 || !strings.Contains(all[1], "can be written again") {
 		t.Fatalf("the log has %q", all)
 	}
 }
 
 func TestReadOnlyPostgres(t *testing.T) {
 	t.Parallel()
-	server := servicestest.StartPostgresServer(t)
-	s, h := openTold(t, Options{URL: server.URL, Timeout: 10 * time.Second})
-	server.SetReadOnly(t, true)
-	servicestest.Eventually(t, func() bool { return s.AddAudit(t.Context(), models.AuditEntry{}) != nil }, "still writes")
-	unwritable(t, s, h, "read-only", func() { server.SetReadOnly(t, false) })
-}
-
-// A URL that names several servers leads to the one that takes writes now.
-func TestPostgresFailover(t *testing.T) {
-	t.Parallel()
 	first, second := servicestest.StartPostgresServer(t), servicestest.StartPostgresServer(t)
-	other, _ := openTold(t, Options{URL: second.URL, Timeout: 10 * time.Second})
-	url := strings.Replace(first.URL, first.Addr, first.Addr+","+second.Addr, 1) + "&target_session_attrs=read-write"
-	s, _ := openTold(t, Options{URL: url, Timeout: 10 * time.Second})
-	first.SetReadOnly(t, true)
-	servicestest.Eventually(t, func() bool {
-		p, err := s.CreateProcess(t.Context(), "", models.ProcessFields{Title: "after the failover"})
-		if err != nil {
-			return false
+	other, log := openLogged(t, Options{URL: second.URL, Timeout: 10 * time.Second})
+	t.Run("takes writes again when it can", func(t *testing.T) {
+		second.SetReadOnly(t, true)
+		servicestest.Eventually(t, func() bool { return other.AddAudit(t.Context(), models.AuditEntry{}) != nil }, "still writes")
+		unwritable(t, other, log, "read-only", func() { second.SetReadOnly(t, false) })
+	})
+	t.Run("is left for the server of the URL that takes writes", func(t *testing.T) {
+		url := strings.Replace(first.URL, first.Addr, first.Addr+","+second.Addr, 1) + "&target_session_attrs=read-write"
+		s, _ := openLogged(t, Options{URL: url, Timeout: 10 * time.Second})
+		first.SetReadOnly(t, true)
+		servicestest.Eventually(t, func() bool {
+			p, err := s.CreateProcess(t.Context(), "", models.ProcessFields{Title: "after the failover"})
+			if err != nil {
+				return false
+			}
+			_, err = other.Process(t.Context(), p.ID)
+			return err == nil
+		}, "nothing is written to the server that takes writes")
+		if err := s.Ping(t.Context()); err != nil {
+			t.Error(err)
 		}
-		_, err = other.Process(t.Context(), p.ID)
-		return err == nil
-	}, "nothing is written to the server that takes writes")
-	if err := s.Ping(t.Context()); err != nil {
-		t.Error(err)
-	}
-	if err := other.NoteChange(t.Context(), "x"); err != nil {
-		t.Fatal(err)
-	}
-	if read, err := s.Revocations(t.Context(), 0, time.Time{}); err != nil || read.Head != 1 {
-		t.Errorf("the log is read elsewhere: %+v, %v", read, err)
-	}
+		if err := other.NoteChange(t.Context(), "x"); err != nil {
+			t.Fatal(err)
+		}
+		if read, err := s.Revocations(t.Context(), 0, time.Time{}); err != nil || read.Head != 1 {
+			t.Errorf("the log is read elsewhere: %+v, %v", read, err)
+		}
+	})
 }
 
 func TestFullSQLite(t *testing.T) {
-	s, h := openTold(t, Options{URL: filepath.Join(t.TempDir(), "test.db"), Timeout: 10 * time.Second})
+	s, log := openLogged(t, Options{URL: filepath.Join(t.TempDir(), "test.db"), Timeout: 10 * time.Second})
 	limit := func(pages int) {
 		if _, err := s.write.Exec(fmt.Sprint("PRAGMA max_page_count = ", pages)); err != nil {
 			t.Fatal(err)
@@ -141,13 +114,13 @@ func TestFullSQLite(t *testing.T) {
 	for range 3 {
 		_ = s.AddAudit(t.Context(), models.AuditEntry{})
 	}
-	unwritable(t, s, h, "no room", func() { limit(1_000_000) })
+	unwritable(t, s, log, "no room", func() { limit(1_000_000) })
 }
 
 // A writer that keeps everybody out for longer than a crowd could.
 func TestWritesWithoutAnswer(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "test.db")
-	s, h := openTold(t, Options{URL: path, Timeout: 100 * time.Millisecond})
+	s, log := openLogged(t, Options{URL: path, Timeout: 300 * time.Millisecond})
 	raw, err := sql.Open("sqlite", "file:"+path+"?_txlock=immediate")
 	if err != nil {
 		t.Fatal(err)
@@ -161,7 +134,7 @@ func TestWritesWithoutAnswer(t *testing.T) {
 		_ = s.AddAudit(t.Context(), models.AuditEntry{})
 		return errors.Is(s.Ping(t.Context()), models.ErrNotWritable)
 	}, "ready while no write is answered")
-	unwritable(t, s, h, "no write is answered", func() {
+	unwritable(t, s, log, "no write is answered", func() {
 		if err := tx.Rollback(); err != nil {
 			t.Error(err)
 		}
