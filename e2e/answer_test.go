@@ -16,7 +16,6 @@ type answer struct {
 	Status int
 	Header http.Header
 	Body   []byte
-	Took   time.Duration
 
 	what string
 	path string

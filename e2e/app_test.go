@@ -5,10 +5,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"gatehouse/services/servicestest"
 )
@@ -29,6 +29,16 @@ type app struct {
 // it has an embedded Redis, a SQLite file with the demo in it, and no rate limit
 // that a test meets by accident.
 func start(t *testing.T, env ...string) *app {
+	t.Helper()
+	a := startWithoutRedis(t, env...)
+	servicestest.Eventually(t, func() bool {
+		return a.anonymous().send(t, "GET /readyz", nil).at(t, "components.redis.status") != "down"
+	}, "the instance does not find its Redis")
+	return a
+}
+
+// startWithoutRedis is start where nobody answers in Redis's place.
+func startWithoutRedis(t *testing.T, env ...string) *app {
 	t.Helper()
 	a := launch(t, append([]string{"DATABASE_URL=" + demoDatabase(t)}, env...)...)
 	a.WaitReady()
@@ -65,26 +75,34 @@ func demoDatabase(t *testing.T) string {
 	return path
 }
 
+// raceDetector in an instance's environment makes it one with the race detector, for tests in
+// which many things happen at the same time.
+const raceDetector = "GORACE=atexit_sleep_ms=50" // not the second that it sleeps by default
+
 // launch starts an instance, with an empty database, and leaves everything else
 // to the test. It is killed when the test ends.
 func launch(t *testing.T, env ...string) *app {
 	t.Helper()
-	return launchCommand(t, exec.Command(binary), env...)
+	program := binary
+	if slices.Contains(env, raceDetector) {
+		program = raceBinary
+	}
+	return launchCommand(t, exec.Command(program), env...)
 }
 
 // launchCommand is launch for a command that becomes an instance.
 func launchCommand(t *testing.T, cmd *exec.Cmd, env ...string) *app {
 	t.Helper()
 	a := &app{http: &http.Client{
-		Transport:     &http.Transport{MaxIdleConnsPerHost: 16, ExpectContinueTimeout: time.Minute},
+		Transport:     &http.Transport{MaxIdleConnsPerHost: 16, ExpectContinueTimeout: servicestest.Patience},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		Timeout:       time.Minute,
+		Timeout:       servicestest.Patience,
 	}}
 	t.Cleanup(func() { a.keepsSecrets(t) })
 	a.Gatehouse = servicestest.StartGatehouse(t, cmd, append([]string{
 		"RATE_LIMIT_MAX=1000", "LOGIN_RATE_LIMIT_MAX=1000",
-		// A Redis that is there may be slow on a machine that runs other tests, too.
-		"REDIS_TIMEOUT=500ms",
+		// What is there may be slow on a machine that runs other tests, too.
+		"REDIS_TIMEOUT=5s", "DATABASE_TIMEOUT=10s",
 	}, env...)...)
 	t.Cleanup(a.http.CloseIdleConnections)
 	return a

@@ -50,9 +50,11 @@ func TestSignInTakesTheSameTime(t *testing.T) {
 	admin.call(t, "PATCH /users/"+id, map[string]any{"disabled": true}).is(t, 200)
 	// The quickest of several, taken in turns, because other tests run meanwhile.
 	quickest := map[string]time.Duration{}
-	for range 6 {
+	for range 4 {
 		for email, password := range map[string]string{"alice@example.com": "wrong", "nobody@example.com": "wrong", "bob@example.com": demoPassword} {
-			took := a.anonymous().call(t, "POST /auth/login", credentials(email, password)).problem(t, 401, "invalid-credentials").Took
+			began := time.Now()
+			a.anonymous().call(t, "POST /auth/login", credentials(email, password)).problem(t, 401, "invalid-credentials")
+			took := time.Since(began)
 			if best, ok := quickest[email]; !ok || took < best {
 				quickest[email] = took
 			}

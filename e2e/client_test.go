@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -111,9 +112,9 @@ func (c *client) send(t testing.TB, what string, body any, headers ...string) *a
 	if err != nil {
 		t.Errorf("%s: the answer was cut off: %v", what, err)
 	}
-	got := &answer{what: what, path: req.URL.Path, Status: res.StatusCode, Header: res.Header, Body: raw, Took: time.Since(began)}
+	got := &answer{what: what, path: req.URL.Path, Status: res.StatusCode, Header: res.Header, Body: raw}
 	if !waits {
-		c.app.slow.note(what, got.Took)
+		c.app.slow.note(what, began)
 	}
 	if got.Header.Get("X-Request-Id") == "" {
 		t.Errorf("%s: no X-Request-Id", what)
@@ -143,4 +144,27 @@ func (c *client) waitFor(t testing.TB, what string, body any, headers ...string)
 	done := make(chan *answer, 1)
 	go func() { done <- c.call(t, what, body, headers...) }()
 	return func() *answer { return <-done }
+}
+
+// waitUntilLeaving sends a request that waits; who sent it leaves before the answer. What comes
+// out of left is the error of that.
+func (c *client) waitUntilLeaving(t *testing.T, what string) (leave func(), left <-chan error) {
+	t.Helper()
+	ctx, leave := context.WithCancel(t.Context())
+	method, path, _ := strings.Cut(what, " ")
+	req, err := http.NewRequestWithContext(ctx, method, c.app.URL+"/api/v1"+path, http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+c.token)
+	req.Header.Set("Prefer", "wait=30")
+	done := make(chan error, 1)
+	go func() {
+		res, err := c.app.http.Do(req)
+		if err == nil {
+			res.Body.Close()
+		}
+		done <- err
+	}()
+	return leave, done
 }

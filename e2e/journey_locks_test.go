@@ -225,7 +225,7 @@ func repeatAcquire(t *testing.T, w *world) {
 // waiting waits until so many requests queue for the process.
 func (w *world) waiting(t *testing.T, c *client, process string, n int64) {
 	t.Helper()
-	servicestest.Within(t, 3*time.Second, func() bool {
+	servicestest.Eventually(t, func() bool {
 		return c.call(t, "GET "+lockPath(process)+"/status", nil).is(t, 200).number(t, "waiting") == n
 	}, fmt.Sprintf("not %d waiting", n))
 }

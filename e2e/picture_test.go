@@ -16,7 +16,7 @@ const largestPicture = 150 << 10 // bytes: a README loads at once
 // queue. `make picture` names in GATEHOUSE_PICTURE the file to write.
 func TestPicture(t *testing.T) {
 	t.Parallel()
-	a, browser := start(t), startBrowser(t)
+	a := start(t)
 	users := map[string]*client{}
 	admin := a.signIn(t, adminEmail)
 	for _, name := range []string{"carol", "dan"} {
@@ -27,7 +27,7 @@ func TestPicture(t *testing.T) {
 	}
 
 	// The browser first: it takes its time on a busy machine, and waiters wait 30 s at most.
-	tab := openTab(t, browser, a)
+	tab := openTab(t, a)
 	signInOnPage(t, tab)
 	do(t, tab, chromedp.EmulateViewport(1120, 660))
 

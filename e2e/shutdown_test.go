@@ -65,8 +65,9 @@ func (c *client) beginCreate(t *testing.T, title string) (finish func() (status 
 func TestShutdownDropsNothing(t *testing.T) {
 	t.Parallel()
 	redis := servicestest.StartRedis(t)
-	env := []string{"REDIS_URL=redis://" + redis.Addr, "DATABASE_URL=" + demoDatabase(t)}
-	w := &world{app: start(t, append(env, "SHUTDOWN_DELAY=500ms")...)}
+	env := []string{raceDetector, "REDIS_URL=redis://" + redis.Addr, "DATABASE_URL=" + demoDatabase(t)}
+	const delay = 5 * time.Second // time for all that is asked in it
+	w := &world{app: start(t, append(env, "SHUTDOWN_DELAY="+delay.String())...)}
 	w.alice, w.bob, w.viewer = w.app.signIn(t, "alice@example.com"), w.app.signIn(t, "bob@example.com"), w.app.signIn(t, "viewer@example.com")
 	w.acquire(t, w.alice, "1", nil)
 	waiting := []func() *answer{
@@ -80,14 +81,11 @@ func TestShutdownDropsNothing(t *testing.T) {
 	for _, title := range titles {
 		slow = append(slow, w.alice.beginCreate(t, title))
 	}
-	var signIns []func() *answer
-	for range 4 {
-		signIns = append(signIns, w.anonymous().waitFor(t, "POST /auth/login", credentials(w.bob.email, demoPassword)))
-	}
+	signedIn := w.anonymous().waitFor(t, "POST /auth/login", credentials(w.bob.email, demoPassword))
 
 	w.app.Signal(syscall.SIGTERM)
 	stopped := time.Now()
-	servicestest.Within(t, 450*time.Millisecond, func() bool { return w.app.ReadyStatus() == 503 }, "/readyz does not answer 503 in the delay")
+	servicestest.Eventually(t, func() bool { return w.app.ReadyStatus() == 503 }, "/readyz does not answer 503 in the delay")
 	w.anonymous().send(t, "GET /readyz", nil).is(t, 503).with(t, "status", "unavailable").with(t, "components.database.status", "ok")
 	w.anonymous().send(t, "GET /healthz", nil).is(t, 200)
 	w.alice.call(t, "GET /processes", nil).is(t, 200) // the load balancer has not noticed yet
@@ -96,12 +94,10 @@ func TestShutdownDropsNothing(t *testing.T) {
 	for _, answered := range waiting {
 		answered().problem(t, 503, "unavailable")
 	}
-	if took := time.Since(stopped); took > 2*time.Second {
-		t.Errorf("waiting requests were answered %v after SIGTERM", took)
+	if took := time.Since(stopped) - delay; took > time.Second+servicestest.Slack(stopped) {
+		t.Errorf("waiting requests were answered %v after the delay", took)
 	}
-	for _, signedIn := range signIns {
-		signedIn().is(t, 200)
-	}
+	signedIn().is(t, 200)
 	servicestest.Eventually(t, func() bool { return w.app.ReadyStatus() == 0 }, "still open after the delay")
 	for i, finish := range slow {
 		if w.app.HasEnded() {
@@ -170,14 +166,14 @@ func TestShutdownIsQuick(t *testing.T) {
 		"interrupt": func(t *testing.T) (*app, syscall.Signal) { return start(t), syscall.SIGINT },
 		"Redis-frozen": func(t *testing.T) (*app, syscall.Signal) {
 			redis := servicestest.StartRedis(t)
-			a := start(t, "REDIS_URL=redis://"+redis.Addr)
+			a := start(t, "REDIS_URL=redis://"+redis.Addr, redisTimeout)
 			a.signIn(t, "alice@example.com").call(t, "POST /processes/1/lock", nil).is(t, 201)
 			redis.Freeze()
 			return a, syscall.SIGTERM
 		},
 		"database-frozen": func(t *testing.T) (*app, syscall.Signal) {
 			database := servicestest.StartPostgresServer(t)
-			a := start(t, "DATABASE_URL="+database.URL, "DATABASE_TIMEOUT=300ms")
+			a := start(t, "DATABASE_URL="+database.URL, "DATABASE_TIMEOUT=1s")
 			a.signIn(t, "alice@example.com").call(t, "GET /auth/session", nil).is(t, 200)
 			database.Freeze()
 			return a, syscall.SIGTERM
@@ -191,9 +187,8 @@ func TestShutdownIsQuick(t *testing.T) {
 			if code := a.ExitCode(); code != 0 {
 				t.Errorf("exit code %d: %s", code, &a.Stderr)
 			}
-			t.Logf("ended after %v", time.Since(began))
-			if time.Since(began) > 6*time.Second {
-				t.Errorf("it took %v to end", time.Since(began))
+			if took := time.Since(began); took > 5*time.Second+servicestest.Slack(began) {
+				t.Errorf("it took %v to end", took)
 			}
 		})
 	}

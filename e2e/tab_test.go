@@ -1,17 +1,12 @@
 package e2e
 
 import (
-	"bytes"
 	"context"
 	"fmt"
-	"image/png"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/chromedp/cdproto/audits"
 	"github.com/chromedp/cdproto/emulation"
@@ -22,40 +17,38 @@ import (
 	"gatehouse/services/servicestest"
 )
 
-const (
-	pagePatience = 45 * time.Second // for anything on a page, on a machine busy with other tests
-	pagePoll     = 50 * time.Millisecond
-)
-
-// startBrowser starts a Chromium with an empty profile and ends it when the test
-// does. The context is what chromedp knows it by.
-func startBrowser(t *testing.T) context.Context {
-	t.Helper()
-	chromium := servicestest.Need(t, "chromium", "chromium")
-	allocator, cancelAllocator := chromedp.NewExecAllocator(context.Background(), append(chromedp.DefaultExecAllocatorOptions[:],
-		chromedp.ExecPath(chromium),
+// browser is the Chromium, with an empty profile, that all tests share: each opens tabs of its own.
+// The context is what chromedp knows it by.
+var browser = sync.OnceValues(func() (context.Context, error) {
+	allocator, cancel := chromedp.NewExecAllocator(context.Background(), append(chromedp.DefaultExecAllocatorOptions[:],
+		chromedp.ExecPath("chromium"),
 		chromedp.NoSandbox, // Chromium refuses to run as root with it
 		chromedp.DisableGPU,
 		chromedp.Flag("disable-component-update", true), // no network but ours
-		chromedp.WSURLReadTimeout(pagePatience),
+		chromedp.WSURLReadTimeout(servicestest.Patience),
 	)...)
-	browser, cancel := chromedp.NewContext(allocator)
-	t.Cleanup(func() {
+	first, cancelFirst := chromedp.NewContext(allocator)
+	endBrowser = func() {
+		cancelFirst()
 		cancel()
-		cancelAllocator()
-	})
-	if err := chromedp.Do(browser); err != nil {
-		t.Fatalf("start %s: %v", chromium, err)
 	}
-	return browser
-}
+	return first, chromedp.Do(first)
+})
+
+// endBrowser ends it; TestMain calls it when all tests have run.
+var endBrowser = func() {}
 
 // openTab opens a tab that shares no cookie with another, on the instance's
 // start page. When the test ends it fails for what the browser complained about:
 // an error on the console, an exception, a violation of the
 // Content-Security-Policy. A complaint that contains one of expected is none.
-func openTab(t *testing.T, browser context.Context, a *app, expected ...string) context.Context {
+func openTab(t *testing.T, a *app, expected ...string) context.Context {
 	t.Helper()
+	servicestest.Need(t, "chromium", "chromium")
+	browser, err := browser()
+	if err != nil {
+		t.Fatalf("start Chromium: %v", err)
+	}
 	var heard complaints
 	tab, cancel := chromedp.NewContext(browser, chromedp.WithNewBrowserContext(), chromedp.WithListener(heard.listen))
 	t.Cleanup(func() {
@@ -80,7 +73,7 @@ func openTab(t *testing.T, browser context.Context, a *app, expected ...string) 
 // do takes steps in the tab, one after the other.
 func do(t testing.TB, tab context.Context, steps ...chromedp.Action[chromedp.Void]) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(tab, pagePatience)
+	ctx, cancel := context.WithTimeout(tab, servicestest.Patience)
 	defer cancel()
 	if err := chromedp.Do(ctx, steps...); err != nil {
 		t.Fatal(err)
@@ -88,7 +81,7 @@ func do(t testing.TB, tab context.Context, steps ...chromedp.Action[chromedp.Voi
 }
 
 func evaluate[T any](tab context.Context, expression string) (T, error) {
-	ctx, cancel := context.WithTimeout(tab, pagePatience)
+	ctx, cancel := context.WithTimeout(tab, servicestest.Patience)
 	defer cancel()
 	return chromedp.Run(ctx, chromedp.Evaluate[T](expression))
 }
@@ -107,21 +100,10 @@ func read[T any](t testing.TB, tab context.Context, expression string) T {
 // across a change of page.
 func until(t testing.TB, tab context.Context, condition string) {
 	t.Helper()
-	deadline := time.NewTimer(pagePatience)
-	defer deadline.Stop()
-	poll := time.NewTicker(pagePoll)
-	defer poll.Stop()
-	for {
+	servicestest.Eventually(t, func() bool {
 		ok, err := evaluate[bool](tab, condition) // an error: the page is being replaced
-		if err == nil && ok {
-			return
-		}
-		select {
-		case <-deadline.C:
-			t.Fatalf("never true in the page: %s (%v)", condition, err)
-		case <-poll.C:
-		}
-	}
+		return err == nil && ok
+	}, "never true in the page: "+condition)
 }
 
 func click(css string) chromedp.Action[chromedp.Void] { return chromedp.Click(chromedp.CSS(css)) }
@@ -135,17 +117,6 @@ func press(keys ...string) chromedp.Action[chromedp.Void] {
 	return chromedp.KeyEvent(strings.Join(keys, ""))
 }
 
-// emulate sets a media feature, such as prefers-color-scheme.
-func emulate(t testing.TB, tab context.Context, feature, value string) {
-	t.Helper()
-	_, err := chromedp.Call(tab, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
-		Features: []*emulation.MediaFeature{{Name: feature, Value: value}},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 // switchOffScripts turns JavaScript off from the next page on. What the test
 // evaluates still runs.
 func switchOffScripts(t testing.TB, tab context.Context) {
@@ -154,47 +125,6 @@ func switchOffScripts(t testing.TB, tab context.Context) {
 		t.Fatal(err)
 	}
 	do(t, tab, chromedp.Reload())
-}
-
-// capture returns the whole page as a PNG.
-func capture(t testing.TB, tab context.Context) []byte {
-	t.Helper()
-	until(t, tab, `document.getAnimations().length === 0`) // else colours are on their way
-	ctx, cancel := context.WithTimeout(tab, pagePatience)
-	defer cancel()
-	picture, err := chromedp.Run(ctx, chromedp.FullScreenshot(100))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return picture
-}
-
-// screenshot saves the whole page and returns its mean brightness, 0 to 1. The
-// pictures are kept in the folder that GATEHOUSE_SCREENSHOTS names, if it is set.
-func screenshot(t *testing.T, tab context.Context, name string) float64 {
-	t.Helper()
-	picture := capture(t, tab)
-	dir := os.Getenv("GATEHOUSE_SCREENSHOTS")
-	if dir == "" {
-		dir = t.TempDir()
-	}
-	if err := os.WriteFile(filepath.Join(dir, name+".png"), picture, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	decoded, err := png.Decode(bytes.NewReader(picture))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var sum, count float64
-	area := decoded.Bounds()
-	for y := area.Min.Y; y < area.Max.Y; y += 8 {
-		for x := area.Min.X; x < area.Max.X; x += 8 {
-			r, g, b, _ := decoded.At(x, y).RGBA()
-			sum += float64(r+g+b) / (3 * 0xffff)
-			count++
-		}
-	}
-	return sum / count
 }
 
 // complaints collects what a browser tells developers.

@@ -72,7 +72,7 @@ func TestSQLiteFileRemoved(t *testing.T) {
 func TestPostgresReadOnly(t *testing.T) {
 	t.Parallel()
 	database := servicestest.StartPostgresServer(t)
-	a := start(t, "DATABASE_URL="+database.URL, "DATABASE_TIMEOUT=10s")
+	a := start(t, "DATABASE_URL="+database.URL)
 	alice := a.signIn(t, "alice@example.com")
 	database.SetReadOnly(t, true)
 	servicestest.Eventually(t, func() bool { return alice.call(t, "POST /processes", fields("lost")).Status == 503 }, "still writes")
@@ -85,7 +85,7 @@ func TestPostgresReadOnly(t *testing.T) {
 // process that runs.
 func TestSQLiteDiskFull(t *testing.T) {
 	t.Parallel()
-	a := start(t, "DATABASE_TIMEOUT=10s")
+	a := start(t)
 	alice := a.signIn(t, "alice@example.com")
 	limit := func(size string) {
 		out, err := exec.Command("prlimit", "--pid", strconv.Itoa(a.Pid()), "--fsize="+size+":").CombinedOutput()

@@ -33,7 +33,7 @@ func buildAndRun(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	flags := servicestest.BuildFlags()
+	flags := servicestest.PlainFlags()
 	if servicestest.LongProof() {
 		overlay, err := ownClocks(dir)
 		if err != nil {

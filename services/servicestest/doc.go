@@ -31,6 +31,7 @@
 //	Eventually   something that must become true, however long this machine takes
 //	Within       a promise with a time: it fails when the promise is broken
 //	Slack        what this machine may have added to a time that a test measured itself
+//	Patience     the time limit of a client that needs one
 //	LogLines     a log, or the output of a process, that is read while it is written
 //
 // A server that is not installed fails the tests that need it, unless make test has said that it

@@ -6,17 +6,17 @@ import (
 	"time"
 )
 
-// patience ends a wait for what does not come. It is no promise of gatehouse's: a test that waits
-// longer hangs.
-const patience = time.Minute
+// Patience ends a wait for what does not come. It is no promise of gatehouse's: a test that waits
+// longer hangs. Clients that need a time limit have this one.
+const Patience = time.Minute
 
 // Eventually waits until ok is true, and fails the test with msg if it never is.
 func Eventually(t testing.TB, ok func() bool, msg string) {
 	t.Helper()
 	began := time.Now()
 	for pause := time.Millisecond; !ok(); pause = min(2*pause, 16*time.Millisecond) {
-		if time.Since(began) > patience {
-			t.Fatalf("%s (waited %v)", msg, patience)
+		if time.Since(began) > Patience {
+			t.Fatalf("%s (waited %v)", msg, Patience)
 		}
 		time.Sleep(pause)
 	}
@@ -26,10 +26,12 @@ func Eventually(t testing.TB, ok func() bool, msg string) {
 // is what gatehouse promises. What the machine was late meanwhile comes on top: see Slack.
 func Within(t testing.TB, bound time.Duration, ok func() bool, msg string) {
 	t.Helper()
-	for began := time.Now(); !ok(); time.Sleep(2 * time.Millisecond) {
+	began := time.Now()
+	for pause := time.Millisecond; !ok(); pause = min(2*pause, 8*time.Millisecond) {
 		if took := time.Since(began); took > bound+Slack(began) {
 			t.Fatalf("%s (waited %v, promised is %v)", msg, took, bound)
 		}
+		time.Sleep(pause)
 	}
 }
 

@@ -12,19 +12,16 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 )
 
 // Gatehouse is one instance of the program: a process with an environment of its own.
 type Gatehouse struct {
 	*Process
 
-	URL  string        // http://host:port, once it is ready
-	Dir  string        // where it runs
-	Took time.Duration // from its start until it was ready
+	URL string // http://host:port, once it is ready
+	Dir string // where it runs
 
-	started time.Time
-	http    *http.Client
+	http *http.Client
 }
 
 // BuildFlags are the flags of go build with which this test binary was built. With them a test
@@ -38,6 +35,14 @@ func BuildFlags() []string {
 		}
 	}
 	return flags
+}
+
+// PlainFlags are BuildFlags without the race detector: as people run the program, it needs a
+// seventh of the processors. make test builds it with these, too.
+func PlainFlags() []string {
+	return slices.DeleteFunc(BuildFlags(), func(flag string) bool {
+		return strings.HasPrefix(flag, "-race") || strings.HasPrefix(flag, "-gcflags")
+	})
 }
 
 // BuildGatehouse builds the program, which is in the folder above, into dir with these flags of
@@ -64,13 +69,10 @@ func StartGatehouse(t testing.TB, cmd *exec.Cmd, env ...string) *Gatehouse {
 	if cmd.Dir == "" {
 		cmd.Dir = t.TempDir()
 	}
-	cmd.Env = append([]string{
-		"PATH=" + os.Getenv("PATH"), "HOME=" + cmd.Dir, "ADDR=127.0.0.1:0",
-		"GORACE=atexit_sleep_ms=50", // not the second that it sleeps by default
-	}, env...)
+	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + cmd.Dir, "ADDR=127.0.0.1:0"}, env...)
 	g := &Gatehouse{
-		Dir: cmd.Dir, started: time.Now(),
-		http: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: patience},
+		Dir:  cmd.Dir,
+		http: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: Patience},
 	}
 	t.Cleanup(func() { g.inspect(t) })
 	g.Process = Start(t, cmd)
@@ -86,7 +88,6 @@ func (g *Gatehouse) WaitReady() {
 		}
 		return g.findURL() && g.ReadyStatus() == http.StatusOK
 	}, "gatehouse is not ready")
-	g.Took = time.Since(g.started)
 }
 
 var served = regexp.MustCompile(`(?:Page +http://|"?serving"?.*"?addr"?[=:]"?)(127\.0\.0\.1:\d+)`)

@@ -116,7 +116,7 @@ func (p *Process) ExitCode() int {
 	p.t.Helper()
 	select {
 	case <-p.ended:
-	case <-time.After(patience):
+	case <-time.After(Patience):
 		p.t.Fatalf("process %d does not end\n%s%s", p.Pid(), p.Stdout.Last(60), p.Stderr.Last(60))
 	}
 	return p.cmd.ProcessState.ExitCode()
