@@ -231,7 +231,7 @@ func TestBlockScriptNeverOverAdmits(t *testing.T) {
 		ends int64
 		uses []counted
 	}
-	steps := 600
+	steps := 2500
 	if servicestest.LongProof() {
 		steps = 10_000
 	}

@@ -84,11 +84,11 @@ func TestProofBlockOracle(t *testing.T) {
 
 // With one instance nothing is excused, however often Redis loses what it has.
 func TestProofOracleOfOneInstance(t *testing.T) {
-	proveWindows(t, proofCourse{instances: 1, share: 8})
+	proveWindows(t, proofCourse{instances: 1, share: 4})
 }
 
 func TestProofBlockOracleOfOneInstance(t *testing.T) {
-	proveWindows(t, proofCourse{instances: 1, usesBlocks: true, share: 16})
+	proveWindows(t, proofCourse{instances: 1, usesBlocks: true, share: 8})
 }
 
 type proofCourse struct {
