@@ -185,9 +185,10 @@ func (o *oracle) changeRole(at *remote, user *provenUser) {
 // later than 2 s after an acknowledged end is accepted, and no valid session
 // is ever refused.
 func TestProof(t *testing.T) {
-	t.Parallel()
 	operations := 1_000
-	if servicestest.LongProof() {
+	if !servicestest.LongProof() {
+		t.Parallel()
+	} else { // alone, because it measures
 		operations = inFull(100_000)
 		t.Run("postgres", func(t *testing.T) { proveSessions(t, servicestest.StartPostgres(t), operations) })
 	}
