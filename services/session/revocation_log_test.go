@@ -3,7 +3,6 @@ package session
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -11,100 +10,6 @@ import (
 
 	"gatehouse/models"
 )
-
-// fakeLog is a revocation log in memory.
-type fakeLog struct {
-	mu      sync.Mutex
-	entries []models.Revocation
-	head    int64
-	history int64 // another one after the database was restored
-	err     error
-	queries int
-	delay   time.Duration // between the query's arrival and its answer
-}
-
-func (l *fakeLog) add(entries ...models.Revocation) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, r := range entries {
-		l.head++
-		r.Seq, r.Nonce, r.At = l.head, l.head+1000*l.history, time.Now()
-		l.entries = append(l.entries, r)
-	}
-}
-
-func (l *fakeLog) answer(from func(models.Revocation) bool) (models.Revocations, error) {
-	l.mu.Lock()
-	l.queries++
-	read, err, delay := models.Revocations{Head: l.head, Nonce: l.head + 1000*l.history}, l.err, l.delay
-	for _, r := range l.entries {
-		if from(r) {
-			read.Entries = append(read.Entries, r)
-		}
-	}
-	l.mu.Unlock()
-	time.Sleep(delay)
-	if err != nil {
-		return models.Revocations{}, err
-	}
-	return read, nil
-}
-
-func (l *fakeLog) NoteChange(_ context.Context, hash string) error {
-	l.add(models.Revocation{SessionHash: hash, Everybody: hash == ""})
-	return nil
-}
-
-func (l *fakeLog) Revocations(_ context.Context, after int64, since time.Time) (models.Revocations, error) {
-	return l.answer(func(r models.Revocation) bool { return r.Seq > after && !r.At.Before(since) })
-}
-
-func (l *fakeLog) set(change func()) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	change()
-}
-
-func (l *fakeLog) asked() int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.queries
-}
-
-var errLogGone = errors.Join(models.ErrUnavailable, errors.New("gone"))
-
-// followerTest runs test with a follower that polls log in fake time.
-func followerTest(t *testing.T, log *fakeLog, test func(t *testing.T, follower *logFollower)) {
-	synctest.Test(t, func(t *testing.T) {
-		follower := newLogFollower(log, slog.New(slog.DiscardHandler))
-		ctx, stop := context.WithCancel(t.Context())
-		var task sync.WaitGroup
-		task.Go(func() { follower.run(ctx) })
-		synctest.Wait()
-		test(t, follower)
-		stop()
-		task.Wait()
-	})
-}
-
-// valid is about a copy made at that offset of the log's first history. The quick
-// check says the same.
-func valid(follower *logFollower, seq int64) bool {
-	held, now := newCopy(models.Session{Hash: "hash", User: models.UserRef{ID: "1"}}, logOffset{seq, seq}, time.Time{}), time.Now()
-	got := follower.trusted(now) && follower.valid(held.offset, "hash", "1")
-	for range 2 { // the second time it remembers
-		if follower.validates(held, now) != got {
-			panic("it validates what is not valid, or not what is")
-		}
-	}
-	return got
-}
-
-func held(follower *logFollower) (entries, indexed int) {
-	follower.mu.RLock()
-	defer follower.mu.RUnlock()
-	return len(follower.entries), len(follower.last)
-}
 
 func TestLogEntriesEndCopiesMadeBefore(t *testing.T) {
 	for name, entry := range map[string]models.Revocation{
@@ -116,8 +21,7 @@ func TestLogEntriesEndCopiesMadeBefore(t *testing.T) {
 			log := &fakeLog{}
 			followerTest(t, log, func(t *testing.T, follower *logFollower) {
 				log.add(models.Revocation{SessionHash: "other"}, models.Revocation{UserID: "2"})
-				time.Sleep(logInterval)
-				synctest.Wait()
+				pass(logInterval)
 				pos, ok := follower.offset()
 				before := pos.seq
 				if before != 2 || !ok || !valid(follower, 0) || !valid(follower, before) {
@@ -148,19 +52,16 @@ func TestLogFollowerTrust(t *testing.T) {
 	log := &fakeLog{}
 	followerTest(t, log, func(t *testing.T, follower *logFollower) {
 		log.set(func() { log.err = errLogGone })
-		time.Sleep(logTrust - time.Millisecond)
-		synctest.Wait()
+		pass(logTrust - time.Millisecond)
 		if !valid(follower, 0) {
 			t.Error("not trusted just before 2 s")
 		}
-		time.Sleep(time.Millisecond)
-		synctest.Wait()
+		pass(time.Millisecond)
 		if valid(follower, 0) {
 			t.Error("trusted after 2 s")
 		}
 		log.set(func() { log.err, log.delay = nil, 1500*time.Millisecond })
-		time.Sleep(logInterval + log.delay) // sent at 3 s, answered at 4.5 s, until 5 s
-		synctest.Wait()
+		pass(logInterval + log.delay) // sent at 3 s, answered at 4.5 s, until 5 s
 		if !valid(follower, 0) {
 			t.Error("not trusted after an answer")
 		}
@@ -190,21 +91,18 @@ func TestLogFollowerSync(t *testing.T) {
 		// Polls that were sent before the commit prove nothing about it: one that is
 		// under way when a sync fails does not bring trust back.
 		log.set(func() { log.delay = 500 * time.Millisecond })
-		time.Sleep(logInterval)
-		synctest.Wait() // a poll is under way
+		pass(logInterval) // a poll is under way
 		log.add(models.Revocation{UserID: "1"})
 		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 		defer cancel()
 		if err := follower.sync(ctx); !errors.Is(err, models.ErrUnavailable) {
 			t.Errorf("err = %v", err)
 		}
-		time.Sleep(log.delay)
-		synctest.Wait()
+		pass(log.delay)
 		if valid(follower, 1) {
 			t.Error("trusted again by a query sent before the revoke was committed")
 		}
-		time.Sleep(logInterval)
-		synctest.Wait()
+		pass(logInterval)
 		if valid(follower, 1) || !valid(follower, 2) {
 			t.Error("a later poll did not settle it")
 		}
@@ -215,8 +113,7 @@ func TestLogFollowerSync(t *testing.T) {
 func TestLogFollowerSyncIsShared(t *testing.T) {
 	log := &fakeLog{delay: 100 * time.Millisecond}
 	followerTest(t, log, func(t *testing.T, follower *logFollower) {
-		time.Sleep(2 * log.delay)
-		synctest.Wait()
+		pass(2 * log.delay)
 		before := log.asked()
 		var wg sync.WaitGroup
 		for range 50 {
@@ -235,21 +132,11 @@ func TestLogFollowerSyncIsShared(t *testing.T) {
 
 func TestLogIsNotWhatItWas(t *testing.T) {
 	for name, change := range map[string]func(*fakeLog){
-		"restored": func(l *fakeLog) { l.entries, l.head, l.history = l.entries[:1], 1, 1 },
-		"restored, and as far as it was": func(l *fakeLog) {
-			l.entries, l.head, l.history = l.entries[:1], 3, 1
-			for seq := range int64(2) {
-				l.entries = append(l.entries, models.Revocation{Seq: 2 + seq, Nonce: 1002 + seq, At: time.Now(), UserID: "9"})
-			}
-		},
-		"restored, and farther": func(l *fakeLog) {
-			l.entries, l.head, l.history = l.entries[:1], 6, 1
-			for seq := range int64(5) {
-				l.entries = append(l.entries, models.Revocation{Seq: 2 + seq, Nonce: 1002 + seq, At: time.Now(), UserID: "9"})
-			}
-		},
-		"cleaned past cursor":  func(l *fakeLog) { l.entries, l.head = nil, 9 },
-		"gap after the cursor": func(l *fakeLog) { l.entries, l.head = []models.Revocation{{Seq: 9, At: time.Now(), UserID: "3"}}, 9 },
+		"restored":                       func(l *fakeLog) { l.restore(1) },
+		"restored, and as far as it was": func(l *fakeLog) { l.restore(3) },
+		"restored, and farther":          func(l *fakeLog) { l.restore(6) },
+		"cleaned past cursor":            func(l *fakeLog) { l.entries, l.head = nil, 9 },
+		"gap after the cursor":           func(l *fakeLog) { l.entries, l.head = []models.Revocation{{Seq: 9, At: time.Now(), UserID: "3"}}, 9 },
 	} {
 		t.Run(name, func(t *testing.T) {
 			log := &fakeLog{}
@@ -259,8 +146,7 @@ func TestLogIsNotWhatItWas(t *testing.T) {
 					t.Fatal("copies are not valid to begin with")
 				}
 				log.set(func() { change(log) })
-				time.Sleep(logInterval)
-				synctest.Wait()
+				pass(logInterval)
 				if now, _ := follower.offset(); valid(follower, 3) || !follower.valid(now, "hash", "1") || now.seq != log.head {
 					t.Errorf("offset %d: an old copy counts, or a new one does not", now.seq)
 				}
@@ -279,8 +165,7 @@ func TestLogCopiesOfAnotherHistory(t *testing.T) {
 	log.add(models.Revocation{UserID: "8"}, models.Revocation{UserID: "9"})
 	followerTest(t, log, func(t *testing.T, follower *logFollower) {
 		log.add(models.Revocation{UserID: "8"})
-		time.Sleep(logInterval)
-		synctest.Wait()
+		pass(logInterval)
 		for seq := range int64(4) {
 			if ours := (logOffset{seq, seq}); !follower.valid(ours, "hash", "1") {
 				t.Errorf("a copy made at %v is not valid", ours)
@@ -298,16 +183,14 @@ func TestLogFollowerForgets(t *testing.T) {
 	followerTest(t, log, func(t *testing.T, follower *logFollower) {
 		time.Sleep(logHeld / 2)
 		log.add(models.Revocation{SessionHash: "b"})
-		time.Sleep(logHeld/2 + 2*logInterval)
-		synctest.Wait()
+		pass(logHeld/2 + 2*logInterval)
 		if valid(follower, 1) || !valid(follower, 2) || !valid(follower, 3) {
 			t.Error("copies older than what is held must not count, others must")
 		}
 		if entries, indexed := held(follower); entries != 1 || indexed != 1 {
 			t.Errorf("%d entries held, %d indexed", entries, indexed)
 		}
-		time.Sleep(logHeld)
-		synctest.Wait()
+		pass(logHeld)
 		if entries, _ := held(follower); entries != 0 || !valid(follower, 3) {
 			pos, _ := follower.offset()
 			t.Errorf("a quiet log: offset %d", pos.seq)
