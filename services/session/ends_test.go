@@ -94,45 +94,25 @@ func TestHints(t *testing.T) {
 	t.Parallel()
 	t.Run("by Redis", func(t *testing.T) {
 		w := newWorld(t)
-		wantHints(t, w.one(t), endsAt(t, w, w.one(t)))
+		wantHints(t, w, w.one(t), w.one(t))
 	})
 	t.Run("by PostgreSQL", func(t *testing.T) {
 		w := newWorldOn(t, servicestest.StartPostgres(t))
-		wantHints(t, w.withoutRedis(t), endsAt(t, w, w.withoutRedis(t)))
-	})
-	t.Run("when the limit per user ends a session", func(t *testing.T) {
-		w := newWorld(t)
-		here := w.instance(t, redistest.Patient(t, w.server.Addr), session.Options{MaxPerUser: 1})
-		ann := w.signUp(t)
-		token, _ := signIn(t, here, ann)
-		wantHints(t, w.one(t), func(there instance) string {
-			old := token
-			mustGet(t, there, old)
-			token, _ = signIn(t, here, ann)
-			refused(t, here, old)
-			return old
-		})
+		wantHints(t, w, w.withoutRedis(t), w.withoutRedis(t))
 	})
 }
 
-// endsAt begins sessions at an instance and ends them there.
-func endsAt(t *testing.T, w *world, here instance) func(there instance) string {
+// wantHints ends sessions at one instance until the other has read the log more often than it does
+// by itself, once a second.
+func wantHints(t *testing.T, w *world, here, there instance) {
+	t.Helper()
 	ann := w.signUp(t)
-	return func(there instance) string {
+	began, before := time.Now(), there.db.polls.Load()
+	servicestest.Eventually(t, func() bool {
 		token, s := signIn(t, here, ann)
 		mustGet(t, there, token)
 		end(t, here, s)
-		return token
-	}
-}
-
-// wantHints ends sessions elsewhere until there has read the log more often than it does by
-// itself, once a second.
-func wantHints(t *testing.T, there instance, endOne func(there instance) (token string)) {
-	t.Helper()
-	began, before := time.Now(), there.db.polls.Load()
-	servicestest.Eventually(t, func() bool {
-		refusedInTime(t, there, endOne(there), time.Now())
+		refusedInTime(t, there, token, time.Now())
 		byItself := int64(time.Since(began)/time.Second) + 1
 		return there.db.polls.Load()-before >= byItself+5
 	}, "the other instance reads the log once a second, not more often")
