@@ -44,7 +44,7 @@ func TestOpenRequestsEndWithoutTheDatabase(t *testing.T) {
 }
 
 // A flood of sign-ins is answered, if with 503, and who is signed in notices little
-// of it.
+// of it. How long each waits is in services, see TestPasswordFloodIsAnswered.
 func TestSignInFloodStarvesNobody(t *testing.T) {
 	t.Parallel()
 	a := startApp(t, nil)
@@ -52,13 +52,9 @@ func TestSignInFloodStarvesNobody(t *testing.T) {
 	var flood sync.WaitGroup
 	for i := range 150 { // 100 may wait, for 3 s
 		flood.Go(func() {
-			began := time.Now()
 			w := a.login(fmt.Sprintf("nobody-%d@example.com", i), "a wrong guess")
 			if w.Code != http.StatusUnauthorized && (w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") == "") {
 				t.Errorf("a sign-in of the flood: %d %s", w.Code, w.Body)
-			}
-			if took := time.Since(began); took > 4*time.Second+servicestest.Slack(began) { // 3 s of waiting, and a password
-				t.Errorf("a sign-in of the flood took %v", took)
 			}
 		})
 	}
