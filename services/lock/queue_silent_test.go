@@ -88,11 +88,18 @@ func TestQueueKeepsThePlaceOfASilentWaiter(t *testing.T) {
 			second := queueFor(t.Context(), t, all[0], request("r", bob))
 			third := queueFor(t.Context(), t, all[1], request("r", bob))
 			cutOff.way.Stall()
+			began := time.Now()
 			if silent {
 				silence(t, server, cutOff.Locker, "r", func(ago time.Duration) bool { return ago > waiterAlive })
 			}
 			giveBack(t, all[0], held)
-			next := <-second
+			var next Lock
+			rest := third
+			select { // on a busy machine the second's instance can be silent, too
+			case next = <-second:
+			case next = <-third:
+				rest = second
+			}
 			silence(t, server, cutOff.Locker, "r", func(ago time.Duration) bool { return ago > waiterAlive })
 			cutOff.way.Resume()
 			waiting(t, all[0], "r", 2)
@@ -100,11 +107,14 @@ func TestQueueKeepsThePlaceOfASilentWaiter(t *testing.T) {
 			giveBack(t, all[0], next)
 			select {
 			case next = <-first:
-			case <-third:
-				t.Fatal("the third came before the first")
+			case next = <-rest:
+				rest = first
+				if servicestest.Slack(began) < waiterAlive { // else it was passed over once more
+					t.Error("one who came later was served before the first")
+				}
 			}
 			giveBack(t, all[0], next)
-			giveBack(t, all[0], <-third)
+			giveBack(t, all[0], <-rest)
 		})
 	}
 }
