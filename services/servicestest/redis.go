@@ -99,7 +99,11 @@ func (s *RedisServer) launch() bool {
 		default:
 		}
 		reply, err := s.try("INFO", "server")
-		return err == nil && strings.Contains(reply, own)
+		if err != nil || !strings.Contains(reply, own) {
+			return false
+		}
+		_, err = s.try("PING") // an error while it loads its file
+		return err == nil
 	}, "redis-server did not start")
 	return !ended
 }
