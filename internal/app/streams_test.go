@@ -47,7 +47,7 @@ func ask(ctx context.Context, t *testing.T, address, token string) *http.Respons
 
 func openStream(t *testing.T, address, token string) *stream {
 	t.Helper()
-	answer := ask(t.Context(), t, address, token)
+	answer := ask(t.Context(), t, address, token) //nolint:bodyclose // ask does, at the end of the test
 	s := &stream{header: answer.Header, ended: make(chan struct{})}
 	if answer.StatusCode != http.StatusOK || s.header.Get("Content-Type") != "text/event-stream" {
 		t.Fatalf("%d %v", answer.StatusCode, s.header)
@@ -150,12 +150,12 @@ func TestStreamsOfAUserAreBounded(t *testing.T) {
 	ctx, leave := context.WithCancel(t.Context())
 	defer leave()
 	for range 3 {
-		if answer := ask(ctx, t, address, alice); answer.StatusCode != http.StatusOK {
+		if answer := ask(ctx, t, address, alice); answer.StatusCode != http.StatusOK { //nolint:bodyclose // ask does, at the end of the test
 			t.Fatal(answer.StatusCode)
 		}
 	}
 	for _, token := range []string{alice, again} {
-		answer := ask(ctx, t, address, token)
+		answer := ask(ctx, t, address, token) //nolint:bodyclose // ask does, at the end of the test
 		body, err := io.ReadAll(answer.Body)
 		if err != nil || answer.StatusCode != http.StatusTooManyRequests || !strings.Contains(string(body), "/problems/too-many-streams") ||
 			!strings.Contains(string(body), `"limit":3`) || answer.Header.Get("Retry-After") == "" {
@@ -165,6 +165,6 @@ func TestStreamsOfAUserAreBounded(t *testing.T) {
 	openStream(t, address, bob)
 	leave()
 	servicestest.Eventually(t, func() bool {
-		return ask(t.Context(), t, address, again).StatusCode == http.StatusOK
+		return ask(t.Context(), t, address, again).StatusCode == http.StatusOK //nolint:bodyclose // ask does, at the end of the test
 	}, "no room after streams have ended")
 }

@@ -121,13 +121,13 @@ func TestFences(t *testing.T) {
 					t.Errorf("fence %d after %d", fence, ahead)
 				}
 				if last := highest(t); last < fence+block-1 {
-					t.Errorf("%d to %d are reserved, and the highest is said to be %d", fence, int64(fence+block-1), last)
+					t.Errorf("%d to %d are reserved, and the highest is said to be %d", fence, fence+block-1, last)
 				}
 				free(t)
 				do(t, `redis.call('DEL', KEYS[5]); return ''`)
 				next := take(t, l, request(resource, models.Holder{}))
 				if *next.Fence < fence+block {
-					t.Errorf("fence %d, which is reserved for another holder: %d to %d", *next.Fence, fence, int64(fence+block-1))
+					t.Errorf("fence %d, which is reserved for another holder: %d to %d", *next.Fence, fence, fence+block-1)
 				}
 				giveBack(t, l, next)
 			})
@@ -140,7 +140,7 @@ func TestFences(t *testing.T) {
 				t.Errorf("fence %d is %v off the clock", fence, off)
 			}
 			if last := highest(t); last != fence+block-1 {
-				t.Errorf("%d to %d are reserved, and the highest is said to be %d", fence, int64(fence+block-1), last)
+				t.Errorf("%d to %d are reserved, and the highest is said to be %d", fence, fence+block-1, last)
 			}
 			free(t)
 		})

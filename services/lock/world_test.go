@@ -222,12 +222,6 @@ func observed(t testing.TB, l *Locker, resource string) {
 	servicestest.Eventually(t, func() bool { return l.shards.get(shardOf(resource)).epoch != "" }, "no heartbeat of the shard")
 }
 
-// leaseEnds waits until Redis has let a lock go.
-func leaseEnds(t testing.TB, server *servicestest.RedisServer, resource string) {
-	t.Helper()
-	servicestest.Eventually(t, func() bool { return server.Do("KEYS", "*lock:"+resource) == "" }, "the lease does not end in Redis")
-}
-
 // leftInRedis is the time left of a lock, as Redis has it; less than 0 if it is not there.
 func leftInRedis(t testing.TB, server *servicestest.RedisServer, l *Locker, resource string) time.Duration {
 	t.Helper()
