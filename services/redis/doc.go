@@ -99,8 +99,8 @@
 //
 // # Proofs
 //
-// health_test.go plays the diagram with a clock of its own; client_test.go, batch_test.go and
-// call_test.go freeze and kill real servers; slots_test.go moves the slots of a real Cluster.
+// health_test.go plays the diagram with a clock of its own; outage_test.go, batch_test.go and
+// call_test.go freeze and kill real servers; cluster_test.go moves the slots of a real Cluster.
 // With locks and limits on top, the tests of package services do the same for slow servers,
 // missing permissions and failovers.
 package redis
