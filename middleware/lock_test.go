@@ -36,7 +36,7 @@ func newLockApp(t *testing.T, onRedisDown models.OnRedisDown) *lockApp {
 	t.Helper()
 	app := &lockApp{Engine: gin.New(), server: servicestest.StartRedis(t)}
 	rdb := redis.New(redis.Options{
-		Client: rueidis.ClientOption{InitAddress: []string{app.server.Addr}}, Timeout: 20 * time.Second, Logger: slog.New(slog.DiscardHandler),
+		Client: rueidis.ClientOption{InitAddress: []string{app.server.Addr}}, Timeout: servicestest.Patience, Logger: slog.New(slog.DiscardHandler),
 	})
 	t.Cleanup(func() { _ = rdb.Close(context.Background()) })
 	rdb.WaitReady(t.Context())

@@ -10,6 +10,7 @@ import (
 	"gatehouse/models"
 	"gatehouse/services/lock"
 	"gatehouse/services/redis"
+	"gatehouse/services/servicestest"
 	"gatehouse/services/store"
 )
 
@@ -42,7 +43,7 @@ func check(t *testing.T, err error) {
 // openStore opens a database with a timeout that a busy test machine keeps.
 func openStore(t *testing.T, url string) *store.Store {
 	t.Helper()
-	db := must(store.Open(t.Context(), store.Options{URL: url, Timeout: 20 * time.Second}))
+	db := must(store.Open(t.Context(), store.Options{URL: url, Timeout: servicestest.Patience}))
 	t.Cleanup(func() {
 		if err := db.Close(); err != nil {
 			t.Error(err)

@@ -15,7 +15,7 @@ import (
 )
 
 func asUser(addr, user string) redis.Options {
-	return redis.Options{Client: rueidis.ClientOption{InitAddress: []string{addr}, Username: user, Password: "secret"}, Timeout: time.Second}
+	return redis.Options{Client: rueidis.ClientOption{InitAddress: []string{addr}, Username: user, Password: "secret"}, Timeout: 10 * time.Second}
 }
 
 // Each category of commands is taken from a user of its own. Whatever is left works as
@@ -66,7 +66,7 @@ func TestRedisWithoutScripts(t *testing.T) {
 		t.Run(renamed, func(t *testing.T) {
 			t.Parallel()
 			server := servicestest.StartRedis(t, "--rename-command", renamed, "")
-			w := watch(t, redis.Options{Client: rueidis.ClientOption{InitAddress: []string{server.Addr}}, Timeout: time.Second})
+			w := watch(t, redis.Options{Client: rueidis.ClientOption{InitAddress: []string{server.Addr}}, Timeout: 10 * time.Second})
 			servicestest.Eventually(t, func() bool { return len(w.log.With("level=WARN")) > 0 }, "nothing is told")
 			w.workFor(t, 2*time.Second)
 			if got := w.log.With("Redis"); w.changes.Load() > 0 || len(got) != 1 || !strings.Contains(got[0], "EVAL") && !strings.Contains(got[0], "PUBLISH") {

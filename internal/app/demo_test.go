@@ -5,7 +5,6 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
-	"time"
 
 	"gatehouse/internal/config"
 	"gatehouse/models"
@@ -22,9 +21,13 @@ import (
 // administrator and one key, and none of them fails.
 func TestStartTogether(t *testing.T) {
 	t.Parallel()
-	for name, url := range map[string]string{"sqlite": filepath.Join(t.TempDir(), "test.db"), "postgres": servicestest.StartPostgres(t)} {
+	for name, urlOf := range map[string]func(*testing.T) string{
+		"sqlite":   func(t *testing.T) string { return filepath.Join(t.TempDir(), "test.db") },
+		"postgres": func(t *testing.T) string { return servicestest.StartPostgres(t) },
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			url := urlOf(t)
 			var wg sync.WaitGroup
 			secrets := make([]string, 2) // hashing passwords takes long, see store.TestSeedAtOnce for many
 			for i := range secrets {
@@ -36,7 +39,7 @@ func TestStartTogether(t *testing.T) {
 				})
 			}
 			wg.Wait()
-			db, err := store.Open(t.Context(), store.Options{URL: url})
+			db, err := store.Open(t.Context(), store.Options{URL: url, Timeout: servicestest.Patience})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -75,7 +78,7 @@ func startOn(t *testing.T, url string) (secret string, err error) {
 	if err != nil {
 		return "", err
 	}
-	db, err := store.Open(t.Context(), store.Options{URL: url, Timeout: time.Minute})
+	db, err := store.Open(t.Context(), store.Options{URL: url, Timeout: servicestest.Patience})
 	if err != nil {
 		return "", err
 	}

@@ -90,8 +90,12 @@ func (g *guarded) written(t *testing.T, resource string) []int64 {
 
 func TestGuard(t *testing.T) {
 	t.Parallel()
-	for database, url := range map[string]string{"SQLite": filepath.Join(t.TempDir(), "test.db"), "PostgreSQL": servicestest.StartPostgres(t)} {
+	for database, urlOf := range map[string]func(*testing.T) string{
+		"SQLite":     func(t *testing.T) string { return filepath.Join(t.TempDir(), "test.db") },
+		"PostgreSQL": func(t *testing.T) string { return servicestest.StartPostgres(t) },
+	} {
 		t.Run(database, func(t *testing.T) {
+			url := urlOf(t)
 			for _, table := range []string{"", "fences of this \"app\""} {
 				t.Run("refuses a lower fence than has written, in table "+table, func(t *testing.T) { refusesLower(t, openGuarded(t, url, fence.Guard{Table: table})) })
 			}

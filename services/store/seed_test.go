@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"gatehouse/models"
+	"gatehouse/services/servicestest"
 	"gatehouse/services/store"
 )
 
@@ -23,7 +24,7 @@ func TestSeedAtOnce(t *testing.T) {
 		seeded, keys := 0, map[string]bool{}
 		for i := range 4 {
 			wg.Go(func() {
-				s, err := store.Open(t.Context(), store.Options{URL: url})
+				s, err := store.Open(t.Context(), store.Options{URL: url, Timeout: servicestest.Patience})
 				if err != nil {
 					t.Error(err)
 					return

@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"gatehouse/services/servicestest"
 	"gatehouse/services/store"
@@ -58,7 +57,7 @@ func (k *keptWorld) emptied(t *testing.T) world {
 	t.Helper()
 	if k.s == nil {
 		k.url = k.make(t)
-		opts := store.Options{URL: k.url, Timeout: patience}
+		opts := store.Options{URL: k.url, Timeout: servicestest.Patience}
 		k.s, k.other = must(store.Open(context.Background(), opts)), must(store.Open(context.Background(), opts))
 		k.raw = openRaw(k.url)
 	}
@@ -85,10 +84,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// patience is a timeout that a busy test machine keeps.
-const patience = 20 * time.Second
-
-// open opens a database with that timeout.
+// open opens a database with a timeout that a busy machine keeps.
 func open(t *testing.T, url string) *store.Store {
 	t.Helper()
 	return openWith(t, store.Options{URL: url})
@@ -97,7 +93,7 @@ func open(t *testing.T, url string) *store.Store {
 func openWith(t *testing.T, opts store.Options) *store.Store {
 	t.Helper()
 	if opts.Timeout == 0 {
-		opts.Timeout = patience
+		opts.Timeout = servicestest.Patience
 	}
 	s, err := store.Open(t.Context(), opts)
 	check(t, err)

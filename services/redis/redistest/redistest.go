@@ -24,7 +24,7 @@ func Start(t testing.TB, opt redis.Options) *redis.Client {
 	}
 	rdb := redis.New(opt)
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		ctx, cancel := context.WithTimeout(context.Background(), servicestest.Patience)
 		defer cancel()
 		if err := rdb.Close(ctx); err != nil {
 			t.Error(err)
