@@ -16,7 +16,7 @@ func TestOperationsMetrics(t *testing.T) {
 	t.Parallel()
 	a := start(t)
 	w := &world{app: a, alice: a.signIn(t, "alice@example.com")}
-	w.acquire(t, w.alice, "1", map[string]any{"ttl": 10})
+	w.acquire(t, w.alice, "1", map[string]any{"ttl": 120})
 	names := func(pattern, text string) (all []string) {
 		for _, found := range regexp.MustCompile(pattern).FindAllStringSubmatch(text, -1) {
 			all = append(all, found[1])
@@ -54,7 +54,7 @@ func TestOperationsRedisUser(t *testing.T) {
 	a := start(t, "REDIS_URL="+user.String())
 	a.anonymous().send(t, "GET /readyz", nil).is(t, 200).with(t, "status", "ok").with(t, "components.redis.status", "ok")
 	w := &world{app: a, alice: a.signIn(t, "alice@example.com")}
-	w.acquire(t, w.alice, "1", map[string]any{"ttl": 10}).with(t, "degraded", false)
+	w.acquire(t, w.alice, "1", map[string]any{"ttl": 120}).with(t, "degraded", false)
 	if log := a.Said(); strings.Contains(log, "level=WARN") {
 		t.Errorf("the log warns:\n%s", log)
 	}
