@@ -91,6 +91,39 @@ func TestDocumentsFiles(t *testing.T) {
 	}
 }
 
+// TestPackageDocumentsFiles: the files that the doc.go files name are in their package, or where
+// their path says, and the tests are there.
+func TestPackageDocumentsFiles(t *testing.T) {
+	folders := testFolders(t)
+	packages, err := filepath.Glob("../../services/*/doc.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := 0
+	for _, name := range append(packages, "../../services/doc.go") {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range regexp.MustCompile(`[\w/*]+\.(?:go|lua)\b`).FindAllString(string(text), -1) {
+			found++
+			here, _ := filepath.Glob(filepath.Join(filepath.Dir(name), file))
+			if _, err := os.Stat(filepath.Join("../..", file)); len(here) == 0 && err != nil {
+				t.Errorf("%s names %s, which is not there", name, file)
+			}
+		}
+		for _, test := range regexp.MustCompile(`\b(?:Test|Fuzz|Benchmark)[A-Z]\w+`).FindAllString(string(text), -1) {
+			found++
+			if len(folders[test]) == 0 {
+				t.Errorf("%s names %s, which is not there", name, test)
+			}
+		}
+	}
+	if found < 100 {
+		t.Errorf("only %d files and tests are named", found)
+	}
+}
+
 // TestDocumentsMake: the targets of make that documents name are there.
 func TestDocumentsMake(t *testing.T) {
 	makefile, err := os.ReadFile("../../Makefile")

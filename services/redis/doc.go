@@ -95,7 +95,7 @@
 //	cluster.go   the map of the slots       eviction.go  a policy that would evict locks
 //	pubsub.go    messages to all instances  tracking.go  keys whose changes Redis reports
 //
-// WithBudget is called once for each HTTP request, in package handlers (routes.go).
+// WithBudget is called once for each HTTP request, in handlers/routes.go.
 //
 // # Proofs
 //
