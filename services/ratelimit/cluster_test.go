@@ -81,6 +81,8 @@ func TestCluster(t *testing.T) {
 	wg.Wait()
 	release()
 
+	// Full nodes refuse at once, so the patient limiter waits for none. What a frozen one costs is
+	// shown in package services (cluster_test.go) and by TestProofFrozenUnderLoad.
 	for _, node := range nodes {
 		node.Do("CONFIG", "SET", "maxmemory", "1")
 	}

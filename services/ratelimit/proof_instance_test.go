@@ -65,11 +65,12 @@ func refundable(key int) bool { return key%2 == 1 }
 
 func proofKey(key int) string { return "k" + fmt.Sprint(key) }
 
-// TestProofInstance is one of the processes of the oracle.
+// TestProofInstance is not a test: run again in a process of its own, it is one of the processes of
+// the oracle.
 func TestProofInstance(t *testing.T) {
 	text := os.Getenv("GATEHOUSE_PROOF_RATE_LIMIT")
 	if text == "" {
-		t.Skip("runs as a process of its own")
+		return
 	}
 	var me proofSetup
 	if err := json.Unmarshal([]byte(text), &me); err != nil {
