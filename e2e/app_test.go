@@ -37,7 +37,7 @@ func start(t *testing.T, env ...string) *app {
 	return a
 }
 
-// startWithoutRedis is start where nobody answers in Redis's place.
+// startWithoutRedis is start where no server answers in Redis's place.
 func startWithoutRedis(t *testing.T, env ...string) *app {
 	t.Helper()
 	a := launch(t, append([]string{"DATABASE_URL=" + demoDatabase(t)}, env...)...)

@@ -14,7 +14,7 @@ import (
 
 const demoPassword = "gatehouse-demo"
 
-// client is somebody who sends requests to an instance.
+// client sends requests to an instance.
 type client struct {
 	app   *app
 	email string
@@ -142,8 +142,18 @@ func reader(t testing.TB, body any) io.Reader {
 // its answer.
 func (c *client) waitFor(t testing.TB, what string, body any, headers ...string) func() *answer {
 	done := make(chan *answer, 1)
-	go func() { done <- c.call(t, what, body, headers...) }()
-	return func() *answer { return <-done }
+	go func() {
+		defer close(done) // also when call ends the goroutine with t.Fatal
+		done <- c.call(t, what, body, headers...)
+	}()
+	return func() *answer {
+		t.Helper()
+		got := <-done
+		if got == nil {
+			t.Fatalf("%s was not sent", what)
+		}
+		return got
+	}
 }
 
 // waitUntilLeaving sends a request that waits; who sent it leaves before the answer. What comes

@@ -79,9 +79,13 @@ func (w *world) eventsEndWithTheSession(t *testing.T) {
 	w.anonymous().call(t, "GET /locks/events", nil).problem(t, 401, "unauthenticated")
 	leaving := w.app.signIn(t, w.viewer.email)
 	events := leaving.events(t)
+	out := time.Now()
 	leaving.call(t, "POST /auth/logout", nil).is(t, 204)
 	if got := <-events; got != "" {
 		t.Errorf("after its session the stream tells %q", got)
+	}
+	if took := time.Since(out); took > 2*time.Second+servicestest.Slack(out) {
+		t.Errorf("the stream ended %v after its session", took)
 	}
 }
 

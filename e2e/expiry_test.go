@@ -16,8 +16,8 @@ func redisModes() map[string]func(t *testing.T) string {
 	}
 }
 
-// TestLocksMoveOn: what happens to locks while nobody does anything, or somebody leaves, is the
-// same wherever Redis is, and the stream of events tells it.
+// TestLocksMoveOn: what happens to locks while no request comes, or a client leaves, is the same
+// wherever Redis is, and the stream of events tells it.
 func TestLocksMoveOn(t *testing.T) {
 	for name, env := range redisModes() {
 		t.Run(name, func(t *testing.T) {
@@ -25,9 +25,9 @@ func TestLocksMoveOn(t *testing.T) {
 			w := &world{app: start(t, env(t), raceDetector), degraded: name == "without-redis"}
 			w.alice, w.bob = w.app.signIn(t, "alice@example.com"), w.app.signIn(t, "bob@example.com")
 			w.admin, w.viewer = w.app.signIn(t, "admin@example.com"), w.app.signIn(t, "viewer@example.com")
-			t.Run("a lock ends with its time, and goes to who waits", w.lockExpires)
-			t.Run("who goes away waits no more", w.waiterLeaves)
-			t.Run("whose session ends waits no more", w.waiterIsSignedOut)
+			t.Run("a lock ends with its time, and goes to the waiter", w.lockExpires)
+			t.Run("a client that goes away waits no more", w.waiterLeaves)
+			t.Run("a waiter whose session ends waits no more", w.waiterIsSignedOut)
 			t.Run("events tell what happens", w.eventsTell)
 			t.Run("events end with the session", w.eventsEndWithTheSession)
 			t.Run("events end with the instance", w.eventsEndWithTheInstance)
@@ -86,16 +86,26 @@ func (w *world) waiterIsSignedOut(t *testing.T) {
 
 func TestSessionsExpire(t *testing.T) {
 	t.Parallel()
-	a := start(t, "SESSION_IDLE_TIMEOUT=4s", "SESSION_ABSOLUTE_TIMEOUT=1h")
-	bob := a.signIn(t, "bob@example.com")
+	const idle = 4 * time.Second
+	a := start(t, "SESSION_IDLE_TIMEOUT="+idle.String(), "SESSION_ABSOLUTE_TIMEOUT=1h")
+	admin := a.signIn(t, "admin@example.com") // whose questions keep only this session alive
+	bob, signedIn := a.signIn(t, "bob@example.com"), time.Now()
 	session := bob.call(t, "GET /auth/session", nil).is(t, 200)
 	if life := session.moment(t, "expiresAt").Sub(session.moment(t, "createdAt")); life != time.Hour {
 		t.Errorf("the longest life of a session is %v, want 1 h", life)
 	}
-	admin := a.signIn(t, "admin@example.com") // whose questions keep only this session alive
-	servicestest.Within(t, 5*time.Second, func() bool {
+	var used time.Time
+	servicestest.Eventually(t, func() bool {
+		used = time.Now()
+		bob.call(t, "GET /auth/session", nil).is(t, 200)
+		return used.Sub(signedIn) > idle/2 // a session that ended this long after its start would end too early
+	}, "it is not used")
+	servicestest.Within(t, idle+time.Second, func() bool {
 		return admin.call(t, "GET /users/"+bob.id+"/sessions", nil).is(t, 200).number(t, "count") == 0
 	}, "an unused session does not end")
+	if unused := time.Since(used); unused < idle {
+		t.Errorf("a session ended %v after its last use, want %v", unused, idle)
+	}
 	bob.call(t, "GET /auth/session", nil).problem(t, 401, "unauthenticated")
 }
 

@@ -76,7 +76,7 @@ func outages() []outage {
 
 // TestJourneyThroughOutages walks the journey while Redis goes and comes back
 // between its steps, without a pause: each step begins with the fault that
-// nobody has noticed yet.
+// no instance has noticed yet.
 func TestJourneyThroughOutages(t *testing.T) {
 	for _, o := range outages() {
 		t.Run(o.name, func(t *testing.T) {
@@ -98,7 +98,7 @@ func TestJourneyThroughOutages(t *testing.T) {
 				if !t.Run(fmt.Sprintf("%s-degraded-%t", s.name, w.degraded), func(t *testing.T) { s.walk(t, w) }) {
 					t.FailNow()
 				}
-				// Nobody is logged out.
+				// No user is logged out.
 				for _, c := range []*client{w.alice, w.bob, w.admin, w.viewer} {
 					c.call(t, "GET /auth/session", nil).is(t, 200)
 				}
@@ -116,7 +116,7 @@ func TestLocksThroughAnOutage(t *testing.T) {
 		t.Run(o.name, func(t *testing.T) {
 			t.Parallel()
 			redis := servicestest.StartRedis(t)
-			w := &world{app: start(t, "REDIS_URL=redis://"+redis.Addr, redisTimeout)}
+			w := &world{app: start(t, "REDIS_URL=redis://"+redis.Addr, redisTimeout, raceDetector)}
 			w.alice, w.bob, w.admin = w.app.signIn(t, "alice@example.com"), w.app.signIn(t, "bob@example.com"), w.app.signIn(t, "admin@example.com")
 			made := func(title string) string {
 				return w.alice.call(t, "POST /processes", map[string]any{"title": title}).is(t, 201).text(t, "id")
@@ -162,7 +162,7 @@ func TestLocksThroughAnOutage(t *testing.T) {
 			servicestest.Within(t, backToNormal, func() bool {
 				ready := w.anonymous().send(t, "GET /readyz", nil).is(t, 200).at(t, "status") == "ok"
 				return ready && free(released) && free(forced) && free(quick)
-			}, "after the outage something is locked by nobody")
+			}, "after the outage a lock is left without a holder")
 			holds(before)
 			holds(during)
 			holds(extended)
@@ -180,7 +180,7 @@ func TestLocksThroughAnOutage(t *testing.T) {
 }
 
 // TestFrozenWhileBusy freezes Redis under requests of many users at once: none
-// fails, none is slow, nobody is logged out, and nothing stays locked by nobody.
+// fails, none is slow, no user is logged out, and no lock stays without a holder.
 func TestFrozenWhileBusy(t *testing.T) {
 	t.Parallel()
 	redis := servicestest.StartRedis(t)
@@ -220,7 +220,7 @@ func TestFrozenWhileBusy(t *testing.T) {
 	w.app.slow.below(t, slowestAllowed)
 }
 
-// work is what a busy user does to a process that nobody else edits; it returns
+// work is what a busy user does to a process that no other user edits; it returns
 // the number of requests.
 func work(t *testing.T, c *client, process string) int {
 	for _, what := range []string{"GET /auth/session", "GET /processes/" + process, "GET " + lockPath(process) + "/status"} {
@@ -234,12 +234,12 @@ func work(t *testing.T, c *client, process string) int {
 	return 4
 }
 
-// nothingLocked: soon after recovery nothing is locked by nobody.
+// nothingLocked: soon after recovery no lock is left without a holder.
 func (w *world) nothingLocked(t *testing.T) {
 	t.Helper()
 	servicestest.Within(t, backToNormal, func() bool {
 		return fmt.Sprint(w.alice.call(t, "GET /locks", nil).is(t, 200).at(t, "items")) == "[]"
-	}, "something is locked by nobody")
+	}, "a lock is left without a holder")
 }
 
 // TestSlowMoment: Redis is slow for a moment, too short to count as away. What a

@@ -78,7 +78,7 @@ func TestJourneyEmbedded(t *testing.T) {
 func TestJourneyOnRedisAndPostgreSQL(t *testing.T) {
 	t.Parallel()
 	redis := servicestest.StartRedis(t)
-	w := &world{app: start(t, "REDIS_URL=redis://"+redis.Addr, "DATABASE_URL="+servicestest.StartPostgres(t))}
+	w := &world{app: start(t, "REDIS_URL=redis://"+redis.Addr, "DATABASE_URL="+servicestest.StartPostgres(t), raceDetector)}
 	w.walk(t, journey())
 	onlyOurKeys(t, redis)
 }

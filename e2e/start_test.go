@@ -12,8 +12,8 @@ import (
 	"gatehouse/services/servicestest"
 )
 
-// TestStart: a new instance welcomes whoever has just cloned it, the next one has all that it
-// left, and one with nobody where Redis should be is ready nearly as soon.
+// TestStart: a new instance says where to go and how to sign in, the next one has all that it
+// left, and one with no server where Redis should be is ready nearly as soon.
 func TestStart(t *testing.T) {
 	t.Parallel()
 	ready := func(env ...string) (a *app, took time.Duration) {

@@ -40,7 +40,7 @@ func buildAndRun(m *testing.M) int {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
-		flags = []string{"-overlay", overlay}
+		flags = append(servicestest.BuildFlags(), "-overlay", overlay) // with the race detector, too
 	}
 	binary, err = servicestest.BuildGatehouse(dir, flags...)
 	if err != nil {
@@ -112,7 +112,9 @@ func start(t *testing.T, database string, redis *servicestest.RedisServer, offse
 	i := &instance{redis: servicestest.NewProxy(t, redis.Addr)}
 	i.Gatehouse = servicestest.StartGatehouse(t, exec.Command(binary),
 		"DATABASE_URL="+database, "REDIS_URL=redis://"+i.redis.Addr, "RATE_LIMIT_MAX=1000000", "RATE_LIMIT_ALGORITHM=gcra",
-		"LOGIN_RATE_LIMIT_MAX=1000", "LOG_LEVEL=warn", fmt.Sprintf("%s=%d", clockOffset, offset))
+		"LOGIN_RATE_LIMIT_MAX=1000", "LOG_LEVEL=warn",
+		"GORACE=atexit_sleep_ms=50", // not the second that the race detector sleeps by default
+		fmt.Sprintf("%s=%d", clockOffset, offset))
 	i.WaitReady()
 	if servicestest.LongProof() {
 		if off := time.Until(i.clock(t)); (off - time.Duration(offset)*time.Second).Abs() > 2*time.Second {

@@ -90,7 +90,7 @@ func TestLockEventsAreStreamed(t *testing.T) {
 	if w := a.api(alice, http.MethodPost, "/auth/logout", ""); w.Code != http.StatusNoContent {
 		t.Fatal(w.Code)
 	}
-	s.ends(t, "its session has ended")
+	servicestest.Within(t, 2*time.Second, s.hasEnded, "the stream goes on: its session has ended")
 	s = openStream(t, address, admin)
 	a.handlers.Drain()
 	s.ends(t, "the server shuts down")

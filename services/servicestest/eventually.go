@@ -27,9 +27,13 @@ func Eventually(t testing.TB, ok func() bool, msg string) {
 func Within(t testing.TB, bound time.Duration, ok func() bool, msg string) {
 	t.Helper()
 	began := time.Now()
-	for pause := time.Millisecond; !ok(); pause = min(2*pause, 8*time.Millisecond) {
-		if took := time.Since(began); took > bound+Slack(began) {
+	for pause := time.Millisecond; ; pause = min(2*pause, 8*time.Millisecond) {
+		kept := ok()
+		if took := time.Since(began); took > bound+Slack(began) { // what is true too late is broken, too
 			t.Fatalf("%s (waited %v, promised is %v)", msg, took, bound)
+		}
+		if kept {
+			return
 		}
 		time.Sleep(pause)
 	}
@@ -40,10 +44,7 @@ func Within(t testing.TB, bound time.Duration, ok func() bool, msg string) {
 // kernel. Slack allows for 50, each as late as the latest that the harness has seen of its own.
 // On a quiet machine that is some 50 ms, beside two busy loops on two processors about a second.
 // It is never more than 20 s.
-func Slack(since time.Time) time.Duration {
-	const wakeUps, most = 50, 20 * time.Second
-	return min(wakeUps*machine.latest(since), most)
-}
+func Slack(since time.Time) time.Duration { return machine.slack(since) }
 
 // machine measures for as long as the test binary runs.
 var machine = newLateness()
@@ -60,23 +61,34 @@ func newLateness() *lateness {
 	return l
 }
 
+// lateSleep is how long measure means to sleep.
+const lateSleep = 5 * time.Millisecond
+
 func (l *lateness) measure() {
-	const pause = 5 * time.Millisecond
-	second := 0
 	for before := l.began; ; {
-		time.Sleep(pause)
+		time.Sleep(lateSleep)
 		now := time.Now()
-		late := now.Sub(before) - pause
-		// A second in which the machine ran nothing is as late as the sleep that spans it.
-		for until := l.second(now); second < until; {
-			second++
-			l.slot(second).Store(int64(late))
-		}
-		if slot := l.slot(second); int64(late) > slot.Load() {
-			slot.Store(int64(late))
-		}
+		l.note(before, now)
 		before = now
 	}
+}
+
+// note keeps how late a sleep ended.
+func (l *lateness) note(before, now time.Time) {
+	late := int64(now.Sub(before) - lateSleep)
+	// A second in which the machine ran nothing is as late as the sleep that spans it.
+	last := l.second(now)
+	for second := l.second(before) + 1; second <= last; second++ {
+		l.slot(second).Store(late)
+	}
+	if slot := l.slot(last); late > slot.Load() {
+		slot.Store(late)
+	}
+}
+
+func (l *lateness) slack(since time.Time) time.Duration {
+	const wakeUps, most = 50, 20 * time.Second
+	return min(wakeUps*l.latest(since), most)
 }
 
 func (l *lateness) second(at time.Time) int { return int(at.Sub(l.began) / time.Second) }

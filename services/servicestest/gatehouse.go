@@ -102,7 +102,7 @@ func (g *Gatehouse) findURL() bool {
 	return true
 }
 
-// ReadyStatus is the status of /readyz, 0 if nobody answers.
+// ReadyStatus is the status of /readyz, 0 if no server answers.
 func (g *Gatehouse) ReadyStatus() int {
 	res, err := g.http.Get(g.URL + "/readyz")
 	if err != nil {

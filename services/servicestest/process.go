@@ -34,6 +34,9 @@ func Start(t testing.TB, cmd *exec.Cmd) *Process {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}
 	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
+	if cmd.WaitDelay == 0 { // or a child that outlives it keeps its output open for ever
+		cmd.WaitDelay = Patience / 2
+	}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
