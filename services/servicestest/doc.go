@@ -12,33 +12,40 @@
 //	KeptPostgres         a database that the test binary's tests share
 //	StartPostgresServer  a server for one test, which may break it
 //	NewProxy             a TCP proxy between one client and a server
-//	StartGatehouse       an instance of the program that BuildGatehouse has built
+//	BuildGatehouse       the program, with BuildFlags (as this test binary, so with the race
+//	                     detector) or PlainFlags (as people run it)
+//	StartGatehouse       an instance of the program
 //	Start, RunAgain      a process: any command, or this test binary once more
+//	FreeAddr             an address where no server is
 //
 // What it breaks:
 //
 //	Freeze, Thaw           SIGSTOP and SIGCONT: of a Redis, a PostgreSQL, a process
-//	Kill, Start, Restart   a Redis that is gone, and back without its data
+//	Kill, Start, Restart   a Redis that is gone, and back: empty, unless its arguments (--dir and
+//	                       --appendonly or --save) make it keep its data in a file
 //	Do                     any command: FLUSHALL, SCRIPT FLUSH, CLIENT KILL, CONFIG SET, ...
 //	Follow, LoseMaster,    replication: a replica that misses writes and becomes the master
 //	Promote
 //	MoveSlot               a slot of a Cluster moves while clients use it
 //	SetReadOnly, Stop      a PostgreSQL that refuses writes, or is gone
-//	Proxy                  Cut, Reset, Stall, StallOpen, SetLatency, LoseReplies, Retarget
+//	Proxy                  Cut and Restore, Reset, Stall, StallOpen and Resume, SetLatency,
+//	                       LoseReplies, Retarget
 //
 // What it waits for:
 //
-//	Eventually   something that must become true, however long this machine takes
-//	Within       a promise with a time: it fails when the promise is broken
-//	Slack        what this machine may have added to a time that a test measured itself
-//	Patience     the time limit of a client that needs one
-//	LogLines     a log, or the output of a process, that is read while it is written
+//	Eventually      something that must become true, however long this machine takes
+//	Within          a promise with a time: it fails when the promise is broken, or kept too late
+//	Slack           what this machine may have added to a time that a test measured itself
+//	Patience        the time limit of a client that needs one
+//	LogLines        a log, or the output of a process, that is read while it is written
+//	WaitFailedOver  a sentinel that has made the replica the master
 //
 // A server that is not installed fails the tests that need it, unless make test has said that it
-// leaves them out: see Need.
+// leaves them out: see Need. LongProof tells a proof to run in full.
 //
-// No test sleeps until something has probably happened. What is about time runs on fake time
-// (testing/synctest), or measures against the bound of the promise with Within or Slack: they add
-// what the machine itself was late, so a busy machine fails no test and a quiet one is held to
-// the promise.
+// Tests wait for a condition or a signal, not until something has probably happened. What is about
+// time runs on fake time (testing/synctest), or measures against the bound of the promise with
+// Within or Slack: they add what the machine itself was late, up to 20 s, so that a busy machine
+// does not fail a test and a quiet one is held to the promise. The proofs, which inject faults at
+// random, pause at random between them.
 package servicestest

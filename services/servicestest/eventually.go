@@ -23,7 +23,8 @@ func Eventually(t testing.TB, ok func() bool, msg string) {
 }
 
 // Within waits until ok is true, and fails the test with msg if that takes longer than bound, which
-// is what gatehouse promises. What the machine was late meanwhile comes on top: see Slack.
+// is what gatehouse promises. The time that ok takes counts. What the machine was late meanwhile
+// comes on top: see Slack.
 func Within(t testing.TB, bound time.Duration, ok func() bool, msg string) {
 	t.Helper()
 	began := time.Now()
