@@ -22,7 +22,7 @@ func newAudited(t *testing.T) *audited {
 	s := &audited{site: newSite(t)}
 	var err error
 	s.raw, err = sql.Open("sqlite", s.path)
-	fatal(t, err)
+	check(t, err)
 	t.Cleanup(func() { _ = s.raw.Close() })
 	return s
 }
@@ -30,7 +30,7 @@ func newAudited(t *testing.T) *audited {
 func (s *audited) run(t *testing.T, statement string) {
 	t.Helper()
 	_, err := s.raw.ExecContext(t.Context(), statement)
-	fatal(t, err)
+	check(t, err)
 }
 
 func (s *audited) call(token, what, body string) *httptest.ResponseRecorder {
@@ -48,7 +48,7 @@ func (s *audited) call(token, what, body string) *httptest.ResponseRecorder {
 func (s *audited) entries(t *testing.T, action string) []models.AuditEntry {
 	t.Helper()
 	list, err := s.db.Audit(t.Context(), action, models.Page{Limit: 200})
-	fatal(t, err)
+	check(t, err)
 	return list.Items
 }
 
@@ -56,20 +56,20 @@ func (s *audited) entries(t *testing.T, action string) []models.AuditEntry {
 func (s *audited) state(t *testing.T, resource string) string {
 	t.Helper()
 	users, err := s.db.Users(t.Context(), models.Page{})
-	fatal(t, err)
+	check(t, err)
 	var ids []string
 	var epochs []int64
 	for _, user := range users.Items {
 		c, err := s.db.CredentialsByID(t.Context(), user.ID)
-		fatal(t, err)
+		check(t, err)
 		ids, epochs = append(ids, user.ID), append(epochs, c.Epoch)
 	}
 	counts, err := s.Accounts.CountSessions(t.Context(), ids...)
-	fatal(t, err)
+	check(t, err)
 	lock, err := s.Locks.Status(t.Context(), resource)
-	fatal(t, err)
+	check(t, err)
 	text, err := json.Marshal([]any{users.Items, epochs, counts, lock.Held, lock.Holder.UserID})
-	fatal(t, err)
+	check(t, err)
 	return string(text)
 }
 
@@ -81,7 +81,7 @@ func TestNothingIsDoneWithoutItsAudit(t *testing.T) {
 	ann, bob, admin := s.user(t, "ann@example.com").ID, s.user(t, "bob@example.com").ID, s.user(t, "admin@example.com").ID
 	resource, held := s.lockAs(t, "ann@example.com", "x", "")
 	second, err := s.Sessions.Get(t.Context(), s.token(t, "ann@example.com"))
-	fatal(t, err)
+	check(t, err)
 	for _, row := range []struct {
 		name, who, what, body string
 		status                int

@@ -22,16 +22,16 @@ func (s *site) lockAs(t *testing.T, email, title, reason string) (string, servic
 	t.Helper()
 	user := s.user(t, email)
 	process, err := s.Processes.Create(t.Context(), user, models.ProcessFields{Title: title, Status: "draft"})
-	fatal(t, err)
+	check(t, err)
 	held, err := s.Processes.Lock(t.Context(), user, process.ID, services.ProcessLockOptions{Reason: reason})
-	fatal(t, err)
+	check(t, err)
 	return services.Resource(process.ID), held
 }
 
 func (s *site) locked(t *testing.T, resource string) bool {
 	t.Helper()
 	status, err := s.Locks.Status(t.Context(), resource)
-	fatal(t, err)
+	check(t, err)
 	return status.Held
 }
 
@@ -99,17 +99,17 @@ func TestRefreshIsNoActivity(t *testing.T) {
 	ann := s.user(t, "ann@example.com")
 	lastSeen := func() time.Time {
 		all, err := s.Sessions.List(t.Context(), ann.ID)
-		fatal(t, err)
+		check(t, err)
 		return all[0].LastSeen
 	}
 	// As if the session had been used last two minutes ago: what is more recent is not noted.
 	raw, err := sql.Open("sqlite", s.path)
-	fatal(t, err)
+	check(t, err)
 	defer raw.Close()
 	raw.SetMaxOpenConns(1)
 	_, err = raw.ExecContext(t.Context(), "PRAGMA busy_timeout = 5000; UPDATE sessions SET last_seen = last_seen - 120000000, idle_at = idle_at - 120000000")
-	fatal(t, err)
-	fatal(t, s.db.NoteChange(t.Context(), ""))
+	check(t, err)
+	check(t, s.db.NoteChange(t.Context(), ""))
 	s.Sessions.Sync(t.Context())
 	before := lastSeen()
 	b.get("/dashboard/locks", "HX-Request", "true")

@@ -39,9 +39,9 @@ func TestForcingALock(t *testing.T) {
 	t.Run("ends no other lock than the one shown", func(t *testing.T) {
 		fence := shownFence(t)
 		_, err := s.Processes.Unlock(t.Context(), models.UserRef{ID: held.Holder.UserID}, held.Process.ID, held.Token)
-		fatal(t, err)
+		check(t, err)
 		_, err = s.Processes.Lock(t.Context(), s.user(t, "bob@example.com"), held.Process.ID, services.ProcessLockOptions{})
-		fatal(t, err)
+		check(t, err)
 		sendsHome(t, admin.post("/locks/force", "resource", resource, "fence", fence, "reason", "gone home"))
 		shows(t, admin.get("/"), http.StatusOK, "Nothing was forced", `class="notice failed"`)
 		if !s.locked(t, resource) {
@@ -58,7 +58,7 @@ func TestForcingALock(t *testing.T) {
 			t.Error("still locked")
 		}
 		entries, err := s.Accounts.AuditPage(t.Context(), models.AuditLockForced, models.Page{Limit: 10})
-		fatal(t, err)
+		check(t, err)
 		if len(entries.Items) != 1 || !strings.Contains(entries.Items[0].Detail, "gone home") {
 			t.Errorf("the audit has %v", entries.Items)
 		}

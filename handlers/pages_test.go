@@ -74,7 +74,7 @@ func TestDatabaseGone(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	b := s.signedIn(t, "ann@example.com")
-	fatal(t, s.db.Close())
+	check(t, s.db.Close())
 	w := b.get("/")
 	shows(t, w, http.StatusServiceUnavailable, "The database cannot be reached", "You are not signed out", `http-equiv="refresh" content="5"`)
 	if w.Header().Get("Retry-After") == "" || b.cookie == nil {

@@ -75,7 +75,7 @@ func TestRoutes(t *testing.T) {
 	s := callers{newSiteWithoutRedis(t), map[int]*browser{}}
 	s.handlers.Drain()                                                         // or the stream of events would not end
 	_, err := s.db.CreateUser(t.Context(), "none@example.com", "", []string{}) // as no route would
-	fatal(t, err)
+	check(t, err)
 	least := leastCaller()
 	var registered []string
 	for _, route := range s.router.Routes() {

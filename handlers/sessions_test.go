@@ -53,11 +53,11 @@ func TestEndingSessionsWithoutOne(t *testing.T) {
 			shows(t, b.get("/"), http.StatusOK, row.who)
 			// Another instance ends it; the copy of this one is trusted for up to 2 s.
 			session, err := s.Sessions.Get(t.Context(), b.cookie.Value)
-			fatal(t, err)
+			check(t, err)
 			if row.gone {
-				fatal(t, s.db.DeleteUser(t.Context(), session.User.ID))
+				check(t, s.db.DeleteUser(t.Context(), session.User.ID))
 			} else {
-				fatal(t, s.db.EndSessions(t.Context(), models.Ending{Hash: session.Hash}))
+				check(t, s.db.EndSessions(t.Context(), models.Ending{Hash: session.Hash}))
 			}
 			var w *httptest.ResponseRecorder
 			if row.path == "/sessions/end-others" {
@@ -111,7 +111,7 @@ func TestUsersPage(t *testing.T) {
 	shows(t, bob.get("/password"), http.StatusUnauthorized)
 
 	audit, err := s.Accounts.AuditPage(t.Context(), models.AuditSessionsRevoked, models.Page{})
-	fatal(t, err)
+	check(t, err)
 	if len(audit.Items) != 2 || audit.Items[0].Target != "everybody" || audit.Items[1].Target != "user:"+who.ID || audit.Items[1].Actor != "admin@example.com" {
 		t.Errorf("the audit has %+v", audit.Items)
 	}

@@ -90,7 +90,7 @@ func TestSignInEndsTheSessionBefore(t *testing.T) {
 	})
 	shows(t, elsewhere.get("/"), http.StatusOK, "ann@example.com")
 	audit, err := s.Accounts.AuditPage(t.Context(), models.AuditSignOut, models.Page{})
-	fatal(t, err)
+	check(t, err)
 	if len(audit.Items) != 2 || audit.Items[1].Actor != "ann@example.com" || audit.Items[0].Actor != "bob@example.com" {
 		t.Errorf("the audit has %+v", audit.Items)
 	}

@@ -2,8 +2,6 @@ package handlers_test
 
 import (
 	"context"
-	"encoding/base64"
-	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -16,7 +14,6 @@ import (
 	"time"
 
 	"github.com/gin-gonic/gin"
-	"golang.org/x/crypto/argon2"
 
 	"gatehouse/handlers"
 	"gatehouse/middleware"
@@ -26,6 +23,7 @@ import (
 	"gatehouse/services/ratelimit"
 	"gatehouse/services/redis"
 	"gatehouse/services/redis/embedded"
+	"gatehouse/services/servicestest"
 	"gatehouse/services/session"
 	"gatehouse/services/store"
 	"gatehouse/templates"
@@ -46,7 +44,7 @@ type site struct {
 func newSite(t *testing.T) *site {
 	t.Helper()
 	server, err := embedded.Start()
-	fatal(t, err)
+	check(t, err)
 	t.Cleanup(server.Close)
 	return newSiteOn(t, redis.Options{Client: server.ClientOption(), Embedded: true, Timeout: time.Minute}) // it never hangs
 }
@@ -60,9 +58,9 @@ func newSiteWithoutRedis(t *testing.T) *site {
 func newSiteOn(t *testing.T, rdb redis.Options) *site {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "test.db")
-	fatal(t, os.WriteFile(path, firstUsers(), 0o600))
-	db, err := store.Open(t.Context(), store.Options{URL: path, Timeout: time.Minute})
-	fatal(t, err)
+	check(t, os.WriteFile(path, firstUsers(), 0o600))
+	db, err := store.Open(t.Context(), store.Options{URL: path, Timeout: servicestest.Patience})
+	check(t, err)
 	t.Cleanup(func() { _ = db.Close() })
 	quiet := slog.New(slog.DiscardHandler)
 	rdb.Logger = quiet
@@ -74,18 +72,18 @@ func newSiteOn(t *testing.T, rdb redis.Options) *site {
 	limiter := ratelimit.New(r, ratelimit.Options{Logger: quiet})
 	locks := lock.New(r, lock.Options{OnRedisDown: models.OnRedisDownOpen, Logger: quiet})
 	sessions, err := session.NewCache(r, db, session.Options{Logger: quiet})
-	fatal(t, err)
+	check(t, err)
 	t.Cleanup(func() { _ = sessions.Close(context.Background()) })
 	accounts := services.NewAccounts(db, sessions, locks, limiter, services.AccountsOptions{
 		LoginByIP: policy("login-ip"), LoginByAccount: models.Policy{Name: "login-account", Limit: 5, Window: time.Minute}, Logger: quiet,
 	})
 	secret := strings.Repeat("s", 32)
 	tokens, err := lock.NewTokenSigner([]string{secret})
-	fatal(t, err)
+	check(t, err)
 	processes, err := services.NewProcesses(db, locks, tokens, []string{secret})
-	fatal(t, err)
+	check(t, err)
 	pages, err := templates.New()
-	fatal(t, err)
+	check(t, err)
 	s := &site{db: db, path: path, router: gin.New(), Options: handlers.Options{
 		Processes: processes, Locks: locks, Accounts: accounts, Sessions: sessions, Limiter: limiter, Redis: r, Database: db, Pages: pages,
 		Cookie: middleware.NewSessionStore(sessions, middleware.SessionStoreOptions{Name: "gatehouse"}), Metrics: http.NotFoundHandler(),
@@ -102,32 +100,29 @@ func newSiteOn(t *testing.T, rdb redis.Options) *site {
 // hash that is checked quickly, until its user signs in.
 var firstUsers = sync.OnceValue(func() []byte {
 	gin.SetMode(gin.TestMode)
-	folder, err := os.MkdirTemp("", "users")
-	must(err)
+	folder := must(os.MkdirTemp("", "users"))
 	defer os.RemoveAll(folder)
 	path := filepath.Join(folder, "users.db")
-	db, err := store.Open(context.Background(), store.Options{URL: path, Timeout: time.Minute})
-	must(err)
-	salt := make([]byte, 16)
-	key := argon2.IDKey([]byte(password), salt, 1, 8, 1, 32)
-	hash := fmt.Sprintf("$argon2id$v=%d$m=8,t=1,p=1$%s$%s", argon2.Version, base64.RawStdEncoding.EncodeToString(salt), base64.RawStdEncoding.EncodeToString(key))
+	db := must(store.Open(context.Background(), store.Options{URL: path, Timeout: servicestest.Patience}))
+	hash := servicestest.QuickHash(password)
 	for _, user := range [][2]string{{"admin@example.com", "admin"}, {"ann@example.com", "editor"}, {"bob@example.com", "editor"}, {"vic@example.com", "viewer"}} {
-		_, err := db.CreateUser(context.Background(), user[0], hash, []string{user[1]})
-		must(err)
+		must(db.CreateUser(context.Background(), user[0], hash, []string{user[1]}))
 	}
-	must(db.Close())
-	content, err := os.ReadFile(path)
-	must(err)
-	return content
+	if err := db.Close(); err != nil {
+		panic(err)
+	}
+	return must(os.ReadFile(path))
 })
 
-func must(err error) {
+// must returns the value of a call that has to work.
+func must[T any](value T, err error) T {
 	if err != nil {
 		panic(err)
 	}
+	return value
 }
 
-func fatal(t *testing.T, err error) {
+func check(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
@@ -144,7 +139,7 @@ func (s *site) user(t *testing.T, email string) models.UserRef {
 func (s *site) newSession(t *testing.T, email string) models.Session {
 	t.Helper()
 	who, err := s.db.Credentials(t.Context(), email)
-	fatal(t, err)
+	check(t, err)
 	return models.Session{User: models.UserRef{ID: who.ID, Email: who.Email}, Roles: who.Roles, Epoch: who.Epoch, UserAgent: "test", IP: "192.0.2.1"}
 }
 
@@ -152,7 +147,7 @@ func (s *site) newSession(t *testing.T, email string) models.Session {
 func (s *site) begin(t *testing.T, session models.Session) (token string) {
 	t.Helper()
 	token, _, err := s.Sessions.Create(t.Context(), session)
-	fatal(t, err)
+	check(t, err)
 	return token
 }
 

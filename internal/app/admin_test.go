@@ -16,6 +16,7 @@ import (
 	"gatehouse/services/lock"
 	"gatehouse/services/ratelimit"
 	"gatehouse/services/redis"
+	"gatehouse/services/servicestest"
 	"gatehouse/services/session"
 	"gatehouse/services/store"
 )
@@ -64,7 +65,7 @@ func TestEnsureAdmin(t *testing.T) {
 	if err != nil || !models.HasRole(root.Roles, models.RoleAdmin) {
 		t.Fatalf("%+v, %v", root.User, err)
 	}
-	quick := quickHash(first)
+	quick := servicestest.QuickHash(first)
 	if _, err := db.UpdateUser(t.Context(), root.ID, models.UserPatch{PasswordHash: &quick}); err != nil {
 		t.Fatal(err)
 	}

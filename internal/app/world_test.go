@@ -2,9 +2,7 @@ package app
 
 import (
 	"context"
-	"encoding/base64"
 	"encoding/json"
-	"fmt"
 	"io"
 	"maps"
 	"net/http"
@@ -17,7 +15,6 @@ import (
 	"testing"
 
 	"github.com/gin-gonic/gin"
-	"golang.org/x/crypto/argon2"
 
 	"gatehouse/internal/config"
 	"gatehouse/models"
@@ -109,7 +106,7 @@ var demoDatabase = sync.OnceValues(func() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	hash, db := quickHash(demoPassword), a.handlers.Database.(*store.Store)
+	hash, db := servicestest.QuickHash(demoPassword), a.handlers.Database.(*store.Store)
 	for _, user := range demoUsers() {
 		known, err := db.Credentials(context.Background(), user.email)
 		if err == nil {
@@ -124,13 +121,6 @@ var demoDatabase = sync.OnceValues(func() ([]byte, error) {
 	}
 	return os.ReadFile(path)
 })
-
-// quickHash is a hash of a password that is checked quickly.
-func quickHash(password string) string {
-	salt := make([]byte, 16)
-	encode := base64.RawStdEncoding.EncodeToString
-	return fmt.Sprintf("$argon2id$v=%d$m=8,t=1,p=1$%s$%s", argon2.Version, encode(salt), encode(argon2.IDKey([]byte(password), salt, 1, 8, 1, 32)))
-}
 
 func (a *app) do(method, path, body string, headers ...string) *httptest.ResponseRecorder {
 	w := httptest.NewRecorder()
