@@ -163,7 +163,7 @@ func TestSQLiteFileStays(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "test.db")
 	s := open(t, path)
 	for range 5 {
-		other, err := store.Open(t.Context(), store.Options{URL: path})
+		other, err := store.Open(t.Context(), store.Options{URL: path, Timeout: servicestest.Patience})
 		check(t, err)
 		newID := must(other.CreateProcess(t.Context(), "", fields("x"))).ID
 		check(t, other.Close())
