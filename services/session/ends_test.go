@@ -3,6 +3,7 @@ package session_test
 import (
 	"errors"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -12,7 +13,7 @@ import (
 	"gatehouse/services/session"
 )
 
-// endings are the ways to end a session; everybody's end is apart.
+// endings are the ways to end a session. Everybody's would end those of the tests beside it, too.
 var endings = map[string]func(t *testing.T, w *world, at instance, s models.Session) error{
 	"one": func(t *testing.T, _ *world, at instance, s models.Session) error {
 		return at.End(t.Context(), models.Ending{Hash: s.Hash})
@@ -128,10 +129,14 @@ func TestEndUnderLoad(t *testing.T) {
 	for range 10 {
 		token, s := signIn(t, a, ann)
 		var readers sync.WaitGroup
+		var reading atomic.Int64
 		stop := make(chan struct{})
 		for _, i := range []instance{a, a, b} {
 			readers.Go(func() {
-				for {
+				for reads := 0; ; reads++ {
+					if reads == 1 {
+						reading.Add(1)
+					}
 					select {
 					case <-stop:
 						return
@@ -144,6 +149,7 @@ func TestEndUnderLoad(t *testing.T) {
 				}
 			})
 		}
+		servicestest.Eventually(t, func() bool { return reading.Load() == 3 }, "not all of them read")
 		end(t, a, s)
 		for range 20 {
 			refused(t, a, token)

@@ -79,13 +79,13 @@ func resurrect(t *testing.T, w *world, all []instance, servers []*servicestest.R
 	}
 
 	// A read of the row that is overtaken by the end.
-	read, goOn := late.pauseNextRead()
+	waitForRead, goOn := late.pauseNextRead()
 	filled := make(chan struct{})
 	go func() {
 		defer close(filled)
 		_, _ = late.Refresh(t.Context(), s) // reads the row, whatever copies there are
 	}()
-	<-read
+	waitForRead(t)
 	ended = append(ended, token)
 	var racing sync.WaitGroup
 	switch rand.IntN(5) {

@@ -3,6 +3,7 @@ package session_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strconv"
 	"strings"
 	"testing"
@@ -25,21 +26,24 @@ func TestReads(t *testing.T) {
 		if i.Warm("unknown") {
 			t.Error("an unknown token is warm")
 		}
-		warmForLong(t, i, token)
-		began := time.Now()
-		reads, before := i.db.reads.Load(), commands(t, w.server)
-		for range 100 {
-			mustGet(t, i, token)
-		}
-		time.Sleep(promised) // without reports it would be too old now
-		for range 100 {
-			mustGet(t, i, token)
-		}
-		sent := commands(t, w.server) - before
-		probes := 2 * (int(time.Since(began)/(250*time.Millisecond)) + 2) // of the Redis service, which has two connections
-		if sent > probes || i.db.reads.Load() != reads {
-			t.Errorf("%d commands and %d queries", sent, i.db.reads.Load()-reads)
-		}
+		unlessLate(t, func() error {
+			warmForLong(t, i, token)
+			began := time.Now()
+			reads, before := i.db.reads.Load(), commands(t, w.server)
+			for range 100 {
+				mustGet(t, i, token)
+			}
+			time.Sleep(promised) // without reports it would be too old now
+			for range 100 {
+				mustGet(t, i, token)
+			}
+			sent := commands(t, w.server) - before
+			probes := 2 * (int(time.Since(began)/(250*time.Millisecond)) + 2) // of the Redis service, which has two connections
+			if queries := i.db.reads.Load() - reads; sent > probes || queries != 0 {
+				return fmt.Errorf("%d commands and %d queries", sent, queries)
+			}
+			return nil
+		})
 	})
 
 	// With the database gone no copy counts: a 503 does not wait for a slow Redis before it waits
@@ -130,4 +134,21 @@ func TestReadsAreShared(t *testing.T) {
 			t.Errorf("%d queries for %d that ask at once, want 2", n, 1+others)
 		}
 	})
+}
+
+// unlessLate repeats a round that fails because the machine was late: an instance that cannot read
+// the log for more than a second reads rows instead.
+func unlessLate(t *testing.T, round func() error) {
+	t.Helper()
+	servicestest.Eventually(t, func() bool {
+		began := time.Now()
+		err := round()
+		if err != nil && servicestest.Slack(began) < time.Second {
+			t.Fatal(err)
+		}
+		if err != nil {
+			t.Logf("on a machine that is late: %v", err)
+		}
+		return err == nil
+	}, "it fails in every round")
 }

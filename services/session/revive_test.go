@@ -22,13 +22,13 @@ func TestLateFillDoesNotRevive(t *testing.T) {
 	token, s := signIn(t, a, w.signUp(t))
 	w.server.Do("FLUSHALL")
 
-	read, goOn := b.pauseNextRead()
+	waitForRead, goOn := b.pauseNextRead()
 	filled := make(chan struct{})
 	go func() {
 		defer close(filled)
 		_, _ = b.Get(t.Context(), token) // it began before the end, so either answer is right
 	}()
-	<-read
+	waitForRead(t)
 	end(t, a, s)
 	acknowledged := time.Now()
 	b.Sync(t.Context())

@@ -37,14 +37,26 @@ func TestValues(t *testing.T) {
 	t.Run("are not overwritten by a read that was overtaken", func(t *testing.T) {
 		token, s := signIn(t, a, w.signUp(t))
 		w.server.Do("FLUSHALL")
-		read, goOn := b.pauseNextRead()
-		filled := make(chan models.Session, 1)
-		go func() { filled <- mustGet(t, b, token) }()
-		<-read
+		waitForRead, goOn := b.pauseNextRead()
+		filled, failed := make(chan models.Session, 1), make(chan error, 1)
+		go func() {
+			late, err := b.Get(t.Context(), token)
+			if err != nil {
+				failed <- err
+				return
+			}
+			filled <- *late
+		}()
+		waitForRead(t)
 		save(t, a, s, "new")
 		goOn()
-		if late := <-filled; late.Version != 0 {
-			t.Fatalf("it read %+v", late)
+		select {
+		case late := <-filled:
+			if late.Version != 0 {
+				t.Fatalf("it read %+v", late)
+			}
+		case err := <-failed:
+			t.Fatal(err)
 		}
 		if copied := w.server.Do("GET", "test:session:"+s.Hash); !strings.HasPrefix(copied, "1 ") {
 			t.Errorf("Redis holds %s", copied)

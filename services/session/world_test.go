@@ -41,7 +41,7 @@ func newWorld(t *testing.T) *world {
 // newWorldOn is a database without a Redis, patient as tests are that are about answers.
 func newWorldOn(t *testing.T, url string) *world {
 	t.Helper()
-	return newWorldWith(t, store.Options{URL: url, Timeout: 10 * time.Second})
+	return newWorldWith(t, store.Options{URL: url, Timeout: servicestest.Patience})
 }
 
 func newWorldWith(t *testing.T, opt store.Options) *world {
@@ -271,15 +271,20 @@ func warmForLong(t *testing.T, i instance, token string) {
 }
 
 // pauseNextRead stops the next read of a row, after the database has answered, until goOn.
-func (i instance) pauseNextRead() (read <-chan struct{}, goOn func()) {
-	reached, resume := make(chan struct{}), make(chan struct{})
+func (i instance) pauseNextRead() (waitForRead func(*testing.T), goOn func()) {
+	var reached atomic.Bool
+	resume := make(chan struct{})
 	var first atomic.Bool
 	pause := func() {
 		if first.CompareAndSwap(false, true) {
-			close(reached)
+			reached.Store(true)
 			<-resume
 		}
 	}
 	i.db.afterRead.Store(&pause)
-	return reached, func() { close(resume) }
+	waitForRead = func(t *testing.T) {
+		t.Helper()
+		servicestest.Eventually(t, reached.Load, "no row is read")
+	}
+	return waitForRead, func() { close(resume) }
 }
