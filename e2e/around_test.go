@@ -40,8 +40,8 @@ func TestAllow(t *testing.T) {
 	}
 }
 
-// TestSignInTakesTheSameTime: whoever has no account waits as long as whoever
-// mistypes a password.
+// TestSignInTakesTheSameTime: a client without an account waits as long as one that mistypes
+// a password.
 func TestSignInTakesTheSameTime(t *testing.T) {
 	t.Parallel()
 	a := start(t)

@@ -93,7 +93,7 @@ func (a *app) forgetPeak(t *testing.T) {
 }
 
 // TestLargeBodies: uploads that nothing asked for leave no file, and many at once cost
-// little memory, whoever sends them.
+// little memory, signed in or not.
 func TestLargeBodies(t *testing.T) {
 	t.Parallel()
 	folder := filepath.Join(t.TempDir(), "temporary")

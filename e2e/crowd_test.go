@@ -20,7 +20,7 @@ const (
 )
 
 // TestCrowdOfConnections: with room for few files, one viewer's streams, requests that
-// wait and connections that nothing is sent on shut out nobody.
+// wait and connections that nothing is sent on shut no other client out.
 func TestCrowdOfConnections(t *testing.T) {
 	t.Parallel()
 	limited := exec.Command("sh", "-c", fmt.Sprintf(`ulimit -n %d && exec "$0"`, fewFiles), raceBinary)

@@ -123,7 +123,7 @@ func TestTwoInstancesOnRedis(t *testing.T) {
 	servicestest.Eventually(t, func() bool {
 		item := w.bob.call(t, "GET /locks", nil).is(t, 200).item(t, "resource", "process:"+made)
 		return fmt.Sprint(member(item, "waiting")) == "1"
-	}, "nobody waits")
+	}, "no waiter is listed")
 	w.alice.at(b).call(t, "DELETE "+lockPath(made), nil, token).is(t, 204)
 	w.granted(t, next(), made)
 

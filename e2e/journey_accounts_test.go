@@ -12,7 +12,7 @@ import (
 
 const password1, password2 = "a first password", "a second password, älter"
 
-// newUser is somebody that the administrator creates for one step.
+// newUser is a user that the administrator creates for one step.
 func (w *world) newUser(t *testing.T, name, role string) (id, email string) {
 	t.Helper()
 	email = fmt.Sprintf("%s-%d@example.com", name, w.round)

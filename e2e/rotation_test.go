@@ -11,7 +11,7 @@ import (
 )
 
 // TestSecretKeyRotation changes SECRET_KEY as SECURITY.md says, one instance after
-// the other: nobody is signed out at any step, no lock is lost while its key is in
+// the other: no user is signed out at any step, no lock is lost while its key is in
 // the list, and what is new is sealed with the first key.
 func TestSecretKeyRotation(t *testing.T) {
 	t.Parallel()

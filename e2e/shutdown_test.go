@@ -111,7 +111,7 @@ func TestShutdownDropsNothing(t *testing.T) {
 		t.Errorf("exit code %d: %s", code, &w.app.Stderr)
 	}
 
-	// Another instance finds all of it, nobody logged out, and the lock as it was.
+	// Another instance finds all of it, every user still signed in, and the lock as it was.
 	w.app = start(t, env...)
 	w.viewer = w.viewer.at(w.app)
 	list := w.viewer.call(t, "GET /processes", nil).is(t, 200)

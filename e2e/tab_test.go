@@ -112,7 +112,7 @@ func fill(css, text string) chromedp.Action[chromedp.Void] {
 	return chromedp.SendKeys(chromedp.CSS(css), text)
 }
 
-// press is a key, as somebody with nothing but a keyboard presses it.
+// press is a key, as a user without a mouse presses it.
 func press(keys ...string) chromedp.Action[chromedp.Void] {
 	return chromedp.KeyEvent(strings.Join(keys, ""))
 }

@@ -34,7 +34,7 @@ type editor struct {
 	http      *http.Client
 	token     string
 	random    *rand.Rand
-	signedOut *atomic.Int64 // counts the answers that nobody signed in should get
+	signedOut *atomic.Int64 // counts the answers that a signed-in user should not get
 }
 
 // send asks any instance; status 0 means that no answer came.
