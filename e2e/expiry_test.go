@@ -19,6 +19,7 @@ func redisModes() map[string]func(t *testing.T) string {
 // TestLocksMoveOn: what happens to locks while no request comes, or a client leaves, is the same
 // wherever Redis is, and the stream of events tells it.
 func TestLocksMoveOn(t *testing.T) {
+	t.Parallel()
 	for name, env := range redisModes() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

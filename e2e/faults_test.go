@@ -19,6 +19,7 @@ const (
 // TestJourneyWithoutRedis is the same journey with Redis away all the time: it
 // never came, it was switched off, it froze, it was killed.
 func TestJourneyWithoutRedis(t *testing.T) {
+	t.Parallel()
 	for name, away := range map[string]func(t *testing.T) *app{
 		"never-there": func(t *testing.T) *app {
 			return startWithoutRedis(t, "REDIS_URL=redis://"+servicestest.FreeAddr(t), redisTimeout)
@@ -78,6 +79,7 @@ func outages() []outage {
 // between its steps, without a pause: each step begins with the fault that
 // no instance has noticed yet.
 func TestJourneyThroughOutages(t *testing.T) {
+	t.Parallel()
 	for _, o := range outages() {
 		t.Run(o.name, func(t *testing.T) {
 			t.Parallel()
@@ -112,6 +114,7 @@ func TestJourneyThroughOutages(t *testing.T) {
 // what was granted during it holds after it, and what was given back during it
 // is free after it.
 func TestLocksThroughAnOutage(t *testing.T) {
+	t.Parallel()
 	for _, o := range outages() {
 		t.Run(o.name, func(t *testing.T) {
 			t.Parallel()

@@ -27,6 +27,7 @@ func databases() map[string]func(t *testing.T) string {
 // TestTwoInstancesWithoutRedis: each instance grants the same lock, to another
 // editor; the database lets exactly one of them write.
 func TestTwoInstancesWithoutRedis(t *testing.T) {
+	t.Parallel()
 	for name, database := range databases() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -65,6 +66,7 @@ func TestTwoInstancesWithoutRedis(t *testing.T) {
 // TestRevokedAtTheOtherInstance: a session ended at one instance is refused at
 // the other within 2 s, with Redis or without.
 func TestRevokedAtTheOtherInstance(t *testing.T) {
+	t.Parallel()
 	frozen := func(t *testing.T) string {
 		redis := servicestest.StartRedis(t)
 		redis.Freeze()

@@ -161,6 +161,7 @@ func TestShutdownCutsOff(t *testing.T) {
 // TestShutdownIsQuick: with nothing to wait for an instance ends at once, also
 // when Redis or the database does not answer any more.
 func TestShutdownIsQuick(t *testing.T) {
+	t.Parallel()
 	for name, prepare := range map[string]func(t *testing.T) (a *app, sig syscall.Signal){
 		"idle":      func(t *testing.T) (*app, syscall.Signal) { return start(t), syscall.SIGTERM },
 		"interrupt": func(t *testing.T) (*app, syscall.Signal) { return start(t), syscall.SIGINT },
