@@ -11,9 +11,9 @@ SWAG := $(TOOL) swag init --quiet --generalInfo main.go --dir ./ --exclude bench
 # SQLite is translated from C, and checking each of its pointers is a third of its work.
 RACE := -race -gcflags=modernc.org/...=-d=checkptr=0
 
-# Four packages at a time, the longest first, and four tests of each: they wait more than they
-# compute.
-SCHEDULE := -p=4 -parallel=4
+# Two packages at a time, the longest first, and four tests of each: that keeps two processors busy.
+# More would only disturb each other.
+SCHEDULE := -p=2 -parallel=4
 PACKAGES := ./e2e ./services/lock ./internal/app ./services/session ./services/store ./services/ratelimit ./...
 
 FUZZTIME ?= 10s

@@ -45,8 +45,7 @@ func TestOpenRequestsEndWithoutTheDatabase(t *testing.T) {
 
 // A flood of sign-ins is answered, if with 503, and who is signed in notices little
 // of it. How long each waits is in services, see TestPasswordFloodIsAnswered.
-func TestSignInFloodStarvesNobody(t *testing.T) {
-	t.Parallel()
+func TestSignInFloodStarvesNobody(t *testing.T) { // alone: it needs all of the processors
 	a := startApp(t, nil)
 	alice := a.signIn(t, "alice@example.com")
 	var flood sync.WaitGroup
