@@ -25,6 +25,8 @@ var browser = sync.OnceValues(func() (context.Context, error) {
 		chromedp.NoSandbox, // Chromium refuses to run as root with it
 		chromedp.DisableGPU,
 		chromedp.Flag("disable-component-update", true), // no network but ours
+		// What it would load with each window for its own menus takes more than our pages do.
+		chromedp.Flag("disable-features", "Translate,PreloadTopChromeWebUI,WebUIOmniboxPopup,WebUIOmniboxAimPopup"),
 		chromedp.WSURLReadTimeout(servicestest.Patience),
 	)...)
 	first, cancelFirst := chromedp.NewContext(allocator)
