@@ -19,21 +19,33 @@ import (
 // without errors and a Content-Security-Policy without violations.
 func TestBrowser(t *testing.T) {
 	t.Parallel()
-	a := start(t, "ADDR="+servicestest.FreeAddr(t))
-	for _, part := range []struct {
+	type part struct {
 		name string
 		run  func(t *testing.T, a *app)
-	}{
-		{"force a lock", browserForce},
-		{"force a lock without JavaScript", browserWithoutScripts},
-		{"keyboard only", browserKeyboard},
-		{"end the other sessions", browserSessions},
-		{"signed out from elsewhere", browserRevoked},
-		{"back after signing out", browserBack},
-		{"Swagger UI", browserSwagger},
-		{"light and dark", browserLooks},
+	}
+	for group, parts := range map[string][]part{
+		"locks": {
+			{"force a lock", browserForce},
+			{"force a lock without JavaScript", browserWithoutScripts},
+			{"keyboard only", browserKeyboard},
+		},
+		"sessions": {
+			{"end the other sessions", browserSessions},
+			{"signed out from elsewhere", browserRevoked},
+			{"back after signing out", browserBack},
+		},
+		"looks": {
+			{"Swagger UI", browserSwagger},
+			{"light and dark", browserLooks},
+		},
 	} {
-		t.Run(strings.ReplaceAll(part.name, " ", "-"), func(t *testing.T) { part.run(t, a) })
+		t.Run(group, func(t *testing.T) {
+			t.Parallel()
+			a := start(t)
+			for _, part := range parts {
+				t.Run(part.name, func(t *testing.T) { part.run(t, a) })
+			}
+		})
 	}
 }
 

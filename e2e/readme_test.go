@@ -137,8 +137,7 @@ func pattern(shown string) *regexp.Regexp {
 // at the README's address, or if that is taken at another.
 func goRun(t *testing.T) string {
 	t.Helper()
-	args := append([]string{"run", "-exec", `sh -c 'cd "$0" && exec "$@"' '` + t.TempDir() + `'`}, servicestest.PlainFlags()...)
-	cmd := exec.Command("go", append(args, ".")...)
+	cmd := exec.Command("go", "run", "-race=false", "-buildvcs=false", "-exec", `sh -c 'cd "$0" && exec "$@"' '`+t.TempDir()+`'`, ".")
 	cmd.Dir, cmd.SysProcAttr = "..", &syscall.SysProcAttr{Setpgid: true}
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(pair string) bool {
 		name, _, _ := strings.Cut(pair, "=")

@@ -26,7 +26,7 @@ var browser = sync.OnceValues(func() (context.Context, error) {
 		chromedp.DisableGPU,
 		chromedp.Flag("disable-component-update", true), // no network but ours
 		// What it would load with each window for its own menus takes more than our pages do.
-		chromedp.Flag("disable-features", "Translate,PreloadTopChromeWebUI,WebUIOmniboxPopup,WebUIOmniboxAimPopup"),
+		chromedp.Flag("disable-features", "Translate,PreloadTopChromeWebUI,WebUIOmniboxPopup,WebUIOmniboxAimPopup,SpareRendererForSitePerProcess"),
 		chromedp.WSURLReadTimeout(servicestest.Patience),
 	)...)
 	first, cancelFirst := chromedp.NewContext(allocator)

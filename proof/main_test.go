@@ -33,14 +33,14 @@ func buildAndRun(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	flags := servicestest.PlainFlags()
+	flags := []string{"-race=false"}
 	if servicestest.LongProof() {
 		overlay, err := ownClocks(dir)
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
-		flags = append(servicestest.BuildFlags(), "-overlay", overlay) // with the race detector, too
+		flags = []string{"-overlay", overlay}
 	}
 	binary, err = servicestest.BuildGatehouse(dir, flags...)
 	if err != nil {

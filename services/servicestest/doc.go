@@ -12,8 +12,7 @@
 //	KeptPostgres         a database that the test binary's tests share
 //	StartPostgresServer  a server for one test, which may break it
 //	NewProxy             a TCP proxy between one client and a server
-//	BuildGatehouse       the program, with BuildFlags (as this test binary, so with the race
-//	                     detector) or PlainFlags (as people run it)
+//	BuildGatehouse       the program, with flags of go build
 //	StartGatehouse       an instance of the program
 //	Start, RunAgain      a process: any command, or this test binary once more
 //	FreeAddr             an address where no server is

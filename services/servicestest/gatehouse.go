@@ -7,7 +7,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"syscall"
@@ -24,35 +23,15 @@ type Gatehouse struct {
 	http *http.Client
 }
 
-// BuildFlags are the flags of go build with which this test binary was built. With them a test
-// finds built what it builds: make test does that before the first test starts.
-func BuildFlags() []string {
-	flags := []string{"-buildvcs=false"} // tests also run where there is no commit
-	info, _ := debug.ReadBuildInfo()
-	for _, setting := range info.Settings {
-		if slices.Contains([]string{"-gcflags", "-ldflags", "-race", "-tags"}, setting.Key) {
-			flags = append(flags, setting.Key+"="+setting.Value)
-		}
-	}
-	return flags
-}
-
-// PlainFlags are BuildFlags without the race detector: as people run the program, it needs a
-// seventh of the processors. make test builds it with these, too.
-func PlainFlags() []string {
-	return slices.DeleteFunc(BuildFlags(), func(flag string) bool {
-		return strings.HasPrefix(flag, "-race") || strings.HasPrefix(flag, "-gcflags")
-	})
-}
-
-// BuildGatehouse builds the program, which is in the folder above, into dir with these flags of
-// go build. It is for TestMain, which has no test to fail.
+// BuildGatehouse builds the program, which is in the folder above, into dir, with the flags of go
+// build in GOFLAGS, where make test has its own, and with these. It is for TestMain, which has no
+// test to fail.
 //
 // go test does not know that the tests run the program. Their package imports internal/app, though
 // it uses nothing of it, or go test would show results of another program, from its cache.
 func BuildGatehouse(dir string, flags ...string) (binary string, err error) {
 	// go run keeps what it has linked, go build does not.
-	args := slices.Concat([]string{"run"}, flags, []string{"-exec", `sh -c 'cp "$1" "$0"' '` + dir + `'`, ".."})
+	args := slices.Concat([]string{"run", "-buildvcs=false"}, flags, []string{"-exec", `sh -c 'cp "$1" "$0"' '` + dir + `'`, ".."})
 	if out, err := exec.Command("go", args...).CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build gatehouse: %w\n%s", err, out)
 	}
