@@ -43,9 +43,8 @@ test: ## Run all tests with the race detector; installs what they need on Debian
 requirements: ## Install what the tests need (Redis, PostgreSQL, Chromium) if it is missing
 	@scripts/requirements >/dev/null
 
-lint: ## Check formatting, go vet and golangci-lint
+lint: ## Check formatting and golangci-lint, which has go vet
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "run make fmt, gofmt would change:" >&2; echo "$$unformatted" >&2; exit 1; fi
-	go vet ./...
 	$(TOOL) golangci-lint run ./...
 
 fmt: ## Format the code
