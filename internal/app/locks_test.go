@@ -21,7 +21,7 @@ func newOutage(t *testing.T) outage {
 	server := servicestest.StartRedis(t)
 	o := outage{proxy: servicestest.NewProxy(t, server.Addr)}
 	database := newDatabase(t)
-	o.cutOff = startApp(t, map[string]string{"REDIS_URL": "redis://" + o.proxy.Addr, "DATABASE_URL": database, "REDIS_TIMEOUT": "500ms"})
+	o.cutOff = startApp(t, map[string]string{"REDIS_URL": "redis://" + o.proxy.Addr, "DATABASE_URL": database})
 	o.other = startApp(t, map[string]string{"REDIS_URL": "redis://" + server.Addr, "DATABASE_URL": database})
 	return o
 }
