@@ -174,7 +174,7 @@ func TestShutdownIsQuick(t *testing.T) {
 		},
 		"database-frozen": func(t *testing.T) (*app, syscall.Signal) {
 			database := servicestest.StartPostgresServer(t)
-			a := start(t, "DATABASE_URL="+database.URL, "DATABASE_TIMEOUT=1s")
+			a := start(t, "DATABASE_URL="+database.URL, "DATABASE_TIMEOUT=5s")
 			a.signIn(t, "alice@example.com").call(t, "GET /auth/session", nil).is(t, 200)
 			database.Freeze()
 			return a, syscall.SIGTERM

@@ -21,7 +21,7 @@ func topologyField(t *testing.T, option func() rueidis.ClientOption, instances i
 	t.Helper()
 	f := &field{t: t}
 	for range instances {
-		rdb := redistest.Start(t, redis.Options{Client: option(), KeyPrefix: "test:", Timeout: 500 * time.Millisecond})
+		rdb := redistest.Start(t, redis.Options{Client: option(), KeyPrefix: "test:", Timeout: patient})
 		redistest.WaitReady(t, rdb)
 		f.lockers = append(f.lockers, New(rdb, Options{Logger: redistest.Quiet()}))
 	}

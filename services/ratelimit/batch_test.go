@@ -103,11 +103,13 @@ func TestBatch(t *testing.T) {
 				}
 				take(0)
 				strike(server)
-				asked := 1 // each time for another key: one that is there already is served without memory
+				// Each time for another key: one that is there already is served without memory. A call
+				// that a probe meanwhile made up for does not count.
+				asked := 1
 				for ; rdb.Available() && asked < 100; asked++ {
 					take(asked)
 				}
-				if rdb.Available() || asked > 1+failuresToShut {
+				if rdb.Available() || asked > 10*failuresToShut {
 					t.Errorf("asked %d times, counts as available: %v", asked, rdb.Available())
 				}
 				if text := logged.String(); text != "" {

@@ -22,6 +22,7 @@ const (
 	dialTimeout      = 250 * time.Millisecond
 	connWriteTimeout = time.Second
 	clientCacheBytes = 16 << 20 // per connection
+	connBuffer       = 64 << 10 // each way; rueidis' own 512 KiB are more than all else that is idle
 	readyPatience    = 5 * time.Second
 	sentinelRefresh  = 5 * time.Second
 )
@@ -119,6 +120,8 @@ func New(opt Options) *Client {
 	sentinel.TopologyRefreshInterval = cmp.Or(sentinel.TopologyRefreshInterval, sentinelRefresh)
 	opt.Client.ConnWriteTimeout = connWriteTimeout
 	opt.Client.CacheSizeEachConn = clientCacheBytes
+	opt.Client.ReadBufferEachConn = connBuffer
+	opt.Client.WriteBufferEachConn = connBuffer
 	opt.Client.AlwaysPipelining = true // a deadline then abandons the reply, not the connection
 	opt.Client.DisableRetry = true
 	opt.Client.PipelineMultiplex = -1 // one connection to a server: its calls share their writes

@@ -8,7 +8,7 @@ import (
 
 // Patience ends a wait for what does not come. It is no promise of gatehouse's: a test that waits
 // longer hangs. Clients that need a time limit have this one.
-const Patience = time.Minute
+const Patience = 2 * time.Minute
 
 // Eventually waits until ok is true, and fails the test with msg if it never is.
 func Eventually(t testing.TB, ok func() bool, msg string) {
