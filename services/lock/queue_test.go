@@ -3,6 +3,8 @@ package lock
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -20,7 +22,7 @@ func TestQueue(t *testing.T) {
 
 	t.Run("is first come, first served, over all instances", func(t *testing.T) {
 		wantQueueOrder(t, all, "order")
-		if keys := server.Do("KEYS", "*queue:order"); keys != "" {
+		if keys := server.Do("KEYS", "*queue:order*"); keys != "" {
 			t.Errorf("left behind: %s", keys)
 		}
 	})
@@ -85,12 +87,28 @@ func TestQueue(t *testing.T) {
 }
 
 // wantQueueOrder lets waiters of all instances queue one after the other, and wants them to be served
-// in that order, and no newcomer before them.
+// in that order, and no newcomer before them. A waiter whose instance is silent for a moment is passed over, so of a busy machine
+// it wants that in one of the rounds.
 func wantQueueOrder(t *testing.T, all []*Locker, resource string) {
+	t.Helper()
+	for round := 1; ; round++ {
+		began := time.Now()
+		order := serveInTurn(t, all, fmt.Sprint(resource, ":", round))
+		if slices.IsSorted(order) {
+			return
+		}
+		if servicestest.Slack(began) < waiterAlive || round == 10 {
+			t.Fatalf("%s, round %d: served in the order %v", resource, round, order)
+		}
+	}
+}
+
+// serveInTurn returns in which order the waiters were served.
+func serveInTurn(t *testing.T, all []*Locker, resource string) (order []int) {
 	t.Helper()
 	held := take(t, all[0], request(resource, alice))
 	const waiters = 6
-	order := make(chan int, waiters)
+	served := make(chan int, waiters)
 	var wg sync.WaitGroup
 	for i := range waiters {
 		l := all[i%len(all)]
@@ -100,7 +118,7 @@ func wantQueueOrder(t *testing.T, all []*Locker, resource string) {
 				t.Error(err)
 				return
 			}
-			if order <- i; i == 0 {
+			if served <- i; i == 0 {
 				wantRefused(t, all[0], resource)
 			}
 			if _, err := l.Release(t.Context(), taken.Claim); err != nil {
@@ -111,14 +129,11 @@ func wantQueueOrder(t *testing.T, all []*Locker, resource string) {
 	}
 	giveBack(t, all[0], held)
 	wg.Wait()
-	close(order)
-	want := 0
-	for got := range order {
-		if got != want {
-			t.Errorf("%s: waiter %d served, want %d", resource, got, want)
-		}
-		want++
+	close(served)
+	for i := range served {
+		order = append(order, i)
 	}
+	return order
 }
 
 // queueUp puts an attempt in the queue of a taken lock, and no more: no heartbeat keeps it alive.
