@@ -10,6 +10,11 @@
 // one to any call that waits, so with many calls some would wait until their deadline. The
 // revocation log is read on a connection of its own, and does not wait behind other calls.
 //
+// # Prepared once
+//
+// A connection prepares each statement once (sqlite_statements.go; the driver of PostgreSQL does
+// it by itself): to parse a query takes SQLite longer than to answer it.
+//
 // # A write that is acknowledged is there
 //
 // A write is acknowledged only if a start would find it. Before and after each write, and

@@ -44,7 +44,6 @@ func openPostgres(ctx context.Context, opts Options) (*Store, error) {
 			return listenPostgres(ctx, config.Copy(), opts.Timeout, changed)
 		},
 	}
-	s.nameQueries()
 	if err := s.startPostgres(ctx, *config); err != nil {
 		return nil, errors.Join(oneLine(fmt.Sprintf("open database %s on %s", config.Database, config.Host), err), s.Close())
 	}

@@ -51,7 +51,6 @@ func openSQLite(ctx context.Context, opts Options) (*Store, error) {
 		writes:    writeState{log: opts.Logger, patience: 2 * opts.Timeout},
 		timeout:   opts.Timeout, auditRetention: opts.AuditRetention, now: opts.Now,
 	}
-	s.nameQueries()
 	if err := s.startSQLite(ctx); err != nil {
 		return nil, errors.Join(oneLine("open database "+path, err), s.Close())
 	}
@@ -61,8 +60,9 @@ func openSQLite(ctx context.Context, opts Options) (*Store, error) {
 func (s *Store) startSQLite(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, openWait)
 	defer cancel()
-	for _, q := range []*hotQuery{&s.oneSession, &s.newInLog} {
-		if err := q.prepare(ctx); err != nil {
+	// They look into the file now: a first look would not find it if it is moved.
+	for _, p := range []*pool{s.read, s.logReader} {
+		if err := ask(ctx, p); err != nil {
 			return err
 		}
 	}

@@ -67,9 +67,9 @@ const (
 // Head - after entries come back, the older ones have been cleaned up, or were more than
 // 20,000. It has a connection of its own and never waits for other calls.
 func (s *Store) Revocations(ctx context.Context, after int64, since time.Time) (models.Revocations, error) {
-	query, arg := s.newInLog, after
+	query, arg := newInLog, after
 	if !since.IsZero() {
-		query, arg = hotQuery{db: s.logReader.DB, text: logSince}, since.UnixMicro()
+		query, arg = logSince, since.UnixMicro()
 	}
 	if moved := s.file.check(); moved != nil { // to be reported also while nothing is written
 		s.writes.broke(moved, time.Now())
@@ -77,7 +77,7 @@ func (s *Store) Revocations(ctx context.Context, after int64, since time.Time) (
 	ctx, done := s.logReader.turn(ctx)
 	defer done()
 	read := models.Revocations{}
-	rows, err := query.rows(ctx, arg)
+	rows, err := s.logReader.QueryContext(ctx, query, arg)
 	if err != nil {
 		return read, failed("read revocation log", err)
 	}

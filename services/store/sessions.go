@@ -136,7 +136,7 @@ func (s *Store) endOldest(ctx context.Context, tx querier, user int64, keep stri
 func (s *Store) Session(ctx context.Context, hash string, now time.Time) (models.Session, error) {
 	ctx, done := s.read.turn(ctx)
 	defer done()
-	x, err := scanSession(s.oneSession.row(ctx, clean(hash), now.UnixMicro()))
+	x, err := scanSession(s.read.QueryRowContext(ctx, oneSession, clean(hash), now.UnixMicro()))
 	return x, failed("read session", orAnswer(err, models.ErrNotFound))
 }
 

@@ -113,7 +113,7 @@ type sameFile struct {
 	file *sqliteFile
 }
 
-// Connect opens a connection.
+// Connect opens a connection, which prepares once.
 func (s sameFile) Connect(ctx context.Context) (driver.Conn, error) {
 	conn, err := s.Connector.Connect(ctx)
 	if err != nil {
@@ -122,5 +122,5 @@ func (s sameFile) Connect(ctx context.Context) (driver.Conn, error) {
 	if err := s.file.check(); err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
-	return conn, nil
+	return prepareOnce(conn), nil
 }

@@ -49,9 +49,6 @@ type Store struct {
 	file   *sqliteFile // nil with PostgreSQL
 	writes writeState
 
-	oneSession hotQuery
-	newInLog   hotQuery
-
 	timeout        time.Duration
 	auditRetention time.Duration
 	now            func() time.Time
@@ -123,8 +120,13 @@ func (s *Store) Ping(ctx context.Context) error {
 func (s *Store) answers(ctx context.Context) error {
 	ctx, done := s.read.turn(ctx)
 	defer done()
+	return ask(ctx, s.read)
+}
+
+// ask asks something that is always there.
+func ask(ctx context.Context, p *pool) error {
 	var era int64
-	return s.read.QueryRowContext(ctx, `SELECT era FROM revocation_head`).Scan(&era)
+	return p.QueryRowContext(ctx, `SELECT era FROM revocation_head`).Scan(&era)
 }
 
 // Empty reports whether there is neither a user nor a process yet.
