@@ -87,8 +87,8 @@ func TestQueue(t *testing.T) {
 }
 
 // wantQueueOrder lets waiters of all instances queue one after the other, and wants them to be served
-// in that order, and no newcomer before them. A waiter whose instance is silent for a moment is passed over, so of a busy machine
-// it wants that in one of the rounds.
+// in that order, and no newcomer before them. A waiter whose instance is silent for a moment is
+// passed over, so of a busy machine it wants that in one of the rounds.
 func wantQueueOrder(t *testing.T, all []*Locker, resource string) {
 	t.Helper()
 	for round := 1; ; round++ {
