@@ -184,22 +184,29 @@ func (p *Processes) idempotentTokens(user models.UserRef, id, key string) (token
 // hold. Errors are models.ErrNotFound, models.ErrLockTokenRequired and *models.NotHeldError as
 // in Replace.
 func (p *Processes) Extend(ctx context.Context, user models.UserRef, id, token string, ttl time.Duration) (lock.Lock, error) {
-	grant, err := p.held(ctx, user, id, token)
+	grant, err := p.tokens.Open(ctx, Resource(id), user.ID, token)
 	if err != nil {
-		return lock.Lock{}, err
+		return lock.Lock{}, p.orNotFound(ctx, id, err)
 	}
 	holder := models.Holder{UserID: user.ID, Email: user.Email, Since: p.tokens.GrantedAt(grant)}
-	return p.locks.ExtendFor(ctx, grant.LockClaim, holder, cmp.Or(ttl, DefaultProcessTTL))
+	extended, err := p.locks.ExtendFor(ctx, grant.LockClaim, holder, cmp.Or(ttl, DefaultProcessTTL))
+	if err != nil {
+		return lock.Lock{}, p.orNotFound(ctx, id, err)
+	}
+	return extended, nil
 }
 
 // Unlock releases a lock. degraded: it is released once Redis is back. Its errors are those of
 // Extend.
 func (p *Processes) Unlock(ctx context.Context, user models.UserRef, id, token string) (degraded bool, err error) {
-	grant, err := p.held(ctx, user, id, token)
-	if err != nil {
-		return false, err
+	grant, err := p.tokens.Open(ctx, Resource(id), user.ID, token)
+	if err == nil {
+		degraded, err = p.locks.Release(ctx, grant.LockClaim)
 	}
-	return p.locks.Release(ctx, grant.LockClaim)
+	if err != nil {
+		return degraded, p.orNotFound(ctx, id, err)
+	}
+	return degraded, nil
 }
 
 // LockStatus returns the state of a process's lock; models.ErrNotFound without such a process.
@@ -208,11 +215,4 @@ func (p *Processes) LockStatus(ctx context.Context, id string) (models.LockStatu
 		return models.LockStatus{}, err
 	}
 	return p.locks.Status(ctx, Resource(id))
-}
-
-func (p *Processes) held(ctx context.Context, user models.UserRef, id, token string) (models.LockGrant, error) {
-	if _, err := p.store.Process(ctx, id); err != nil {
-		return models.LockGrant{}, err
-	}
-	return p.tokens.Open(ctx, Resource(id), user.ID, token)
 }

@@ -80,21 +80,34 @@ func (p *Processes) Create(ctx context.Context, user models.UserRef, fields mode
 
 // guard verifies the token of a write and makes the condition for the database.
 func (p *Processes) guard(ctx context.Context, user models.UserRef, id, token string, match *models.IfMatch) (guard models.WriteGuard, grant models.LockGrant, degraded bool, err error) {
-	process, err := p.store.Process(ctx, id)
-	if err != nil {
-		return guard, grant, false, err
-	}
 	if grant, degraded, err = p.tokens.Verify(ctx, Resource(id), user.ID, token); err != nil {
-		return guard, grant, degraded, err
+		return guard, grant, degraded, p.orNotFound(ctx, id, err)
 	}
 	guard = models.WriteGuard{Grant: grant.Grant, GrantedVersion: grant.Version}
-	if match != nil {
+	switch {
+	case match == nil || match.Any:
+	case len(match.Versions) == 1:
+		guard.IfMatch = &match.Versions[0]
+	default: // the database can compare with one
+		process, err := p.store.Process(ctx, id)
+		if err != nil {
+			return guard, grant, degraded, err
+		}
 		if !match.Matches(process.Version) {
 			return guard, grant, degraded, &models.ConflictError{Reason: models.ErrPreconditionFailed, Current: process}
 		}
 		guard.IfMatch = &process.Version
 	}
 	return guard, grant, degraded, nil
+}
+
+// orNotFound explains a refusal: that there is no such process comes before all else. Only who is
+// refused pays for that read.
+func (p *Processes) orNotFound(ctx context.Context, id string, refused error) error {
+	if _, err := p.store.Process(ctx, id); err != nil {
+		return err
+	}
+	return refused
 }
 
 // Replace writes all fields under a lock. degraded: the lock was not checked in Redis, and only

@@ -1,6 +1,7 @@
 package services_test
 
 import (
+	"context"
 	"errors"
 	"path/filepath"
 	"testing"
@@ -142,4 +143,82 @@ func TestProcessQuickUpdateWaitsForTheLock(t *testing.T) {
 	if s, err := d.LockStatus(t.Context(), process.ID); err != nil || s.Held {
 		t.Errorf("its lock stays: %+v, %v", s, err)
 	}
+}
+
+// countingStore counts what is asked of the database about processes.
+type countingStore struct {
+	services.ProcessStore
+	reads, writes int
+}
+
+func (s *countingStore) Process(ctx context.Context, id string) (models.Process, error) {
+	s.reads++
+	return s.ProcessStore.Process(ctx, id)
+}
+
+func (s *countingStore) UpdateProcess(ctx context.Context, id, userID string, fields models.ProcessFields, guard models.WriteGuard) (models.Process, error) {
+	s.writes++
+	return s.ProcessStore.UpdateProcess(ctx, id, userID, fields, guard)
+}
+
+func (s *countingStore) DeleteProcess(ctx context.Context, id string, guard models.WriteGuard) error {
+	s.writes++
+	return s.ProcessStore.DeleteProcess(ctx, id, guard)
+}
+
+// Who holds the lock is not asked for what the write finds out by itself. Only a refusal is explained
+// by a read, and that there is no such process comes before all else.
+func TestProcessReadsOnce(t *testing.T) {
+	t.Parallel()
+	d, alice, bob, process := office(t)
+	counting := &countingStore{ProcessStore: d.store}
+	d.Processes = newProcesses(counting, d.locks, secret)
+	taken := must(d.Lock(t.Context(), alice, process.ID, services.ProcessLockOptions{}))
+	token, id, version := taken.Token, process.ID, process.Version
+	const missing = "4711"
+	title := "Order less paper"
+	costs := func(reads, writes int, want error, do func() error) {
+		t.Helper()
+		counting.reads, counting.writes = 0, 0
+		if err := do(); !errors.Is(err, want) {
+			t.Errorf("error %v, want %v", err, want)
+		}
+		if counting.reads != reads || counting.writes != writes {
+			t.Errorf("%d reads and %d writes, want %d and %d", counting.reads, counting.writes, reads, writes)
+		}
+	}
+	replace := func(user models.UserRef, id, token string, match *models.IfMatch) func() error {
+		return func() error {
+			got, _, err := d.Replace(t.Context(), user, id, token, match, fields(title))
+			if err == nil {
+				version = got.Version
+			}
+			return err
+		}
+	}
+	unlock := func(user models.UserRef, id, token string) func() error {
+		return func() error { _, err := d.Unlock(t.Context(), user, id, token); return err }
+	}
+	extend := func(user models.UserRef, id, token string) func() error {
+		return func() error { _, err := d.Extend(t.Context(), user, id, token, time.Minute); return err }
+	}
+	costs(0, 1, nil, replace(alice, id, token, nil))
+	costs(0, 1, nil, replace(alice, id, token, &models.IfMatch{Any: true}))
+	costs(0, 1, nil, replace(alice, id, token, &models.IfMatch{Versions: []int64{version}}))
+	costs(0, 1, models.ErrPreconditionFailed, replace(alice, id, token, &models.IfMatch{Versions: []int64{version + 1}}))
+	costs(1, 0, models.ErrPreconditionFailed, replace(alice, id, token, &models.IfMatch{}))
+	costs(0, 0, nil, extend(alice, id, token))
+	for _, refused := range []func(user models.UserRef, id, token string) func() error{extend, unlock, func(user models.UserRef, id, token string) func() error {
+		return replace(user, id, token, nil)
+	}} {
+		costs(1, 0, models.ErrNotHeld, refused(bob, id, token))
+		costs(1, 0, models.ErrLockTokenRequired, refused(alice, id, ""))
+		costs(1, 0, models.ErrNotFound, refused(alice, missing, token))
+		costs(1, 0, models.ErrNotFound, refused(alice, missing, ""))
+	}
+	costs(0, 0, nil, unlock(alice, id, token))
+	costs(1, 0, models.ErrNotHeld, unlock(alice, id, token))
+	taken = must(d.Lock(t.Context(), alice, id, services.ProcessLockOptions{}))
+	costs(0, 1, nil, func() error { _, err := d.Delete(t.Context(), alice, id, taken.Token, nil); return err })
+	costs(1, 0, models.ErrNotFound, unlock(alice, id, taken.Token))
 }

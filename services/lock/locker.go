@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/rueidis"
 
 	"gatehouse/internal/require"
 	"gatehouse/models"
@@ -182,6 +183,9 @@ func (l *Locker) ExtendFor(ctx context.Context, claim Claim, holder models.Holde
 // is true; closed, the error is models.ErrUnavailable. Verify the token's signature first.
 func (l *Locker) Check(ctx context.Context, claim Claim) (degraded bool, err error) {
 	_, err = l.runHeld(ctx, "check", claim, func() (reply, error) {
+		if held, err := l.look(ctx, claim); held || err != nil {
+			return reply{code: codeDone}, err
+		}
 		got, err := l.run(ctx, l.scripts.status, claim.Resource)
 		if err == nil && !got.heldBy(claim) {
 			got.code = codeRefused
@@ -192,6 +196,23 @@ func (l *Locker) Check(ctx context.Context, claim Claim) (degraded bool, err err
 		return false, err
 	}
 	return true, l.table.check(time.Now(), claim)
+}
+
+// look reports whether the server has the lock as the claim's. A plain read tells a holder so; only
+// who is none needs the script, which says who is.
+func (l *Locker) look(ctx context.Context, claim Claim) (held bool, err error) {
+	key := l.keys.of(claim.Resource)[0]
+	msg, err := l.redis.DoAt(ctx, key, func(ctx context.Context, c rueidis.Client) rueidis.RedisResult {
+		return c.Do(ctx, c.B().Get().Key(key).Build())
+	})
+	if rueidis.IsRedisNil(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	text, err := msg.ToString()
+	return err == nil && grantsTo(text, claim), nil
 }
 
 // Release gives the lock back and grants it to the next waiter in the same step. A claim

@@ -1,6 +1,7 @@
 package lock
 
 import (
+	"crypto/subtle"
 	"strconv"
 	"strings"
 	"time"
@@ -27,6 +28,16 @@ func writeRecord(resource string, h models.Holder) string {
 		text = append(append(text, ':'), part...)
 	}
 	return string(text)
+}
+
+// grantsTo reports whether the text of a lock's key, which is the grant's with a character before
+// it or none, is the claim's. A grant that is to be confirmed is not recognized.
+func grantsTo(text string, claim Claim) bool {
+	if strings.HasPrefix(text, "+") || strings.HasPrefix(text, "*") {
+		text = text[1:]
+	}
+	return len(text) >= grantRest && text[grantID:grantToken] == claim.Grant &&
+		subtle.ConstantTimeCompare([]byte(text[grantToken:grantRest]), []byte(hashToken(claim.Token))) == 1
 }
 
 // record is a grant's text, taken apart.

@@ -89,7 +89,7 @@ const rule = ` id = $1 AND (version = $2 OR last_grant = $3) AND version = COALE
 
 // UpdateProcess writes the fields in one statement that holds the database
 // rule. If the rule refuses, the error is a *models.ConflictError with the
-// process as it is now: models.ErrPreconditionFailed if only If-Match failed,
+// process as it is now: models.ErrPreconditionFailed if If-Match failed,
 // otherwise models.ErrVersionConflict. models.ErrNotFound if there is no process.
 func (s *Store) UpdateProcess(ctx context.Context, id, userID string, f models.ProcessFields, g models.WriteGuard) (_ models.Process, err error) {
 	n, err := parseID(id)
@@ -137,14 +137,11 @@ func grant(g models.WriteGuard) sql.NullString {
 
 // refusal says why the rule refused a write to the process, in the turn of the write.
 func (s *Store) refusal(ctx context.Context, n int64, g models.WriteGuard) error {
-	var last sql.NullString
-	current, err := scanProcess(s.write.QueryRowContext(ctx,
-		`SELECT `+processColumns+`, last_grant FROM processes WHERE id = $1`, n), &last)
+	current, err := scanProcess(s.write.QueryRowContext(ctx, `SELECT `+processColumns+` FROM processes WHERE id = $1`, n))
 	if err != nil {
 		return orAnswer(err, models.ErrNotFound)
 	}
-	untouched := current.Version == g.GrantedVersion || (g.Grant != "" && last.Valid && last.String == g.Grant)
-	if untouched && g.IfMatch != nil && *g.IfMatch != current.Version {
+	if g.IfMatch != nil && *g.IfMatch != current.Version {
 		return &models.ConflictError{Reason: models.ErrPreconditionFailed, Current: current}
 	}
 	return &models.ConflictError{Reason: models.ErrVersionConflict, Current: current}

@@ -66,7 +66,7 @@ func TestDatabaseRule(t *testing.T) {
 		{"If-Match holds", "", models.WriteGuard{Grant: "mine", GrantedVersion: 3, IfMatch: ptr(int64(3))}, nil},
 		{"only If-Match fails", "", models.WriteGuard{Grant: "mine", GrantedVersion: 3, IfMatch: ptr(int64(2))}, models.ErrPreconditionFailed},
 		{"only If-Match fails, own grant", "mine", models.WriteGuard{Grant: "mine", GrantedVersion: 1, IfMatch: ptr(int64(1))}, models.ErrPreconditionFailed},
-		{"both fail", "theirs", models.WriteGuard{Grant: "mine", GrantedVersion: 2, IfMatch: ptr(int64(2))}, models.ErrVersionConflict},
+		{"both fail", "theirs", models.WriteGuard{Grant: "mine", GrantedVersion: 2, IfMatch: ptr(int64(2))}, models.ErrPreconditionFailed},
 		{"only the rule fails", "theirs", models.WriteGuard{Grant: "mine", GrantedVersion: 2, IfMatch: ptr(int64(3))}, models.ErrVersionConflict},
 	}
 	onBoth(t, func(t *testing.T, w world) {
