@@ -85,8 +85,9 @@ func createFile(path string) error {
 // sqliteConnector connects to the file, which must exist. Nothing is opened yet.
 func sqliteConnector(path string, settings ...string) driver.Connector {
 	settings = append(settings,
-		"mode=rw", // never makes an empty file where one was removed
-		"_busy_timeout=5000", "_foreign_keys=1", "_txlock=immediate",
+		"mode=rw",             // never makes an empty file where one was removed
+		"_busy_timeout=60000", // callers' contexts end the wait for another process before
+		"_foreign_keys=1", "_txlock=immediate",
 		"_synchronous=FULL", // an acknowledged write survives power loss
 	)
 	dsn := url.URL{Scheme: "file", Path: filepath.ToSlash(path), RawQuery: strings.Join(settings, "&")}

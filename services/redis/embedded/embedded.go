@@ -18,7 +18,8 @@ const tick = 20 * time.Millisecond
 // grain is what a key may live too short: miniredis takes the time that passed off every key, also
 // off one that was written meanwhile. A lock's holder allows for 2 ms. To move the time on costs a
 // walk over all keys, so it is done 1,000 times a second at most. With many keys it takes no more
-// than a fifth of the time: a key may then live up to a tick too short.
+// than a fifth of the time: a key may then live up to a tick too short. So may one, by any time,
+// whose command a busy machine lets wait between its coming and its execution.
 const grain = time.Millisecond
 
 // Server is a Redis server inside this process, for development: there is nothing to install,
