@@ -24,7 +24,7 @@ PACKAGES := ./e2e ./services/lock ./internal/app ./services/session ./services/s
 
 FUZZTIME ?= 10s
 
-.PHONY: help run dev build test requirements lint fmt docs docs-check picture bench proof mutate fuzz tidy clean
+.PHONY: help run dev build test requirements lint fmt docs docs-check picture bench bench-http proof mutate fuzz tidy clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,6 +65,9 @@ picture: requirements ## Take the picture of the page that README.md shows
 # No package is named, or go test would print nothing but ok.
 bench: ## Compare with other libraries side by side and print one table; wants a quiet machine
 	cd bench && go test -count=1 -timeout 30m
+
+bench-http: ## Compare whole requests over HTTP with another stack and with the least there can be; 5 minutes, wants a quiet machine
+	cd bench && GATEHOUSE_BENCH_HTTP=1 go test -count=1 -timeout 30m -run '^TestWholeRequests$$'
 
 proof: ## Run the proofs in full: histories, faults, topologies, no lost update, 10^7 decisions; takes hours, wants a quiet machine
 	GATEHOUSE_PROOF=1 go test -v -count=1 -timeout 2h -run Proof ./services/lock ./proof

@@ -1,0 +1,352 @@
+package bench
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"gatehouse/services/servicestest"
+)
+
+const (
+	httpRounds = 5 // and one before, which warms up
+	httpTurn   = 3 * time.Second
+)
+
+// subject is one of the programs that are compared, each with a Redis of its own.
+type subject struct {
+	name     string
+	addr     string
+	api      string   // what its paths begin with
+	session  string   // the path that says who is signed in
+	signedIn []string // a header of each user
+	app      int      // process
+	redis    *servicestest.RedisServer
+	redisPID int
+}
+
+// TestWholeRequests compares whole requests over HTTP: gatehouse, what a Gin user would assemble
+// (stack), and the least that keeps gatehouse's promises (floor). All have the same disk, the same
+// fsync and limits that they count exactly and never reach. `make bench-http` runs it.
+func TestWholeRequests(t *testing.T) {
+	if os.Getenv("GATEHOUSE_BENCH_HTTP") == "" {
+		t.Skip("make bench-http runs it")
+	}
+	bin := t.TempDir()
+	for _, build := range [][]string{{"-C", "..", "-o", filepath.Join(bin, "gatehouse"), "."}, {"-o", bin, "./stack", "./floor"}} {
+		if out, err := exec.Command("go", append([]string{"build"}, build...)...).CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+	}
+	stack, floor, gatehouse := startPlain(t, bin, "stack"), startPlain(t, bin, "floor"), startGatehouse(t, bin)
+	all := []*subject{stack, floor, gatehouse}
+	for _, row := range []struct {
+		clients          int
+		atLeast, ofFloor float64
+	}{{1, 1.15, 0.75}, {16, 1.8, 0.75}, {64, 2.7, 0.75}} {
+		what := fmt.Sprintf("edits (lock, PUT, unlock), %d at a time", row.clients)
+		compare(t, what, all, row.clients, row.atLeast, row.ofFloor, (*httpClient).edit)
+	}
+	compare(t, "GET a process, 64 at a time", all, 64, 2.2, 0.75, (*httpClient).readProcess)
+	compare(t, "GET the session, 64 at a time", all, 64, 3, 0.75, (*httpClient).readSession)
+	for _, s := range all {
+		tell("resident memory after it, "+s.name, fmt.Sprintf("%d MB", resident(t, s.app)), "", true)
+	}
+}
+
+// startPlain starts stack or floor.
+func startPlain(t *testing.T, bin, name string) *subject {
+	t.Helper()
+	s := &subject{name: name, addr: servicestest.FreeAddr(t), session: "/session", redis: servicestest.StartRedis(t)}
+	program := servicestest.Start(t, exec.Command(filepath.Join(bin, name), s.addr, s.redis.Addr, filepath.Join(t.TempDir(), "database")))
+	s.app, s.redisPID = program.Pid(), pidOf(t, s.redis)
+	servicestest.Eventually(t, func() bool {
+		conn, err := net.Dial("tcp", s.addr)
+		if err == nil {
+			_ = conn.Close()
+		}
+		return err == nil
+	}, name+" does not serve")
+	for _, user := range []string{"alice", "bob", "admin"} {
+		c := s.connect(t)
+		status, head, _, err := c.send("POST", "/login?user="+user, "", "")
+		cookie, _, _ := strings.Cut(head.Get("Set-Cookie"), ";")
+		if err != nil || status != http.StatusNoContent || cookie == "" {
+			t.Fatalf("%s: sign in: %d, %v", name, status, err)
+		}
+		s.signedIn = append(s.signedIn, "Cookie: "+cookie+"\r\n")
+		_ = c.conn.Close()
+	}
+	return s
+}
+
+func startGatehouse(t *testing.T, bin string) *subject {
+	t.Helper()
+	s := &subject{name: "gatehouse", api: "/api/v1", session: "/auth/session", redis: servicestest.StartRedis(t)}
+	program := servicestest.StartGatehouse(t, exec.Command(filepath.Join(bin, "gatehouse")),
+		"REDIS_URL=redis://"+s.redis.Addr, "RATE_LIMIT_MAX=1000000", "LOGIN_RATE_LIMIT_MAX=1000", "LOCK_MAX_PER_USER=100")
+	program.WaitReady()
+	s.addr, s.app, s.redisPID = strings.TrimPrefix(program.URL, "http://"), program.Pid(), pidOf(t, s.redis)
+	for _, user := range []string{"alice", "bob", "admin"} {
+		c := s.connect(t)
+		status, _, body, err := c.send("POST", "/auth/login", "", fmt.Sprintf(`{"email":"%s@example.com","password":"gatehouse-demo"}`, user))
+		if err != nil || status != http.StatusOK {
+			t.Fatalf("gatehouse: sign in: %d %s, %v", status, body, err)
+		}
+		s.signedIn = append(s.signedIn, "Authorization: Bearer "+field(body, "token")+"\r\n")
+		_ = c.conn.Close()
+	}
+	return s
+}
+
+// measured is what one turn of a subject showed.
+type measured struct {
+	perSecond       float64
+	app, redis, lua time.Duration // processor time a piece of work; lua: that of scripts, as Redis says
+	slowest         time.Duration // of the quickest 99 %
+}
+
+// compare lets the subjects take turns, and tells ratios of their medians.
+func compare(t *testing.T, what string, all []*subject, clients int, atLeast, ofFloor float64, work func(*httpClient) error) {
+	t.Helper()
+	turns := map[string][]measured{}
+	connected := map[string][]*httpClient{}
+	for _, s := range all {
+		for i := range clients {
+			connected[s.name] = append(connected[s.name], s.client(t, i))
+		}
+	}
+	for round := range httpRounds + 1 {
+		for _, s := range all {
+			m := s.turn(t, connected[s.name], work)
+			if round > 0 {
+				turns[s.name] = append(turns[s.name], m)
+			}
+		}
+	}
+	for _, clients := range connected {
+		for _, c := range clients {
+			_ = c.conn.Close()
+		}
+	}
+	speed := map[string]float64{}
+	for _, s := range all {
+		speed[s.name] = median(turns[s.name], func(m measured) float64 { return m.perSecond })
+	}
+	tellRatio(what+" / stack", speed, "gatehouse", "stack", atLeast)
+	tellRatio(what+" / floor", speed, "gatehouse", "floor", ofFloor)
+	for _, s := range all {
+		micros := func(of func(measured) time.Duration) float64 {
+			return median(turns[s.name], func(m measured) float64 { return float64(of(m).Microseconds()) })
+		}
+		tell("  processor time each, "+s.name, fmt.Sprintf("%.0f us + Redis %.0f us (its scripts %.0f); p99 %.1f ms",
+			micros(func(m measured) time.Duration { return m.app }), micros(func(m measured) time.Duration { return m.redis }),
+			micros(func(m measured) time.Duration { return m.lua }), micros(func(m measured) time.Duration { return m.slowest })/1000), "", true)
+	}
+}
+
+func median(all []measured, of func(measured) float64) float64 {
+	var values []float64
+	for _, m := range all {
+		values = append(values, of(m))
+	}
+	slices.SortFunc(values, cmp.Compare[float64])
+	return values[len(values)/2]
+}
+
+// turn lets all clients work for a while.
+func (s *subject) turn(t *testing.T, clients []*httpClient, work func(*httpClient) error) (m measured) {
+	t.Helper()
+	app, server, scripts := processorTime(t, s.app), processorTime(t, s.redisPID), s.scriptTime()
+	var over atomic.Bool
+	timer := time.AfterFunc(httpTurn, func() { over.Store(true) })
+	defer timer.Stop()
+	var wg sync.WaitGroup
+	took := make([][]time.Duration, len(clients))
+	start := time.Now()
+	for i, c := range clients {
+		wg.Go(func() {
+			for !over.Load() {
+				began := time.Now()
+				if err := work(c); err != nil {
+					t.Errorf("%s: %v", s.name, err)
+					return
+				}
+				took[i] = append(took[i], time.Since(began))
+			}
+		})
+	}
+	wg.Wait()
+	passed := time.Since(start)
+	each := slices.Concat(took...)
+	if len(each) == 0 {
+		t.FailNow()
+	}
+	slices.Sort(each)
+	n := time.Duration(len(each))
+	return measured{
+		perSecond: float64(len(each)) / passed.Seconds(), slowest: each[len(each)*99/100],
+		app: (processorTime(t, s.app) - app) / n, redis: (processorTime(t, s.redisPID) - server) / n, lua: (s.scriptTime() - scripts) / n,
+	}
+}
+
+// httpClient is one connection of a user who edits a process of their own. net/http's client would
+// take as much of the processors as the servers do.
+type httpClient struct {
+	s       *subject
+	conn    net.Conn
+	answers *bufio.Reader
+	header  string
+	path    string // of its process
+	request []byte
+}
+
+func (s *subject) connect(t *testing.T) *httpClient {
+	t.Helper()
+	conn, err := net.Dial("tcp", s.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &httpClient{s: s, conn: conn, answers: bufio.NewReader(conn)}
+}
+
+// client connects the i-th client, one of the users, and creates its process.
+func (s *subject) client(t *testing.T, i int) *httpClient {
+	t.Helper()
+	c := s.connect(t)
+	c.header = s.signedIn[i%len(s.signedIn)]
+	status, _, body, err := c.send("POST", "/processes", "", text)
+	if err != nil || status != http.StatusCreated {
+		t.Fatalf("%s: create a process: %d %s, %v", s.name, status, body, err)
+	}
+	c.path = "/processes/" + field(body, "id")
+	return c
+}
+
+var text = `{"title":"Order paper","status":"draft","description":"` + strings.Repeat("Ask both suppliers. ", 10) + `"}`
+
+// field is a text of a JSON object.
+func field(body []byte, name string) string {
+	_, rest, _ := bytes.Cut(body, []byte(`"`+name+`":"`))
+	value, _, _ := bytes.Cut(rest, []byte(`"`))
+	return string(value)
+}
+
+func (c *httpClient) send(method, path, header, body string) (status int, head http.Header, answer []byte, err error) {
+	c.request = fmt.Appendf(c.request[:0], "%s %s%s HTTP/1.1\r\nHost: %s\r\n%s%s", method, c.s.api, path, c.s.addr, c.header, header)
+	if method != "GET" {
+		c.request = fmt.Appendf(c.request, "Content-Type: application/json\r\nContent-Length: %d\r\n", len(body))
+	}
+	c.request = append(append(c.request, "\r\n"...), body...)
+	if _, err := c.conn.Write(c.request); err != nil {
+		return 0, nil, nil, err
+	}
+	response, err := http.ReadResponse(c.answers, nil)
+	if err != nil {
+		return 0, nil, nil, err
+	}
+	defer response.Body.Close()
+	answer, err = io.ReadAll(response.Body)
+	return response.StatusCode, response.Header, answer, err
+}
+
+// want is send for an answer that must have this status.
+func (c *httpClient) want(status int, method, path, header, body string) ([]byte, error) {
+	got, _, answer, err := c.send(method, path, header, body)
+	if err == nil && got != status {
+		err = fmt.Errorf("%s %s: %d %s", method, path, got, answer)
+	}
+	return answer, err
+}
+
+// edit is a whole one: lock, write, unlock.
+func (c *httpClient) edit() error {
+	answer, err := c.want(http.StatusCreated, "POST", c.path+"/lock", "", "")
+	if err != nil {
+		return err
+	}
+	token := "X-Lock-Token: " + field(answer, "lockToken") + "\r\n"
+	if _, err := c.want(http.StatusOK, "PUT", c.path, token, text); err != nil {
+		return err
+	}
+	_, err = c.want(http.StatusNoContent, "DELETE", c.path+"/lock", token, "")
+	return err
+}
+
+func (c *httpClient) readProcess() error {
+	_, err := c.want(http.StatusOK, "GET", c.path, "", "")
+	return err
+}
+
+func (c *httpClient) readSession() error {
+	_, err := c.want(http.StatusOK, "GET", c.s.session, "", "")
+	return err
+}
+
+func pidOf(t *testing.T, server *servicestest.RedisServer) int {
+	t.Helper()
+	pid, err := strconv.Atoi(strings.TrimSpace(info(server, "server", `process_id:(\d+)`)[0]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pid
+}
+
+// scriptTime is how long the server has run scripts, with all that they call.
+func (s *subject) scriptTime() (sum time.Duration) {
+	for _, found := range info(s.redis, "commandstats", `cmdstat_eval(?:sha)?:calls=\d+,usec=(\d+)`) {
+		micros, _ := strconv.Atoi(found)
+		sum += time.Duration(micros) * time.Microsecond
+	}
+	return sum
+}
+
+func info(server *servicestest.RedisServer, section, pattern string) (found []string) {
+	for _, match := range regexp.MustCompile(pattern).FindAllStringSubmatch(server.Do("INFO", section), -1) {
+		found = append(found, match[1])
+	}
+	return found
+}
+
+// processorTime is what a process has used of the processors.
+func processorTime(t *testing.T, pid int) time.Duration {
+	t.Helper()
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	user, _ := strconv.Atoi(fields[11])
+	system, _ := strconv.Atoi(fields[12])
+	return time.Duration(user+system) * 10 * time.Millisecond // ticks of 1/100 s
+}
+
+// resident is the memory of a process, in MB.
+func resident(t *testing.T, pid int) int {
+	t.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(status), "VmRSS:")
+	kilobytes, err := strconv.Atoi(strings.Fields(rest)[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return kilobytes >> 10
+}
