@@ -118,7 +118,7 @@ func New(opt Options) *Client {
 	sentinel.Dialer.KeepAlive = cmp.Or(sentinel.Dialer.KeepAlive, rueidis.DefaultTCPKeepAlive)
 	// The Sentinel reports a new master by a message, which may be missed.
 	sentinel.TopologyRefreshInterval = cmp.Or(sentinel.TopologyRefreshInterval, sentinelRefresh)
-	opt.Client.ConnWriteTimeout = max(connWriteTimeout, opt.Timeout) // else it would end what a call waits for
+	opt.Client.ConnWriteTimeout = max(connWriteTimeout, opt.Timeout) // else it would end calls earlier
 	opt.Client.CacheSizeEachConn = clientCacheBytes
 	opt.Client.ReadBufferEachConn = connBuffer
 	opt.Client.WriteBufferEachConn = connBuffer
