@@ -50,16 +50,15 @@ type ProcessLock struct {
 //     and that cause: it ended just after the wait,
 //   - the error of opt.Allowed.
 //
-// With an error the user holds no lock that the user did not hold before. Degraded is set even
+// With an error the user holds no lock that the user did not hold before. Whether there is the
+// process shows only after the grant, or explains a refusal: the lock of one that does not exist is
+// given back. Degraded is set even
 // with an error, if the grant was made, and given back, without Redis.
 func (p *Processes) Lock(ctx context.Context, user models.UserRef, id string, opt ProcessLockOptions) (ProcessLock, error) {
-	if _, err := p.store.Process(ctx, id); err != nil {
-		return ProcessLock{}, err
-	}
 	token, others := p.idempotentTokens(user, id, opt.IdempotencyKey)
 	if opt.Wait > 0 && token == "" { // refused before the wait; a repeated request takes no new lock
 		if err := p.checkLimit(ctx, user, opt.Most-1, opt.Most); err != nil {
-			return ProcessLock{}, err
+			return ProcessLock{}, p.orNotFound(ctx, id, err)
 		}
 	}
 	taken, err := p.acquire(ctx, opt.Wait, lock.Request{
@@ -67,11 +66,13 @@ func (p *Processes) Lock(ctx context.Context, user models.UserRef, id string, op
 		Holder: models.Holder{UserID: user.ID, Email: user.Email, Reason: opt.Reason},
 	}, others)
 	if err != nil {
-		return ProcessLock{}, err
+		return ProcessLock{}, p.orNotFound(ctx, id, err)
 	}
 	err = allowedAfter(ctx, opt.Wait, opt.Allowed)
 	if err == nil && !taken.Repeated { // this lock counts, too: of two concurrent requests each sees the other's
-		err = p.checkLimit(context.WithoutCancel(ctx), user, opt.Most, opt.Most)
+		if err = p.checkLimit(context.WithoutCancel(ctx), user, opt.Most, opt.Most); err != nil {
+			err = p.orNotFound(ctx, id, err)
+		}
 	}
 	var granted ProcessLock
 	if err == nil { // ctx may end a wait, not the work after it

@@ -16,17 +16,14 @@ import (
 	"gatehouse/services/store"
 )
 
-// leavingStore is a store during whose second read, that after the grant, the client leaves.
+// leavingStore is a store during whose read, after the grant, the client leaves.
 type leavingStore struct {
 	*store.Store
-	reads int
 	leave func()
 }
 
 func (s *leavingStore) Process(ctx context.Context, id string) (models.Process, error) {
-	if s.reads++; s.reads == 2 {
-		s.leave()
-	}
+	s.leave()
 	return s.Store.Process(ctx, id)
 }
 

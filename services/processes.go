@@ -102,8 +102,11 @@ func (p *Processes) guard(ctx context.Context, user models.UserRef, id, token st
 }
 
 // orNotFound explains a refusal: that there is no such process comes before all else. Only who is
-// refused pays for that read.
+// refused pays for that read. The end of ctx explains itself.
 func (p *Processes) orNotFound(ctx context.Context, id string, refused error) error {
+	if ctx.Err() != nil {
+		return refused
+	}
 	if _, err := p.store.Process(ctx, id); err != nil {
 		return err
 	}

@@ -202,6 +202,28 @@ func TestProcessReadsOnce(t *testing.T) {
 	extend := func(user models.UserRef, id, token string) func() error {
 		return func() error { _, err := d.Extend(t.Context(), user, id, token, time.Minute); return err }
 	}
+	locks := func(user models.UserRef, id string, opt services.ProcessLockOptions) func() error {
+		return func() error {
+			got, err := d.Lock(t.Context(), user, id, opt)
+			if err == nil {
+				d.locks.ReleaseAfter(t.Context(), got.Claim)
+			}
+			return err
+		}
+	}
+	quick := func(user models.UserRef, id string) func() error {
+		return func() error {
+			_, _, err := d.QuickUpdate(t.Context(), user, id, services.QuickUpdateOptions{}, models.ProcessPatch{Title: &title})
+			return err
+		}
+	}
+	other := must(d.store.CreateProcess(t.Context(), alice.ID, fields("Order more ink"))).ID
+	costs(1, 0, nil, locks(alice, other, services.ProcessLockOptions{Most: 9}))
+	costs(1, 0, models.ErrNotAcquired, locks(bob, id, services.ProcessLockOptions{}))
+	costs(1, 0, models.ErrNotFound, locks(bob, missing, services.ProcessLockOptions{}))
+	costs(1, 1, nil, quick(bob, other))
+	costs(1, 0, models.ErrNotAcquired, quick(bob, id))
+	costs(1, 0, models.ErrNotFound, quick(bob, missing))
 	costs(0, 1, nil, replace(alice, id, token, nil))
 	costs(0, 1, nil, replace(alice, id, token, &models.IfMatch{Any: true}))
 	costs(0, 1, nil, replace(alice, id, token, &models.IfMatch{Versions: []int64{version}}))

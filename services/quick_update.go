@@ -28,16 +28,13 @@ type QuickUpdateOptions struct {
 //     writes kept coming in between (models.ErrVersionConflict),
 //   - the error of opt.Allowed.
 func (p *Processes) QuickUpdate(ctx context.Context, user models.UserRef, id string, opt QuickUpdateOptions, patch models.ProcessPatch) (process models.Process, degraded bool, err error) {
-	if _, err := p.store.Process(ctx, id); err != nil {
-		return models.Process{}, false, err
-	}
 	deadline := time.Now().Add(opt.Wait)
 	taken, err := p.acquire(ctx, opt.Wait, lock.Request{
 		Resource: Resource(id), TTL: quickUpdateTTL,
 		Holder: models.Holder{UserID: user.ID, Email: user.Email, Reason: "quick update"},
 	}, nil)
 	if err != nil {
-		return models.Process{}, false, err
+		return models.Process{}, false, p.orNotFound(ctx, id, err)
 	}
 	defer p.locks.ReleaseAfter(ctx, taken.Claim)
 	if err := allowedAfter(ctx, opt.Wait, opt.Allowed); err != nil {
