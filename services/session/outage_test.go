@@ -48,14 +48,16 @@ func TestDatabaseFrozen(t *testing.T) {
 	t.Parallel()
 	const timeout = time.Second
 	postgres := servicestest.StartPostgresServer(t)
-	w := newWorldWith(t, store.Options{URL: postgres.URL, Timeout: timeout})
-	i := w.instance(t, redistest.New(t, servicestest.StartRedis(t).Addr), session.Options{})
-	ann := w.signUp(t)
-	token, _ := signIn(t, i, ann)
-	ended, _ := signIn(t, i, ann)
-	if err := i.Delete(t.Context(), ended); err != nil {
+	patient, server := newWorldWith(t, store.Options{URL: postgres.URL, Timeout: servicestest.Patience}), servicestest.StartRedis(t)
+	other, ann := patient.instance(t, redistest.New(t, server.Addr), session.Options{}), patient.signUp(t)
+	token, _ := signIn(t, other, ann)
+	ended, _ := signIn(t, other, ann)
+	if err := other.Delete(t.Context(), ended); err != nil {
 		t.Fatal(err)
 	}
+	w := newWorldWith(t, store.Options{URL: postgres.URL, Timeout: timeout})
+	i := w.instance(t, redistest.New(t, server.Addr), session.Options{})
+	servicestest.Eventually(t, func() bool { _, err := i.Get(t.Context(), token); return err == nil && i.Warm(token) }, "no copy")
 	postgres.Freeze()
 	frozen := time.Now()
 	var wg sync.WaitGroup
@@ -79,7 +81,7 @@ func TestDatabaseFrozen(t *testing.T) {
 	}, "trusted for ever")
 	postgres.Thaw()
 	servicestest.Eventually(t, func() bool { _, err := i.Get(t.Context(), token); return err == nil }, "not back")
-	refused(t, i, ended)
+	refused(t, other, ended)
 }
 
 // Without the database copies are trusted for 2 s. Then the answer is models.ErrUnavailable.

@@ -51,10 +51,8 @@ func openPostgres(ctx context.Context, opts Options) (*Store, error) {
 }
 
 func (s *Store) startPostgres(ctx context.Context, config pgx.ConnConfig) error {
-	reach, done := s.write.turn(ctx)
-	defer done()
-	if err := s.write.PingContext(reach); err != nil {
-		return fmt.Errorf("%w: %w", models.ErrUnavailable, err)
+	if err := patiently(ctx, func() error { return s.reach(ctx) }); err != nil {
+		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, openWait)
 	defer cancel()
@@ -76,7 +74,31 @@ func (s *Store) startPostgres(ctx context.Context, config pgx.ConnConfig) error 
 	if err := keyAddressesPostgres(ctx, db, s.writes.log); err != nil {
 		return err
 	}
-	return s.trial(ctx)
+	return patiently(ctx, func() error { return s.trial(ctx) })
+}
+
+func (s *Store) reach(ctx context.Context) error {
+	ctx, done := s.write.turn(ctx)
+	defer done()
+	if err := s.write.PingContext(ctx); err != nil {
+		return fmt.Errorf("%w: %w", models.ErrUnavailable, err)
+	}
+	return nil
+}
+
+// startWait is how long a start waits for a server that is slow to answer: one that has just
+// started itself, or is busy, needs longer for a first connection than for a statement.
+const startWait = 5 * time.Second
+
+// patiently repeats a call that the server has not answered in time, until startWait has passed.
+func patiently(ctx context.Context, call func() error) error {
+	began := time.Now()
+	for {
+		err := call()
+		if !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil || time.Since(began) >= startWait {
+			return err
+		}
+	}
 }
 
 // migrate brings the tables up to date. It leaves those alone that are ahead of it.
