@@ -1,6 +1,7 @@
 package middleware
 
 import (
+	"net/http"
 	"strings"
 
 	"github.com/gin-gonic/gin"
@@ -23,19 +24,31 @@ const (
 // The referrer policy is same-origin. With no-referrer, browsers send "Origin: null" with the
 // page's own forms, and SameOrigin could not tell them from forms of other sites.
 func SecurityHeaders(https bool) gin.HandlerFunc {
+	// The spelling is net/http's, and all answers share the values: nothing is made for each.
+	type header struct {
+		name  string
+		value []string
+	}
+	one := func(name, value string) header { return header{http.CanonicalHeaderKey(name), []string{value}} }
+	page, swagger := one("Content-Security-Policy", pagePolicy), one("Content-Security-Policy", swaggerPolicy)
+	always := []header{
+		one("X-Content-Type-Options", "nosniff"),
+		one("X-Frame-Options", "DENY"), // for browsers that do not know frame-ancestors
+		one("Referrer-Policy", "same-origin"),
+		one("Cross-Origin-Opener-Policy", "same-origin"),
+		one("Cross-Origin-Resource-Policy", "same-origin"),
+	}
+	if https {
+		always = append(always, one("Strict-Transport-Security", "max-age=31536000"))
+	}
 	return func(c *gin.Context) {
-		policy := pagePolicy
+		answer, policy := c.Writer.Header(), page
 		if strings.HasPrefix(c.Request.URL.Path, "/swagger/") {
-			policy = swaggerPolicy
+			policy = swagger
 		}
-		c.Header("Content-Security-Policy", policy)
-		c.Header("X-Content-Type-Options", "nosniff")
-		c.Header("X-Frame-Options", "DENY") // for browsers that do not know frame-ancestors
-		c.Header("Referrer-Policy", "same-origin")
-		c.Header("Cross-Origin-Opener-Policy", "same-origin")
-		c.Header("Cross-Origin-Resource-Policy", "same-origin")
-		if https {
-			c.Header("Strict-Transport-Security", "max-age=31536000")
+		answer[policy.name] = policy.value
+		for _, h := range always {
+			answer[h.name] = h.value
 		}
 	}
 }
