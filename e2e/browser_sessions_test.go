@@ -61,7 +61,7 @@ func browserBack(t *testing.T, a *app) {
 		{"dashboard, another user", "/", otherUser, 2, `document.querySelector(".who")?.textContent.includes("alice@example.com")`},
 	} {
 		t.Run(strings.ReplaceAll(row.name, " ", "-"), func(t *testing.T) {
-			tab := openTab(t, a, "status of 401") // the pages that ask for a sign-in
+			tab := openTabIn(t, chromium, a, "status of 401") // the pages that ask for a sign-in
 			signInOnPage(t, tab)
 			if row.path != "/" {
 				do(t, tab, click(fmt.Sprintf("a[href=%q]", row.path)))

@@ -44,7 +44,8 @@ func buildAndRun(m *testing.M) int {
 		return 1
 	}
 	code := m.Run()
-	endBrowser()
+	chromium.end()
+	shell.end()
 	missing, err := undocumented("../docs/swagger.json")
 	if err != nil {
 		missing = append(missing, err.Error())

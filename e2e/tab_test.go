@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"os/exec"
 	"slices"
 	"strings"
 	"sync"
@@ -17,28 +18,46 @@ import (
 	"gatehouse/services/servicestest"
 )
 
-// browser is the Chromium, with an empty profile, that all tests share: each opens tabs of its own.
-// The context is what chromedp knows it by.
-var browser = sync.OnceValues(func() (context.Context, error) {
-	allocator, cancel := chromedp.NewExecAllocator(context.Background(), append(chromedp.DefaultExecAllocatorOptions[:],
-		chromedp.ExecPath("chromium"),
-		chromedp.NoSandbox, // Chromium refuses to run as root with it
-		chromedp.DisableGPU,
-		chromedp.Flag("disable-component-update", true), // no network but ours
-		// What it would load with each window for its own menus takes more than our pages do.
-		chromedp.Flag("disable-features", "Translate,PreloadTopChromeWebUI,WebUIOmniboxPopup,WebUIOmniboxAimPopup,SpareRendererForSitePerProcess"),
-		chromedp.WSURLReadTimeout(servicestest.Patience),
-	)...)
-	first, cancelFirst := chromedp.NewContext(allocator)
-	endBrowser = func() {
-		cancelFirst()
-		cancel()
-	}
-	return first, chromedp.Do(first)
-})
+// browser is a Chromium, with an empty profile, that tests share: each opens tabs of its own. The
+// context is what chromedp knows it by.
+type browser struct {
+	start func() (context.Context, error)
+	end   func()
+}
 
-// endBrowser ends it; TestMain calls it when all tests have run.
-var endBrowser = func() {}
+var (
+	// chromium is the whole one, which keeps pages for "Back".
+	chromium = newBrowser("chromium")
+	// shell is the one without windows and menus, for half of the work, where the machine has it.
+	shell = newBrowser("chromium-headless-shell", "chromium")
+)
+
+func newBrowser(programs ...string) *browser {
+	b := &browser{end: func() {}}
+	b.start = sync.OnceValues(func() (context.Context, error) {
+		allocator, cancel := chromedp.NewExecAllocator(context.Background(), append(chromedp.DefaultExecAllocatorOptions[:],
+			chromedp.ExecPath(programs[max(0, slices.IndexFunc(programs, installed))]),
+			chromedp.NoSandbox, // Chromium refuses to run as root with it
+			chromedp.DisableGPU,
+			chromedp.Flag("disable-component-update", true), // no network but ours
+			// What it would load with each window for its own menus takes more than our pages do.
+			chromedp.Flag("disable-features", "Translate,PreloadTopChromeWebUI,WebUIOmniboxPopup,WebUIOmniboxAimPopup,SpareRendererForSitePerProcess"),
+			chromedp.WSURLReadTimeout(servicestest.Patience),
+		)...)
+		first, cancelFirst := chromedp.NewContext(allocator)
+		b.end = func() {
+			cancelFirst()
+			cancel()
+		}
+		return first, chromedp.Do(first)
+	})
+	return b
+}
+
+func installed(program string) bool {
+	_, err := exec.LookPath(program)
+	return err == nil
+}
 
 // openTab opens a tab that shares no cookie with another, on the instance's
 // start page. When the test ends it fails for what the browser complained about:
@@ -46,8 +65,14 @@ var endBrowser = func() {}
 // Content-Security-Policy. A complaint that contains one of expected is none.
 func openTab(t *testing.T, a *app, expected ...string) context.Context {
 	t.Helper()
+	return openTabIn(t, shell, a, expected...)
+}
+
+// openTabIn is openTab in a certain browser.
+func openTabIn(t *testing.T, in *browser, a *app, expected ...string) context.Context {
+	t.Helper()
 	servicestest.Need(t, "chromium", "chromium")
-	browser, err := browser()
+	browser, err := in.start()
 	if err != nil {
 		t.Fatalf("start Chromium: %v", err)
 	}
