@@ -59,3 +59,11 @@ type LockEvent struct {
 	Fence    *int64 // nil when granted without Redis
 	At       time.Time
 }
+
+// LockEnd is how a grant of a lock ended, and who ended it: the holder, or another user.
+type LockEnd struct {
+	How    string
+	By     UserRef // zero if nobody did, as for LockExpired, or if it is not known
+	Reason string
+	At     time.Time
+}

@@ -97,10 +97,14 @@ type ProcessFilter struct {
 // WriteGuard is the condition of a write. The write happens only if the process still has
 // GrantedVersion, or was last written with the same Grant. If IfMatch is set, the process must
 // also have that version.
+//
+// How and Fence only describe the write, for the history.
 type WriteGuard struct {
 	Grant          string // "" is a write without a lock
 	GrantedVersion int64
 	IfMatch        *int64
+	How            string // "" is HowEdited
+	Fence          *int64 // of the grant; nil without Redis
 }
 
 // IfMatch is the precondition of an If-Match header: the version must be one of Versions,

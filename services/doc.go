@@ -6,6 +6,8 @@
 //	                      -> Accounts.SignIn      -> Passwords, session, store (with audit)
 //	edit         handlers -> Processes.Lock       -> store, lock (grant), store (its version)
 //	                      -> Processes.Replace    -> lock (verify), store (if it has that version)
+//	draft        handlers -> Processes.SaveDraft  -> store
+//	restore      handlers -> Processes.Restore    -> lock (verify), store (a version, the write)
 //	force        handlers -> Accounts.ForceLock   -> lock (status), store (audit), lock (end)
 //
 // # Trust
@@ -22,5 +24,13 @@
 //	audit is full      models.ErrUnavailable, and the action is not done
 //	too many sign-ins  models.ErrUnavailable after 3 s of waiting for a core
 //
-// All types are safe for concurrent use, start no goroutines, and have nothing to close.
+// # History
+//
+// Each write of a process becomes a version in the statement that makes it (a trigger of the
+// database), with how it was made, under which grant and in which request (models.WithRequestID).
+// A draft is what was typed and not saved. Recorder writes what only explains, such as refusals,
+// behind the requests; what it cannot write is dropped.
+//
+// All types are safe for concurrent use. But for Recorder they start no goroutines, and have
+// nothing to close.
 package services

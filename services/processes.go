@@ -15,17 +15,22 @@ import (
 type ProcessStore interface {
 	processReader
 	processWriter
+	draftStore
 }
 
 type processReader interface {
 	Process(ctx context.Context, id string) (models.Process, error)
 	Processes(ctx context.Context, filter models.ProcessFilter, page models.Page) (models.List[models.Process], error)
+	ProcessWithDrafts(ctx context.Context, id string) (models.Process, []models.DraftRef, error)
+	Drafts(ctx context.Context, processID string) ([]models.DraftRef, error)
+	History(ctx context.Context, processID string, page models.Page) (models.List[models.HistoryEntry], error)
+	Version(ctx context.Context, processID string, version int64) (models.Process, error)
 }
 
 type processWriter interface {
 	CreateProcess(ctx context.Context, userID string, fields models.ProcessFields) (models.Process, error)
 	UpdateProcess(ctx context.Context, id, userID string, fields models.ProcessFields, guard models.WriteGuard) (models.Process, error)
-	DeleteProcess(ctx context.Context, id string, guard models.WriteGuard) error
+	DeleteProcess(ctx context.Context, id, userID string, guard models.WriteGuard) error
 }
 
 // Processes edits processes under locks. The lock is a courtesy, and the database decides: each
@@ -38,6 +43,11 @@ type processWriter interface {
 //
 // Process returns a process; models.ErrNotFound if there is none. Processes returns a page,
 // newest change first; models.ErrBadCursor if the cursor is not one of this list.
+//
+// Drafts returns who has a draft of a process, the latest first; none if there is no such process.
+// ProcessWithDrafts is Process and Drafts in one. History returns a page of what was done to a
+// process, newest first, and Version a process as it was at a version, both also after its
+// deletion; models.ErrNotFound if there never was one.
 type Processes struct {
 	processReader
 	store   ProcessStore
@@ -83,7 +93,7 @@ func (p *Processes) guard(ctx context.Context, user models.UserRef, id, token st
 	if grant, degraded, err = p.tokens.Verify(ctx, Resource(id), user.ID, token); err != nil {
 		return guard, grant, degraded, p.orNotFound(ctx, id, err)
 	}
-	guard = models.WriteGuard{Grant: grant.Grant, GrantedVersion: grant.Version}
+	guard = models.WriteGuard{Grant: grant.Grant, GrantedVersion: grant.Version, Fence: grant.Fence}
 	switch {
 	case match == nil || match.Any:
 	case len(match.Versions) == 1:
@@ -136,7 +146,7 @@ func (p *Processes) Delete(ctx context.Context, user models.UserRef, id, token s
 	if err != nil {
 		return degraded, err
 	}
-	if err := p.store.DeleteProcess(ctx, id, guard); err != nil {
+	if err := p.store.DeleteProcess(ctx, id, user.ID, guard); err != nil {
 		return degraded, err
 	}
 	p.locks.ReleaseAfter(ctx, grant.LockClaim)

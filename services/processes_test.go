@@ -161,9 +161,9 @@ func (s *countingStore) UpdateProcess(ctx context.Context, id, userID string, fi
 	return s.ProcessStore.UpdateProcess(ctx, id, userID, fields, guard)
 }
 
-func (s *countingStore) DeleteProcess(ctx context.Context, id string, guard models.WriteGuard) error {
+func (s *countingStore) DeleteProcess(ctx context.Context, id, userID string, guard models.WriteGuard) error {
 	s.writes++
-	return s.ProcessStore.DeleteProcess(ctx, id, guard)
+	return s.ProcessStore.DeleteProcess(ctx, id, userID, guard)
 }
 
 // Who holds the lock is not asked for what the write finds out by itself. Only a refusal is explained

@@ -58,5 +58,7 @@ func (p *Processes) patch(ctx context.Context, user models.UserRef, id string, t
 		return models.Process{}, &models.ConflictError{Reason: models.ErrPreconditionFailed, Current: current}
 	}
 	// The condition is the version that was read under this grant, which no other request has.
-	return p.store.UpdateProcess(ctx, id, user.ID, patch.Apply(current), models.WriteGuard{Grant: taken.Grant, GrantedVersion: current.Version})
+	return p.store.UpdateProcess(ctx, id, user.ID, patch.Apply(current), models.WriteGuard{
+		Grant: taken.Grant, GrantedVersion: current.Version, How: models.HowQuickUpdate, Fence: taken.Fence,
+	})
 }

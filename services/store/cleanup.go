@@ -5,6 +5,8 @@ import (
 	"database/sql"
 	"math/rand/v2"
 	"time"
+
+	"gatehouse/models"
 )
 
 const (
@@ -143,8 +145,8 @@ func (s *Store) deadSessions(ctx context.Context, now time.Time, after string, l
 	return hashes, next, err
 }
 
-// CleanUp deletes log entries older than 24 hours, networks not seen for 30 days and audit
-// entries older than Options.AuditRetention, at most limit rows of each. It returns how many
+// CleanUp deletes log entries and refusals older than 24 hours, networks not seen for 30 days and
+// audit entries older than Options.AuditRetention, at most limit rows of each. It returns how many
 // rows; call it again while that is at least limit.
 // models.ErrUnavailable if the database could not be asked.
 func (s *Store) CleanUp(ctx context.Context, now time.Time, limit int) (_ int, err error) {
@@ -152,25 +154,30 @@ func (s *Store) CleanUp(ctx context.Context, now time.Time, limit int) (_ int, e
 	defer done(&err)
 	total := 0
 	err = s.transact(ctx, func(tx *sql.Tx) error {
-		// Only the oldest entries, without gaps, also if clocks disagree.
-		n, err := deleted(ctx, tx, `DELETE FROM revocations WHERE seq IN (
-			SELECT seq FROM revocations WHERE seq < COALESCE(
-				(SELECT seq FROM revocations WHERE at >= $1 ORDER BY seq LIMIT 1), (SELECT seq + 1 FROM revocation_head))
-			ORDER BY seq LIMIT $2)`, now.Add(-keepLog).UnixMicro(), limit)
-		if err != nil {
-			return err
+		for _, old := range []struct {
+			kept  time.Duration
+			query string
+		}{
+			// Only the oldest entries, without gaps, also if clocks disagree.
+			{keepLog, `DELETE FROM revocations WHERE seq IN (
+				SELECT seq FROM revocations WHERE seq < COALESCE(
+					(SELECT seq FROM revocations WHERE at >= $1 ORDER BY seq LIMIT 1), (SELECT seq + 1 FROM revocation_head))
+				ORDER BY seq LIMIT $2)`},
+			{keepNetworks, `DELETE FROM networks WHERE (user_id, network) IN (
+				SELECT user_id, network FROM networks WHERE at < $1 LIMIT $2` + s.skipLocked + `)`},
+			{s.auditRetention, `DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE at < $1 ORDER BY at LIMIT $2` + s.skipLocked + `)`},
+			{models.KeepRefusals, `DELETE FROM refusals WHERE (request_id, user_id) IN (
+				SELECT request_id, user_id FROM refusals WHERE at < $1 ORDER BY at LIMIT $2` + s.skipLocked + `)`},
+			{models.KeepRefusals, `DELETE FROM process_versions WHERE id IN (
+				SELECT id FROM process_versions WHERE how = 'refused' AND at < $1 ORDER BY at LIMIT $2` + s.skipLocked + `)`},
+		} {
+			n, err := deleted(ctx, tx, old.query, now.Add(-old.kept).UnixMicro(), limit)
+			if err != nil {
+				return err
+			}
+			total += n
 		}
-		total += n
-		n, err = deleted(ctx, tx, `DELETE FROM networks WHERE (user_id, network) IN (
-			SELECT user_id, network FROM networks WHERE at < $1 LIMIT $2`+s.skipLocked+`)`, now.Add(-keepNetworks).UnixMicro(), limit)
-		if err != nil {
-			return err
-		}
-		total += n
-		n, err = deleted(ctx, tx, `DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE at < $1 ORDER BY at LIMIT $2`+s.skipLocked+`)`,
-			now.Add(-s.auditRetention).UnixMicro(), limit)
-		total += n
-		return err
+		return nil
 	})
 	if err != nil {
 		return 0, failed("clean up", err)

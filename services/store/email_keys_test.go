@@ -84,7 +84,7 @@ func TestAddressesFromBeforeKeys(t *testing.T) {
 			ids[old[i]] = newUser(t, s, fmt.Sprintf("placeholder%d@example.com", i)).ID
 		}
 		check(t, s.Close())
-		changes := []string{`DROP INDEX users_by_key`, `ALTER TABLE users DROP COLUMN email_key`, `ALTER TABLE users DROP COLUMN email_twin`, `DROP INDEX audit_by_time`, `DELETE FROM goose_db_version WHERE version_id >= 3`}
+		changes := append(beforeEditing(url), `DROP INDEX users_by_key`, `ALTER TABLE users DROP COLUMN email_key`, `ALTER TABLE users DROP COLUMN email_twin`, `DROP INDEX audit_by_time`, `DELETE FROM goose_db_version WHERE version_id >= 3`)
 		for i, address := range old {
 			changes = append(changes, fmt.Sprintf(`UPDATE users SET email = '%s' WHERE email = 'placeholder%d@example.com'`, address, i))
 		}

@@ -38,7 +38,7 @@ func TestOneConnectionIsEnough(t *testing.T) {
 		p, err := s.CreateProcess(t.Context(), user.ID, fields("x"))
 		check(t, err)
 		wantError(t, errorOf(s.UpdateProcess(t.Context(), p.ID, user.ID, fields("y"), models.WriteGuard{GrantedVersion: 9})), models.ErrVersionConflict)
-		wantError(t, s.DeleteProcess(t.Context(), p.ID, models.WriteGuard{GrantedVersion: 9}), models.ErrVersionConflict)
+		wantError(t, s.DeleteProcess(t.Context(), p.ID, user.ID, models.WriteGuard{GrantedVersion: 9}), models.ErrVersionConflict)
 
 		check(t, s.EndSessions(t.Context(), models.Ending{UserID: user.ID, Keep: kept.Hash}))
 		check(t, s.EndSessions(t.Context(), models.Ending{Everybody: true, Keep: kept.Hash}))

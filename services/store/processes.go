@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -35,10 +36,10 @@ func (s *Store) CreateProcess(ctx context.Context, userID string, f models.Proce
 func (s *Store) createProcess(ctx context.Context, q querier, userID string, f models.ProcessFields) (models.Process, error) {
 	title := clean(f.Title)
 	return scanProcess(q.QueryRowContext(ctx, `
-		INSERT INTO processes (title, title_folded, status, description, version, created_at, updated_at, updated_by, updated_by_email)
-		VALUES ($1, $2, $3, $4, 1, $5, $5, $6, COALESCE((SELECT email FROM users WHERE id = $6), ''))
+		INSERT INTO processes (title, title_folded, status, description, version, created_at, updated_at, updated_by, updated_by_email, last_request)
+		VALUES ($1, $2, $3, $4, 1, $5, $5, $6, COALESCE((SELECT email FROM users WHERE id = $6), ''), $7)
 		RETURNING `+processColumns,
-		title, fold(title), f.Status, clean(f.Description), s.now().UnixMicro(), nullID(userID)))
+		title, fold(title), f.Status, clean(f.Description), s.now().UnixMicro(), nullID(userID), clean(models.RequestID(ctx))))
 }
 
 // Process returns the process; models.ErrNotFound if there is none.
@@ -88,7 +89,7 @@ func (s *Store) Processes(ctx context.Context, filter models.ProcessFilter, p mo
 const rule = ` id = $1 AND (version = $2 OR last_grant = $3) AND version = COALESCE($4, version)`
 
 // UpdateProcess writes the fields in one statement that holds the database
-// rule. If the rule refuses, the error is a *models.ConflictError with the
+// rule; a trigger keeps the version for the history. If the rule refuses, the error is a *models.ConflictError with the
 // process as it is now: models.ErrPreconditionFailed if If-Match failed,
 // otherwise models.ErrVersionConflict. models.ErrNotFound if there is no process.
 func (s *Store) UpdateProcess(ctx context.Context, id, userID string, f models.ProcessFields, g models.WriteGuard) (_ models.Process, err error) {
@@ -102,10 +103,12 @@ func (s *Store) UpdateProcess(ctx context.Context, id, userID string, f models.P
 	p, err := scanProcess(s.write.QueryRowContext(ctx, `
 		UPDATE processes
 		   SET title = $5, title_folded = $6, status = $7, description = $8, version = version + 1, last_grant = $3,
-		       updated_at = $9, updated_by = $10, updated_by_email = COALESCE((SELECT email FROM users WHERE id = $10), '')
+		       updated_at = $9, updated_by = $10, updated_by_email = COALESCE((SELECT email FROM users WHERE id = $10), ''),
+		       last_how = $11, last_fence = $12, last_request = $13
 		 WHERE`+rule+` RETURNING `+processColumns,
 		n, g.GrantedVersion, grant(g), g.IfMatch,
-		title, fold(title), f.Status, clean(f.Description), s.now().UnixMicro(), nullID(userID)))
+		title, fold(title), f.Status, clean(f.Description), s.now().UnixMicro(), nullID(userID),
+		cmp.Or(g.How, models.HowEdited), g.Fence, clean(models.RequestID(ctx))))
 	if errors.Is(err, sql.ErrNoRows) {
 		err = s.refusal(ctx, n, g)
 	}
@@ -113,21 +116,26 @@ func (s *Store) UpdateProcess(ctx context.Context, id, userID string, f models.P
 }
 
 // DeleteProcess deletes the process under the same rule and with the same
-// errors as UpdateProcess.
-func (s *Store) DeleteProcess(ctx context.Context, id string, g models.WriteGuard) (err error) {
+// errors as UpdateProcess. Its history stays, and says that the user deleted it.
+func (s *Store) DeleteProcess(ctx context.Context, id, userID string, g models.WriteGuard) (err error) {
 	n, err := parseID(id)
 	if err != nil {
 		return failed("delete process", err)
 	}
 	ctx, done := s.writing(ctx)
 	defer done(&err)
-	result, err := s.write.ExecContext(ctx, `DELETE FROM processes WHERE`+rule, n, g.GrantedVersion, grant(g), g.IfMatch)
-	if err := affected(result, err, sql.ErrNoRows); errors.Is(err, sql.ErrNoRows) {
-		return failed("delete process "+id, s.refusal(ctx, n, g))
-	} else if err != nil {
-		return failed("delete process "+id, err)
+	err = s.transact(ctx, func(tx *sql.Tx) error {
+		was, err := scanProcess(tx.QueryRowContext(ctx, `DELETE FROM processes WHERE`+rule+` RETURNING `+processColumns,
+			n, g.GrantedVersion, grant(g), g.IfMatch))
+		if err != nil {
+			return err
+		}
+		return s.insertDeletion(ctx, tx, was, userID, g)
+	})
+	if errors.Is(err, sql.ErrNoRows) {
+		err = s.refusal(ctx, n, g)
 	}
-	return nil
+	return failed("delete process "+id, err)
 }
 
 // grant is the grant to remember with a write: NULL, which equals nothing, without a lock.

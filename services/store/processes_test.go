@@ -42,7 +42,7 @@ func TestProcessRoundTrip(t *testing.T) {
 			wantError(t, err, models.ErrNotFound)
 			_, err = s.UpdateProcess(t.Context(), id, user.ID, f, models.WriteGuard{GrantedVersion: 1})
 			wantError(t, err, models.ErrNotFound)
-			wantError(t, s.DeleteProcess(t.Context(), id, models.WriteGuard{GrantedVersion: 1}), models.ErrNotFound)
+			wantError(t, s.DeleteProcess(t.Context(), id, user.ID, models.WriteGuard{GrantedVersion: 1}), models.ErrNotFound)
 		}
 	})
 }
@@ -91,7 +91,7 @@ func TestDatabaseRule(t *testing.T) {
 				}
 
 				p = prepare(row.lastGrant)
-				err = s.DeleteProcess(t.Context(), p.ID, row.guard)
+				err = s.DeleteProcess(t.Context(), p.ID, user.ID, row.guard)
 				if row.want != nil {
 					wantConflict(t, err, row.want, p)
 					return

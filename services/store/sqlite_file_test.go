@@ -31,7 +31,7 @@ func writes(s *store.Store, user models.User) map[string]func(ctx context.Contex
 			return errorOf(s.UpdateProcess(ctx, "1", user.ID, fields("y"), models.WriteGuard{GrantedVersion: 1}))
 		},
 		"deletion": func(ctx context.Context) error {
-			return s.DeleteProcess(ctx, "1", models.WriteGuard{GrantedVersion: 1})
+			return s.DeleteProcess(ctx, "1", user.ID, models.WriteGuard{GrantedVersion: 1})
 		},
 		"user": func(ctx context.Context) error { return errorOf(s.CreateUser(ctx, "bob@example.com", "", nil)) },
 		"user change": func(ctx context.Context) error {

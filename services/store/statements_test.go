@@ -64,7 +64,7 @@ func askHot(t *testing.T, s *Store, round string) {
 	if !errors.Is(refused, models.ErrVersionConflict) {
 		t.Errorf("a write of an old version: %v", refused)
 	}
-	if err := errors.Join(inserted, live, log, created, read, listed, updated, s.DeleteProcess(ctx, p.ID, models.WriteGuard{GrantedVersion: 2})); err != nil {
+	if err := errors.Join(inserted, live, log, created, read, listed, updated, s.DeleteProcess(ctx, p.ID, user.ID, models.WriteGuard{GrantedVersion: 2})); err != nil {
 		t.Fatal(err)
 	}
 }

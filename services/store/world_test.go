@@ -48,9 +48,9 @@ var (
 
 const (
 	emptyHead   = `; UPDATE revocation_head SET seq = 0, era = 1, mark = 0`
-	emptySQLite = `DELETE FROM sessions; DELETE FROM networks; DELETE FROM processes; DELETE FROM users; DELETE FROM revocations;
+	emptySQLite = `DELETE FROM sessions; DELETE FROM networks; DELETE FROM drafts; DELETE FROM processes; DELETE FROM process_versions; DELETE FROM refusals; DELETE FROM users; DELETE FROM revocations;
 		DELETE FROM audit; DELETE FROM settings; DELETE FROM sqlite_sequence` + emptyHead
-	emptyPostgres = `TRUNCATE sessions, networks, processes, users, revocations, audit, settings RESTART IDENTITY` + emptyHead
+	emptyPostgres = `TRUNCATE sessions, networks, drafts, processes, process_versions, refusals, users, revocations, audit, settings RESTART IDENTITY` + emptyHead
 )
 
 func (k *keptWorld) emptied(t *testing.T) world {
@@ -123,4 +123,19 @@ func behind(t *testing.T, url string, queries ...string) {
 		_, err := db.ExecContext(t.Context(), query)
 		check(t, err)
 	}
+}
+
+// beforeEditing takes a database back to what it was before migration 5.
+func beforeEditing(url string) []string {
+	undo := []string{`DROP TRIGGER processes_created`, `DROP TRIGGER processes_changed`}
+	if strings.HasPrefix(url, "postgres") {
+		undo = []string{`DROP FUNCTION keep_process_version() CASCADE`}
+	}
+	for _, table := range []string{"process_versions", "drafts", "refusals"} {
+		undo = append(undo, `DROP TABLE `+table)
+	}
+	for _, column := range []string{"last_how", "last_fence", "last_request"} {
+		undo = append(undo, `ALTER TABLE processes DROP COLUMN `+column)
+	}
+	return undo
 }
