@@ -793,6 +793,7 @@ const docTemplate = `{
                         "Bearer": []
                     }
                 ],
+                "description": "Editors also get drafts: who has one, and since when. A 304 says that the version has not changed and that there are no drafts.",
                 "produces": [
                     "application/json"
                 ],
@@ -819,7 +820,7 @@ const docTemplate = `{
                     "200": {
                         "description": "OK",
                         "schema": {
-                            "$ref": "#/definitions/models.Process"
+                            "$ref": "#/definitions/handlers.processAnswer"
                         },
                         "headers": {
                             "ETag": {
@@ -1071,6 +1072,354 @@ const docTemplate = `{
                     },
                     "428": {
                         "description": "Precondition Required",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "429": {
+                        "description": "Too Many Requests",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "503": {
+                        "description": "Service Unavailable",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    }
+                }
+            }
+        },
+        "/processes/{id}/draft": {
+            "get": {
+                "security": [
+                    {
+                        "Bearer": []
+                    }
+                ],
+                "description": "What I typed and did not save. It is kept until it is deleted, also when the lock is lost and when the process is saved.",
+                "produces": [
+                    "application/json"
+                ],
+                "tags": [
+                    "drafts"
+                ],
+                "summary": "Read my draft of a process",
+                "parameters": [
+                    {
+                        "type": "string",
+                        "description": "process",
+                        "name": "id",
+                        "in": "path",
+                        "required": true
+                    }
+                ],
+                "responses": {
+                    "200": {
+                        "description": "OK",
+                        "schema": {
+                            "$ref": "#/definitions/models.Draft"
+                        },
+                        "headers": {
+                            "Last-Modified": {
+                                "type": "string",
+                                "description": "savedAt, in whole seconds"
+                            }
+                        }
+                    },
+                    "401": {
+                        "description": "Unauthorized",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "403": {
+                        "description": "Forbidden",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "404": {
+                        "description": "Not Found",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "422": {
+                        "description": "Unprocessable Entity",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "429": {
+                        "description": "Too Many Requests",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "503": {
+                        "description": "Service Unavailable",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    }
+                }
+            },
+            "put": {
+                "security": [
+                    {
+                        "Bearer": []
+                    }
+                ],
+                "description": "Needs no lock, and may be unfinished: the title may be empty, and both texts ten times as long as a process takes. baseVersion is the version that the text began from; an older one than that of the draft before is accepted.",
+                "consumes": [
+                    "application/json"
+                ],
+                "produces": [
+                    "application/json"
+                ],
+                "tags": [
+                    "drafts"
+                ],
+                "summary": "Keep my draft of a process",
+                "parameters": [
+                    {
+                        "type": "string",
+                        "description": "process",
+                        "name": "id",
+                        "in": "path",
+                        "required": true
+                    },
+                    {
+                        "type": "string",
+                        "description": "only if the stored draft was not saved later: an HTTP date, or its savedAt",
+                        "name": "If-Unmodified-Since",
+                        "in": "header"
+                    },
+                    {
+                        "description": "all four fields",
+                        "name": "body",
+                        "in": "body",
+                        "required": true,
+                        "schema": {
+                            "$ref": "#/definitions/handlers.draftBody"
+                        }
+                    }
+                ],
+                "responses": {
+                    "200": {
+                        "description": "OK",
+                        "schema": {
+                            "$ref": "#/definitions/models.Draft"
+                        },
+                        "headers": {
+                            "Last-Modified": {
+                                "type": "string",
+                                "description": "savedAt, in whole seconds"
+                            }
+                        }
+                    },
+                    "400": {
+                        "description": "Bad Request",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "401": {
+                        "description": "Unauthorized",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "403": {
+                        "description": "Forbidden",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "404": {
+                        "description": "Not Found",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "412": {
+                        "description": "precondition-failed; current is the stored draft",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "413": {
+                        "description": "Request Entity Too Large",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "415": {
+                        "description": "Unsupported Media Type",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "422": {
+                        "description": "Unprocessable Entity",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "429": {
+                        "description": "Too Many Requests",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "503": {
+                        "description": "Service Unavailable",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    }
+                }
+            },
+            "delete": {
+                "security": [
+                    {
+                        "Bearer": []
+                    }
+                ],
+                "tags": [
+                    "drafts"
+                ],
+                "summary": "Delete my draft of a process",
+                "parameters": [
+                    {
+                        "type": "string",
+                        "description": "process",
+                        "name": "id",
+                        "in": "path",
+                        "required": true
+                    },
+                    {
+                        "type": "string",
+                        "description": "only if the stored draft was not saved later: an HTTP date, or its savedAt",
+                        "name": "If-Unmodified-Since",
+                        "in": "header"
+                    }
+                ],
+                "responses": {
+                    "204": {
+                        "description": "No Content"
+                    },
+                    "401": {
+                        "description": "Unauthorized",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "403": {
+                        "description": "Forbidden",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "404": {
+                        "description": "Not Found",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "412": {
+                        "description": "precondition-failed; current is the stored draft",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "422": {
+                        "description": "Unprocessable Entity",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "429": {
+                        "description": "Too Many Requests",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "503": {
+                        "description": "Service Unavailable",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    }
+                }
+            }
+        },
+        "/processes/{id}/history": {
+            "get": {
+                "security": [
+                    {
+                        "Bearer": []
+                    }
+                ],
+                "description": "One entry for an editing session: all saves in a row under one grant of the lock. changes are against the version before the session. Refused saves are listed for 24 h. A deleted process keeps its history.",
+                "produces": [
+                    "application/json"
+                ],
+                "tags": [
+                    "history"
+                ],
+                "summary": "The history of a process, newest first",
+                "parameters": [
+                    {
+                        "type": "string",
+                        "description": "process",
+                        "name": "id",
+                        "in": "path",
+                        "required": true
+                    },
+                    {
+                        "type": "integer",
+                        "default": 50,
+                        "description": "1 to 200",
+                        "name": "limit",
+                        "in": "query"
+                    },
+                    {
+                        "type": "string",
+                        "description": "nextCursor of the page before",
+                        "name": "cursor",
+                        "in": "query"
+                    }
+                ],
+                "responses": {
+                    "200": {
+                        "description": "OK",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.historyList"
+                        }
+                    },
+                    "401": {
+                        "description": "Unauthorized",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "403": {
+                        "description": "Forbidden",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "404": {
+                        "description": "Not Found",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "422": {
+                        "description": "Unprocessable Entity",
                         "schema": {
                             "$ref": "#/definitions/handlers.problemDoc"
                         }
@@ -1589,6 +1938,288 @@ const docTemplate = `{
                     },
                     "423": {
                         "description": "Locked",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "429": {
+                        "description": "Too Many Requests",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "503": {
+                        "description": "Service Unavailable",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    }
+                }
+            }
+        },
+        "/processes/{id}/restore": {
+            "post": {
+                "security": [
+                    {
+                        "Bearer": []
+                    }
+                ],
+                "consumes": [
+                    "application/json"
+                ],
+                "produces": [
+                    "application/json"
+                ],
+                "tags": [
+                    "history"
+                ],
+                "summary": "Restore a version of a process under its lock",
+                "parameters": [
+                    {
+                        "type": "string",
+                        "description": "process",
+                        "name": "id",
+                        "in": "path",
+                        "required": true
+                    },
+                    {
+                        "type": "string",
+                        "description": "the lockToken of POST .../lock",
+                        "name": "X-Lock-Token",
+                        "in": "header",
+                        "required": true
+                    },
+                    {
+                        "type": "string",
+                        "description": "only if this is the current ETag",
+                        "name": "If-Match",
+                        "in": "header"
+                    },
+                    {
+                        "description": "the version whose fields become a new version",
+                        "name": "body",
+                        "in": "body",
+                        "required": true,
+                        "schema": {
+                            "$ref": "#/definitions/handlers.restoreBody"
+                        }
+                    }
+                ],
+                "responses": {
+                    "200": {
+                        "description": "OK",
+                        "schema": {
+                            "$ref": "#/definitions/models.Process"
+                        },
+                        "headers": {
+                            "ETag": {
+                                "type": "string",
+                                "description": "its new version"
+                            }
+                        }
+                    },
+                    "400": {
+                        "description": "Bad Request",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "401": {
+                        "description": "Unauthorized",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "403": {
+                        "description": "Forbidden",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "404": {
+                        "description": "Not Found",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "409": {
+                        "description": "lock-not-held or version-conflict",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "412": {
+                        "description": "Precondition Failed",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "413": {
+                        "description": "Request Entity Too Large",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "415": {
+                        "description": "Unsupported Media Type",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "422": {
+                        "description": "Unprocessable Entity",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "428": {
+                        "description": "Precondition Required",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "429": {
+                        "description": "Too Many Requests",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "503": {
+                        "description": "Service Unavailable",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    }
+                }
+            }
+        },
+        "/processes/{id}/versions/{n}": {
+            "get": {
+                "security": [
+                    {
+                        "Bearer": []
+                    }
+                ],
+                "produces": [
+                    "application/json"
+                ],
+                "tags": [
+                    "history"
+                ],
+                "summary": "A process as it was at a version",
+                "parameters": [
+                    {
+                        "type": "string",
+                        "description": "process",
+                        "name": "id",
+                        "in": "path",
+                        "required": true
+                    },
+                    {
+                        "type": "integer",
+                        "description": "version",
+                        "name": "n",
+                        "in": "path",
+                        "required": true
+                    }
+                ],
+                "responses": {
+                    "200": {
+                        "description": "OK",
+                        "schema": {
+                            "$ref": "#/definitions/models.Process"
+                        }
+                    },
+                    "401": {
+                        "description": "Unauthorized",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "403": {
+                        "description": "Forbidden",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "404": {
+                        "description": "Not Found",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "422": {
+                        "description": "Unprocessable Entity",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "429": {
+                        "description": "Too Many Requests",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "503": {
+                        "description": "Service Unavailable",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    }
+                }
+            }
+        },
+        "/refusals/{id}": {
+            "get": {
+                "security": [
+                    {
+                        "Bearer": []
+                    }
+                ],
+                "description": "A 409, 412, 423 or 428 of a write or a lock, for 24 h, by the X-Request-Id of its answer. Administrators can read everybody's. holder, endedBy and current are as they were then.",
+                "produces": [
+                    "application/json"
+                ],
+                "tags": [
+                    "history"
+                ],
+                "summary": "Why was my request refused?",
+                "parameters": [
+                    {
+                        "type": "string",
+                        "description": "X-Request-Id of the answer",
+                        "name": "id",
+                        "in": "path",
+                        "required": true
+                    }
+                ],
+                "responses": {
+                    "200": {
+                        "description": "OK",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.refusalAnswer"
+                        }
+                    },
+                    "401": {
+                        "description": "Unauthorized",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "403": {
+                        "description": "Forbidden",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "404": {
+                        "description": "Not Found",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "422": {
+                        "description": "Unprocessable Entity",
                         "schema": {
                             "$ref": "#/definitions/handlers.problemDoc"
                         }
@@ -2426,6 +3057,43 @@ const docTemplate = `{
                 }
             }
         },
+        "handlers.draftBody": {
+            "type": "object",
+            "required": [
+                "baseVersion",
+                "description",
+                "status",
+                "title"
+            ],
+            "properties": {
+                "baseVersion": {
+                    "type": "integer",
+                    "minimum": 1,
+                    "example": 3
+                },
+                "description": {
+                    "type": "string",
+                    "maxLength": 100000,
+                    "example": "Spring is"
+                },
+                "status": {
+                    "type": "string",
+                    "enum": [
+                        "draft",
+                        "active",
+                        "paused",
+                        "completed",
+                        "archived"
+                    ],
+                    "example": "active"
+                },
+                "title": {
+                    "type": "string",
+                    "maxLength": 2000,
+                    "example": "Hire two gard"
+                }
+            }
+        },
         "handlers.extendAnswer": {
             "type": "object",
             "properties": {
@@ -2452,6 +3120,66 @@ const docTemplate = `{
                     "maximum": 3600,
                     "minimum": 1,
                     "example": 300
+                }
+            }
+        },
+        "handlers.historyItem": {
+            "type": "object",
+            "properties": {
+                "actor": {
+                    "$ref": "#/definitions/models.UserRef"
+                },
+                "at": {
+                    "type": "string"
+                },
+                "changes": {
+                    "type": "array",
+                    "items": {
+                        "$ref": "#/definitions/models.Change"
+                    }
+                },
+                "endedAt": {
+                    "type": "string"
+                },
+                "fence": {
+                    "type": "integer"
+                },
+                "how": {
+                    "type": "string",
+                    "enum": [
+                        "created",
+                        "edited",
+                        "quick-update",
+                        "restored",
+                        "deleted",
+                        "refused"
+                    ]
+                },
+                "id": {
+                    "type": "string"
+                },
+                "lockEnded": {
+                    "$ref": "#/definitions/handlers.lockEndDoc"
+                },
+                "requestId": {
+                    "type": "string"
+                },
+                "version": {
+                    "type": "integer"
+                }
+            }
+        },
+        "handlers.historyList": {
+            "type": "object",
+            "properties": {
+                "items": {
+                    "type": "array",
+                    "items": {
+                        "$ref": "#/definitions/handlers.historyItem"
+                    }
+                },
+                "nextCursor": {
+                    "type": "string"
                 }
             }
         },
@@ -2531,6 +3259,32 @@ const docTemplate = `{
                     "maximum": 3600,
                     "minimum": 1,
                     "example": 300
+                }
+            }
+        },
+        "handlers.lockEndDoc": {
+            "type": "object",
+            "properties": {
+                "at": {
+                    "type": "string"
+                },
+                "by": {
+                    "$ref": "#/definitions/handlers.holderRef"
+                },
+                "how": {
+                    "type": "string",
+                    "enum": [
+                        "expired",
+                        "released",
+                        "forced",
+                        "taken-over",
+                        "given",
+                        "user-disabled",
+                        "process-deleted"
+                    ]
+                },
+                "reason": {
+                    "type": "string"
                 }
             }
         },
@@ -2729,6 +3483,41 @@ const docTemplate = `{
                 }
             }
         },
+        "handlers.processAnswer": {
+            "type": "object",
+            "properties": {
+                "createdAt": {
+                    "type": "string"
+                },
+                "description": {
+                    "type": "string"
+                },
+                "drafts": {
+                    "type": "array",
+                    "items": {
+                        "$ref": "#/definitions/models.DraftRef"
+                    }
+                },
+                "id": {
+                    "type": "string"
+                },
+                "status": {
+                    "type": "string"
+                },
+                "title": {
+                    "type": "string"
+                },
+                "updatedAt": {
+                    "type": "string"
+                },
+                "updatedBy": {
+                    "$ref": "#/definitions/models.UserRef"
+                },
+                "version": {
+                    "type": "integer"
+                }
+            }
+        },
         "handlers.processList": {
             "type": "object",
             "properties": {
@@ -2740,6 +3529,37 @@ const docTemplate = `{
                 },
                 "nextCursor": {
                     "type": "string"
+                }
+            }
+        },
+        "handlers.refusalAnswer": {
+            "type": "object",
+            "properties": {
+                "at": {
+                    "type": "string"
+                },
+                "current": {
+                    "$ref": "#/definitions/models.Process"
+                },
+                "detail": {
+                    "type": "string"
+                },
+                "endedBy": {
+                    "type": "object"
+                },
+                "holder": {
+                    "type": "object"
+                },
+                "resource": {
+                    "type": "string",
+                    "example": "process:42"
+                },
+                "status": {
+                    "type": "integer"
+                },
+                "type": {
+                    "type": "string",
+                    "example": "/problems/version-conflict"
                 }
             }
         },
@@ -2769,6 +3589,19 @@ const docTemplate = `{
                 "title": {
                     "type": "string",
                     "example": "Hire two gardeners"
+                }
+            }
+        },
+        "handlers.restoreBody": {
+            "type": "object",
+            "required": [
+                "version"
+            ],
+            "properties": {
+                "version": {
+                    "type": "integer",
+                    "minimum": 1,
+                    "example": 2
                 }
             }
         },
@@ -2883,6 +3716,55 @@ const docTemplate = `{
                     "type": "string"
                 },
                 "target": {
+                    "type": "string"
+                }
+            }
+        },
+        "models.Change": {
+            "type": "object",
+            "properties": {
+                "field": {
+                    "type": "string"
+                },
+                "from": {
+                    "type": "string"
+                },
+                "to": {
+                    "type": "string"
+                }
+            }
+        },
+        "models.Draft": {
+            "type": "object",
+            "properties": {
+                "baseVersion": {
+                    "description": "the version that the text began from",
+                    "type": "integer"
+                },
+                "description": {
+                    "type": "string"
+                },
+                "savedAt": {
+                    "type": "string"
+                },
+                "status": {
+                    "type": "string"
+                },
+                "title": {
+                    "type": "string"
+                }
+            }
+        },
+        "models.DraftRef": {
+            "type": "object",
+            "properties": {
+                "email": {
+                    "type": "string"
+                },
+                "savedAt": {
+                    "type": "string"
+                },
+                "userId": {
                     "type": "string"
                 }
             }

@@ -55,6 +55,7 @@ func (h *Handlers) fail(c *gin.Context, err error) {
 	case http.StatusInternalServerError:
 		_ = c.Error(err)
 	}
+	h.noteRefusal(c, problem)
 	middleware.WriteProblem(c, problem)
 }
 
@@ -63,6 +64,7 @@ func problemOf(err error) models.Problem {
 	var invalid *models.ValidationError
 	var conflict *models.ConflictError
 	var tooMany *models.TooManyLocksError
+	var draft *models.DraftConflictError
 	switch {
 	case errors.As(err, &problem):
 		return problem
@@ -70,6 +72,8 @@ func problemOf(err error) models.Problem {
 		return models.NewProblem("validation", "Correct the fields named in errors.").With("errors", invalid.Errors)
 	case errors.As(err, &conflict) && errors.Is(err, models.ErrPreconditionFailed):
 		return models.NewProblem("precondition-failed", "The process is now at version "+etag(conflict.Current.Version)+"; merge your change into current.").With("current", conflict.Current)
+	case errors.As(err, &draft):
+		return models.NewProblem("precondition-failed", "Your draft was saved later than you say, perhaps from another window; see current.").With("current", draft.Current)
 	case errors.As(err, &conflict):
 		return models.NewProblem("version-conflict", "Another write came in between; nothing was overwritten. Merge your change into current and lock again.").With("current", conflict.Current)
 	case errors.Is(err, models.ErrUnavailable):

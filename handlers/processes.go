@@ -114,37 +114,53 @@ func (h *Handlers) createProcess(c *gin.Context) error {
 	return writeProcess(c, http.StatusCreated, process)
 }
 
+// processAnswer is a process and, for those who may edit it, who has a draft of it.
+type processAnswer struct {
+	models.Process
+	Drafts []models.DraftRef `json:"drafts,omitzero"`
+}
+
 // getProcess answers one process.
 //
-//	@Summary	Read a process
-//	@Tags		processes
-//	@Produce	json
-//	@Param		id				path		string	true	"process"
-//	@Param		If-None-Match	header		string	false	"ETag known already"
-//	@Success	200				{object}	models.Process
-//	@Header		200				{string}	ETag	"its version"
-//	@Success	304				"not changed"
-//	@Failure	401,404,422,429,503	{object}	problemDoc
-//	@Security	Bearer
-//	@Router		/processes/{id} [get]
+//	@Summary		Read a process
+//	@Description	Editors also get drafts: who has one, and since when. A 304 says that the version has not changed and that there are no drafts.
+//	@Tags			processes
+//	@Produce		json
+//	@Param			id				path		string	true	"process"
+//	@Param			If-None-Match	header		string	false	"ETag known already"
+//	@Success		200				{object}	processAnswer
+//	@Header			200				{string}	ETag	"its version"
+//	@Success		304				"not changed"
+//	@Failure		401,404,422,429,503	{object}	problemDoc
+//	@Security		Bearer
+//	@Router			/processes/{id} [get]
 func (h *Handlers) getProcess(c *gin.Context) error {
 	id, err := h.plainID(c)
 	if err != nil {
 		return err
 	}
-	process, err := h.Processes.Process(c.Request.Context(), id)
+	var answer processAnswer
+	if models.HasRole(signedIn(c).Roles, models.RoleEditor) {
+		answer.Process, answer.Drafts, err = h.Processes.ProcessWithDrafts(c.Request.Context(), id)
+	} else {
+		answer.Process, err = h.Processes.Process(c.Request.Context(), id)
+	}
 	if err != nil {
 		return err
 	}
-	// All users who may read a process get the same body, so the browser may keep a copy if it
-	// revalidates it each time.
+	c.Header("ETag", etag(answer.Version))
+	// Drafts come and go without a new version: what names some is not kept, and a 304 never stands
+	// for it. All else the browser may keep if it revalidates it each time, for the same user.
+	if len(answer.Drafts) > 0 {
+		return answerJSON(c, http.StatusOK, answer)
+	}
 	c.Header("Cache-Control", "private, no-cache")
-	if noneMatch(c, process.Version) {
-		c.Header("ETag", etag(process.Version))
+	c.Header("Vary", "Authorization, Cookie")
+	if noneMatch(c, answer.Version) {
 		c.Status(http.StatusNotModified)
 		return nil
 	}
-	return writeProcess(c, http.StatusOK, process)
+	return answerJSON(c, http.StatusOK, answer)
 }
 
 func writeProcess(c *gin.Context, status int, process models.Process) error {

@@ -26,6 +26,7 @@ type Options struct {
 	Processes *services.Processes
 	Locks     *lock.Locker
 	Accounts  *services.Accounts
+	Recorder  *services.Recorder
 	Sessions  *session.Cache
 	Limiter   *ratelimit.Limiter
 	Redis     *redis.Client
@@ -67,7 +68,7 @@ type Handlers struct {
 func New(opt Options) *Handlers {
 	require.Must("handlers.New",
 		require.Argument{Name: "Processes", Value: opt.Processes}, require.Argument{Name: "Locks", Value: opt.Locks},
-		require.Argument{Name: "Accounts", Value: opt.Accounts}, require.Argument{Name: "Sessions", Value: opt.Sessions},
+		require.Argument{Name: "Accounts", Value: opt.Accounts}, require.Argument{Name: "Recorder", Value: opt.Recorder}, require.Argument{Name: "Sessions", Value: opt.Sessions},
 		require.Argument{Name: "Limiter", Value: opt.Limiter}, require.Argument{Name: "Redis", Value: opt.Redis},
 		require.Argument{Name: "Database", Value: opt.Database}, require.Argument{Name: "Pages", Value: opt.Pages},
 		require.Argument{Name: "Cookie", Value: opt.Cookie}, require.Argument{Name: "Metrics", Value: opt.Metrics})
@@ -132,15 +133,22 @@ func (h *Handlers) Register(r *gin.Engine) {
 	viewer := api.Group("", middleware.RequireRole(models.RoleViewer))
 	viewer.GET("/processes", h.handle(h.listProcesses))
 	viewer.GET("/processes/:id", h.handle(h.getProcess))
+	viewer.GET("/processes/:id/history", h.handle(h.listHistory))
+	viewer.GET("/processes/:id/versions/:n", h.handle(h.getVersion))
 	viewer.GET("/processes/:id/lock/status", h.handle(h.lockStatus))
 	viewer.GET("/locks", h.handle(h.listLocks))
 	viewer.GET("/locks/events", h.handle(h.lockEvents))
+	viewer.GET("/refusals/:id", h.handle(h.getRefusal))
 
 	editor := api.Group("", middleware.RequireRole(models.RoleEditor))
 	editor.POST("/processes", h.handle(h.createProcess))
 	editor.PUT("/processes/:id", h.handle(h.replaceProcess))
 	editor.PATCH("/processes/:id/quick-update", h.handle(h.quickUpdate))
 	editor.DELETE("/processes/:id", h.handle(h.deleteProcess))
+	editor.POST("/processes/:id/restore", h.handle(h.restoreProcess))
+	editor.GET("/processes/:id/draft", h.handle(h.getDraft))
+	editor.PUT("/processes/:id/draft", h.handle(h.putDraft))
+	editor.DELETE("/processes/:id/draft", h.handle(h.deleteDraft))
 	editor.POST("/processes/:id/lock", h.handle(h.lockProcess))
 	editor.POST("/processes/:id/lock/extend", h.handle(h.extendLock))
 	editor.DELETE("/processes/:id/lock", h.handle(h.unlockProcess))
@@ -159,9 +167,10 @@ func (h *Handlers) Register(r *gin.Engine) {
 }
 
 // budgets makes all Redis calls of a request share one REDIS_TIMEOUT, and all its database
-// calls one DATABASE_TIMEOUT.
+// calls one DATABASE_TIMEOUT. What they write remembers the request.
 func (h *Handlers) budgets(c *gin.Context) {
-	c.Request = c.Request.WithContext(h.Database.WithBudget(redis.WithBudget(c.Request.Context())))
+	ctx := models.WithRequestID(c.Request.Context(), middleware.RequestIDFrom(c))
+	c.Request = c.Request.WithContext(h.Database.WithBudget(redis.WithBudget(ctx)))
 }
 
 func noStore(c *gin.Context) { c.Header("Cache-Control", "no-store") }

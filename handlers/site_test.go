@@ -82,10 +82,12 @@ func newSiteOn(t *testing.T, rdb redis.Options) *site {
 	check(t, err)
 	processes, err := services.NewProcesses(db, locks, tokens, []string{secret})
 	check(t, err)
+	recorder := services.NewRecorder(db, quiet)
+	t.Cleanup(func() { _ = recorder.Close(context.Background()) })
 	pages, err := templates.New()
 	check(t, err)
 	s := &site{db: db, path: path, router: gin.New(), Options: handlers.Options{
-		Processes: processes, Locks: locks, Accounts: accounts, Sessions: sessions, Limiter: limiter, Redis: r, Database: db, Pages: pages,
+		Processes: processes, Locks: locks, Accounts: accounts, Recorder: recorder, Sessions: sessions, Limiter: limiter, Redis: r, Database: db, Pages: pages,
 		Cookie: middleware.NewSessionStore(sessions, middleware.SessionStoreOptions{Name: "gatehouse"}), Metrics: http.NotFoundHandler(),
 		PublicURL: "http://gate.example", API: policy("api"), Anonymous: policy("anonymous"),
 	}}

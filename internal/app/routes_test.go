@@ -92,8 +92,8 @@ func TestEveryBodyRefusesANameTwice(t *testing.T) {
 			}
 		}
 	}
-	if readers != 9 {
-		t.Errorf("%d routes read a body, want 9", readers)
+	if readers != 11 {
+		t.Errorf("%d routes read a body, want 11", readers)
 	}
 }
 
@@ -168,8 +168,8 @@ func TestEveryUnsafeRouteKnowsItsOrigin(t *testing.T) {
 			}
 		}
 	}
-	if routes != 27 {
-		t.Errorf("%d routes, want 27", routes)
+	if routes != 30 {
+		t.Errorf("%d routes, want 30", routes)
 	}
 }
 

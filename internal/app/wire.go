@@ -79,6 +79,8 @@ func (a *app) wire(ctx context.Context, db *store.Store, rdb *redis.Client, secr
 		return handlers.Options{}, err
 	}
 	a.closers = append(a.closers, sessions.Close, db.KeepClean())
+	recorder := services.NewRecorder(db, a.log)
+	a.closers = append(a.closers, recorder.Close)
 	accounts := services.NewAccounts(db, sessions, locks, limiter, services.AccountsOptions{
 		LoginByIP: limits.loginByIP, LoginByAccount: limits.loginByAccount, Logger: a.log,
 	})
@@ -98,7 +100,7 @@ func (a *app) wire(ctx context.Context, db *store.Store, rdb *redis.Client, secr
 		return handlers.Options{}, err
 	}
 	return handlers.Options{
-		Processes: processes, Locks: locks, Accounts: accounts, Sessions: sessions, Limiter: limiter, Redis: rdb, Database: db,
+		Processes: processes, Locks: locks, Accounts: accounts, Recorder: recorder, Sessions: sessions, Limiter: limiter, Redis: rdb, Database: db,
 		Pages: pages, Cookie: middleware.NewSessionStore(sessions, middleware.SessionStoreOptions{Name: "gatehouse", Secure: c.Secure()}),
 		Metrics: promhttp.HandlerFor(registry, promhttp.HandlerOpts{}), PublicURL: c.PublicURL,
 		API: limits.api, Anonymous: limits.anonymous,

@@ -125,6 +125,10 @@ func wrongArguments(t *testing.T) map[string][]wrong {
 			{"no lock.Locker", func() error { return second(services.NewProcesses(db, nil, signer, long)) }},
 			{"no lock.TokenSigner", func() error { return second(services.NewProcesses(db, locks, nil, long)) }},
 		},
+		"services.NewRecorder": {
+			{"no RecordStore", panics(func() { services.NewRecorder(nil, nil) })},
+			{"no RecordStore", panics(func() { services.NewRecorder((*store.Store)(nil), nil) })},
+		},
 		"services.NewAccounts": {
 			{"no AccountStore", panics(func() { services.NewAccounts(nil, sessions, locks, limiter, limits) })},
 			{"no AccountStore", panics(func() { services.NewAccounts((*store.Store)(nil), sessions, locks, limiter, limits) })},
@@ -187,7 +191,7 @@ func wrongArguments(t *testing.T) map[string][]wrong {
 		"middleware.Metrics":         nil, // nil: registers nothing
 		"middleware.SecurityHeaders": nil, // true or false
 	}
-	for _, field := range []string{"Processes", "Locks", "Accounts", "Sessions", "Limiter", "Redis", "Database", "Pages", "Cookie", "Metrics", "PublicURL"} {
+	for _, field := range []string{"Processes", "Locks", "Accounts", "Recorder", "Sessions", "Limiter", "Redis", "Database", "Pages", "Cookie", "Metrics", "PublicURL"} {
 		all["handlers.New"] = append(all["handlers.New"], wrong{"no " + field, panics(func() {
 			options := handlerOptions(t, db, rdb, sessions, locks, limiter)
 			reflect.ValueOf(&options).Elem().FieldByName(field).SetZero()
@@ -233,7 +237,7 @@ func handlerOptions(t *testing.T, db *store.Store, rdb *redis.Client, sessions *
 	}
 	policy := models.Policy{Name: "api", Limit: 1, Window: time.Second}
 	return handlers.Options{
-		Processes: &services.Processes{}, Locks: locks, Accounts: &services.Accounts{}, Sessions: sessions, Limiter: limiter, Redis: rdb,
+		Processes: &services.Processes{}, Locks: locks, Accounts: &services.Accounts{}, Recorder: &services.Recorder{}, Sessions: sessions, Limiter: limiter, Redis: rdb,
 		Database: db, Pages: pages, Cookie: middleware.NewSessionStore(sessions, middleware.SessionStoreOptions{}),
 		Metrics: http.NotFoundHandler(), PublicURL: "https://gate.example", API: policy, Anonymous: policy,
 	}
