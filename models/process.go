@@ -88,10 +88,15 @@ func (p ProcessPatch) Validate() error {
 	return &ValidationError{Errors: errs}
 }
 
-// ProcessFilter selects processes. The zero value selects all.
+// OrderTitle is the Order of a ProcessFilter that lists by title, in any case.
+const OrderTitle = "title"
+
+// ProcessFilter selects processes, and their order. The zero value selects all, newest change
+// first.
 type ProcessFilter struct {
 	Status string // exact; "" is any
 	Query  string // contained in the title, in any case; "" is any
+	Order  string // OrderTitle, or "" for the newest change first
 }
 
 // WriteGuard is the condition of a write. The write happens only if the process still has

@@ -54,23 +54,32 @@ func (s *Store) Process(ctx context.Context, id string) (models.Process, error) 
 	return p, failed("read process "+id, orAnswer(err, models.ErrNotFound))
 }
 
-// Processes returns a page of the processes that the filter selects, newest
-// change first. models.ErrBadCursor if the cursor is not one of this list's.
+// Processes returns a page of the processes that the filter selects, in its order: newest change
+// first, or by title. models.ErrBadCursor if the cursor is not one of this list's.
 func (s *Store) Processes(ctx context.Context, filter models.ProcessFilter, p models.Page) (models.List[models.Process], error) {
+	pattern := ""
+	if filter.Query != "" {
+		pattern = containing(fold(clean(filter.Query)))
+	}
+	list := s.processesByChange
+	if filter.Order == models.OrderTitle {
+		list = s.processesByTitle
+	}
+	found, err := list(ctx, filter, pattern, p)
+	return found, failed("list processes", err)
+}
+
+func (s *Store) processesByChange(ctx context.Context, filter models.ProcessFilter, pattern string, p models.Page) (models.List[models.Process], error) {
 	after, err := decodeCursor("processes", p.Cursor, math.MaxInt64, math.MaxInt64)
 	if err != nil {
-		return models.List[models.Process]{}, failed("list processes", err)
+		return models.List[models.Process]{}, err
 	}
 	ctx, done := s.read.turn(ctx)
 	defer done()
 	limit := pageLimit(p)
-	pattern := ""
-	if filter.Query != "" {
-		// No title is longer, and SQLite refuses long patterns.
-		if utf8.RuneCountInString(filter.Query) > models.MaxTitle {
-			return page[models.Process]("processes", nil, limit), nil
-		}
-		pattern = containing(fold(clean(filter.Query)))
+	// No title is longer, and SQLite refuses long patterns.
+	if utf8.RuneCountInString(filter.Query) > models.MaxTitle {
+		return page[models.Process]("processes", nil, limit), nil
 	}
 	rows, err := collect(ctx, s.read, func(row scanner) (keyed[models.Process], error) {
 		var id, updated int64
@@ -81,7 +90,7 @@ func (s *Store) Processes(ctx context.Context, filter models.ProcessFilter, p mo
 		  AND (updated_at, id) < ($3, $4)
 		ORDER BY updated_at DESC, id DESC LIMIT $5`,
 		clean(filter.Status), pattern, after[0], after[1], limit+1)
-	return page("processes", rows, limit), failed("list processes", err)
+	return page("processes", rows, limit), err
 }
 
 // The database rule: a write happens only if no other one came in since the

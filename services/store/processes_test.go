@@ -250,6 +250,44 @@ func TestProcessPages(t *testing.T) {
 	})
 }
 
+func TestProcessesByTitle(t *testing.T) {
+	onBoth(t, func(t *testing.T, w world) {
+		s := w.s
+		for _, title := range []string{"beta", "Alpha", "gamma", "ALPHA", "a:b", "Delta", "alpha"} {
+			must(s.CreateProcess(t.Context(), "", fields(title)))
+		}
+		must(s.CreateProcess(t.Context(), "", models.ProcessFields{Title: "other", Status: "active"}))
+		for filter, want := range map[models.ProcessFilter]string{
+			{Order: models.OrderTitle}:                                      "a:b Alpha ALPHA | alpha beta Delta | gamma other",
+			{Order: models.OrderTitle, Query: "ALPH"}:                       "Alpha ALPHA alpha",
+			{Order: models.OrderTitle, Status: "active"}:                    "other",
+			{Order: models.OrderTitle, Query: "x"}:                          "",
+			{Order: models.OrderTitle, Query: strings.Repeat("x", 100_000)}: "",
+		} {
+			var pages []string
+			page := models.Page{Limit: 3}
+			for {
+				list := must(s.Processes(t.Context(), filter, page))
+				pages = append(pages, titles(list))
+				if list.NextCursor == nil {
+					break
+				}
+				page.Cursor = *list.NextCursor
+			}
+			if got := strings.Join(pages, " | "); got != want {
+				t.Errorf("%.40v: %q, want %q", filter, got, want)
+			}
+		}
+		// What was deleted meanwhile is no reason to lose the place.
+		page := must(s.Processes(t.Context(), models.ProcessFilter{Order: models.OrderTitle}, models.Page{Limit: 3}))
+		check(t, s.DeleteProcess(t.Context(), page.Items[2].ID, "", models.WriteGuard{GrantedVersion: 1}))
+		next := must(s.Processes(t.Context(), models.ProcessFilter{Order: models.OrderTitle}, models.Page{Limit: 3, Cursor: *page.NextCursor}))
+		if got := titles(next); got != "alpha beta Delta" {
+			t.Errorf("after a deletion the next page is %q", got)
+		}
+	})
+}
+
 func TestBadCursors(t *testing.T) {
 	onBoth(t, func(t *testing.T, w world) {
 		s := w.s
@@ -261,12 +299,17 @@ func TestBadCursors(t *testing.T) {
 		one := models.Page{Limit: 1}
 		cursors := map[string]string{
 			"processes": *must(s.Processes(t.Context(), models.ProcessFilter{}, one)).NextCursor,
+			"by title":  *must(s.Processes(t.Context(), models.ProcessFilter{Order: models.OrderTitle}, one)).NextCursor,
 			"users":     *must(s.Users(t.Context(), one)).NextCursor,
 			"audit":     *must(s.Audit(t.Context(), "", one)).NextCursor,
 		}
 		lists := map[string]func(cursor string) error{
 			"processes": func(c string) error {
 				_, err := s.Processes(t.Context(), models.ProcessFilter{}, models.Page{Cursor: c})
+				return err
+			},
+			"by title": func(c string) error {
+				_, err := s.Processes(t.Context(), models.ProcessFilter{Order: models.OrderTitle}, models.Page{Cursor: c})
 				return err
 			},
 			"users": func(c string) error { _, err := s.Users(t.Context(), models.Page{Cursor: c}); return err },

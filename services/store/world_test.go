@@ -131,6 +131,7 @@ func beforeEditing(url string) []string {
 	if strings.HasPrefix(url, "postgres") {
 		undo = []string{`DROP FUNCTION keep_process_version() CASCADE`}
 	}
+	undo = append(undo, `DROP INDEX processes_by_title`)
 	for _, table := range []string{"process_versions", "drafts", "refusals"} {
 		undo = append(undo, `DROP TABLE `+table)
 	}
