@@ -93,16 +93,21 @@ func readBody(c *gin.Context, optional bool) ([]byte, error) {
 // formValues reads fields of a posted form; those that are absent are empty. Like
 // middleware.LimitBody it takes no multipart form.
 func formValues(c *gin.Context, names ...string) (map[string]string, error) {
+	return formOf(c, maxForm, names...)
+}
+
+// formOf is formValues for a form of up to limit bytes.
+func formOf(c *gin.Context, limit int64, names ...string) (map[string]string, error) {
 	const kind = "application/x-www-form-urlencoded"
-	if err := refuseLength(c, maxForm); err != nil {
+	if err := refuseLength(c, limit); err != nil {
 		return nil, err
 	}
 	if !hasType(c, kind) && hasBody(c) {
 		return nil, wrongType(kind)
 	}
-	c.Request.Body = http.MaxBytesReader(c.Writer, c.Request.Body, maxForm)
+	c.Request.Body = http.MaxBytesReader(c.Writer, c.Request.Body, limit)
 	if err := c.Request.ParseForm(); err != nil {
-		return nil, unreadable(err, maxForm)
+		return nil, unreadable(err, limit)
 	}
 	values := map[string]string{}
 	for _, name := range names {

@@ -136,4 +136,6 @@ func (h *Handlers) whileAllowed(c *gin.Context, allowed func(context.Context) er
 }
 
 // refreshesItself reports requests of a page that is left open: they must not keep a session alive.
-func refreshesItself(c *gin.Context) bool { return c.FullPath() == lockTableRoute }
+func refreshesItself(c *gin.Context) bool {
+	return c.FullPath() == lockTableRoute || c.FullPath() == editStateRoute
+}

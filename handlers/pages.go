@@ -37,6 +37,9 @@ func (h *Handlers) registerPages(r gin.IRouter, identify ...gin.HandlerFunc) {
 	own.GET(passwordRoute, h.handle(h.passwordForm))
 	own.POST(passwordRoute, h.handle(h.changePasswordForm))
 
+	h.registerProcessPages(own)
+	h.registerEditScript(r.Group("", append([]gin.HandlerFunc{noStore}, identify...)...))
+
 	admin := own.Group("", middleware.RequireRole(models.RoleAdmin))
 	admin.GET("/locks/force", h.handle(h.forceQuestion))
 	admin.POST("/locks/force", h.handle(h.forceForm))

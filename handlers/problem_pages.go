@@ -85,6 +85,9 @@ func (h *Handlers) showProblem(c *gin.Context, p models.Problem) {
 }
 
 func (h *Handlers) problemPage(c *gin.Context, p models.Problem) error {
+	if shown, err := h.showUnsaved(c, p); shown {
+		return err
+	}
 	signingIn := c.FullPath() == "/login" && p.Status < http.StatusInternalServerError && p.Status != http.StatusForbidden
 	switch {
 	case signingIn:

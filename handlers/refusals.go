@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -81,6 +82,9 @@ func (h *Handlers) noteRefusal(c *gin.Context, p models.Problem) {
 	h.Recorder.Refused(refusal)
 }
 
+// saves are the paths below a process, of the API and of the pages, that make a version of it.
+var saves = [...]string{"/quick-update", "/restore", "/edit/save", "/edit/resolve"}
+
 // refusable is what the request would have locked or changed, "" if it is of another kind, and
 // whether it would have made a version of it.
 func refusable(c *gin.Context) (resource string, save bool) {
@@ -88,7 +92,7 @@ func refusable(c *gin.Context) (resource string, save bool) {
 	rest, ofProcess := strings.CutPrefix(pattern, "/processes/:id")
 	switch {
 	case ofProcess && rest != "/draft":
-		return services.Resource(c.Param("id")), c.Request.Method == http.MethodPut || rest == "/quick-update" || rest == "/restore"
+		return services.Resource(c.Param("id")), c.Request.Method == http.MethodPut || slices.Contains(saves[:], rest)
 	case pattern == "/locks/:resource":
 		return c.Param("resource"), false
 	}

@@ -158,11 +158,12 @@ func (s *site) token(t *testing.T, email string) string {
 	return s.begin(t, s.newSession(t, email))
 }
 
-// browser keeps a cookie.
+// browser keeps the session's cookie, and those of locks, which are for the pages of a process.
 type browser struct {
 	t      *testing.T
 	site   *site
 	cookie *http.Cookie
+	locks  map[string]*http.Cookie
 	agent  string
 }
 
@@ -202,15 +203,34 @@ func (b *browser) send(r *http.Request, headers ...string) *httptest.ResponseRec
 	if b.cookie != nil {
 		r.AddCookie(b.cookie)
 	}
+	for _, cookie := range b.locks {
+		if r.URL.Path == cookie.Path || strings.HasPrefix(r.URL.Path, cookie.Path+"/") {
+			r.AddCookie(cookie)
+		}
+	}
 	w := httptest.NewRecorder()
 	b.site.router.ServeHTTP(w, r)
 	for _, cookie := range w.Result().Cookies() {
-		b.cookie = cookie
-		if cookie.MaxAge < 0 {
-			b.cookie = nil
-		}
+		b.keep(cookie)
 	}
 	return w
+}
+
+func (b *browser) keep(cookie *http.Cookie) {
+	switch gone := cookie.MaxAge < 0; {
+	case cookie.Name != b.site.Cookie.CookieName():
+		if b.locks == nil {
+			b.locks = map[string]*http.Cookie{}
+		}
+		b.locks[cookie.Name] = cookie
+		if gone {
+			delete(b.locks, cookie.Name)
+		}
+	case gone:
+		b.cookie = nil
+	default:
+		b.cookie = cookie
+	}
 }
 
 // shows checks status and kind of a page, and that it has each of the texts.

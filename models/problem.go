@@ -61,7 +61,7 @@ var ProblemKinds = map[string]ProblemKind{
 		"If-Match names another version than the current one. The member current is the process as it " +
 			"is now."},
 	"content-too-large": {413, "Body too large",
-		"A body has at most 1 MiB, a form of the page at most 64 KiB."},
+		"A body has at most 1 MiB, a form of the page at most 64 KiB, or 1 MiB with a process in it."},
 	"unsupported-media-type": {415, "Unsupported media type",
 		"Send the body as Content-Type: application/json. The forms of the page are " +
 			"application/x-www-form-urlencoded; multipart is not taken."},

@@ -44,8 +44,14 @@ func New() (*Pages, error) {
 		"left":   left,
 		"at":     func(now, t time.Time) moment { return moment{now, t} },
 		"number": number,
+		"clock":  clock,
+		"ago":    ago,
+		"decide": func(page Conflict, field ConflictField) decision { return decision{page, field} },
+
+		"wordsFor": wordsFor,
 	}
-	shared, err := template.New("shared").Funcs(functions).Option("missingkey=error").ParseFS(pageFiles, "layout.html", "locks.html")
+	shared, err := template.New("shared").Funcs(functions).Option("missingkey=error").
+		ParseFS(pageFiles, "layout.html", "locks.html", "words.html", "fields.html")
 	if err != nil {
 		return nil, fmt.Errorf("page layout: %w", err)
 	}
@@ -95,6 +101,33 @@ func (p *Pages) UserSessions(v UserSessions) ([]byte, error) {
 	return p.render("page_user_sessions.html", "layout", v)
 }
 
+// ProcessList renders the list of processes.
+func (p *Pages) ProcessList(v ProcessList) ([]byte, error) {
+	return p.render("page_processes.html", "layout", v)
+}
+
+// NewProcess renders the form for a new process.
+func (p *Pages) NewProcess(v ProcessForm) ([]byte, error) {
+	return p.render("page_process_new.html", "layout", v)
+}
+
+// Process renders a process to read.
+func (p *Pages) Process(v Process) ([]byte, error) { return p.render("page_process.html", "layout", v) }
+
+// Edit renders the form on which a process is edited.
+func (p *Pages) Edit(v Edit) ([]byte, error) { return p.render("page_edit.html", "layout", v) }
+
+// Conflict renders the choice between two texts.
+func (p *Pages) Conflict(v Conflict) ([]byte, error) {
+	return p.render("page_conflict.html", "layout", v)
+}
+
+// History renders what was done to a process.
+func (p *Pages) History(v History) ([]byte, error) { return p.render("page_history.html", "layout", v) }
+
+// Refusal renders why a save was refused.
+func (p *Pages) Refusal(v Refusal) ([]byte, error) { return p.render("page_refusal.html", "layout", v) }
+
 // Problems renders the list of problem types.
 func (p *Pages) Problems(v Problems) ([]byte, error) {
 	return p.render("page_problems.html", "layout", v)
@@ -109,6 +142,12 @@ func (p *Pages) render(page, block string, view any) ([]byte, error) {
 		return nil, fmt.Errorf("render %s: %w", page, err)
 	}
 	return b.Bytes(), nil
+}
+
+// decision is a field of a conflict with the page around it.
+type decision struct {
+	Page  Conflict
+	Field ConflictField
 }
 
 // moment is a time relative to now.

@@ -68,6 +68,7 @@ func everyPage(t *testing.T) map[string][]byte {
 	keep("password refused")(pages.Password(Password{Frame: quiet, Error: hostile, Field: "newPassword"}))
 	keep("force")(pages.Force(Force{Frame: quiet, Lock: lock, Reason: hostile, Error: hostile}))
 	keep("force without a fence")(pages.Force(Force{Frame: quiet, Lock: Lock{Resource: "process:7", Since: now, ExpiresAt: now}}))
+	processPages(keep, pages, frame, quiet)
 	keep("problems")(pages.Problems(Problems{Frame: plain, Items: []Problem{{Name: "locked", Title: hostile, Status: 423}}}))
 	keep("message")(pages.Message(Message{
 		Frame: Frame{Title: hostile, Now: now, RetryAfter: 5}, Kicker: hostile, Heading: hostile, Paragraphs: []string{hostile}, RequestID: hostile, Action: hostile, Href: "/?x=" + hostile,
@@ -127,7 +128,7 @@ func TestPagesNeedNothingInline(t *testing.T) {
 				switch {
 				case a.Key == "style" || strings.HasPrefix(a.Key, "on") || strings.HasPrefix(a.Key, "hx-on"):
 					t.Errorf("%s: %s has the attribute %s", name, n.Data, a.Key)
-				case slices.Contains([]string{"href", "action", "hx-get"}, a.Key) && (strings.HasPrefix(a.Val, "//") || !strings.HasPrefix(a.Val, "/") && !strings.HasPrefix(a.Val, "#")):
+				case slices.Contains([]string{"href", "action", "formaction", "hx-get"}, a.Key) && (strings.HasPrefix(a.Val, "//") || !strings.HasPrefix(a.Val, "/") && !strings.HasPrefix(a.Val, "#")):
 					t.Errorf("%s: %s points to %s", name, n.Data, a.Val)
 				case a.Key == "hx-trigger" && strings.Contains(a.Val, "["):
 					t.Errorf("%s: the trigger %s needs eval", name, a.Val)
@@ -171,17 +172,24 @@ func TestPagesAreAccessible(t *testing.T) {
 				if lang, _ := attribute(n, "lang"); lang != "en" {
 					t.Errorf("%s: its language is %q", name, lang)
 				}
-			case "input":
+			case "input", "select", "textarea":
 				if kind != "hidden" && !labels[id] {
-					t.Errorf("%s: the input %s has no label", name, id)
+					t.Errorf("%s: the %s %s has no label", name, n.Data, id)
+				}
+			case "summary", "legend", "h2", "h3":
+				if text(n) == "" {
+					t.Errorf("%s: a %s without text", name, n.Data)
 				}
 			case "button", "a":
 				if text(n) == "" && label == "" {
 					t.Errorf("%s: a %s without a name", name, n.Data)
 				}
-			case "table":
+			case "table", "section", "nav", "fieldset":
+				if n.Data == "fieldset" {
+					label = text(n) // its legend's
+				}
 				if _, by := attribute(n, "aria-labelledby"); label == "" && !by {
-					t.Errorf("%s: a table without a name", name)
+					t.Errorf("%s: a %s without a name", name, n.Data)
 				}
 			case "th":
 				if _, ok := attribute(n, "scope"); !ok || text(n) == "" {
@@ -208,6 +216,9 @@ func TestHostileTextIsShownAsText(t *testing.T) {
 		"dashboard": {"span": 2, "p": 2, "td": 2, "strong": 1},
 		"force":     {"span": 1, "p": 1, "dd": 1},
 		"message":   {"p": 2, "h1": 1, "a": 1, "code": 1},
+		"process":   {"h1": 1, "strong": 1, "div": 1},
+		"edit":      {"textarea": 1, "option": 1},
+		"conflict":  {"textarea": 1, "strong": 1, "del": 1, "ins": 1},
 	} {
 		found := map[string]int{}
 		for _, n := range elements(t, everyPage(t)[name]) {
@@ -240,7 +251,7 @@ func TestReloading(t *testing.T) {
 	if content, parent := refresh(pages["message"]); content != "5" || parent != "head" {
 		t.Errorf("a page that comes back by itself: %q (in %s)", content, parent)
 	}
-	for _, name := range []string{"force", "sign in"} { // what a user has typed is not lost
+	for _, name := range []string{"force", "sign in", "edit", "edit, lost", "conflict", "new process"} { // what a user has typed is not lost
 		if content, _ := refresh(pages[name]); content != "" {
 			t.Errorf("%s reloads: %q", name, content)
 		}

@@ -168,8 +168,8 @@ func TestEveryUnsafeRouteKnowsItsOrigin(t *testing.T) {
 			}
 		}
 	}
-	if routes != 30 {
-		t.Errorf("%d routes, want 30", routes)
+	if routes != 39 {
+		t.Errorf("%d routes, want 39", routes)
 	}
 }
 

@@ -1,0 +1,143 @@
+package handlers_test
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"gatehouse/models"
+)
+
+// conflicted is ann's page after she typed something while bob saved something else.
+func (s *site) conflicted(t *testing.T, process models.Process, mine, theirs models.ProcessFields) *tab {
+	t.Helper()
+	draft := models.Draft{Title: mine.Title, Status: mine.Status, Description: mine.Description, BaseVersion: process.Version}
+	_, err := s.Processes.SaveDraft(t.Context(), s.user(t, ann), process.ID, draft, time.Time{})
+	check(t, err)
+	s.writes(t, bob, process.ID, func(f *models.ProcessFields) { *f = theirs })
+	return s.signedIn(t, ann).begins(t, process.ID)
+}
+
+func TestConflict(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	fields := func(title, status, description string) models.ProcessFields {
+		return models.ProcessFields{Title: title, Status: status, Description: description}
+	}
+	const was = "Ten boxes.\nBy Friday.\nCheap.\nWhite."
+
+	t.Run("shows what each side has, and saves what is decided", func(t *testing.T) {
+		process := s.process(t, "Order paper", was)
+		path := "/processes/" + process.ID
+		tab := s.conflicted(t, process, fields("Order ink", "draft", "Twelve boxes.\nBy Friday.\nCheap.\nWhite."), fields("Order pens", "active", "Ten boxes.\nBy Friday.\nCheap.\nBlue."))
+		page := tab.get(tab.path)
+		shows(t, page, http.StatusOK, "<strong>"+bob+"</strong> saved", "When you began: Order paper", "Mine: Order ink", "That of "+bob+": Order pens",
+			"Only "+bob+" changed this", "<ins>Twelve boxes.</ins>", "<del>Blue.</del>")
+		tab.has(t, "base", "2")
+		tab.has(t, "began", "1")
+		tab.has(t, "description.edited", "Twelve boxes.\r\nBy Friday.\r\nCheap.\r\nBlue.") // both changes: they are in different lines
+		w := tab.presses("/edit/resolve", "title.choice", "mine")
+		shows(t, w, http.StatusUnprocessableEntity, "Decide about this, too.", "Mine: Order ink", "When you began: Order paper")
+		tab.opened(t, w, process.ID, "").has(t, "title.choice", "mine")
+		w = tab.presses("/edit/resolve", "title.choice", "edited", "title.edited", " ", "description.choice", "edited")
+		shows(t, w, http.StatusUnprocessableEntity, "Write a title")
+		if got := s.now(t, process.ID); got.Version != 2 {
+			t.Fatalf("saved before it was decided: %+v", got)
+		}
+		goesTo(t, tab.presses("/edit/resolve", "title.choice", "edited", "title.edited", "Order ink and pens", "description.choice", "edited"), path+"/edit")
+		got := s.now(t, process.ID)
+		if got.Title != "Order ink and pens" || got.Status != "active" || got.Description != "Twelve boxes.\nBy Friday.\nCheap.\nBlue." || got.UpdatedBy.Email != ann {
+			t.Errorf("stored: %+v", got)
+		}
+		if s.draft(t, ann, process.ID) != nil {
+			t.Error("the draft is still there")
+		}
+	})
+	t.Run("mine and theirs", func(t *testing.T) {
+		process := s.process(t, "Order paper", was)
+		tab := s.conflicted(t, process, fields("Order ink", "paused", was), fields("Order pens", "active", was))
+		goesTo(t, tab.presses("/edit/resolve", "title.choice", "mine", "status.choice", "theirs"), "/processes/"+process.ID+"/edit")
+		if got := s.now(t, process.ID); got.Title != "Order ink" || got.Status != "active" || got.Description != was {
+			t.Errorf("stored: %+v", got)
+		}
+	})
+	t.Run("a third save begins again from what was decided", func(t *testing.T) {
+		process := s.process(t, "Order paper", was)
+		path := "/processes/" + process.ID
+		tab := s.conflicted(t, process, fields("Order ink", "draft", was), fields("Order pens", "draft", was))
+		s.writesAnyway(t, process.ID, "Order crayons")
+		w := tab.presses("/edit/resolve", "title.choice", "edited", "title.edited", "Order ink and pens")
+		shows(t, w, http.StatusConflict, "That came in while you decided", "When you began: Order pens", "Mine: Order ink and pens", "Order crayons")
+		again := tab.opened(t, w, process.ID, "")
+		again.has(t, "base", "3")
+		if got := s.draft(t, ann, process.ID); got == nil || got.Title != "Order ink and pens" || got.BaseVersion != 2 {
+			t.Errorf("the draft is %+v", got)
+		}
+		goesTo(t, again.presses("/edit/resolve", "title.choice", "mine"), path+"/edit")
+		if got := s.now(t, process.ID); got.Title != "Order ink and pens" {
+			t.Errorf("stored: %+v", got)
+		}
+	})
+	t.Run("a save is refused, and the text is kept", func(t *testing.T) {
+		process := s.process(t, "Order paper", was)
+		tab := s.signedIn(t, ann).begins(t, process.ID)
+		s.writesAnyway(t, process.ID, "Order crayons")
+		w := tab.presses("/edit/save", "title", "Order ink", "status", "active")
+		shows(t, w, http.StatusConflict, "Nothing was overwritten", "Mine: Order ink", "Only you changed this", "Until then your text is kept")
+		if got := s.draft(t, ann, process.ID); got == nil || got.Title != "Order ink" {
+			t.Errorf("the draft is %+v", got)
+		}
+		goesTo(t, tab.opened(t, w, process.ID, "").presses("/edit/resolve", "title.choice", "theirs"), "/processes/"+process.ID+"/edit")
+		if got := s.now(t, process.ID); got.Title != "Order crayons" || got.Status != "active" {
+			t.Errorf("stored: %+v", got)
+		}
+	})
+	t.Run("fields of one side alone are no question", func(t *testing.T) {
+		process := s.process(t, "Order paper", was)
+		tab := s.signedIn(t, ann).begins(t, process.ID)
+		s.writesAnyway(t, process.ID, "Order crayons")
+		w := tab.presses("/edit/save", "status", "active")
+		goesTo(t, w, "/processes/"+process.ID+"/edit")
+		shows(t, tab.get(w.Header().Get("Location")), http.StatusOK, "Your changes are saved, beside what "+bob+" saved meanwhile.")
+		if got := s.now(t, process.ID); got.Title != "Order crayons" || got.Status != "active" {
+			t.Errorf("stored: %+v", got)
+		}
+	})
+	t.Run("leaving keeps what was decided", func(t *testing.T) {
+		process := s.process(t, "Order paper", was)
+		path := "/processes/" + process.ID
+		tab := s.conflicted(t, process, fields("Order ink", "draft", was), fields("Order pens", "draft", was))
+		goesTo(t, tab.presses("/edit/cancel", "title.choice", "edited", "title.edited", "Order both"), path)
+		shows(t, tab.get(path), http.StatusOK, "You left changes", "Order both", "Nobody is editing this.")
+	})
+	t.Run("leaving undecided keeps the draft", func(t *testing.T) {
+		process := s.process(t, "Order paper", was)
+		path := "/processes/" + process.ID
+		tab := s.conflicted(t, process, fields("Order ink", "draft", was), fields("Order pens", "draft", was))
+		goesTo(t, tab.presses("/edit/cancel"), path)
+		if got := s.draft(t, ann, process.ID); got == nil || got.Title != "Order ink" || got.BaseVersion != 1 {
+			t.Errorf("the draft is %+v", got)
+		}
+	})
+	t.Run("nonsense", func(t *testing.T) {
+		process := s.process(t, "Order paper", was)
+		a := s.signedIn(t, ann)
+		path := "/processes/" + process.ID + "/edit/resolve"
+		for _, base := range []string{"", "0", "x", "-1"} {
+			shows(t, a.post(path, "base", base), http.StatusUnprocessableEntity)
+		}
+		shows(t, a.post(path, "base", "99"), http.StatusNotFound)
+		shows(t, a.post(path, "base", "1", "title.choice", "nothing"), http.StatusUnprocessableEntity, "Decide about this, too.")
+		shows(t, a.post(path, "base", "1", "title.mine", strings.Repeat("x", 1<<20)), http.StatusRequestEntityTooLarge)
+	})
+}
+
+// writesAnyway writes without the lock, as another instance may while locks are not shared.
+func (s *site) writesAnyway(t *testing.T, id, title string) {
+	t.Helper()
+	process := s.now(t, id)
+	fields := models.ProcessPatch{Title: &title}.Apply(process)
+	_, err := s.db.UpdateProcess(t.Context(), id, s.user(t, bob).ID, fields, models.WriteGuard{GrantedVersion: process.Version})
+	check(t, err)
+}

@@ -1,0 +1,225 @@
+package handlers
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/gin-gonic/gin"
+
+	"gatehouse/middleware"
+	"gatehouse/models"
+	"gatehouse/services"
+	"gatehouse/services/merge"
+	"gatehouse/templates"
+)
+
+const (
+	historyPerPage = 25
+	refusalsRoute  = "/refusals"
+)
+
+// historyPage shows what was done to a process, also after its deletion.
+func (h *Handlers) historyPage(c *gin.Context) error {
+	id, err := pathID(c)
+	if err != nil {
+		return h.noRoute(c)
+	}
+	params, err := query(c, "cursor")
+	if err != nil {
+		return err
+	}
+	ctx := c.Request.Context()
+	found, err := h.Processes.History(ctx, id, models.Page{Limit: historyPerPage, Cursor: params["cursor"]})
+	if err != nil {
+		return err
+	}
+	process, err := h.Processes.Process(ctx, id)
+	deleted := errors.Is(err, models.ErrNotFound)
+	if err != nil && !deleted {
+		return err
+	}
+	view := templates.History{ID: id, Heading: process.Title, Deleted: deleted}
+	if deleted {
+		view.Heading = "process " + id
+	}
+	view.Frame = h.frame(c, "History of “"+view.Heading+"”")
+	view.Notices = notices(c)
+	for _, entry := range found.Items {
+		view.Entries = append(view.Entries, h.shownEntry(c, entry, process))
+	}
+	path := processPath(id) + "/history"
+	if params["cursor"] != "" {
+		view.First = path
+	}
+	if found.NextCursor != nil {
+		view.Next = link(path, "cursor", *found.NextCursor)
+	}
+	html, err := h.Pages.History(view)
+	return h.page(c, http.StatusOK, html, err)
+}
+
+// whatWasDone are the words for the kinds of history entries.
+var whatWasDone = map[string]string{
+	models.HowCreated: "created it", models.HowEdited: "edited it", models.HowQuickUpdate: "changed it quickly",
+	models.HowRestored: "restored a former version", models.HowDeleted: "deleted it", models.HowRefused: "could not save",
+}
+
+func (h *Handlers) shownEntry(c *gin.Context, entry models.HistoryEntry, process models.Process) templates.HistoryEntry {
+	shown := templates.HistoryEntry{
+		Who: nameOf(entry.Actor), What: whatWasDone[entry.How], At: entry.At, EndedAt: entry.EndedAt, Version: entry.Version,
+		Changed: entry.How == models.HowEdited || entry.How == models.HowQuickUpdate || entry.How == models.HowRestored,
+		Current: entry.Version > 0 && entry.Version == process.Version,
+	}
+	shown.Restorable = entry.Version > 0 && process.Version > entry.Version && mayEdit(c)
+	for _, change := range entry.Changes {
+		field := templates.FieldChange{Field: change.Field, From: change.From, To: change.To}
+		if change.Field == merge.Description {
+			field.Lines = shownLines(change.From, change.To)
+		}
+		shown.Changes = append(shown.Changes, field)
+	}
+	if isAdmin(c) {
+		shown.Technical = technicalEntry(entry)
+	}
+	return shown
+}
+
+// technicalEntry is what an administrator may want to know of an entry.
+func technicalEntry(entry models.HistoryEntry) string {
+	var parts []string
+	if entry.Version > 0 {
+		parts = append(parts, fmt.Sprintf("version %d", entry.Version))
+	}
+	if entry.Fence != nil {
+		parts = append(parts, fmt.Sprintf("fence %d", *entry.Fence))
+	}
+	if entry.RequestID != "" {
+		parts = append(parts, "request "+entry.RequestID)
+	}
+	return strings.Join(parts, ", ")
+}
+
+// restoreForm writes a former version again, under a lock that it takes for that.
+func (h *Handlers) restoreForm(c *gin.Context) error {
+	form, err := formValues(c, "version")
+	if err != nil {
+		return err
+	}
+	id, err := pathID(c)
+	if err != nil {
+		return h.noRoute(c)
+	}
+	version, err := strconv.ParseInt(form["version"], 10, 64)
+	if err != nil || version < 1 {
+		return models.Invalid("version", "must be a version of the process")
+	}
+	ctx, user := c.Request.Context(), signedIn(c).User
+	lock, err := h.Processes.Lock(ctx, user, id, services.ProcessLockOptions{Reason: "restores a former version", Most: h.LocksPerUser})
+	setLocksDegraded(c, lock.Degraded)
+	if errors.Is(err, models.ErrNotAcquired) {
+		h.notePageRefusal(c, err)
+		return h.showProcess(c, http.StatusLocked, id, templates.LockPanel{Refused: true})
+	}
+	if err != nil {
+		return err
+	}
+	_, _, err = h.Processes.Restore(ctx, user, id, lock.Token, nil, version)
+	if _, err := h.Processes.Unlock(ctx, user, id, lock.Token); err != nil && !errors.Is(err, models.ErrNotHeld) {
+		_ = c.Error(err) // it runs out
+	}
+	if err != nil {
+		return err
+	}
+	return goWith(c, processPath(id), middleware.Flash{Text: "The former version is restored. What it replaced is in the history."})
+}
+
+// refusalPage tells a user why a save was refused.
+func (h *Handlers) refusalPage(c *gin.Context) error {
+	params, err := query(c, "request")
+	if err != nil {
+		return err
+	}
+	view := templates.Refusal{Frame: h.frame(c, "Why was my save refused?"), RequestID: strings.TrimSpace(params["request"])}
+	status := http.StatusOK
+	if view.RequestID != "" {
+		if err := h.addRefusal(c, &view); err != nil {
+			return err
+		}
+	}
+	if view.Error != "" {
+		status = http.StatusNotFound
+		view.Title = "Error: " + view.Title
+	}
+	html, err := h.Pages.Refusal(view)
+	return h.page(c, status, html, err)
+}
+
+func (h *Handlers) addRefusal(c *gin.Context, view *templates.Refusal) error {
+	const unknown = "Nothing that was refused in the last 24 hours has this id."
+	if !requestIDPattern.MatchString(view.RequestID) {
+		view.Error = unknown
+		return nil
+	}
+	ctx, me := c.Request.Context(), signedIn(c).User
+	refusal, current, err := h.Recorder.Refusal(ctx, me, isAdmin(c), view.RequestID)
+	if errors.Is(err, models.ErrNotFound) {
+		view.Error = unknown
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	found := &templates.Refused{Heading: models.ProblemKinds[refusal.Type].Title, At: refusal.At}
+	found.Why, found.Next = refusalInWords(refusal, current)
+	if refusal.User.ID != me.ID {
+		found.Who = "user " + refusal.User.ID
+		if user, err := h.Accounts.User(ctx, refusal.User.ID); err == nil { // or the user was deleted
+			found.Who = user.Email
+		}
+	}
+	if id, ok := strings.CutPrefix(refusal.Resource, services.Resource("")); ok && idPattern.MatchString(id) {
+		found.Process, found.Title = id, h.titleOf(ctx, refusal.Resource)
+	}
+	view.Found = found
+	return nil
+}
+
+// refusalInWords says why a request was refused, and what to do. current is the process as it was
+// then, if that is known.
+func refusalInWords(refusal models.Refusal, current *models.Process) (why, next string) {
+	var holder models.Holder
+	_ = json.Unmarshal(refusal.Holder, &holder) // without a holder it is empty
+	who := nameOf(models.UserRef{ID: holder.UserID, Email: holder.Email})
+	switch refusal.Type {
+	case "version-conflict", "precondition-failed":
+		why = "Another save came in between, so that yours would have overwritten it."
+		if current != nil {
+			why = fmt.Sprintf("%s saved another version in between, so that yours would have overwritten it.", nameOf(current.UpdatedBy))
+		}
+		return why, "Open the process and edit it: what you had typed is kept, and you decide about both texts."
+	case "locked":
+		if holder.UserID != "" {
+			return who + " was editing it.", "Ask for it on the page of the process, or wait until it is free."
+		}
+		return "It was promised to another user, who was next.", "Try again."
+	case "lock-not-held":
+		if holder.UserID != "" {
+			return "You did not have the lock any more: " + who + " was editing.", "Open the process: what you had typed is kept."
+		}
+		return "You did not have the lock any more.", "Open the process and edit it: what you had typed is kept."
+	}
+	return refusal.Detail, ""
+}
+
+// notePageRefusal records why a page was refused a write or a lock, which it shows in its own way.
+func (h *Handlers) notePageRefusal(c *gin.Context, err error) {
+	problem, ok := middleware.LockProblem(c, err)
+	if !ok {
+		problem = problemOf(err)
+	}
+	h.noteRefusal(c, problem)
+}

@@ -1,0 +1,146 @@
+package services
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"gatehouse/models"
+	"gatehouse/services/merge"
+)
+
+// SaveOptions says how a page saves.
+type SaveOptions struct {
+	// Base is the version from which the user began, or which the user has seen since.
+	Base int64
+	// TTL is the lease of a lock that has to be taken anew, and the time left of the lock after the
+	// save. Zero is 300 s.
+	TTL time.Duration
+	// Most is that of ProcessLockOptions.
+	Most int
+}
+
+// Saved is what a save came to.
+type Saved struct {
+	Process models.Process
+	// Lock is the lock that was taken anew for the save; nil if it was saved under the former one.
+	Lock *ProcessLock
+	// Degraded: the lock was not checked in Redis, and only the database decided.
+	Degraded bool
+}
+
+// Save is Replace for a user who edits on a page, and knows nothing of tokens and versions. No
+// write of another user is ever overwritten, and the user's own are no conflict:
+//
+//   - What the user saved since Base under the same lock, in a second tab, merges with fields; of
+//     a field that both changed, fields has the later text.
+//   - A lock that was granted before a write that the user has seen since is taken anew.
+//
+// Errors:
+//
+//   - models.ErrNotFound: there is no such process,
+//   - models.ErrLockTokenRequired: token is empty,
+//   - *models.NotHeldError: the lock is over, and not for the user to take anew,
+//   - *models.ConflictError: another write came in since Base.
+func (p *Processes) Save(ctx context.Context, user models.UserRef, id, token string, fields models.ProcessFields, opt SaveOptions) (Saved, error) {
+	guard, grant, degraded, err := p.guard(ctx, user, id, token, nil)
+	if err != nil {
+		return Saved{Degraded: degraded}, err
+	}
+	guard.IfMatch = &opt.Base
+	process, err := p.store.UpdateProcess(ctx, id, user.ID, fields, guard)
+	var conflict *models.ConflictError
+	switch {
+	case errors.Is(err, models.ErrVersionConflict): // Base is the current version: only the grant is older
+		if _, err := p.locks.Release(ctx, grant.LockClaim); err != nil {
+			return Saved{Degraded: degraded}, err
+		}
+		return p.saveAnew(ctx, user, id, fields, opt)
+	case errors.As(err, &conflict) && opt.Base >= grant.Version:
+		// If the current version was written under this grant, all since Base were.
+		process, err = p.saveOverOwn(ctx, user, id, fields, opt.Base, guard, conflict)
+	}
+	if err == nil {
+		p.keepLease(ctx, user, grant, opt.TTL)
+	}
+	return Saved{Process: process, Degraded: degraded}, err
+}
+
+// saveAnew saves under a lock that it takes for it. With an error the user has the lock that the
+// user had before, or none.
+func (p *Processes) saveAnew(ctx context.Context, user models.UserRef, id string, fields models.ProcessFields, opt SaveOptions) (Saved, error) {
+	base := &models.IfMatch{Versions: []int64{opt.Base}}
+	taken, err := p.Lock(ctx, user, id, ProcessLockOptions{TTL: opt.TTL, IfMatch: base, Most: opt.Most})
+	if err != nil {
+		return Saved{Degraded: taken.Degraded}, err
+	}
+	process, degraded, err := p.Replace(ctx, user, id, taken.Token, base, fields)
+	if err != nil {
+		p.locks.ReleaseAfter(ctx, taken.Claim)
+		return Saved{Degraded: degraded}, err
+	}
+	return Saved{Process: process, Lock: &taken, Degraded: degraded}, nil
+}
+
+// saveOverOwn merges with what was written under the same grant. The database refuses if that is
+// not so.
+func (p *Processes) saveOverOwn(ctx context.Context, user models.UserRef, id string, fields models.ProcessFields, base int64, guard models.WriteGuard, conflict *models.ConflictError) (models.Process, error) {
+	was, err := p.store.Version(ctx, id, base)
+	if err != nil && !errors.Is(err, models.ErrNotFound) {
+		return models.Process{}, err
+	}
+	if err == nil {
+		began := models.ProcessPatch{}.Apply(was)
+		fields = merge.ThreeWay(&began, fields, models.ProcessPatch{}.Apply(conflict.Current)).Result()
+	}
+	guard.IfMatch = &conflict.Current.Version
+	process, err := p.store.UpdateProcess(ctx, id, user.ID, fields, guard)
+	if errors.Is(err, models.ErrVersionConflict) || errors.Is(err, models.ErrPreconditionFailed) {
+		return models.Process{}, conflict
+	}
+	return process, err
+}
+
+// keepLease makes the time left of a lock ttl again, as a save is a sign of life. The save stands,
+// whatever becomes of that.
+func (p *Processes) keepLease(ctx context.Context, user models.UserRef, grant models.LockGrant, ttl time.Duration) {
+	if ttl == 0 {
+		ttl = DefaultProcessTTL
+	}
+	holder := models.Holder{UserID: user.ID, Email: user.Email, Since: p.tokens.GrantedAt(grant)}
+	_, _ = p.locks.ExtendFor(ctx, grant.LockClaim, holder, ttl)
+}
+
+// Editing is a lock as its holder's page shows it.
+type Editing struct {
+	Process models.Process
+	Grant   models.LockGrant
+	// Status is that of the lock. Without Redis it may be what this instance does not know: then
+	// ExpiresAt is zero.
+	Status   models.LockStatus
+	Degraded bool // not checked in Redis
+}
+
+// Editing returns the process and the lock of a holder. Its errors are those of Replace, but for
+// conflicts.
+func (p *Processes) Editing(ctx context.Context, user models.UserRef, id, token string) (Editing, error) {
+	process, err := p.store.Process(ctx, id)
+	if err != nil {
+		return Editing{}, err
+	}
+	grant, degraded, err := p.tokens.Verify(ctx, Resource(id), user.ID, token)
+	if err != nil {
+		return Editing{Process: process, Degraded: degraded}, err
+	}
+	status, err := p.locks.Status(ctx, Resource(id))
+	if err != nil {
+		return Editing{Process: process, Degraded: degraded}, err
+	}
+	if status.Grant != grant.Grant {
+		status = models.LockStatus{
+			Resource: status.Resource, Degraded: status.Degraded,
+			Holder: models.Holder{UserID: user.ID, Email: user.Email, Since: p.tokens.GrantedAt(grant)},
+		}
+	}
+	return Editing{Process: process, Grant: grant, Status: status, Degraded: degraded || status.Degraded}, nil
+}

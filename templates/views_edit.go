@@ -1,0 +1,103 @@
+package templates
+
+import "time"
+
+// Edit is the page on which a process is edited.
+type Edit struct {
+	Frame
+	ID       string
+	UserID   string
+	Heading  string // the title as it is stored
+	Fields   ProcessFields
+	Statuses []string
+	Errors   FieldErrors
+	// Base is the version that the text began from.
+	Base int64
+	Lock EditLock
+	// Lost says why the text cannot be saved now; nil while the lock is held.
+	Lost *Lost
+	// Failed says why the text could not be saved this time, although nothing is wrong with it or
+	// the lock. "" if it was not tried.
+	Failed string
+	// SignIn: the reader has to sign in first, in another tab, and then save again.
+	SignIn bool
+	// Draft is when the shown text was kept as a draft; zero if it is what is stored.
+	Draft time.Time
+	// Changed is what others saved since the reader looked or began.
+	Changed  *ChangedMeanwhile
+	Requests []LockRequest
+	Banner   *Banner
+	// RequestID is that of the refused save, to look it up later; "" if none was refused.
+	RequestID string
+}
+
+// EditLock is the lock under which the page edits.
+type EditLock struct {
+	ID        string // names it in addresses; not a secret
+	Since     time.Time
+	ExpiresAt time.Time // zero if it is unknown
+	Waiting   int
+	Technical string // the line for administrators, "" for others
+}
+
+// Lost says how a lock ended, and how the reader can go on.
+type Lost struct {
+	Text  string // one or two sentences
+	Panel LockPanel
+	Kept  bool // the text is kept as a draft
+	// Calm: nobody else took anything away, as when the reader goes on in another tab.
+	Calm bool
+	// Deleted: the process is not there any more.
+	Deleted bool
+}
+
+// ChangedMeanwhile is what other users saved.
+type ChangedMeanwhile struct {
+	By      string
+	At      time.Time
+	Changes []FieldChange
+	Merged  bool // the changes are in the shown text already
+}
+
+// LockRequest is a request of another user for the lock.
+type LockRequest struct {
+	ID, By, Message string
+	At, AnswerBy    time.Time
+}
+
+// Conflict is the page on which an editor decides between two texts.
+type Conflict struct {
+	Frame
+	ID       string
+	Heading  string
+	LockID   string
+	Statuses []string
+	Began    int64 // the version from which the reader began
+	Base     int64 // the version that the decision is based on: the stored one
+	By       string
+	At       time.Time
+	Own      bool // the other text is the reader's, too, from another tab or device
+	Again    bool // a further save came in while the reader decided
+	// BaseUnknown: what the reader began from is not known.
+	BaseUnknown bool
+	Fields      []ConflictField
+	Kept        bool // the reader's text is kept as a draft
+	Errors      FieldErrors
+	Banner      *Banner
+	RequestID   string // of the refused save, to look it up later; "" if none was refused
+}
+
+// ConflictField is one field of three versions.
+type ConflictField struct {
+	Name               string
+	Base, Mine, Theirs string
+	// Changed is mine, theirs or both; a field that is the same on both sides is "".
+	Changed string
+	Choice  string // mine, theirs or edited
+	Edited  string // the text of choice edited
+	// Lines compare the two texts; LinesMine and LinesTheirs each with the one before.
+	Lines, LinesMine, LinesTheirs []DiffLine
+}
+
+// Open reports whether the reader has to decide.
+func (f ConflictField) Open() bool { return f.Changed == "both" }

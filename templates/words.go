@@ -1,0 +1,46 @@
+package templates
+
+import (
+	"fmt"
+	"time"
+)
+
+// clock is a time as people say it, for browsers without JavaScript: 14:02 today, with the day
+// before that, and with the year where it is another.
+func clock(now, t time.Time) string {
+	now, t = now.UTC(), t.UTC()
+	switch {
+	case now.Year() != t.Year():
+		return t.Format("2 Jan 2006, 15:04 UTC")
+	case now.YearDay() != t.YearDay():
+		return t.Format("2 Jan, 15:04 UTC")
+	}
+	return t.Format("15:04 UTC")
+}
+
+// ago is how long before now t was, in the largest unit that fits.
+func ago(now, t time.Time) string {
+	switch d := now.Sub(t); {
+	case d < time.Minute:
+		return "just now"
+	case d < time.Hour:
+		return fmt.Sprintf("%d min ago", d/time.Minute)
+	case d < 24*time.Hour:
+		return fmt.Sprintf("%d h ago", d/time.Hour)
+	default:
+		return number(int(d/(24*time.Hour)), "day", "days") + " ago"
+	}
+}
+
+// wordsFor is the name of a field, as the pages have it.
+func wordsFor(field string) string {
+	switch field {
+	case "title":
+		return "Title"
+	case "status":
+		return "Status"
+	case "description":
+		return "Description"
+	}
+	return field
+}
