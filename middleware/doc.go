@@ -11,6 +11,7 @@
 //	AccessLog, Metrics      RequestID; they measure all that follows
 //	Recovery                AccessLog and Metrics, which then see the 500
 //	SecurityHeaders         -
+//	Compress                Recovery; before anything writes a body
 //	LimitBody               -; before anything reads a body
 //	ShowProblems            -; before anything refuses a request that a page should explain
 //	FindToken               -

@@ -24,7 +24,7 @@ func (a *app) router(registry prometheus.Registerer) (*gin.Engine, error) {
 	}
 	r.Use(middleware.WarnUntrustedProxy(a.log, a.config.TrustedProxies))
 	r.Use(middleware.RequestID(), middleware.AccessLog(a.log, "/healthz", "/readyz", "/metrics", "/dashboard/locks"), middleware.Metrics(registry),
-		middleware.Recovery(a.log), middleware.SecurityHeaders(a.config.Secure()))
+		middleware.Recovery(a.log), middleware.SecurityHeaders(a.config.Secure()), middleware.Compress())
 	a.handlers.Register(r)
 	docs := ginswagger.WrapHandler(swaggerfiles.Handler, ginswagger.PersistAuthorization(true))
 	r.GET("/swagger/*any", func(c *gin.Context) {
