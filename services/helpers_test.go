@@ -41,7 +41,7 @@ func check(t *testing.T, err error) {
 }
 
 // openStore opens a database with a timeout that a busy test machine keeps.
-func openStore(t *testing.T, url string) *store.Store {
+func openStore(t testing.TB, url string) *store.Store {
 	t.Helper()
 	db := must(store.Open(t.Context(), store.Options{URL: url, Timeout: servicestest.Patience}))
 	t.Cleanup(func() {

@@ -25,6 +25,8 @@ type processReader interface {
 	Drafts(ctx context.Context, processID string) ([]models.DraftRef, error)
 	History(ctx context.Context, processID string, page models.Page) (models.List[models.HistoryEntry], error)
 	Version(ctx context.Context, processID string, version int64) (models.Process, error)
+	// Titles returns the titles of processes by their id; one that is not there is left out.
+	Titles(ctx context.Context, ids []string) (map[string]string, error)
 }
 
 type processWriter interface {

@@ -25,16 +25,16 @@ type desk struct {
 	locks *lock.Locker
 }
 
-func newDesk(t *testing.T, rdb *redis.Client, db *store.Store, secrets ...string) desk {
+func newDesk(t testing.TB, rdb *redis.Client, db *store.Store, secrets ...string) desk {
 	t.Helper()
-	if secrets == nil {
-		secrets = []string{secret}
-	}
 	locks := lock.New(rdb, lock.Options{OnRedisDown: models.OnRedisDownOpen, Logger: redistest.Quiet()})
 	return desk{Processes: newProcesses(db, locks, secrets...), store: db, locks: locks}
 }
 
 func newProcesses(db services.ProcessStore, locks *lock.Locker, secrets ...string) *services.Processes {
+	if secrets == nil {
+		secrets = []string{secret}
+	}
 	return must(services.NewProcesses(db, locks, must(lock.NewTokenSigner(secrets)), secrets))
 }
 

@@ -35,6 +35,7 @@ func TestWithoutRedis(t *testing.T) {
 			"ReleaseUser":  func() error { return l.ReleaseUser(ctx, "1") },
 			"Status":       func() error { _, err := l.Status(ctx, "r"); return err },
 			"List":         func() error { _, _, err := l.List(ctx, models.Page{Limit: 1}); return err },
+			"All":          func() error { _, _, err := l.All(ctx); return err },
 			"Metadata":     func() error { _, err := l.Metadata(ctx, Lock{Claim: claim}, "text"); return err },
 		} {
 			if err := call(); !errors.Is(err, models.ErrUnavailable) {

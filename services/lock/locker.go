@@ -76,6 +76,7 @@ type Locker struct {
 	events   *eventHub
 	clock    serverClock
 	peers    peers
+	looks    *looks
 	metrics  *metrics
 }
 
@@ -95,7 +96,7 @@ func New(rdb *redis.Client, opt Options) *Locker {
 	}
 	l := &Locker{
 		redis: rdb, opt: opt, instance: rand.Text(), waiters: newWaiterSet(), groups: newLeaseGroups(),
-		events: newEventHub(), keys: newShardKeys(rdb),
+		events: newEventHub(), keys: newShardKeys(rdb), looks: newLooks(),
 	}
 	l.opt.MaxHold = cmp.Or(opt.MaxHold, DefaultMaxHold)
 	if l.opt.Clock == nil {

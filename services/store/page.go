@@ -75,6 +75,15 @@ func decodeCursor(list, cursor string, start ...int64) ([]int64, error) {
 	return keys, nil
 }
 
+// numbered are n parameters of a statement: $1, $2 and so on.
+func numbered(n int) string {
+	names := make([]string, n)
+	for i := range names {
+		names[i] = "$" + strconv.Itoa(i+1)
+	}
+	return strings.Join(names, ", ")
+}
+
 // fold makes texts that differ only in case equal, in any script.
 func fold(text string) string {
 	return strings.Map(func(r rune) rune {

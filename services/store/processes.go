@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"errors"
 	"math"
+	"slices"
 	"unicode/utf8"
 
 	"gatehouse/models"
@@ -91,6 +92,46 @@ func (s *Store) processesByChange(ctx context.Context, filter models.ProcessFilt
 		ORDER BY updated_at DESC, id DESC LIMIT $5`,
 		clean(filter.Status), pattern, after[0], after[1], limit+1)
 	return page("processes", rows, limit), err
+}
+
+// titlesAtOnce is how many titles one statement reads. It always has that many parameters, so that
+// it is prepared once.
+const titlesAtOnce = 50
+
+var selectTitles = `SELECT id, title FROM processes WHERE id IN (` + numbered(titlesAtOnce) + `)`
+
+// Titles returns the titles of processes by their id; one that is not there is left out.
+func (s *Store) Titles(ctx context.Context, ids []string) (map[string]string, error) {
+	titles := make(map[string]string, len(ids))
+	for chunk := range slices.Chunk(ids, titlesAtOnce) {
+		args := make([]any, titlesAtOnce)
+		for i := range args {
+			args[i] = int64(0) // no process has it
+			if i < len(chunk) {
+				if n, err := parseID(chunk[i]); err == nil {
+					args[i] = n
+				}
+			}
+		}
+		if err := s.readTitles(ctx, titles, args); err != nil {
+			return nil, failed("read titles", err)
+		}
+	}
+	return titles, nil
+}
+
+// readTitles has a turn of its own: others get theirs between two chunks of a long list.
+func (s *Store) readTitles(ctx context.Context, titles map[string]string, ids []any) error {
+	ctx, done := s.read.turn(ctx)
+	defer done()
+	_, err := collect(ctx, s.read, func(row scanner) (struct{}, error) {
+		var id int64
+		var title string
+		err := row.Scan(&id, &title)
+		titles[formatID(id)] = title
+		return struct{}{}, err
+	}, selectTitles, ids...)
+	return err
 }
 
 // The database rule: a write happens only if no other one came in since the

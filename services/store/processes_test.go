@@ -3,6 +3,8 @@ package store_test
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -43,6 +45,25 @@ func TestProcessRoundTrip(t *testing.T) {
 			_, err = s.UpdateProcess(t.Context(), id, user.ID, f, models.WriteGuard{GrantedVersion: 1})
 			wantError(t, err, models.ErrNotFound)
 			wantError(t, s.DeleteProcess(t.Context(), id, user.ID, models.WriteGuard{GrantedVersion: 1}), models.ErrNotFound)
+		}
+	})
+}
+
+func TestTitles(t *testing.T) {
+	onBoth(t, func(t *testing.T, w world) {
+		want, ids := map[string]string{}, slices.Clone(badIDs)
+		for i := range 120 { // several statements, the last of them not full
+			p := must(w.s.CreateProcess(t.Context(), "", fields(fmt.Sprint("Order paper ", i))))
+			want[p.ID] = p.Title
+			ids = append(ids, p.ID)
+		}
+		check(t, w.s.DeleteProcess(t.Context(), ids[len(ids)-1], "", models.WriteGuard{GrantedVersion: 1}))
+		delete(want, ids[len(ids)-1])
+		if got, err := w.s.Titles(t.Context(), append(ids, ids[len(badIDs)])); err != nil || !maps.Equal(got, want) {
+			t.Errorf("%d titles of %d, %v", len(got), len(want), err)
+		}
+		if got, err := w.s.Titles(t.Context(), nil); err != nil || len(got) != 0 {
+			t.Errorf("of none: %v, %v", got, err)
 		}
 	})
 }

@@ -32,12 +32,8 @@ const (
 
 // countOf is the count for so many users, with the time as the last argument.
 func countOf(users int) string {
-	ids := make([]string, users)
-	for i := range ids {
-		ids[i] = fmt.Sprintf("$%d", i+1)
-	}
 	now := fmt.Sprintf("$%d", users+1)
-	return `SELECT user_id, COUNT(*) FROM sessions WHERE user_id IN (` + strings.Join(ids, ", ") + `) AND idle_at > ` + now + ` AND expires_at > ` + now + ` AND` +
+	return `SELECT user_id, COUNT(*) FROM sessions WHERE user_id IN (` + numbered(users) + `) AND idle_at > ` + now + ` AND expires_at > ` + now + ` AND` +
 		unrevoked + ` GROUP BY user_id`
 }
 
