@@ -13,7 +13,7 @@ func browserSessions(t *testing.T, a *app) {
 	elsewhere := a.signIn(t, adminEmail)
 	tab := openTab(t, a)
 	signInOnPage(t, tab)
-	do(t, tab, chromedp.Click(chromedp.CSS(`form[action="/sessions/end-others"] button`)))
+	do(t, tab, click(`nav a[href="/account"]`), click(`form[action="/sessions/end-others"] button`))
 	until(t, tab, `document.querySelector(".notice")?.textContent === "All your other sessions have ended."`)
 	elsewhere.call(t, "GET /auth/session", nil).problem(t, 401, "unauthenticated")
 
@@ -29,7 +29,7 @@ func browserRevoked(t *testing.T, a *app) {
 	tab := openTab(t, a, "status of 401") // the refresh that is refused
 	signInOnPage(t, tab)
 	a.signIn(t, adminEmail).call(t, "DELETE /sessions", nil).is(t, 204)
-	until(t, tab, `document.querySelector("#password") !== null && !document.body.innerText.includes("My sessions")`)
+	until(t, tab, `document.querySelector("#password") !== null && !document.body.innerText.includes("Locks held now")`)
 }
 
 // browserBack: a page that the browser has kept for "Back" is not shown again once its
@@ -40,7 +40,7 @@ func browserBack(t *testing.T, a *app) {
 		until(t, tab, `document.querySelector(".notice")?.textContent === "You are signed out."`)
 	}
 	endedElsewhere := func(t *testing.T, tab context.Context) {
-		do(t, tab, click(`nav a[href="/problems"]`))
+		do(t, tab, click(`footer a[href="/problems"]`))
 		until(t, tab, `location.pathname === "/problems" && document.readyState === "complete"`)
 		a.signIn(t, adminEmail).call(t, "DELETE /sessions", nil).is(t, 204)
 	}
@@ -63,6 +63,9 @@ func browserBack(t *testing.T, a *app) {
 		t.Run(strings.ReplaceAll(row.name, " ", "-"), func(t *testing.T) {
 			tab := openTabIn(t, chromium, a, "status of 401") // the pages that ask for a sign-in
 			signInOnPage(t, tab)
+			if row.path == "/password" {
+				do(t, tab, click(`a[href="/account"]`))
+			}
 			if row.path != "/" {
 				do(t, tab, click(fmt.Sprintf("a[href=%q]", row.path)))
 				until(t, tab, fmt.Sprintf(`location.pathname === %q && document.readyState === "complete"`, row.path))

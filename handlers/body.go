@@ -45,11 +45,11 @@ func decodeBody[T any](c *gin.Context, optional bool) (T, error) {
 	if _, err := query(c); err != nil || raw == nil {
 		return into, err
 	}
-	fields, errs := checkNames(raw)
-	if errs != nil {
+	if errs := checkNames(raw); errs != nil {
 		return into, &models.ValidationError{Errors: errs}
 	}
-	if bytes.TrimLeft(raw, jsonSpace)[0] != '{' {
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(raw, &fields); err != nil || fields == nil {
 		return into, models.Invalid("body", "must be a JSON object")
 	}
 	if errs := checkFields(fields, reflect.TypeFor[T]()); errs != nil {
@@ -163,26 +163,21 @@ func unreadable(err error, limit int64) error {
 
 // checkFields reports fields that t does not have, and nulls. The standard decoder would take
 // Title for title, and ignore null.
-func checkFields(fields []jsonField, t reflect.Type) []models.FieldError {
-	known := fieldNames(t)
+func checkFields(fields map[string]json.RawMessage, t reflect.Type) []models.FieldError {
+	known := map[string]bool{}
+	for i := range t.NumField() {
+		known[strings.Split(t.Field(i).Tag.Get("json"), ",")[0]] = true
+	}
 	var errs []models.FieldError
-	for _, field := range fields {
+	for name, value := range fields {
 		switch {
-		case !slices.Contains(known, field.name):
-			errs = append(errs, models.FieldError{Field: field.name, Message: "is not a known field"})
-		case field.null:
-			errs = append(errs, models.FieldError{Field: field.name, Message: "must not be null"})
+		case !known[name]:
+			errs = append(errs, models.FieldError{Field: name, Message: "is not a known field"})
+		case string(value) == "null":
+			errs = append(errs, models.FieldError{Field: name, Message: "must not be null"})
 		}
 	}
 	return listed(errs)
-}
-
-func fieldNames(t reflect.Type) []string {
-	names := make([]string, t.NumField())
-	for i := range names {
-		names[i], _, _ = strings.Cut(t.Field(i).Tag.Get("json"), ",")
-	}
-	return names
 }
 
 // listed is the part of errs that an answer shows: sorted, only the first of very many, and

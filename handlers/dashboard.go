@@ -16,13 +16,14 @@ import (
 
 	"gatehouse/middleware"
 	"gatehouse/models"
+	"gatehouse/services"
 	"gatehouse/templates"
 )
 
 const (
 	lockTableRoute = "/dashboard/locks"
 	locksPerPage   = 50
-	// titlesTimeout limits the look-up of titles: the table is useful without them.
+	// titlesTimeout limits the look-up of a title: the page is useful without it.
 	titlesTimeout = 300 * time.Millisecond
 )
 
@@ -42,30 +43,11 @@ func (h *Handlers) showDashboard(c *gin.Context, session models.Session) error {
 	if err != nil {
 		return err
 	}
-	mine, err := h.Sessions.List(c.Request.Context(), session.User.ID)
-	if err != nil {
-		return err
-	}
-	h.addTitles(c.Request.Context(), table.Locks)
 	view := templates.Dashboard{Frame: h.frame(c, "Locks"), Table: table}
 	view.Notices = notices(c)
-	if c.Query("password-changed") != "" {
-		view.Notices = append(view.Notices, templates.Notice{Text: "Your password is changed. Your other sessions have ended."})
-	}
-	view.Reload = link(lockTableRoute, "cursor", c.Query("cursor"))
-	view.Sessions = shownSessions(mine, session)
+	view.Reload = locksLink(lockTableRoute, table.Filter, "cursor", c.Query("cursor"))
 	html, err := h.Pages.Dashboard(view)
 	return h.page(c, http.StatusOK, html, err)
-}
-
-func shownSessions(all []models.Session, current models.Session) []templates.Session {
-	var shown []templates.Session
-	for _, s := range all {
-		shown = append(shown, templates.Session{
-			ID: s.ID, Device: device(s.UserAgent), IP: s.IP, Begun: s.CreatedAt, LastSeen: s.LastSeen, Current: s.Hash == current.Hash,
-		})
-	}
-	return shown
 }
 
 // lockTable refreshes an open dashboard; it does not count as activity of the user. The script
@@ -83,38 +65,57 @@ func (h *Handlers) lockTable(c *gin.Context) error {
 	if c.Query("seen") == state {
 		return noContent(c)
 	}
-	h.addTitles(c.Request.Context(), table.Locks)
 	html, err := h.Pages.LockTable(table)
 	return h.page(c, http.StatusOK, html, err)
 }
 
-// tableOf lists the locks, without titles. state identifies what the table shows.
+// tableOf lists the locks that the URL asks for. state identifies what the table shows.
 func (h *Handlers) tableOf(c *gin.Context, session models.Session) (table templates.LockTable, state string, err error) {
 	cursor := c.Query("cursor")
-	locks, degraded, err := h.Locks.List(c.Request.Context(), models.Page{Limit: locksPerPage, Cursor: cursor})
+	params := map[string]string{"cursor": cursor, "q": strings.ToValidUTF8(c.Query("q"), "")}
+	for _, name := range []string{"mine", "waiting"} {
+		if value := c.Query(name); value != "" {
+			params[name] = value
+		}
+	}
+	wanted, err := lockQuery(params)
+	if err != nil {
+		return table, "", err
+	}
+	wanted.Limit = locksPerPage
+	locks, err := h.Processes.Locks(c.Request.Context(), session.User, wanted)
 	missing := errors.Is(err, models.ErrUnavailable)
 	if err != nil && !missing {
 		return table, "", err
 	}
-	setLocksDegraded(c, degraded || missing)
+	setLocksDegraded(c, locks.Degraded || missing)
 	table = templates.LockTable{
-		Now: time.Now(), Admin: models.HasRole(session.Roles, models.RoleAdmin), Missing: missing, Banner: h.redisBanner(degraded || missing),
+		Now: time.Now(), Count: locks.Count, Admin: models.HasRole(session.Roles, models.RoleAdmin), Missing: missing,
+		Filter: templates.Filter{Text: wanted.Text, Mine: wanted.Mine, Waiting: wanted.Waiting}, Banner: h.redisBanner(locks.Degraded || missing),
 	}
 	for _, lock := range locks.Items {
-		table.Locks = append(table.Locks, shownLock(lock, session))
+		shown := shownLock(lock.LockStatus, session)
+		shown.Title = lock.Title
+		table.Locks = append(table.Locks, shown)
 	}
 	if cursor != "" {
-		table.First = "/"
+		table.First = locksLink("/", table.Filter)
 	}
 	if locks.NextCursor != nil {
-		table.Next = link("/", "cursor", *locks.NextCursor)
+		table.Next = locksLink("/", table.Filter, "cursor", *locks.NextCursor)
 	}
 	if len(table.Locks) == 0 && models.HasRole(session.Roles, models.RoleEditor) {
 		table.Example = h.lockExample(session.User.Email)
 	}
 	state = stateOf(table)
-	table.Poll = link(lockTableRoute, "seen", state, "cursor", cursor)
+	table.Poll = locksLink(lockTableRoute, table.Filter, "seen", state, "cursor", cursor)
 	return table, state, nil
+}
+
+// locksLink is a link to the locks of a filter.
+func locksLink(path string, filter templates.Filter, more ...string) string {
+	word := map[bool]string{true: "true"}
+	return link(path, append([]string{"q", filter.Text, "mine", word[filter.Mine], "waiting", word[filter.Waiting]}, more...)...)
 }
 
 // link is path with parameters: pairs of a name and a value. It drops those without a value.
@@ -150,19 +151,13 @@ func shownLock(lock models.LockStatus, session models.Session) templates.Lock {
 	if shown.Holder == "" {
 		shown.Holder = "user " + lock.Holder.UserID
 	}
+	if id, ok := strings.CutPrefix(lock.Resource, services.Resource("")); ok {
+		shown.Href = "/processes/" + id
+	}
 	if lock.Fence != nil {
 		shown.Fence = strconv.FormatInt(*lock.Fence, 10)
 	}
 	return shown
-}
-
-// addTitles looks up the titles of the locked processes, as many as it finds in titlesTimeout.
-func (h *Handlers) addTitles(ctx context.Context, locks []templates.Lock) {
-	ctx, cancel := context.WithTimeout(ctx, titlesTimeout)
-	defer cancel()
-	for i := range locks {
-		locks[i].Title = h.titleOf(ctx, locks[i].Resource)
-	}
 }
 
 func (h *Handlers) titleOf(ctx context.Context, resource string) string {
@@ -208,27 +203,3 @@ func (h *Handlers) lockExample(email string) string {
 }
 
 func shellQuote(text string) string { return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'" }
-
-func (h *Handlers) endSessionForm(c *gin.Context) error {
-	form, err := formValues(c, "id")
-	if err != nil {
-		return err
-	}
-	if !idPattern.MatchString(form["id"]) {
-		return models.Invalid("id", "must be 1 to 64 of A-Z a-z 0-9 _ -")
-	}
-	switch err = h.Accounts.EndSession(c.Request.Context(), signedIn(c), form["id"], clientOf(c)); {
-	case errors.Is(err, models.ErrNotFound):
-		return goHomeWith(c, middleware.Flash{Text: "That session had ended already."})
-	case err != nil:
-		return err
-	}
-	return goHomeWith(c, middleware.Flash{Text: "The session has ended."})
-}
-
-func (h *Handlers) endOthersForm(c *gin.Context) error {
-	if err := h.Accounts.EndOtherSessions(c.Request.Context(), signedIn(c), clientOf(c)); err != nil {
-		return endedIfNotFound(err)
-	}
-	return goHomeWith(c, middleware.Flash{Text: "All your other sessions have ended."})
-}

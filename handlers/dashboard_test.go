@@ -3,6 +3,7 @@ package handlers_test
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
@@ -39,7 +40,7 @@ func TestDashboardWithoutLocks(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	w := s.signedIn(t, "ann@example.com").get("/")
-	shows(t, w, http.StatusOK, "Nobody is editing anything.", "API=http://gate.example/api/v1", `{&#34;email&#34;:&#34;ann@example.com&#34;`, "this device")
+	shows(t, w, http.StatusOK, "Nobody is editing anything.", "API=http://gate.example/api/v1", `{&#34;email&#34;:&#34;ann@example.com&#34;`)
 	if strings.Contains(w.Body.String(), "keeps its own locks") {
 		t.Error("a banner with an embedded Redis")
 	}
@@ -63,9 +64,12 @@ func TestDashboardShowsLocks(t *testing.T) {
 	}, "no waiter")
 	for email, may := range map[string]bool{"admin@example.com": true, "ann@example.com": false, "vic@example.com": false} {
 		w := s.signedIn(t, email).get("/")
-		shows(t, w, http.StatusOK, resource, "ann@example.com", "&lt;b&gt;Order paper&lt;/b&gt;", "&lt;script&gt;alert", `data-until="`, `data-label="Waiting" class="number">1<`)
-		if got := strings.Contains(w.Body.String(), "/locks/force"); got != may {
-			t.Errorf("%s may force: %t", email, got)
+		shows(t, w, http.StatusOK, resource, "ann@example.com", "&lt;b&gt;Order paper&lt;/b&gt;", "&lt;script&gt;alert", `data-until="`, `data-label="Waiting">1 is waiting<`,
+			`href="/processes/`+strings.TrimPrefix(resource, "process:")+`"`, ">1 lock<")
+		for _, part := range []string{"/locks/force", ">Fence<", "<code>" + resource + "</code>"} {
+			if got := strings.Contains(w.Body.String(), part); got != may {
+				t.Errorf("%s sees %s: %t", email, part, got)
+			}
 		}
 	}
 }
@@ -89,7 +93,7 @@ func TestRefreshOfTheTable(t *testing.T) {
 	}
 
 	// Without JavaScript the same address is the whole page.
-	shows(t, b.get("/dashboard/locks"), http.StatusOK, "<!doctype html>", resource, "My sessions")
+	shows(t, b.get("/dashboard/locks"), http.StatusOK, "<!doctype html>", resource, "Locks held now")
 }
 
 func TestRefreshIsNoActivity(t *testing.T) {
@@ -125,13 +129,13 @@ func TestRefreshAfterTheSessionEnded(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	b, other := s.signedIn(t, "ann@example.com"), s.signedIn(t, "ann@example.com")
-	sendsHome(t, other.post("/sessions/end-others"))
+	sendsTo(t, other.post("/sessions/end-others"), "/account")
 	w := b.get("/dashboard/locks", "HX-Request", "true")
 	if w.Code != http.StatusUnauthorized || w.Header().Get("HX-Refresh") != "true" {
 		t.Errorf("the table: %d %v", w.Code, w.Header())
 	}
 	shows(t, b.get("/dashboard/locks"), http.StatusUnauthorized, "Sign in again.", "current-password")
-	shows(t, other.get("/"), http.StatusOK, "All your other sessions have ended.")
+	shows(t, other.get("/account"), http.StatusOK, "All your other sessions have ended.")
 }
 
 func TestBannerWithoutRedis(t *testing.T) {
@@ -152,6 +156,59 @@ func TestBannerWithoutRedis(t *testing.T) {
 	sendsHome(t, b.post("/locks/force", "resource", resource, "reason", "gone home"))
 	if s.locked(t, resource) {
 		t.Error("still locked")
+	}
+}
+
+// TestSearchForLocks: the page selects and counts as the API does, keeps its form filled in, and
+// keeps the selection when it refreshes itself and on its other pages.
+func TestSearchForLocks(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	var resources []string
+	for range 51 {
+		resource, _ := s.lockAs(t, "ann@example.com", "Order paper", "")
+		resources = append(resources, resource)
+	}
+	other, _ := s.lockAs(t, "bob@example.com", "Order pens", "")
+	b := s.signedIn(t, "bob@example.com")
+	w := b.get("/")
+	shows(t, w, http.StatusOK, ">52 locks<")
+	if first := regexp.MustCompile(`data-resource="([^"]+)"`).FindStringSubmatch(w.Body.String())[1]; first != other {
+		t.Errorf("the reader's own lock is not the first: %s", first)
+	}
+	w = b.get("/?q=+PAPER+")
+	shows(t, w, http.StatusOK, ">51 locks found<", `value="PAPER"`, `hx-get="/dashboard/locks?q=PAPER&amp;seen=`, `/?cursor=`, "q=PAPER", `<a href="/">Show all</a>`)
+	w = b.get("/?mine=true&q=pens")
+	shows(t, w, http.StatusOK, ">1 lock found<", `id="mine" name="mine" type="checkbox" value="true" checked`)
+	if strings.Contains(w.Body.String(), resources[0]+`"`) {
+		t.Error("the lock of another user is mine")
+	}
+	shows(t, b.get("/?waiting=true"), http.StatusOK, "No lock is like that.")
+	for _, query := range []string{"mine=yes", "waiting=1", "q=" + strings.Repeat("x", 201), "cursor=x"} {
+		shows(t, b.get("/?"+query), http.StatusUnprocessableEntity)
+	}
+	shows(t, b.get("/?q=%ff&other=1"), http.StatusOK, ">52 locks<")
+
+	// The API.
+	var list struct {
+		Items []struct{ Resource string }
+		Count int
+	}
+	token := "Bearer " + s.token(t, "bob@example.com")
+	api := func(query string) *httptest.ResponseRecorder {
+		return s.browser(t).get("/api/v1/locks?"+query, "Authorization", token)
+	}
+	check(t, json.Unmarshal(api("limit=1&q=pen&mine=true&waiting=false&sort=-since").Body.Bytes(), &list))
+	if list.Count != 1 || len(list.Items) != 1 || list.Items[0].Resource != other {
+		t.Errorf("the API lists %+v", list)
+	}
+	for query, field := range map[string]string{
+		"mine=yes": "mine", "waiting=": "waiting", "sort=": "sort", "sort=fence": "sort", "q=" + strings.Repeat("x", 201): "q",
+		"cursor=x": "cursor", "limit=201": "limit", "q=%00": "q", "q=1&q=2": "q", "holder=1": "holder",
+	} {
+		if w := api(query); w.Code != http.StatusUnprocessableEntity || !strings.Contains(w.Body.String(), `"field":"`+field+`"`) {
+			t.Errorf("%s: %d %s", query, w.Code, w.Body)
+		}
 	}
 }
 

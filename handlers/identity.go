@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"time"
 
@@ -137,5 +138,11 @@ func (h *Handlers) whileAllowed(c *gin.Context, allowed func(context.Context) er
 
 // refreshesItself reports requests of a page that is left open: they must not keep a session alive.
 func refreshesItself(c *gin.Context) bool {
-	return c.FullPath() == lockTableRoute || c.FullPath() == editStateRoute
+	switch {
+	case c.Request.Method != http.MethodGet:
+		return false
+	case c.FullPath() == lockEventsRoute:
+		return middleware.FromCookie(c)
+	}
+	return c.FullPath() == lockTableRoute || c.FullPath() == editStateRoute || c.GetHeader("HX-Request") == "true"
 }

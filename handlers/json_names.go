@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
-	"unicode/utf8"
 
 	"gatehouse/models"
 )
@@ -14,29 +13,23 @@ import (
 // have a handful of names.
 const maxNames = 10_000
 
-// jsonField is a field of the outermost object.
-type jsonField struct {
-	name string
-	null bool
-}
-
 // jsonLevel is an object or a list around the current position in a document.
 type jsonLevel struct {
 	seen map[string]int // how often each name came; nil in a list
 	name string         // the last one
 }
 
-// checkNames returns the fields of the outermost object, and reports names that come more than
-// once in one object, at any depth: JSON readers differ in which of the values they take. It
-// compares decoded names, so "a" and "\u0061" are the same. raw must be valid JSON: a string
-// before a colon is a name.
-func checkNames(raw []byte) (fields []jsonField, errs []models.FieldError) {
+// checkNames reports names that come more than once in one object, at any depth: JSON readers
+// differ in which of the values they take. It compares decoded names, so "a" and "\u0061" are
+// the same. raw must be valid JSON: a string before a colon is a name.
+func checkNames(raw []byte) []models.FieldError {
 	var levels []jsonLevel
+	var errs []models.FieldError
 	names := 0
 	for i := 0; i < len(raw) && len(errs) < maxErrors; i++ {
 		switch raw[i] {
 		case '{':
-			levels = append(levels, jsonLevel{seen: make(map[string]int, 4)})
+			levels = append(levels, jsonLevel{seen: map[string]int{}})
 		case '[':
 			levels = append(levels, jsonLevel{})
 		case '}', ']':
@@ -44,35 +37,20 @@ func checkNames(raw []byte) (fields []jsonField, errs []models.FieldError) {
 		case '"':
 			text := jsonText(raw[i:])
 			i += len(text) - 1
-			after := bytes.TrimLeft(raw[i+1:], jsonSpace)
-			if len(after) == 0 || after[0] != ':' {
+			if after := bytes.TrimLeft(raw[i+1:], " \t\r\n"); len(after) == 0 || after[0] != ':' {
 				continue
 			}
 			if names++; names > maxNames {
-				return nil, models.Invalid("body", fmt.Sprintf("must have at most %d names", maxNames)).Errors
+				return models.Invalid("body", fmt.Sprintf("must have at most %d names", maxNames)).Errors
 			}
 			top := &levels[len(levels)-1]
-			top.name = decodedName(text)
-			if len(levels) == 1 {
-				fields = append(fields, jsonField{top.name, bytes.HasPrefix(bytes.TrimLeft(after[1:], jsonSpace), []byte("null"))})
-			}
+			_ = json.Unmarshal(text, &top.name) // valid, because raw is
 			if top.seen[top.name]++; top.seen[top.name] == 2 {
 				errs = append(errs, models.FieldError{Field: fieldPath(levels), Message: "must be given once"})
 			}
 		}
 	}
-	return fields, listed(errs)
-}
-
-const jsonSpace = " \t\r\n"
-
-// decodedName is the text of a JSON string, which must be valid.
-func decodedName(text []byte) (name string) {
-	if bytes.IndexByte(text, '\\') < 0 && utf8.Valid(text) {
-		return string(text[1 : len(text)-1])
-	}
-	_ = json.Unmarshal(text, &name)
-	return name
+	return listed(errs)
 }
 
 // jsonText is the string at the start of raw, with its quotes.

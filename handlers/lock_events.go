@@ -14,6 +14,8 @@ import (
 )
 
 const (
+	lockEventsRoute = "/api/v1/locks/events"
+
 	streamHeartbeat = 15 * time.Second // keeps proxies from closing a quiet stream
 	streamWrite     = 5 * time.Second  // a client that reads nothing for so long is gone
 )

@@ -2,6 +2,7 @@ package handlers
 
 import (
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"github.com/gin-gonic/gin"
 
 	"gatehouse/models"
+	"gatehouse/services"
 )
 
 type holderRef struct {
@@ -29,43 +31,72 @@ type listedLock struct {
 
 type lockList struct {
 	Items      []listedLock `json:"items"`
+	Count      int          `json:"count"`
 	NextCursor *string      `json:"nextCursor"`
 	Degraded   bool         `json:"degraded"`
 }
 
 // listLocks answers a page of the locks held now.
 //
-//	@Summary	List the locks
-//	@Tags		locks
-//	@Produce	json
-//	@Param		limit	query		int		false	"1 to 200"	default(50)
-//	@Param		cursor	query		string	false	"nextCursor of the page before"
-//	@Success	200		{object}	lockList
-//	@Failure	401,422,429,503	{object}	problemDoc
-//	@Security	Bearer
-//	@Router		/locks [get]
+//	@Summary		List the locks
+//	@Description	Mine first, then those that are waited for, then the newest, unless sort says otherwise. A cursor is only for the order that it came from. count is of all pages.
+//	@Tags			locks
+//	@Produce		json
+//	@Param			limit	query		int		false	"1 to 200"	default(50)
+//	@Param			cursor	query		string	false	"nextCursor of the page before"
+//	@Param			q		query		string	false	"in the title, the holder's address, the reason or the resource, in any case"
+//	@Param			mine	query		bool	false	"only my own"
+//	@Param			waiting	query		bool	false	"only those that are waited for"
+//	@Param			sort	query		string	false	"since: the oldest first; -since: the newest; expiresAt: the next to end; waiting: the most waited for"	Enums(since, -since, expiresAt, waiting, resource)
+//	@Success		200		{object}	lockList
+//	@Failure		401,422,429,503	{object}	problemDoc
+//	@Security		Bearer
+//	@Router			/locks [get]
 func (h *Handlers) listLocks(c *gin.Context) error {
-	params, err := query(c, "limit", "cursor")
+	params, err := query(c, "limit", "cursor", "q", "mine", "waiting", "sort")
 	if err != nil {
 		return err
 	}
-	wanted, err := page(params)
+	wanted, err := lockQuery(params)
 	if err != nil {
 		return err
 	}
-	locks, degraded, err := h.Locks.List(c.Request.Context(), wanted)
+	locks, err := h.Processes.Locks(c.Request.Context(), signedIn(c).User, wanted)
 	if err != nil {
 		return err
 	}
-	answer := lockList{Items: []listedLock{}, NextCursor: locks.NextCursor, Degraded: degraded}
+	answer := lockList{Items: []listedLock{}, Count: locks.Count, NextCursor: locks.NextCursor, Degraded: locks.Degraded}
 	for _, lock := range locks.Items {
 		answer.Items = append(answer.Items, listedLock{
 			Resource: lock.Resource, Holder: holderRef{lock.Holder.UserID, lock.Holder.Email}, Since: lock.Holder.Since,
 			ExpiresAt: lock.ExpiresAt, Fence: lock.Fence, Reason: lock.Holder.Reason, Waiting: lock.Waiting,
 		})
 	}
-	setLocksDegraded(c, degraded)
+	setLocksDegraded(c, locks.Degraded)
 	return answerJSON(c, http.StatusOK, answer)
+}
+
+// lockQuery reads which locks to list. The API and the page share it.
+func lockQuery(params map[string]string) (services.LockQuery, error) {
+	wanted := services.LockQuery{Text: strings.TrimSpace(params["q"]), Sort: params["sort"]}
+	var wrongs []error
+	var err error
+	if wanted.Page, err = page(params); err != nil {
+		wrongs = append(wrongs, err)
+	}
+	if utf8.RuneCountInString(wanted.Text) > maxFilter {
+		wrongs = append(wrongs, models.Invalid("q", "must have at most 200 characters"))
+	}
+	for name, to := range map[string]*bool{"mine": &wanted.Mine, "waiting": &wanted.Waiting} {
+		text, given := params[name]
+		if *to = text == "true"; given && text != "true" && text != "false" {
+			wrongs = append(wrongs, models.Invalid(name, "must be true or false"))
+		}
+	}
+	if _, given := params["sort"]; given && !slices.Contains(services.LockSorts[:], wanted.Sort) {
+		wrongs = append(wrongs, models.Invalid("sort", "must be one of "+strings.Join(services.LockSorts[:], ", ")))
+	}
+	return wanted, joinInvalid(wrongs...)
 }
 
 // forceLock ends the lock of another user.

@@ -32,6 +32,7 @@ func (h *Handlers) registerPages(r gin.IRouter, identify ...gin.HandlerFunc) {
 
 	own := withFlash.Group("", middleware.RequireSession())
 	own.GET(lockTableRoute, h.handle(h.lockTable))
+	own.GET(accountRoute, h.handle(h.accountPage))
 	own.POST("/sessions/end", h.handle(h.endSessionForm))
 	own.POST("/sessions/end-others", h.handle(h.endOthersForm))
 	own.GET(passwordRoute, h.handle(h.passwordForm))
@@ -61,7 +62,8 @@ func (h *Handlers) staticFile(c *gin.Context) error {
 		caching = "public, max-age=31536000, immutable"
 	}
 	c.Header("Cache-Control", caching)
-	c.Header("ETag", strconv.Quote(asset.Version))
+	c.Header("ETag", "W/"+strconv.Quote(asset.Version)) // weak: it may be sent compressed
+	c.Header("Vary", "Accept-Encoding")
 	if strings.Contains(c.GetHeader("If-None-Match"), strconv.Quote(asset.Version)) {
 		c.Status(http.StatusNotModified)
 		return nil
@@ -91,7 +93,7 @@ func (h *Handlers) message(c *gin.Context, status int, view templates.Message) e
 
 // frame is the part of a page around its content, for the user of the request.
 func (h *Handlers) frame(c *gin.Context, title string) templates.Frame {
-	frame := templates.Frame{Title: title, Now: time.Now()}
+	frame := templates.Frame{Title: title, Path: c.Request.URL.Path, Now: time.Now()}
 	session, ok := h.shownSession(c)
 	if !ok {
 		return frame

@@ -75,7 +75,7 @@ func TestDatabaseGone(t *testing.T) {
 	s := newSite(t)
 	b := s.signedIn(t, "ann@example.com")
 	check(t, s.db.Close())
-	w := b.get("/")
+	w := b.get("/account")
 	shows(t, w, http.StatusServiceUnavailable, "The database cannot be reached", "You are not signed out", `http-equiv="refresh" content="5"`)
 	if w.Header().Get("Retry-After") == "" || b.cookie == nil {
 		t.Errorf("%v, cookie %v", w.Header(), b.cookie)

@@ -55,5 +55,5 @@ func (h *Handlers) changePasswordForm(c *gin.Context) error {
 	if middleware.FromCookie(c) {
 		h.Cookie.SetCookie(c.Writer, token, fresh.ExpiresAt)
 	}
-	return goTo(c, "/?password-changed=1") // a flash in the session that has just ended would be lost
+	return goTo(c, accountRoute+"?password-changed=1") // a flash in the session that has just ended would be lost
 }

@@ -25,7 +25,7 @@ func leastCaller() map[string]int {
 	for caller, routes := range []string{
 		anyone: `GET /healthz, HEAD /healthz, GET /readyz, HEAD /readyz, GET /metrics, GET /static/:name, HEAD /static/:name,
 			GET /, GET /problems, GET /problems/:name, GET /login, POST /login, POST /logout, POST /api/v1/auth/login`,
-		signedIn: `GET /dashboard/locks, GET /password, POST /password, POST /sessions/end, POST /sessions/end-others,
+		signedIn: `GET /dashboard/locks, GET /account, GET /password, POST /password, POST /sessions/end, POST /sessions/end-others,
 			GET /api/v1/auth/session, POST /api/v1/auth/logout, POST /api/v1/auth/refresh, POST /api/v1/auth/password,
 			GET /api/v1/sessions, DELETE /api/v1/sessions, DELETE /api/v1/sessions/:id`,
 		viewer: `GET /processes, GET /processes/:id, GET /processes/:id/history, GET /refusals, GET /api/v1/processes, GET /api/v1/processes/:id, GET /api/v1/processes/:id/lock/status,

@@ -17,20 +17,20 @@ func TestEndSessions(t *testing.T) {
 	onPhone := s.newSession(t, "ann@example.com")
 	onPhone.UserAgent = "Mozilla/5.0 (iPhone; CPU iPhone OS 17_4 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/17.4 Mobile/15E148 Safari/604.1"
 	phone := s.with(t, s.begin(t, onPhone))
-	w := b.get("/")
+	w := b.get("/account")
 	shows(t, w, http.StatusOK, "Safari on iPhone", "this device", "End all others")
 	ids := regexp.MustCompile(`name="id" value="([^"]+)"`).FindAllStringSubmatch(w.Body.String(), -1)
 	if len(ids) != 1 {
 		t.Fatalf("%d sessions can be ended", len(ids))
 	}
 	stranger := s.signedIn(t, "bob@example.com")
-	sendsHome(t, stranger.post("/sessions/end", "id", ids[0][1]))
+	sendsTo(t, stranger.post("/sessions/end", "id", ids[0][1]), "/account")
 	shows(t, phone.get("/"), http.StatusOK, "ann@example.com") // not bob's to end
-	sendsHome(t, b.post("/sessions/end", "id", ids[0][1]))
-	shows(t, b.get("/"), http.StatusOK, "The session has ended.")
+	sendsTo(t, b.post("/sessions/end", "id", ids[0][1]), "/account")
+	shows(t, b.get("/account"), http.StatusOK, "The session has ended.")
 	shows(t, phone.get("/"), http.StatusOK, "current-password")
-	sendsHome(t, b.post("/sessions/end", "id", ids[0][1]))
-	shows(t, b.get("/"), http.StatusOK, "That session had ended already.")
+	sendsTo(t, b.post("/sessions/end", "id", ids[0][1]), "/account")
+	shows(t, b.get("/account"), http.StatusOK, "That session had ended already.")
 	shows(t, b.post("/sessions/end", "id", "../1"), http.StatusUnprocessableEntity)
 }
 
@@ -131,9 +131,9 @@ func TestPasswordPage(t *testing.T) {
 
 	old := here.cookie.Value
 	w := here.post("/password", "currentPassword", password, "newPassword", next)
-	if w.Code != http.StatusSeeOther || w.Header().Get("Location") != "/?password-changed=1" || here.cookie.Value == old {
+	if w.Code != http.StatusSeeOther || w.Header().Get("Location") != "/account?password-changed=1" || here.cookie.Value == old {
 		t.Fatalf("%d to %s, the same cookie: %v", w.Code, w.Header().Get("Location"), here.cookie.Value == old)
 	}
-	shows(t, here.get("/?password-changed=1"), http.StatusOK, "ann@example.com", "Your password is changed.")
+	shows(t, here.get("/account?password-changed=1"), http.StatusOK, "ann@example.com", "Your password is changed.")
 	shows(t, there.get("/password"), http.StatusUnauthorized, "Sign in")
 }

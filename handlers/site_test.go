@@ -251,7 +251,12 @@ func shows(t *testing.T, w *httptest.ResponseRecorder, status int, texts ...stri
 
 func sendsHome(t *testing.T, w *httptest.ResponseRecorder) {
 	t.Helper()
-	if w.Code != http.StatusSeeOther || w.Header().Get("Location") != "/" {
-		t.Fatalf("%d to %q, want 303 to /: %s", w.Code, w.Header().Get("Location"), w.Body)
+	sendsTo(t, w, "/")
+}
+
+func sendsTo(t *testing.T, w *httptest.ResponseRecorder, path string) {
+	t.Helper()
+	if w.Code != http.StatusSeeOther || w.Header().Get("Location") != path {
+		t.Fatalf("%d to %q, want 303 to %s: %s", w.Code, w.Header().Get("Location"), path, w.Body)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"html/template"
 	"io/fs"
 	"path"
+	"strings"
 	"time"
 )
 
@@ -44,6 +45,7 @@ func New() (*Pages, error) {
 		"left":   left,
 		"at":     func(now, t time.Time) moment { return moment{now, t} },
 		"number": number,
+		"here":   here,
 		"clock":  clock,
 		"ago":    ago,
 		"decide": func(page Conflict, field ConflictField) decision { return decision{page, field} },
@@ -75,7 +77,7 @@ func New() (*Pages, error) {
 // SignIn renders the sign-in form.
 func (p *Pages) SignIn(v SignIn) ([]byte, error) { return p.render("page_sign_in.html", "layout", v) }
 
-// Dashboard renders the locks and the user's sessions.
+// Dashboard renders the locks.
 func (p *Pages) Dashboard(v Dashboard) ([]byte, error) {
 	return p.render("page_dashboard.html", "layout", v)
 }
@@ -84,6 +86,9 @@ func (p *Pages) Dashboard(v Dashboard) ([]byte, error) {
 func (p *Pages) LockTable(v LockTable) ([]byte, error) {
 	return p.render("page_dashboard.html", "locks", v)
 }
+
+// Account renders the user's sessions.
+func (p *Pages) Account(v Account) ([]byte, error) { return p.render("page_account.html", "layout", v) }
 
 // Password renders the form for a change of the own password.
 func (p *Pages) Password(v Password) ([]byte, error) {
@@ -174,6 +179,19 @@ func left(now, t time.Time) string {
 		return fmt.Sprintf("%d min %02d s", seconds/60, seconds%60)
 	}
 	return fmt.Sprintf("%d s", seconds)
+}
+
+// here is the value of aria-current for a link of the navigation: "page" on the page itself, "true"
+// on one that belongs to it, "" elsewhere. The start page is that of the locks.
+func here(path, link string) string {
+	switch {
+	case path == link || link == "/" && path == "/dashboard/locks":
+		return "page"
+	case link == "/" && strings.HasPrefix(path, "/locks/"), link == "/account" && path == "/password",
+		link != "/" && strings.HasPrefix(path, link+"/"):
+		return "true"
+	}
+	return ""
 }
 
 // number is n and a noun, in the plural unless n is 1.

@@ -36,12 +36,13 @@ func everyPage(t *testing.T) map[string][]byte {
 	plain := Frame{Title: "Plain", Now: now}
 	quiet := Frame{Title: hostile, User: frame.User, Now: now, Ends: frame.Ends}
 	lock := Lock{
-		Resource: "process:42", Title: hostile, Holder: hostile, Mine: true, Since: now.Add(-48 * time.Hour),
+		Resource: "process:42", Href: "/processes/42", Title: hostile, Holder: hostile, Mine: true, Since: now.Add(-48 * time.Hour),
 		ExpiresAt: now.Add(90 * time.Second), Fence: "1795409690504967", Reason: hostile, Waiting: 2,
 	}
 	table := LockTable{
 		Now: now, Locks: []Lock{lock, {Resource: "process:7", Holder: "bob@example.com", Since: now, ExpiresAt: now}},
-		Admin: true, Poll: "/dashboard/locks?seen=" + hostile, First: "/", Next: "/?cursor=" + hostile, Banner: &Banner{Title: hostile, Text: hostile},
+		Count: 52, Admin: true, Filter: Filter{Text: hostile, Mine: true},
+		Poll: "/dashboard/locks?seen=" + hostile, First: "/", Next: "/?cursor=" + hostile, Banner: &Banner{Title: hostile, Text: hostile},
 	}
 	sessions := []Session{{ID: hostile, Device: hostile, IP: hostile, Begun: now, LastSeen: now}, {ID: "2", Device: "curl", Begun: now, LastSeen: now, Current: true}}
 	rendered := map[string][]byte{}
@@ -56,7 +57,9 @@ func everyPage(t *testing.T) map[string][]byte {
 	keep("sign in")(pages.SignIn(SignIn{Frame: plain}))
 	keep("sign in again")(pages.SignIn(SignIn{Frame: plain, Email: hostile, Error: hostile}))
 	keep("signed out")(pages.SignIn(SignIn{Frame: plain, Note: hostile}))
-	keep("dashboard")(pages.Dashboard(Dashboard{Frame: frame, Table: table, Sessions: sessions}))
+	keep("dashboard")(pages.Dashboard(Dashboard{Frame: frame, Table: table}))
+	keep("account")(pages.Account(Account{Frame: frame, Sessions: sessions}))
+	keep("nothing found")(pages.Dashboard(Dashboard{Frame: frame, Table: LockTable{Now: now, Poll: "/dashboard/locks", Filter: Filter{Waiting: true}}}))
 	keep("empty dashboard")(pages.Dashboard(Dashboard{Frame: frame, Table: LockTable{Now: now, Poll: "/dashboard/locks", Example: hostile}}))
 	keep("dashboard without locks")(pages.Dashboard(Dashboard{Frame: frame, Table: LockTable{Now: now, Poll: "/dashboard/locks", Missing: true}}))
 	keep("users")(pages.Users(Users{
@@ -213,7 +216,8 @@ func TestPagesAreAccessible(t *testing.T) {
 
 func TestHostileTextIsShownAsText(t *testing.T) {
 	for name, want := range map[string]map[string]int{ // how often it is the whole text of an element
-		"dashboard": {"span": 2, "p": 2, "td": 2, "strong": 1},
+		"dashboard": {"a": 1, "p": 2, "td": 1, "strong": 1},
+		"account":   {"span": 1, "p": 2, "td": 1, "th": 1},
 		"force":     {"span": 1, "p": 1, "dd": 1},
 		"message":   {"p": 2, "h1": 1, "a": 1, "code": 1},
 		"process":   {"h1": 1, "strong": 1, "div": 1},
@@ -231,6 +235,41 @@ func TestHostileTextIsShownAsText(t *testing.T) {
 				t.Errorf("%s: the text is in %v, want at least %d %s", name, found, n, element)
 			}
 		}
+	}
+}
+
+// TestNavigation: pages are named by what users do, and the one that is shown is marked.
+func TestNavigation(t *testing.T) {
+	pages := newPages(t)
+	for path, want := range map[string]string{
+		"/": "Locks (page), Processes, Account", "/dashboard/locks": "Locks (page), Processes, Account", "/locks/force": "Locks (true), Processes, Account",
+		"/processes": "Locks, Processes (page), Account", "/processes/1/edit": "Locks, Processes (true), Account", "/processesx": "Locks, Processes, Account",
+		"/account": "Locks, Processes, Account (page)", "/password": "Locks, Processes, Account (true)",
+	} {
+		page, err := pages.Account(Account{Frame: Frame{Title: "Account", Path: path, User: &User{Email: "ann@example.com", Role: "editor"}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var shown []string
+		for _, n := range elements(t, page) {
+			if n.Data != "a" || n.Parent.Data != "nav" {
+				continue
+			}
+			link := text(n)
+			if current, ok := attribute(n, "aria-current"); ok {
+				link += " (" + current + ")"
+			}
+			shown = append(shown, link)
+		}
+		if got := strings.Join(shown, ", "); got != want {
+			t.Errorf("%s: %s, want %s", path, got, want)
+		}
+	}
+	if page := everyPage(t)["sign in"]; bytes.Contains(page, []byte("<nav")) {
+		t.Error("signed out there is a navigation to pages that cannot be seen")
+	}
+	if page := everyPage(t)["account"]; !bytes.Contains(page, []byte(`href="/users"`)) {
+		t.Error("administrators have no way to the users")
 	}
 }
 

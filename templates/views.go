@@ -5,7 +5,8 @@ import "time"
 // Frame is the part of every page around its content.
 type Frame struct {
 	Title   string
-	User    *User // nil when signed out
+	Path    string // of the request; the navigation marks where it belongs
+	User    *User  // nil when signed out
 	Notices []Notice
 	Now     time.Time // the server's clock
 	// Ends is when the session ends without further activity; the page then clears itself.
@@ -43,15 +44,22 @@ type SignIn struct {
 // Dashboard is the start page of a signed-in user.
 type Dashboard struct {
 	Frame
-	Table    LockTable
+	Table LockTable
+}
+
+// Account is what a user sees of the own account.
+type Account struct {
+	Frame
 	Sessions []Session
 }
 
-// LockTable is the list of locks, refreshed every 2 s.
+// LockTable is the list of locks, which refreshes itself.
 type LockTable struct {
 	Now   time.Time
 	Locks []Lock
-	Admin bool // may force
+	Count int  // of the locks on all pages
+	Admin bool // may force, and sees what is of use to administrators only
+	Filter
 	// Poll is the URL of the next state.
 	Poll string
 	// First and Next are the links to other pages of the list, "" if there are none.
@@ -61,6 +69,15 @@ type LockTable struct {
 	Example     string // shell commands that take a lock, "" for a user who may not
 }
 
+// Filter is which locks the reader wants to see.
+type Filter struct {
+	Text          string
+	Mine, Waiting bool
+}
+
+// Any reports whether there is a filter at all.
+func (f Filter) Any() bool { return f != Filter{} }
+
 // Banner says that the page does not work as usual.
 type Banner struct {
 	Title, Text string
@@ -69,6 +86,7 @@ type Banner struct {
 // Lock is one row of the table.
 type Lock struct {
 	Resource  string
+	Href      string // of the page of the process, "" for another resource
 	Title     string // of the process, "" if unknown
 	Holder    string
 	Mine      bool

@@ -32,7 +32,7 @@
       const time = new Date(element.dateTime);
       element.title = time.toLocaleString(undefined, { dateStyle: "full", timeStyle: "long" });
       element.textContent = time.toDateString() === today
-        ? time.toLocaleTimeString(undefined, { timeStyle: "medium" })
+        ? time.toLocaleTimeString(undefined, { timeStyle: "short" })
         : time.toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
     }
   };
@@ -73,6 +73,7 @@
   setClock(document.body);
   refresh();
   document.documentElement.classList.add("script");
+  document.addEventListener("gatehouse:changed", refresh); // a script has put something new on the page
   setInterval(() => { tick(); clearWhenEnded(); }, 1000);
   document.addEventListener("visibilitychange", clearWhenEnded);
 
