@@ -417,6 +417,7 @@ const docTemplate = `{
                         "Bearer": []
                     }
                 ],
+                "description": "Mine first, then those that are waited for, then the newest, unless sort says otherwise. A cursor is only for the order that it came from. count is of all pages.",
                 "produces": [
                     "application/json"
                 ],
@@ -436,6 +437,37 @@ const docTemplate = `{
                         "type": "string",
                         "description": "nextCursor of the page before",
                         "name": "cursor",
+                        "in": "query"
+                    },
+                    {
+                        "type": "string",
+                        "description": "in the title, the holder's address, the reason or the resource, in any case",
+                        "name": "q",
+                        "in": "query"
+                    },
+                    {
+                        "type": "boolean",
+                        "description": "only my own",
+                        "name": "mine",
+                        "in": "query"
+                    },
+                    {
+                        "type": "boolean",
+                        "description": "only those that are waited for",
+                        "name": "waiting",
+                        "in": "query"
+                    },
+                    {
+                        "enum": [
+                            "since",
+                            "-since",
+                            "expiresAt",
+                            "waiting",
+                            "resource"
+                        ],
+                        "type": "string",
+                        "description": "since: the oldest first; -since: the newest; expiresAt: the next to end; waiting: the most waited for",
+                        "name": "sort",
                         "in": "query"
                     }
                 ],
@@ -3308,6 +3340,9 @@ const docTemplate = `{
         "handlers.lockList": {
             "type": "object",
             "properties": {
+                "count": {
+                    "type": "integer"
+                },
                 "degraded": {
                     "type": "boolean"
                 },
