@@ -1,0 +1,55 @@
+package store
+
+import (
+	"math"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"gatehouse/services/servicestest"
+)
+
+// A page of a long history is found by indexes, and in order.
+func TestHistoryUsesIndexes(t *testing.T) {
+	t.Parallel()
+	for name, row := range map[string]struct {
+		url, explain string
+		slow         []string // steps that look at everything
+	}{
+		"sqlite":   {filepath.Join(t.TempDir(), "plan.db"), "EXPLAIN QUERY PLAN ", []string{"SCAN", "TEMP B-TREE", "AUTOMATIC"}},
+		"postgres": {servicestest.StartPostgres(t), "EXPLAIN ", []string{"Seq Scan", "Sort", "Hash"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, err := Open(t.Context(), Options{URL: row.url, Timeout: servicestest.Patience, MaxConns: 1})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
+			// Each process has 1000 versions, of which two each are of one session.
+			for _, fill := range []string{`
+				WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000)
+				INSERT INTO process_versions (process_id, version, entry, at, created_at, actor_email, how, request_id, status, title, description)
+				SELECT 1 + i / 1000, 1 + i % 1000, CASE i % 2 WHEN 1 THEN i END, i, 1, '', 'edited', '', 'draft', 'title', 'description' FROM n`, `ANALYZE`} {
+				if _, err := s.write.ExecContext(t.Context(), fill); err != nil {
+					t.Fatal(err)
+				}
+			}
+			plan, err := collect(t.Context(), s.read, func(scan scanner) (line string, err error) {
+				if name == "postgres" {
+					return line, scan.Scan(&line)
+				}
+				var ignored any
+				return line, scan.Scan(&ignored, &ignored, &ignored, &line)
+			}, row.explain+historyPage, 3, int64(math.MaxInt64), 51)
+			if err != nil {
+				t.Fatal(err)
+			}
+			steps := strings.Join(plan, "\n")
+			for _, slow := range row.slow {
+				if strings.Contains(steps, slow) {
+					t.Errorf("%s in\n%s", slow, steps)
+				}
+			}
+		})
+	}
+}
