@@ -58,11 +58,6 @@ func (d Draft) Validate() error {
 	return &ValidationError{Errors: errs}
 }
 
-// Same reports whether the draft has nothing that the process does not have.
-func (d Draft) Same(p Process) bool {
-	return d.Title == p.Title && d.Status == p.Status && d.Description == p.Description
-}
-
 // DraftConflictError is a draft that was not replaced or deleted, as it is now: it was saved later
 // than the caller knew. It matches ErrPreconditionFailed.
 type DraftConflictError struct {
