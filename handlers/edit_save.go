@@ -1,0 +1,138 @@
+package handlers
+
+import (
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/gin-gonic/gin"
+
+	"gatehouse/middleware"
+	"gatehouse/models"
+	"gatehouse/services"
+	"gatehouse/services/merge"
+)
+
+func (h *Handlers) saveForm(c *gin.Context) error {
+	form, err := processForm(c, "lock", "base", "then")
+	if err != nil {
+		return err
+	}
+	id, err := pathID(c)
+	if err != nil {
+		return h.noRoute(c)
+	}
+	typed, ok := textOf(c, form)
+	if !ok {
+		return models.Invalid("base", "must be the version that the text began from")
+	}
+	if wrong := wrongFields(typed.ProcessFields); wrong != nil {
+		return h.showText(c, http.StatusUnprocessableEntity, id, form["lock"], typed, wrong)
+	}
+	return h.save(c, id, form["lock"], typed, saving{leave: form["then"] == "close"})
+}
+
+// saving says how a page saves.
+type saving struct {
+	leave bool // the user has finished, so that the lock is given back
+	again bool // the text is what the user decided in a conflict
+	// merged is how often the text was merged with what others saved while it was being saved, and
+	// with is who saved last.
+	merged int
+	with   string
+}
+
+// mostMerges is how often a text is merged by itself in one save. More often its user decides.
+const mostMerges = 3
+
+func (how saving) words() string {
+	words := "Your changes are saved"
+	if how.merged > 0 {
+		words += ", beside what " + how.with + " saved meanwhile"
+	}
+	return words + "."
+}
+
+// save saves, and sends the browser on; or it shows what stood in the way, with the text.
+func (h *Handlers) save(c *gin.Context, id, lock string, typed text, how saving) error {
+	ctx, me := c.Request.Context(), signedIn(c).User
+	token := h.lockToken(c, lock)
+	saved, err := h.Processes.Save(ctx, me, id, token, typed.ProcessFields, services.SaveOptions{Base: typed.base, TTL: pageTTL, Most: h.LocksPerUser})
+	setLocksDegraded(c, saved.Degraded)
+	var refused *models.ConflictError
+	switch {
+	case errors.As(err, &refused):
+		merged, failed := h.merge(ctx, refused.Current, typed)
+		if failed != nil {
+			return failed
+		}
+		if !merged.Conflicts() && how.merged < mostMerges {
+			how.merged, how.with = how.merged+1, nameOf(refused.Current.UpdatedBy)
+			return h.save(c, id, lock, text{merged.Result(), refused.Current.Version}, how)
+		}
+		kept := h.keepDraft(c, id, typed)
+		h.notePageRefusal(c, err)
+		return h.showConflict(c, http.StatusConflict, conflict{
+			process: refused.Current, lock: lock, merged: merged, began: typed.base, kept: kept, again: how.again,
+		})
+	case errors.Is(err, models.ErrNotFound):
+		return h.showDeleted(c, id, typed)
+	case errors.Is(err, models.ErrLockTokenRequired), errors.Is(err, models.ErrNotHeld), errors.Is(err, models.ErrNotAcquired):
+		return h.showLost(c, id, typed, h.keepDraft(c, id, typed), err)
+	case err != nil:
+		return err
+	}
+	if err := h.Processes.DeleteDraft(ctx, me, id, time.Time{}); err != nil && !errors.Is(err, models.ErrNotFound) {
+		_ = c.Error(err) // it is as what is stored now, so that it is not shown
+	}
+	if saved.Lock != nil {
+		h.dropLock(c, id, lock)
+		lock, token = h.keepLock(c, id, *saved.Lock), saved.Lock.Token
+	}
+	if how.leave {
+		h.giveBack(c, id, lock, token)
+		return goWith(c, processPath(id), middleware.Flash{Text: how.words()})
+	}
+	return goWith(c, editPath(id, lock), middleware.Flash{Text: how.words() + " You can go on."})
+}
+
+// giveBack releases a lock that this browser has. If it is over already, so much the better.
+func (h *Handlers) giveBack(c *gin.Context, id, lock, token string) {
+	h.dropLock(c, id, lock)
+	degraded, err := h.Processes.Unlock(c.Request.Context(), signedIn(c).User, id, token)
+	setLocksDegraded(c, degraded)
+	if err != nil && !errors.Is(err, models.ErrNotHeld) && !errors.Is(err, models.ErrNotFound) {
+		_ = c.Error(err) // it runs out
+	}
+}
+
+// cancelForm gives the lock back. What was typed is kept as a draft, unless it is what is stored.
+func (h *Handlers) cancelForm(c *gin.Context) error {
+	form, err := conflictForm(c, "title", "status", "description")
+	if err != nil {
+		return err
+	}
+	id, err := pathID(c)
+	if err != nil {
+		return h.noRoute(c)
+	}
+	process, err := h.Processes.Process(c.Request.Context(), id)
+	if err != nil {
+		return err
+	}
+	typed, ok := textOf(c, form)
+	if decided := decidedOf(form, process); !ok && decided.complete() {
+		typed, ok = decided.text(), true
+	}
+	flash := middleware.Flash{Text: "You have stopped editing."}
+	if ok && merge.Changes(models.ProcessPatch{}.Apply(process), typed.ProcessFields) != nil {
+		flash.Text += " What you typed is kept, and not saved yet."
+		if !h.keepDraft(c, id, typed) { // it is far too long
+			return h.showText(c, http.StatusUnprocessableEntity, id, form["lock"], typed, wrongFields(typed.ProcessFields))
+		}
+	}
+	if token := h.lockToken(c, form["lock"]); token != "" {
+		h.giveBack(c, id, form["lock"], token)
+	}
+	return goWith(c, processPath(id), flash)
+}

@@ -1,0 +1,125 @@
+package handlers
+
+import (
+	"errors"
+	"net/http"
+
+	"github.com/gin-gonic/gin"
+
+	"gatehouse/middleware"
+	"gatehouse/models"
+	"gatehouse/templates"
+)
+
+// showText shows a text again that could not be saved as it is. Without the lock it says so.
+func (h *Handlers) showText(c *gin.Context, status int, id, lock string, typed text, wrong templates.FieldErrors) error {
+	return h.showHeld(c, status, id, lock, h.lockToken(c, lock), typed, wrong)
+}
+
+func (h *Handlers) showHeld(c *gin.Context, status int, id, lock, token string, typed text, wrong templates.FieldErrors) error {
+	editing, err := h.Processes.Editing(c.Request.Context(), signedIn(c).User, id, token)
+	if errors.Is(err, models.ErrLockTokenRequired) || errors.Is(err, models.ErrNotHeld) {
+		return h.showLost(c, id, typed, h.keepDraft(c, id, typed), err)
+	}
+	if errors.Is(err, models.ErrNotFound) {
+		return h.showDeleted(c, id, typed)
+	}
+	if err != nil {
+		return err
+	}
+	view := h.editView(c, lock, editing)
+	if wrong != nil {
+		view.Title = "Error: " + view.Title
+	}
+	view.Fields, view.Base, view.Errors = templates.ProcessFields(typed.ProcessFields), typed.base, wrong
+	html, err := h.Pages.Edit(view)
+	return h.page(c, status, html, err)
+}
+
+// showLost shows the text of a user who does not have the lock any more, and how to go on. kept:
+// the text is kept as a draft, too.
+func (h *Handlers) showLost(c *gin.Context, id string, typed text, kept bool, why error) error {
+	process, err := h.Processes.Process(c.Request.Context(), id)
+	if err != nil {
+		return err
+	}
+	view := h.unsavedView(c, id, process.Title, typed)
+	h.notePageRefusal(c, why)
+	view.RequestID = middleware.RequestIDFrom(c)
+	view.Lost = &templates.Lost{Kept: kept}
+	status := h.addLock(c, id, view.Now, &view.Lost.Panel)
+	view.Banner = h.redisBanner(status.Degraded || view.Lost.Panel.Unknown)
+	if was, ok := lostStatus(why); ok {
+		status = was
+	}
+	view.Lost.Text, view.Lost.Calm = endInWords(status, signedIn(c).User)
+	html, err := h.Pages.Edit(view)
+	return h.page(c, http.StatusConflict, html, err)
+}
+
+// showDeleted shows the text of a user whose process is not there any more.
+func (h *Handlers) showDeleted(c *gin.Context, id string, typed text) error {
+	view := h.unsavedView(c, id, typed.Title, typed)
+	view.Lost = &templates.Lost{Text: "The process was deleted.", Deleted: true}
+	html, err := h.Pages.Edit(view)
+	return h.page(c, http.StatusNotFound, html, err)
+}
+
+// unsavedView is the form with a text that was not saved.
+func (h *Handlers) unsavedView(c *gin.Context, id, title string, typed text) templates.Edit {
+	return templates.Edit{
+		Frame: h.frame(c, "Not saved: “"+title+"”"), ID: id, UserID: signedIn(c).User.ID, Heading: title,
+		Fields: templates.ProcessFields(typed.ProcessFields), Base: typed.base, Statuses: models.Statuses[:],
+	}
+}
+
+// survives reports whether the text of a refused form is to be shown again. Of clients who were
+// never signed in no body is read.
+func (h *Handlers) survives(c *gin.Context, p models.Problem) bool {
+	if path := c.FullPath(); c.Request.Method != http.MethodPost || (path != processesRoute+"/new" && path != processesRoute+"/:id/edit/save") {
+		return false
+	}
+	_, signedIn := middleware.SessionFrom(c)
+	_, err := c.Request.Cookie(h.Cookie.CookieName())
+	switch p.Status {
+	case http.StatusUnauthorized, http.StatusServiceUnavailable:
+		return err == nil
+	case http.StatusTooManyRequests, http.StatusInternalServerError:
+		return signedIn
+	}
+	return false
+}
+
+// showUnsaved answers a problem that has nothing to do with the text of a form, such as a session
+// that has ended, with the form: the text would be lost with the page. ok is false if the request
+// carries no text.
+func (h *Handlers) showUnsaved(c *gin.Context, p models.Problem) (ok bool, err error) {
+	path := c.FullPath()
+	if !h.survives(c, p) {
+		return false, nil
+	}
+	form, err := processForm(c, "lock", "base")
+	if err != nil {
+		return false, nil
+	}
+	id, _ := pathID(c)
+	typed, hasBase := textOf(c, form)
+	why, signIn := problemText(p), p.Status == http.StatusUnauthorized
+	switch {
+	case signIn:
+		why = "Your session has ended."
+	case p.Status == http.StatusServiceUnavailable:
+		why, _ = h.whyUnavailable(c)
+		why += "."
+	}
+	if path == processesRoute+"/new" {
+		return true, h.showNewProcess(c, p.Status, templates.ProcessForm{Fields: templates.ProcessFields(typed.ProcessFields), Failed: why, SignIn: signIn})
+	}
+	if !hasBase || id == "" {
+		return false, nil
+	}
+	view := h.unsavedView(c, id, typed.Title, typed)
+	view.Failed, view.SignIn, view.Lock.ID = why, signIn, form["lock"]
+	html, err := h.Pages.Edit(view)
+	return true, h.page(c, p.Status, html, err)
+}
