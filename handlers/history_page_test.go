@@ -23,7 +23,7 @@ func TestHistoryPage(t *testing.T) {
 	t.Run("one entry for an editing session, with what changed", func(t *testing.T) {
 		page := b.get(path + "/history")
 		shows(t, page, http.StatusOK, "<strong>"+bob+"</strong> edited it", "<del>Order paper</del>", "<ins>Order ink</ins>",
-			"<strong>"+ann+"</strong> edited it", "<del>draft</del>", "<ins>active</ins>", "<del>Ten boxes.</del>", "<ins>Twelve boxes.</ins>", "created it", "the version that there is now")
+			"<strong>"+ann+"</strong> edited it", "<del>draft</del>", "<ins>active</ins>", "<del>Ten boxes.</del>", "<ins>Twelve boxes.</ins>", "created it", "the current version")
 		if n := strings.Count(page.Body.String(), `<li class="panel">`); n != 3 {
 			t.Errorf("%d entries, want 3", n)
 		}
