@@ -512,7 +512,7 @@ const docTemplate = `{
                         "Bearer": []
                     }
                 ],
-                "description": "Server-sent events: acquired, extended, released, expired, forced. The stream ends when events may have been missed: connect again, then list the locks.",
+                "description": "Server-sent events: acquired, extended, released, expired, forced, taken-over, given. The stream ends when events may have been missed: connect again, then list the locks.",
                 "produces": [
                     "text/event-stream"
                 ],
@@ -1515,7 +1515,7 @@ const docTemplate = `{
                         "in": "header"
                     },
                     {
-                        "description": "ttl in seconds, 1 to 3600; reason up to 200 characters",
+                        "description": "ttl in seconds, 1 to 3600; reason up to 200 characters; takeOver",
                         "name": "body",
                         "in": "body",
                         "schema": {
@@ -1579,7 +1579,7 @@ const docTemplate = `{
                         }
                     },
                     "423": {
-                        "description": "Locked",
+                        "description": "locked: another grant has the lock; with takeOver it has takeOverAt, when it can be taken over unless its holder is active",
                         "schema": {
                             "$ref": "#/definitions/handlers.problemDoc"
                         }
@@ -1940,6 +1940,12 @@ const docTemplate = `{
                     },
                     "404": {
                         "description": "Not Found",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "409": {
+                        "description": "lock-not-held: its lock was ended meanwhile; version-conflict",
                         "schema": {
                             "$ref": "#/definitions/handlers.problemDoc"
                         }
@@ -3285,6 +3291,11 @@ const docTemplate = `{
                     "type": "string",
                     "example": "quarterly review"
                 },
+                "takeOver": {
+                    "description": "TakeOver: take the lock over if it is mine in another session, or its holder gave no sign of life for a while.",
+                    "type": "boolean",
+                    "default": false
+                },
                 "ttl": {
                     "type": "integer",
                     "default": 300,
@@ -3375,8 +3386,25 @@ const docTemplate = `{
                 "isLocked": {
                     "type": "boolean"
                 },
+                "lastActiveAt": {
+                    "description": "LastActiveAt is the holder's last sign of life: the grant, an extend, or a save.",
+                    "type": "string"
+                },
                 "mine": {
                     "type": "boolean"
+                },
+                "takeOver": {
+                    "description": "TakeOver is what the caller may do now.",
+                    "enum": [
+                        "own",
+                        "protection-over"
+                    ],
+                    "allOf": [
+                        {
+                            "$ref": "#/definitions/services.TakeOver"
+                        }
+                    ],
+                    "x-nullable": true
                 },
                 "ttl": {
                     "type": "integer"
@@ -3894,6 +3922,25 @@ const docTemplate = `{
                     "type": "string"
                 }
             }
+        },
+        "services.TakeOver": {
+            "type": "string",
+            "enum": [
+                "own",
+                "protection-over"
+            ],
+            "x-enum-comments": {
+                "TakeOverOwn": "the holder is the same user",
+                "TakeOverProtectionOver": "the holder gave no sign of life for ProcessesOptions.Protection"
+            },
+            "x-enum-descriptions": [
+                "the holder is the same user",
+                "the holder gave no sign of life for ProcessesOptions.Protection"
+            ],
+            "x-enum-varnames": [
+                "TakeOverOwn",
+                "TakeOverProtectionOver"
+            ]
         }
     },
     "securityDefinitions": {

@@ -38,7 +38,7 @@ type lockEventDoc struct {
 // The client then connects again, as an EventSource does by itself, and lists the locks.
 //
 //	@Summary		Lock events, as they happen
-//	@Description	Server-sent events: acquired, extended, released, expired, forced. The stream ends when events may have been missed: connect again, then list the locks.
+//	@Description	Server-sent events: acquired, extended, released, expired, forced, taken-over, given. The stream ends when events may have been missed: connect again, then list the locks.
 //	@Tags			locks
 //	@Produce		text/event-stream
 //	@Success		200	{object}	lockEventDoc	"the data of each event"

@@ -148,5 +148,5 @@ func (h *Handlers) force(c *gin.Context, resource, reason, fenceText string) (mo
 	if len(wrong.Errors) > 0 {
 		return models.LockStatus{}, wrong
 	}
-	return h.Accounts.ForceLock(c.Request.Context(), signedIn(c).User.Email, resource, reason, fence, clientOf(c))
+	return h.Accounts.ForceLock(c.Request.Context(), signedIn(c).User, resource, reason, fence, clientOf(c))
 }

@@ -16,6 +16,8 @@ import (
 type lockBody struct {
 	TTL    *int64  `json:"ttl" minimum:"1" maximum:"3600" default:"300" example:"300"`
 	Reason *string `json:"reason" example:"quarterly review"`
+	// TakeOver: take the lock over if it is mine in another session, or its holder gave no sign of life for a while.
+	TakeOver *bool `json:"takeOver" default:"false"`
 }
 
 type extendBody struct {
@@ -42,6 +44,10 @@ type lockStatusAnswer struct {
 	Mine      bool           `json:"mine"`
 	Degraded  bool           `json:"degraded"`
 	Waiting   int            `json:"waiting"`
+	// LastActiveAt is the holder's last sign of life: the grant, an extend, or a save.
+	LastActiveAt *time.Time `json:"lastActiveAt,omitempty"`
+	// TakeOver is what the caller may do now.
+	TakeOver *services.TakeOver `json:"takeOver" enums:"own,protection-over" extensions:"x-nullable"`
 }
 
 type extendAnswer struct {
@@ -61,9 +67,10 @@ type extendAnswer struct {
 //	@Param		Prefer			header		string		false	"wait=N: seconds to queue, at most 30"
 //	@Param		Idempotency-Key	header		string		false	"the same key gets the same grant and token while that lives"
 //	@Param		If-Match		header		string		false	"only if this is the current ETag"
-//	@Param		body			body		lockBody	false	"ttl in seconds, 1 to 3600; reason up to 200 characters"
+//	@Param		body			body		lockBody	false	"ttl in seconds, 1 to 3600; reason up to 200 characters; takeOver"
 //	@Success	201				{object}	lockAnswer
-//	@Failure	400,401,403,404,412,413,415,422,423,503	{object}	problemDoc
+//	@Failure	400,401,403,404,412,413,415,422,503	{object}	problemDoc
+//	@Failure	423	{object}	problemDoc	"locked: another grant has the lock; with takeOver it has takeOverAt, when it can be taken over unless its holder is active"
 //	@Failure	429	{object}	problemDoc	"quota-exceeded; too-many-locks: the user has limit processes locked"
 //	@Security	Bearer
 //	@Router		/processes/{id}/lock [post]
@@ -80,7 +87,7 @@ func (h *Handlers) lockProcess(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	opt.Allowed, opt.Most = h.stillAllowed(c, models.RoleEditor), h.LocksPerUser
+	opt.Allowed, opt.Most, opt.Client = h.stillAllowed(c, models.RoleEditor), h.LocksPerUser, clientOf(c)
 	ctx, wait, stop := h.whileWaiting(c, opt.Wait, opt.Allowed)
 	defer stop()
 	opt.Wait = wait
@@ -107,6 +114,7 @@ func lockOptions(c *gin.Context, body lockBody) (services.ProcessLockOptions, er
 	if body.Reason != nil {
 		opt.Reason = *body.Reason
 	}
+	opt.TakeOver = body.TakeOver != nil && *body.TakeOver
 	if utf8.RuneCountInString(opt.Reason) > 200 || strings.ContainsRune(opt.Reason, 0) {
 		return opt, models.Invalid("reason", "must have at most 200 characters and no NUL")
 	}
@@ -131,14 +139,19 @@ func (h *Handlers) lockStatus(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	status, err := h.Processes.LockStatus(c.Request.Context(), id)
+	session := signedIn(c)
+	status, err := h.Processes.LockStatus(c.Request.Context(), session.User, id)
 	if err != nil {
 		return err
 	}
 	answer := lockStatusAnswer{IsLocked: status.Held, TTL: seconds(status.TTL), Degraded: status.Degraded, Waiting: status.Waiting}
 	if status.Held {
 		answer.ExpiresAt, answer.Fence, answer.Holder = &status.ExpiresAt, status.Fence, &status.Holder
-		answer.Mine = status.Holder.UserID == signedIn(c).User.ID
+		answer.Mine = status.Holder.UserID == session.User.ID
+		answer.LastActiveAt = &status.ActiveAt
+		if status.TakeOver != "" && models.HasRole(session.Roles, models.RoleEditor) {
+			answer.TakeOver = &status.TakeOver
+		}
 	}
 	setLocksDegraded(c, status.Degraded)
 	return answerJSON(c, http.StatusOK, answer)

@@ -218,6 +218,7 @@ func (h *Handlers) replaceProcess(c *gin.Context) error {
 //	@Success	200			{object}	models.Process
 //	@Header		200			{string}	ETag	"its new version"
 //	@Failure	400,401,403,404,412,413,415,422,423,429,503	{object}	problemDoc
+//	@Failure	409	{object}	problemDoc	"lock-not-held: its lock was ended meanwhile; version-conflict"
 //	@Security	Bearer
 //	@Router		/processes/{id}/quick-update [patch]
 func (h *Handlers) quickUpdate(c *gin.Context) error {

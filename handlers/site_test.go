@@ -80,7 +80,7 @@ func newSiteOn(t *testing.T, rdb redis.Options) *site {
 	secret := strings.Repeat("s", 32)
 	tokens, err := lock.NewTokenSigner([]string{secret})
 	check(t, err)
-	processes, err := services.NewProcesses(db, locks, tokens, []string{secret})
+	processes, err := services.NewProcesses(db, locks, tokens, []string{secret}, services.ProcessesOptions{})
 	check(t, err)
 	recorder := services.NewRecorder(db, quiet)
 	t.Cleanup(func() { _ = recorder.Close(context.Background()) })

@@ -168,7 +168,7 @@ func (h *Handlers) changeUser(c *gin.Context) error {
 	if err := checkUserPatch(body); err != nil {
 		return err
 	}
-	user, err := h.Accounts.ChangeUser(c.Request.Context(), signedIn(c).User.Email, id, services.UserChange(body), clientOf(c))
+	user, err := h.Accounts.ChangeUser(c.Request.Context(), signedIn(c).User, id, services.UserChange(body), clientOf(c))
 	if err != nil {
 		field := "roles"
 		if body.Disabled != nil && *body.Disabled {
@@ -208,7 +208,7 @@ func (h *Handlers) deleteUser(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := h.Accounts.DeleteUser(c.Request.Context(), signedIn(c).User.Email, id, clientOf(c)); err != nil {
+	if err := h.Accounts.DeleteUser(c.Request.Context(), signedIn(c).User, id, clientOf(c)); err != nil {
 		return userConflict(err, "id")
 	}
 	return noContent(c)

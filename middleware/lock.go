@@ -39,7 +39,7 @@ type lockKey struct{}
 // X-Lock-Token; LockFrom then returns the lock. It answers all other requests itself:
 //
 //   - 428 lock-token-required without a token,
-//   - 409 lock-not-held, with isLocked and holder, for a token that does not hold the lock,
+//   - 409 lock-not-held, with isLocked, holder and endedBy, for a token that does not hold the lock,
 //   - 503 unavailable, with Retry-After, if it is unknown whether the token does.
 //
 // Without Redis it does what the locker's OnRedisDown says. A request that passes unchecked
@@ -116,11 +116,18 @@ func LockProblem(c *gin.Context, err error) (problem models.Problem, ok bool) {
 			detail = status.Holder.Email + " holds the lock. Try again later."
 		}
 		problem = models.NewProblem("locked", detail).With("expiresIn", wholeSeconds(status.TTL))
+		if !refused.TakeOverAt.IsZero() {
+			problem = problem.With("takeOverAt", refused.TakeOverAt.UTC())
+		}
 		// Rounded down: never after the lock can be free.
 		c.Header("Retry-After", strconv.FormatInt(int64(status.TTL/time.Second), 10))
 		return withHolder(c, problem, status), true
 	case errors.As(err, &notHeld):
-		return withHolder(c, notHeldProblem(err).With("isLocked", notHeld.Status.Held), notHeld.Status), true
+		problem = notHeldProblem(err).With("isLocked", notHeld.Status.Held)
+		if notHeld.EndedBy != nil {
+			problem = problem.With("endedBy", notHeld.EndedBy)
+		}
+		return withHolder(c, problem, notHeld.Status), true
 	case errors.Is(err, models.ErrNotHeld):
 		return notHeldProblem(err), true
 	}

@@ -25,6 +25,7 @@ const (
 	AuditSessionRevoked  = "session-revoked"
 	AuditSessionsRevoked = "sessions-revoked"
 	AuditLockForced      = "lock-forced"
+	AuditLockTakenOver   = "lock-taken-over"
 	AuditUserCreated     = "user-created"
 	AuditUserChanged     = "user-changed"
 	AuditUserDeleted     = "user-deleted"
@@ -33,5 +34,5 @@ const (
 // AuditActions are all actions. It does not change.
 var AuditActions = [...]string{
 	AuditSignIn, AuditSignInFailed, AuditSignInNewPlace, AuditSignInLimited, AuditSignOut, AuditPasswordChanged, AuditSessionRevoked,
-	AuditSessionsRevoked, AuditLockForced, AuditUserCreated, AuditUserChanged, AuditUserDeleted,
+	AuditSessionsRevoked, AuditLockForced, AuditLockTakenOver, AuditUserCreated, AuditUserChanged, AuditUserDeleted,
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"time"
 )
 
 // The sentinel errors that packages share. Test for them with errors.Is: the package that
@@ -55,6 +56,9 @@ func (e *TooManyLocksError) Error() string {
 // come first. It matches ErrNotAcquired.
 type NotAcquiredError struct {
 	Status LockStatus
+	// TakeOverAt is when the lock can be taken over unless its holder is active; zero if that was
+	// not asked for, or is not known.
+	TakeOverAt time.Time
 }
 
 func (e *NotAcquiredError) Error() string {
@@ -69,7 +73,8 @@ func (e *NotAcquiredError) Unwrap() error { return ErrNotAcquired }
 
 // NotHeldError is the state of a lock whose token does not hold it. It matches ErrNotHeld.
 type NotHeldError struct {
-	Status LockStatus
+	Status  LockStatus
+	EndedBy *LockEnd // how the token's grant ended; nil if that is not known
 }
 
 func (e *NotHeldError) Error() string { return "lock " + e.Status.Resource + " not held" }

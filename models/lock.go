@@ -1,6 +1,9 @@
 package models
 
-import "time"
+import (
+	"encoding/json"
+	"time"
+)
 
 // Holder is the user who holds a lock, with the time and reason of the grant.
 type Holder struct {
@@ -21,6 +24,9 @@ type LockStatus struct {
 	ExpiresAt time.Time     // zero when free
 	Waiting   int           // number of waiters in the queue
 	Degraded  bool          // from this instance's own table, without Redis
+	// ActiveAt is when the holder was granted the lock or extended it last; zero when free. Only
+	// what Locker.Status returns knows of extends, and without Redis only those on this instance.
+	ActiveAt time.Time
 }
 
 // LockClaim identifies a grant and proves it: only the holder has the Token.
@@ -42,14 +48,60 @@ type LockGrant struct {
 	End     time.Time // latest end of the grant
 }
 
-// The values of LockEvent.Name.
+// The values of LockEvent.Name. Those that end a lock are also values of LockEnd.How.
 const (
-	LockAcquired = "acquired"
-	LockExtended = "extended"
-	LockReleased = "released"
-	LockExpired  = "expired"
-	LockForced   = "forced"
+	LockAcquired  = "acquired"
+	LockExtended  = "extended"
+	LockReleased  = "released"
+	LockExpired   = "expired"
+	LockForced    = "forced"
+	LockTakenOver = "taken-over" // another request has the lock in its place
+	LockGiven     = "given"      // the same, by the holder, or because the holder did not answer
 )
+
+// Other values of LockEnd.How than those of LockEvent.Name that end a lock.
+const (
+	LockUserDisabled   = "user-disabled"
+	LockProcessDeleted = "process-deleted"
+)
+
+// KeepLockEnds is how long it is known how a lock ended.
+const KeepLockEnds = 24 * time.Hour
+
+// LockEnd is how a grant of a lock ended, and who ended it: the holder, or another user.
+type LockEnd struct {
+	How    string
+	By     UserRef // zero if no user did, as for LockExpired, or if that is not known
+	Reason string
+	At     time.Time
+}
+
+// MarshalJSON writes the form in which answers have it, without what is not known.
+func (e LockEnd) MarshalJSON() ([]byte, error) {
+	doc := struct {
+		How    string    `json:"how"`
+		By     *userDoc  `json:"by,omitempty"`
+		Reason string    `json:"reason,omitempty"`
+		At     time.Time `json:"at"`
+	}{How: e.How, Reason: e.Reason, At: e.At.UTC()}
+	if e.By != (UserRef{}) {
+		doc.By = &userDoc{e.By.ID, e.By.Email}
+	}
+	return json.Marshal(doc)
+}
+
+// userDoc is a user as answers about locks have it.
+type userDoc struct {
+	UserID string `json:"userId"`
+	Email  string `json:"email"`
+}
+
+// EndedLock is a grant that is over.
+type EndedLock struct {
+	Grant    string
+	Resource string
+	End      LockEnd
+}
 
 // LockEvent is a change of a lock.
 type LockEvent struct {
@@ -58,12 +110,4 @@ type LockEvent struct {
 	Holder   UserRef
 	Fence    *int64 // nil when granted without Redis
 	At       time.Time
-}
-
-// LockEnd is how a grant of a lock ended, and who ended it: the holder, or another user.
-type LockEnd struct {
-	How    string
-	By     UserRef // zero if nobody did, as for LockExpired, or if it is not known
-	Reason string
-	At     time.Time
 }

@@ -49,9 +49,10 @@ var ProblemKinds = map[string]ProblemKind{
 	"method-not-allowed": {405, "Method not allowed",
 		"The Allow header lists the methods of this address."},
 	"lock-not-held": {409, "You do not hold the lock",
-		"The lock token is not, or no longer, the holder's: the lock expired, was released or forced, " +
-			"or the token belongs to another process or user. Lock the process again and look at its " +
-			"current state before you write."},
+		"The lock token is not, or no longer, the holder's: the lock expired, was released, forced, " +
+			"taken over or given away, or the token belongs to another process or user. The member endedBy " +
+			"says how the lock ended, by whom, why and when, for 24 hours. Lock the process again and look " +
+			"at its current state before you write."},
 	"version-conflict": {409, "Another write came in between",
 		"Nothing was overwritten. The member current is the process as it is now: merge your change " +
 			"into it and lock again."},
@@ -69,7 +70,8 @@ var ProblemKinds = map[string]ProblemKind{
 		"The member errors names each field and what is wrong with it."},
 	"locked": {423, "Already locked",
 		"The member holder says who has the lock and since when. Try again after Retry-After seconds, " +
-			"or queue with Prefer: wait=30."},
+			"or queue with Prefer: wait=30. Your own lock, and that of a holder who is away, you can take " +
+			"over; the member takeOverAt says when."},
 	"lock-token-required": {428, "Lock token required",
 		"Lock the process first (POST .../lock) and send the lockToken it answers as X-Lock-Token."},
 	"too-many-locks": {429, "Too many locks",

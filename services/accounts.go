@@ -23,6 +23,7 @@ type AccountStore interface {
 	sessionRows
 	signInNetworks
 	auditTrail
+	lockEndWriter
 }
 
 type sessionRows interface {
@@ -208,10 +209,10 @@ type UserChange struct {
 	Password *string
 }
 
-// ChangeUser changes a user. The change takes effect here at once, and within 2 s on all other
+// ChangeUser changes a user for actor. The change takes effect here at once, and within 2 s on all other
 // instances. A new password or disabling ends the user's sessions, disabling also the user's
 // locks. models.ErrNotFound, or models.ErrLastAdmin if no administrator would be left.
-func (a *Accounts) ChangeUser(ctx context.Context, actor, id string, change UserChange, client Client) (models.User, error) {
+func (a *Accounts) ChangeUser(ctx context.Context, actor models.UserRef, id string, change UserChange, client Client) (models.User, error) {
 	patch := models.UserPatch{Roles: change.Roles, Disabled: change.Disabled}
 	if change.Password != nil {
 		if _, err := a.store.User(ctx, id); err != nil {
@@ -227,13 +228,13 @@ func (a *Accounts) ChangeUser(ctx context.Context, actor, id string, change User
 	err := a.audited(ctx, func(ctx context.Context) (err error) {
 		user, err = a.store.UpdateUser(ctx, id, patch)
 		return err
-	}, auditOf(models.AuditUserChanged, actor, id, client, change.String()))
+	}, auditOf(models.AuditUserChanged, actor.Email, id, client, change.String()))
 	if err != nil {
 		return models.User{}, err
 	}
 	a.sessions.Sync(ctx)
 	if user.Disabled {
-		a.releaseLocks(ctx, id)
+		a.releaseLocks(ctx, actor, id)
 	}
 	return user, nil
 }
@@ -258,26 +259,28 @@ func (a *Accounts) CountSessions(ctx context.Context, userIDs ...string) (map[st
 	return a.store.CountSessions(ctx, userIDs, time.Now())
 }
 
-// DeleteUser removes a user and ends all sessions and locks of the user. models.ErrNotFound, or
+// DeleteUser removes a user for actor and ends all sessions and locks of the user. models.ErrNotFound, or
 // models.ErrLastAdmin if no administrator would be left.
-func (a *Accounts) DeleteUser(ctx context.Context, actor, id string, client Client) error {
+func (a *Accounts) DeleteUser(ctx context.Context, actor models.UserRef, id string, client Client) error {
 	err := a.audited(ctx, func(ctx context.Context) error {
 		return a.store.DeleteUser(ctx, id)
-	}, auditOf(models.AuditUserDeleted, actor, id, client, ""))
+	}, auditOf(models.AuditUserDeleted, actor.Email, id, client, ""))
 	if err != nil {
 		return err
 	}
 	a.sessions.Sync(ctx)
-	a.releaseLocks(ctx, id)
+	a.releaseLocks(ctx, actor, id)
 	return nil
 }
 
 // releaseLocks outlives the request. A lock that it cannot release ends with its lease, and
 // cannot be used before: the user's sessions have ended.
-func (a *Accounts) releaseLocks(ctx context.Context, userID string) {
+func (a *Accounts) releaseLocks(ctx context.Context, actor models.UserRef, userID string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), afterwards)
 	defer cancel()
-	if err := a.locks.ReleaseUser(ctx, userID); err != nil {
+	ended, err := a.locks.ReleaseUser(ctx, userID)
+	a.recordEnds(ctx, models.LockEnd{How: models.LockUserDisabled, By: actor}, ended...)
+	if err != nil {
 		a.log.Warn("the locks of a user were not released: they end with their lease", "user", userID, "error", err)
 	}
 }

@@ -2,15 +2,26 @@ package services
 
 import (
 	"context"
+	"log/slog"
 	"time"
 
 	"gatehouse/models"
 )
 
 type auditTrail interface {
-	AddAudit(ctx context.Context, entry models.AuditEntry) error
+	auditWriter
 	WithAudit(ctx context.Context, entries ...models.AuditEntry) (_ context.Context, stored func() bool)
 	Audit(ctx context.Context, action string, page models.Page) (models.List[models.AuditEntry], error)
+}
+
+type auditWriter interface {
+	AddAudit(ctx context.Context, entry models.AuditEntry) error
+}
+
+// auditLog stores audit entries and logs them.
+type auditLog struct {
+	store auditWriter
+	log   *slog.Logger
 }
 
 // entry is an audit entry about an action of the client.
@@ -36,7 +47,7 @@ func (a *Accounts) audited(ctx context.Context, do func(ctx context.Context) err
 	}
 	for _, entry := range entries {
 		if stored() {
-			a.logAudit(entry)
+			auditLog{a.store, a.log}.tell(entry)
 		} else if err := a.audit(ctx, entry); err != nil { // do found nothing to store
 			return err
 		}
@@ -47,10 +58,15 @@ func (a *Accounts) audited(ctx context.Context, do func(ctx context.Context) err
 // audit stores a security event in the database, and logs it. It outlives the request. The
 // error says that the event is not stored.
 func (a *Accounts) audit(ctx context.Context, entry models.AuditEntry) error {
+	return auditLog{a.store, a.log}.add(ctx, entry)
+}
+
+// add stores and logs an entry as Accounts.audit does.
+func (a auditLog) add(ctx context.Context, entry models.AuditEntry) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), afterwards)
 	defer cancel()
 	entry.At = time.Now().UTC()
-	a.logAudit(entry)
+	a.tell(entry)
 	if err := a.store.AddAudit(ctx, entry); err != nil {
 		a.log.Error("an audit entry was not stored", "action", entry.Action, "error", err)
 		return err
@@ -58,7 +74,7 @@ func (a *Accounts) audit(ctx context.Context, entry models.AuditEntry) error {
 	return nil
 }
 
-func (a *Accounts) logAudit(entry models.AuditEntry) {
+func (a auditLog) tell(entry models.AuditEntry) {
 	a.log.Info("audit", "action", entry.Action, "actor", entry.Actor, "target", entry.Target, "ip", entry.IP, "requestId", entry.RequestID, "detail", entry.Detail)
 }
 

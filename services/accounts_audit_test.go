@@ -59,7 +59,7 @@ func TestActionsAreAudited(t *testing.T) {
 	const admin, next = "admin@example.com", "the next password"
 	change := func(change services.UserChange) func(*testing.T, audited) error {
 		return func(t *testing.T, w audited) error {
-			_, err := w.ChangeUser(t.Context(), admin, w.user.ID, change, w.client)
+			_, err := w.ChangeUser(t.Context(), administrator, w.user.ID, change, w.client)
 			return err
 		}
 	}
@@ -104,7 +104,9 @@ func TestActionsAreAudited(t *testing.T) {
 		{"a change of everything", change(services.UserChange{Roles: []string{models.RoleViewer}, Disabled: new(true), Password: new(next)}), func(audited) models.AuditEntry {
 			return models.AuditEntry{Action: models.AuditUserChanged, Actor: admin, Detail: "roles viewer; disabled true; password"}
 		}},
-		{"a deleted user", func(t *testing.T, w audited) error { return w.DeleteUser(t.Context(), admin, w.user.ID, w.client) },
+		{"a deleted user", func(t *testing.T, w audited) error {
+			return w.DeleteUser(t.Context(), administrator, w.user.ID, w.client)
+		},
 			func(audited) models.AuditEntry {
 				return models.AuditEntry{Action: models.AuditUserDeleted, Actor: admin}
 			}},
@@ -116,7 +118,7 @@ func TestActionsAreAudited(t *testing.T) {
 			return models.AuditEntry{Action: models.AuditUserCreated, Actor: admin, Target: "user:" + created.ID, Detail: "new-" + w.user.Email + " as viewer, editor"}
 		}},
 		{"a forced lock", func(t *testing.T, w audited) error {
-			_, err := w.ForceLock(t.Context(), admin, w.resource(), "she is on holiday", nil, w.client)
+			_, err := w.ForceLock(t.Context(), administrator, w.resource(), "she is on holiday", nil, w.client)
 			return err
 		}, func(w audited) models.AuditEntry {
 			return models.AuditEntry{Action: models.AuditLockForced, Actor: admin, Target: w.resource(), Detail: "held by " + w.user.Email + ": she is on holiday"}

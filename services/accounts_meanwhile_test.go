@@ -56,7 +56,7 @@ func TestPasswordCheckedMeanwhile(t *testing.T) {
 	}
 	change := func(change services.UserChange) func(models.Session) error {
 		return func(s models.Session) error {
-			_, err := a.ChangeUser(t.Context(), "admin@example.com", s.User.ID, change, from(""))
+			_, err := a.ChangeUser(t.Context(), administrator, s.User.ID, change, from(""))
 			return err
 		}
 	}
@@ -75,7 +75,7 @@ func TestPasswordCheckedMeanwhile(t *testing.T) {
 		"the password changes": {change(services.UserChange{Password: new("another password")}), 1, models.ErrInvalidCredentials, models.ErrNotFound},
 		"the user is disabled": {change(services.UserChange{Disabled: new(true)}), 1, models.ErrInvalidCredentials, models.ErrNotFound},
 		"the user is gone": {func(s models.Session) error {
-			return a.DeleteUser(t.Context(), "admin@example.com", s.User.ID, from(""))
+			return a.DeleteUser(t.Context(), administrator, s.User.ID, from(""))
 		}, 1, models.ErrInvalidCredentials, models.ErrNotFound},
 	} {
 		for what, step := range map[string]struct {

@@ -70,7 +70,7 @@ func TestRenewedHashRaces(t *testing.T) {
 				}
 				return
 			}
-			if _, err := a.ChangeUser(t.Context(), "admin@example.com", who.ID, services.UserChange{Password: new(next)}, from("")); err != nil {
+			if _, err := a.ChangeUser(t.Context(), administrator, who.ID, services.UserChange{Password: new(next)}, from("")); err != nil {
 				t.Error(err)
 			}
 			changed.Store(true)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"gatehouse/models"
 )
@@ -66,7 +67,7 @@ func (a *Accounts) EndAllSessions(ctx context.Context, session models.Session, c
 //
 // It stores the audit entry first: Redis and the database share no transaction, and no lock is
 // forced without an entry. If Redis does not acknowledge, a second entry says so.
-func (a *Accounts) ForceLock(ctx context.Context, actor, resource, reason string, fence *int64, client Client) (models.LockStatus, error) {
+func (a *Accounts) ForceLock(ctx context.Context, actor models.UserRef, resource, reason string, fence *int64, client Client) (models.LockStatus, error) {
 	now, err := a.locks.Status(ctx, resource)
 	switch {
 	case err != nil:
@@ -76,12 +77,13 @@ func (a *Accounts) ForceLock(ctx context.Context, actor, resource, reason string
 	case fence != nil && now.Fence != nil && *now.Fence != *fence:
 		return now, fmt.Errorf("%w: %w", models.ErrOtherFence, &models.NotHeldError{Status: now})
 	}
-	entry := client.entry(models.AuditLockForced, actor, resource, "held by "+now.Holder.Email+": "+reason)
+	entry := client.entry(models.AuditLockForced, actor.Email, resource, "held by "+now.Holder.Email+": "+reason)
 	if err := a.audit(ctx, entry); err != nil {
 		return now, err
 	}
 	was, err := a.locks.ForceRelease(ctx, resource, fence)
 	if err == nil {
+		a.recordEnds(ctx, models.LockEnd{How: models.LockForced, By: actor, Reason: reason}, was)
 		return was, nil
 	}
 	entry.Detail = "not acknowledged: " + entry.Detail // the lock may have ended, if only the answer was lost
@@ -90,4 +92,21 @@ func (a *Accounts) ForceLock(ctx context.Context, actor, resource, reason string
 		err = fmt.Errorf("%w: %w", models.ErrOtherFence, err)
 	}
 	return was, err
+}
+
+// recordEnds stores that locks have ended, for who held them. It outlives the request.
+func (a *Accounts) recordEnds(ctx context.Context, end models.LockEnd, locks ...models.LockStatus) {
+	if len(locks) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), afterwards)
+	defer cancel()
+	end.At = time.Now().UTC()
+	ends := make([]models.EndedLock, 0, len(locks))
+	for _, was := range locks {
+		ends = append(ends, models.EndedLock{Grant: was.Grant, Resource: was.Resource, End: end})
+	}
+	if err := a.store.AddLockEnds(ctx, ends...); err != nil {
+		a.log.Warn("holders are not told why they lost their locks", "locks", len(ends), "error", err)
+	}
 }

@@ -26,7 +26,7 @@ func TestDisablingAUserEndsSessionsAndLocks(t *testing.T) {
 	t.Parallel()
 	a := newAccounts(t, 1000)
 	token, current := a.signInAndLock(t)
-	must(a.ChangeUser(t.Context(), "admin@example.com", current.User.ID, services.UserChange{Disabled: new(true)}, from("")))
+	must(a.ChangeUser(t.Context(), administrator, current.User.ID, services.UserChange{Disabled: new(true)}, from("")))
 	if a.live(t, token) || a.isLocked(t) {
 		t.Errorf("a disabled user has a session: %t, a lock: %t", a.live(t, token), a.isLocked(t))
 	}

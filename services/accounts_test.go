@@ -16,7 +16,7 @@ func TestSignInAnswersTheSameForEveryWrongPair(t *testing.T) {
 	if _, _, err := a.SignIn(t.Context(), " ALICE@example.com ", password, from("192.0.2.1")); err != nil {
 		t.Errorf("the right pair, typed carelessly: %v", err)
 	}
-	must(a.ChangeUser(t.Context(), "admin@example.com", a.credentials(t, "alice@example.com").ID, services.UserChange{Disabled: new(true)}, from("")))
+	must(a.ChangeUser(t.Context(), administrator, a.credentials(t, "alice@example.com").ID, services.UserChange{Disabled: new(true)}, from("")))
 	for name, pair := range map[string][2]string{
 		"unknown": {"nobody@example.com", password}, "wrong": {"admin@example.com", "wrong"}, "disabled": {"alice@example.com", password},
 		"not an address": {"\x00\xff" + strings.Repeat("ä", 500), password}, "empty": {"", ""}, "decoy": {"nobody@example.com", ""},

@@ -20,6 +20,9 @@ import (
 
 const password = "correct horse battery"
 
+// administrator is the second user of an accountsDesk.
+var administrator = models.UserRef{ID: "2", Email: "admin@example.com"}
+
 // accountsDesk is one instance with a Redis and a database of its own, in which are the editor
 // alice and an administrator.
 type accountsDesk struct {

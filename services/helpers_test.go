@@ -33,6 +33,9 @@ func must[T any](value T, err error) T {
 	return value
 }
 
+// errorOf is the error of a call whose value does not matter.
+func errorOf[T any](_ T, err error) error { return err }
+
 func check(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {

@@ -24,5 +24,5 @@ func (p *Processes) Restore(ctx context.Context, user models.UserRef, id, token 
 	}
 	guard.How = models.HowRestored
 	process, err = p.store.UpdateProcess(ctx, id, user.ID, models.ProcessPatch{}.Apply(was), guard)
-	return process, degraded, err
+	return process, degraded, p.withStatus(ctx, err)
 }

@@ -40,7 +40,7 @@ func newListing(t *testing.T) listing {
 			l.wait(t, services.Resource(process.ID))
 		}
 		servicestest.Eventually(t, func() bool { // the next one is of another millisecond
-			return time.Since(must(d.LockStatus(t.Context(), process.ID)).Holder.Since) > 2*time.Millisecond
+			return time.Since(must(d.LockStatus(t.Context(), models.UserRef{}, process.ID)).Holder.Since) > 2*time.Millisecond
 		}, "time stands still")
 	}
 	return l

@@ -24,6 +24,10 @@ type ProcessLockOptions struct {
 	Wait           time.Duration // how long to queue; zero answers at once
 	IfMatch        *models.IfMatch
 	IdempotencyKey string // the same key gets the same grant and token while that lives
+	// TakeOver ends the grant of a holder who is the same user, or who gave no sign of life for
+	// ProcessesOptions.Protection, in place of a refusal. Client is for the audit.
+	TakeOver bool
+	Client   Client
 	// Most is how many processes the user can have locked, with this one. The user never keeps
 	// more; of several requests at the same time, more than necessary can be refused. Without
 	// Redis an instance counts the locks that it knows itself. Zero is no limit.
@@ -43,7 +47,8 @@ type ProcessLock struct {
 // Lock locks a process for a user. Errors:
 //
 //   - models.ErrNotFound: there is no such process,
-//   - *models.NotAcquiredError: another grant holds the lock, or waiters come first,
+//   - *models.NotAcquiredError: another grant holds the lock, or waiters come first; with
+//     opt.TakeOver it says from when on the lock can be taken over,
 //   - *models.TooManyLocksError: the user would have more than opt.Most,
 //   - *models.ConflictError (models.ErrPreconditionFailed): opt.IfMatch does not match,
 //   - models.ErrNotAcquired and the cause of ctx: ctx ended during the wait; models.ErrUnavailable
@@ -61,10 +66,15 @@ func (p *Processes) Lock(ctx context.Context, user models.UserRef, id string, op
 			return ProcessLock{}, p.orNotFound(ctx, id, err)
 		}
 	}
-	taken, err := p.acquire(ctx, opt.Wait, lock.Request{
+	req := lock.Request{
 		Resource: Resource(id), TTL: cmp.Or(opt.TTL, DefaultProcessTTL), Token: token,
 		Holder: models.Holder{UserID: user.ID, Email: user.Email, Reason: opt.Reason},
-	}, others)
+	}
+	take := p.acquire
+	if opt.TakeOver {
+		take = p.acquireOrTakeOver(id, user, opt)
+	}
+	taken, err := take(ctx, opt.Wait, req, others)
 	if err != nil {
 		return ProcessLock{}, p.orNotFound(ctx, id, err)
 	}
@@ -187,12 +197,12 @@ func (p *Processes) idempotentTokens(user models.UserRef, id, key string) (token
 func (p *Processes) Extend(ctx context.Context, user models.UserRef, id, token string, ttl time.Duration) (lock.Lock, error) {
 	grant, err := p.tokens.Open(ctx, Resource(id), user.ID, token)
 	if err != nil {
-		return lock.Lock{}, p.orNotFound(ctx, id, err)
+		return lock.Lock{}, p.notHeld(ctx, id, grant, err)
 	}
 	holder := models.Holder{UserID: user.ID, Email: user.Email, Since: p.tokens.GrantedAt(grant)}
 	extended, err := p.locks.ExtendFor(ctx, grant.LockClaim, holder, cmp.Or(ttl, DefaultProcessTTL))
 	if err != nil {
-		return lock.Lock{}, p.orNotFound(ctx, id, err)
+		return lock.Lock{}, p.notHeld(ctx, id, grant, err)
 	}
 	return extended, nil
 }
@@ -205,15 +215,29 @@ func (p *Processes) Unlock(ctx context.Context, user models.UserRef, id, token s
 		degraded, err = p.locks.Release(ctx, grant.LockClaim)
 	}
 	if err != nil {
-		return degraded, p.orNotFound(ctx, id, err)
+		return degraded, p.notHeld(ctx, id, grant, err)
 	}
+	p.opt.Ends.LockEnded(models.EndedLock{Grant: grant.Grant, Resource: grant.Resource, End: models.LockEnd{How: models.LockReleased, By: user, At: time.Now().UTC()}})
 	return degraded, nil
 }
 
+// ProcessLockStatus is the state of a process's lock, as one user sees it.
+type ProcessLockStatus struct {
+	models.LockStatus          // ActiveAt knows of writes, too
+	TakeOver          TakeOver // what the user may do
+}
+
 // LockStatus returns the state of a process's lock; models.ErrNotFound without such a process.
-func (p *Processes) LockStatus(ctx context.Context, id string) (models.LockStatus, error) {
+func (p *Processes) LockStatus(ctx context.Context, user models.UserRef, id string) (ProcessLockStatus, error) {
 	if _, err := p.store.Process(ctx, id); err != nil {
-		return models.LockStatus{}, err
+		return ProcessLockStatus{}, err
 	}
-	return p.locks.Status(ctx, Resource(id))
+	status, err := p.locks.Status(ctx, Resource(id))
+	if err != nil || !status.Held {
+		return ProcessLockStatus{LockStatus: status}, err
+	}
+	if status.ActiveAt, err = p.activeAt(ctx, id, status); err != nil {
+		return ProcessLockStatus{}, err
+	}
+	return ProcessLockStatus{LockStatus: status, TakeOver: p.mayTakeOver(user, status)}, nil
 }

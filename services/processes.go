@@ -1,10 +1,14 @@
 package services
 
 import (
+	"cmp"
 	"context"
 	"crypto/hkdf"
 	"crypto/sha256"
+	"errors"
 	"fmt"
+	"log/slog"
+	"time"
 
 	"gatehouse/internal/require"
 	"gatehouse/models"
@@ -16,6 +20,8 @@ type ProcessStore interface {
 	processReader
 	processWriter
 	draftStore
+	lockEnds
+	auditWriter
 }
 
 type processReader interface {
@@ -33,6 +39,40 @@ type processWriter interface {
 	CreateProcess(ctx context.Context, userID string, fields models.ProcessFields) (models.Process, error)
 	UpdateProcess(ctx context.Context, id, userID string, fields models.ProcessFields, guard models.WriteGuard) (models.Process, error)
 	DeleteProcess(ctx context.Context, id, userID string, guard models.WriteGuard) error
+}
+
+type lockEnds interface {
+	lockEndWriter
+	LockEnd(ctx context.Context, grant string) (models.LockEnd, error)
+	LastActivity(ctx context.Context, processID, userID, grant string) (time.Time, error)
+}
+
+type lockEndWriter interface {
+	AddLockEnds(ctx context.Context, ends ...models.EndedLock) error
+}
+
+// LockEndRecorder stores in the background how locks ended.
+type LockEndRecorder interface {
+	// LockEnded must not block.
+	LockEnded(ended models.EndedLock)
+	// Flush stores what it has heard so far, unless ctx ends first.
+	Flush(ctx context.Context)
+}
+
+// unrecorded forgets how locks ended.
+type unrecorded struct{}
+
+func (unrecorded) LockEnded(models.EndedLock) {}
+func (unrecorded) Flush(context.Context)      {}
+
+// ProcessesOptions configures Processes.
+type ProcessesOptions struct {
+	// Protection is how long after the holder's last sign of life other users cannot take a lock
+	// over. 0 is 5 minutes.
+	Protection time.Duration
+	// Ends hears of each lock that its holder gives back; a *Recorder is one. Nil hears of none.
+	Ends   LockEndRecorder
+	Logger *slog.Logger // nil is slog.Default
 }
 
 // Processes edits processes under locks. The lock is a courtesy, and the database decides: each
@@ -57,12 +97,14 @@ type Processes struct {
 	tokens  *lock.Tokens
 	signer  *lock.TokenSigner
 	secrets [][]byte // key the tokens of idempotent acquires
+	audits  auditLog
+	opt     ProcessesOptions
 }
 
 // NewProcesses returns a Processes. The first secret keys idempotent acquires; a repeated acquire
 // also finds a grant that was made with another of the secrets. The error names a missing
 // argument, or a secret of less than 32 bytes. It has nothing to close.
-func NewProcesses(store ProcessStore, locks *lock.Locker, signer *lock.TokenSigner, secrets []string) (*Processes, error) {
+func NewProcesses(store ProcessStore, locks *lock.Locker, signer *lock.TokenSigner, secrets []string, opt ProcessesOptions) (*Processes, error) {
 	err := require.All("services.NewProcesses", require.Argument{Name: "ProcessStore", Value: store},
 		require.Argument{Name: "lock.Locker", Value: locks}, require.Argument{Name: "lock.TokenSigner", Value: signer})
 	if err != nil {
@@ -71,7 +113,17 @@ func NewProcesses(store ProcessStore, locks *lock.Locker, signer *lock.TokenSign
 	if err := models.ValidateSecrets(secrets); err != nil {
 		return nil, fmt.Errorf("services.NewProcesses: %w", err)
 	}
-	p := &Processes{processReader: store, store: store, locks: locks, tokens: lock.NewTokens(locks, signer), signer: signer}
+	opt.Protection = cmp.Or(opt.Protection, defaultProtection)
+	if opt.Ends == nil {
+		opt.Ends = unrecorded{}
+	}
+	if opt.Logger == nil {
+		opt.Logger = slog.Default()
+	}
+	p := &Processes{
+		processReader: store, store: store, locks: locks, tokens: lock.NewTokens(locks, signer), signer: signer,
+		audits: auditLog{store, opt.Logger}, opt: opt,
+	}
 	for _, secret := range secrets {
 		key, err := hkdf.Key(sha256.New, []byte(secret), nil, "gatehouse idempotent acquire", sha256.Size)
 		if err != nil {
@@ -93,7 +145,7 @@ func (p *Processes) Create(ctx context.Context, user models.UserRef, fields mode
 // guard verifies the token of a write and makes the condition for the database.
 func (p *Processes) guard(ctx context.Context, user models.UserRef, id, token string, match *models.IfMatch) (guard models.WriteGuard, grant models.LockGrant, degraded bool, err error) {
 	if grant, degraded, err = p.tokens.Verify(ctx, Resource(id), user.ID, token); err != nil {
-		return guard, grant, degraded, p.orNotFound(ctx, id, err)
+		return guard, grant, degraded, p.notHeld(ctx, id, grant, err)
 	}
 	guard = models.WriteGuard{Grant: grant.Grant, GrantedVersion: grant.Version, Fence: grant.Fence}
 	switch {
@@ -125,12 +177,41 @@ func (p *Processes) orNotFound(ctx context.Context, id string, refused error) er
 	return refused
 }
 
+// notHeld is orNotFound for the refusal of a lock token: how its grant ended belongs to it.
+func (p *Processes) notHeld(ctx context.Context, id string, grant models.LockGrant, refused error) error {
+	refused = p.orNotFound(ctx, id, refused)
+	var notHeld *models.NotHeldError
+	if errors.As(refused, &notHeld) && grant.Grant != "" {
+		notHeld.EndedBy = p.endOf(ctx, grant.Resource, grant.Grant)
+	}
+	return refused
+}
+
+// endOf is how a grant ended; nil if that is not known.
+func (p *Processes) endOf(ctx context.Context, resource, grant string) *models.LockEnd {
+	end, err := p.store.LockEnd(ctx, grant)
+	if errors.Is(err, models.ErrNotFound) { // perhaps it was given back a moment ago
+		p.opt.Ends.Flush(ctx)
+		end, err = p.store.LockEnd(ctx, grant)
+	}
+	if err == nil {
+		return &end
+	}
+	at, known := p.locks.LeaseEnded(ctx, resource, grant)
+	if !known {
+		return nil
+	}
+	end = models.LockEnd{How: models.LockExpired, At: at}
+	p.opt.Ends.LockEnded(models.EndedLock{Grant: grant, Resource: resource, End: end})
+	return &end
+}
+
 // Replace writes all fields under a lock. degraded: the lock was not checked in Redis, and only
 // the database decided. Errors:
 //
 //   - models.ErrNotFound: there is no such process,
 //   - models.ErrLockTokenRequired: token is empty,
-//   - *models.NotHeldError: the token does not hold the lock,
+//   - *models.NotHeldError: the token does not hold the lock, or, as the database knows, not any more,
 //   - *models.ConflictError: match does not match (models.ErrPreconditionFailed), or another
 //     write came in between (models.ErrVersionConflict).
 func (p *Processes) Replace(ctx context.Context, user models.UserRef, id, token string, match *models.IfMatch, fields models.ProcessFields) (process models.Process, degraded bool, err error) {
@@ -139,7 +220,18 @@ func (p *Processes) Replace(ctx context.Context, user models.UserRef, id, token 
 		return models.Process{}, degraded, err
 	}
 	process, err = p.store.UpdateProcess(ctx, id, user.ID, fields, guard)
-	return process, degraded, err
+	return process, degraded, p.withStatus(ctx, err)
+}
+
+// withStatus adds to a refusal by the database how the lock stands.
+func (p *Processes) withStatus(ctx context.Context, err error) error {
+	var notHeld *models.NotHeldError
+	if errors.As(err, &notHeld) {
+		if status, err := p.locks.Status(ctx, notHeld.Status.Resource); err == nil {
+			notHeld.Status = status
+		}
+	}
+	return err
 }
 
 // Delete removes a process under a lock, and releases the lock. Its errors are those of Replace.
@@ -149,8 +241,9 @@ func (p *Processes) Delete(ctx context.Context, user models.UserRef, id, token s
 		return degraded, err
 	}
 	if err := p.store.DeleteProcess(ctx, id, user.ID, guard); err != nil {
-		return degraded, err
+		return degraded, p.withStatus(ctx, err)
 	}
 	p.locks.ReleaseAfter(ctx, grant.LockClaim)
+	p.opt.Ends.LockEnded(models.EndedLock{Grant: grant.Grant, Resource: grant.Resource, End: models.LockEnd{How: models.LockProcessDeleted, By: user, At: time.Now().UTC()}})
 	return degraded, nil
 }

@@ -35,7 +35,14 @@ func newProcesses(db services.ProcessStore, locks *lock.Locker, secrets ...strin
 	if secrets == nil {
 		secrets = []string{secret}
 	}
-	return must(services.NewProcesses(db, locks, must(lock.NewTokenSigner(secrets)), secrets))
+	return must(services.NewProcesses(db, locks, must(lock.NewTokenSigner(secrets)), secrets, services.ProcessesOptions{Logger: redistest.Quiet()}))
+}
+
+// with is the desk with other options.
+func (d desk) with(opt services.ProcessesOptions) desk {
+	opt.Logger = redistest.Quiet()
+	d.Processes = must(services.NewProcesses(d.store, d.locks, must(lock.NewTokenSigner([]string{secret})), []string{secret}, opt))
+	return d
 }
 
 // rotate is the desk after a change of its secrets.
@@ -70,7 +77,7 @@ func TestProcessIfMatch(t *testing.T) {
 	if _, err := d.Lock(t.Context(), alice, process.ID, services.ProcessLockOptions{IfMatch: stale}); !errors.Is(err, models.ErrPreconditionFailed) {
 		t.Errorf("lock: %v", err)
 	}
-	if s, err := d.LockStatus(t.Context(), process.ID); err != nil || s.Held {
+	if s, err := d.LockStatus(t.Context(), alice, process.ID); err != nil || s.Held {
 		t.Errorf("a refused lock stays: %+v, %v", s, err)
 	}
 	if _, _, err := d.QuickUpdate(t.Context(), alice, process.ID, services.QuickUpdateOptions{IfMatch: stale}, models.ProcessPatch{}); !errors.Is(err, models.ErrPreconditionFailed) {
@@ -133,14 +140,14 @@ func TestProcessQuickUpdateWaitsForTheLock(t *testing.T) {
 		done <- err
 	}()
 	servicestest.Eventually(t, func() bool {
-		s, err := d.LockStatus(t.Context(), process.ID)
+		s, err := d.LockStatus(t.Context(), alice, process.ID)
 		return err == nil && s.Waiting == 1
 	}, "the update does not wait")
 	must(d.Unlock(t.Context(), alice, process.ID, taken.Token))
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
-	if s, err := d.LockStatus(t.Context(), process.ID); err != nil || s.Held {
+	if s, err := d.LockStatus(t.Context(), alice, process.ID); err != nil || s.Held {
 		t.Errorf("its lock stays: %+v, %v", s, err)
 	}
 }

@@ -16,6 +16,7 @@ type RecordStore interface {
 	AddRefusals(ctx context.Context, refusals []models.Refusal) error
 	Refusal(ctx context.Context, userID, requestID string, since time.Time) (models.Refusal, error)
 	Version(ctx context.Context, processID string, version int64) (models.Process, error)
+	lockEndWriter
 }
 
 const (
@@ -32,6 +33,7 @@ type Recorder struct {
 	store    RecordStore
 	log      *slog.Logger
 	refusals recordQueue[models.Refusal]
+	ends     recordQueue[models.EndedLock]
 
 	wake    chan struct{}      // there are rows
 	flushes chan chan struct{} // closed when the rows before are written
@@ -120,6 +122,14 @@ func (r *Recorder) added() {
 func (r *Recorder) write() {
 	dropped, err := r.refusals.write(r.store.AddRefusals)
 	r.tell("refusals", dropped, err)
+	dropped, err = r.ends.write(func(ctx context.Context, ends []models.EndedLock) error { return r.store.AddLockEnds(ctx, ends...) })
+	r.tell("ends of locks", dropped, err)
+}
+
+// LockEnded records how a lock ended, for who held it.
+func (r *Recorder) LockEnded(ended models.EndedLock) {
+	r.ends.add(ended)
+	r.added()
 }
 
 func (r *Recorder) tell(kind string, dropped int, err error) {

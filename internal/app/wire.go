@@ -70,7 +70,11 @@ func (a *app) wire(ctx context.Context, db *store.Store, rdb *redis.Client, secr
 	if err := a.watchPolicies(limiter, limits); err != nil {
 		return handlers.Options{}, err
 	}
-	locks := lock.New(rdb, lock.Options{OnRedisDown: c.LockOnRedisDown, Logger: a.log, Metrics: registry})
+	recorder := services.NewRecorder(db, a.log)
+	a.closers = append(a.closers, recorder.Close)
+	locks := lock.New(rdb, lock.Options{
+		OnRedisDown: c.LockOnRedisDown, MaxHold: c.LockMaxHold, Logger: a.log, Metrics: registry, Ended: recorder.LockEnded,
+	})
 	sessions, err := session.NewCache(rdb, db, session.Options{
 		IdleTimeout: c.SessionIdleTimeout, AbsoluteTimeout: c.SessionAbsoluteTimeout, MaxPerUser: c.SessionMaxPerUser, Secrets: secrets,
 		Watch: db.WatchRevocations, Budget: db.WithinBudget, Logger: a.log, Metrics: registry,
@@ -79,8 +83,6 @@ func (a *app) wire(ctx context.Context, db *store.Store, rdb *redis.Client, secr
 		return handlers.Options{}, err
 	}
 	a.closers = append(a.closers, sessions.Close, db.KeepClean())
-	recorder := services.NewRecorder(db, a.log)
-	a.closers = append(a.closers, recorder.Close)
 	accounts := services.NewAccounts(db, sessions, locks, limiter, services.AccountsOptions{
 		LoginByIP: limits.loginByIP, LoginByAccount: limits.loginByAccount, Logger: a.log,
 	})
@@ -88,7 +90,9 @@ func (a *app) wire(ctx context.Context, db *store.Store, rdb *redis.Client, secr
 	if err != nil {
 		return handlers.Options{}, err
 	}
-	processes, err := services.NewProcesses(db, locks, tokens, secrets)
+	processes, err := services.NewProcesses(db, locks, tokens, secrets, services.ProcessesOptions{
+		Protection: c.LockProtection, Ends: recorder, Logger: a.log,
+	})
 	if err != nil {
 		return handlers.Options{}, err
 	}

@@ -120,10 +120,14 @@ func wrongArguments(t *testing.T) map[string][]wrong {
 			{"negative MaxKeys", panics(func() { ratelimit.New(rdb, ratelimit.Options{MaxKeys: -1}) })},
 		},
 		"services.NewProcesses": {
-			{"no ProcessStore", func() error { return second(services.NewProcesses(nil, locks, signer, long)) }},
-			{"no ProcessStore", func() error { return second(services.NewProcesses((*store.Store)(nil), locks, signer, long)) }},
-			{"no lock.Locker", func() error { return second(services.NewProcesses(db, nil, signer, long)) }},
-			{"no lock.TokenSigner", func() error { return second(services.NewProcesses(db, locks, nil, long)) }},
+			{"no ProcessStore", func() error {
+				return second(services.NewProcesses(nil, locks, signer, long, services.ProcessesOptions{}))
+			}},
+			{"no ProcessStore", func() error {
+				return second(services.NewProcesses((*store.Store)(nil), locks, signer, long, services.ProcessesOptions{}))
+			}},
+			{"no lock.Locker", func() error { return second(services.NewProcesses(db, nil, signer, long, services.ProcessesOptions{})) }},
+			{"no lock.TokenSigner", func() error { return second(services.NewProcesses(db, locks, nil, long, services.ProcessesOptions{})) }},
 		},
 		"services.NewRecorder": {
 			{"no RecordStore", panics(func() { services.NewRecorder(nil, nil) })},
@@ -211,8 +215,10 @@ func wrongArguments(t *testing.T) map[string][]wrong {
 		})},
 	)
 	for name, make := range map[string]func([]string) error{
-		"lock.NewTokenSigner":   func(s []string) error { return second(lock.NewTokenSigner(s)) },
-		"services.NewProcesses": func(s []string) error { return second(services.NewProcesses(db, locks, signer, s)) },
+		"lock.NewTokenSigner": func(s []string) error { return second(lock.NewTokenSigner(s)) },
+		"services.NewProcesses": func(s []string) error {
+			return second(services.NewProcesses(db, locks, signer, s, services.ProcessesOptions{}))
+		},
 		"session.NewCache": func(s []string) error {
 			return second(session.NewCache(rdb, db, session.Options{Secrets: s, Logger: quiet}))
 		},

@@ -52,6 +52,8 @@ type Config struct {
 	RedisTimeout    time.Duration      `env:"REDIS_TIMEOUT" envDefault:"100ms"`         // all Redis calls of one request
 	LockOnRedisDown models.OnRedisDown `env:"LOCK_ON_REDIS_DOWN" envDefault:"open"`     // open or closed
 	LockMaxPerUser  int                `env:"LOCK_MAX_PER_USER" envDefault:"20"`        // processes that one user can lock at a time
+	LockMaxHold     time.Duration      `env:"LOCK_MAX_HOLD" envDefault:"12h"`           // how long a lock lasts at most, however often it is extended
+	LockProtection  time.Duration      `env:"LOCK_PROTECTION" envDefault:"5m"`          // after the holder's last sign of life
 
 	RateLimitMax         int64              `env:"RATE_LIMIT_MAX" envDefault:"300"`             // requests in any RateLimitWindow
 	RateLimitWindow      time.Duration      `env:"RATE_LIMIT_WINDOW" envDefault:"1m"`           // whole seconds

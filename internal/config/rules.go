@@ -70,6 +70,8 @@ func (c Config) rules(given map[string]string) []rule {
 		{"REDIS_TIMEOUT", between(c.RedisTimeout, time.Millisecond, time.Minute), timeout},
 		{"LOCK_ON_REDIS_DOWN", oneOf(c.LockOnRedisDown, models.OnRedisDownOpen, models.OnRedisDownClosed), "open or closed"},
 		{"LOCK_MAX_PER_USER", between(c.LockMaxPerUser, 1, 10_000), "a whole number from 1 to 10000"},
+		{"LOCK_MAX_HOLD", between(c.LockMaxHold, time.Minute, 24*time.Hour), "a duration from 1m to 24h, such as 12h"},
+		{"LOCK_PROTECTION", between(c.LockProtection, time.Second, 24*time.Hour), "a duration from 1s to 24h, such as 5m"},
 
 		{"RATE_LIMIT_MAX", between(c.RateLimitMax, 1, 1_000_000), limit},
 		{"RATE_LIMIT_WINDOW", isWindow(c.RateLimitWindow), window},

@@ -156,7 +156,7 @@ func TestAdopted(t *testing.T) {
 		w.granter.cut()
 		disabler.cut()
 		take(t, w.granter.Locker, request("r", alice))
-		if err := disabler.ReleaseUser(t.Context(), alice.UserID); err != nil {
+		if _, err := disabler.ReleaseUser(t.Context(), alice.UserID); err != nil {
 			t.Fatal(err)
 		}
 		disabler.restore()

@@ -32,7 +32,7 @@ func TestTwoLockersInOneProgram(t *testing.T) {
 	if _, err := desk.Check(t.Context(), inShop.Claim); !errors.Is(err, models.ErrNotHeld) {
 		t.Errorf("a claim of the other Locker: %v", err)
 	}
-	if err := shop.ReleaseUser(t.Context(), bob.UserID); err != nil {
+	if _, err := shop.ReleaseUser(t.Context(), bob.UserID); err != nil {
 		t.Fatal(err)
 	}
 	giveBack(t, shop, inShop)

@@ -39,18 +39,23 @@ func (t *localTable) acquire(now time.Time, claim Claim, holder models.Holder, t
 		return Lock{}, &status
 	}
 	t.supersede(claim.Resource, claim.Grant)
-	holder.Since = t.wall().UTC()
 	if queue {
 		t.putLocked(op{kind: opLeave, claim: claim})
 	}
 	*slot = entry{
-		origin: originLocal,
-		queue:  slices.DeleteFunc(slot.queue, func(w localWaiter) bool { return w.grant == claim.Grant }),
-		lock: Lock{
-			Claim: claim, Holder: holder, TTL: ttl, ExpiresAt: holder.Since.Add(ttl), Degraded: true, grantedAt: now, trustedUntil: now.Add(ttl),
-		},
+		origin: originLocal, activeAt: now,
+		queue: slices.DeleteFunc(slot.queue, func(w localWaiter) bool { return w.grant == claim.Grant }),
+		lock:  t.grant(now, claim, holder, ttl),
 	}
 	return slot.lock, nil
+}
+
+// grant is a lock made without Redis.
+func (t *localTable) grant(now time.Time, claim Claim, holder models.Holder, ttl time.Duration) Lock {
+	holder.Since = t.wall().UTC()
+	return Lock{
+		Claim: claim, Holder: holder, TTL: ttl, ExpiresAt: holder.Since.Add(ttl), Degraded: true, grantedAt: now, trustedUntil: now.Add(ttl),
+	}
 }
 
 func (l *entry) join(grant string, now time.Time) {
@@ -94,6 +99,7 @@ func (t *localTable) extend(now time.Time, claim Claim, holder models.Holder, tt
 		return Lock{}, &models.NotHeldError{Status: models.LockStatus{Resource: claim.Resource, Degraded: true}}
 	}
 	l.lock.TTL, l.lock.trustedUntil, l.lock.ExpiresAt, l.lock.Degraded = ttl, now.Add(ttl), t.wall().Add(ttl).UTC(), true
+	l.activeAt = now
 	return l.lock, nil
 }
 
@@ -113,6 +119,30 @@ func (t *localTable) force(now time.Time, resource string, fence *int64, grant s
 	t.putLocked(op{kind: opForce, claim: l.lock.Claim, until: now.Add(status.TTL + t.maxHold)})
 	t.endLocked(resource, status.Grant)
 	return status, nil
+}
+
+// replace ends a grant that this table knows and grants to another claim in its place. Redis is told
+// of the end as of a force.
+func (t *localTable) replace(now time.Time, claim Claim, holder models.Holder, ttl time.Duration, old Replaced) (lock Lock, was models.LockStatus, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	l := t.live(now, claim.Resource)
+	switch {
+	case l == nil:
+		return lock, was, &models.NotAcquiredError{Status: models.LockStatus{Resource: claim.Resource, Degraded: true}}
+	case l.hasToken(claim.Token):
+		lock = l.lock
+		lock.TTL, lock.Repeated, lock.Degraded = l.lock.trustedUntil.Sub(now), true, true
+		return lock, was, nil
+	case l.lock.Grant != old.Grant, now.Sub(l.activeAt) < old.Idle:
+		return lock, was, &models.NotAcquiredError{Status: l.status(now)}
+	}
+	was = l.status(now)
+	t.putLocked(op{kind: opForce, claim: l.lock.Claim, until: now.Add(was.TTL + t.maxHold)})
+	t.tombstones.add(now, old.Grant)
+	l.origin, l.epoch, l.syncedUntil, l.activeAt = originLocal, "", time.Time{}, now
+	l.lock = t.grant(now, claim, holder, ttl)
+	return l.lock, was, nil
 }
 
 // metadata keeps the first text of a grant and returns the one that stands.

@@ -24,7 +24,8 @@
 //	   |          its instance is silent for 240 ms: the next |            |
 //	   +------------------------------------------------------+------------+
 //
-// A grant is unconfirmed until its waiter's next call, which makes its lease a whole one.
+// A grant is unconfirmed until its waiter's next call, which makes its lease a whole one. Replace goes
+// from held to held: it ends one grant and makes another in the same step, and the queue stays.
 //
 // Of a grant in the instance that made or extended it (local.go):
 //
@@ -59,6 +60,10 @@
 // A lease that ended by itself can be reasserted as well. A grant that was given back or forced
 // cannot: its tombstone refuses that for as long as an instance could try.
 //
+// A holder's last sign of life (LockStatus.ActiveAt) is its grant or its last extend, by the server's
+// clock. Without Redis an instance knows of those that it answered itself. A server that forgot it
+// counts from when the grant was reasserted: a holder is protected too long rather than too little.
+//
 // An acquire says until when, in the server's time, its caller waits for the answer. Executed
 // later, by a server or network that was frozen, it takes nothing. The server's time is estimated
 // from the quickest reply of the last 10 s.
@@ -77,7 +82,8 @@
 //	                             sent first, from the outbox      another instance was first
 //	the server lost its locks    free ones: refused for 2 s;      goes on, the next slot with a
 //	                             holders go on                    higher fence, or "revoked"
-//	the lock is forced           models.NotHeldError              "revoked", at most 0.5 s later
+//	the lock is forced, or its   models.NotHeldError              "revoked", at most 0.5 s later
+//	holder replaced
 //	MaxHold has passed           models.NotHeldError              "expired"
 //	an instance crashes          free when the lease ends; its    -
 //	                             waiters are passed over
@@ -119,7 +125,8 @@
 //	local.go        the table of one instance                degraded.go    its work without Redis
 //	outbox.go       what Redis has not acknowledged          tombstones.go  what is over
 //	reconcile.go    reasserting grants                       shard.go       epochs, keys
-//	force.go        ends others' locks                       list.go        lists, counts
+//	force.go        ends others' locks                       replace.go     gives them to another
+//	list.go         lists, counts
 //	peers.go        whether there are other instances        token.go       signed tokens
 //	scripts.go      running scripts                          reply.go       what they answer
 //	record.go       the text of a grant                      lua/           the scripts

@@ -93,7 +93,7 @@ func TestExtendedWithoutRedis(t *testing.T) {
 		"forced":   func(t *testing.T, w world, _ Lock) { force(t, w.other, "r") },
 		"released": func(t *testing.T, w world, taken Lock) { giveBack(t, w.other, taken) },
 		"disabled": func(t *testing.T, w world, _ Lock) {
-			if err := w.other.ReleaseUser(t.Context(), alice.UserID); err != nil {
+			if _, err := w.other.ReleaseUser(t.Context(), alice.UserID); err != nil {
 				t.Fatal(err)
 			}
 		},

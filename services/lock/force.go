@@ -52,8 +52,9 @@ func (l *Locker) force(ctx context.Context, resource string, fence *int64, grant
 
 // ReleaseUser ends every lock that a user holds. Without Redis it ends those that this
 // instance knows (open), or returns models.ErrUnavailable (closed). Either way the others
-// end when Redis is back, also those that another instance reasserts up to 2 s later.
-func (l *Locker) ReleaseUser(ctx context.Context, userID string) error {
+// end when Redis is back, also those that another instance reasserts up to 2 s later;
+// Options.Ended hears of them. It returns those that have ended, also with an error.
+func (l *Locker) ReleaseUser(ctx context.Context, userID string) (ended []models.LockStatus, err error) {
 	page := models.Page{Limit: 200}
 	for {
 		locks, degraded, err := l.List(redis.WithBudget(ctx), page)
@@ -61,7 +62,7 @@ func (l *Locker) ReleaseUser(ctx context.Context, userID string) error {
 			l.table.put(op{kind: opForceUser, userID: userID})
 		}
 		if err != nil {
-			return fmt.Errorf("release the locks of user %s: %w", userID, err)
+			return ended, fmt.Errorf("release the locks of user %s: %w", userID, err)
 		}
 		for _, lock := range locks.Items {
 			if lock.Holder.UserID != userID {
@@ -73,11 +74,14 @@ func (l *Locker) ReleaseUser(ctx context.Context, userID string) error {
 				l.table.put(op{kind: opForceUser, userID: userID})
 			}
 			if err != nil && !errors.Is(err, models.ErrNotFound) && !errors.Is(err, models.ErrNotHeld) { // those ended meanwhile
-				return err
+				return ended, err
+			}
+			if err == nil {
+				ended = append(ended, was)
 			}
 		}
 		if locks.NextCursor == nil {
-			return nil
+			return ended, nil
 		}
 		page.Cursor = *locks.NextCursor
 	}

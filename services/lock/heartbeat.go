@@ -67,6 +67,7 @@ func (l *Locker) heartbeats(ctx context.Context) {
 func (l *Locker) publishExpired(now time.Time) {
 	for _, lock := range l.table.expire(now) {
 		l.events.publishOwn(models.LockExpired, lock)
+		l.opt.Ended(endedByItself(lock.Grant, lock.Resource, lock.ExpiresAt))
 	}
 }
 
@@ -163,8 +164,28 @@ func (l *Locker) heartbeat(ctx context.Context, shard int, awaited []string) (si
 			s.watermark = watermark{highestFence: fence, heardAt: sent}
 		}
 	})
-	for _, grant := range answer[4:] {
-		l.waiters.wake(grant, nil)
+	for _, told := range answer[4:] {
+		if len(told) == epochLength { // a grant's id is as long
+			l.waiters.wake(told, nil)
+		} else {
+			l.leaseEnded(told)
+		}
 	}
 	return signs, soonest, nil
+}
+
+// leaseEnded takes in a lease that a heartbeat found to have ended: when, and the grant.
+func (l *Locker) leaseEnded(told string) {
+	const digits = 13
+	if len(told) < digits {
+		return
+	}
+	at, err := strconv.ParseInt(told[:digits], 10, 64)
+	if g, ok := readRecord(told[digits:]); ok && err == nil {
+		l.opt.Ended(endedByItself(g.grant, g.resource, time.UnixMilli(at)))
+	}
+}
+
+func endedByItself(grant, resource string, at time.Time) models.EndedLock {
+	return models.EndedLock{Grant: grant, Resource: resource, End: models.LockEnd{How: models.LockExpired, At: at.UTC()}}
 }

@@ -15,6 +15,7 @@ import (
 type localTable struct {
 	maxHold time.Duration    // how long an instance can ask about a grant
 	wall    func() time.Time // for the times in answers
+	alone   bool             // Redis is disabled: there is nothing to keep for it
 
 	mu         sync.Mutex
 	locks      map[string]*entry // by resource
@@ -30,6 +31,7 @@ type entry struct {
 	origin      origin
 	epoch       string    // of the shard when Redis answered about it last; "" while Redis has not
 	syncedUntil time.Time // when it ends at the server, as Redis answered last
+	activeAt    time.Time // when it was granted or extended here last, as far as this instance knows
 	queue       []localWaiter
 }
 
@@ -72,7 +74,7 @@ func (t *localTable) record(lock Lock, epoch string, origin origin) {
 		return
 	}
 	t.supersede(lock.Resource, lock.Grant)
-	known := &entry{lock: lock, origin: origin, epoch: epoch, syncedUntil: lock.serverExpiry()}
+	known := &entry{lock: lock, origin: origin, epoch: epoch, syncedUntil: lock.serverExpiry(), activeAt: time.Now()}
 	if old := t.locks[lock.Resource]; old != nil && old.lock.Grant == lock.Grant {
 		if origin == originRedis {
 			known.origin = old.origin
@@ -206,6 +208,7 @@ func (l *entry) status(now time.Time) models.LockStatus {
 	return models.LockStatus{
 		Resource: l.lock.Resource, Held: true, Holder: l.lock.Holder, Grant: l.lock.Grant, Fence: l.lock.Fence,
 		TTL: left, ExpiresAt: l.lock.ExpiresAt.UTC(), Waiting: len(l.queue), Degraded: true,
+		ActiveAt: l.lock.Holder.Since.Add(l.activeAt.Sub(l.lock.grantedAt)).UTC(), // both by one clock
 	}
 }
 
@@ -272,6 +275,13 @@ func (t *localTable) endLocked(resource, grant string) {
 	if l.lock.Grant == "" && len(l.queue) == 0 {
 		delete(t.locks, resource)
 	}
+}
+
+// knowsEnd reports whether the end of a grant was observed here.
+func (t *localTable) knowsEnd(grant string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.tombstones.has(grant)
 }
 
 // expired reports whether the lease of a grant made without Redis has passed.

@@ -41,7 +41,8 @@ type Options struct {
 	// what it returns is Degraded). Open is for resources whose writes are
 	// guarded by a second rule, such as a version in the database.
 	OnRedisDown models.OnRedisDown
-	// MaxHold is how long a grant can last, however often it is extended. Zero is 1 hour.
+	// MaxHold is how long a grant can last, however often it is extended. Zero is 1 hour. It
+	// must be the same on all instances.
 	MaxHold time.Duration
 	// Clock is read in place of time.Now for times that leave the instance: Since,
 	// ExpiresAt, the end of tokens. Leases do not depend on it. It is called
@@ -51,6 +52,10 @@ type Options struct {
 	Logger *slog.Logger
 	// Metrics registers the collectors. Nil registers none.
 	Metrics prometheus.Registerer
+	// Ended is called for each grant whose end no caller is answered: leases that ended by
+	// themselves, each on one of the instances, and locks of a disabled user that end after an
+	// outage. It must not block. Nil hears of none.
+	Ended func(lock models.EndedLock)
 
 	grace time.Duration // claimGrace; a test on a busy machine gives holders longer
 }
@@ -99,12 +104,16 @@ func New(rdb *redis.Client, opt Options) *Locker {
 		events: newEventHub(), keys: newShardKeys(rdb), looks: newLooks(),
 	}
 	l.opt.MaxHold = cmp.Or(opt.MaxHold, DefaultMaxHold)
+	if l.opt.Ended == nil {
+		l.opt.Ended = func(models.EndedLock) {}
+	}
 	if l.opt.Clock == nil {
 		l.opt.Clock = time.Now
 	}
 	l.scripts = loadScripts(rdb.Key("locks"), rdb.Key("ends"), l.opt.MaxHold, cmp.Or(opt.grace, claimGrace))
 	l.clock.wall, l.events.wall = l.opt.Clock, l.opt.Clock
 	l.table = newLocalTable(l.opt.MaxHold, l.opt.Clock)
+	l.table.alone = rdb.Disabled()
 	if l.opt.Logger == nil {
 		l.opt.Logger = slog.Default()
 	}

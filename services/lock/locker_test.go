@@ -227,7 +227,7 @@ func TestList(t *testing.T) {
 	})
 
 	t.Run("is empty of a user whose locks were ended", func(t *testing.T) {
-		if err := all[0].ReleaseUser(t.Context(), "0"); err != nil {
+		if _, err := all[0].ReleaseUser(t.Context(), "0"); err != nil {
 			t.Fatal(err)
 		}
 		if got := listed(t, all[1], 200); len(got) != locks/2 {

@@ -27,7 +27,7 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 		Name: "gatehouse_lock_operations_total",
 		Help: "Lock operations by how they ended, waiting included: done, refused, degraded or unavailable.",
 	}, []string{"operation", "outcome"})
-	for _, operation := range []string{"acquire", "extend", "check", "release", "force"} {
+	for _, operation := range []string{"acquire", "extend", "check", "release", "force", "replace"} {
 		for _, outcome := range []string{"done", "refused", "degraded", "unavailable"} {
 			m.operations[[2]string{operation, outcome}] = operations.WithLabelValues(operation, outcome)
 		}

@@ -162,7 +162,7 @@ func TestOutage(t *testing.T) {
 		o := newOutage(t, models.OnRedisDownOpen)
 		take(t, o.other, request("r", alice)) // which the first has not granted
 		o.begin(true)
-		if err := o.ReleaseUser(t.Context(), alice.UserID); err != nil {
+		if _, err := o.ReleaseUser(t.Context(), alice.UserID); err != nil {
 			t.Fatal(err)
 		}
 		o.end(true)
@@ -213,7 +213,7 @@ func TestOutage(t *testing.T) {
 				<-forced
 				o.server.Freeze()
 			}()
-			err := o.ReleaseUser(t.Context(), alice.UserID)
+			_, err := o.ReleaseUser(t.Context(), alice.UserID)
 			if err != nil && (onDown == models.OnRedisDownOpen || !errors.Is(err, models.ErrUnavailable)) {
 				t.Error(err)
 			}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"time"
 
+	"gatehouse/models"
 	"gatehouse/services/redis"
 )
 
@@ -30,6 +31,9 @@ type op struct {
 }
 
 func (op op) key() string { return cmp.Or(op.claim.Grant, op.userID) }
+
+// outboxMost is how many ops are kept. In an outage of hours each edit adds one.
+const outboxMost = 1 << 16
 
 // userLooks is how long the locks of a disabled user are looked for when Redis is back:
 // until all instances have reasserted the grants they made.
@@ -62,7 +66,10 @@ func (l *Locker) flushUser(ctx context.Context, op op) {
 		op.until = start.Add(userLooks)
 		l.table.put(op)
 	}
-	_ = l.ReleaseUser(ctx, op.userID) // puts it into the outbox anew if it fails
+	ended, _ := l.ReleaseUser(ctx, op.userID) // puts it into the outbox anew if it fails
+	for _, lock := range ended {
+		l.opt.Ended(models.EndedLock{Grant: lock.Grant, Resource: lock.Resource, End: models.LockEnd{How: models.LockUserDisabled, At: l.opt.Clock().UTC()}})
+	}
 	if !start.Before(op.until) {
 		l.table.ack(op)
 	}
@@ -78,10 +85,27 @@ func (t *localTable) put(op op) {
 }
 
 func (t *localTable) putLocked(op op) {
+	if t.alone {
+		return
+	}
 	if op.kind != opForceUser && op.until.IsZero() {
 		op.until = time.Now().Add(t.maxHold)
 	}
+	if len(t.outbox) >= outboxMost {
+		t.forgetOne()
+	}
 	t.outbox[op.key()] = op
+}
+
+// forgetOne makes room in an outbox that a long outage has filled: of the releases any one goes, and
+// its grant ends with its lease at the latest.
+func (t *localTable) forgetOne() {
+	for key, op := range t.outbox {
+		if op.kind != opForce && op.kind != opForceUser {
+			delete(t.outbox, key)
+			return
+		}
+	}
 }
 
 // pending are the ops to send now.

@@ -199,7 +199,7 @@ func remembersAnEnd(server *servicestest.RedisServer, key string) bool {
 	}
 	left, err := strconv.Atoi(strings.TrimSpace(server.Do("PTTL", key)))
 	// -2: it ended since it was listed; -1 would be for ever.
-	return err == nil && (left == -2 || left >= 0 && time.Duration(left)*time.Millisecond <= DefaultMaxHold)
+	return err == nil && (left == -2 || left >= 0 && time.Duration(left)*time.Millisecond <= max(DefaultMaxHold, models.KeepLockEnds))
 }
 
 // noGoroutineLeft runs a test and wants as many goroutines after it as before.

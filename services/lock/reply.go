@@ -3,6 +3,7 @@ package lock
 import (
 	"crypto/subtle"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -14,10 +15,10 @@ import (
 const (
 	codeRefused    = 0 // not acquired, not held, or free
 	codeDone       = 1
-	codeRepeated   = 2 // acquire: this token had the grant already
+	codeRepeated   = 2 // acquire, replace: this token had the grant already
 	codeGivenBack  = 2 // extend: there is a waiter
 	codeOtherFence = 2 // force: another grant is there
-	codeTooLate    = 3 // acquire: executed after its sender had given up
+	codeTooLate    = 3 // acquire, replace: executed after its sender had given up
 )
 
 // reply is what a script about one lock answers; the lock's fields are empty
@@ -32,6 +33,7 @@ type reply struct {
 	extra     string    // acquire: arrival; release and force: who has it next; extend: the first fence reserved
 	now       int64     // the server's, in milliseconds
 	at        time.Time // by this instance's wall clock
+	extended  int64     // status, replace: when the lock was extended last, the server's milliseconds; 0: not yet
 }
 
 func readReply(msg rueidis.RedisMessage) (reply, error) {
@@ -43,7 +45,7 @@ func readReply(msg rueidis.RedisMessage) (reply, error) {
 		return readShortcut(msg)
 	}
 	fields, err := msg.ToArray()
-	if err != nil || len(fields) != 8 {
+	if err != nil || len(fields) < 8 {
 		return reply{}, fmt.Errorf("read lock reply of %d fields: %w: %w", len(fields), models.ErrUnavailable, err)
 	}
 	text := func(i int) string { s, _ := fields[i].ToString(); return s }
@@ -51,6 +53,9 @@ func readReply(msg rueidis.RedisMessage) (reply, error) {
 	r := reply{
 		code: number(0), remaining: time.Duration(number(2)) * time.Millisecond, waiting: int(number(3)),
 		epoch: text(4), extra: text(5), metadata: text(6), now: number(7),
+	}
+	if len(fields) > 8 {
+		r.extended, _ = strconv.ParseInt(text(8), 10, 64) // '' is 0
 	}
 	if grant := text(1); grant != "" {
 		var ok bool
@@ -83,6 +88,10 @@ func (r reply) status(resource string) models.LockStatus {
 	if s.Held {
 		s.Holder, s.Grant, s.Fence, s.TTL = r.holder, r.grant, &r.fence, r.remaining
 		s.ExpiresAt = r.at.Add(r.remaining).UTC()
+		s.ActiveAt = r.holder.Since
+		if extended := time.UnixMilli(r.extended).UTC(); extended.After(s.ActiveAt) {
+			s.ActiveAt = extended
+		}
 	}
 	return s
 }

@@ -10,20 +10,22 @@ import (
 	"time"
 
 	"github.com/redis/rueidis"
+
+	"gatehouse/models"
 )
 
 //go:embed lua/*.lua
 var scriptFiles embed.FS
 
 type scriptSet struct {
-	acquire, release, extend, status, force, metadata, heartbeat, list, count *rueidis.Lua
+	acquire, release, extend, status, force, replace, ended, metadata, heartbeat, list, count *rueidis.Lua
 }
 
 // loadScripts returns the scripts, with the values in place that are the same at every call.
 func loadScripts(events, ends string, maxHold, grace time.Duration) scriptSet {
 	constants := strings.NewReplacer(
 		"ALIVE", milliseconds(waiterAlive), "CONFIRM", milliseconds(waiterConfirm), "LONGEST", milliseconds(maxHold),
-		"GRACE", milliseconds(grace), "EVENTS", strconv.Quote(events), "ENDS", strconv.Quote(ends),
+		"GRACE", milliseconds(grace), "REMEMBER", milliseconds(models.KeepLockEnds), "EVENTS", strconv.Quote(events), "ENDS", strconv.Quote(ends),
 	)
 	load := func(name string, before ...string) *rueidis.Lua {
 		text := ""
@@ -34,7 +36,8 @@ func loadScripts(events, ends string, maxHold, grace time.Duration) scriptSet {
 	}
 	return scriptSet{
 		acquire: load("acquire", "acquire_shortcut"), release: load("release", "release_shortcut"),
-		extend: load("extend"), status: load("status"), force: load("force"), metadata: load("metadata"),
+		extend: load("extend"), status: load("status"), force: load("force"), replace: load("replace"),
+		ended: load("ended"), metadata: load("metadata"),
 		heartbeat: load("heartbeat"), list: load("list"), count: load("count"),
 	}
 }

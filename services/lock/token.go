@@ -67,11 +67,10 @@ func (t *TokenSigner) sign(grant models.LockGrant) (string, error) {
 	return token, nil
 }
 
-// open returns the grant of a rightly signed token that has not ended.
-func (t *TokenSigner) open(token string, now time.Time) (models.LockGrant, bool) {
-	var grant models.LockGrant
+// open returns the grant of a rightly signed token.
+func (t *TokenSigner) open(token string) (grant models.LockGrant, ok bool) {
 	err := securecookie.DecodeMulti("lock", token, &grant, t.signed...)
-	return grant, err == nil && now.Before(grant.End)
+	return grant, err == nil
 }
 
 // Seal encrypts a lock token for Redis, as metadata of its lock.
@@ -133,18 +132,23 @@ func (t *Tokens) Verify(ctx context.Context, resource, userID, token string) (gr
 }
 
 // Open is Verify without asking whether the lock is still held, for Locker.Extend and
-// Release, which ask that themselves. Redis is asked only about a token that is refused.
+// Release, which ask that themselves. Redis is asked only about a token that is refused. Beside the
+// error for a token that has ended, or that Verify finds not to hold the lock any more, they return
+// the grant that it was signed for.
 func (t *Tokens) Open(ctx context.Context, resource, userID, token string) (models.LockGrant, error) {
 	if token == "" {
 		return models.LockGrant{}, fmt.Errorf("lock %s: %w", resource, models.ErrLockTokenRequired)
 	}
-	grant, ok := t.signer.open(token, t.locks.opt.Clock())
-	if ok && grant.UserID == userID && grant.Resource == resource {
+	grant, ok := t.signer.open(token)
+	if !ok || grant.UserID != userID || grant.Resource != resource {
+		grant = models.LockGrant{}
+	}
+	if t.locks.opt.Clock().Before(grant.End) {
 		return grant, nil
 	}
 	status, err := t.locks.Status(ctx, resource)
 	if err != nil {
 		return models.LockGrant{}, err
 	}
-	return models.LockGrant{}, &models.NotHeldError{Status: status}
+	return grant, &models.NotHeldError{Status: status}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"math/rand/v2"
+	"strconv"
 	"time"
 
 	"gatehouse/models"
@@ -145,7 +146,7 @@ func (s *Store) deadSessions(ctx context.Context, now time.Time, after string, l
 	return hashes, next, err
 }
 
-// CleanUp deletes log entries and refusals older than 24 hours, networks not seen for 30 days and
+// CleanUp deletes log entries, refusals and ends of locks older than 24 hours, networks not seen for 30 days and
 // audit entries older than Options.AuditRetention, at most limit rows of each. It returns how many
 // rows; call it again while that is at least limit.
 // models.ErrUnavailable if the database could not be asked.
@@ -170,6 +171,11 @@ func (s *Store) CleanUp(ctx context.Context, now time.Time, limit int) (_ int, e
 				SELECT request_id, user_id FROM refusals WHERE at < $1 ORDER BY at LIMIT $2` + s.skipLocked + `)`},
 			{models.KeepRefusals, `DELETE FROM process_versions WHERE id IN (
 				SELECT id FROM process_versions WHERE how = 'refused' AND at < $1 ORDER BY at LIMIT $2` + s.skipLocked + `)`},
+			{models.KeepLockEnds, `DELETE FROM lock_ends WHERE grant_id IN (
+				SELECT grant_id FROM lock_ends WHERE at < $1 ORDER BY at LIMIT $2` + s.skipLocked + `)`},
+			// However young they are, there are not more than so many.
+			{0, `DELETE FROM lock_ends WHERE grant_id IN (SELECT grant_id FROM lock_ends WHERE at < $1 AND at < COALESCE(
+				(SELECT at FROM lock_ends ORDER BY at DESC LIMIT 1 OFFSET ` + strconv.Itoa(keepLockEnds) + `), 0) ORDER BY at LIMIT $2` + s.skipLocked + `)`},
 		} {
 			n, err := deleted(ctx, tx, old.query, now.Add(-old.kept).UnixMicro(), limit)
 			if err != nil {

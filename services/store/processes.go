@@ -135,13 +135,18 @@ func (s *Store) readTitles(ctx context.Context, titles map[string]string, ids []
 }
 
 // The database rule: a write happens only if no other one came in since the
-// grant, and, with If-Match, only to that version.
-const rule = ` id = $1 AND (version = $2 OR last_grant = $3) AND version = COALESCE($4, version)`
+// grant, the grant was not ended by a user, and, with If-Match, only to that version.
+const rule = ` id = $1 AND (version = $2 OR last_grant = $3) AND version = COALESCE($4, version)
+	AND NOT EXISTS (SELECT 1 FROM lock_ends WHERE grant_id = $3` + byUser + `)`
+
+// byUser is true for the ends of locks that nothing can undo.
+const byUser = ` AND how <> 'expired'`
 
 // UpdateProcess writes the fields in one statement that holds the database
 // rule; a trigger keeps the version for the history. If the rule refuses, the error is a *models.ConflictError with the
 // process as it is now: models.ErrPreconditionFailed if If-Match failed,
-// otherwise models.ErrVersionConflict. models.ErrNotFound if there is no process.
+// otherwise models.ErrVersionConflict. Before those it is a *models.NotHeldError if the grant was
+// ended, as far as that is stored. models.ErrNotFound if there is no process.
 func (s *Store) UpdateProcess(ctx context.Context, id, userID string, f models.ProcessFields, g models.WriteGuard) (_ models.Process, err error) {
 	n, err := parseID(id)
 	if err != nil {
@@ -198,6 +203,12 @@ func (s *Store) refusal(ctx context.Context, n int64, g models.WriteGuard) error
 	current, err := scanProcess(s.write.QueryRowContext(ctx, `SELECT `+processColumns+` FROM processes WHERE id = $1`, n))
 	if err != nil {
 		return orAnswer(err, models.ErrNotFound)
+	}
+	switch ended, err := readLockEnd(ctx, s.write, g.Grant, byUser); {
+	case err == nil:
+		return &models.NotHeldError{Status: models.LockStatus{Resource: ended.Resource}, EndedBy: &ended.End}
+	case !errors.Is(err, sql.ErrNoRows):
+		return err
 	}
 	if g.IfMatch != nil && *g.IfMatch != current.Version {
 		return &models.ConflictError{Reason: models.ErrPreconditionFailed, Current: current}

@@ -208,7 +208,7 @@ func failed(op string, err error) error {
 	}
 	answers := []error{
 		models.ErrNotFound, models.ErrStale, models.ErrEmailTaken, models.ErrLastAdmin,
-		models.ErrVersionConflict, models.ErrPreconditionFailed, models.ErrBadCursor, models.ErrUnavailable,
+		models.ErrVersionConflict, models.ErrPreconditionFailed, models.ErrNotHeld, models.ErrBadCursor, models.ErrUnavailable,
 	}
 	for _, answer := range answers {
 		if errors.Is(err, answer) {

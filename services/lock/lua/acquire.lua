@@ -46,7 +46,7 @@ local reasserts = (ARGV[9] or '') ~= ''
 if reasserts then
   expire(-1, id) -- or it is not known to have expired
   lock = current()
-  local by_itself = redis.call('GET', expired(id)) == string.sub(ARGV[1], 33, 75)
+  local by_itself = string.sub(redis.call('GET', expired(id)) or '', 1, 43) == string.sub(ARGV[1], 33, 75)
   if redis.call('EXISTS', tombstone(id)) == 1 or (not by_itself and (ARGV[10] == 'unknown' or ARGV[10] ~= '' and ARGV[10] == epoch())) then
     leave(id) -- it may have waited before it was granted without Redis
     return reply(0, lock, 0)
@@ -63,6 +63,9 @@ if not lock then
   local grace = in_grace()
   if (grace and reasserts) or ((not grace or ARGV[6] == 'free') and (not first or first == id)) then
     leave(id)
+    if reasserts then -- when its holder extended it is forgotten: rather later than too early
+      touch(id, ttl)
+    end
     return reply(1, grant(ARGV[1], ttl, tonumber(ARGV[4]), nil, tonumber(ARGV[11])), 0)
   end
   if not grace then

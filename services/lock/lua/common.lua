@@ -16,10 +16,11 @@
 --   waiters:<resource>: hash, grant id -> request (JSON)
 --   instances: sorted set, instance -> its last heartbeat (milliseconds)
 --   metadata:<grant id>: its holder's metadata, as long as the lock
--- As long as an instance could still reassert the grant:
---   tombstone:<grant id>: it was given back or forced, and cannot be reasserted
+--   extended:<grant id>: when it was extended last (milliseconds), as long as the lock
 --   expired:<grant id>: its lease ended by itself. The value is the hash of the token, with which
---     it can be reasserted
+--     it can be reasserted, and when it ended (13 digits, milliseconds)
+-- As long as an instance could still reassert the grant:
+--   tombstone:<grant id>: it was given back, forced or replaced, and cannot be reasserted
 --   shared:<grant id>: a second attempt with its token has it
 -- Constants put in by scripts.go: EVENTS and ENDS, channels; and in milliseconds:
 --   ALIVE: how long an instance counts as alive after a heartbeat, and how long after it an
@@ -27,6 +28,7 @@
 --   CONFIRM: how long such a grant lasts at least
 --   LONGEST: how long a grant can be held
 --   GRACE: how long holders have to reassert what the server forgot
+--   REMEMBER: for how long at least it is known that a lease ended by itself
 local clock = redis.call('TIME')
 local micros = clock[1] * 1000000 + clock[2]
 local now = math.floor(micros / 1000)
@@ -53,6 +55,10 @@ end
 
 local function expired(id)
   return prefix .. 'expired:' .. id
+end
+
+local function extended(id)
+  return prefix .. 'extended:' .. id
 end
 
 local function shared(id)
@@ -156,6 +162,18 @@ local function lease(lock, ttl)
   lock.left = ttl
 end
 
+-- Notes a sign of life of the holder, other than that the lock was granted.
+local function touch(id, ttl)
+  redis.call('SET', extended(id), string.format('%013d', now), 'PX', ttl)
+end
+
+-- The reply about how a lock stands: with the sign of life at its end.
+local function standing(code, lock, waiting, extra)
+  local answer = reply(code, lock, waiting, extra)
+  answer[9] = lock and redis.call('GET', extended(id_of(lock.grant))) or ''
+  return answer
+end
+
 -- Makes the lock name the holder as request does: an instance that did not know the holder may have
 -- reasserted it.
 local function correct(lock, request)
@@ -233,7 +251,7 @@ end
 
 -- Ends a lock and passes it on.
 local function free(lock, name)
-  redis.call('DEL', KEYS[1], metadata(id_of(lock.grant)))
+  redis.call('DEL', KEYS[1], metadata(id_of(lock.grant)), extended(id_of(lock.grant)))
   redis.call('ZREM', KEYS[3], lock.grant)
   event(name, lock.grant)
   redis.pcall('PUBLISH', ENDS, lock.grant)
@@ -252,6 +270,9 @@ local function stands(grant)
   return lock and lock.grant == grant
 end
 
+-- The leases that expire found to have ended: when (13 digits, milliseconds) and the grant.
+local over = {}
+
 -- Passes on the locks of the shard whose lease has ended by itself: at most so many, -1 for all, or
 -- of these only the grant of this id. They alone are in the index then: what ends a lock takes it
 -- out. Another holder may have taken one already.
@@ -264,8 +285,10 @@ local function expire(most, id)
   for _, grant in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', until_then, 'LIMIT', 0, most)) do
     if not id or id == id_of(grant) then
       if not stands(grant) then
+        local at = string.format('%013d', math.min(now, tonumber(redis.call('ZSCORE', KEYS[3], grant) or now)))
         redis.call('ZREM', KEYS[3], grant)
-        redis.call('SET', expired(id_of(grant)), string.sub(grant, 62, 104), 'PX', math.max(1, tonumber(string.sub(grant, 17, 29)) + LONGEST - now))
+        redis.call('SET', expired(id_of(grant)), string.sub(grant, 62, 104) .. at, 'PX', math.max(REMEMBER, tonumber(string.sub(grant, 17, 29)) + LONGEST - now))
+        table.insert(over, at .. grant)
         event('expired', grant)
         if not current() then
           advance()

@@ -23,6 +23,7 @@ if ARGV[3] == 'share' then
   contend(lock)
 end
 lease(lock, ttl)
+touch(id_of(lock.grant), ttl)
 local first = ARGV[3] == 'renew' and string.format('%d', reserve(tonumber(ARGV[4]))) or ''
 event('extended', lock.grant)
 return reply(1, lock, redis.call('ZCARD', KEYS[2]), first)

@@ -10,7 +10,8 @@
 --   how many locks were forced
 --   the time (milliseconds)
 --   how long until the first of the locks waited for can end (milliseconds; '' if there is none)
---   the grant id of each waiter of this instance that is to confirm
+--   the grant id of each waiter of this instance that is to confirm, and each lease that has ended
+--     by itself: when (13 digits, milliseconds) and the grant
 if ARGV[3] then
   alive(ARGV[1])
 end
@@ -37,5 +38,8 @@ for i = 3, #ARGV do
   if lock and lock.pending == ARGV[1] then
     table.insert(answer, id_of(lock.grant))
   end
+end
+for _, ended in ipairs(over) do
+  table.insert(answer, ended)
 end
 return answer

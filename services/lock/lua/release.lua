@@ -26,7 +26,7 @@ if lock and lock.credential == ARGV[1] then
 end
 leave(id)
 expire(-1, id) -- or it expires later, and is reasserted
-if redis.call('GET', expired(id)) == string.sub(ARGV[1], 33) then
-  redis.call('DEL', expired(id)) -- it shall not be reasserted
+if string.sub(redis.call('GET', expired(id)) or '', 1, 43) == string.sub(ARGV[1], 33) then
+  redis.call('SETRANGE', expired(id), 0, string.rep('-', 43)) -- it shall not be reasserted
 end
 return reply(0, current(), 0)

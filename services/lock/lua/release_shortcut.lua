@@ -3,7 +3,7 @@
 -- returns 1
 local grant = redis.call('GET', KEYS[1])
 if grant and not ARGV[2] and string.sub(grant, 30, 104) == ARGV[1] then
-  redis.call('DEL', KEYS[1])
+  redis.call('DEL', KEYS[1], string.sub(KEYS[3], 1, -6) .. 'extended:' .. string.sub(ARGV[1], 1, 32))
   redis.call('ZREM', KEYS[3], grant)
   redis.pcall('PUBLISH', EVENTS, 'released\n' .. grant)
   return 1

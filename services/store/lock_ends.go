@@ -1,0 +1,87 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"slices"
+	"time"
+
+	"gatehouse/models"
+)
+
+// keepLockEnds is how many ends of locks CleanUp leaves, however young they are.
+const keepLockEnds = 200_000
+
+// AddLockEnds stores how grants ended, all or none. The first end of a grant stays, but for
+// models.LockExpired: its holder's instance may have brought the lock back.
+func (s *Store) AddLockEnds(ctx context.Context, ends ...models.EndedLock) (err error) {
+	// In one order, so that no two instances that store the same ones wait for each other.
+	ends = slices.SortedFunc(slices.Values(ends), func(a, b models.EndedLock) int { return cmp.Compare(a.Grant, b.Grant) })
+	ctx, done := s.writing(ctx)
+	defer done(&err)
+	if len(ends) == 1 {
+		return failed("write the end of a lock", insertLockEnd(ctx, s.write, ends[0]))
+	}
+	return failed("write the ends of locks", s.transact(ctx, func(tx *sql.Tx) error {
+		for _, ended := range ends {
+			if err := insertLockEnd(ctx, tx, ended); err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
+}
+
+func insertLockEnd(ctx context.Context, q querier, e models.EndedLock) error {
+	_, err := q.ExecContext(ctx, `
+		INSERT INTO lock_ends (grant_id, resource, how, by_id, by_email, reason, at) VALUES ($1, $2, $3, $4, $5, $6, $7)
+		ON CONFLICT (grant_id) DO UPDATE SET how = excluded.how, by_id = excluded.by_id, by_email = excluded.by_email,
+		       reason = excluded.reason, at = excluded.at
+		 WHERE lock_ends.how = 'expired'`,
+		clean(e.Grant), clean(e.Resource), e.End.How, nullID(e.End.By.ID), clean(e.End.By.Email), clean(e.End.Reason), e.End.At.UnixMicro())
+	return err
+}
+
+// LockEnd returns how a grant ended; models.ErrNotFound if that is not stored.
+func (s *Store) LockEnd(ctx context.Context, grant string) (models.LockEnd, error) {
+	ctx, done := s.read.turn(ctx)
+	defer done()
+	ended, err := readLockEnd(ctx, s.read, grant, "")
+	return ended.End, failed("read the end of a lock", orAnswer(err, models.ErrNotFound))
+}
+
+// readLockEnd reads the end of a grant, if that meets a condition.
+func readLockEnd(ctx context.Context, q querier, grant, condition string) (models.EndedLock, error) {
+	ended := models.EndedLock{Grant: grant}
+	end := &ended.End
+	var by, at int64
+	err := q.QueryRowContext(ctx, `SELECT resource, how, COALESCE(by_id, 0), by_email, reason, at FROM lock_ends WHERE grant_id = $1`+condition,
+		clean(grant)).Scan(&ended.Resource, &end.How, &by, &end.By.Email, &end.Reason, &at)
+	if by != 0 {
+		end.By.ID = formatID(by)
+	}
+	end.At = micros(at)
+	return ended, err
+}
+
+// LastActivity returns when the process was last written under a grant, or a draft of it was saved by
+// the user; zero if neither was.
+func (s *Store) LastActivity(ctx context.Context, processID, userID, grant string) (time.Time, error) {
+	n, err := parseID(processID)
+	if err != nil {
+		return time.Time{}, failed("read the last activity", err)
+	}
+	ctx, done := s.read.turn(ctx)
+	defer done()
+	var at int64
+	err = s.read.QueryRowContext(ctx, `
+		SELECT COALESCE(MAX(at), 0) FROM (
+			SELECT updated_at AS at FROM processes WHERE id = $1 AND last_grant = $2
+			UNION ALL SELECT saved_at FROM drafts WHERE process_id = $1 AND user_id = $3) AS signs`,
+		n, clean(grant), nullID(userID)).Scan(&at)
+	if err != nil || at == 0 {
+		return time.Time{}, failed("read the last activity in process "+processID, err)
+	}
+	return micros(at), nil
+}

@@ -1,0 +1,122 @@
+package store_test
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"gatehouse/models"
+)
+
+func endedLock(grant, how string, by models.User) models.EndedLock {
+	return models.EndedLock{
+		Grant: grant, Resource: "process:1",
+		End: models.LockEnd{How: how, By: models.UserRef{ID: by.ID, Email: by.Email}, Reason: "because", At: start},
+	}
+}
+
+func TestLockEnds(t *testing.T) {
+	onBoth(t, func(t *testing.T, w world) {
+		s := w.s
+		ann := newUser(t, s, "ann@example.com")
+		expired := models.EndedLock{Grant: "a", Resource: "process:1", End: models.LockEnd{How: models.LockExpired, At: start}}
+		taken := endedLock("b", models.LockTakenOver, ann)
+		wantEnd := func(grant string, want models.LockEnd) {
+			t.Helper()
+			if got := must(s.LockEnd(t.Context(), grant)); got != want {
+				t.Errorf("%s: %+v, want %+v", grant, got, want)
+			}
+		}
+		_, err := s.LockEnd(t.Context(), "a")
+		wantError(t, err, models.ErrNotFound)
+		check(t, s.AddLockEnds(t.Context()))
+		check(t, s.AddLockEnds(t.Context(), taken, expired))
+		wantEnd("a", expired.End)
+		wantEnd("b", taken.End)
+		// A lease that ended by itself may have come back, all else is final.
+		check(t, w.other.AddLockEnds(t.Context(), endedLock("a", models.LockReleased, ann)))
+		check(t, w.other.AddLockEnds(t.Context(), endedLock("b", models.LockReleased, ann)))
+		wantEnd("a", endedLock("a", models.LockReleased, ann).End)
+		wantEnd("b", taken.End)
+		check(t, s.DeleteUser(t.Context(), ann.ID)) // is known all the same
+		check(t, s.AddLockEnds(t.Context(), models.EndedLock{Grant: "c\x00\xff", End: models.LockEnd{Reason: "\x00", At: start.Add(models.KeepLockEnds)}}))
+
+		must(s.CleanUp(t.Context(), start.Add(models.KeepLockEnds), 100))
+		wantEnd("a", endedLock("a", models.LockReleased, ann).End)
+		must(s.CleanUp(t.Context(), start.Add(models.KeepLockEnds+time.Second), 100))
+		for _, grant := range []string{"a", "b"} {
+			_, err = s.LockEnd(t.Context(), grant)
+			wantError(t, err, models.ErrNotFound)
+		}
+		must(s.LockEnd(t.Context(), "c\x00\xff"))
+	})
+}
+
+// A grant that a user ended writes nothing more, whatever the version says. One whose lease ended
+// by itself may: its holder's instance may have brought it back.
+func TestDatabaseRuleKnowsEndedLocks(t *testing.T) {
+	onBoth(t, func(t *testing.T, w world) {
+		s := w.s
+		ann := newUser(t, s, "ann@example.com")
+		for _, how := range []string{models.LockReleased, models.LockForced, models.LockTakenOver, models.LockGiven, models.LockUserDisabled, models.LockExpired} {
+			p := must(s.CreateProcess(t.Context(), ann.ID, fields(how)))
+			guard := models.WriteGuard{Grant: "grant-" + how, GrantedVersion: 1}
+			p = must(s.UpdateProcess(t.Context(), p.ID, ann.ID, fields(how), guard))
+			check(t, w.other.AddLockEnds(t.Context(), endedLock(guard.Grant, how, ann)))
+			wrong := int64(9)
+			for name, write := range map[string]func(models.WriteGuard) error{
+				"update": func(g models.WriteGuard) error {
+					return errorOf(s.UpdateProcess(t.Context(), p.ID, ann.ID, fields("late"), g))
+				},
+				"delete": func(g models.WriteGuard) error { return s.DeleteProcess(t.Context(), p.ID, ann.ID, g) },
+			} {
+				if how == models.LockExpired && name == "delete" {
+					continue // it is done
+				}
+				var notHeld *models.NotHeldError
+				err := write(guard)
+				switch refused := errors.As(err, &notHeld); {
+				case refused == (how == models.LockExpired):
+					t.Errorf("%s under a lock that was %s: %v", name, how, err)
+				case refused && (notHeld.EndedBy.How != how || notHeld.EndedBy.By.ID != ann.ID || notHeld.Status.Resource != "process:1"):
+					t.Errorf("%s under a lock that was %s: %+v", name, how, notHeld)
+				}
+				guard.IfMatch = &wrong // the lock comes first
+				if err := write(guard); (how != models.LockExpired) != errors.Is(err, models.ErrNotHeld) {
+					t.Errorf("%s under a lock that was %s, with If-Match: %v", name, how, err)
+				}
+				guard.IfMatch = nil
+			}
+			if got := must(s.Process(t.Context(), p.ID)); (got.Title == "late") != (how == models.LockExpired) {
+				t.Errorf("after a write under a lock that was %s: %+v", how, got)
+			}
+		}
+	})
+}
+
+// A write under the grant, or a draft, is a sign of life.
+func TestLastActivity(t *testing.T) {
+	onBoth(t, func(t *testing.T, w world) {
+		s := w.s
+		ann, bob := newUser(t, s, "ann@example.com"), newUser(t, s, "bob@example.com")
+		p := must(s.CreateProcess(t.Context(), ann.ID, fields("one")))
+		want := func(grant string, at time.Time) {
+			t.Helper()
+			if got := must(s.LastActivity(t.Context(), p.ID, ann.ID, grant)); !got.Equal(at) {
+				t.Errorf("%s: %v, want %v", grant, got, at)
+			}
+		}
+		want("mine", time.Time{})
+		p = must(s.UpdateProcess(t.Context(), p.ID, ann.ID, fields("two"), models.WriteGuard{Grant: "mine", GrantedVersion: 1}))
+		want("mine", p.UpdatedAt)
+		want("another", time.Time{})
+		must(s.SaveDraft(t.Context(), p.ID, bob.ID, models.Draft{Title: "t", Status: "draft", BaseVersion: 1}, time.Time{}))
+		want("mine", p.UpdatedAt)
+		draft := must(s.SaveDraft(t.Context(), p.ID, ann.ID, models.Draft{Title: "t", Status: "draft", BaseVersion: 1}, time.Time{}))
+		want("mine", draft.SavedAt)
+		want("another", draft.SavedAt)
+		p = must(s.UpdateProcess(t.Context(), p.ID, ann.ID, fields("three"), models.WriteGuard{Grant: "mine", GrantedVersion: 2}))
+		want("mine", p.UpdatedAt)
+		wantError(t, errorOf(s.LastActivity(t.Context(), "x", ann.ID, "mine")), models.ErrNotFound)
+	})
+}
