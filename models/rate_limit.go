@@ -12,6 +12,9 @@ const (
 	MaxLimit = 1_000_000
 	// MaxSlidingLogLimit is the highest limit that a sliding log counts.
 	MaxSlidingLogLimit = 1000
+	// BlockAuto is the Block of a policy whose busy keys are served from blocks sized to how
+	// often an instance is asked for them, and whose other keys are asked at Redis each time.
+	BlockAuto = -1
 )
 
 var policyName = regexp.MustCompile(`^[A-Za-z0-9._/-]{1,64}$`)
@@ -50,7 +53,7 @@ type Policy struct {
 	Algorithm   Algorithm
 	OnRedisDown OnRedisDown // zero is local
 	Shadow      bool        // decide and count, but never refuse
-	Block       int64       // most units that an instance takes from Redis in one block; 0 asks Redis for each hit
+	Block       int64       // most units that an instance takes from Redis in one block, or BlockAuto; 0 asks Redis for each hit
 }
 
 // Validate returns an error that names the first invalid field, nil if there is none.
@@ -64,8 +67,8 @@ func (p Policy) Validate() error {
 		return fmt.Errorf("policy %q: window %s is not allowed: must be 1s to 24h in whole seconds", p.Name, p.Window)
 	case p.Algorithm == AlgorithmSlidingLog && p.Limit > MaxSlidingLogLimit:
 		return fmt.Errorf("policy %q: limit %d is not allowed: a sliding log counts up to 1,000", p.Name, p.Limit)
-	case p.Block < 0 || p.Block > p.Limit:
-		return fmt.Errorf("policy %q: block (lease) %d is not allowed: must be 0 to the limit", p.Name, p.Block)
+	case p.Block < BlockAuto || p.Block > p.Limit:
+		return fmt.Errorf("policy %q: block (lease) %d is not allowed: must be auto, or 0 to the limit", p.Name, p.Block)
 	}
 	switch p.Algorithm {
 	case AlgorithmAuto, AlgorithmSlidingLog, AlgorithmGCRA:
@@ -107,7 +110,7 @@ type Decision struct {
 // value is nothing.
 type Admission struct {
 	ID, Cost int64
-	At       int64 // Redis's clock in microseconds, or another origin of the admission
+	At       int64 // from when on it counts by Redis's clock in microseconds, or another origin of the admission
 	LocalAt  int64 // the instance's clock in microseconds
 	Tag, Key string
 	// Refunded is whether the admission was refunded; all copies share it. It is nil if nothing

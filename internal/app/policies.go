@@ -31,7 +31,7 @@ type policies struct{ api, anonymous, loginByIP, loginByAccount models.Policy }
 func newPolicies(c config.Config) policies {
 	policy := func(name string) models.Policy {
 		return models.Policy{
-			Name: name, Limit: c.RateLimitMax, Window: c.RateLimitWindow, Algorithm: c.RateLimitAlgorithm, OnRedisDown: c.RateLimitOnRedisDown, Block: c.RateLimitLease,
+			Name: name, Limit: c.RateLimitMax, Window: c.RateLimitWindow, Algorithm: c.RateLimitAlgorithm, OnRedisDown: c.RateLimitOnRedisDown, Block: int64(c.RateLimitLease),
 		}
 	}
 	onRedisDown := c.RateLimitOnRedisDown

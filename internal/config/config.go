@@ -59,7 +59,7 @@ type Config struct {
 	RateLimitWindow      time.Duration      `env:"RATE_LIMIT_WINDOW" envDefault:"1m"`           // whole seconds
 	RateLimitAlgorithm   models.Algorithm   `env:"RATE_LIMIT_ALGORITHM" envDefault:"auto"`      // auto becomes models.AlgorithmAuto
 	RateLimitOnRedisDown models.OnRedisDown `env:"RATE_LIMIT_ON_REDIS_DOWN" envDefault:"local"` // local, open or closed
-	RateLimitLease       int64              `env:"RATE_LIMIT_LEASE" envDefault:"0"`             // most requests taken from Redis in one block; 0 asks for each
+	RateLimitLease       Lease              `env:"RATE_LIMIT_LEASE" envDefault:"auto"`          // most requests taken from Redis in one block; 0 asks for each
 	LoginRateLimitMax    int64              `env:"LOGIN_RATE_LIMIT_MAX" envDefault:"10"`        // sign-ins in any LoginRateLimitWindow
 	LoginRateLimitWindow time.Duration      `env:"LOGIN_RATE_LIMIT_WINDOW" envDefault:"1m"`     // whole seconds
 	RateLimitPolicies    string             `env:"RATE_LIMIT_POLICIES"`                         // a YAML file; "" for none
@@ -81,6 +81,31 @@ type Config struct {
 
 	ShutdownTimeout time.Duration `env:"SHUTDOWN_TIMEOUT" envDefault:"15s"` // what is not done by then is cut off
 	ShutdownDelay   time.Duration `env:"SHUTDOWN_DELAY" envDefault:"0s"`    // between not ready and draining
+}
+
+// Lease is a models.Policy.Block as a variable gives it.
+type Lease int64
+
+// UnmarshalText takes a number, or auto for models.BlockAuto.
+func (l *Lease) UnmarshalText(text []byte) error {
+	if string(text) == "auto" {
+		*l = models.BlockAuto
+		return nil
+	}
+	n, err := strconv.ParseUint(string(text), 10, 32)
+	if err != nil {
+		return fmt.Errorf("not a number: %w", err)
+	}
+	*l = Lease(n)
+	return nil
+}
+
+// String is what UnmarshalText reads.
+func (l Lease) String() string {
+	if l == models.BlockAuto {
+		return "auto"
+	}
+	return strconv.FormatInt(int64(l), 10)
 }
 
 // Load reads the variables of Config from getenv and, those unset there,

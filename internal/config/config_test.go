@@ -52,6 +52,7 @@ func TestDefaults(t *testing.T) {
 		RedisEnabled: true, RedisPort: 6379, RedisKeyPrefix: "gatehouse:", RedisTimeout: 100 * time.Millisecond,
 		LockOnRedisDown: models.OnRedisDownOpen, LockMaxPerUser: 20, LockMaxHold: 12 * time.Hour, LockProtection: 5 * time.Minute,
 		RateLimitMax: 300, RateLimitWindow: time.Minute, RateLimitAlgorithm: models.AlgorithmAuto, RateLimitOnRedisDown: models.OnRedisDownLocal,
+		RateLimitLease:    models.BlockAuto,
 		LoginRateLimitMax: 10, LoginRateLimitWindow: time.Minute,
 		SessionIdleTimeout: 30 * time.Minute, SessionAbsoluteTimeout: 12 * time.Hour, SessionMaxPerUser: 20,
 		StreamsPerUser: 20,

@@ -81,7 +81,7 @@ func (c Config) rules(given map[string]string) []rule {
 			"auto or gcra when RATE_LIMIT_MAX is above 1000"},
 		{"RATE_LIMIT_ON_REDIS_DOWN", oneOf(c.RateLimitOnRedisDown, models.OnRedisDownLocal, models.OnRedisDownOpen, models.OnRedisDownClosed),
 			"local, open or closed"},
-		{"RATE_LIMIT_LEASE", between(c.RateLimitLease, 0, c.RateLimitMax), "a whole number from 0 to RATE_LIMIT_MAX"},
+		{"RATE_LIMIT_LEASE", between(int64(c.RateLimitLease), models.BlockAuto, c.RateLimitMax), "auto, or a whole number from 0 to RATE_LIMIT_MAX"},
 		{"LOGIN_RATE_LIMIT_MAX", between(c.LoginRateLimitMax, 1, 1_000_000), limit},
 		{"LOGIN_RATE_LIMIT_WINDOW", isWindow(c.LoginRateLimitWindow), window},
 		{"RATE_LIMIT_POLICIES", true, "the path of a YAML file"}, // read when the limiter is made

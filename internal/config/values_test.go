@@ -48,7 +48,7 @@ func TestValues(t *testing.T) {
 		{name: "RATE_LIMIT_ALGORITHM", with: vars{"RATE_LIMIT_MAX": "1000"}, good: []string{"sliding-log"}},
 		{name: "RATE_LIMIT_ALGORITHM", with: vars{"RATE_LIMIT_MAX": "1001"}, good: []string{"auto", "gcra"}, bad: []string{"sliding-log"}},
 		{name: "RATE_LIMIT_ON_REDIS_DOWN", good: []string{"local", "open", "closed"}, bad: []string{"remote"}},
-		{name: "RATE_LIMIT_LEASE", good: []string{"0", "1", "300"}, bad: []string{"-1", "301", "1s"}},
+		{name: "RATE_LIMIT_LEASE", good: []string{"auto", "0", "1", "300"}, bad: []string{"-1", "301", "1s", "Auto", "99999999999999999999"}},
 		{name: "RATE_LIMIT_LEASE", with: vars{"RATE_LIMIT_MAX": "10"}, good: []string{"10"}, bad: []string{"11"}},
 		{name: "RATE_LIMIT_POLICIES", good: []string{"policies.yaml", "/etc/gate house.yaml"}},
 		{name: "LOGIN_RATE_LIMIT_MAX", good: []string{"1", "1000000"}, bad: []string{"0", "1000001", "ten"}},

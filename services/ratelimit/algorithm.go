@@ -7,12 +7,13 @@ type rule struct {
 	limit  int64
 	window int64 // microseconds
 	burst  int64 // units that a bucket admits at once; 0 makes it a sliding log
+	ahead  int64 // how far ahead of the clock a log may count admissions, in microseconds
 }
 
 func ruleOf(p *models.Policy) rule {
-	r := rule{limit: p.Limit, window: p.Window.Microseconds()}
+	r := rule{limit: p.Limit, window: p.Window.Microseconds(), ahead: maxAhead}
 	if p.Algorithm == models.AlgorithmGCRA || p.Algorithm == models.AlgorithmAuto && p.Limit > models.MaxSlidingLogLimit {
-		r.burst = max(1, p.Limit/10)
+		r.burst, r.ahead = max(1, p.Limit/10), 0
 	}
 	return r
 }
@@ -27,7 +28,9 @@ type result struct {
 	remaining int64
 	retry     int64 // until the hit passes; 0 if it does
 	more      int64 // until more quota is there; 0 when all is
-	at        int64 // the clock it was decided by
+	at        int64 // the clock it was decided by; of a unit of an autoBlock, that of the block
+	fromBlock bool  // it is such a unit
+	unit      int64 // its id; 0 in a bucket
 }
 
 // after is the result some microseconds later.
@@ -70,7 +73,7 @@ func (c *counter) addAdmitted(now int64, r rule, id, cost int64) {
 		c.bucket.level = min(c.bucket.level, r.burst*r.window)
 		return
 	}
-	c.log.add(c.log.forget(now, r.window), id, cost)
+	c.log.add(c.log.forget(now, r), id, cost)
 	for c.log.used > r.limit && len(c.log.entries) > 1 {
 		c.log.used -= c.log.entries[0].cost
 		c.log.entries = c.log.entries[1:]

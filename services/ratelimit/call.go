@@ -20,14 +20,19 @@ const (
 
 // run decides about the requests in one script; with id 0 it only looks.
 func (l *Limiter) run(ctx context.Context, tag string, requests []request, id int64) (results []result, err error) {
+	return l.runFetching(ctx, tag, requests, id, nil)
+}
+
+// runFetching is run where the call may also fetch blocks. It does not end that call.
+func (l *Limiter) runFetching(ctx context.Context, tag string, requests []request, id int64, fetch *autoCall) (results []result, err error) {
 	err = l.onceWhole(ctx, tag, requests, func(ctx context.Context, expected []expectation) ([]taggedKey, error) {
-		reply, err := l.exec(ctx, tag, requests, expected, id)
+		reply, err := l.exec(ctx, tag, requests, expected, id, fetch)
 		if err != nil {
 			return nil, fmt.Errorf("rate limit: %w", err)
 		}
 		lost := lostOf(tag, requests, reply)
 		if lost == nil {
-			results = l.readReply(tag, requests, expected, id, reply)
+			results = l.readReply(tag, requests, expected, id, reply, fetch)
 		}
 		return lost, nil
 	})
@@ -83,8 +88,8 @@ func (l *Limiter) rest(ctx context.Context, start int64) context.Context {
 }
 
 // exec runs a take script once and returns its numbers.
-func (l *Limiter) exec(ctx context.Context, tag string, requests []request, expected []expectation, id int64) ([]int64, error) {
-	if len(requests) == 1 {
+func (l *Limiter) exec(ctx context.Context, tag string, requests []request, expected []expectation, id int64, fetch *autoCall) ([]int64, error) {
+	if len(requests) == 1 && fetch == nil {
 		reply, err := l.batch.Exec(ctx, l.redisKey(tag, &requests[0]), addTakeArgs(nil, id, &requests[0], &expected[0])...)
 		if err == nil && reply[0] == -1 {
 			l.log.Error("a rate limit cannot be counted: its key holds another type of value in Redis", "policy", requests[0].name.policy)
@@ -97,7 +102,14 @@ func (l *Limiter) exec(ctx context.Context, tag string, requests []request, expe
 		keys[i] = l.redisKey(tag, &requests[i])
 		args = addTakeArgs(args, id, &requests[i], &expected[i])
 	}
-	return l.numbers(ctx, l.scripts.take, keys, args, takeReplies*len(requests))
+	if fetch == nil {
+		return l.numbers(ctx, l.scripts.take, keys, args, takeReplies*len(requests))
+	}
+	for i := range requests {
+		keys = append(keys, l.inUseKey(taggedKey{tag, requests[i].name}))
+		args = addFetchArgs(args, &fetch.asked[i], &fetch.unused[i], requests[i].rule)
+	}
+	return l.numbers(ctx, l.scripts.take, keys, args, (takeReplies+1)*len(requests))
 }
 
 // numbers runs a script and returns its numbers, at least so many.
@@ -115,7 +127,7 @@ func (l *Limiter) numbers(ctx context.Context, script *rueidis.Lua, keys, args [
 }
 
 // readReply turns the numbers of a take script into results, and records them.
-func (l *Limiter) readReply(tag string, requests []request, expected []expectation, id int64, reply []int64) []result {
+func (l *Limiter) readReply(tag string, requests []request, expected []expectation, id int64, reply []int64, fetch *autoCall) []result {
 	results := make([]result, len(requests))
 	for i := range results {
 		r := reply[takeReplies*i:]
@@ -123,8 +135,14 @@ func (l *Limiter) readReply(tag string, requests []request, expected []expectati
 	}
 	counted := id != 0 && allPass(requests, results)
 	for i := range requests {
-		req := &requests[i]
-		l.outbox.recordDecision(taggedKey{tag, req.name}, req, &expected[i], id, counted, results[i], reply[takeReplies*i+5])
+		req, block := &requests[i], autoBlock{}
+		if fetch != nil {
+			block = fetch.asked[i]
+			block.count = reply[takeReplies*len(requests)+i]
+		}
+		held := l.outbox.recordDecision(
+			taggedKey{tag, req.name}, req, &expected[i], id, counted, results[i], reply[takeReplies*i+5], fetch, block)
+		results[i].remaining += held
 	}
 	return results
 }

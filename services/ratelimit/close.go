@@ -30,6 +30,7 @@ func (l *Limiter) Close(ctx context.Context) error {
 	l.closed = true
 	l.mu.Unlock()
 	err := l.giveBack(ctx)
+	err = errors.Join(err, l.giveLeftovers(ctx, l.outbox.takeLeftovers(true)))
 	if errors.Is(err, models.ErrUnavailable) && ctx.Err() == nil {
 		err = nil // without Redis nothing can be given back
 	}

@@ -71,6 +71,8 @@ func (l *Limiter) takeFromRedis(ctx context.Context, group string, requests []re
 		case req.usesBlocks():
 			l.local.countFromBlock(req, blocks[i], now)
 			decisions[i].Admission = req.admission(blocks[i], blockAdmission, v.at, tag) // when its block covered it
+		case v.fromBlock:
+			decisions[i].Admission = req.admission(v.unit, v.at, now, tag)
 		default:
 			decisions[i].Admission = req.admission(id, v.at, now, tag)
 		}
@@ -88,19 +90,50 @@ func (l *Limiter) decideOthers(ctx context.Context, tag string, requests []reque
 	if len(others) == 0 {
 		return true, l.local.now(), nil
 	}
-	sent, generation := l.local.sending()
-	replies, err := l.run(ctx, tag, others, id)
+	replies, passed, now, err := l.decideAlike(ctx, tag, others, id)
 	if err != nil {
 		return false, 0, err
 	}
-	passed = allPass(others, replies)
-	now = l.local.observe(others, replies, passed && id != 0, id, sent, generation)
 	for i := range requests {
 		if !requests[i].usesBlocks() {
 			results[i], replies = replies[0], replies[1:]
 		}
 	}
 	return passed, now, nil
+}
+
+// decideAlike decides about requests that are counted hit by hit: out of their keys' blocks if all
+// have one, else by one script.
+func (l *Limiter) decideAlike(ctx context.Context, tag string, requests []request, id int64) (results []result, passed bool, now int64, err error) {
+	var fetch *autoCall
+	if id != 0 && allSizeBlocks(requests) {
+		results, now, under, begun := l.outbox.takeAhead(tag, requests, false)
+		if under != nil {
+			if err := under.wait(ctx); err != nil {
+				return nil, false, 0, err
+			}
+			ctx = l.rest(ctx, now)
+			results, now, _, begun = l.outbox.takeAhead(tag, requests, true)
+		}
+		if results != nil {
+			for i := range requests {
+				l.local.countFromBlock(&requests[i], results[i].unit, now)
+			}
+			return results, true, now, nil
+		}
+		fetch = begun
+	}
+	sent, generation := l.local.sending()
+	results, err = l.runFetching(ctx, tag, requests, id, fetch)
+	if fetch != nil {
+		l.outbox.endFetch(tag, requests, fetch, err)
+	}
+	if err != nil {
+		return nil, false, 0, err
+	}
+	passed = allPass(requests, results)
+	now = l.local.observe(requests, results, passed && id != 0, id, sent, generation)
+	return results, passed, now, nil
 }
 
 func (l *Limiter) takeLocally(group string, requests []request, id, now int64) ([]models.Decision, error) {
@@ -149,6 +182,11 @@ func (l *Limiter) look(ctx context.Context, tag string, requests []request) ([]r
 		if !results[i].passes {
 			results[i].retry = max(1, got.retry)
 			l.local.observe(requests[i:i+1], results[i:i+1], false, 0, sent, generation)
+		}
+	}
+	if allSizeBlocks(requests) {
+		if standing := l.outbox.standing(tag, requests); standing != nil {
+			return standing, nil
 		}
 	}
 	_, _, err := l.decideOthers(ctx, tag, requests, results, 0)

@@ -1,6 +1,10 @@
 package ratelimit
 
-import "time"
+import (
+	"time"
+
+	"gatehouse/models"
+)
 
 // In microseconds, as all times here.
 const (
@@ -80,6 +84,9 @@ func (d *denials) add(no denial, remaining, now int64) {
 func (req *request) longest() int64 {
 	if req.usesBlocks() {
 		return req.rule.window + blockLength(req.rule.window)
+	}
+	if req.hit.Policy.Block == models.BlockAuto {
+		return req.rule.window + autoLength(req.rule.window)
 	}
 	return req.rule.window
 }

@@ -33,7 +33,8 @@
 //
 //	Take -> prepare (request.go): policies of the set, keys, costs
 //	     -> denied (denial_cache.go): refused less than a second ago? Redis is not asked
-//	     -> takeFromRedis (decide.go): units of blocks (block.go), then one script for the rest
+//	     -> takeFromRedis (decide.go): units of blocks (block.go), then for the rest units that were
+//	          counted ahead for busy keys (auto_block.go), or one script
 //	          (call.go, lua/take.lua; requests alone in their group share lua/take_batch.lua)
 //	     -> takeLocally, if Redis did not answer: the same algorithms in Go (local.go)
 //
@@ -56,12 +57,16 @@
 // # Trust
 //
 //   - The server's clock says when something was admitted. For a key it never goes back: the
-//     newest admission is the earliest now.
+//     newest admission is the earliest now. In a log that may be 50 ms ahead of the clock.
 //   - A denial is believed for a second after its call was sent, and never past the moment when
 //     the request may pass. While one request asks again, it is believed 100 ms more.
 //   - A unit of a block is used until the block's length after its call was sent, less a
 //     hundredth and 1 ms. That is by the instance's monotonic clock. Redis counts the block
 //     a window longer than its length, from when the script ran.
+//   - Units that were counted ahead are used until their block's end in the same way. A log counts
+//     each from that end on. A bucket counts them at once, and is never less full than what blocks
+//     hold: what would leak out until their end is in it when a block is taken (lua/take.lua), and
+//     nothing is refunded until then (lua/refund.lua). So a unit is counted whenever it is used.
 //   - Without Redis the instance's monotonic clock decides, on what this instance admitted.
 //   - A member of a log has a random id. So an instance puts back all of a call or nothing, and
 //     to repeat a flush adds nothing. A bucket has a nonce; a level that is flushed twice may count
@@ -114,6 +119,8 @@
 //	gcra.go           the other                      local.go         what this instance counts
 //	denial_cache.go   refusals in memory             bounded.go       maps with a bound
 //	block.go          blocks in use                  block_take.go    taking and returning them
+//	auto_block.go     blocks that size themselves    pace.go          how busy a key is
+//	leftovers.go      giving back what is left
 //	outbox.go         what this instance admitted    expect.go        what Redis must have of it
 //	record.go         what Redis answered            losses.go        finding what it lost
 //	flush.go          one key's flush: its state     flush_send.go    when, and what is sent

@@ -62,7 +62,7 @@ func (b *outbox) beginFlush(key taggedKey) *flush {
 		return nil
 	}
 	now, used := b.now(), s.log.used
-	s.log.forget(now, s.rule.window)
+	s.log.forget(now, s.rule)
 	s.blocks = slices.DeleteFunc(s.blocks, func(c countedBlock) bool { return c.gone <= now })
 	defer b.resize(key, s, now)
 	r := &flush{
@@ -71,7 +71,7 @@ func (b *outbox) beginFlush(key taggedKey) *flush {
 	}
 	s.behind, s.flushing = false, true
 	s.bucket, s.block = bucket{}, 0
-	if s.policy.Block == 0 {
+	if s.policy.Block <= 0 {
 		r.log.entries = slices.Clone(s.log.entries)
 		return r
 	}

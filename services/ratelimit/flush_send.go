@@ -134,7 +134,7 @@ func (l *Limiter) flushNow(ctx context.Context, key taggedKey) (err error) {
 	}
 	for _, e := range l.outbox.endFlush(r, got, err) {
 		req := r.request()
-		_, _ = l.redis.Exec(ctx, l.scripts.refund, []string{l.redisKey(key.tag, &req)}, refundArgs(e.id, e.cost, 0, req.rule, expectation{}))
+		_, _ = l.redis.Exec(ctx, l.scripts.refund, l.refundKeys(key.tag, &req), refundArgs(e.id, 1, e.cost, 0, req.rule, expectation{}))
 	}
 	return err
 }

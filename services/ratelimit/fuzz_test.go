@@ -103,7 +103,7 @@ func (z *scriptFuzz) tick(by time.Duration) {
 			continue
 		}
 		z.server.Del(key)
-		s.log.forget(z.now(), req.rule.window)
+		s.log.forget(z.now(), req.rule)
 		if b := s.bucket.leaked(z.now(), req.rule); s.log.used > 0 || b.level > 0 {
 			z.t.Fatalf("%s expired with %d used, level %d", req.name, s.log.used, b.level)
 		}

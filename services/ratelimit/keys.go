@@ -61,6 +61,11 @@ func (l *Limiter) resetKey(key taggedKey) string {
 	return l.redis.Key("{" + key.tag + "}rate:reset:" + key.name.policy + ":" + key.name.key)
 }
 
+// inUseKey is where Redis remembers that units of a bucket's blocks are in use.
+func (l *Limiter) inUseKey(key taggedKey) string {
+	return l.redis.Key("{" + key.tag + "}rate:in-use:" + key.name.policy + ":" + key.name.key)
+}
+
 // blockKeys are where Redis has the blocks of a key.
 func (l *Limiter) blockKeys(key taggedKey) []string {
 	blocks := l.redis.Key("{" + key.tag + "}rate:lease:" + key.name.policy + ":" + key.name.key)

@@ -41,6 +41,7 @@ func (l *Limiter) watchLosses(ctx context.Context) {
 		if l.redis.AnyAvailable() {
 			l.noticeLostConnections()
 			l.lookForLosses(ctx)
+			_ = l.giveLeftovers(ctx, l.outbox.takeLeftovers(false)) // what could not be given back counts until it leaves
 			l.flushSoon()
 		}
 	}

@@ -60,7 +60,7 @@ func (m *metrics) check(p *models.Policy) (*policyMetrics, error) {
 		if p.Algorithm == models.AlgorithmSlidingLog {
 			highest = models.MaxSlidingLogLimit
 		}
-		if same == *p && p.Limit >= 1 && p.Limit <= highest && p.Block >= 0 && p.Block <= p.Limit {
+		if same == *p && p.Limit >= 1 && p.Limit <= highest && p.Block >= models.BlockAuto && p.Block <= p.Limit {
 			return known, nil
 		}
 	}

@@ -23,6 +23,9 @@ type outbox struct {
 	mu sync.Mutex
 	bounded[taggedKey, *outboxState]
 	losses uint64 // how often Redis may have lost something
+
+	withBlocks map[taggedKey]*outboxState // those that may have an autoBlock
+	leftovers  []leftover
 }
 
 // outboxState is what the algorithm of one key needs: the log, the bucket or the blocks.
@@ -46,6 +49,12 @@ type outboxState struct {
 	seen     serverBucket
 	blocks   []countedBlock // oldest first
 	block    int64          // the id under which Redis may have log as a block, its reply lost; 0: none
+
+	// Of a policy whose blocks size themselves:
+	pace       pace
+	auto       autoBlock
+	fetch      *autoCall // under way
+	exactUntil int64     // no block is fetched before: too little was left
 }
 
 // serverBucket is a bucket as Redis last showed it, all times the server's. It holds what all
@@ -64,11 +73,11 @@ type countedBlock struct {
 }
 
 func newOutbox(maxKeys int, now func() int64) *outbox {
-	return &outbox{now: now, bounded: newBounded[taggedKey, *outboxState](maxKeys)}
+	return &outbox{now: now, bounded: newBounded[taggedKey, *outboxState](maxKeys), withBlocks: map[taggedKey]*outboxState{}}
 }
 
 func (s *outboxState) size() int    { return len(s.log.entries) + len(s.blocks) }
-func (s *outboxState) pinned() bool { return s.underway > 0 || s.flushing }
+func (s *outboxState) pinned() bool { return s.underway > 0 || s.flushing || s.fetch != nil }
 
 // follow takes over the policy as it is now.
 func (s *outboxState) follow(req *request) {
@@ -87,6 +96,10 @@ func (s *outboxState) countsAlike(p *models.Policy, r rule) bool {
 // state returns the key's state for a policy, a new one if there is none. The caller holds b.mu.
 func (b *outbox) state(key taggedKey, req *request, now int64) *outboxState {
 	s := b.keys[key]
+	if s != nil && s.policy != req.hit.Policy {
+		b.leave(key, s, s.auto)
+		s.auto = autoBlock{}
+	}
 	if s != nil && !s.countsAlike(&req.hit.Policy, req.rule) {
 		b.drop(key)
 		s = nil
@@ -122,12 +135,12 @@ func (b *outbox) addLocal(key taggedKey, req *request, id, at int64) {
 	case s.rule.burst > 0:
 		s.bucket.add(at, s.rule, req.cost)
 	case !req.usesBlocks():
-		s.admit(admission{at: at, id: id, cost: req.cost})
+		s.admit(admission{at: at, id: id, cost: req.cost}, at)
 	case last >= 0 && at-s.log.entries[last].at < s.rule.window/128:
 		s.log.entries[last].cost += req.cost
 		s.log.used += req.cost
 	default:
-		s.log.add(s.log.forget(at, s.rule.window), id, req.cost)
+		s.log.add(s.log.forget(at, s.rule), id, req.cost)
 	}
 	b.resize(key, s, at)
 }

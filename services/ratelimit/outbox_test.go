@@ -89,7 +89,7 @@ func TestOutbox(t *testing.T) {
 					case req.usesBlocks():
 						b.recordBlocks(key, &e[0], 100*i+n, blockReply{units: 1, at: i}, blockTerms{window: 1 << 40}, nil)
 					default:
-						b.recordDecision(key, &req, &e[0], 100*i+n, true, result{passes: true, at: i + 1}, req.rule.burst*(i+1))
+						b.recordDecision(key, &req, &e[0], 100*i+n, true, result{passes: true, at: i + 1}, req.rule.burst*(i+1), nil, autoBlock{})
 						b.keys[key].behind = false
 					}
 				}

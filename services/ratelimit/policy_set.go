@@ -1,10 +1,13 @@
 package ratelimit
 
 import (
+	"bytes"
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -42,11 +45,29 @@ type PolicyEntry struct {
 	Algorithm   models.Algorithm   `yaml:"algorithm"`
 	OnRedisDown models.OnRedisDown `yaml:"on_redis_down"`
 	Shadow      bool               `yaml:"shadow"` // decide and count, but never refuse
-	Block       int64              `yaml:"lease"`  // the most units of one block, 0 to Limit
+	Block       *Lease             `yaml:"lease"`  // the most units of one block, 0 to Limit; nil is models.BlockAuto
 	Tiers       map[string]int64   `yaml:"tiers"`  // by tier (see models.Hit) the limit in place of Limit
 	With        string             `yaml:"with"`   // the known policy that this one is decided together with, for the same key
 	Allow       []string           `yaml:"allow"`  // never limited: keys such as user:42, addresses or networks of keys that end in one
 	Deny        []string           `yaml:"deny"`   // always refused, in the same form: the decision is Blocked
+}
+
+// Lease is a Block as a file gives it: a number, or auto.
+type Lease int64
+
+// UnmarshalYAML reads the text of a value.
+func (l *Lease) UnmarshalYAML(text []byte) error {
+	value := string(bytes.TrimSpace(text))
+	if value == "auto" {
+		*l = models.BlockAuto
+		return nil
+	}
+	n, err := strconv.ParseInt(value, 10, 64)
+	if err != nil && !errors.Is(err, strconv.ErrRange) || n < 0 {
+		return errors.New("lease must be auto, or a whole number from 0 to the limit")
+	}
+	*l = Lease(n) // one that is too large is above any limit
+	return nil
 }
 
 // EntryError says which entry of a set is wrong. Its text is that of Err.
@@ -101,6 +122,13 @@ func (s *PolicySet) add(p *PolicyEntry, known map[string][]string) (field string
 	return "", nil
 }
 
+func (p *PolicyEntry) block() int64 {
+	if p.Block == nil {
+		return models.BlockAuto
+	}
+	return int64(*p.Block)
+}
+
 // configured is the policy by itself, without its tiers. It returns the field that is wrong.
 func (p *PolicyEntry) configured() (c *configuredPolicy, field string, err error) {
 	window, err := time.ParseDuration(p.Window)
@@ -118,7 +146,7 @@ func (p *PolicyEntry) configured() (c *configuredPolicy, field string, err error
 		{"window", func() { c.Window = window }},
 		{"algorithm", func() { c.Algorithm = p.Algorithm }},
 		{"on_redis_down", func() { c.OnRedisDown = p.OnRedisDown }},
-		{"lease", func() { c.Block = p.Block }},
+		{"lease", func() { c.Block = p.block() }},
 	} {
 		set.to()
 		if err := c.Validate(); err != nil {

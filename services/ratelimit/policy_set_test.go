@@ -11,13 +11,13 @@ import (
 )
 
 // sampleSet is a set of api, and of api-burst that goes along with it and takes blocks of a size.
-func sampleSet(t *testing.T, lease int64) *PolicySet {
+func sampleSet(t *testing.T, lease Lease) *PolicySet {
 	t.Helper()
 	set, err := NewPolicySet([]PolicyEntry{
 		{Name: "api", Limit: 3, Window: "1m", Allow: []string{"10.0.0.0/8", "user:1"}, Deny: []string{"192.0.2.7"}},
 		{
 			Name: "api-burst", With: "api", Limit: 2, Window: "1s", Algorithm: models.AlgorithmSlidingLog, OnRedisDown: models.OnRedisDownClosed,
-			Block: lease, Tiers: map[string]int64{"silver": 3, "gold": 4},
+			Block: &lease, Tiers: map[string]int64{"silver": 3, "gold": 4},
 		},
 	}, map[string][]string{"api": {"bronze", "silver", "gold", "platinum"}, "login": nil})
 	if err != nil {

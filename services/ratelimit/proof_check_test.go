@@ -50,6 +50,7 @@ type proofFinding struct {
 	Excused        int   // those soon after Redis lost something, which do not count
 	Highest        int64 // most units in any window
 	Refused        int   // refusals judged
+	FromBlocks     int   // admissions from blocks that size themselves
 	WronglyRefused int   // those that nothing admitted before explains
 }
 
@@ -102,6 +103,7 @@ func (f *proofFinding) judge(records []proofRecord, policy models.Policy, lost [
 			continue
 		}
 		f.Kept++
+		f.FromBlocks += int(r.FromBlock)
 		sum += int64(r.Cost)
 		for ; !counts(admitted[oldest]) || admitted[oldest].At <= r.At-window; oldest++ {
 			if counts(admitted[oldest]) {
@@ -115,7 +117,13 @@ func (f *proofFinding) judge(records []proofRecord, policy models.Policy, lost [
 		explained = bucketExplains
 	}
 	slices.SortFunc(refused, func(a, b proofRecord) int { return cmp.Compare(a.From, b.From) })
-	wrong, judged := explained(admitted, refused, ruleOf(&policy))
+	r := ruleOf(&policy)
+	if policy.Block == models.BlockAuto { // what an instance has at hand, and units that leave when their block ends
+		r.burst = max(0, r.burst-r.limit/50)
+		r.limit -= r.limit / 50
+		r.window += autoLength(r.window)
+	}
+	wrong, judged := explained(admitted, refused, r)
 	f.Refused += judged
 	f.WronglyRefused += wrong
 }

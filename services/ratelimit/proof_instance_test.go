@@ -2,6 +2,7 @@ package ratelimit
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"encoding/json"
@@ -32,7 +33,7 @@ type proofSetup struct {
 	Skew      time.Duration // of its clock
 	Seed      uint64
 	Decisions int
-	Leased    bool
+	Blocks    proofBlocks
 	File      string // where it writes what it saw
 }
 
@@ -48,7 +49,7 @@ type proofRecord struct {
 	Policy, Key int16
 	Cost        int16
 	What        proofOutcome
-	_           uint8
+	FromBlock   uint8 // 1 if it came from a block that sizes itself
 }
 
 type proofOutcome uint8
@@ -88,7 +89,7 @@ func TestProofInstance(t *testing.T) {
 	for _, healthy := range []bool{true, false} {
 		var wg sync.WaitGroup
 		for i := range uint64(proofWorkers) {
-			w := proofWorker{t: t, l: l, me: me, policies: proofPolicies(me.Leased), rnd: rand.New(rand.NewPCG(me.Seed, i)), healthy: healthy, history: history}
+			w := proofWorker{t: t, l: l, me: me, policies: proofPolicies(me.Blocks), rnd: rand.New(rand.NewPCG(me.Seed, i)), healthy: healthy, history: history}
 			wg.Go(func() {
 				for range me.Decisions / 2 / proofWorkers {
 					for !w.step() {
@@ -143,15 +144,19 @@ func (w *proofWorker) hits() (hits []models.Hit, records []proofRecord) {
 		hits = []models.Hit{{Policy: w.policies.steady, Key: proofKey(key), Cost: 1}}
 		return hits, []proofRecord{{Policy: int16(len(w.policies.all()) - 1), Key: int16(key), Cost: 1}}
 	}
-	key := w.rnd.IntN(1 + w.rnd.IntN(proofKeys))
+	keys := cmp.Or(w.policies.keys, proofKeys)
+	key := w.rnd.IntN(1 + w.rnd.IntN(keys))
 	add := func(policy, key int) {
 		p, cost := w.policies.all()[policy], 1+w.rnd.Int64N(3)
+		if w.me.Blocks == autoBlocks && w.rnd.IntN(8) > 0 {
+			cost = 1 // a block is of one cost
+		}
 		hits = append(hits, models.Hit{Policy: p, Key: proofKey(key), Cost: cost})
 		records = append(records, proofRecord{Policy: int16(policy), Key: int16(key), Cost: int16(cost)})
 	}
 	if pair := w.policies.pair; len(pair) > 0 && w.rnd.IntN(4) == 0 {
 		add(len(w.policies.countsAlike), key)
-		add(len(w.policies.countsAlike)+1, (key+1+w.rnd.IntN(3))%proofKeys)
+		add(len(w.policies.countsAlike)+1, (key+1+w.rnd.IntN(3))%keys)
 		return hits, records
 	}
 	many := 1
@@ -168,7 +173,7 @@ func (w *proofWorker) hits() (hits []models.Hit, records []proofRecord) {
 // there was none.
 func (w *proofWorker) step() bool {
 	hits, records := w.hits()
-	judged := w.healthy && !w.me.Leased && w.rnd.IntN(16) == 0
+	judged := w.healthy && w.me.Blocks != fixedBlocks && w.rnd.IntN(16) == 0
 	if judged {
 		w.look(hits, records)
 	}
@@ -176,7 +181,7 @@ func (w *proofWorker) step() bool {
 	decisions, err := w.l.Take(context.Background(), "group", hits...)
 	if err != nil {
 		// On a busy machine a block may come when it is over.
-		failed := !errors.Is(err, models.ErrUnavailable) || w.healthy && !w.me.Leased
+		failed := !errors.Is(err, models.ErrUnavailable) || w.healthy && w.me.Blocks != fixedBlocks
 		if failed {
 			w.t.Error(err)
 		}
@@ -206,8 +211,13 @@ func (w *proofWorker) step() bool {
 // admitted writes down an admission, some of them taken back at once.
 func (w *proofWorker) admitted(d models.Decision, record proofRecord) {
 	record.At = d.Admission.At
-	if d.Admission.At == blockAdmission { // by this machine's clock, which is the server's too
-		record.At = w.l.local.started.Add(-w.me.Skew).Add(time.Duration(d.Admission.LocalAt) * time.Microsecond).UnixMicro()
+	// By this machine's clock, which is the server's too.
+	here := w.l.local.started.Add(-w.me.Skew).Add(time.Duration(d.Admission.LocalAt) * time.Microsecond).UnixMicro()
+	if d.Policy.Block == models.BlockAuto && (d.Admission.ID == 0 || d.Admission.At > here+blockDrift/2) {
+		record.FromBlock = 1
+	}
+	if record.FromBlock > 0 || d.Admission.At == blockAdmission {
+		record.At = here
 	}
 	if refundable(int(record.Key)) && w.rnd.IntN(5) == 0 {
 		switch err := w.l.Refund(context.Background(), d); {

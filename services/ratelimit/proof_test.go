@@ -38,16 +38,42 @@ func oracleDecisions(t *testing.T) int {
 type proofCompany struct {
 	countsAlike, pair []models.Policy
 	steady            models.Policy
+	keys              int // 0 is proofKeys
 }
 
 func (c proofCompany) all() []models.Policy {
 	return append(slices.Concat(c.countsAlike, c.pair), c.steady)
 }
 
+// proofBlocks is which blocks the policies use.
+type proofBlocks string
+
+const (
+	noBlocks    proofBlocks = ""
+	fixedBlocks proofBlocks = "fixed"
+	autoBlocks  proofBlocks = "auto"
+)
+
 // proofPolicies are low enough to be reached on a busy machine.
-func proofPolicies(usesBlocks bool) proofCompany {
+func proofPolicies(blocks proofBlocks) proofCompany {
 	const closed = models.OnRedisDownClosed
-	if usesBlocks {
+	switch blocks {
+	case autoBlocks:
+		const auto = models.BlockAuto
+		return proofCompany{
+			countsAlike: []models.Policy{
+				{Name: "log", Limit: 150, Window: time.Second, Block: auto, OnRedisDown: closed},
+				{Name: "gcra", Limit: 1500, Window: 5 * time.Second, Algorithm: models.AlgorithmGCRA, Block: auto, OnRedisDown: closed},
+				{Name: "slow", Limit: 300, Window: 3 * time.Second, Block: auto, OnRedisDown: closed},
+			},
+			pair: []models.Policy{
+				{Name: "pair-log", Limit: 150, Window: time.Second, Block: auto, OnRedisDown: closed},
+				{Name: "pair-gcra", Limit: 1500, Window: 5 * time.Second, Algorithm: models.AlgorithmGCRA, Block: auto, OnRedisDown: closed},
+			},
+			keys:   4,
+			steady: models.Policy{Name: "steady", Limit: 600, Window: 20 * time.Second, Block: auto, OnRedisDown: closed},
+		}
+	case fixedBlocks:
 		return proofCompany{countsAlike: []models.Policy{
 			{Name: "leased", Limit: 60, Window: time.Second, Block: 16, OnRedisDown: closed},
 			{Name: "large", Limit: 400, Window: 2 * time.Second, Block: 100, OnRedisDown: closed},
@@ -79,7 +105,12 @@ func TestProofOracle(t *testing.T) { proveWindows(t, proofCourse{instances: 4}) 
 // The same with admissions taken in blocks; what another instance has at hand
 // may then be refused.
 func TestProofBlockOracle(t *testing.T) {
-	proveWindows(t, proofCourse{instances: 4, usesBlocks: true, share: 4})
+	proveWindows(t, proofCourse{instances: 4, blocks: fixedBlocks, share: 4})
+}
+
+// The same with blocks that size themselves. No refusal comes earlier than by a fiftieth.
+func TestProofAutoOracle(t *testing.T) {
+	proveWindows(t, proofCourse{instances: 4, blocks: autoBlocks, share: 2})
 }
 
 // With one instance nothing is excused, however often Redis loses what it has.
@@ -88,13 +119,17 @@ func TestProofOracleOfOneInstance(t *testing.T) {
 }
 
 func TestProofBlockOracleOfOneInstance(t *testing.T) {
-	proveWindows(t, proofCourse{instances: 1, usesBlocks: true, share: 8})
+	proveWindows(t, proofCourse{instances: 1, blocks: fixedBlocks, share: 8})
+}
+
+func TestProofAutoOracleOfOneInstance(t *testing.T) {
+	proveWindows(t, proofCourse{instances: 1, blocks: autoBlocks, share: 4})
 }
 
 type proofCourse struct {
-	instances  int
-	usesBlocks bool
-	share      int // of the decisions, where it is not made in full
+	instances int
+	blocks    proofBlocks
+	share     int // of the decisions, where it is not made in full
 }
 
 // publishedAgain is how long after a loss an instance may take to publish what it admitted, on a
@@ -115,7 +150,7 @@ func proveWindows(t *testing.T, course proofCourse) {
 		proxy := servicestest.NewProxy(t, servers.master.Addr)
 		me := proofSetup{
 			Addr: proxy.Addr, Skew: skew * time.Second, Seed: uint64(i), Decisions: decisions / course.instances,
-			Leased: course.usesBlocks, File: filepath.Join(folder, fmt.Sprint(i)),
+			Blocks: course.blocks, File: filepath.Join(folder, fmt.Sprint(i)),
 		}
 		text, err := json.Marshal(me)
 		if err != nil {
@@ -148,20 +183,30 @@ func proveWindows(t *testing.T, course proofCourse) {
 	if course.instances == 1 {
 		lost = nil
 	}
-	history := readHistory(t, files)
-	for i, policy := range proofPolicies(course.usesBlocks).all() {
-		excused := slices.Clone(lost)
+	history, refused, fromBlocks := readHistory(t, files), 0, 0
+	for i, policy := range proofPolicies(course.blocks).all() {
+		excused, length := slices.Clone(lost), int64(0)
+		switch window := policy.Window.Microseconds(); {
+		case policy.Block > 0:
+			length = blockLength(window)
+		case policy.Block == models.BlockAuto:
+			length = autoLength(window)
+		}
 		for j := range excused { // units of a block taken in time are used until its end
-			excused[j].to += blockLength(policy.Window.Microseconds()) * min(policy.Block, 1)
+			excused[j].to += length
 		}
 		found := checkHistory(history, i, policy, excused)
 		t.Logf("%s: %+v", policy.Name, found)
-		few := found.Kept < 50 || course.instances > 1 && !course.usesBlocks && found.Refused < 50
-		if policy == proofPolicies(course.usesBlocks).steady { // how much of it there is depends on the time alone
+		few := found.Kept < 50 || course.instances > 1 && course.blocks == noBlocks && found.Refused < 50
+		refused, fromBlocks = refused+found.Refused, fromBlocks+found.FromBlocks
+		if policy == proofPolicies(course.blocks).steady { // how much of it there is depends on the time alone
 			few = found.Kept == 0
 		}
 		if found.Highest > policy.Limit || found.WronglyRefused > 0 || few {
 			t.Errorf("%s, limit %d: %+v", policy.Name, policy.Limit, found)
 		}
+	}
+	if course.blocks == autoBlocks && (fromBlocks < 300 || course.instances > 1 && refused < 50) {
+		t.Errorf("%d from blocks and %d refusals are few", fromBlocks, refused)
 	}
 }

@@ -23,8 +23,11 @@ func (b *outbox) recordReply(key taggedKey, s *outboxState, at int64, take func(
 }
 
 // recordDecision records what Redis decided about a request, which ends the call. nonce is that
-// of the bucket, 0 if there is none.
-func (b *outbox) recordDecision(key taggedKey, req *request, e *expectation, id int64, counted bool, v result, nonce int64) {
+// of the bucket, 0 if there is none. block is what the call fetched, if it did. It returns how many
+// units of the key this instance has at hand.
+func (b *outbox) recordDecision(
+	key taggedKey, req *request, e *expectation, id int64, counted bool, v result, nonce int64, call *autoCall, block autoBlock,
+) (held int64) {
 	counted = counted && v.passes && req.cost > 0
 	s := e.state
 	b.recordReply(key, s, v.at, func(now int64) {
@@ -36,16 +39,21 @@ func (b *outbox) recordDecision(key taggedKey, req *request, e *expectation, id 
 			// If two calls expected nothing, Redis may have lost what the first added before the
 			// second.
 			s.behind = s.behind || e.member == "" && s.latest.serverAt > 0
-			s.admit(admission{at: now, id: id, cost: req.cost, serverAt: v.at})
+			s.admit(admission{at: now, id: id, cost: req.cost, serverAt: v.at}, now)
 		}
+		if call != nil && v.at > s.resetAt {
+			s.hold(block, call, v, now)
+			b.withBlocks[key] = s
+		}
+		held = s.holds(now)
 	})
+	return held
 }
 
-// admit adds an admission to the log.
-func (s *outboxState) admit(e admission) {
-	e.at = s.log.forget(e.at, s.rule.window)
-	s.log.entries = append(s.log.entries, e)
-	s.log.used += e.cost
+// admit adds an admission to the log at a time now. It may be ahead of that.
+func (s *outboxState) admit(e admission, now int64) {
+	e.at = max(e.at, s.log.forget(now, s.rule))
+	s.log.insert(e)
 	for s.log.used > s.rule.limit && len(s.log.entries) > 1 && s.log.entries[0].serverAt > 0 { // Redis forgot sooner than we do
 		s.log.used -= s.log.entries[0].cost
 		s.log.entries = s.log.entries[1:]

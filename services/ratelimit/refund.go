@@ -11,7 +11,8 @@ import (
 )
 
 // Refund takes back exactly what the decisions counted, and each at most once; decisions that
-// counted nothing are skipped. Of a GCRA admission it takes back what has not leaked out since.
+// counted nothing are skipped. Of a GCRA admission it takes back what has not leaked out since, and
+// nothing while an instance uses a block of a policy whose blocks size themselves.
 //
 // Without Redis an admission made through Redis stays until it leaves its window, and the error
 // is models.ErrUnavailable. If it is also redis.ErrNotSent, the refund cannot have reached Redis
@@ -65,7 +66,7 @@ func (l *Limiter) undo(ctx context.Context, req *request, e models.Admission) (e
 	if req.rule.burst > 0 || req.usesBlocks() || e.At == 0 && !l.redis.AvailableFor(e.Tag) {
 		return nil
 	}
-	_, err = l.redis.Exec(ctx, l.scripts.refund, []string{l.redisKey(e.Tag, req)}, refundArgs(e.ID, e.Cost, e.At, req.rule, expectation{}))
+	_, err = l.redis.Exec(ctx, l.scripts.refund, l.refundKeys(e.Tag, req), refundArgs(e.ID, 1, e.Cost, e.At, req.rule, expectation{}))
 	if errors.Is(err, redis.ErrNotSent) && e.At > 0 {
 		l.outbox.restore(key, req, removed)
 	}
@@ -75,13 +76,18 @@ func (l *Limiter) undo(ctx context.Context, req *request, e models.Admission) (e
 	return err
 }
 
+// refundKeys are the keys of the script that takes admissions back.
+func (l *Limiter) refundKeys(tag string, req *request) []string {
+	return []string{l.redisKey(tag, req), l.inUseKey(taggedKey{tag, req.name})}
+}
+
 // refundBucket takes a GCRA admission back. If Redis lost the bucket, that is put back first:
 // the admission may be in it.
 func (l *Limiter) refundBucket(ctx context.Context, key taggedKey, req *request, e models.Admission) error {
 	var failed error
 	err := l.onceWhole(redis.EnsureBudget(ctx), e.Tag, []request{*req}, func(ctx context.Context, expected []expectation) ([]taggedKey, error) {
 		var reply []int64
-		reply, failed = l.numbers(ctx, l.scripts.refund, []string{l.redisKey(e.Tag, req)}, refundArgs(e.ID, e.Cost, e.At, req.rule, expected[0]), 4)
+		reply, failed = l.numbers(ctx, l.scripts.refund, l.refundKeys(e.Tag, req), refundArgs(e.ID, 1, e.Cost, e.At, req.rule, expected[0]), 4)
 		if failed != nil || reply[0] == lostReply {
 			return []taggedKey{key}, failed
 		}

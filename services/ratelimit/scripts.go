@@ -54,8 +54,15 @@ func addTakeArgs(args []string, id int64, req *request, e *expectation) []string
 		strconv.FormatInt(req.rule.window, 10), strconv.FormatInt(req.cost, 10), shadow, e.member, strconv.FormatInt(e.until, 10))
 }
 
-func refundArgs(id, cost, at int64, r rule, e expectation) []string {
-	return append(formatInts(id, r.burst, r.limit, r.window, cost, at), e.member, strconv.FormatInt(e.until, 10))
+// addFetchArgs appends what take.lua needs to know of a block that is asked for, and of one that is
+// given back.
+func addFetchArgs(args []string, asked, unused *autoBlock, r rule) []string {
+	return append(args, formatInts(asked.first, asked.count, autoLength(r.window), unused.first+unused.used, unused.left(), unused.cost)...)
+}
+
+// refundArgs are the arguments to take back so many admissions, with one id after the other.
+func refundArgs(id, count, cost, at int64, r rule, e expectation) []string {
+	return append(formatInts(id, r.burst, r.limit, r.window, cost, at, count), e.member, strconv.FormatInt(e.until, 10))
 }
 
 // formatInts are numbers as arguments of a script.

@@ -3,7 +3,8 @@ package ratelimit
 import "slices"
 
 // slidingLog remembers each admission of the last window, so that no window ever holds more
-// than the limit. An admission leaves when it is exactly a window old.
+// than the limit. An admission leaves when it is exactly a window old. Those of a block that an
+// instance still uses are ahead of the clock: they count from the block's end on.
 // lua/sliding_log.lua is the same, step by step. The zero value is empty.
 type slidingLog struct {
 	entries []admission // oldest first
@@ -18,7 +19,7 @@ type admission struct {
 // look decides about cost at now without counting it, and forgets what has left the window. It
 // is a pure function of the log and now otherwise. Cost 0 always passes.
 func (l *slidingLog) look(now int64, r rule, cost int64) result {
-	v := result{passes: true, at: l.forget(now, r.window)}
+	v := result{passes: true, at: l.forget(now, r)}
 	if over := l.used + cost - r.limit; over > 0 && cost > 0 {
 		v.passes = false
 		v.retry = r.window
@@ -33,15 +34,15 @@ func (l *slidingLog) look(now int64, r rule, cost int64) result {
 	return v
 }
 
-// forget drops what has left the window. It returns now, or the newest admission's time if that
-// is later: time never goes back.
-func (l *slidingLog) forget(now, window int64) int64 {
+// forget drops what has left the window. It returns now, or what the newest admission says if that
+// is later: the clock cannot have been before, less how far ahead that one may be.
+func (l *slidingLog) forget(now int64, r rule) int64 {
 	if len(l.entries) == 0 {
 		return now
 	}
-	now = max(now, l.entries[len(l.entries)-1].at)
+	now = max(now, l.entries[len(l.entries)-1].at-r.ahead)
 	gone := 0
-	for gone < len(l.entries) && l.entries[gone].at <= now-window {
+	for gone < len(l.entries) && l.entries[gone].at <= now-r.window {
 		l.used -= l.entries[gone].cost
 		gone++
 	}
@@ -62,9 +63,20 @@ func (l *slidingLog) nth(n int64) int64 {
 }
 
 // add counts an admission at the clock of look.
-func (l *slidingLog) add(at, id, cost int64) {
-	l.entries = append(l.entries, admission{at: at, id: id, cost: cost})
-	l.used += cost
+func (l *slidingLog) add(at, id, cost int64) { l.insert(admission{at: at, id: id, cost: cost}) }
+
+// insert puts an admission where it belongs. That is the end, or before those ahead of the clock.
+func (l *slidingLog) insert(e admission) {
+	at := len(l.entries)
+	for at > 0 && l.entries[at-1].at > e.at {
+		at--
+	}
+	if at == len(l.entries) {
+		l.entries = append(l.entries, e)
+	} else {
+		l.entries = slices.Insert(l.entries, at, e)
+	}
+	l.used += e.cost
 }
 
 // remove takes back exactly what the call with this id added.

@@ -3,6 +3,6 @@
 -- gcra.go. The take scripts, and those that correct what a take did, have both before their own
 -- text. Decisions are many, so what they pass on are values, not tables, and text becomes a number
 -- by arithmetic.
-local call, ceil, max, min, format, match = redis.call, math.ceil, math.max, math.min, string.format, string.match
+local call, ceil, floor, max, min, format, match = redis.call, math.ceil, math.floor, math.max, math.min, string.format, string.match
 local clock = call('TIME')
 local time = clock[1] * 1000000 + clock[2]

@@ -45,7 +45,7 @@ if unknown then
   call('ZREMRANGEBYSCORE', key, '-inf', reset)
 end
 local newest = score(key, -1) or 0
-local gone = max(time, newest) - window
+local gone = max(time, newest - max_ahead) - window
 local added, lost, times = 0, 0, {}
 for a = 5, #ARGV, 4 do
   local had, id = tonumber(ARGV[a]), ARGV[a + 2]

@@ -13,7 +13,7 @@
 -- nonce (0: there is none). The first is -2 if what must be there is not: then nothing was decided,
 -- and the instance puts back what it admitted.
 -- In between, a hit is its four numbers and what look_log or look_bucket returns; used is the
--- bucket's level, too.
+-- bucket's level, too, and ends the newest of a log.
 local function numbers(i)
   local a = 8 * i - 6
   return ARGV[a] + 0, ARGV[a + 1] + 0, ARGV[a + 2] + 0, ARGV[a + 3] + 0
@@ -34,7 +34,7 @@ local function answer(i, reply, may_count, burst, limit, window, cost, passes, n
   if passes == -2 then
     -- nothing was decided
   elseif burst == 0 then
-    if counts then used = count_in_log(KEYS[i], id, window, cost, now, used) end
+    if counts then used = count_in_log(KEYS[i], id, window, cost, now, used, ends) end
     remaining, more = sum_up_log(KEYS[i], limit, window, now, used)
   else
     if counts then used, nonce = count_in_bucket(KEYS[i], id, burst, limit, window, cost, now, used, nonce, ends) end

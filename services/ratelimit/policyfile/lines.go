@@ -88,8 +88,17 @@ func (c *treeCheck) Visit(node ast.Node) ast.Visitor {
 func (c *treeCheck) checkField(n *ast.MappingValueNode) {
 	value := c.meant(n.Value)
 	switch n.Key.String() {
-	case "limit", "lease":
-		c.checkNumber(n.Key.String(), n.Value)
+	case "limit":
+		c.checkNumber("limit", n.Value)
+	case "lease":
+		text := value.GetToken()
+		switch _, isText := value.(*ast.StringNode); {
+		case isText && text.Value == "auto" && text.Type == token.StringType: // not in quotes
+		case strings.HasPrefix(text.Value, "-"):
+			c.refuse(n.Value, "lease must be auto, or a whole number from 0 to the limit")
+		default:
+			c.checkNumber("lease", n.Value)
+		}
 	case "tiers":
 		if tiers, ok := value.(*ast.MappingNode); ok {
 			for _, tier := range tiers.Values {

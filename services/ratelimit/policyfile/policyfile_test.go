@@ -179,6 +179,26 @@ func TestParseTakesPlainNumbersOnly(t *testing.T) {
 	}
 }
 
+// A lease is a number or auto, which is what it is where it is left out.
+func TestParseLease(t *testing.T) {
+	const text = "policies:\n  - name: api\n    limit: 20\n    window: 1m\n"
+	for written, want := range map[string]int64{
+		"": models.BlockAuto, "    lease: auto\n": models.BlockAuto, "    lease: ~\n": models.BlockAuto, "    lease: &a auto\n": models.BlockAuto,
+		"    lease: 0\n": 0, "    lease: 20\n": 20,
+	} {
+		set, err := policyfile.Parse("p.yaml", []byte(text+written), knownPolicies())
+		if err != nil || effective(t, set, "api", "").Block != want {
+			t.Errorf("%q: %v, want %d", written, err, want)
+		}
+	}
+	for _, written := range []string{"-1", "Auto", "automatic", `"auto"`, "[]", "{}", "21", "9999999999999999999"} {
+		_, err := policyfile.Parse("p.yaml", []byte(text+"    lease: "+written+"\n"), knownPolicies())
+		if err == nil || !strings.HasPrefix(err.Error(), "p.yaml:5: ") && !strings.HasPrefix(err.Error(), "p.yaml:1: lease must be auto") {
+			t.Errorf("%s: %v", written, err)
+		}
+	}
+}
+
 // Files as editors, copies and accidents make them: taken for what they say, or refused with
 // the line.
 func TestParseReadsTextOnly(t *testing.T) {
