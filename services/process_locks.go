@@ -100,7 +100,7 @@ func (p *Processes) Lock(ctx context.Context, user models.UserRef, id string, op
 
 // checkLimit refuses if the user has more than held locks; a limit of 0 is no limit.
 func (p *Processes) checkLimit(ctx context.Context, user models.UserRef, held, limit int) error {
-	if limit > 0 && p.locks.CountHeld(ctx, user.ID) > held {
+	if limit > 0 && p.locks.HoldsMore(ctx, user.ID, held) {
 		return &models.TooManyLocksError{Limit: limit}
 	}
 	return nil

@@ -126,7 +126,7 @@
 //	outbox.go       what Redis has not acknowledged          tombstones.go  what is over
 //	reconcile.go    reasserting grants                       shard.go       epochs, keys
 //	force.go        ends others' locks                       replace.go     gives them to another
-//	list.go         lists, counts
+//	list.go         lists                                    held.go        how many a user has
 //	peers.go        whether there are other instances        token.go       signed tokens
 //	scripts.go      running scripts                          reply.go       what they answer
 //	record.go       the text of a grant                      lua/           the scripts

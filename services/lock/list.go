@@ -9,14 +9,12 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"sync/atomic"
 	"time"
 
 	"github.com/redis/rueidis"
 	"golang.org/x/sync/errgroup"
 
 	"gatehouse/models"
-	"gatehouse/services/redis"
 )
 
 // cursor is the last lock of a page: its shard, the end of its lease, and
@@ -106,36 +104,6 @@ func (l *Locker) listShard(ctx context.Context, after cursor, limit int) ([]list
 		found = append(found, listedLock{end: end, LockStatus: r.status(g.resource)})
 	}
 	return found, nil
-}
-
-// CountHeld is how many locks a user has now, on all instances. Where Redis cannot be asked
-// about a shard, only those count that this instance knows.
-func (l *Locker) CountHeld(ctx context.Context, userID string) int {
-	ctx = redis.WithBudget(ctx)
-	var held atomic.Int64
-	var group errgroup.Group
-	for shard := range shardCount {
-		group.Go(func() error {
-			there, err := l.countShard(ctx, shard, userID)
-			if err != nil {
-				there = int64(len(l.table.living(time.Now(), func(known *entry) bool {
-					return known.lock.Holder.UserID == userID && shardOf(known.lock.Resource) == shard
-				})))
-			}
-			held.Add(there)
-			return nil
-		})
-	}
-	_ = group.Wait()
-	return int(held.Load())
-}
-
-func (l *Locker) countShard(ctx context.Context, shard int, userID string) (int64, error) {
-	msg, err := l.redis.Exec(ctx, l.scripts.count, l.keys.in(shard, "")[:3], []string{userID})
-	if err != nil {
-		return 0, err
-	}
-	return msg.AsInt64()
 }
 
 func (c cursor) text() *string {

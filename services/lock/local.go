@@ -150,6 +150,19 @@ func (t *localTable) living(now time.Time, condition func(*entry) bool) (all []e
 	return all
 }
 
+// grantsOf are the grants of a user that this instance knows and that may stand at the server.
+func (t *localTable) grantsOf(userID string) (grants []string) {
+	now := time.Now()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, l := range t.locks {
+		if l.lock.Grant != "" && l.lock.Holder.UserID == userID && now.Before(l.lock.serverExpiry()) {
+			grants = append(grants, l.lock.Grant)
+		}
+	}
+	return grants
+}
+
 func anyLock(*entry) bool { return true }
 
 // degraded reports whether a grant was made or extended without Redis, and has not been

@@ -17,9 +17,10 @@ const peersGone = 10
 // locks are kept for them for a while; an instance that is alone knows all there can be.
 type peers struct {
 	seen    bool
-	missed  int         // looks in a row since
-	refused bool        // this instance cannot look
-	some    atomic.Bool // others are expected
+	missed  int          // looks in a row since
+	refused bool         // this instance cannot look
+	some    atomic.Bool  // others are expected
+	since   atomic.Int64 // how often others were found: what was true while there were none is no more
 }
 
 // none reports whether no other instance is expected.
@@ -33,14 +34,20 @@ func (p *peers) look(ctx context.Context, rdb *redis.Client) {
 	switch found, err := rdb.Subscribers(ctx, "ends"); {
 	case errors.Is(err, redis.ErrSubscribersUnknown):
 		p.refused = true
-		p.some.Store(true)
+		p.expect()
 	case err != nil:
 	case found > 1:
 		p.seen, p.missed = true, 0
-		p.some.Store(true)
+		p.expect()
 	case p.seen:
 		if p.missed++; p.missed >= peersGone {
 			p.some.Store(false)
 		}
 	}
+}
+
+// expect notes that there are others.
+func (p *peers) expect() {
+	p.since.Add(1)
+	p.some.Store(true)
 }
