@@ -21,6 +21,7 @@ type Postgres struct {
 	URL  string // of a new, empty database
 	Addr string // host:port, for a proxy
 
+	dir    string
 	pid    int
 	end    io.Closer     // closing it ends the server
 	exited chan struct{} // closed when it has ended
@@ -118,6 +119,22 @@ func (p *Postgres) Do(t testing.TB, statements ...string) {
 	if err := p.admin("psql", append(args, "postgres")...); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// LogStatements makes the server log each statement that begins from now on, for Log.
+func (p *Postgres) LogStatements(t testing.TB) {
+	t.Helper()
+	p.Do(t, "ALTER SYSTEM SET log_statement = 'all'", "SELECT pg_reload_conf()")
+}
+
+// Log is all that the server has logged.
+func (p *Postgres) Log(t testing.TB) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(p.dir, "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }
 
 func signal(pids []int, sig syscall.Signal) {

@@ -200,7 +200,7 @@ func runPostgres(account *syscall.SysProcAttr, dir, addr string) (*Postgres, err
 	if err != nil {
 		return nil, err
 	}
-	p := &Postgres{Addr: addr, pid: pid, end: stdin, exited: make(chan struct{})}
+	p := &Postgres{Addr: addr, dir: dir, pid: pid, end: stdin, exited: make(chan struct{})}
 	go func() {
 		cmd.Wait()
 		close(p.exited)
