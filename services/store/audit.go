@@ -10,10 +10,8 @@ import (
 )
 
 // AddAudit stores one security event.
-func (s *Store) AddAudit(ctx context.Context, e models.AuditEntry) (err error) {
-	ctx, done := s.writing(ctx)
-	defer done(&err)
-	return failed("write audit", insertAudit(ctx, s.write, e))
+func (s *Store) AddAudit(ctx context.Context, e models.AuditEntry) error {
+	return failed("write audit", s.change(ctx, func(ctx context.Context, q querier) error { return insertAudit(ctx, q, e) }))
 }
 
 func insertAudit(ctx context.Context, q querier, e models.AuditEntry) error {

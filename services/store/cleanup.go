@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"math/rand/v2"
 	"strconv"
 	"time"
@@ -104,18 +103,17 @@ func (s *Store) CleanUpSessions(ctx context.Context, now time.Time, after string
 	if len(hashes) == 0 {
 		return next, 0, nil
 	}
-	ctx, done := s.writing(ctx)
-	defer done(&err)
-	err = s.transact(ctx, func(tx *sql.Tx) error {
+	removed, err = result(ctx, s.transact, func(ctx context.Context, q querier) (int, error) {
+		removed := 0
 		for _, hash := range hashes {
-			n, err := deleted(ctx, tx, `DELETE FROM sessions WHERE hash =
+			n, err := deleted(ctx, q, `DELETE FROM sessions WHERE hash =
 				(SELECT hash FROM sessions WHERE `+dead+` AND hash = $2`+s.skipLocked+`)`, now.UnixMicro(), hash)
 			if err != nil {
-				return err
+				return 0, err
 			}
 			removed += n
 		}
-		return nil
+		return removed, nil
 	})
 	if err != nil {
 		return after, 0, failed("clean up sessions", err)
@@ -150,11 +148,9 @@ func (s *Store) deadSessions(ctx context.Context, now time.Time, after string, l
 // audit entries older than Options.AuditRetention, at most limit rows of each. It returns how many
 // rows; call it again while that is at least limit.
 // models.ErrUnavailable if the database could not be asked.
-func (s *Store) CleanUp(ctx context.Context, now time.Time, limit int) (_ int, err error) {
-	ctx, done := s.writing(ctx)
-	defer done(&err)
-	total := 0
-	err = s.transact(ctx, func(tx *sql.Tx) error {
+func (s *Store) CleanUp(ctx context.Context, now time.Time, limit int) (int, error) {
+	total, err := result(ctx, s.transact, func(ctx context.Context, q querier) (int, error) {
+		total := 0
 		for _, old := range []struct {
 			kept  time.Duration
 			query string
@@ -177,22 +173,19 @@ func (s *Store) CleanUp(ctx context.Context, now time.Time, limit int) (_ int, e
 			{0, `DELETE FROM lock_ends WHERE grant_id IN (SELECT grant_id FROM lock_ends WHERE at < $1 AND at < COALESCE(
 				(SELECT at FROM lock_ends ORDER BY at DESC LIMIT 1 OFFSET ` + strconv.Itoa(keepLockEnds) + `), 0) ORDER BY at LIMIT $2` + s.skipLocked + `)`},
 		} {
-			n, err := deleted(ctx, tx, old.query, now.Add(-old.kept).UnixMicro(), limit)
+			n, err := deleted(ctx, q, old.query, now.Add(-old.kept).UnixMicro(), limit)
 			if err != nil {
-				return err
+				return 0, err
 			}
 			total += n
 		}
-		return nil
+		return total, nil
 	})
-	if err != nil {
-		return 0, failed("clean up", err)
-	}
-	return total, nil
+	return total, failed("clean up", err)
 }
 
-func deleted(ctx context.Context, tx querier, query string, args ...any) (int, error) {
-	result, err := tx.ExecContext(ctx, query, args...)
+func deleted(ctx context.Context, q querier, query string, args ...any) (int, error) {
+	result, err := q.ExecContext(ctx, query, args...)
 	if err != nil {
 		return 0, err
 	}

@@ -47,52 +47,59 @@ func draftKey(processID, userID string) (process, user int64, err error) {
 // after unchangedSince; the zero time is no condition. Errors are models.ErrNotFound if there is no
 // such process, a *models.ValidationError if it has no version d.BaseVersion yet, and a
 // *models.DraftConflictError with the draft that was saved later.
-func (s *Store) SaveDraft(ctx context.Context, processID, userID string, d models.Draft, unchangedSince time.Time) (_ models.Draft, err error) {
+func (s *Store) SaveDraft(ctx context.Context, processID, userID string, d models.Draft, unchangedSince time.Time) (models.Draft, error) {
 	process, user, err := draftKey(processID, userID)
 	if err != nil {
 		return models.Draft{}, failed("save draft", err)
 	}
-	ctx, done := s.writing(ctx)
-	defer done(&err)
-	saved, err := scanDraft(s.write.QueryRowContext(ctx, `
-		INSERT INTO drafts (process_id, user_id, title, status, description, base_version, saved_at)
-		SELECT id, CAST($2 AS BIGINT), CAST($3 AS TEXT), CAST($4 AS TEXT), CAST($5 AS TEXT), CAST($6 AS BIGINT), CAST($7 AS BIGINT)
-		  FROM processes WHERE id = $1 AND version >= $6
-		ON CONFLICT (process_id, user_id) DO UPDATE
-		   SET title = excluded.title, status = excluded.status, description = excluded.description,
-		       base_version = excluded.base_version, saved_at = excluded.saved_at
-		 WHERE drafts.saved_at <= COALESCE($8, drafts.saved_at)
-		RETURNING `+draftColumns,
-		process, user, clean(d.Title), d.Status, clean(d.Description), d.BaseVersion, s.now().UnixMicro(), nullTime(unchangedSince)))
-	if !errors.Is(err, sql.ErrNoRows) {
-		return saved, failed("save draft of process "+processID, err)
-	}
+	saved, err := result(ctx, s.change, func(ctx context.Context, q querier) (models.Draft, error) {
+		saved, err := scanDraft(q.QueryRowContext(ctx, `
+			INSERT INTO drafts (process_id, user_id, title, status, description, base_version, saved_at)
+			SELECT id, CAST($2 AS BIGINT), CAST($3 AS TEXT), CAST($4 AS TEXT), CAST($5 AS TEXT), CAST($6 AS BIGINT), CAST($7 AS BIGINT)
+			  FROM processes WHERE id = $1 AND version >= $6
+			ON CONFLICT (process_id, user_id) DO UPDATE
+			   SET title = excluded.title, status = excluded.status, description = excluded.description,
+			       base_version = excluded.base_version, saved_at = excluded.saved_at
+			 WHERE drafts.saved_at <= COALESCE($8, drafts.saved_at)
+			RETURNING `+draftColumns,
+			process, user, clean(d.Title), d.Status, clean(d.Description), d.BaseVersion, s.now().UnixMicro(), nullTime(unchangedSince)))
+		if errors.Is(err, sql.ErrNoRows) {
+			err = draftRefused(ctx, q, process, user, d)
+		}
+		return saved, err
+	})
+	return saved, failed("save draft of process "+processID, err)
+}
+
+// draftRefused says why a draft was not stored, in the turn of the write.
+func draftRefused(ctx context.Context, q querier, process, user int64, d models.Draft) error {
 	var version int64
-	err = s.write.QueryRowContext(ctx, `SELECT version FROM processes WHERE id = $1`, process).Scan(&version)
+	err := q.QueryRowContext(ctx, `SELECT version FROM processes WHERE id = $1`, process).Scan(&version)
 	switch {
 	case err != nil:
-		return models.Draft{}, failed("save draft of process "+processID, orAnswer(err, models.ErrNotFound))
+		return orAnswer(err, models.ErrNotFound)
 	case d.BaseVersion > version:
-		return models.Draft{}, models.Invalid("baseVersion", "must be a version of the process")
+		return models.Invalid("baseVersion", "must be a version of the process")
 	}
-	return models.Draft{}, failed("save draft of process "+processID, draftConflict(ctx, s.write, process, user))
+	return draftConflict(ctx, q, process, user)
 }
 
 // DeleteDraft deletes the user's draft of a process, if it was not saved after unchangedSince; the
 // zero time is no condition. Errors are models.ErrNotFound if there is none, and a
 // *models.DraftConflictError with the draft that was saved later.
-func (s *Store) DeleteDraft(ctx context.Context, processID, userID string, unchangedSince time.Time) (err error) {
+func (s *Store) DeleteDraft(ctx context.Context, processID, userID string, unchangedSince time.Time) error {
 	process, user, err := draftKey(processID, userID)
 	if err != nil {
 		return failed("delete draft", err)
 	}
-	ctx, done := s.writing(ctx)
-	defer done(&err)
-	n, err := deleted(ctx, s.write, `DELETE FROM drafts WHERE process_id = $1 AND user_id = $2 AND saved_at <= COALESCE($3, saved_at)`,
-		process, user, nullTime(unchangedSince))
-	if err == nil && n == 0 {
-		err = draftConflict(ctx, s.write, process, user)
-	}
+	err = s.change(ctx, func(ctx context.Context, q querier) error {
+		n, err := deleted(ctx, q, `DELETE FROM drafts WHERE process_id = $1 AND user_id = $2 AND saved_at <= COALESCE($3, saved_at)`,
+			process, user, nullTime(unchangedSince))
+		if err == nil && n == 0 {
+			err = draftConflict(ctx, q, process, user)
+		}
+		return err
+	})
 	return failed("delete draft of process "+processID, err)
 }
 

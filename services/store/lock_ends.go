@@ -3,7 +3,6 @@ package store
 import (
 	"cmp"
 	"context"
-	"database/sql"
 	"slices"
 	"time"
 
@@ -15,17 +14,15 @@ const keepLockEnds = 200_000
 
 // AddLockEnds stores how grants ended, all or none. The first end of a grant stays, but for
 // models.LockExpired: its holder's instance may have brought the lock back.
-func (s *Store) AddLockEnds(ctx context.Context, ends ...models.EndedLock) (err error) {
+func (s *Store) AddLockEnds(ctx context.Context, ends ...models.EndedLock) error {
 	// In one order, so that no two instances that store the same ones wait for each other.
 	ends = slices.SortedFunc(slices.Values(ends), func(a, b models.EndedLock) int { return cmp.Compare(a.Grant, b.Grant) })
-	ctx, done := s.writing(ctx)
-	defer done(&err)
 	if len(ends) == 1 {
-		return failed("write the end of a lock", insertLockEnd(ctx, s.write, ends[0]))
+		return failed("write the end of a lock", s.change(ctx, func(ctx context.Context, q querier) error { return insertLockEnd(ctx, q, ends[0]) }))
 	}
-	return failed("write the ends of locks", s.transact(ctx, func(tx *sql.Tx) error {
+	return failed("write the ends of locks", s.transact(ctx, func(ctx context.Context, q querier) error {
 		for _, ended := range ends {
-			if err := insertLockEnd(ctx, tx, ended); err != nil {
+			if err := insertLockEnd(ctx, q, ended); err != nil {
 				return err
 			}
 		}

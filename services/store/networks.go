@@ -9,17 +9,18 @@ import (
 
 // RememberNetwork notes that the user signed in from a network at a time. It
 // does nothing if there is no such user. models.ErrUnavailable if it could not be written.
-func (s *Store) RememberNetwork(ctx context.Context, userID, network string, at time.Time) (err error) {
+func (s *Store) RememberNetwork(ctx context.Context, userID, network string, at time.Time) error {
 	user, err := parseID(userID)
 	if err != nil {
 		return nil
 	}
-	ctx, done := s.writing(ctx)
-	defer done(&err)
-	_, err = s.write.ExecContext(ctx, `
-		INSERT INTO networks (user_id, network, at) SELECT id, CAST($2 AS TEXT), CAST($3 AS BIGINT) FROM users WHERE id = $1
-		ON CONFLICT (user_id, network) DO UPDATE SET at = CASE WHEN networks.at < excluded.at THEN excluded.at ELSE networks.at END`,
-		user, clean(network), at.UnixMicro())
+	err = s.change(ctx, func(ctx context.Context, q querier) error {
+		_, err := q.ExecContext(ctx, `
+			INSERT INTO networks (user_id, network, at) SELECT id, CAST($2 AS TEXT), CAST($3 AS BIGINT) FROM users WHERE id = $1
+			ON CONFLICT (user_id, network) DO UPDATE SET at = CASE WHEN networks.at < excluded.at THEN excluded.at ELSE networks.at END`,
+			user, clean(network), at.UnixMicro())
+		return err
+	})
 	return failed("remember network of user "+userID, err)
 }
 

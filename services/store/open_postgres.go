@@ -74,7 +74,7 @@ func (s *Store) startPostgres(ctx context.Context, config pgx.ConnConfig) error 
 	if err := keyAddressesPostgres(ctx, db, s.writes.log); err != nil {
 		return err
 	}
-	return patiently(ctx, func() error { return s.trial(ctx) })
+	return patiently(ctx, func() error { return tryWrite(ctx, s.write) })
 }
 
 func (s *Store) reach(ctx context.Context) error {

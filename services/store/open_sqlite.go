@@ -66,7 +66,7 @@ func (s *Store) startSQLite(ctx context.Context) error {
 			return err
 		}
 	}
-	return s.trial(ctx)
+	return tryWrite(ctx, s.write)
 }
 
 // createFile makes the file readable by its owner only: it holds password

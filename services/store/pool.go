@@ -43,6 +43,28 @@ func (p *pool) turn(ctx context.Context) (context.Context, context.CancelFunc) {
 	}
 }
 
+// one runs write in its turn: each statement is a transaction of its own.
+func (p *pool) one(ctx context.Context, write writeFunc) error {
+	ctx, done := p.turn(ctx)
+	defer done()
+	return write(ctx, p)
+}
+
+// all runs write in its turn, in one transaction.
+func (p *pool) all(ctx context.Context, write writeFunc) error {
+	ctx, done := p.turn(ctx)
+	defer done()
+	tx, err := p.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback() // without effect after Commit
+	if err := write(ctx, tx); err != nil {
+		return err
+	}
+	return tx.Commit()
+}
+
 // reconnect closes the connections that are not in use, so that the next calls open
 // new ones.
 func (p *pool) reconnect() {

@@ -27,10 +27,10 @@ func scanProcess(row scanner, more ...any) (models.Process, error) {
 
 // CreateProcess stores a new process, version 1, written by the user; userID ""
 // is no user.
-func (s *Store) CreateProcess(ctx context.Context, userID string, f models.ProcessFields) (_ models.Process, err error) {
-	ctx, done := s.writing(ctx)
-	defer done(&err)
-	p, err := s.createProcess(ctx, s.write, userID, f)
+func (s *Store) CreateProcess(ctx context.Context, userID string, f models.ProcessFields) (models.Process, error) {
+	p, err := result(ctx, s.change, func(ctx context.Context, q querier) (models.Process, error) {
+		return s.createProcess(ctx, q, userID, f)
+	})
 	return p, failed("create process", err)
 }
 
@@ -147,49 +147,48 @@ const byUser = ` AND how <> 'expired'`
 // process as it is now: models.ErrPreconditionFailed if If-Match failed,
 // otherwise models.ErrVersionConflict. Before those it is a *models.NotHeldError if the grant was
 // ended, as far as that is stored. models.ErrNotFound if there is no process.
-func (s *Store) UpdateProcess(ctx context.Context, id, userID string, f models.ProcessFields, g models.WriteGuard) (_ models.Process, err error) {
+func (s *Store) UpdateProcess(ctx context.Context, id, userID string, f models.ProcessFields, g models.WriteGuard) (models.Process, error) {
 	n, err := parseID(id)
 	if err != nil {
 		return models.Process{}, failed("update process", err)
 	}
-	ctx, done := s.writing(ctx)
-	defer done(&err)
 	title := clean(f.Title)
-	p, err := scanProcess(s.write.QueryRowContext(ctx, `
-		UPDATE processes
-		   SET title = $5, title_folded = $6, status = $7, description = $8, version = version + 1, last_grant = $3,
-		       updated_at = $9, updated_by = $10, updated_by_email = COALESCE((SELECT email FROM users WHERE id = $10), ''),
-		       last_how = $11, last_fence = $12, last_request = $13
-		 WHERE`+rule+` RETURNING `+processColumns,
-		n, g.GrantedVersion, grant(g), g.IfMatch,
-		title, fold(title), f.Status, clean(f.Description), s.now().UnixMicro(), nullID(userID),
-		cmp.Or(g.How, models.HowEdited), g.Fence, clean(models.RequestID(ctx))))
-	if errors.Is(err, sql.ErrNoRows) {
-		err = s.refusal(ctx, n, g)
-	}
+	p, err := result(ctx, s.change, func(ctx context.Context, q querier) (models.Process, error) {
+		p, err := scanProcess(q.QueryRowContext(ctx, `
+			UPDATE processes
+			   SET title = $5, title_folded = $6, status = $7, description = $8, version = version + 1, last_grant = $3,
+			       updated_at = $9, updated_by = $10, updated_by_email = COALESCE((SELECT email FROM users WHERE id = $10), ''),
+			       last_how = $11, last_fence = $12, last_request = $13
+			 WHERE`+rule+` RETURNING `+processColumns,
+			n, g.GrantedVersion, grant(g), g.IfMatch,
+			title, fold(title), f.Status, clean(f.Description), s.now().UnixMicro(), nullID(userID),
+			cmp.Or(g.How, models.HowEdited), g.Fence, clean(models.RequestID(ctx))))
+		if errors.Is(err, sql.ErrNoRows) {
+			err = refused(ctx, q, n, g)
+		}
+		return p, err
+	})
 	return p, failed("update process "+id, err)
 }
 
 // DeleteProcess deletes the process under the same rule and with the same
 // errors as UpdateProcess. Its history stays, and says that the user deleted it.
-func (s *Store) DeleteProcess(ctx context.Context, id, userID string, g models.WriteGuard) (err error) {
+func (s *Store) DeleteProcess(ctx context.Context, id, userID string, g models.WriteGuard) error {
 	n, err := parseID(id)
 	if err != nil {
 		return failed("delete process", err)
 	}
-	ctx, done := s.writing(ctx)
-	defer done(&err)
-	err = s.transact(ctx, func(tx *sql.Tx) error {
-		was, err := scanProcess(tx.QueryRowContext(ctx, `DELETE FROM processes WHERE`+rule+` RETURNING `+processColumns,
+	err = s.transact(ctx, func(ctx context.Context, q querier) error {
+		was, err := scanProcess(q.QueryRowContext(ctx, `DELETE FROM processes WHERE`+rule+` RETURNING `+processColumns,
 			n, g.GrantedVersion, grant(g), g.IfMatch))
+		if errors.Is(err, sql.ErrNoRows) {
+			return refused(ctx, q, n, g)
+		}
 		if err != nil {
 			return err
 		}
-		return s.insertDeletion(ctx, tx, was, userID, g)
+		return s.insertDeletion(ctx, q, was, userID, g)
 	})
-	if errors.Is(err, sql.ErrNoRows) {
-		err = s.refusal(ctx, n, g)
-	}
 	return failed("delete process "+id, err)
 }
 
@@ -198,13 +197,13 @@ func grant(g models.WriteGuard) sql.NullString {
 	return sql.NullString{String: g.Grant, Valid: g.Grant != ""}
 }
 
-// refusal says why the rule refused a write to the process, in the turn of the write.
-func (s *Store) refusal(ctx context.Context, n int64, g models.WriteGuard) error {
-	current, err := scanProcess(s.write.QueryRowContext(ctx, `SELECT `+processColumns+` FROM processes WHERE id = $1`, n))
+// refused says why the rule refused a write to the process, in the turn of the write.
+func refused(ctx context.Context, q querier, n int64, g models.WriteGuard) error {
+	current, err := scanProcess(q.QueryRowContext(ctx, `SELECT `+processColumns+` FROM processes WHERE id = $1`, n))
 	if err != nil {
 		return orAnswer(err, models.ErrNotFound)
 	}
-	switch ended, err := readLockEnd(ctx, s.write, g.Grant, byUser); {
+	switch ended, err := readLockEnd(ctx, q, g.Grant, byUser); {
 	case err == nil:
 		return &models.NotHeldError{Status: models.LockStatus{Resource: ended.Resource}, EndedBy: &ended.End}
 	case !errors.Is(err, sql.ErrNoRows):

@@ -20,17 +20,15 @@ type refusalBody struct {
 
 // AddRefusals stores refusals, all or none. Of two with the same user and request the later one
 // stays. A refused save also becomes part of the history of its process.
-func (s *Store) AddRefusals(ctx context.Context, refusals []models.Refusal) (err error) {
-	ctx, done := s.writing(ctx)
-	defer done(&err)
-	return failed("write refusals", s.transact(ctx, func(tx *sql.Tx) error {
+func (s *Store) AddRefusals(ctx context.Context, refusals []models.Refusal) error {
+	return failed("write refusals", s.transact(ctx, func(ctx context.Context, q querier) error {
 		for _, r := range refusals {
-			if err := insertRefusal(ctx, tx, r); err != nil {
+			if err := insertRefusal(ctx, q, r); err != nil {
 				return err
 			}
 			process, err := parseID(strings.TrimPrefix(r.Resource, "process:"))
 			if err == nil && r.Save {
-				if err := insertRefusedSave(ctx, tx, process, r); err != nil {
+				if err := insertRefusedSave(ctx, q, process, r); err != nil {
 					return err
 				}
 			}

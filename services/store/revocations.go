@@ -42,11 +42,9 @@ func (s *Store) log(ctx context.Context, tx querier, entries ...models.Revocatio
 // NoteChange writes to the revocation log that a session is no longer what copies
 // say, or, with hash "", that no copy of any session counts. It ends nothing.
 // models.ErrUnavailable if it could not be written.
-func (s *Store) NoteChange(ctx context.Context, hash string) (err error) {
-	ctx, done := s.writing(ctx)
-	defer done(&err)
+func (s *Store) NoteChange(ctx context.Context, hash string) error {
 	entry := models.Revocation{SessionHash: clean(hash)}
-	return failed("note change of a session", s.transact(ctx, func(tx *sql.Tx) error { return s.log(ctx, tx, entry) }))
+	return failed("note change of a session", s.transact(ctx, func(ctx context.Context, q querier) error { return s.log(ctx, q, entry) }))
 }
 
 // One read of the log returns its newest 20,000 entries at most: an instance that
@@ -71,9 +69,7 @@ func (s *Store) Revocations(ctx context.Context, after int64, since time.Time) (
 	if !since.IsZero() {
 		query, arg = logSince, since.UnixMicro()
 	}
-	if moved := s.file.check(); moved != nil { // to be reported also while nothing is written
-		s.writes.broke(moved, time.Now())
-	}
+	_ = s.inPlace() // to be reported also while nothing is written
 	ctx, done := s.logReader.turn(ctx)
 	defer done()
 	read := models.Revocations{}

@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
 
 	"gatehouse/models"
@@ -14,34 +13,33 @@ var errNoneNamed = fmt.Errorf("no sessions are named: %w", models.ErrNotFound)
 // many writes for a million of them as for one: the rows of a user's, or of all users,
 // stay without effect until CleanUpSessions. models.ErrNotFound, and nothing is done, if
 // there is no such session or user, or the session to keep has itself been ended.
-func (s *Store) EndSessions(ctx context.Context, which models.Ending) (err error) {
+func (s *Store) EndSessions(ctx context.Context, which models.Ending) error {
 	var user int64
 	if which.UserID != "" {
+		var err error
 		if user, err = parseID(which.UserID); err != nil {
 			return failed("end sessions", err)
 		}
 	}
-	ctx, done := s.writing(ctx)
-	defer done(&err)
-	return failed("end sessions", s.transact(ctx, func(tx *sql.Tx) error {
+	return failed("end sessions", s.transact(ctx, func(ctx context.Context, q querier) error {
 		var ended models.Revocation
 		var err error
 		switch {
 		case which.Hash != "":
-			ended.SessionHash, err = endOne(ctx, tx, `hash = $1`, clean(which.Hash))
+			ended.SessionHash, err = endOne(ctx, q, `hash = $1`, clean(which.Hash))
 		case which.ID != "":
-			ended.SessionHash, err = endOne(ctx, tx, `user_id = $1 AND id = $2 AND`+unrevoked, user, clean(which.ID))
+			ended.SessionHash, err = endOne(ctx, q, `user_id = $1 AND id = $2 AND`+unrevoked, user, clean(which.ID))
 		case user != 0:
-			ended.UserID, err = which.UserID, endUser(ctx, tx, user, which.Keep)
+			ended.UserID, err = which.UserID, endUser(ctx, q, user, which.Keep)
 		case which.Everybody:
-			ended.Everybody, err = true, endAll(ctx, tx, which.Keep)
+			ended.Everybody, err = true, endAll(ctx, q, which.Keep)
 		default:
 			err = errNoneNamed
 		}
 		if err != nil {
 			return err
 		}
-		return s.log(ctx, tx, ended)
+		return s.log(ctx, q, ended)
 	}))
 }
 
@@ -89,32 +87,30 @@ func endAll(ctx context.Context, tx querier, keep string) error {
 // ended, so a change under way revives nothing. epoch was read in the same row as
 // the password that was checked; models.ErrStale if it is no longer the user's, or
 // the user is disabled or gone.
-func (s *Store) ChangePassword(ctx context.Context, userID string, epoch int64, newHash string, next models.Session) (err error) {
+func (s *Store) ChangePassword(ctx context.Context, userID string, epoch int64, newHash string, next models.Session) error {
 	user, err := parseID(userID)
 	if err != nil {
 		return failed("change password", models.ErrStale)
 	}
-	ctx, done := s.writing(ctx)
-	defer done(&err)
-	return failed("change password of user "+userID, s.transact(ctx, func(tx *sql.Tx) error {
-		result, err := tx.ExecContext(ctx,
+	return failed("change password of user "+userID, s.transact(ctx, func(ctx context.Context, q querier) error {
+		result, err := q.ExecContext(ctx,
 			`UPDATE users SET password_hash = $3, epoch = epoch + 1 WHERE id = $1 AND epoch = $2 AND NOT disabled`, user, epoch, newHash)
 		if err := affected(result, err, models.ErrStale); err != nil {
 			return err
 		}
 		// The data comes from the row: a write since the caller read it was acknowledged.
-		err = tx.QueryRowContext(ctx, `DELETE FROM sessions WHERE user_id = $1 AND id = $2 AND epoch = $3
+		err = q.QueryRowContext(ctx, `DELETE FROM sessions WHERE user_id = $1 AND id = $2 AND epoch = $3
 			AND era = (SELECT era FROM revocation_head) RETURNING data, version`, user, clean(next.ID), epoch).Scan(&next.Data, &next.Version)
 		if err != nil {
 			return orAnswer(err, models.ErrNotFound)
 		}
-		if _, err := tx.ExecContext(ctx, `DELETE FROM sessions WHERE user_id = $1`, user); err != nil {
+		if _, err := q.ExecContext(ctx, `DELETE FROM sessions WHERE user_id = $1`, user); err != nil {
 			return err
 		}
 		next.Epoch = epoch + 1
-		if err := insertSession(ctx, tx, &user, next); err != nil {
+		if err := insertSession(ctx, q, &user, next); err != nil {
 			return err
 		}
-		return s.log(ctx, tx, models.Revocation{UserID: userID})
+		return s.log(ctx, q, models.Revocation{UserID: userID})
 	}))
 }

@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"strconv"
@@ -60,39 +59,37 @@ func scanSession(row scanner) (models.Session, error) {
 // the user then has more than maxPerUser live sessions, the oldest others end,
 // with one entry each in the revocation log, and are counted; 0 is no limit.
 func (s *Store) InsertSession(ctx context.Context, x models.Session, maxPerUser int) (ended int, err error) {
-	ctx, done := s.writing(ctx)
-	defer done(&err)
 	if x.User.ID == "" {
-		return 0, failed("insert session", insertSession(ctx, s.write, nil, x))
+		return 0, failed("insert session", s.change(ctx, func(ctx context.Context, q querier) error { return insertSession(ctx, q, nil, x) }))
 	}
 	user, err := parseID(x.User.ID)
 	if err != nil {
 		return 0, failed("insert session", noUser(strconv.Quote(x.User.ID)))
 	}
-	err = s.transact(ctx, func(tx *sql.Tx) error {
+	ended, err = result(ctx, s.transact, func(ctx context.Context, q querier) (int, error) {
 		// With the row locked, the epoch cannot change before the session is
 		// there, and sign-ins of one user take turns: two at once would exceed
 		// the limit.
-		owner, err := lockUser(ctx, tx, user)
+		owner, err := lockUser(ctx, q, user)
 		switch {
 		case errors.Is(err, models.ErrNotFound):
-			return noUser(x.User.ID)
+			return 0, noUser(x.User.ID)
 		case err != nil:
-			return err
+			return 0, err
 		case owner.Disabled || owner.Epoch != x.Epoch:
-			return models.ErrStale
+			return 0, models.ErrStale
 		}
-		if err := insertSession(ctx, tx, &user, x); err != nil {
-			return err
+		if err := insertSession(ctx, q, &user, x); err != nil {
+			return 0, err
 		}
-		oldest, err := s.endOldest(ctx, tx, user, x.Hash, maxPerUser)
+		oldest, err := s.endOldest(ctx, q, user, x.Hash, maxPerUser)
 		if err != nil {
-			return err
+			return 0, err
 		}
-		if ended = len(oldest); ended > 0 {
-			auditOf(ctx).also(models.AuditSessionRevoked, fmt.Sprintf("%d beyond the limit of sessions at once, the oldest", ended))
+		if len(oldest) > 0 {
+			auditOf(ctx).also(models.AuditSessionRevoked, fmt.Sprintf("%d beyond the limit of sessions at once, the oldest", len(oldest)))
 		}
-		return s.log(ctx, tx, oldest...)
+		return len(oldest), s.log(ctx, q, oldest...)
 	})
 	return ended, failed("insert session of user "+x.User.ID, err)
 }
@@ -111,12 +108,12 @@ func insertSession(ctx context.Context, q querier, user *int64, x models.Session
 
 // endOldest deletes the user's oldest live sessions beyond most, never the one
 // to keep, and returns their log entries.
-func (s *Store) endOldest(ctx context.Context, tx querier, user int64, keep string, most int) ([]models.Revocation, error) {
+func (s *Store) endOldest(ctx context.Context, q querier, user int64, keep string, most int) ([]models.Revocation, error) {
 	if most <= 0 {
 		return nil, nil
 	}
 	const all = 1_000_000_000 // an offset needs a limit in SQLite
-	return collect(ctx, tx, func(row scanner) (models.Revocation, error) {
+	return collect(ctx, q, func(row scanner) (models.Revocation, error) {
 		var ended models.Revocation
 		return ended, row.Scan(&ended.SessionHash)
 	}, `DELETE FROM sessions WHERE hash IN (
@@ -180,8 +177,6 @@ func (s *Store) TouchSessions(ctx context.Context, seen []models.Activity) (writ
 	if len(seen) == 0 {
 		return nil, nil
 	}
-	ctx, done := s.writing(ctx)
-	defer done(&err)
 	skip := ""
 	if len(seen) > 1 {
 		skip = s.skipLocked
@@ -192,39 +187,41 @@ func (s *Store) TouchSessions(ctx context.Context, seen []models.Activity) (writ
 		rows[i] = fmt.Sprintf("(CAST($%d AS TEXT), CAST($%d AS BIGINT), CAST($%d AS BIGINT))", 3*i+1, 3*i+2, 3*i+3)
 		args = append(args, clean(a.Hash), a.LastSeen.UnixMicro(), a.IdleAt.UnixMicro())
 	}
-	written, err = collect(ctx, s.write, func(row scanner) (hash string, err error) {
-		return hash, row.Scan(&hash)
-	}, `WITH used (hash, at, idle) AS (VALUES `+strings.Join(rows, ", ")+`),
-		   free AS (SELECT hash FROM sessions WHERE hash IN (SELECT hash FROM used)`+skip+`)
-		UPDATE sessions
-		   SET last_seen = CASE WHEN last_seen < used.at THEN used.at ELSE last_seen END,
-		       idle_at = CASE WHEN idle_at < used.idle THEN used.idle ELSE idle_at END
-		  FROM used
-		 WHERE sessions.hash = used.hash AND sessions.hash IN (SELECT hash FROM free)
-		   AND idle_at > used.at AND expires_at > used.at AND`+unrevoked+`
-		RETURNING sessions.hash`, args...)
+	written, err = result(ctx, s.change, func(ctx context.Context, q querier) ([]string, error) {
+		return collect(ctx, q, func(row scanner) (hash string, err error) {
+			return hash, row.Scan(&hash)
+		}, `WITH used (hash, at, idle) AS (VALUES `+strings.Join(rows, ", ")+`),
+			   free AS (SELECT hash FROM sessions WHERE hash IN (SELECT hash FROM used)`+skip+`)
+			UPDATE sessions
+			   SET last_seen = CASE WHEN last_seen < used.at THEN used.at ELSE last_seen END,
+			       idle_at = CASE WHEN idle_at < used.idle THEN used.idle ELSE idle_at END
+			  FROM used
+			 WHERE sessions.hash = used.hash AND sessions.hash IN (SELECT hash FROM free)
+			   AND idle_at > used.at AND expires_at > used.at AND`+unrevoked+`
+			RETURNING sessions.hash`, args...)
+	})
 	return written, failed("touch sessions", err)
 }
 
 // SaveSessionData replaces the data of a live session, if its version is still
 // the one given, and returns the new version. models.ErrStale if it is not,
 // models.ErrNotFound if the session is not live: nothing brings one back.
-func (s *Store) SaveSessionData(ctx context.Context, hash string, version int64, data []byte) (_ int64, err error) {
-	ctx, done := s.writing(ctx)
-	defer done(&err)
+func (s *Store) SaveSessionData(ctx context.Context, hash string, version int64, data []byte) (int64, error) {
 	now := s.now()
-	result, err := s.write.ExecContext(ctx, `UPDATE sessions SET data = $3, version = version + 1
-		 WHERE hash = $1 AND version = $2 AND idle_at > $4 AND expires_at > $4 AND`+unrevoked,
-		clean(hash), version, data, now.UnixMicro())
-	err = affected(result, err, models.ErrStale)
-	if err == nil {
-		return version + 1, nil
-	}
-	if errors.Is(err, models.ErrStale) {
-		_, readErr := scanSession(s.write.QueryRowContext(ctx, oneSession, clean(hash), now.UnixMicro()))
-		if readErr != nil {
-			err = orAnswer(readErr, models.ErrNotFound) // ended, not merely changed
+	err := s.change(ctx, func(ctx context.Context, q querier) error {
+		result, err := q.ExecContext(ctx, `UPDATE sessions SET data = $3, version = version + 1
+			 WHERE hash = $1 AND version = $2 AND idle_at > $4 AND expires_at > $4 AND`+unrevoked,
+			clean(hash), version, data, now.UnixMicro())
+		err = affected(result, err, models.ErrStale)
+		if errors.Is(err, models.ErrStale) {
+			if _, readErr := scanSession(q.QueryRowContext(ctx, oneSession, clean(hash), now.UnixMicro())); readErr != nil {
+				err = orAnswer(readErr, models.ErrNotFound) // ended, not merely changed
+			}
 		}
+		return err
+	})
+	if err != nil {
+		return 0, failed("save session data", err)
 	}
-	return 0, failed("save session data", err)
+	return version + 1, nil
 }

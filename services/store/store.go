@@ -149,36 +149,6 @@ type querier interface {
 	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
 }
 
-// transact runs fn in one transaction: all of its writes or, if it fails, none. What
-// WithAudit has is one of them.
-//
-// Transactions take their row locks in this order, so that none waits for
-// another in a circle: admin_guard, users, sessions, revocation_head.
-func (s *Store) transact(ctx context.Context, fn func(tx *sql.Tx) error) error {
-	tx, err := s.write.BeginTx(ctx, nil)
-	if err != nil {
-		return err
-	}
-	defer tx.Rollback() // without effect after Commit
-	audit := auditOf(ctx)
-	if audit != nil {
-		audit.more = nil // of an attempt that failed
-	}
-	if err := fn(tx); err != nil {
-		return err
-	}
-	if err := audit.insert(ctx, tx); err != nil {
-		return err
-	}
-	if err := tx.Commit(); err != nil {
-		return err
-	}
-	if audit != nil {
-		audit.stored = true
-	}
-	return nil
-}
-
 // collect runs a query and scans each of its rows.
 func collect[T any](ctx context.Context, q querier, scan func(row scanner) (T, error), query string, args ...any) ([]T, error) {
 	rows, err := q.QueryContext(ctx, query, args...)
@@ -205,6 +175,10 @@ type scanner interface{ Scan(dest ...any) error }
 func failed(op string, err error) error {
 	if err == nil {
 		return nil
+	}
+	var invalid *models.ValidationError
+	if errors.As(err, &invalid) {
+		return err // it is for the user
 	}
 	answers := []error{
 		models.ErrNotFound, models.ErrStale, models.ErrEmailTaken, models.ErrLastAdmin,

@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"slices"
 	"strings"
 
@@ -40,14 +39,11 @@ const userByAddress = `(SELECT id FROM users WHERE email = $1 OR email_key = $2
 
 // CreateUser stores a new user. models.ErrEmailTaken if there is one whose address
 // is the same by email.Key.
-func (s *Store) CreateUser(ctx context.Context, address, passwordHash string, roles []string) (_ models.User, err error) {
-	ctx, done := s.writing(ctx)
-	defer done(&err)
-	var user models.User
-	err = s.transact(ctx, func(tx *sql.Tx) (err error) {
-		user, err = s.createUser(ctx, tx, address, passwordHash, roles)
+func (s *Store) CreateUser(ctx context.Context, address, passwordHash string, roles []string) (models.User, error) {
+	user, err := result(ctx, s.transact, func(ctx context.Context, q querier) (models.User, error) {
+		user, err := s.createUser(ctx, q, address, passwordHash, roles)
 		auditOf(ctx).about("user:" + user.ID)
-		return err
+		return user, err
 	})
 	return user, failed("create user", err)
 }
@@ -116,55 +112,52 @@ func (s *Store) Users(ctx context.Context, p models.Page) (models.List[models.Us
 // password or disabling ends all of the user's sessions; any change writes one
 // entry to the revocation log. models.ErrLastAdmin if no user would be left to
 // manage users, models.ErrNotFound if there is no such user.
-func (s *Store) UpdateUser(ctx context.Context, id string, patch models.UserPatch) (_ models.User, err error) {
+func (s *Store) UpdateUser(ctx context.Context, id string, patch models.UserPatch) (models.User, error) {
 	n, err := parseID(id)
 	if err != nil {
 		return models.User{}, failed("update user", err)
 	}
-	ctx, done := s.writing(ctx)
-	defer done(&err)
-	var user models.User
-	err = s.transact(ctx, func(tx *sql.Tx) error {
+	user, err := result(ctx, s.transact, func(ctx context.Context, q querier) (models.User, error) {
 		if mayRemoveAdmin(patch) {
-			if err := takeAdminGuard(ctx, tx); err != nil {
-				return err
+			if err := takeAdminGuard(ctx, q); err != nil {
+				return models.User{}, err
 			}
 		}
-		before, err := lockUser(ctx, tx, n)
+		before, err := lockUser(ctx, q, n)
 		if err != nil {
-			return err
+			return models.User{}, err
 		}
 		after, epochs := apply(patch, before)
-		user = after.User
 		if epochs == 0 && after.Disabled == before.Disabled && slices.Equal(after.Roles, before.Roles) {
-			return nil
+			return after.User, nil
 		}
 		if isAdmin(before.User) && !isAdmin(after.User) {
-			if err := requireOtherAdmin(ctx, tx, n); err != nil {
-				return err
+			if err := requireOtherAdmin(ctx, q, n); err != nil {
+				return models.User{}, err
 			}
 		}
-		_, err = tx.ExecContext(ctx, `
+		_, err = q.ExecContext(ctx, `
 			UPDATE users SET password_hash = $2, roles = $3, admin = $4, disabled = $5, epoch = epoch + $6 WHERE id = $1`,
 			n, after.PasswordHash, strings.Join(after.Roles, ","), slices.Contains(after.Roles, models.RoleAdmin), after.Disabled, epochs)
 		if err != nil {
-			return err
+			return models.User{}, err
 		}
-		return s.log(ctx, tx, models.Revocation{UserID: id})
+		return after.User, s.log(ctx, q, models.Revocation{UserID: id})
 	})
 	return user, failed("update user "+id, err)
 }
 
 // RenewPasswordHash replaces a user's hash by another one of the same password, if it
 // is still the one that was read. Sessions and epoch stay. It does nothing otherwise.
-func (s *Store) RenewPasswordHash(ctx context.Context, userID, read, renewed string) (err error) {
+func (s *Store) RenewPasswordHash(ctx context.Context, userID, read, renewed string) error {
 	n, err := parseID(userID)
 	if err != nil {
 		return nil
 	}
-	ctx, done := s.writing(ctx)
-	defer done(&err)
-	_, err = s.write.ExecContext(ctx, `UPDATE users SET password_hash = $3 WHERE id = $1 AND password_hash = $2`, n, read, renewed)
+	err = s.change(ctx, func(ctx context.Context, q querier) error {
+		_, err := q.ExecContext(ctx, `UPDATE users SET password_hash = $3 WHERE id = $1 AND password_hash = $2`, n, read, renewed)
+		return err
+	})
 	return failed("renew the password hash of user "+userID, err)
 }
 
@@ -172,30 +165,28 @@ func (s *Store) RenewPasswordHash(ctx context.Context, userID, read, renewed str
 // revocation log. The processes that the user wrote stay. models.ErrLastAdmin
 // if no user would be left to manage users, models.ErrNotFound if there is no
 // such user.
-func (s *Store) DeleteUser(ctx context.Context, id string) (err error) {
+func (s *Store) DeleteUser(ctx context.Context, id string) error {
 	n, err := parseID(id)
 	if err != nil {
 		return failed("delete user", err)
 	}
-	ctx, done := s.writing(ctx)
-	defer done(&err)
-	err = s.transact(ctx, func(tx *sql.Tx) error {
-		if err := takeAdminGuard(ctx, tx); err != nil {
+	err = s.transact(ctx, func(ctx context.Context, q querier) error {
+		if err := takeAdminGuard(ctx, q); err != nil {
 			return err
 		}
-		user, err := lockUser(ctx, tx, n)
+		user, err := lockUser(ctx, q, n)
 		if err != nil {
 			return err
 		}
 		if isAdmin(user.User) {
-			if err := requireOtherAdmin(ctx, tx, n); err != nil {
+			if err := requireOtherAdmin(ctx, q, n); err != nil {
 				return err
 			}
 		}
-		if _, err := tx.ExecContext(ctx, `DELETE FROM users WHERE id = $1`, n); err != nil {
+		if _, err := q.ExecContext(ctx, `DELETE FROM users WHERE id = $1`, n); err != nil {
 			return err
 		}
-		return s.log(ctx, tx, models.Revocation{UserID: id})
+		return s.log(ctx, q, models.Revocation{UserID: id})
 	})
 	return failed("delete user "+id, err)
 }

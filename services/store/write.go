@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"strings"
 	"sync"
@@ -13,45 +14,93 @@ import (
 // writeRetry is the time between two attempts to find out whether writes work again.
 const writeRetry = time.Second
 
-// writing waits for the caller's turn to write, as pool.turn does. The caller hands
-// done its error: what became of this write says whether others can be done, and a
-// write that would be lost must not be acknowledged.
-func (s *Store) writing(ctx context.Context) (_ context.Context, done func(err *error)) {
-	asked := ctx
-	ctx, release := s.write.turn(ctx)
-	ctx, refuse := context.WithCancelCause(ctx)
-	if moved := s.file.check(); moved != nil {
-		refuse(moved) // what is tried with the context fails
-	}
-	return ctx, func(err *error) {
-		refuse(nil)
-		release()
-		if moved := s.file.check(); moved != nil {
-			s.writes.broke(moved, time.Now()) // it may be back at any moment
-			*err = failed("write", moved)
-		} else if asked.Err() == nil { // else the caller gave up
-			s.noteWrite(*err)
-		}
-	}
+// writeFunc is what a write does, with the context and the querier that it is given.
+type writeFunc = func(ctx context.Context, q querier) error
+
+// change does a write that changes rows with one statement only.
+func (s *Store) change(ctx context.Context, write writeFunc) error {
+	return s.noted(ctx, s.kept(func() error { return s.write.one(ctx, write) }))
 }
 
-// noteWrite takes in how a write went.
-func (s *Store) noteWrite(err error) {
+// transact does all of a write or, if it fails, nothing. What WithAudit has is part of it.
+//
+// Transactions take their row locks in this order, so that none waits for
+// another in a circle: admin_guard, users, sessions, revocation_head.
+func (s *Store) transact(ctx context.Context, write writeFunc) error {
+	audit := auditOf(ctx)
+	err := s.kept(func() error {
+		return s.write.all(ctx, func(ctx context.Context, q querier) error {
+			if audit != nil {
+				audit.more = nil // of an attempt that failed
+			}
+			if err := write(ctx, q); err != nil {
+				return err
+			}
+			return audit.insert(ctx, q)
+		})
+	})
+	if err == nil && audit != nil {
+		audit.stored = true
+	}
+	return s.noted(ctx, err)
+}
+
+// result does a write with change or transact, and returns what it returned once it is committed.
+func result[T any](ctx context.Context, do func(context.Context, writeFunc) error, write func(ctx context.Context, q querier) (T, error)) (T, error) {
+	var value, none T
+	err := do(ctx, func(ctx context.Context, q querier) (err error) {
+		value, err = write(ctx, q)
+		return err
+	})
+	if err != nil {
+		return none, err
+	}
+	return value, nil
+}
+
+// noted takes in how a write ended, unless its caller gave up: that says whether others can be
+// done.
+func (s *Store) noted(asked context.Context, err error) error {
+	if asked.Err() != nil {
+		return err
+	}
 	if refusal(err) == standby && s.reconnect != nil {
 		s.reconnect()
 	}
-	s.writes.note(err, time.Now())
+	s.writes.note(failed("write", err), time.Now())
+	return err
+}
+
+// kept fails a write that a start would not find.
+func (s *Store) kept(write func() error) error {
+	if err := s.inPlace(); err != nil {
+		return err
+	}
+	err := write()
+	if moved := s.inPlace(); moved != nil {
+		return moved
+	}
+	return err
+}
+
+// inPlace returns an error, models.ErrNotWritable, if a start would not find what is written: such
+// a write must not be acknowledged.
+func (s *Store) inPlace() error {
+	moved := s.file.check()
+	if moved != nil {
+		s.writes.broke(moved, time.Now()) // it may be back at any moment
+	}
+	return moved
 }
 
 // writable is nil if writes can be done, as far as that is known from those that were
 // made. Only while they cannot does it write something itself now and then, to find
 // out when they can again.
 func (s *Store) writable(ctx context.Context) error {
-	if moved := s.file.check(); moved != nil {
-		s.writes.broke(moved, time.Now())
+	if moved := s.inPlace(); moved != nil {
 		return moved
 	}
-	if s.writes.retryDue(time.Now()) && s.tryWrite(ctx) == nil {
+	if s.writes.retryDue(time.Now()) && s.change(ctx, tryWrite) == nil {
 		s.writes.mended()
 	}
 	return s.writes.reason()
@@ -59,14 +108,8 @@ func (s *Store) writable(ctx context.Context) error {
 
 // tryWrite stores as much as the longest process has, so that it does not work where
 // real writes do not.
-func (s *Store) tryWrite(ctx context.Context) (err error) {
-	ctx, done := s.writing(ctx)
-	defer done(&err)
-	return s.trial(ctx)
-}
-
-func (s *Store) trial(ctx context.Context) error {
-	_, err := s.write.ExecContext(ctx, `INSERT INTO settings (name, value) VALUES ('write_trial', $1)
+func tryWrite(ctx context.Context, q querier) error {
+	_, err := q.ExecContext(ctx, `INSERT INTO settings (name, value) VALUES ('write_trial', $1)
 		ON CONFLICT (name) DO UPDATE SET value = excluded.value`, time.Now().UTC().Format(time.RFC3339Nano)+strings.Repeat(".", models.MaxDescription))
 	if refused := refusal(err); refused != "" {
 		return &writeError{refused, err}
@@ -93,6 +136,7 @@ func (w *writeState) note(err error, now time.Time) {
 	switch refused := refusal(err); {
 	case refused != "":
 		w.breakFor(&writeError{refused, err}, now.Add(writeRetry))
+	case errors.Is(err, models.ErrNotWritable): // noted by who found that out
 	case err == nil:
 		w.unanswered, w.retryAt = time.Time{}, now
 	case answered(err):
