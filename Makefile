@@ -69,12 +69,12 @@ bench: ## Compare with other libraries side by side and print one table; wants a
 bench-http: ## Compare whole requests over HTTP with another stack and with the least there can be; 5 minutes, wants a quiet machine
 	cd bench && GATEHOUSE_BENCH_HTTP=1 go test -count=1 -timeout 30m -run '^TestWholeRequests$$'
 
-proof: ## Run the proofs in full: histories, faults, topologies, no lost update, 10^7 decisions; takes hours, wants a quiet machine
-	GATEHOUSE_PROOF=1 go test -v -count=1 -timeout 2h -run Proof ./services/lock ./proof
+proof: ## Run the proofs in full: histories, faults, topologies, no lost update, no lost write, 10^7 decisions; takes hours, wants a quiet machine
+	GATEHOUSE_PROOF=1 go test -v -count=1 -timeout 2h -run Proof ./services/lock ./services/store ./proof
 	GATEHOUSE_PROOF=1 go test -count=1 -timeout 4h -parallel 4 -v -run Proof ./services/session
 	GATEHOUSE_PROOF=1 go test -race=false -v -count=1 -timeout 2h -run Proof ./services/ratelimit
 
-mutate: requirements ## Break, one after the other, the lines that carry 30 promises of the documents: named tests must fail
+mutate: requirements ## Break, one after the other, the lines that carry 31 promises of the documents: named tests must fail
 	@scripts/mutate
 
 fuzz: ## Run every fuzz test for FUZZTIME (10s) each

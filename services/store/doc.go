@@ -15,9 +15,35 @@
 // A connection prepares each statement once (sqlite_statements.go; the driver of PostgreSQL does
 // it by itself): to parse a query takes SQLite longer than to answer it.
 //
+// # Writes share commits
+//
+// SQLite has one writer, and a commit waits for the disk (synchronous=FULL). So writes that come
+// at the same time share one (group.go): the fsync costs the same for one write or for 64.
+//
+//	write 1   BEGIN, write 1, COMMIT . answered
+//	write 2       waits .............. leads: BEGIN, write 2, write 3, COMMIT . answered
+//	write 3          waits ................................................... answered
+//
+// No write waits for others to come: if the connection is free it is done at once. Else it waits
+// in line. The first in line leads the next group: it runs the writes in the order in which they
+// came, until none waits, there are 64, or 20 ms have passed. Then it commits, and all are answered.
+//
+// Each write has a savepoint, and fails or panics alone. If the COMMIT fails, or SQLite itself ends
+// the transaction (a full disk), all that were in it fail with models.ErrUnavailable, whatever they
+// had read in it.
+//
+// A write whose caller gives up in line is not done. Once begun, it is waited for, as long as the
+// group takes: SQLite rolls back the whole transaction if a statement that writes is interrupted.
+// Close completes what was accepted.
+//
+// The entries of the revocation log are numbered in the order of the writes, and a reader sees
+// those of a group at once.
+//
+// With PostgreSQL each write has a transaction of its own; the server groups their commits.
+//
 // # A write that is acknowledged is there
 //
-// A write is acknowledged only if a start would find it. Before and after each write, and
+// A write is acknowledged only if a start would find it. Before and after each group, and
 // every second, the SQLite file and its journal must be the ones that are open
 // (sqlite_file.go). Until they are, writes fail and the program is not ready.
 //

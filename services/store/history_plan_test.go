@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"math"
 	"path/filepath"
 	"strings"
@@ -30,7 +31,11 @@ func TestHistoryUsesIndexes(t *testing.T) {
 				WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000)
 				INSERT INTO process_versions (process_id, version, entry, at, created_at, actor_email, how, request_id, status, title, description)
 				SELECT 1 + i / 1000, 1 + i % 1000, CASE i % 2 WHEN 1 THEN i END, i, 1, '', 'edited', '', 'draft', 'title', 'description' FROM n`, `ANALYZE`} {
-				if _, err := s.write.ExecContext(t.Context(), fill); err != nil {
+				err := s.change(t.Context(), func(ctx context.Context, q querier) error {
+					_, err := q.ExecContext(ctx, fill)
+					return err
+				})
+				if err != nil {
 					t.Fatal(err)
 				}
 			}

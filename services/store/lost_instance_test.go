@@ -26,7 +26,7 @@ func TestLostInstanceDoesNotBlock(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tx, err := lost.write.BeginTx(t.Context(), nil)
+	tx, err := lost.read.BeginTx(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

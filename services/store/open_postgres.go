@@ -74,13 +74,13 @@ func (s *Store) startPostgres(ctx context.Context, config pgx.ConnConfig) error 
 	if err := keyAddressesPostgres(ctx, db, s.writes.log); err != nil {
 		return err
 	}
-	return patiently(ctx, func() error { return tryWrite(ctx, s.write) })
+	return patiently(ctx, func() error { return tryWrite(ctx, s.read) })
 }
 
 func (s *Store) reach(ctx context.Context) error {
-	ctx, done := s.write.turn(ctx)
+	ctx, done := s.read.turn(ctx)
 	defer done()
-	if err := s.write.PingContext(ctx); err != nil {
+	if err := s.read.PingContext(ctx); err != nil {
 		return fmt.Errorf("%w: %w", models.ErrUnavailable, err)
 	}
 	return nil

@@ -44,20 +44,21 @@ func openSQLite(ctx context.Context, opts Options) (*Store, error) {
 		conns = 4
 	}
 	s := &Store{
-		write:     newPool(file.conns(), 1, opts.Timeout),
 		read:      newPool(file.conns("_query_only=1"), conns, opts.Timeout),
 		logReader: newPool(file.conns("_query_only=1"), 1, opts.Timeout),
 		file:      file,
 		writes:    writeState{log: opts.Logger, patience: 2 * opts.Timeout},
 		timeout:   opts.Timeout, auditRetention: opts.AuditRetention, now: opts.Now,
 	}
-	if err := s.startSQLite(ctx); err != nil {
+	writes := newGroup(file.conns(), opts.Timeout, s.inPlace)
+	s.write = writes
+	if err := s.startSQLite(ctx, writes.db); err != nil {
 		return nil, errors.Join(oneLine("open database "+path, err), s.Close())
 	}
 	return s, nil
 }
 
-func (s *Store) startSQLite(ctx context.Context) error {
+func (s *Store) startSQLite(ctx context.Context, writes querier) error {
 	ctx, cancel := context.WithTimeout(ctx, openWait)
 	defer cancel()
 	// They look into the file now: a first look would not find it if it is moved.
@@ -66,7 +67,7 @@ func (s *Store) startSQLite(ctx context.Context) error {
 			return err
 		}
 	}
-	return tryWrite(ctx, s.write)
+	return tryWrite(ctx, writes)
 }
 
 // createFile makes the file readable by its owner only: it holds password

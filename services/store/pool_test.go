@@ -79,7 +79,6 @@ func TestPoolTurnTimeout(t *testing.T) {
 		defer s.Close()
 		for p, call := range map[*pool]func() error{
 			s.read:      func() error { _, err := s.Processes(t.Context(), models.ProcessFilter{}, models.Page{}); return err },
-			s.write:     func() error { return s.AddAudit(t.Context(), models.AuditEntry{Action: "login"}) },
 			s.logReader: func() error { _, err := s.Revocations(t.Context(), 0, time.Time{}); return err },
 		} {
 			_, release := p.turn(t.Context())

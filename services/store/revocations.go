@@ -12,7 +12,8 @@ import (
 // log numbers the entries and writes them to the revocation log. It must be the
 // last thing a transaction does: the row lock on the head then makes
 // transactions commit in the order of their numbers, so a reader that has seen a
-// number has missed none before it.
+// number has missed none before it. In SQLite there is one writer, and a group of
+// writes becomes visible as a whole.
 func (s *Store) log(ctx context.Context, tx querier, entries ...models.Revocation) error {
 	if len(entries) == 0 {
 		return nil

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"database/sql/driver"
 	"errors"
 	"fmt"
@@ -73,8 +74,8 @@ func askHot(t *testing.T, s *Store, round string) {
 // prepared again is another.
 func preparedInSQLite(t *testing.T, s *Store) (all []string) {
 	t.Helper()
-	for _, p := range []*pool{s.read, s.write, s.logReader} {
-		conn, err := p.Conn(t.Context())
+	for _, db := range []*sql.DB{s.read.DB, s.write.(*group).db, s.logReader.DB} {
+		conn, err := db.Conn(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -37,13 +37,13 @@ type Options struct {
 // Store is an open database. Use Open. All methods may be called concurrently;
 // each returns within Options.Timeout, or what WithBudget leaves of it, with
 // models.ErrUnavailable if the database did not answer. Whether a write that ended
-// so was done is unknown.
+// so was done is unknown. A write that SQLite has begun is waited for.
 //
 // Ids are canonical decimal numbers that are never used again; anything else
 // is models.ErrNotFound. Times are stored in microseconds and returned in UTC.
 type Store struct {
-	write     *pool // SQLite: one connection, immediate transactions
-	read      *pool // PostgreSQL: the same as write
+	write     writer
+	read      *pool
 	logReader *pool // one connection, for the revocation log only
 
 	file   *sqliteFile // nil with PostgreSQL
@@ -142,7 +142,7 @@ func isEmpty(ctx context.Context, q querier) (empty bool, err error) {
 	return empty, err
 }
 
-// querier is what a query needs: *pool or *sql.Tx.
+// querier is what a query needs: *pool, *sql.Tx or *sql.Conn.
 type querier interface {
 	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
 	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)

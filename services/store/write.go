@@ -14,12 +14,23 @@ import (
 // writeRetry is the time between two attempts to find out whether writes work again.
 const writeRetry = time.Second
 
-// writeFunc is what a write does, with the context and the querier that it is given.
+// writeFunc is what a write does, with the context and the querier that it is given. It may run in
+// another goroutine than its caller's, which waits for it.
 type writeFunc = func(ctx context.Context, q querier) error
+
+// writer runs writes in the order in which they came, each within the timeout and the budget of
+// its request. It is *group with SQLite, *pool with PostgreSQL.
+type writer interface {
+	// one runs a write that changes rows with one statement only.
+	one(ctx context.Context, write writeFunc) error
+	// all runs a write of several statements: all of them or, if it fails, none.
+	all(ctx context.Context, write writeFunc) error
+	Close() error
+}
 
 // change does a write that changes rows with one statement only.
 func (s *Store) change(ctx context.Context, write writeFunc) error {
-	return s.noted(ctx, s.kept(func() error { return s.write.one(ctx, write) }))
+	return s.noted(ctx, s.write.one(ctx, write))
 }
 
 // transact does all of a write or, if it fails, nothing. What WithAudit has is part of it.
@@ -28,16 +39,14 @@ func (s *Store) change(ctx context.Context, write writeFunc) error {
 // another in a circle: admin_guard, users, sessions, revocation_head.
 func (s *Store) transact(ctx context.Context, write writeFunc) error {
 	audit := auditOf(ctx)
-	err := s.kept(func() error {
-		return s.write.all(ctx, func(ctx context.Context, q querier) error {
-			if audit != nil {
-				audit.more = nil // of an attempt that failed
-			}
-			if err := write(ctx, q); err != nil {
-				return err
-			}
-			return audit.insert(ctx, q)
-		})
+	err := s.write.all(ctx, func(ctx context.Context, q querier) error {
+		if audit != nil {
+			audit.more = nil // of an attempt that failed
+		}
+		if err := write(ctx, q); err != nil {
+			return err
+		}
+		return audit.insert(ctx, q)
 	})
 	if err == nil && audit != nil {
 		audit.stored = true
@@ -68,18 +77,6 @@ func (s *Store) noted(asked context.Context, err error) error {
 		s.reconnect()
 	}
 	s.writes.note(failed("write", err), time.Now())
-	return err
-}
-
-// kept fails a write that a start would not find.
-func (s *Store) kept(write func() error) error {
-	if err := s.inPlace(); err != nil {
-		return err
-	}
-	err := write()
-	if moved := s.inPlace(); moved != nil {
-		return moved
-	}
 	return err
 }
 

@@ -96,7 +96,7 @@ func TestReadOnlyPostgres(t *testing.T) {
 func TestFullSQLite(t *testing.T) {
 	s, log := openLogged(t, Options{URL: filepath.Join(t.TempDir(), "test.db"), Timeout: 10 * time.Second})
 	limit := func(pages int) {
-		if _, err := s.write.Exec(fmt.Sprint("PRAGMA max_page_count = ", pages)); err != nil {
+		if _, err := s.write.(*group).db.Exec(fmt.Sprint("PRAGMA max_page_count = ", pages)); err != nil {
 			t.Fatal(err)
 		}
 	}
