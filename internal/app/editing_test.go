@@ -355,12 +355,16 @@ func TestRefusalsOverHTTP(t *testing.T) {
 			{"taken", e.admin, "POST", "/users", `{"email":"bob@example.com","password":"long enough for it","roles":["viewer"]}`, nil, ""},
 			{"done", e.bob, "POST", e.process + "/lock/extend", "", []string{"X-Lock-Token", token}, ""},
 			{"late", e.bob, "PUT", e.process, put, []string{"X-Lock-Token", token}, "version-conflict"},
+			{"forced", e.bob, "PUT", e.process, put, []string{"X-Lock-Token", token}, "lock-not-held"},
 		}
 		if e.degraded {
 			rows = slices.DeleteFunc(rows, func(r row) bool { return r.name == "fence" }) // it has none
 		}
 		e.api(e.bob, http.MethodPut, e.process+"/draft", unfinished)
 		for _, row := range rows {
+			if row.name == "forced" {
+				e.api(e.admin, http.MethodDelete, "/locks/process:"+id+"?reason=why", "")
+			}
 			if row.name == "late" { // another instance without Redis writes in between
 				behind := models.ProcessFields{Title: "in between", Status: "draft"}
 				if _, err := e.handlers.Database.(*store.Store).UpdateProcess(t.Context(), id, "", behind, models.WriteGuard{GrantedVersion: 1}); err != nil {
@@ -384,6 +388,9 @@ func TestRefusalsOverHTTP(t *testing.T) {
 			maps.DeleteFunc(want, func(member string, _ any) bool {
 				return !slices.Contains([]string{"status", "type", "detail", "holder", "endedBy", "current"}, member)
 			})
+			if (row.name == "forced") != (want["endedBy"] != nil) {
+				t.Errorf("%s: %s", row.name, w.Body)
+			}
 			want["resource"] = "process:" + id
 			for _, who := range []string{row.who, e.admin} {
 				got := decoded[map[string]any](t, read(who), http.StatusOK)
