@@ -52,16 +52,16 @@ var ProblemKinds = map[string]ProblemKind{
 		"The lock token is not, or no longer, the holder's: the lock expired, was released, forced, " +
 			"taken over or given away, or the token belongs to another process or user. The member endedBy " +
 			"says how the lock ended, by whom, why and when, for 24 hours, and so does GET " +
-			"/api/v1/refusals/<requestId>. Lock the process again and look at its current state before you " +
+			"/api/v1/refusals/{requestId}. Lock the process again and look at its current state before you " +
 			"write."},
 	"version-conflict": {409, "Another write came in between",
 		"Nothing was overwritten. The member current is the process as it is now: merge your change " +
-			"into it and lock again. GET /api/v1/refusals/<requestId> says so again for 24 hours."},
+			"into it and lock again. GET /api/v1/refusals/{requestId} says so again for 24 hours."},
 	"conflict": {409, "Conflict",
 		"The e-mail address is already in use, or the change would leave no administrator."},
 	"precondition-failed": {412, "Not the current version",
 		"If-Match names another version than the current one. The member current is the process as it " +
-			"is now; GET /api/v1/refusals/<requestId> says so again for 24 hours. Of a draft: it was saved " +
+			"is now; GET /api/v1/refusals/{requestId} says so again for 24 hours. Of a draft: it was saved " +
 			"after the time in If-Unmodified-Since, perhaps in another window; current is the stored draft."},
 	"content-too-large": {413, "Body too large",
 		"A body has at most 1 MiB, a form of the page at most 64 KiB, or 1 MiB with a process in it."},

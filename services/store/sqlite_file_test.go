@@ -33,6 +33,13 @@ func writes(s *store.Store, user models.User) map[string]func(ctx context.Contex
 		"deletion": func(ctx context.Context) error {
 			return s.DeleteProcess(ctx, "1", user.ID, models.WriteGuard{GrantedVersion: 1})
 		},
+		"draft": func(ctx context.Context) error {
+			return errorOf(s.SaveDraft(ctx, "1", user.ID, draftFrom(1, "x"), time.Time{}))
+		},
+		"draft deletion": func(ctx context.Context) error { return s.DeleteDraft(ctx, "1", user.ID, time.Time{}) },
+		"refusal": func(ctx context.Context) error {
+			return s.AddRefusals(ctx, []models.Refusal{{RequestID: "r", User: models.UserRef{ID: user.ID}, Resource: "process:1", Save: true}})
+		},
 		"user": func(ctx context.Context) error { return errorOf(s.CreateUser(ctx, "bob@example.com", "", nil)) },
 		"user change": func(ctx context.Context) error {
 			return errorOf(s.UpdateUser(ctx, user.ID, models.UserPatch{Roles: []string{"viewer"}}))

@@ -62,10 +62,12 @@ func askHot(t *testing.T, s *Store, round string) {
 	_, listed := s.Processes(ctx, models.ProcessFilter{}, models.Page{})
 	_, updated := s.UpdateProcess(ctx, p.ID, user.ID, fields, models.WriteGuard{GrantedVersion: 1})
 	_, refused := s.UpdateProcess(ctx, p.ID, user.ID, fields, models.WriteGuard{GrantedVersion: 1})
+	_, drafted := s.SaveDraft(ctx, p.ID, user.ID, models.Draft{Title: round, Status: "draft", BaseVersion: 1}, time.Time{})
+	_, _, shown := s.ProcessWithDrafts(ctx, p.ID)
 	if !errors.Is(refused, models.ErrVersionConflict) {
 		t.Errorf("a write of an old version: %v", refused)
 	}
-	if err := errors.Join(inserted, live, log, created, read, listed, updated, s.DeleteProcess(ctx, p.ID, user.ID, models.WriteGuard{GrantedVersion: 2})); err != nil {
+	if err := errors.Join(inserted, live, log, created, read, listed, updated, drafted, shown, s.DeleteProcess(ctx, p.ID, user.ID, models.WriteGuard{GrantedVersion: 2})); err != nil {
 		t.Fatal(err)
 	}
 }
