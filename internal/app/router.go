@@ -2,14 +2,10 @@ package app
 
 import (
 	"fmt"
-	"net/http"
 
 	"github.com/gin-gonic/gin"
 	"github.com/prometheus/client_golang/prometheus"
-	swaggerfiles "github.com/swaggo/files"
-	ginswagger "github.com/swaggo/gin-swagger"
 
-	_ "gatehouse/docs" // the generated API description
 	"gatehouse/middleware"
 )
 
@@ -26,13 +22,6 @@ func (a *app) router(registry prometheus.Registerer) (*gin.Engine, error) {
 	r.Use(middleware.RequestID(), middleware.AccessLog(a.log, "/healthz", "/readyz", "/metrics", "/dashboard/locks"), middleware.Metrics(registry),
 		middleware.Recovery(a.log), middleware.SecurityHeaders(a.config.Secure()), middleware.Compress())
 	a.handlers.Register(r)
-	docs := ginswagger.WrapHandler(swaggerfiles.Handler, ginswagger.PersistAuthorization(true))
-	r.GET("/swagger/*any", func(c *gin.Context) {
-		if c.Param("any") == "/" {
-			c.Redirect(http.StatusFound, "/swagger/index.html")
-			return
-		}
-		docs(c)
-	})
+	r.GET("/swagger/*any", swagger())
 	return r, nil
 }
