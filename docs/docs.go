@@ -1395,7 +1395,7 @@ const docTemplate = `{
                         "Bearer": []
                     }
                 ],
-                "description": "One entry for an editing session: all saves in a row under one grant of the lock. changes are against the version before the session. Refused saves are listed for 24 h. A deleted process keeps its history.",
+                "description": "One entry for an editing session: all saves in a row under one grant of the lock. changes are against the version before the session. lockEnded is {how, by, reason, at}, as in endedBy of a 409. Refused saves are listed for 24 h. A deleted process keeps its history.",
                 "produces": [
                     "application/json"
                 ],
@@ -3197,7 +3197,7 @@ const docTemplate = `{
                     "type": "string"
                 },
                 "lockEnded": {
-                    "$ref": "#/definitions/handlers.lockEndDoc"
+                    "type": "object"
                 },
                 "requestId": {
                     "type": "string"
@@ -3302,32 +3302,6 @@ const docTemplate = `{
                     "maximum": 3600,
                     "minimum": 1,
                     "example": 300
-                }
-            }
-        },
-        "handlers.lockEndDoc": {
-            "type": "object",
-            "properties": {
-                "at": {
-                    "type": "string"
-                },
-                "by": {
-                    "$ref": "#/definitions/handlers.holderRef"
-                },
-                "how": {
-                    "type": "string",
-                    "enum": [
-                        "expired",
-                        "released",
-                        "forced",
-                        "taken-over",
-                        "given",
-                        "user-disabled",
-                        "process-deleted"
-                    ]
-                },
-                "reason": {
-                    "type": "string"
                 }
             }
         },

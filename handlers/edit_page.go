@@ -64,7 +64,7 @@ func (h *Handlers) beginEditing(c *gin.Context) error {
 	}
 	kept := carries && h.keepDraft(c, id, typed)
 	lock, err := h.Processes.Lock(c.Request.Context(), signedIn(c).User, id, services.ProcessLockOptions{
-		TTL: pageTTL, Reason: form["reason"], Most: h.LocksPerUser,
+		TTL: pageTTL, Reason: form["reason"], TakeOver: form["takeOver"] == "true", Most: h.LocksPerUser, Client: clientOf(c),
 	})
 	setLocksDegraded(c, lock.Degraded)
 	switch {
@@ -97,7 +97,7 @@ func (h *Handlers) editPage(c *gin.Context) error {
 	var lost *models.NotHeldError
 	if errors.As(err, &lost) {
 		h.dropLock(c, id, lock)
-		why, calm := endInWords(lost.Status, signedIn(c).User)
+		why, calm := endInWords(time.Now(), lostLock{lost.Status, lost.EndedBy}, signedIn(c).User)
 		return goWith(c, processPath(id), middleware.Flash{Text: why, Failed: !calm})
 	}
 	if err != nil {

@@ -57,7 +57,7 @@ func (how saving) words() string {
 func (h *Handlers) save(c *gin.Context, id, lock string, typed text, how saving) error {
 	ctx, me := c.Request.Context(), signedIn(c).User
 	token := h.lockToken(c, lock)
-	saved, err := h.Processes.Save(ctx, me, id, token, typed.ProcessFields, services.SaveOptions{Base: typed.base, TTL: pageTTL, Most: h.LocksPerUser})
+	saved, err := h.Processes.Save(ctx, me, id, token, typed.ProcessFields, services.SaveOptions{Base: typed.base, TTL: pageTTL, Most: h.LocksPerUser, Client: clientOf(c)})
 	setLocksDegraded(c, saved.Degraded)
 	var refused *models.ConflictError
 	switch {

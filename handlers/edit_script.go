@@ -66,8 +66,8 @@ func lostInWords(c *gin.Context, err error) error {
 	if !ok {
 		return err
 	}
-	status, _ := lostStatus(err)
-	text, calm := endInWords(status, signedIn(c).User)
+	lost, _ := lostOf(err)
+	text, calm := endInWords(time.Now(), lost, signedIn(c).User)
 	return problem.With("text", text).With("calm", calm)
 }
 
@@ -110,8 +110,17 @@ type editStateAnswer struct {
 	ChangedAt int64          `json:"changedAt"`
 	Holder    *models.Holder `json:"holder,omitempty"`
 	Waiting   int            `json:"waiting"`
+	EndedBy   *endDoc        `json:"endedBy,omitempty"`
 	Text      string         `json:"text"` // how the lock ended, in words
 	Calm      bool           `json:"calm"`
+}
+
+// endDoc is how a lock ended.
+type endDoc struct {
+	How    string          `json:"how"`
+	By     *models.UserRef `json:"by,omitempty"`
+	Reason string          `json:"reason,omitempty"`
+	At     int64           `json:"at"`
 }
 
 // editState answers how a lock of this browser stands. It does not count as activity.
@@ -136,15 +145,21 @@ func (h *Handlers) editState(c *gin.Context) error {
 		Version: process.Version, ChangedBy: process.UpdatedBy, ChangedAt: process.UpdatedAt.UnixMilli(), Waiting: status.Waiting,
 	}
 	if lost {
-		status, known := lostStatus(err)
+		was, known := lostOf(err)
 		if !known { // the cookie is gone
-			if status, err = h.Locks.Status(c.Request.Context(), services.Resource(id)); err != nil {
+			if was.status, err = h.Locks.Status(c.Request.Context(), services.Resource(id)); err != nil {
 				return err
 			}
 		}
-		answer.Text, answer.Calm = endInWords(status, user)
-		if status.Held {
-			answer.Holder, answer.Waiting = &status.Holder, status.Waiting
+		answer.Text, answer.Calm = endInWords(time.Now(), was, user)
+		if was.end != nil {
+			answer.EndedBy = &endDoc{How: was.end.How, Reason: was.end.Reason, At: was.end.At.UnixMilli()}
+			if was.end.By.ID != "" {
+				answer.EndedBy.By = &was.end.By
+			}
+		}
+		if was.status.Held {
+			answer.Holder, answer.Waiting = &was.status.Holder, was.status.Waiting
 		}
 	}
 	setLocksDegraded(c, editing.Degraded)

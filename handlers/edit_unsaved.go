@@ -49,10 +49,11 @@ func (h *Handlers) showLost(c *gin.Context, id string, typed text, kept bool, wh
 	view.Lost = &templates.Lost{Kept: kept}
 	status := h.addLock(c, id, view.Now, &view.Lost.Panel)
 	view.Banner = h.redisBanner(status.Degraded || view.Lost.Panel.Unknown)
-	if was, ok := lostStatus(why); ok {
-		status = was
+	lost, ok := lostOf(why)
+	if !ok { // the cookie is gone
+		lost.status = status
 	}
-	view.Lost.Text, view.Lost.Calm = endInWords(status, signedIn(c).User)
+	view.Lost.Text, view.Lost.Calm = endInWords(view.Now, lost, signedIn(c).User)
 	html, err := h.Pages.Edit(view)
 	return h.page(c, http.StatusConflict, html, err)
 }

@@ -25,16 +25,8 @@ type historyItem struct {
 	Changes   []models.Change `json:"changes"`
 	Version   int64           `json:"version,omitempty"`
 	Fence     *int64          `json:"fence,omitempty"`
-	LockEnded *lockEndDoc     `json:"lockEnded,omitempty"`
+	LockEnded *models.LockEnd `json:"lockEnded,omitempty" swaggertype:"object"`
 	RequestID string          `json:"requestId"`
-}
-
-// lockEndDoc is how a grant of a lock ended.
-type lockEndDoc struct {
-	How    string     `json:"how" enums:"expired,released,forced,taken-over,given,user-disabled,process-deleted"`
-	By     *holderRef `json:"by,omitempty"`
-	Reason string     `json:"reason,omitempty"`
-	At     *time.Time `json:"at,omitempty"`
 }
 
 type historyList struct {
@@ -45,7 +37,7 @@ type historyList struct {
 // listHistory answers a page of a process's history.
 //
 //	@Summary		The history of a process, newest first
-//	@Description	One entry for an editing session: all saves in a row under one grant of the lock. changes are against the version before the session. Refused saves are listed for 24 h. A deleted process keeps its history.
+//	@Description	One entry for an editing session: all saves in a row under one grant of the lock. changes are against the version before the session. lockEnded is {how, by, reason, at}, as in endedBy of a 409. Refused saves are listed for 24 h. A deleted process keeps its history.
 //	@Tags			history
 //	@Produce		json
 //	@Param			id		path		string	true	"process"
@@ -81,26 +73,12 @@ func (h *Handlers) listHistory(c *gin.Context) error {
 
 func historyItemOf(e models.HistoryEntry) historyItem {
 	item := historyItem{
-		ID: e.ID, At: e.At, Actor: e.Actor, How: e.How, Changes: items(e.Changes), Version: e.Version, Fence: e.Fence, RequestID: e.RequestID,
+		ID: e.ID, At: e.At, Actor: e.Actor, How: e.How, Changes: items(e.Changes), Version: e.Version, Fence: e.Fence, LockEnded: e.LockEnded, RequestID: e.RequestID,
 	}
 	if !e.EndedAt.IsZero() {
 		item.EndedAt = &e.EndedAt
 	}
-	if e.LockEnded != nil {
-		item.LockEnded = lockEndOf(*e.LockEnded)
-	}
 	return item
-}
-
-func lockEndOf(end models.LockEnd) *lockEndDoc {
-	doc := &lockEndDoc{How: end.How, Reason: end.Reason}
-	if end.By.ID != "" {
-		doc.By = &holderRef{end.By.ID, end.By.Email}
-	}
-	if !end.At.IsZero() {
-		doc.At = &end.At
-	}
-	return doc
 }
 
 // getVersion answers a process as it was.

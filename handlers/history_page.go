@@ -82,10 +82,41 @@ func (h *Handlers) shownEntry(c *gin.Context, entry models.HistoryEntry, process
 		}
 		shown.Changes = append(shown.Changes, field)
 	}
+	if entry.LockEnded != nil {
+		shown.LockEnded = lockEndInWords(*entry.LockEnded, entry.Actor)
+	}
 	if isAdmin(c) {
 		shown.Technical = technicalEntry(entry)
 	}
 	return shown
+}
+
+// lockEndInWords says how the lock of an editing session ended, if it did not end as usual.
+func lockEndInWords(end models.LockEnd, actor models.UserRef) string {
+	by := "by another user"
+	if end.By.ID != "" {
+		by = "by " + nameOf(end.By)
+	}
+	text := ""
+	switch end.How {
+	case models.LockExpired:
+		return "The lock ran out."
+	case models.LockForced:
+		text = "The lock was ended " + by
+	case models.LockTakenOver:
+		if end.By.ID == actor.ID {
+			return "Went on in another tab, or on another device."
+		}
+		text = "The lock was taken over " + by
+	case models.LockGiven:
+		text = "The lock was passed on to a user who had asked for it"
+	default:
+		return ""
+	}
+	if end.Reason != "" {
+		text += ": “" + end.Reason + "”"
+	}
+	return text + "."
 }
 
 // technicalEntry is what an administrator may want to know of an entry.

@@ -120,8 +120,13 @@ func editingInWords(now time.Time, status models.LockStatus, me models.UserRef) 
 	if !status.Held {
 		return nil
 	}
+	var active time.Time
+	if status.ActiveAt.Sub(status.Holder.Since) > time.Second { // the grant itself is no change
+		active = status.ActiveAt
+	}
 	return &templates.Editing{
-		Now: now, Who: nameOf(models.UserRef{ID: status.Holder.UserID, Email: status.Holder.Email}), Mine: status.Holder.UserID == me.ID,
+		LastActive: active,
+		Now:        now, Who: nameOf(models.UserRef{ID: status.Holder.UserID, Email: status.Holder.Email}), Mine: status.Holder.UserID == me.ID,
 		Since: status.Holder.Since, Reason: status.Holder.Reason, Waiting: status.Waiting,
 	}
 }
@@ -230,14 +235,17 @@ func shownFields(process models.Process) templates.ProcessFields {
 
 // addLock says who is editing. Where that cannot be found out, the process can still be read.
 func (h *Handlers) addLock(c *gin.Context, id string, now time.Time, panel *templates.LockPanel) models.LockStatus {
-	status, err := h.Locks.Status(c.Request.Context(), services.Resource(id))
+	me := signedIn(c).User
+	seen, err := h.Processes.LockStatus(c.Request.Context(), me, id)
+	status := seen.LockStatus
 	if err != nil {
 		panel.Unknown = true
 		setLocksDegraded(c, true)
 		return status
 	}
 	setLocksDegraded(c, status.Degraded)
-	panel.Editing = editingInWords(now, status, signedIn(c).User)
+	panel.Editing = editingInWords(now, status, me)
+	panel.CanTake = seen.TakeOver == services.TakeOverProtectionOver
 	if panel.Editing != nil && isAdmin(c) {
 		panel.Technical = technical(now, status)
 		if !panel.Editing.Mine {

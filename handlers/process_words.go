@@ -48,26 +48,84 @@ func technical(now time.Time, status models.LockStatus) string {
 	return text + fmt.Sprintf(", %d s left", seconds(status.ExpiresAt.Sub(now)))
 }
 
-// lostStatus is the state of a lock as an error has it; ok is false if it does not say.
-func lostStatus(err error) (status models.LockStatus, ok bool) {
-	var lost *models.NotHeldError
+// lostLock is a lock that its user does not have any more: its state now, and how the user's grant
+// ended; nil if that is not known.
+type lostLock struct {
+	status models.LockStatus
+	end    *models.LockEnd
+}
+
+// lostOf is what an error says of a lost lock; ok is false if it says nothing.
+func lostOf(err error) (lost lostLock, ok bool) {
+	var notHeld *models.NotHeldError
 	var taken *models.NotAcquiredError
 	switch {
-	case errors.As(err, &lost):
-		return lost.Status, true
+	case errors.As(err, &notHeld):
+		return lostLock{notHeld.Status, notHeld.EndedBy}, true
 	case errors.As(err, &taken):
-		return taken.Status, true
+		return lostLock{status: taken.Status}, true
 	}
-	return status, false
+	return lost, false
 }
 
 // endInWords says how a lock ended to the user who had it. calm: nobody else took it.
-func endInWords(status models.LockStatus, me models.UserRef) (text string, calm bool) {
+func endInWords(now time.Time, lost lostLock, me models.UserRef) (text string, calm bool) {
+	holder := models.UserRef{ID: lost.status.Holder.UserID, Email: lost.status.Holder.Email}
+	if lost.end != nil {
+		text, calm = wayInWords(now, *lost.end, me)
+		if lost.status.Held && holder.ID != me.ID && holder.ID != lost.end.By.ID {
+			return text + " " + nameOf(holder) + " is editing this now.", false
+		}
+		return text, calm
+	}
 	switch {
-	case !status.Held:
+	case !lost.status.Held:
 		return "Your lock has ended.", true
-	case status.Holder.UserID == me.ID:
+	case holder.ID == me.ID:
 		return "You are editing this in another tab, or on another device.", true
 	}
-	return nameOf(models.UserRef{ID: status.Holder.UserID, Email: status.Holder.Email}) + " is editing this now.", false
+	return nameOf(holder) + " is editing this now.", false
+}
+
+// wayInWords says how, by whom, why and when a lock of the user ended.
+func wayInWords(now time.Time, end models.LockEnd, me models.UserRef) (text string, calm bool) {
+	who, when, own := "An administrator", templates.Clock(now, end.At), end.By.ID == me.ID
+	if end.By.ID != "" {
+		who = nameOf(end.By)
+	}
+	switch end.How {
+	case models.LockExpired:
+		return "Your lock ran out at " + when + ".", true
+	case models.LockReleased:
+		return "You stopped editing at " + when + ", perhaps in another tab.", true
+	case models.LockTakenOver:
+		if own {
+			return "You went on in another tab, or on another device, at " + when + ".", true
+		}
+		text = who + " took it over at " + when + ", after there was no sign of life from you for a while"
+	case models.LockGiven:
+		switch {
+		case own:
+			text = "You gave it away at " + when
+		case end.By.ID != "":
+			text = who + ", who had asked for it, got it at " + when
+		default:
+			text = "It was passed on at " + when + " to a user who had asked for it"
+		}
+	case models.LockForced:
+		text = who + " ended your lock at " + when
+	case models.LockUserDisabled:
+		return "Your account was disabled at " + when + ".", false
+	case models.LockProcessDeleted:
+		text = "The process was deleted at " + when
+		if end.By.ID != "" {
+			text += " by " + nameOf(end.By)
+		}
+	default:
+		text = "Your lock ended at " + when
+	}
+	if end.Reason != "" {
+		text += ": “" + end.Reason + "”"
+	}
+	return text + ".", false
 }

@@ -43,19 +43,30 @@ type site struct {
 // newSite starts a site on an embedded Redis.
 func newSite(t *testing.T) *site {
 	t.Helper()
+	return newSiteOn(t, embeddedRedis(t), services.ProcessesOptions{})
+}
+
+// newUnprotectedSite is a site on which any editor can take a lock over at once.
+func newUnprotectedSite(t *testing.T) *site {
+	t.Helper()
+	return newSiteOn(t, embeddedRedis(t), services.ProcessesOptions{Protection: time.Nanosecond})
+}
+
+func embeddedRedis(t *testing.T) redis.Options {
+	t.Helper()
 	server, err := embedded.Start()
 	check(t, err)
 	t.Cleanup(server.Close)
-	return newSiteOn(t, redis.Options{Client: server.ClientOption(), Embedded: true, Timeout: time.Minute}) // it never hangs
+	return redis.Options{Client: server.ClientOption(), Embedded: true, Timeout: time.Minute} // it never hangs
 }
 
 // newSiteWithoutRedis starts a site with Redis switched off.
 func newSiteWithoutRedis(t *testing.T) *site {
 	t.Helper()
-	return newSiteOn(t, redis.Options{Disabled: true})
+	return newSiteOn(t, redis.Options{Disabled: true}, services.ProcessesOptions{})
 }
 
-func newSiteOn(t *testing.T, rdb redis.Options) *site {
+func newSiteOn(t *testing.T, rdb redis.Options, opt services.ProcessesOptions) *site {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "test.db")
 	check(t, os.WriteFile(path, firstUsers(), 0o600))
@@ -80,10 +91,11 @@ func newSiteOn(t *testing.T, rdb redis.Options) *site {
 	secret := strings.Repeat("s", 32)
 	tokens, err := lock.NewTokenSigner([]string{secret})
 	check(t, err)
-	processes, err := services.NewProcesses(db, locks, tokens, []string{secret}, services.ProcessesOptions{})
-	check(t, err)
 	recorder := services.NewRecorder(db, quiet)
 	t.Cleanup(func() { _ = recorder.Close(context.Background()) })
+	opt.Ends, opt.Logger = recorder, quiet
+	processes, err := services.NewProcesses(db, locks, tokens, []string{secret}, opt)
+	check(t, err)
 	pages, err := templates.New()
 	check(t, err)
 	s := &site{db: db, path: path, router: gin.New(), Options: handlers.Options{

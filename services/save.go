@@ -16,8 +16,9 @@ type SaveOptions struct {
 	// TTL is the lease of a lock that has to be taken anew, and the time left of the lock after the
 	// save. Zero is 300 s.
 	TTL time.Duration
-	// Most is that of ProcessLockOptions.
-	Most int
+	// Most and Client are those of ProcessLockOptions.
+	Most   int
+	Client Client
 }
 
 // Saved is what a save came to.
@@ -34,7 +35,8 @@ type Saved struct {
 //
 //   - What the user saved since Base under the same lock, in a second tab, merges with fields; of
 //     a field that both changed, fields has the later text.
-//   - A lock that was granted before a write that the user has seen since is taken anew.
+//   - A lock that ran out or was given back, and that nobody took since, is taken anew. So is one
+//     that was granted before a write that the user has seen since.
 //
 // Errors:
 //
@@ -44,6 +46,9 @@ type Saved struct {
 //   - *models.ConflictError: another write came in since Base.
 func (p *Processes) Save(ctx context.Context, user models.UserRef, id, token string, fields models.ProcessFields, opt SaveOptions) (Saved, error) {
 	guard, grant, degraded, err := p.guard(ctx, user, id, token, nil)
+	if nobodyTook(err, user) {
+		return p.saveAnew(ctx, user, id, fields, opt)
+	}
 	if err != nil {
 		return Saved{Degraded: degraded}, err
 	}
@@ -52,9 +57,6 @@ func (p *Processes) Save(ctx context.Context, user models.UserRef, id, token str
 	var conflict *models.ConflictError
 	switch {
 	case errors.Is(err, models.ErrVersionConflict): // Base is the current version: only the grant is older
-		if _, err := p.locks.Release(ctx, grant.LockClaim); err != nil {
-			return Saved{Degraded: degraded}, err
-		}
 		return p.saveAnew(ctx, user, id, fields, opt)
 	case errors.As(err, &conflict) && opt.Base >= grant.Version:
 		// If the current version was written under this grant, all since Base were.
@@ -63,14 +65,24 @@ func (p *Processes) Save(ctx context.Context, user models.UserRef, id, token str
 	if err == nil {
 		p.keepLease(ctx, user, grant, opt.TTL)
 	}
-	return Saved{Process: process, Degraded: degraded}, err
+	return Saved{Process: process, Degraded: degraded}, p.withStatus(ctx, err)
 }
 
-// saveAnew saves under a lock that it takes for it. With an error the user has the lock that the
-// user had before, or none.
+// nobodyTook reports whether a lock ended without anybody else, and is free.
+func nobodyTook(err error, user models.UserRef) bool {
+	var lost *models.NotHeldError
+	if !errors.As(err, &lost) || lost.Status.Held || lost.EndedBy == nil {
+		return false
+	}
+	end := lost.EndedBy
+	return end.How == models.LockExpired || end.How == models.LockReleased && end.By.ID == user.ID
+}
+
+// saveAnew saves under a lock that it takes for it, also in place of the user's own. With an error
+// the user has no lock that the user did not have before.
 func (p *Processes) saveAnew(ctx context.Context, user models.UserRef, id string, fields models.ProcessFields, opt SaveOptions) (Saved, error) {
 	base := &models.IfMatch{Versions: []int64{opt.Base}}
-	taken, err := p.Lock(ctx, user, id, ProcessLockOptions{TTL: opt.TTL, IfMatch: base, Most: opt.Most})
+	taken, err := p.Lock(ctx, user, id, ProcessLockOptions{TTL: opt.TTL, IfMatch: base, TakeOver: true, Most: opt.Most, Client: opt.Client})
 	if err != nil {
 		return Saved{Degraded: taken.Degraded}, err
 	}
@@ -130,7 +142,7 @@ func (p *Processes) Editing(ctx context.Context, user models.UserRef, id, token 
 	}
 	grant, degraded, err := p.tokens.Verify(ctx, Resource(id), user.ID, token)
 	if err != nil {
-		return Editing{Process: process, Degraded: degraded}, err
+		return Editing{Process: process, Degraded: degraded}, p.notHeld(ctx, id, grant, err)
 	}
 	status, err := p.locks.Status(ctx, Resource(id))
 	if err != nil {

@@ -145,7 +145,7 @@ func TestOfficeWords(t *testing.T) {
 		now.AddDate(-1, 0, 0):              "15 Nov 2025, 14:05 UTC",
 		now.In(time.FixedZone("", 7*3600)): "14:05 UTC",
 	} {
-		if got := clock(now, at); got != want {
+		if got := Clock(now, at); got != want {
 			t.Errorf("clock of %s: %q, want %q", at, got, want)
 		}
 	}

@@ -46,7 +46,7 @@ func New() (*Pages, error) {
 		"at":     func(now, t time.Time) moment { return moment{now, t} },
 		"number": number,
 		"here":   here,
-		"clock":  clock,
+		"clock":  Clock,
 		"ago":    ago,
 		"decide": func(page Conflict, field ConflictField) decision { return decision{page, field} },
 

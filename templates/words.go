@@ -5,9 +5,9 @@ import (
 	"time"
 )
 
-// clock is a time as people say it, for browsers without JavaScript: 14:02 today, with the day
-// before that, and with the year where it is another.
-func clock(now, t time.Time) string {
+// Clock is a time as people say it, for browsers without JavaScript: 14:02 today, with the day
+// before that, and with the year where it is another. It is in UTC.
+func Clock(now, t time.Time) string {
 	now, t = now.UTC(), t.UTC()
 	switch {
 	case now.Year() != t.Year():

@@ -218,6 +218,11 @@ type item struct {
 	models.HistoryEntry
 	Changes   []models.Change
 	EndedAt   *time.Time
+	LockEnded *struct {
+		How string
+		By  struct{ UserID, Email string }
+		At  time.Time
+	}
 	RequestID string
 }
 
@@ -300,6 +305,16 @@ func TestHistoryOverHTTP(t *testing.T) {
 		for _, how := range []string{"edited", "restored", "quick-update", "deleted"} {
 			if i := of(how); (i.Fence == nil) != e.degraded {
 				t.Errorf("%s with the fence %v", how, i.Fence)
+			}
+		}
+		for how, want := range map[string]models.LockEnd{
+			"edited":   {How: models.LockReleased, By: models.UserRef{Email: "alice@example.com"}},
+			"restored": {How: models.LockReleased, By: models.UserRef{Email: "alice@example.com"}},
+			"deleted":  {How: models.LockProcessDeleted, By: models.UserRef{Email: "bob@example.com"}},
+		} {
+			ended := of(how).LockEnded
+			if ended == nil || ended.How != want.How || ended.By.Email != want.By.Email || ended.By.UserID == "" || ended.At.IsZero() {
+				t.Errorf("%s: the lock ended by %+v", how, ended)
 			}
 		}
 		if made := of("created"); made.RequestID != "made" || made.EndedAt != nil || made.Version != 1 {

@@ -33,7 +33,8 @@ func insertRefusedSave(ctx context.Context, tx querier, process int64, r models.
 // and the version before it, however many saves there are in between.
 const historyPage = `
 	SELECT first.id, first.at, last.at, COALESCE(first.actor_id, 0), first.actor_email, first.how, last.version, first.fence, last.request_id,
-	       last.title, last.status, last.description, first.version, before.title, before.status, before.description
+	       last.title, last.status, last.description, first.version, before.title, before.status, before.description,
+	       first.ended_how, COALESCE(first.ended_at, 0), COALESCE(first.ended_by_id, 0), COALESCE(first.ended_by_email, ''), COALESCE(first.ended_reason, '')
 	  FROM process_versions AS first
 	  JOIN process_versions AS last ON last.id = COALESCE(
 	       (SELECT MAX(id) FROM process_versions WHERE process_id = first.process_id AND entry = first.id), first.id)
@@ -75,15 +76,25 @@ func scanHistory(row scanner) (keyed[models.HistoryEntry], error) {
 	var id, at, ended, actor int64
 	var version, first sql.NullInt64
 	var to models.ProcessFields
-	var title, status, description sql.NullString
+	var title, status, description, how sql.NullString
+	var end models.LockEnd
+	var unlocked, by int64
 	err := row.Scan(&id, &at, &ended, &actor, &e.Actor.Email, &e.How, &version, &e.Fence, &e.RequestID,
-		&to.Title, &to.Status, &to.Description, &first, &title, &status, &description)
+		&to.Title, &to.Status, &to.Description, &first, &title, &status, &description,
+		&how, &unlocked, &by, &end.By.Email, &end.Reason)
 	e.ID, e.At, e.Version = formatID(id), micros(at), version.Int64
 	if ended != at {
 		e.EndedAt = micros(ended)
 	}
 	if actor != 0 {
 		e.Actor.ID = formatID(actor)
+	}
+	if how.Valid {
+		end.How, end.At = how.String, micros(unlocked)
+		if by != 0 {
+			end.By.ID = formatID(by)
+		}
+		e.LockEnded = &end
 	}
 	e.Changes = []models.Change{}
 	if first.Int64 == 1 || title.Valid { // else it is not known what was there before

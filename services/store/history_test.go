@@ -27,6 +27,9 @@ func entries(list models.List[models.HistoryEntry]) string {
 		for _, c := range e.Changes {
 			line += fmt.Sprintf(" %s:%s>%s", c.Field, c.From, c.To)
 		}
+		if e.LockEnded != nil {
+			line += fmt.Sprintf(" [%s %s %s]", e.LockEnded.How, e.LockEnded.By.Email, e.LockEnded.Reason)
+		}
 		lines = append(lines, line+" ("+e.RequestID+")")
 	}
 	return strings.Join(lines, "\n")
@@ -69,6 +72,15 @@ func TestHistory(t *testing.T) {
 		wantError(t, d.DeleteProcess(t.Context(), id, d.ann.ID, models.WriteGuard{GrantedVersion: 1}), models.ErrVersionConflict)
 		check(t, d.DeleteProcess(models.WithRequestID(t.Context(), "r15"), id, d.ann.ID, models.WriteGuard{GrantedVersion: d.process.Version, Fence: new(int64(9))}))
 		must(d.CreateProcess(t.Context(), d.ann.ID, fields("another")))
+		end := func(grant, how string, by models.User, reason string) {
+			t.Helper()
+			end := models.LockEnd{How: how, By: models.UserRef{ID: by.ID, Email: by.Email}, Reason: reason, At: d.now}
+			check(t, d.AddLockEnds(t.Context(), models.EndedLock{Grant: grant, Resource: "process:" + id, End: end}))
+		}
+		end("mine", models.LockExpired, models.User{}, "")
+		end("bob's next", models.LockExpired, models.User{}, "")
+		end("bob's next", models.LockForced, d.ann, "why") // it had been brought back
+		end("another grant", models.LockForced, d.ann, "")
 
 		want := strings.Join([]string{
 			"ann@example.com deleted #9 (r15)",
@@ -77,10 +89,10 @@ func TestHistory(t *testing.T) {
 			"ann@example.com refused (r10)",
 			"bob@example.com edited v9 title:g>h (r9)",
 			"bob@example.com edited v8 title:f>g (r8)",
-			"bob@example.com edited v7 title:b>f (r7)",
-			"bob@example.com restored v6 title:e>b (r6)",
+			"bob@example.com edited v7 title:b>f [forced ann@example.com why] (r7)",
+			"bob@example.com restored v6 title:e>b [forced ann@example.com why] (r6)",
 			"bob@example.com quick-update v5 #8 title:d>e (r5)",
-			"ann@example.com edited v4 #7 title:a>d (r4)",
+			"ann@example.com edited v4 #7 title:a>d [expired  ] (r4)",
 			"ann@example.com created v1 title:>a status:>draft (r1)",
 		}, "\n")
 		all := must(d.History(t.Context(), id, models.Page{}))
@@ -105,6 +117,11 @@ func TestHistory(t *testing.T) {
 		}
 		if got := strings.Join(paged, "\n"); got != want || len(paged) != 3 {
 			t.Errorf("in %d pages:\n%s", len(paged), got)
+		}
+		must(d.CleanUp(t.Context(), start.Add(25*time.Hour), 100))
+		wantError(t, errorOf(d.LockEnd(t.Context(), "mine")), models.ErrNotFound)
+		if got := entries(must(d.History(t.Context(), id, models.Page{}))); strings.Count(got, "forced") != 2 || strings.Count(got, "expired") != 1 {
+			t.Errorf("a day later it does not know how locks ended:\n%s", got)
 		}
 	})
 }

@@ -129,7 +129,7 @@ func behind(t *testing.T, url string, queries ...string) {
 func beforeEditing(url string) []string {
 	undo := []string{`DROP TRIGGER processes_created`, `DROP TRIGGER processes_changed`}
 	if strings.HasPrefix(url, "postgres") {
-		undo = []string{`DROP FUNCTION keep_process_version() CASCADE`}
+		undo = []string{`DROP FUNCTION keep_process_version() CASCADE`, `DROP FUNCTION keep_lock_end() CASCADE`}
 	}
 	undo = append(undo, `DROP INDEX processes_by_title`)
 	for _, table := range []string{"process_versions", "drafts", "refusals", "lock_requests", "lock_ends"} {

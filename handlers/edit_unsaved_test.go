@@ -1,0 +1,92 @@
+package handlers_test
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+)
+
+func TestLostLock(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	process := s.process(t, "Order paper", "Ten boxes.")
+	path := "/processes/" + process.ID
+	a, b := s.signedIn(t, ann), s.signedIn(t, bob)
+	force := func(t *testing.T) {
+		t.Helper()
+		_, err := s.Locks.ForceRelease(t.Context(), "process:"+process.ID, nil)
+		check(t, err)
+	}
+	t.Run("the text is in the form, and kept", func(t *testing.T) {
+		tab := a.begins(t, process.ID)
+		force(t)
+		theirs := b.begins(t, process.ID)
+		w := tab.presses("/edit/save", "title", "Order ink")
+		shows(t, w, http.StatusConflict, "Nothing was saved.", bob+" is editing this now.", `value="Order ink"`, "kept for you", "/refusals?request=")
+		if got := s.draft(t, ann, process.ID); got == nil || got.Title != "Order ink" || got.BaseVersion != 1 {
+			t.Errorf("the draft is %+v", got)
+		}
+		goesTo(t, theirs.presses("/edit/cancel"), path)
+	})
+	t.Run("the user takes the lock again with the text", func(t *testing.T) {
+		tab := a.begins(t, process.ID)
+		force(t)
+		lost := a.opened(t, tab.presses("/edit/save", "title", "Order pens"), process.ID, "")
+		lost.has(t, "title", "Order pens")
+		again := a.follows(t, lost.presses("/edit", "title", "Order red pens"), process.ID)
+		again.has(t, "title", "Order red pens")
+		goesTo(t, again.presses("/edit/save", "then", "close"), path)
+		if got := s.now(t, process.ID); got.Title != "Order red pens" {
+			t.Errorf("stored: %+v", got)
+		}
+	})
+	t.Run("a reload says so", func(t *testing.T) {
+		tab := a.begins(t, process.ID)
+		force(t)
+		goesTo(t, a.get(tab.path), path)
+		shows(t, a.get(path), http.StatusOK, "Your lock has ended.", "Nobody is editing this.")
+		if tab.lockCookie() != nil {
+			t.Error("the browser keeps the cookie")
+		}
+		goesTo(t, a.get(tab.path), path) // without the cookie
+	})
+	t.Run("a process that is not there any more", func(t *testing.T) {
+		tab := a.begins(t, process.ID)
+		_, err := s.Processes.Delete(t.Context(), s.user(t, ann), process.ID, tab.lockCookie().Value, nil)
+		check(t, err)
+		w := tab.presses("/edit/save", "title", "Order crayons")
+		shows(t, w, http.StatusNotFound, "The process was deleted.", `value="Order crayons"`)
+		w = a.opened(t, w, process.ID, "").post("/processes/new", "title", "Order crayons", "status", "draft", "description", "")
+		shows(t, a.get(w.Header().Get("Location")), http.StatusOK, "Order crayons")
+	})
+}
+
+// A text is not lost with a request that is refused for another reason: it is in the answer.
+func TestTextSurvivesARefusal(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	process := s.process(t, "Order paper", "")
+	a := s.signedIn(t, ann)
+	tab := a.begins(t, process.ID)
+	session := a.cookie
+	check(t, s.Sessions.Delete(t.Context(), session.Value))
+	w := tab.presses("/edit/save", "title", "Order <ink>")
+	shows(t, w, http.StatusUnauthorized, "Your session has ended.", `value="Order &lt;ink&gt;"`, `target="_blank"`)
+	w = a.post("/processes/new", "title", "Brand new", "status", "draft", "description", "x")
+	shows(t, w, http.StatusUnauthorized, "Your session has ended.", `value="Brand new"`)
+	again := a.opened(t, tab.presses("/edit/save", "title", "Order ink"), process.ID, "")
+	a.cookie = &http.Cookie{Name: session.Name, Value: s.token(t, ann)} // signed in again, in another tab
+	goesTo(t, again.presses("/edit/save"), "/processes/"+process.ID+"/edit")
+	if got := s.now(t, process.ID); got.Title != "Order ink" {
+		t.Errorf("stored: %+v", got)
+	}
+	r := httptest.NewRequest(http.MethodPost, "/processes/"+process.ID+"/edit/save", strings.NewReader("title=spoofed&base=1"))
+	w = a.send(r, "Content-Type", "application/x-www-form-urlencoded", "Sec-Fetch-Site", "cross-site", "Origin", "https://evil.example")
+	shows(t, w, http.StatusForbidden)
+	if strings.Contains(w.Body.String(), "spoofed") {
+		t.Error("another site writes on the page")
+	}
+	check(t, s.db.Close())
+	shows(t, tab.presses("/edit/save", "title", "Order red ink"), http.StatusServiceUnavailable, "The database cannot be reached.", `value="Order red ink"`)
+}
