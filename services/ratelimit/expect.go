@@ -11,6 +11,7 @@ type expectation struct {
 	state  *outboxState
 	member string // "" for nothing
 	until  int64  // by the server's clock
+	leaves int64  // of a log: nothing leaves it before then; 0: not known
 }
 
 // beginCall begins a call about the requests, and fills in what Redis must have of their keys.
@@ -25,6 +26,7 @@ func (b *outbox) beginCall(tag string, requests []request, expected []expectatio
 		s.underway++ // so that the next does not evict it
 		expected[i].state = s
 		expected[i].member, expected[i].until = s.expected(requests[i].rule)
+		expected[i].leaves = s.leaves
 		if s.isBehind(b) || s.flushing {
 			behind = append(behind, key)
 		}

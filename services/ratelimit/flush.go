@@ -148,6 +148,7 @@ func (s *outboxState) ackLog(r *flush, got flushReply) {
 		}
 	}
 	s.findLatest()
+	s.leaves = 0
 }
 
 // requeue makes a flush that failed part of the next one.

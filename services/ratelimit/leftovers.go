@@ -29,6 +29,7 @@ func (s *outboxState) forgetUnused(a *autoBlock) {
 		}
 	}
 	s.findLatest()
+	s.leaves = 0
 }
 
 // leftover is a block that is over, or whose policy is another one by now, to be given back.

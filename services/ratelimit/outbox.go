@@ -45,6 +45,7 @@ type outboxState struct {
 	refunded []int64    // of a log, during a flush
 	log      slidingLog // all admissions; of a policy with blocks those made without Redis
 	latest   admission  // of a log, the one that Redis has had last
+	leaves   int64      // of a log, before when nothing leaves it at Redis; 0: not known
 	bucket   bucket     // what Redis does not have
 	seen     serverBucket
 	blocks   []countedBlock // oldest first
@@ -168,6 +169,7 @@ func (b *outbox) remove(key taggedKey, req *request, id, at int64) (removed admi
 		if s.latest.id == id {
 			s.findLatest()
 		}
+		s.leaves = 0
 		if s.flushing {
 			s.refunded = append(s.refunded, id)
 		}

@@ -31,6 +31,10 @@ func (b *outbox) recordDecision(
 	counted = counted && v.passes && req.cost > 0
 	s := e.state
 	b.recordReply(key, s, v.at, func(now int64) {
+		s.leaves = 0
+		if nonce == 0 && v.remaining > 0 && v.more > 0 { // the oldest is the next that leaves
+			s.leaves = v.at + v.more
+		}
 		switch {
 		case v.at <= s.resetAt:
 		case nonce > 0:

@@ -3,6 +3,7 @@ package ratelimit
 import (
 	"embed"
 	"strconv"
+	"strings"
 
 	"github.com/redis/rueidis"
 )
@@ -32,7 +33,7 @@ func loadScripts() scriptSet {
 	hits, putBack := both+script("hit"), script("put_back")
 	return scriptSet{
 		take:        rueidis.NewLuaScript(hits + script("take")),
-		batch:       rueidis.NewLuaScript(hits + script("take_batch")),
+		batch:       rueidis.NewLuaScript(script("common") + script("take_batch")),
 		refund:      rueidis.NewLuaScript(both + script("refund")),
 		reset:       rueidis.NewLuaScript(script("common") + script("reset")),
 		flush:       rueidis.NewLuaScript(both + putBack + script("flush")),
@@ -41,17 +42,34 @@ func loadScripts() scriptSet {
 	}
 }
 
-// addTakeArgs appends the arguments of one request; with id 0 the script only looks.
+// addTakeArgs appends the arguments of one request of a group; with id 0 the script only looks.
 func addTakeArgs(args []string, id int64, req *request, e *expectation) []string {
-	name, shadow := "", "0"
-	if id != 0 {
-		name = strconv.FormatInt(id, 10)
-	}
+	shadow := "0"
 	if req.hit.Policy.Shadow {
 		shadow = "1"
 	}
+	return addArgs(args, id, req, shadow, e.member, e.until)
+}
+
+// batchArgs are the arguments of a request that is alone in its group.
+func batchArgs(id int64, req *request, e *expectation) []string {
+	if req.rule.burst == 0 {
+		return addArgs(nil, id, req, strconv.FormatInt(e.leaves, 10), e.member, e.until)
+	}
+	nonce, wrote, found := strings.Cut(e.member, " ")
+	if !found {
+		wrote = "0"
+	}
+	return addArgs(nil, id, req, wrote, nonce, e.until)
+}
+
+func addArgs(args []string, id int64, req *request, own, member string, until int64) []string {
+	name := ""
+	if id != 0 {
+		name = strconv.FormatInt(id, 10)
+	}
 	return append(args, name, strconv.FormatInt(req.rule.burst, 10), strconv.FormatInt(req.rule.limit, 10),
-		strconv.FormatInt(req.rule.window, 10), strconv.FormatInt(req.cost, 10), shadow, e.member, strconv.FormatInt(e.until, 10))
+		strconv.FormatInt(req.rule.window, 10), strconv.FormatInt(req.cost, 10), own, member, strconv.FormatInt(until, 10))
 }
 
 // addFetchArgs appends what take.lua needs to know of a block that is asked for, and of one that is
