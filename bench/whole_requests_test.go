@@ -172,7 +172,7 @@ func median(all []measured, of func(measured) float64) float64 {
 // turn lets all clients work for a while.
 func (s *subject) turn(t *testing.T, clients []*httpClient, work func(*httpClient) error) (m measured) {
 	t.Helper()
-	app, server, scripts := processorTime(t, s.app), processorTime(t, s.redisPID), s.scriptTime()
+	app, server, scripts := processorTime(t, s.app), processorTime(t, s.redisPID), scriptTime(s.redis)
 	var over atomic.Bool
 	timer := time.AfterFunc(httpTurn, func() { over.Store(true) })
 	defer timer.Stop()
@@ -201,7 +201,7 @@ func (s *subject) turn(t *testing.T, clients []*httpClient, work func(*httpClien
 	n := time.Duration(len(each))
 	return measured{
 		perSecond: float64(len(each)) / passed.Seconds(), slowest: each[len(each)*99/100],
-		app: (processorTime(t, s.app) - app) / n, redis: (processorTime(t, s.redisPID) - server) / n, lua: (s.scriptTime() - scripts) / n,
+		app: (processorTime(t, s.app) - app) / n, redis: (processorTime(t, s.redisPID) - server) / n, lua: (scriptTime(s.redis) - scripts) / n,
 	}
 }
 
@@ -308,10 +308,19 @@ func pidOf(t *testing.T, server *servicestest.RedisServer) int {
 }
 
 // scriptTime is how long the server has run scripts, with all that they call.
-func (s *subject) scriptTime() (sum time.Duration) {
-	for _, found := range info(s.redis, "commandstats", `cmdstat_eval(?:sha)?:calls=\d+,usec=(\d+)`) {
+func scriptTime(server *servicestest.RedisServer) (sum time.Duration) {
+	for _, found := range info(server, "commandstats", `cmdstat_eval(?:sha)?:calls=\d+,usec=(\d+)`) {
 		micros, _ := strconv.Atoi(found)
 		sum += time.Duration(micros) * time.Microsecond
+	}
+	return sum
+}
+
+// scriptCalls is how many scripts the server has run.
+func scriptCalls(server *servicestest.RedisServer) (sum int) {
+	for _, found := range info(server, "commandstats", `cmdstat_eval(?:sha)?:calls=(\d+)`) {
+		n, _ := strconv.Atoi(found)
+		sum += n
 	}
 	return sum
 }

@@ -82,6 +82,7 @@ func (s *outboxState) pinned() bool { return s.underway > 0 || s.flushing || s.f
 
 // follow takes over the policy as it is now.
 func (s *outboxState) follow(req *request) {
+	s.leaves = 0
 	if s.policy, s.rule = req.hit.Policy, req.rule; req.usesBlocks() {
 		s.rule.burst = 0 // blocks are counted like a log, whatever the algorithm
 	}

@@ -130,3 +130,19 @@ func TestWindowIsExact(t *testing.T) {
 		}
 	}
 }
+
+// A window that is made shorter counts for what was admitted before.
+func TestWindowIsShortened(t *testing.T) {
+	t.Parallel()
+	w := newToTheMicrosecond(t, true)
+	policy := models.Policy{Name: "log", Limit: 3, Window: time.Hour}
+	for at := range int64(2) {
+		w.setClock(at)
+		w.alone(hitOf(policy, "k"))
+	}
+	policy.Window = time.Second
+	w.setClock(2 * second)
+	if d := w.alone(hitOf(policy, "k")); !d.Allowed || d.Remaining != 2 {
+		t.Errorf("%+v, want the earlier ones to have left", d)
+	}
+}
