@@ -1,0 +1,158 @@
+// What a user types is kept as a draft: 0.5 s after the last key, at the latest 2 s after the
+// first, at most one write in 2 s. While the server cannot be reached this browser keeps a copy,
+// and offers it when the page is opened again.
+"use strict";
+(() => {
+  const pause = { key: 500, least: 2000, most: 10_000, patience: 5000 }; // in milliseconds
+  const fields = ["title", "status", "description"];
+  const same = (a, b) => b !== null && fields.every((name) => a[name] === b[name]);
+  const sent = "gatehouse.sent"; // in the session of the tab: the copy that a form has just carried
+  const { note, unnote, button, paragraph, clock } = window.gatehouse;
+
+  // The server has got the form: it keeps the text, saved or as a draft.
+  const arrived = () => {
+    const key = sessionStorage.getItem(sent);
+    if (key) localStorage.removeItem(key);
+    sessionStorage.removeItem(sent);
+  };
+  arrived();
+
+  window.gatehouse.drafts = (form, { signedOut }) => {
+    const { user, process, draft } = form.dataset;
+    const key = `gatehouse.draft.${user}.${process}`;
+    const text = () => Object.fromEntries(fields.map((name) => [name, form.elements[name].value]));
+    const shown = text();
+    const savedAt = Number(form.dataset.draftSaved);
+
+    // What the server has. A text that it did not take comes back with the answer to its form.
+    let kept = location.pathname.endsWith("/edit") ? shown : null;
+    let since = 0; // when the first key was pressed that it does not have
+    let written = 0; // when the last write began
+    let failures = 0;
+    let due = 0;
+    let stopped = false;
+    let writing = null; // a promise
+
+    const copy = () => {
+      try {
+        localStorage.setItem(key, JSON.stringify({ ...text(), base: form.dataset.base, at: Date.now() }));
+      } catch {
+        // It is full or switched off: then there is no copy.
+      }
+    };
+    const forget = () => localStorage.removeItem(key);
+
+    // The text as the page came needs no draft, unless it was one.
+    const request = () => {
+      const now = text();
+      return !savedAt && same(now, shown)
+        ? { method: "DELETE" }
+        : { method: "PUT", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ ...now, baseVersion: Number(form.dataset.base) }) };
+    };
+
+    const write = async () => {
+      clearTimeout(due);
+      due = 0;
+      const now = text();
+      if (stopped || same(now, kept)) return;
+      written = Date.now();
+      since = 0;
+      let problem = "";
+      try {
+        const { ok, status } = await fetch(draft, { ...request(), signal: AbortSignal.timeout(pause.patience) });
+        if (ok || status === 404) kept = now; // 404: there was none to delete, or the process is gone
+        if (status === 401) return signedOut();
+        if (!ok && status !== 404) problem = status < 500 ? "The server does not take it" : "The server cannot be reached";
+      } catch {
+        problem = "The server cannot be reached";
+      }
+      failures = problem ? failures + 1 : 0;
+      if (!problem) {
+        forget();
+        unnote("away");
+        return;
+      }
+      copy();
+      if (failures === 1) {
+        note("away", form, { parts: [`${problem}, since `, clock(Date.now()), ". Go on: what you type is kept in this browser, and sent as soon as that is possible."] });
+      }
+    };
+
+    const plan = () => {
+      if (stopped || writing || same(text(), kept)) return;
+      const now = Date.now();
+      since ||= now;
+      const soonest = written + Math.min(pause.least * 2 ** failures / (failures ? 2 : 1), pause.most);
+      clearTimeout(due);
+      due = setTimeout(flush, Math.max(soonest, Math.min(now + pause.key, since + pause.least)) - now);
+    };
+    const flush = async () => {
+      if (!writing) {
+        writing = write().finally(() => { writing = null; });
+      }
+      await writing;
+      plan();
+    };
+
+    const changed = () => {
+      if (failures) copy();
+      plan();
+    };
+
+    // last is for a page that goes: the browser sends it even so.
+    const last = () => {
+      if (stopped || same(text(), kept)) return;
+      copy();
+      sessionStorage.setItem(key, form.dataset.base);
+      fetch(draft, { ...request(), keepalive: true }).then(({ ok }) => { if (ok) forget(); }, () => {});
+    };
+
+    // send is for a form that goes, after the write that is under way: a later one would leave a
+    // draft of what is saved. Until a page of the server comes the copy is all there is.
+    const send = async () => {
+      stopped = true;
+      clearTimeout(due);
+      await writing;
+      copy();
+      sessionStorage.setItem(sent, key);
+    };
+
+    const stop = () => {
+      stopped = true;
+      clearTimeout(due);
+      forget();
+    };
+
+    const offer = () => {
+      const ours = sessionStorage.getItem(key);
+      sessionStorage.removeItem(key);
+      let found = null;
+      try {
+        found = JSON.parse(localStorage.getItem(key));
+      } catch {
+        // Not one of ours.
+      }
+      if (!found || same(found, shown) || !(found.at > savedAt)) return forget();
+      const fill = () => {
+        for (const name of fields) form.elements[name].value = found[name];
+        changed();
+      };
+      // The same tab is back before its last write is there, as after a reload: it goes on.
+      if (ours && ours === form.dataset.base) return fill();
+      const done = (use) => () => {
+        if (use) {
+          fill();
+        } else {
+          forget();
+        }
+        unnote("copy");
+        form.elements.title.focus();
+      };
+      note("copy", form, { parts: ["This browser kept changes from ", clock(found.at), " that did not reach the server. ", button("Use them", done(true)), " ", button("Discard them", done(false))] });
+    };
+    offer();
+    plan();
+
+    return { changed, flush, last, send, stop, copy, away: () => failures > 0 };
+  };
+})();

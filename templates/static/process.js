@@ -1,0 +1,140 @@
+// The page on which a process is read: who is editing it stands there as it is now, and so does
+// that the process was changed. On request it says when the lock is free.
+"use strict";
+(() => {
+  const reader = document.querySelector(".reader");
+  if (!reader) return;
+  const { listen, load, note, button, badge, left } = window.gatehouse;
+  const { process } = reader.dataset;
+  const panel = () => document.getElementById("lock");
+  const every = { live: 20_000, alone: 2000 }; // in milliseconds
+  const watched = `gatehouse.watched.${process}`; // in the session of the tab
+
+  let live = false;
+  let last = Date.now();
+  let busy = false;
+  let again = false;
+  let version = reader.dataset.version;
+
+  // "Back" to an edit page that was left goes on there.
+  const [entry] = performance.getEntriesByType("navigation");
+  if (sessionStorage.getItem(left(process)) && entry?.type === "back_forward") {
+    document.querySelector("#draft form, form.begin:has([name=reason])")?.requestSubmit();
+  }
+  sessionStorage.removeItem(left(process));
+
+  const watching = () => sessionStorage.getItem(watched);
+  const watch = (how) => {
+    if (how) {
+      sessionStorage.setItem(watched, how);
+    } else {
+      sessionStorage.removeItem(watched);
+    }
+    offer();
+  };
+
+  // offer adds what only a script can do: to say when the lock is free. The sound is off at first.
+  const offer = () => {
+    panel().querySelector(".tell")?.remove();
+    const editing = document.getElementById("editing")?.textContent.trim();
+    if (!editing || editing.startsWith("You ")) return;
+    const row = document.createElement("p");
+    row.className = "tell";
+    const how = watching();
+    if (how) {
+      row.append("You will be told here, and in the title of this tab, when it is free. ", button(how === "loud" ? "Without a sound" : "With a sound", () => watch(how === "loud" ? "quiet" : "loud")), " ", button("Do not tell me", () => watch("")));
+    } else {
+      row.append(button("Tell me when it is free", () => watch("quiet")));
+    }
+    panel().append(row);
+  };
+
+  const beep = () => {
+    const audio = new AudioContext();
+    const tone = new OscillatorNode(audio, { frequency: 660 });
+    tone.connect(new GainNode(audio, { gain: 0.1 })).connect(audio.destination);
+    tone.start();
+    tone.stop(audio.currentTime + 0.2);
+  };
+
+  const tellFree = () => {
+    const how = watching();
+    if (!how || document.getElementById("editing")) return;
+    watch("");
+    badge("Free:");
+    note("free", panel(), { kind: "notice", parts: ["It is free now: you can edit."] });
+    if (how === "loud") beep();
+  };
+  document.addEventListener("visibilitychange", () => {
+    if (!document.hidden) badge("");
+  });
+
+  const tellChanged = (fresh) => {
+    const now = fresh.querySelector(".reader")?.dataset.version;
+    if (!now || now === version) return;
+    version = now;
+    const words = fresh.querySelector(".head > .muted")?.textContent.replace(/\s+/g, " ").trim();
+    const parts = [["h1", "the title"], [".tag", "the status"], [".text", "the description"]]
+      .filter(([css]) => fresh.querySelector(`.reader ${css}`)?.textContent !== reader.querySelector(css)?.textContent).map(([, name]) => name);
+    note("changed", reader, { parts: [`Changed while you looked: ${parts.join(" and ") || "saved again"} (${words}). `, button("Show it", () => location.reload())] });
+  };
+
+  const refresh = async () => {
+    if (busy) {
+      again = true;
+      return;
+    }
+    busy = true;
+    last = Date.now();
+    const fresh = await load(location.pathname);
+    busy = false;
+    const now = fresh?.getElementById("lock");
+    if (now) {
+      tellChanged(fresh);
+      put(now);
+    }
+    if (again) {
+      again = false;
+      refresh();
+    }
+  };
+
+  // gist is what a panel says, apart from how its times are written.
+  const gist = (of) => {
+    const made = of.cloneNode(true);
+    made.querySelector(".tell")?.remove();
+    made.querySelectorAll("time").forEach((time) => time.replaceWith(time.dateTime));
+    return made.innerHTML;
+  };
+
+  // put shows the panel as it is now; what is typed into it stays.
+  const put = (now) => {
+    const typed = panel().querySelector("input[type=text]");
+    const same = gist(now) === gist(panel());
+    if (!same && typed && (typed.value || typed === document.activeElement)) {
+      const [from, to] = [now.querySelector("#editing"), panel().querySelector("#editing")];
+      if (from && to) to.replaceChildren(...from.childNodes);
+    } else if (!same && !panel().contains(document.activeElement)) {
+      panel().replaceChildren(...now.childNodes);
+      offer();
+    }
+    tellFree();
+    document.dispatchEvent(new Event("gatehouse:changed"));
+  };
+
+  setInterval(() => {
+    if ((!document.hidden || watching()) && Date.now() - last >= (live ? every.live : every.alone)) refresh();
+  }, 1000);
+  document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
+  listen({
+    heard: (kind, event) => {
+      if (event.resource === `process:${process}`) refresh();
+    },
+    changed: (now) => {
+      live = now;
+      refresh();
+    },
+    hidden: () => Boolean(watching()),
+  });
+  offer();
+})();
