@@ -37,6 +37,7 @@ func TestBrowser(t *testing.T) {
 		"looks": {
 			{"Swagger UI", browserSwagger},
 			{"light and dark", browserLooks},
+			{"accessible", browserAccessible},
 		},
 	} {
 		t.Run(group, func(t *testing.T) {

@@ -1,0 +1,127 @@
+package e2e
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	cdp "github.com/chromedp/cdproto/page"
+	"github.com/chromedp/chromedp"
+
+	"gatehouse/services/servicestest"
+)
+
+// TestEditingOutages: what a user types outlives Redis, the server and the tab.
+func TestEditingOutages(t *testing.T) {
+	t.Parallel()
+	redis := servicestest.StartRedis(t)
+	env := []string{"ADDR=" + servicestest.FreeAddr(t), "DATABASE_URL=" + demoDatabase(t), "REDIS_URL=redis://" + redis.Addr, "REDIS_TIMEOUT=500ms"}
+	a := launch(t, env...)
+	a.WaitReady()
+
+	t.Run("Redis is killed while a user types", func(t *testing.T) {
+		alice := newDesk(t, a, "alice@example.com")
+		process := alice.newProcess("Dig the pond")
+		alice.edit(process)
+		alice.do(fill("#description", "Three feet"))
+		redis.Kill()
+		alice.do(fill("#description", " deep"))
+		alice.kept(process, "Three feet deep")
+		alice.noAlarm()
+		alice.do(click("button[value=close]"))
+		alice.until(`document.querySelector(".reader .text")?.innerText === "Three feet deep"`)
+		redis.Start()
+		servicestest.Eventually(t, func() bool {
+			return alice.send(t, "GET /readyz", nil).at(t, "components.redis.status") == "ok"
+		}, "Redis is not back")
+	})
+
+	t.Run("the tab crashes while a user types", func(t *testing.T) {
+		alice := newDesk(t, a, "alice@example.com")
+		process := alice.newProcess("Paint the door")
+		alice.edit(process)
+		typed := alice.typeAlong(5 * time.Second)
+		crashed := time.Now()
+		go func() { _, _ = chromedp.Call(alice.tab, cdp.Crash, struct{}{}) }() // nobody answers
+		alice.hasAllBut(process, typed, crashed, 3*time.Second)
+	})
+
+	t.Run("the server is killed while a user types", func(t *testing.T) {
+		alice := newDesk(t, a, "alice@example.com", "net::ERR", "Failed to load resource")
+		process := alice.newProcess("Sow the lawn")
+		alice.edit(process)
+		typed := alice.typeAlong(4 * time.Second)
+		killed := time.Now()
+		a.Kill()
+		alice.do(fill("#description", "and then some"))
+		alice.until(`document.querySelector("#away")?.innerText.includes("The server cannot be reached")`)
+		if said := alice.text("#lost"); said != "" {
+			t.Errorf("a false alarm: %s", said)
+		}
+		whole := alice.typed()
+		alice.do(click("button[value=stay]"))
+		alice.until(`document.querySelector("#unsaved") !== null`)
+		if got := alice.typed(); got != whole {
+			t.Errorf("the form has %q, want %q", got, whole)
+		}
+
+		again := launch(t, env...)
+		again.WaitReady()
+		alice.client = again.signIn(t, "alice@example.com")
+		first := alice.draft(process)
+		alice.hasAllBut(process, typed, killed, 3*time.Second)
+		if !strings.HasPrefix(whole, first) {
+			t.Errorf("the draft is %q of %q", first, whole)
+		}
+		servicestest.Eventually(t, func() bool { return alice.draft(process) == whole }, "what was typed without the server does not get there")
+		alice.until(`document.querySelector("#away") === null`)
+
+		// The server goes again, and this time the tab, too.
+		again.Kill()
+		alice.do(fill("#description", "."))
+		alice.until(`document.querySelector("#away") !== null`)
+		alice.do(chromedp.Navigate("about:blank"))
+		last := launch(t, env...)
+		last.WaitReady()
+		alice.client = last.signIn(t, "alice@example.com")
+		alice.look(process)
+		read[bool](t, alice.tab, `(sessionStorage.clear(), true)`) // as in another tab: in the same one it just goes on
+		alice.do(click("#draft form:first-of-type button"))
+		alice.until(`document.querySelector("#copy button") !== null`)
+		alice.do(click("#copy button"))
+		alice.until(`document.querySelector("#description").value === %q`, whole+".")
+		alice.kept(process, whole+".")
+		alice.do(click("button[value=close]"))
+		alice.until(`document.querySelector(".reader .text") !== null`)
+		last.Stop()
+	})
+}
+
+// typedWord is a word and when it was typed.
+type typedWord struct {
+	text string
+	at   time.Time
+}
+
+// typeAlong types words without a pause.
+func (d desk) typeAlong(long time.Duration) (typed []typedWord) {
+	d.t.Helper()
+	for began := time.Now(); time.Since(began) < long; {
+		word := fmt.Sprintf("word%d ", len(typed))
+		d.do(fill("#description", word))
+		typed = append(typed, typedWord{word, time.Now()})
+	}
+	return typed
+}
+
+// hasAllBut checks that the draft has every word but those of the last moments before an end.
+func (d desk) hasAllBut(process string, typed []typedWord, end time.Time, last time.Duration) {
+	d.t.Helper()
+	draft := d.draft(process)
+	for _, word := range typed {
+		if !strings.Contains(draft, word.text) && end.Sub(word.at) > last+servicestest.Slack(typed[0].at) {
+			d.t.Errorf("the draft has not %q, typed %s before the end: %q", word.text, end.Sub(word.at), draft)
+		}
+	}
+}
