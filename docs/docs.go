@@ -512,7 +512,7 @@ const docTemplate = `{
                         "Bearer": []
                     }
                 ],
-                "description": "Server-sent events: acquired, extended, released, expired, forced, taken-over, given. The stream ends when events may have been missed: connect again, then list the locks.",
+                "description": "Server-sent events: acquired, extended, released, expired, forced, taken-over, given; to holder, asker and administrators also asked and answered, with request, state, by and message. The stream ends when events may have been missed: connect again, then list the locks.",
                 "produces": [
                     "text/event-stream"
                 ],
@@ -1796,6 +1796,400 @@ const docTemplate = `{
                 }
             }
         },
+        "/processes/{id}/lock/requests": {
+            "post": {
+                "security": [
+                    {
+                        "Bearer": []
+                    }
+                ],
+                "description": "The holder sees it at once. Who asks again gets the same request.",
+                "consumes": [
+                    "application/json"
+                ],
+                "produces": [
+                    "application/json"
+                ],
+                "tags": [
+                    "locks"
+                ],
+                "summary": "Ask for a lock",
+                "parameters": [
+                    {
+                        "type": "string",
+                        "description": "process",
+                        "name": "id",
+                        "in": "path",
+                        "required": true
+                    },
+                    {
+                        "description": "message up to 200 characters",
+                        "name": "body",
+                        "in": "body",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.askBody"
+                        }
+                    }
+                ],
+                "responses": {
+                    "200": {
+                        "description": "asked already",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.lockRequestAnswer"
+                        }
+                    },
+                    "201": {
+                        "description": "Created",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.lockRequestAnswer"
+                        },
+                        "headers": {
+                            "Location": {
+                                "type": "string",
+                                "description": "its address"
+                            }
+                        }
+                    },
+                    "400": {
+                        "description": "Bad Request",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "401": {
+                        "description": "Unauthorized",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "403": {
+                        "description": "Forbidden",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "404": {
+                        "description": "Not Found",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "409": {
+                        "description": "conflict, field lock: it is free, or your own",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "413": {
+                        "description": "Request Entity Too Large",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "415": {
+                        "description": "Unsupported Media Type",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "422": {
+                        "description": "Unprocessable Entity",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "429": {
+                        "description": "quota-exceeded; too-many-locks",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "503": {
+                        "description": "Service Unavailable",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    }
+                }
+            }
+        },
+        "/processes/{id}/lock/requests/{request}": {
+            "get": {
+                "security": [
+                    {
+                        "Bearer": []
+                    }
+                ],
+                "description": "Once it is given, lock is the answer of POST .../lock. It has to be fetched within 30 s, or it passes on.",
+                "produces": [
+                    "application/json"
+                ],
+                "tags": [
+                    "locks"
+                ],
+                "summary": "What has become of my request for a lock",
+                "parameters": [
+                    {
+                        "type": "string",
+                        "description": "process",
+                        "name": "id",
+                        "in": "path",
+                        "required": true
+                    },
+                    {
+                        "type": "string",
+                        "description": "request",
+                        "name": "request",
+                        "in": "path",
+                        "required": true
+                    },
+                    {
+                        "type": "string",
+                        "description": "wait=N: seconds to wait for a change, at most 30",
+                        "name": "Prefer",
+                        "in": "header"
+                    }
+                ],
+                "responses": {
+                    "200": {
+                        "description": "OK",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.lockRequestAnswer"
+                        }
+                    },
+                    "401": {
+                        "description": "Unauthorized",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "403": {
+                        "description": "Forbidden",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "404": {
+                        "description": "Not Found",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "422": {
+                        "description": "Unprocessable Entity",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "429": {
+                        "description": "quota-exceeded; too-many-locks: given, but one too many",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "503": {
+                        "description": "Service Unavailable",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    }
+                }
+            },
+            "delete": {
+                "security": [
+                    {
+                        "Bearer": []
+                    }
+                ],
+                "tags": [
+                    "locks"
+                ],
+                "summary": "Withdraw my request for a lock",
+                "parameters": [
+                    {
+                        "type": "string",
+                        "description": "process",
+                        "name": "id",
+                        "in": "path",
+                        "required": true
+                    },
+                    {
+                        "type": "string",
+                        "description": "request",
+                        "name": "request",
+                        "in": "path",
+                        "required": true
+                    }
+                ],
+                "responses": {
+                    "204": {
+                        "description": "No Content"
+                    },
+                    "401": {
+                        "description": "Unauthorized",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "403": {
+                        "description": "Forbidden",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "404": {
+                        "description": "Not Found",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "422": {
+                        "description": "Unprocessable Entity",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "429": {
+                        "description": "Too Many Requests",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "503": {
+                        "description": "Service Unavailable",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    }
+                }
+            }
+        },
+        "/processes/{id}/lock/requests/{request}/answer": {
+            "post": {
+                "security": [
+                    {
+                        "Bearer": []
+                    }
+                ],
+                "description": "give: the asker has the lock at once, and this token ends. later: the asker is answered again within minutes. Without an answer by answerBy the lock passes on when its holder gave no sign of life for a while (LOCK_PROTECTION).",
+                "consumes": [
+                    "application/json"
+                ],
+                "produces": [
+                    "application/json"
+                ],
+                "tags": [
+                    "locks"
+                ],
+                "summary": "Answer a request for my lock",
+                "parameters": [
+                    {
+                        "type": "string",
+                        "description": "process",
+                        "name": "id",
+                        "in": "path",
+                        "required": true
+                    },
+                    {
+                        "type": "string",
+                        "description": "request",
+                        "name": "request",
+                        "in": "path",
+                        "required": true
+                    },
+                    {
+                        "type": "string",
+                        "description": "the lockToken of POST .../lock",
+                        "name": "X-Lock-Token",
+                        "in": "header",
+                        "required": true
+                    },
+                    {
+                        "description": "answer; minutes 1 to 30 with later; message up to 200 characters",
+                        "name": "body",
+                        "in": "body",
+                        "required": true,
+                        "schema": {
+                            "$ref": "#/definitions/handlers.answerBody"
+                        }
+                    }
+                ],
+                "responses": {
+                    "200": {
+                        "description": "OK",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.lockRequestAnswer"
+                        }
+                    },
+                    "400": {
+                        "description": "Bad Request",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "401": {
+                        "description": "Unauthorized",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "403": {
+                        "description": "Forbidden",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "404": {
+                        "description": "Not Found",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "409": {
+                        "description": "lock-not-held; conflict, field answer: it is answered, or withdrawn",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "413": {
+                        "description": "Request Entity Too Large",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "415": {
+                        "description": "Unsupported Media Type",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "422": {
+                        "description": "Unprocessable Entity",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "428": {
+                        "description": "Precondition Required",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "429": {
+                        "description": "Too Many Requests",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "503": {
+                        "description": "Service Unavailable",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    }
+                }
+            }
+        },
         "/processes/{id}/lock/status": {
             "get": {
                 "security": [
@@ -3026,6 +3420,60 @@ const docTemplate = `{
         }
     },
     "definitions": {
+        "handlers.answerBody": {
+            "type": "object",
+            "required": [
+                "answer"
+            ],
+            "properties": {
+                "answer": {
+                    "type": "string",
+                    "enum": [
+                        "give",
+                        "later",
+                        "no"
+                    ],
+                    "example": "later"
+                },
+                "message": {
+                    "type": "string",
+                    "example": "Almost done"
+                },
+                "minutes": {
+                    "type": "integer",
+                    "default": 5,
+                    "maximum": 30,
+                    "minimum": 1,
+                    "example": 5
+                }
+            }
+        },
+        "handlers.askBody": {
+            "type": "object",
+            "properties": {
+                "message": {
+                    "type": "string",
+                    "example": "Can I have it for ten minutes?"
+                }
+            }
+        },
+        "handlers.askedDoc": {
+            "type": "object",
+            "properties": {
+                "at": {
+                    "type": "string"
+                },
+                "by": {
+                    "$ref": "#/definitions/handlers.holderRef"
+                },
+                "id": {
+                    "type": "string"
+                },
+                "message": {
+                    "type": "string"
+                }
+            }
+        },
         "handlers.auditList": {
             "type": "object",
             "properties": {
@@ -3342,9 +3790,51 @@ const docTemplate = `{
                 }
             }
         },
+        "handlers.lockRequestAnswer": {
+            "type": "object",
+            "properties": {
+                "answerBy": {
+                    "type": "string"
+                },
+                "answeredAt": {
+                    "type": "string"
+                },
+                "at": {
+                    "type": "string"
+                },
+                "id": {
+                    "type": "string"
+                },
+                "lock": {
+                    "$ref": "#/definitions/handlers.lockAnswer"
+                },
+                "message": {
+                    "type": "string"
+                },
+                "state": {
+                    "enum": [
+                        "open",
+                        "given",
+                        "later",
+                        "no",
+                        "expired",
+                        "withdrawn"
+                    ],
+                    "allOf": [
+                        {
+                            "$ref": "#/definitions/models.LockRequestState"
+                        }
+                    ]
+                }
+            }
+        },
         "handlers.lockStatusAnswer": {
             "type": "object",
             "properties": {
+                "asked": {
+                    "description": "Asked is how many users asked for the lock.",
+                    "type": "integer"
+                },
                 "degraded": {
                     "type": "boolean"
                 },
@@ -3366,6 +3856,13 @@ const docTemplate = `{
                 },
                 "mine": {
                     "type": "boolean"
+                },
+                "requests": {
+                    "description": "Requests are theirs, first asked first; for the holder and administrators only.",
+                    "type": "array",
+                    "items": {
+                        "$ref": "#/definitions/handlers.askedDoc"
+                    }
                 },
                 "takeOver": {
                     "description": "TakeOver is what the caller may do now.",
@@ -3833,6 +4330,41 @@ const docTemplate = `{
                     "type": "string"
                 }
             }
+        },
+        "models.LockRequestState": {
+            "type": "string",
+            "enum": [
+                "open",
+                "later",
+                "given",
+                "no",
+                "expired",
+                "withdrawn"
+            ],
+            "x-enum-comments": {
+                "RequestExpired": "the asker did not fetch the lock, was away, or lost the right",
+                "RequestGiven": "the asker has the lock, or had it",
+                "RequestLater": "the holder asked for more time",
+                "RequestNo": "refused",
+                "RequestOpen": "not answered",
+                "RequestWithdrawn": "by the asker, or the asker got the lock in another way"
+            },
+            "x-enum-descriptions": [
+                "not answered",
+                "the holder asked for more time",
+                "the asker has the lock, or had it",
+                "refused",
+                "the asker did not fetch the lock, was away, or lost the right",
+                "by the asker, or the asker got the lock in another way"
+            ],
+            "x-enum-varnames": [
+                "RequestOpen",
+                "RequestLater",
+                "RequestGiven",
+                "RequestNo",
+                "RequestExpired",
+                "RequestWithdrawn"
+            ]
         },
         "models.Process": {
             "type": "object",

@@ -2,6 +2,7 @@ package handlers
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -28,6 +29,17 @@ type lockEventDoc struct {
 	At       time.Time `json:"at"`
 }
 
+// requestEventDoc is the data of an event about a request for a lock. By asked or answered; there is
+// none if the lock passed on by itself.
+type requestEventDoc struct {
+	Resource string                  `json:"resource"`
+	Request  string                  `json:"request"`
+	State    models.LockRequestState `json:"state"`
+	By       *holderRef              `json:"by,omitempty"`
+	Message  string                  `json:"message"`
+	At       time.Time               `json:"at"`
+}
+
 // lockEvents streams what happens to locks. The stream ends when
 //
 //   - the session ends, loses the role, or can no longer be checked,
@@ -38,7 +50,7 @@ type lockEventDoc struct {
 // The client then connects again, as an EventSource does by itself, and lists the locks.
 //
 //	@Summary		Lock events, as they happen
-//	@Description	Server-sent events: acquired, extended, released, expired, forced, taken-over, given. The stream ends when events may have been missed: connect again, then list the locks.
+//	@Description	Server-sent events: acquired, extended, released, expired, forced, taken-over, given; to holder, asker and administrators also asked and answered, with request, state, by and message. The stream ends when events may have been missed: connect again, then list the locks.
 //	@Tags			locks
 //	@Produce		text/event-stream
 //	@Success		200	{object}	lockEventDoc	"the data of each event"
@@ -78,7 +90,9 @@ func (h *Handlers) lockEvents(c *gin.Context) error {
 			if !ok { // events may have been missed
 				return nil
 			}
-			err = send(eventText(event))
+			if h.mayHear(ctx, c, event) {
+				err = send(eventText(event))
+			}
 		case <-heartbeat.C:
 			err = send(": heartbeat\n\n")
 		}
@@ -107,7 +121,24 @@ func streamTo(c *gin.Context) func(text string) error {
 	}
 }
 
+// mayHear reports whether the client may see an event. An administrator's rights may have changed
+// since the stream began.
+func (h *Handlers) mayHear(ctx context.Context, c *gin.Context, event models.LockEvent) bool {
+	if user := signedIn(c).User.ID; event.VisibleTo(user, false) {
+		return true
+	}
+	return h.stillAllowed(c, models.RoleAdmin)(ctx) == nil
+}
+
 func eventText(event models.LockEvent) string {
+	if r := event.Request; r != nil {
+		told := requestEventDoc{Resource: event.Resource, Request: r.ID, State: r.State, Message: r.Message, At: event.At}
+		if r.By != (models.UserRef{}) {
+			told.By = &holderRef{r.By.ID, r.By.Email}
+		}
+		doc, _ := json.Marshal(told) // strings and a time
+		return "event: " + event.Name + "\ndata: " + string(doc) + "\n\n"
+	}
 	doc, _ := json.Marshal(lockEventDoc{
 		Resource: event.Resource, Holder: holderRef{event.Holder.ID, event.Holder.Email}, Fence: event.Fence, At: event.At,
 	}) // strings, numbers and a time

@@ -64,6 +64,7 @@ func problemOf(err error) models.Problem {
 	var invalid *models.ValidationError
 	var conflict *models.ConflictError
 	var tooMany *models.TooManyLocksError
+	var request *models.RequestConflictError
 	var draft *models.DraftConflictError
 	switch {
 	case errors.As(err, &problem):
@@ -76,6 +77,8 @@ func problemOf(err error) models.Problem {
 		return models.NewProblem("precondition-failed", "Your draft was saved later than you say, perhaps from another window; see current.").With("current", draft.Current)
 	case errors.As(err, &conflict):
 		return models.NewProblem("version-conflict", "Another write came in between; nothing was overwritten. Merge your change into current and lock again.").With("current", conflict.Current)
+	case errors.As(err, &request):
+		return models.NewProblem("conflict", request.Detail).With("field", request.Field)
 	case errors.Is(err, models.ErrUnavailable):
 		return models.NewProblem("unavailable", "Try again in a moment.")
 	case errors.As(err, &tooMany):

@@ -48,6 +48,10 @@ type lockStatusAnswer struct {
 	LastActiveAt *time.Time `json:"lastActiveAt,omitempty"`
 	// TakeOver is what the caller may do now.
 	TakeOver *services.TakeOver `json:"takeOver" enums:"own,protection-over" extensions:"x-nullable"`
+	// Asked is how many users asked for the lock.
+	Asked int `json:"asked"`
+	// Requests are theirs, first asked first; for the holder and administrators only.
+	Requests *[]askedDoc `json:"requests,omitempty"`
 }
 
 type extendAnswer struct {
@@ -96,13 +100,17 @@ func (h *Handlers) lockProcess(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
+	return answerJSON(c, http.StatusCreated, lockAnswerOf(lock))
+}
+
+func lockAnswerOf(lock services.ProcessLock) *lockAnswer {
 	if lock.Degraded {
 		lock.Fence = nil // by contract, although a repeated acquire may know a fence
 	}
-	return answerJSON(c, http.StatusCreated, lockAnswer{
+	return &lockAnswer{
 		LockToken: lock.Token, ExpiresIn: seconds(lock.TTL), ExpiresAt: lock.ExpiresAt, Fence: lock.Fence,
 		ProcessVersion: lock.Process.Version, Process: lock.Process, Degraded: lock.Degraded,
-	})
+	}
 }
 
 func lockOptions(c *gin.Context, body lockBody) (services.ProcessLockOptions, error) {
@@ -140,6 +148,7 @@ func (h *Handlers) lockStatus(c *gin.Context) error {
 		return err
 	}
 	session := signedIn(c)
+	admin := models.HasRole(session.Roles, models.RoleAdmin)
 	status, err := h.Processes.LockStatus(c.Request.Context(), session.User, id)
 	if err != nil {
 		return err
@@ -148,7 +157,10 @@ func (h *Handlers) lockStatus(c *gin.Context) error {
 	if status.Held {
 		answer.ExpiresAt, answer.Fence, answer.Holder = &status.ExpiresAt, status.Fence, &status.Holder
 		answer.Mine = status.Holder.UserID == session.User.ID
-		answer.LastActiveAt = &status.ActiveAt
+		answer.LastActiveAt, answer.Asked = &status.ActiveAt, status.Asked
+		if answer.Mine || admin {
+			answer.Requests = askedDocs(status.Requests)
+		}
 		if status.TakeOver != "" && models.HasRole(session.Roles, models.RoleEditor) {
 			answer.TakeOver = &status.TakeOver
 		}

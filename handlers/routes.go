@@ -152,6 +152,10 @@ func (h *Handlers) Register(r *gin.Engine) {
 	editor.POST("/processes/:id/lock", h.handle(h.lockProcess))
 	editor.POST("/processes/:id/lock/extend", h.handle(h.extendLock))
 	editor.DELETE("/processes/:id/lock", h.handle(h.unlockProcess))
+	editor.POST("/processes/:id/lock/requests", h.handle(h.askForLock))
+	editor.GET("/processes/:id/lock/requests/:request", h.handle(h.getLockRequest))
+	editor.DELETE("/processes/:id/lock/requests/:request", h.handle(h.withdrawLockRequest))
+	editor.POST("/processes/:id/lock/requests/:request/answer", h.handle(h.answerLockRequest))
 
 	admin := api.Group("", middleware.RequireRole(models.RoleAdmin))
 	admin.DELETE("/locks/:resource", h.handle(h.forceLock))

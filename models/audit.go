@@ -26,6 +26,8 @@ const (
 	AuditSessionsRevoked = "sessions-revoked"
 	AuditLockForced      = "lock-forced"
 	AuditLockTakenOver   = "lock-taken-over"
+	AuditLockGiven       = "lock-given"            // to a user who asked for it
+	AuditLockAnswered    = "lock-request-answered" // "later" or "no"
 	AuditUserCreated     = "user-created"
 	AuditUserChanged     = "user-changed"
 	AuditUserDeleted     = "user-deleted"
@@ -34,5 +36,5 @@ const (
 // AuditActions are all actions. It does not change.
 var AuditActions = [...]string{
 	AuditSignIn, AuditSignInFailed, AuditSignInNewPlace, AuditSignInLimited, AuditSignOut, AuditPasswordChanged, AuditSessionRevoked,
-	AuditSessionsRevoked, AuditLockForced, AuditLockTakenOver, AuditUserCreated, AuditUserChanged, AuditUserDeleted,
+	AuditSessionsRevoked, AuditLockForced, AuditLockTakenOver, AuditLockGiven, AuditLockAnswered, AuditUserCreated, AuditUserChanged, AuditUserDeleted,
 }

@@ -2,6 +2,7 @@ package models
 
 import (
 	"encoding/json"
+	"slices"
 	"time"
 )
 
@@ -57,6 +58,10 @@ const (
 	LockForced    = "forced"
 	LockTakenOver = "taken-over" // another request has the lock in its place
 	LockGiven     = "given"      // the same, by the holder, or because the holder did not answer
+
+	// These are about a request for the lock, and not for everybody: see LockEvent.Request.
+	LockAsked    = "asked"
+	LockAnswered = "answered"
 )
 
 // Other values of LockEnd.How than those of LockEvent.Name that end a lock.
@@ -110,4 +115,10 @@ type LockEvent struct {
 	Holder   UserRef
 	Fence    *int64 // nil when granted without Redis
 	At       time.Time
+	Request  *LockRequestEvent // of LockAsked and LockAnswered; nil for all others
+}
+
+// VisibleTo reports whether a user may see the event.
+func (e LockEvent) VisibleTo(userID string, admin bool) bool {
+	return e.Request == nil || admin || slices.Contains(e.Request.Between, userID)
 }

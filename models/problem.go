@@ -58,7 +58,9 @@ var ProblemKinds = map[string]ProblemKind{
 		"Nothing was overwritten. The member current is the process as it is now: merge your change " +
 			"into it and lock again. GET /api/v1/refusals/{requestId} says so again for 24 hours."},
 	"conflict": {409, "Conflict",
-		"The e-mail address is already in use, or the change would leave no administrator."},
+		"The member field says what does not fit: the e-mail address is already in use, the change would " +
+			"leave no administrator, a lock that is asked for is free or your own, or a request for a lock " +
+			"has been answered."},
 	"precondition-failed": {412, "Not the current version",
 		"If-Match names another version than the current one. The member current is the process as it " +
 			"is now; GET /api/v1/refusals/{requestId} says so again for 24 hours. Of a draft: it was saved " +

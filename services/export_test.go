@@ -1,6 +1,7 @@
 package services
 
 import (
+	"context"
 	"crypto/sha512"
 	"fmt"
 )
@@ -33,3 +34,6 @@ func HashFor(password string) string { return cheapPasswords().hash(password) }
 func OutdatedHash(password string) string {
 	return cheapHash(password, 8*1024, 1, argonThreads, argonSalt, argonKey)
 }
+
+// SettleRound is one round of KeepSettling over all requests.
+func (p *Processes) SettleRound(ctx context.Context) { p.settleRound(ctx, "") }

@@ -223,8 +223,10 @@ func (p *Processes) Unlock(ctx context.Context, user models.UserRef, id, token s
 
 // ProcessLockStatus is the state of a process's lock, as one user sees it.
 type ProcessLockStatus struct {
-	models.LockStatus          // ActiveAt knows of writes, too
-	TakeOver          TakeOver // what the user may do
+	models.LockStatus                      // ActiveAt knows of writes, too
+	TakeOver          TakeOver             // what the user may do
+	Asked             int                  // how many other users asked for it
+	Requests          []models.LockRequest // the first of theirs; for the holder and administrators only
 }
 
 // LockStatus returns the state of a process's lock; models.ErrNotFound without such a process.
@@ -239,5 +241,9 @@ func (p *Processes) LockStatus(ctx context.Context, user models.UserRef, id stri
 	if status.ActiveAt, err = p.activeAt(ctx, id, status); err != nil {
 		return ProcessLockStatus{}, err
 	}
-	return ProcessLockStatus{LockStatus: status, TakeOver: p.mayTakeOver(user, status)}, nil
+	answer := ProcessLockStatus{LockStatus: status, TakeOver: p.mayTakeOver(user, status)}
+	if answer.Asked, err = p.store.CountLockRequests(ctx, id); err == nil && answer.Asked > 0 {
+		answer.Requests, err = p.store.PendingLockRequests(ctx, id, requestsListed)
+	}
+	return answer, err
 }

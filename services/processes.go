@@ -21,6 +21,7 @@ type ProcessStore interface {
 	processWriter
 	draftStore
 	lockEnds
+	lockRequestStore
 	auditWriter
 }
 
@@ -70,6 +71,8 @@ type ProcessesOptions struct {
 	// Protection is how long after the holder's last sign of life other users cannot take a lock
 	// over. 0 is 5 minutes.
 	Protection time.Duration
+	// AskTimeout is how long a holder has to answer a request for the lock. 0 is 2 minutes.
+	AskTimeout time.Duration
 	// Ends hears of each lock that its holder gives back; a *Recorder is one. Nil hears of none.
 	Ends   LockEndRecorder
 	Logger *slog.Logger // nil is slog.Default
@@ -113,7 +116,7 @@ func NewProcesses(store ProcessStore, locks *lock.Locker, signer *lock.TokenSign
 	if err := models.ValidateSecrets(secrets); err != nil {
 		return nil, fmt.Errorf("services.NewProcesses: %w", err)
 	}
-	opt.Protection = cmp.Or(opt.Protection, defaultProtection)
+	opt.Protection, opt.AskTimeout = cmp.Or(opt.Protection, defaultProtection), cmp.Or(opt.AskTimeout, defaultAskTimeout)
 	if opt.Ends == nil {
 		opt.Ends = unrecorded{}
 	}

@@ -23,6 +23,7 @@ type desk struct {
 	*services.Processes
 	store *store.Store
 	locks *lock.Locker
+	addr  string // of its Redis, where a test needs that
 }
 
 func newDesk(t testing.TB, rdb *redis.Client, db *store.Store, secrets ...string) desk {

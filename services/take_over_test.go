@@ -24,7 +24,10 @@ func onEachDatabase(t *testing.T, test func(t *testing.T, d desk)) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			test(t, newDesk(t, redistest.Patient(t, servicestest.StartRedis(t).Addr), openStore(t, url())))
+			server := servicestest.StartRedis(t)
+			d := newDesk(t, redistest.Patient(t, server.Addr), openStore(t, url()))
+			d.addr = server.Addr
+			test(t, d)
 		})
 	}
 }

@@ -92,8 +92,8 @@ func TestEveryBodyRefusesANameTwice(t *testing.T) {
 			}
 		}
 	}
-	if readers != 11 {
-		t.Errorf("%d routes read a body, want 11", readers)
+	if readers != 13 {
+		t.Errorf("%d routes read a body, want 13", readers)
 	}
 }
 
@@ -168,8 +168,8 @@ func TestEveryUnsafeRouteKnowsItsOrigin(t *testing.T) {
 			}
 		}
 	}
-	if routes != 39 {
-		t.Errorf("%d routes, want 39", routes)
+	if routes != 42 {
+		t.Errorf("%d routes, want 42", routes)
 	}
 }
 

@@ -91,11 +91,12 @@ func (a *app) wire(ctx context.Context, db *store.Store, rdb *redis.Client, secr
 		return handlers.Options{}, err
 	}
 	processes, err := services.NewProcesses(db, locks, tokens, secrets, services.ProcessesOptions{
-		Protection: c.LockProtection, Ends: recorder, Logger: a.log,
+		Protection: c.LockProtection, AskTimeout: c.LockAskTimeout, Ends: recorder, Logger: a.log,
 	})
 	if err != nil {
 		return handlers.Options{}, err
 	}
+	a.closers = append(a.closers, processes.KeepSettling())
 	if err := fillDatabase(ctx, c, db, accounts); err != nil {
 		return handlers.Options{}, err
 	}

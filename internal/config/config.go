@@ -54,6 +54,7 @@ type Config struct {
 	LockMaxPerUser  int                `env:"LOCK_MAX_PER_USER" envDefault:"20"`        // processes that one user can lock at a time
 	LockMaxHold     time.Duration      `env:"LOCK_MAX_HOLD" envDefault:"12h"`           // how long a lock lasts at most, however often it is extended
 	LockProtection  time.Duration      `env:"LOCK_PROTECTION" envDefault:"5m"`          // after the holder's last sign of life
+	LockAskTimeout  time.Duration      `env:"LOCK_ASK_TIMEOUT" envDefault:"2m"`         // for the holder to answer who asks for the lock
 
 	RateLimitMax         int64              `env:"RATE_LIMIT_MAX" envDefault:"300"`             // requests in any RateLimitWindow
 	RateLimitWindow      time.Duration      `env:"RATE_LIMIT_WINDOW" envDefault:"1m"`           // whole seconds

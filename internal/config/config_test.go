@@ -50,7 +50,7 @@ func TestDefaults(t *testing.T) {
 		Addr: "127.0.0.1:8080", PublicURL: "http://127.0.0.1:8080", AppEnv: "development",
 		DatabaseURL: "gatehouse.db", DatabaseTimeout: time.Second, AuditRetention: 9600 * time.Hour,
 		RedisEnabled: true, RedisPort: 6379, RedisKeyPrefix: "gatehouse:", RedisTimeout: 100 * time.Millisecond,
-		LockOnRedisDown: models.OnRedisDownOpen, LockMaxPerUser: 20, LockMaxHold: 12 * time.Hour, LockProtection: 5 * time.Minute,
+		LockOnRedisDown: models.OnRedisDownOpen, LockMaxPerUser: 20, LockMaxHold: 12 * time.Hour, LockProtection: 5 * time.Minute, LockAskTimeout: 2 * time.Minute,
 		RateLimitMax: 300, RateLimitWindow: time.Minute, RateLimitAlgorithm: models.AlgorithmAuto, RateLimitOnRedisDown: models.OnRedisDownLocal,
 		RateLimitLease:    models.BlockAuto,
 		LoginRateLimitMax: 10, LoginRateLimitWindow: time.Minute,

@@ -72,6 +72,7 @@ func (c Config) rules(given map[string]string) []rule {
 		{"LOCK_MAX_PER_USER", between(c.LockMaxPerUser, 1, 10_000), "a whole number from 1 to 10000"},
 		{"LOCK_MAX_HOLD", between(c.LockMaxHold, time.Minute, 24*time.Hour), "a duration from 1m to 24h, such as 12h"},
 		{"LOCK_PROTECTION", between(c.LockProtection, time.Second, 24*time.Hour), "a duration from 1s to 24h, such as 5m"},
+		{"LOCK_ASK_TIMEOUT", between(c.LockAskTimeout, time.Second, time.Hour), "a duration from 1s to 1h, such as 2m"},
 
 		{"RATE_LIMIT_MAX", between(c.RateLimitMax, 1, 1_000_000), limit},
 		{"RATE_LIMIT_WINDOW", isWindow(c.RateLimitWindow), window},

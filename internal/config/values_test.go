@@ -42,6 +42,7 @@ func TestValues(t *testing.T) {
 		{name: "LOCK_MAX_PER_USER", good: []string{"1", "10000"}, bad: []string{"0", "10001", "x"}},
 		{name: "LOCK_MAX_HOLD", good: []string{"1m", "12h", "24h"}, bad: []string{"59s", "25h", "-1h", "12"}},
 		{name: "LOCK_PROTECTION", good: []string{"1s", "5m", "24h"}, bad: []string{"0s", "999ms", "25h", "5"}},
+		{name: "LOCK_ASK_TIMEOUT", good: []string{"1s", "2m", "1h"}, bad: []string{"0s", "999ms", "61m", "2"}},
 		{name: "RATE_LIMIT_MAX", good: []string{"1", "1000000"}, bad: []string{"0", "-1", "1000001", "1e3"}},
 		{name: "RATE_LIMIT_WINDOW", good: []string{"1s", "90s", "24h"}, bad: []string{"0s", "999ms", "1500ms", "24h1s", "60"}},
 		{name: "RATE_LIMIT_ALGORITHM", good: []string{"auto", "sliding-log", "gcra"}, bad: []string{"fixed-window", "sliding_log"}},

@@ -2,6 +2,7 @@ package lock
 
 import (
 	"context"
+	"encoding/json"
 	"strings"
 	"sync"
 	"time"
@@ -146,6 +147,13 @@ func (e *eventHub) publish(event models.LockEvent) {
 // name and the grant.
 func (l *Locker) observeEvent(message string) {
 	name, text, _ := strings.Cut(message, "\n")
+	if name == models.LockAsked || name == models.LockAnswered {
+		var told requestMessage
+		if json.Unmarshal([]byte(text), &told) == nil {
+			l.publishRequest(name, told)
+		}
+		return
+	}
 	if g, ok := readRecord(text); ok {
 		l.events.publish(models.LockEvent{
 			Name: name, Resource: g.resource, Holder: models.UserRef{ID: g.holder.UserID, Email: g.holder.Email}, Fence: &g.fence, At: l.clock.now(),
@@ -160,6 +168,28 @@ func (l *Locker) observeEnd(text string) {
 		l.table.end(g.resource, g.grant)
 		l.groups.revoke(g.grant)
 	}
+}
+
+// requestMessage is what instances tell each other about a request for a lock.
+type requestMessage struct {
+	Resource string                  `json:"resource"`
+	Holder   models.UserRef          `json:"holder"`
+	Request  models.LockRequestEvent `json:"request"`
+}
+
+// PublishRequest publishes that the lock of a resource was asked for (models.LockAsked), or that the
+// request was answered (models.LockAnswered). Without Redis only listeners at this instance hear of
+// it.
+func (l *Locker) PublishRequest(ctx context.Context, name, resource string, holder models.UserRef, request models.LockRequestEvent) {
+	told := requestMessage{resource, holder, request}
+	text, _ := json.Marshal(told) // strings: cannot fail
+	if l.redis.Publish(ctx, "locks", name+"\n"+string(text)) != nil {
+		l.publishRequest(name, told)
+	}
+}
+
+func (l *Locker) publishRequest(name string, told requestMessage) {
+	l.events.publish(models.LockEvent{Name: name, Resource: told.Resource, Holder: told.Holder, At: l.clock.now(), Request: &told.Request})
 }
 
 // publishOwn publishes an event that no message carries.

@@ -209,6 +209,30 @@ func (l *Locker) Check(ctx context.Context, claim Claim) (degraded bool, err err
 	return true, l.table.check(time.Now(), claim)
 }
 
+// Held returns the grant of a claim as it stands, and changes nothing. If the claim holds nothing the
+// error is a *models.NotHeldError. Without Redis (open) it answers of a grant that this instance
+// knows; of any other the error is models.ErrUnavailable.
+func (l *Locker) Held(ctx context.Context, claim Claim) (Lock, error) {
+	sent := time.Now()
+	got, err := l.run(ctx, l.scripts.status, claim.Resource)
+	switch {
+	case err == nil && got.heldBy(claim):
+		return got.lock(claim, sent), nil
+	case err == nil:
+		return Lock{}, &models.NotHeldError{Status: got.status(claim.Resource)}
+	case l.mayDegrade(err):
+		if known, ok := l.table.find(claim); ok {
+			lock := known.lock
+			lock.TTL, lock.Degraded = lock.trustedUntil.Sub(sent), true
+			return lock, nil
+		}
+		if notHeld := l.table.check(sent, claim); notHeld != nil {
+			return Lock{}, notHeld
+		}
+	}
+	return Lock{}, fmt.Errorf("look at the lock of %s: %w", claim.Resource, err)
+}
+
 // look reports whether the server has the lock as the claim's. A plain read tells a holder so; only
 // who is none needs the script, which says who is.
 func (l *Locker) look(ctx context.Context, claim Claim) (held bool, err error) {

@@ -169,6 +169,8 @@ func (s *Store) CleanUp(ctx context.Context, now time.Time, limit int) (int, err
 				SELECT id FROM process_versions WHERE how = 'refused' AND at < $1 ORDER BY at LIMIT $2` + s.skipLocked + `)`},
 			{models.KeepLockEnds, `DELETE FROM lock_ends WHERE grant_id IN (
 				SELECT grant_id FROM lock_ends WHERE at < $1 ORDER BY at LIMIT $2` + s.skipLocked + `)`},
+			{models.KeepLockEnds, `DELETE FROM lock_requests WHERE id IN (
+				SELECT id FROM lock_requests WHERE NOT pending AND answered_at < $1 LIMIT $2` + s.skipLocked + `)`},
 			// However young they are, there are not more than so many.
 			{0, `DELETE FROM lock_ends WHERE grant_id IN (SELECT grant_id FROM lock_ends WHERE at < $1 AND at < COALESCE(
 				(SELECT at FROM lock_ends ORDER BY at DESC LIMIT 1 OFFSET ` + strconv.Itoa(keepLockEnds) + `), 0) ORDER BY at LIMIT $2` + s.skipLocked + `)`},

@@ -120,3 +120,37 @@ func TestLastActivity(t *testing.T) {
 		wantError(t, errorOf(s.LastActivity(t.Context(), "x", ann.ID, "mine")), models.ErrNotFound)
 	})
 }
+
+// Requests for locks are kept for a day after they are answered, and as long as they are not.
+func TestLockRequestsAreCleanedUp(t *testing.T) {
+	onBoth(t, func(t *testing.T, w world) {
+		s := w.s
+		ann, bob := newUser(t, s, "ann@example.com"), newUser(t, s, "bob@example.com")
+		p := must(s.CreateProcess(t.Context(), ann.ID, fields("one")))
+		for _, user := range []models.User{ann, bob} {
+			asked := models.LockRequest{ID: user.Email, ProcessID: p.ID, By: models.UserRef{ID: user.ID}, At: start, AnswerBy: start}
+			for _, want := range []bool{true, false} {
+				got, created, err := s.AskForLock(t.Context(), asked)
+				if err != nil || created != want || got.ID != user.Email || got.By.Email != user.Email || !got.At.Equal(start) {
+					t.Errorf("%+v, %t, %v", got, created, err)
+				}
+			}
+		}
+		no := models.LockRequest{ID: ann.Email, State: models.RequestNo, AnsweredAt: start, AnswerBy: start}
+		for _, want := range []bool{true, false} {
+			if now, changed, err := s.AnswerLockRequest(t.Context(), no); err != nil || changed != want || now.State != models.RequestNo {
+				t.Errorf("%+v, %t, %v", now, changed, err)
+			}
+		}
+		must(s.CleanUp(t.Context(), start.Add(models.KeepLockEnds), 100))
+		must(s.LockRequest(t.Context(), ann.Email))
+		must(s.CleanUp(t.Context(), start.Add(models.KeepLockEnds+time.Second), 100))
+		wantError(t, errorOf(s.LockRequest(t.Context(), ann.Email)), models.ErrNotFound)
+		must(s.LockRequest(t.Context(), bob.Email))
+		wantError(t, errorOf(s.LockRequest(t.Context(), "none")), models.ErrNotFound)
+		for _, id := range badIDs {
+			_, _, err := s.AskForLock(t.Context(), models.LockRequest{ID: "x", ProcessID: id, By: models.UserRef{ID: ann.ID}})
+			wantError(t, err, models.ErrNotFound)
+		}
+	})
+}

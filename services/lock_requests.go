@@ -1,0 +1,389 @@
+package services
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"time"
+
+	"gatehouse/models"
+	"gatehouse/services/lock"
+)
+
+const (
+	defaultAskTimeout = 2 * time.Minute
+	defaultLater      = 5 * time.Minute
+
+	fetchTime  = 30 * time.Second // to fetch a lock that was given
+	givenLease = fetchTime + 5*time.Second
+
+	requestsListed = 50               // of those that a holder sees
+	requestPoll    = time.Second      // how often a wait reads the request although nothing woke it
+	seenGrain      = 15 * time.Second // of LockRequest.SeenAt
+)
+
+type lockRequestStore interface {
+	lockRequestReader
+	lockRequestWriter
+	User(ctx context.Context, id string) (models.User, error)
+}
+
+type lockRequestReader interface {
+	LockRequest(ctx context.Context, id string) (models.LockRequest, error)
+	PendingLockRequests(ctx context.Context, processID string, limit int) ([]models.LockRequest, error)
+	CountLockRequests(ctx context.Context, processID string) (int, error)
+	LockRequestsToSettle(ctx context.Context, after string, limit int) ([]models.LockRequest, error)
+}
+
+type lockRequestWriter interface {
+	AskForLock(ctx context.Context, r models.LockRequest) (stored models.LockRequest, created bool, err error)
+	AnswerLockRequest(ctx context.Context, answer models.LockRequest) (now models.LockRequest, changed bool, err error)
+	FetchLockRequest(ctx context.Context, id string, now time.Time) (fetched bool, err error)
+	EndLockRequest(ctx context.Context, id string, state models.LockRequestState, at time.Time) (ended bool, err error)
+	SeeLockRequest(ctx context.Context, id string, at time.Time) error
+}
+
+// Ask asks the holder of a process's lock for it, with a word. A user who asks again gets the pending
+// request; then created is false. most is the limit of ProcessLockOptions.Most. Errors:
+//
+//   - models.ErrNotFound: there is no such process,
+//   - *models.RequestConflictError: the lock is free, or the user's own,
+//   - *models.TooManyLocksError: the user has as many locks already.
+//
+// Without Redis it works with what this instance knows of the lock.
+func (p *Processes) Ask(ctx context.Context, user models.UserRef, id, message string, most int) (request models.LockRequest, created, degraded bool, err error) {
+	if _, err := p.store.Process(ctx, id); err != nil {
+		return request, false, false, err
+	}
+	status, err := p.locks.Status(ctx, Resource(id))
+	switch {
+	case err != nil:
+		return request, false, false, err
+	case !status.Held:
+		return request, false, status.Degraded, &models.RequestConflictError{Field: "lock", Detail: "The lock is free. Take it."}
+	case status.Holder.UserID == user.ID:
+		return request, false, status.Degraded, &models.RequestConflictError{Field: "lock", Detail: "The lock is your own. Take it over, if you have lost its token."}
+	}
+	if err := p.checkLimit(ctx, user, most-1, most); err != nil {
+		return request, false, status.Degraded, err
+	}
+	now := time.Now().UTC()
+	request, created, err = p.store.AskForLock(ctx, models.LockRequest{
+		ID: rand.Text(), ProcessID: id, By: user, Message: message, At: now, AnswerBy: now.Add(p.opt.AskTimeout), HolderGrant: status.Grant,
+	})
+	if err == nil && created {
+		p.tell(ctx, models.LockAsked, request, user, message, status.Holder)
+	}
+	return request, created, status.Degraded, err
+}
+
+// tell publishes what happened to a request. by is who did it, zero if no user did.
+func (p *Processes) tell(ctx context.Context, name string, r models.LockRequest, by models.UserRef, message string, holder models.Holder) {
+	p.locks.PublishRequest(context.WithoutCancel(ctx), name, Resource(r.ProcessID), models.UserRef{ID: holder.UserID, Email: holder.Email}, models.LockRequestEvent{
+		ID: r.ID, By: by, Message: message, State: r.State, Between: []string{r.By.ID, holder.UserID},
+	})
+}
+
+// AskedLock is a request for a lock as its asker sees it. Lock is what Lock returns, once the request
+// is given and as long as the asker has the lock.
+type AskedLock struct {
+	models.LockRequest
+	Lock *ProcessLock
+}
+
+// Asked returns a request to its asker. It waits up to wait for a change. The first call after the
+// lock was given extends it to 300 s: it has to come within 30 s. models.ErrNotFound if there is no
+// such request of the user for the process; the cause of ctx if that ends a wait; otherwise the errors
+// of Lock.
+func (p *Processes) Asked(ctx context.Context, user models.UserRef, id, requestID string, wait time.Duration, most int) (AskedLock, error) {
+	r, err := p.requestOf(ctx, user, id, requestID)
+	if err != nil {
+		return AskedLock{}, err
+	}
+	if wait > 0 && r.Pending() {
+		if r, err = p.awaitChange(ctx, r, wait); err != nil {
+			return AskedLock{}, err
+		}
+	}
+	asked := AskedLock{LockRequest: r}
+	if r.State == models.RequestGiven {
+		asked.Lock, err = p.fetch(context.WithoutCancel(ctx), r, most)
+		if asked.Lock == nil && err == nil && !r.Fetched { // too late
+			asked.LockRequest, err = p.store.LockRequest(ctx, r.ID)
+		}
+	}
+	return asked, err
+}
+
+// requestOf is a request of a user, who is noted to look at it.
+func (p *Processes) requestOf(ctx context.Context, user models.UserRef, id, requestID string) (models.LockRequest, error) {
+	r, err := p.store.LockRequest(ctx, requestID)
+	if err == nil && (r.ProcessID != id || r.By.ID != user.ID) {
+		err = fmt.Errorf("request %s of user %s for process %s: %w", requestID, user.ID, id, models.ErrNotFound)
+	}
+	if err == nil {
+		p.see(ctx, r)
+	}
+	return r, err
+}
+
+// see notes that the asker looks. It fails silently: the asker looks again.
+func (p *Processes) see(ctx context.Context, r models.LockRequest) {
+	if now := time.Now(); r.Pending() && now.Sub(r.SeenAt) > seenGrain {
+		_ = p.store.SeeLockRequest(ctx, r.ID, now)
+	}
+}
+
+// awaitChange waits until a pending request is answered, or answered once more. Events of all
+// instances wake it; without them it reads the request every second.
+func (p *Processes) awaitChange(ctx context.Context, r models.LockRequest, wait time.Duration) (models.LockRequest, error) {
+	waiting, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	events := p.locks.Events(waiting)
+	poll := time.NewTicker(requestPoll)
+	defer poll.Stop()
+	for {
+		now, err := p.store.LockRequest(ctx, r.ID)
+		if err != nil || now.State != r.State || !now.AnsweredAt.Equal(r.AnsweredAt) {
+			return now, err
+		}
+		p.see(ctx, now)
+		for woken := false; !woken; {
+			select {
+			case event, ok := <-events:
+				if !ok {
+					events = nil // the poll goes on
+				}
+				woken = ok && event.Request != nil && event.Request.ID == r.ID
+			case <-poll.C:
+				woken = true
+			case <-waiting.Done():
+				if ctx.Err() != nil {
+					return now, context.Cause(ctx)
+				}
+				return now, nil
+			}
+		}
+	}
+}
+
+// Withdraw takes a request back. A lock that was given and not fetched passes on; otherwise a request
+// that is not pending stays as it is. Errors are those of Asked.
+func (p *Processes) Withdraw(ctx context.Context, user models.UserRef, id, requestID string) error {
+	r, err := p.requestOf(ctx, user, id, requestID)
+	switch {
+	case err != nil:
+		return err
+	case r.State == models.RequestGiven && !r.Fetched:
+		return p.passOn(ctx, r, models.RequestWithdrawn)
+	case !r.Pending():
+		return nil
+	}
+	return p.close(ctx, r, models.RequestWithdrawn)
+}
+
+// close ends a pending request that nobody answered.
+func (p *Processes) close(ctx context.Context, r models.LockRequest, state models.LockRequestState) error {
+	r.State, r.AnsweredAt = state, time.Now().UTC()
+	now, changed, err := p.store.AnswerLockRequest(ctx, r)
+	if err == nil && changed {
+		status, _ := p.locks.Status(ctx, Resource(r.ProcessID)) // who holds it hears of it
+		p.tell(ctx, models.LockAnswered, now, models.UserRef{}, "", status.Holder)
+	}
+	return err
+}
+
+// RequestAnswer is a holder's answer: State is models.RequestGiven, RequestLater or RequestNo.
+type RequestAnswer struct {
+	State   models.LockRequestState
+	Later   time.Duration // of RequestLater: until the next answer is due; 0 is 5 minutes
+	Message string
+	Client  Client // for the audit
+}
+
+// AnswerRequest answers a request under the lock that it asks for. A given lock is the asker's at
+// once, and the holder's token ends. Errors:
+//
+//   - models.ErrNotFound: there is no such process, or no such request for it,
+//   - models.ErrLockTokenRequired and *models.NotHeldError as in Replace,
+//   - *models.RequestConflictError: the request has been answered in another way, or withdrawn.
+func (p *Processes) AnswerRequest(ctx context.Context, user models.UserRef, id, token, requestID string, answer RequestAnswer) (r models.LockRequest, degraded bool, err error) {
+	if _, err := p.store.Process(ctx, id); err != nil {
+		return r, false, err
+	}
+	r, err = p.store.LockRequest(ctx, requestID)
+	if err == nil && r.ProcessID != id {
+		err = fmt.Errorf("request %s for process %s: %w", requestID, id, models.ErrNotFound)
+	}
+	if err != nil {
+		return models.LockRequest{}, false, err
+	}
+	grant, degraded, err := p.tokens.Verify(ctx, Resource(id), user.ID, token)
+	if err != nil {
+		return models.LockRequest{}, degraded, p.notHeld(ctx, id, grant, err)
+	}
+	if !r.Pending() {
+		return r, degraded, answered(r, answer.State)
+	}
+	holder := models.Holder{UserID: user.ID, Email: user.Email}
+	if answer.State == models.RequestGiven {
+		entry := answer.Client.entry(models.AuditLockGiven, user.Email, Resource(id), "to "+r.By.Email+because(answer.Message))
+		old := lock.Replaced{Grant: grant.Grant, How: models.LockGiven}
+		r.Reply = answer.Message
+		r, err = p.give(ctx, r, old, entry, models.LockEnd{How: models.LockGiven, By: user, Reason: answer.Message}, holder)
+		return r, degraded, err
+	}
+	r.State, r.Reply, r.AnsweredAt = answer.State, answer.Message, time.Now().UTC()
+	detail := string(answer.State) + " to " + r.By.Email + because(answer.Message)
+	if r.State == models.RequestLater {
+		r.AnswerBy = r.AnsweredAt.Add(cmp.Or(answer.Later, defaultLater))
+	}
+	if err := p.audits.add(ctx, answer.Client.entry(models.AuditLockAnswered, user.Email, Resource(id), detail)); err != nil {
+		return models.LockRequest{}, degraded, err
+	}
+	now, changed, err := p.store.AnswerLockRequest(ctx, r)
+	switch {
+	case err != nil:
+		return models.LockRequest{}, degraded, err
+	case !changed:
+		return now, degraded, answered(now, answer.State)
+	}
+	p.tell(ctx, models.LockAnswered, now, user, answer.Message, holder)
+	return now, degraded, nil
+}
+
+// answered is what a second answer gets: nothing, if it is the same.
+func answered(r models.LockRequest, state models.LockRequestState) error {
+	if r.State == state {
+		return nil
+	}
+	detail := "The request has been answered: " + string(r.State) + "."
+	if r.State == models.RequestWithdrawn || r.State == models.RequestExpired {
+		detail = "The request is over: " + string(r.State) + "."
+	}
+	return &models.RequestConflictError{Field: "answer", Detail: detail}
+}
+
+// errAskerGone says that a lock cannot be given: the asker lost the right to have it.
+var errAskerGone = errors.New("the asker may not lock any more")
+
+// give makes the lock the asker's in place of an old grant, and then the request given. Safe to
+// repeat, on any instance: the asker's token follows from the request, so that it is one grant.
+func (p *Processes) give(ctx context.Context, r models.LockRequest, old lock.Replaced, entry models.AuditEntry, end models.LockEnd, holder models.Holder) (models.LockRequest, error) {
+	if err := p.mayBeGiven(ctx, r); err != nil {
+		return r, err
+	}
+	taken, err := p.replaceHolder(ctx, p.askersRequest(r), old, entry, end)
+	if err != nil {
+		var refused *models.NotAcquiredError
+		if errors.As(err, &refused) {
+			err = &models.NotHeldError{Status: refused.Status}
+		}
+		return r, err
+	}
+	return p.markGiven(ctx, r, taken, end.By, holder)
+}
+
+// mayBeGiven closes the request of an asker who may not have the lock any more.
+func (p *Processes) mayBeGiven(ctx context.Context, r models.LockRequest) error {
+	user, err := p.store.User(ctx, r.By.ID)
+	if err != nil && !errors.Is(err, models.ErrNotFound) {
+		return err
+	}
+	if err == nil && !user.Disabled && models.HasRole(user.Roles, models.RoleEditor) {
+		return nil
+	}
+	if err := p.close(ctx, r, models.RequestExpired); err != nil {
+		return err
+	}
+	return fmt.Errorf("%w: %w", errAskerGone, &models.RequestConflictError{Field: "answer", Detail: "The request is over: its user may not lock any more."})
+}
+
+// askersRequest asks for the lock in the asker's name, until it is fetched.
+func (p *Processes) askersRequest(r models.LockRequest) lock.Request {
+	return lock.Request{
+		Resource: Resource(r.ProcessID), TTL: givenLease, Token: p.askersTokens(r)[0],
+		Holder: models.Holder{UserID: r.By.ID, Email: r.By.Email, Reason: r.Message},
+	}
+}
+
+// askersTokens are the tokens by which the asker's grant is known, with each of the secrets. No
+// Idempotency-Key has a space.
+func (p *Processes) askersTokens(r models.LockRequest) []string {
+	first, others := p.idempotentTokens(r.By, r.ProcessID, "request "+r.ID)
+	return append([]string{first}, others...)
+}
+
+// markGiven stores that a request was given a lock. If it was withdrawn or answered meanwhile, the
+// lock is given back.
+func (p *Processes) markGiven(ctx context.Context, r models.LockRequest, taken lock.Lock, by models.UserRef, holder models.Holder) (models.LockRequest, error) {
+	ctx = context.WithoutCancel(ctx)
+	r.State, r.AnsweredAt, r.Grant = models.RequestGiven, time.Now().UTC(), taken.Grant
+	r.FetchBy = r.AnsweredAt.Add(fetchTime)
+	now, changed, err := p.store.AnswerLockRequest(ctx, r)
+	switch {
+	case err == nil && changed:
+		p.tell(ctx, models.LockAnswered, now, by, r.Reply, holder)
+		return now, nil
+	case err == nil && now.State == models.RequestGiven && now.Grant == taken.Grant: // by another instance
+		return now, nil
+	case errors.Is(err, models.ErrUnavailable): // the next round finds that the asker has the lock
+		return now, err
+	}
+	p.locks.ReleaseAfter(ctx, taken.Claim)
+	if err == nil {
+		err = answered(now, models.RequestGiven)
+	}
+	return now, err
+}
+
+// fetch hands the lock that was given to its asker; nil if the asker came too late, or does not have
+// it any more.
+func (p *Processes) fetch(ctx context.Context, r models.LockRequest, most int) (*ProcessLock, error) {
+	if !r.Fetched && !time.Now().Before(r.FetchBy) {
+		return nil, p.passOn(ctx, r, models.RequestExpired)
+	}
+	claim, taken, err := p.askersGrant(ctx, r, r.Grant)
+	if err == nil && !r.Fetched {
+		holder := models.Holder{UserID: r.By.ID, Email: r.By.Email, Since: r.AnsweredAt}
+		taken, err = p.locks.ExtendFor(ctx, claim, holder, DefaultProcessTTL)
+	}
+	switch {
+	case errors.Is(err, models.ErrNotHeld):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	}
+	if !r.Fetched {
+		if _, err := p.store.FetchLockRequest(ctx, r.ID, time.Now()); err != nil {
+			return nil, err
+		}
+		if now, err := p.store.LockRequest(ctx, r.ID); err != nil || !now.Fetched { // it passed on meanwhile
+			return nil, err
+		}
+		if err := p.checkLimit(ctx, r.By, most, most); err != nil {
+			p.locks.ReleaseAfter(ctx, claim)
+			return nil, err
+		}
+	}
+	granted, err := p.granted(ctx, r.By, r.ProcessID, taken, ProcessLockOptions{IdempotencyKey: r.ID})
+	granted.Degraded = taken.Degraded
+	return &granted, err
+}
+
+// askersGrant finds the token of the asker's grant. An instance that cannot ask Redis and does not
+// know the grant takes the first one.
+func (p *Processes) askersGrant(ctx context.Context, r models.LockRequest, grant string) (claim lock.Claim, held lock.Lock, err error) {
+	for _, token := range p.askersTokens(r) {
+		claim = lock.Claim{Resource: Resource(r.ProcessID), Grant: grant, Token: token}
+		if held, err = p.locks.Held(ctx, claim); !errors.Is(err, models.ErrNotHeld) {
+			break
+		}
+	}
+	if errors.Is(err, models.ErrUnavailable) && !r.Fetched {
+		claim.Token, err = p.askersTokens(r)[0], nil
+	}
+	return claim, held, err
+}

@@ -1,0 +1,240 @@
+package services
+
+import (
+	"context"
+	"errors"
+	mathrand "math/rand/v2"
+	"slices"
+	"time"
+
+	"gatehouse/models"
+	"gatehouse/services/lock"
+)
+
+const (
+	settleInterval = time.Second
+	settleMost     = 200 // requests in one round
+	// present is for how long an asker who looked is taken to wait for the lock.
+	present = time.Minute
+	// patience is how long a request stays whose asker does not look, when its answer is due and the
+	// protection is over.
+	patience = 10 * time.Minute
+)
+
+// KeepSettling settles requests for locks that no user settles, until stop is called: about once a
+// second, on every instance. Who comes first:
+//
+//   - Requests that wait in the lock's queue (ProcessLockOptions.Wait) have a free lock at once.
+//   - Then it goes to the first asker who looked at the request during the last minute. A newcomer
+//     who locks the process in the second until then has it, and the requests wait for that holder.
+//   - A lock that is held passes to the first asker whose AnswerBy is past, when its protection is
+//     over, too. Those who wait in the queue stay there: they wait for a lock that is given back.
+//   - What was given and is not fetched in 30 s passes to the next asker, and is free without one.
+//
+// A request is closed if its asker may not lock any more, has the lock already, or stays away.
+//
+// Without Redis an instance gives only what it knows itself: locks that its own table has, or whose
+// end it observed.
+//
+// stop waits until a round under way has ended; if its context ends first, stop returns the cause.
+func (p *Processes) KeepSettling() (stop func(context.Context) error) {
+	life, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		after := ""
+		for {
+			select {
+			case <-time.After(settleInterval*3/4 + mathrand.N(settleInterval/2)): // not in step with other instances
+			case <-life.Done():
+				return
+			}
+			after = p.settleRound(life, after)
+		}
+	}()
+	return func(ctx context.Context) error {
+		cancel()
+		select {
+		case <-done:
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// settleRound looks at some requests behind a process, and returns where to go on. What fails is tried
+// again in a later round.
+func (p *Processes) settleRound(ctx context.Context, after string) (next string) {
+	requests, err := p.store.LockRequestsToSettle(ctx, after, settleMost)
+	if err != nil || len(requests) == 0 {
+		return ""
+	}
+	more := len(requests) == settleMost
+	for len(requests) > 0 {
+		id := requests[0].ProcessID
+		end := slices.IndexFunc(requests, func(r models.LockRequest) bool { return r.ProcessID != id })
+		if end < 0 {
+			end = len(requests)
+		}
+		if err := p.settle(ctx, requests[:end]); err != nil && ctx.Err() == nil && !errors.Is(err, models.ErrUnavailable) {
+			p.opt.Logger.Warn("a request for a lock was not settled", "process", id, "error", err)
+		}
+		next, requests = id, requests[end:]
+	}
+	if !more {
+		return ""
+	}
+	return next
+}
+
+// settle does the next step about the requests for one process, first asked first.
+func (p *Processes) settle(ctx context.Context, requests []models.LockRequest) error {
+	now := time.Now()
+	pending := requests[:0:0]
+	for _, r := range requests {
+		switch {
+		case r.Pending():
+			pending = append(pending, r)
+		case !now.Before(r.FetchBy):
+			return p.passOn(ctx, r, models.RequestExpired)
+		default:
+			return nil // it is the asker's turn
+		}
+	}
+	status, err := p.locks.Status(ctx, Resource(requests[0].ProcessID))
+	if err != nil {
+		return err
+	}
+	for _, r := range pending {
+		switch {
+		case status.Held && r.By.ID == status.Holder.UserID:
+			return p.settleHolders(ctx, r, status)
+		case now.After(later(r.SeenAt, r.AnswerBy).Add(p.opt.Protection + patience)):
+			return p.close(ctx, r, models.RequestExpired)
+		}
+	}
+	if !status.Held {
+		return p.giveFree(ctx, pending, status.Degraded)
+	}
+	return p.giveUnanswered(ctx, pending, status)
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// settleHolders closes the request of a user who has the lock by now. If the grant is the one that was
+// made for the request, an instance was interrupted between that and storing it.
+func (p *Processes) settleHolders(ctx context.Context, r models.LockRequest, status models.LockStatus) error {
+	claim, held, err := p.askersGrant(ctx, r, status.Grant)
+	switch {
+	case err == nil && held.Grant == status.Grant:
+		held.Claim = claim
+		_, err = p.markGiven(ctx, r, held, models.UserRef{}, models.Holder{})
+		return err
+	case err != nil && !errors.Is(err, models.ErrNotHeld):
+		return err
+	}
+	return p.close(ctx, r, models.RequestWithdrawn)
+}
+
+// giveFree gives a free lock to the first asker who is there.
+func (p *Processes) giveFree(ctx context.Context, pending []models.LockRequest, degraded bool) error {
+	for _, r := range pending {
+		if time.Since(r.SeenAt) > present || degraded && !p.locks.KnowsEnd(r.HolderGrant) {
+			continue
+		}
+		if err := p.mayBeGiven(ctx, r); err != nil {
+			return gone(err)
+		}
+		taken, err := p.locks.TryAcquire(ctx, p.askersRequest(r))
+		if errors.Is(err, models.ErrNotAcquired) { // by a newcomer, or by the queue
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		entry := models.AuditEntry{Action: models.AuditLockGiven, Actor: r.By.Email, Target: Resource(r.ProcessID), Detail: "it became free"}
+		if err := p.audits.add(ctx, entry); err != nil {
+			p.locks.ReleaseAfter(ctx, taken.Claim)
+			return err
+		}
+		_, err = p.markGiven(ctx, r, taken, models.UserRef{}, models.Holder{})
+		return overtaken(err)
+	}
+	return nil
+}
+
+// giveUnanswered gives a held lock to the first asker whom its holder did not answer, if the holder
+// gave no sign of life for the protection.
+func (p *Processes) giveUnanswered(ctx context.Context, pending []models.LockRequest, status models.LockStatus) error {
+	due := slices.IndexFunc(pending, func(r models.LockRequest) bool { return !time.Now().Before(r.AnswerBy) })
+	if due < 0 {
+		return nil
+	}
+	r := pending[due]
+	active, err := p.activeAt(ctx, r.ProcessID, status)
+	if err != nil || time.Now().Before(active.Add(p.opt.Protection)) {
+		return err
+	}
+	entry := models.AuditEntry{
+		Action: models.AuditLockGiven, Actor: r.By.Email, Target: Resource(r.ProcessID), Detail: "no answer from " + status.Holder.Email,
+	}
+	old := lock.Replaced{Grant: status.Grant, Idle: p.opt.Protection, How: models.LockGiven}
+	end := models.LockEnd{How: models.LockGiven, Reason: "no answer to the request of " + r.By.Email}
+	_, err = p.give(ctx, r, old, entry, end, status.Holder)
+	return overtaken(gone(err))
+}
+
+// passOn ends a lock that was given and not fetched: the next asker has it, or it is free.
+func (p *Processes) passOn(ctx context.Context, r models.LockRequest, state models.LockRequestState) error {
+	ended, err := p.store.EndLockRequest(ctx, r.ID, state, time.Now().UTC())
+	if err != nil || !ended {
+		return err
+	}
+	r.State = state
+	p.tell(ctx, models.LockAnswered, r, models.UserRef{}, "", models.Holder{})
+	claim, held, err := p.askersGrant(ctx, r, r.Grant)
+	if err != nil || held.Grant == "" {
+		return overtaken(err)
+	}
+	pending, err := p.store.PendingLockRequests(ctx, r.ProcessID, requestsListed)
+	if err != nil {
+		return err
+	}
+	for _, next := range pending {
+		entry := models.AuditEntry{
+			Action: models.AuditLockGiven, Actor: next.By.Email, Target: Resource(r.ProcessID), Detail: r.By.Email + " did not fetch it",
+		}
+		old := lock.Replaced{Grant: r.Grant, How: models.LockExpired}
+		_, err = p.give(ctx, next, old, entry, models.LockEnd{How: models.LockExpired}, models.Holder{})
+		if !errors.Is(err, errAskerGone) {
+			return overtaken(err)
+		}
+	}
+	p.locks.ReleaseAfter(ctx, claim)
+	return nil
+}
+
+// gone is an error, unless it says that the asker may not have the lock any more: the next round
+// looks at the next one.
+func gone(err error) error {
+	if errors.Is(err, errAskerGone) {
+		return nil
+	}
+	return err
+}
+
+// overtaken is an error, unless it says that something else has happened to the lock or the request
+// in the meantime.
+func overtaken(err error) error {
+	var conflict *models.RequestConflictError
+	if errors.Is(err, models.ErrNotHeld) || errors.Is(err, models.ErrNotAcquired) || errors.As(err, &conflict) {
+		return nil
+	}
+	return err
+}
