@@ -27,6 +27,9 @@ func (h *Handlers) registerEditPages(process gin.IRouter) {
 	process.POST("/edit/save", h.handle(h.saveForm))
 	process.POST("/edit/resolve", h.handle(h.resolveForm))
 	process.POST("/edit/cancel", h.handle(h.cancelForm))
+	process.POST("/edit/answer", h.handle(h.answerForm))
+	process.POST("/ask", h.handle(h.askForm))
+	process.POST("/ask/withdraw", h.handle(h.withdrawForm))
 	process.POST("/draft/discard", h.handle(h.discardForm))
 }
 
@@ -104,6 +107,7 @@ func (h *Handlers) editPage(c *gin.Context) error {
 		return err
 	}
 	view := h.editView(c, lock, editing)
+	h.addAskers(c, &view)
 	shown, conflict, err := h.addText(c, &view, editing.Process)
 	if err != nil {
 		return err
@@ -130,6 +134,19 @@ func (h *Handlers) editView(c *gin.Context, lock string, editing services.Editin
 	view.Banner = h.redisBanner(editing.Degraded)
 	setLocksDegraded(c, editing.Degraded)
 	return view
+}
+
+// addAskers says who asks for the lock. The text is more important: where that cannot be found out,
+// the form is shown without.
+func (h *Handlers) addAskers(c *gin.Context, view *templates.Edit) {
+	status, err := h.Processes.LockStatus(c.Request.Context(), signedIn(c).User, view.ID)
+	if err != nil {
+		return
+	}
+	view.Lock.Waiting = status.Waiting + status.Asked
+	for _, r := range status.Requests {
+		view.Requests = append(view.Requests, templates.LockRequest{ID: r.ID, By: nameOf(r.By), Message: r.Message, At: r.At, AnswerBy: r.AnswerBy})
+	}
 }
 
 // addText is the text to show: what is stored, or what the user had typed, with what others saved

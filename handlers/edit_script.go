@@ -110,6 +110,7 @@ type editStateAnswer struct {
 	ChangedAt int64          `json:"changedAt"`
 	Holder    *models.Holder `json:"holder,omitempty"`
 	Waiting   int            `json:"waiting"`
+	Requests  []askerDoc     `json:"requests"`
 	EndedBy   *endDoc        `json:"endedBy,omitempty"`
 	Text      string         `json:"text"` // how the lock ended, in words
 	Calm      bool           `json:"calm"`
@@ -121,6 +122,15 @@ type endDoc struct {
 	By     *models.UserRef `json:"by,omitempty"`
 	Reason string          `json:"reason,omitempty"`
 	At     int64           `json:"at"`
+}
+
+// askerDoc is a request of another user for the lock.
+type askerDoc struct {
+	ID       string         `json:"id"`
+	By       models.UserRef `json:"by"`
+	Message  string         `json:"message"`
+	At       int64          `json:"at"`
+	AnswerBy int64          `json:"answerBy"`
 }
 
 // editState answers how a lock of this browser stands. It does not count as activity.
@@ -143,6 +153,17 @@ func (h *Handlers) editState(c *gin.Context) error {
 	answer := editStateAnswer{
 		extended: extendedTo(status.ExpiresAt, editing.Degraded), Held: !lost,
 		Version: process.Version, ChangedBy: process.UpdatedBy, ChangedAt: process.UpdatedAt.UnixMilli(), Waiting: status.Waiting,
+		Requests: []askerDoc{},
+	}
+	if !lost {
+		asked, err := h.Processes.LockStatus(c.Request.Context(), user, id)
+		if err != nil {
+			return err
+		}
+		answer.Waiting += asked.Asked
+		for _, r := range asked.Requests {
+			answer.Requests = append(answer.Requests, askerDoc{r.ID, r.By, r.Message, r.At.UnixMilli(), r.AnswerBy.UnixMilli()})
+		}
 	}
 	if lost {
 		was, known := lostOf(err)

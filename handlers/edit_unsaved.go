@@ -28,6 +28,7 @@ func (h *Handlers) showHeld(c *gin.Context, status int, id, lock, token string, 
 		return err
 	}
 	view := h.editView(c, lock, editing)
+	h.addAskers(c, &view)
 	if wrong != nil {
 		view.Title = "Error: " + view.Title
 	}

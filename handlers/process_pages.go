@@ -201,7 +201,11 @@ func (h *Handlers) processPage(c *gin.Context) error {
 	if err != nil {
 		return h.noRoute(c)
 	}
-	return h.showProcess(c, http.StatusOK, id, templates.LockPanel{})
+	var panel templates.LockPanel
+	if done, err := h.awaitAnswer(c, id, &panel); done || err != nil {
+		return err
+	}
+	return h.showProcess(c, http.StatusOK, id, panel)
 }
 
 // showProcess is the page of a process; panel is what is known of its lock from a refusal.
@@ -220,6 +224,9 @@ func (h *Handlers) showProcess(c *gin.Context, code int, id string, panel templa
 	}
 	status := h.addLock(c, id, view.Now, &view.Lock)
 	view.Banner = h.redisBanner(status.Degraded || view.Lock.Unknown)
+	if request := view.Lock.Request; request != nil && (request.State == "open" || request.State == "later") {
+		view.Reload = askedPath(id, request.ID) // where the answer leads to the form
+	}
 	if view.MayEdit {
 		if err := h.addDrafts(ctx, &view, process, drafts, signedIn(c).User); err != nil {
 			return err
@@ -246,6 +253,12 @@ func (h *Handlers) addLock(c *gin.Context, id string, now time.Time, panel *temp
 	setLocksDegraded(c, status.Degraded)
 	panel.Editing = editingInWords(now, status, me)
 	panel.CanTake = seen.TakeOver == services.TakeOverProtectionOver
+	if panel.Editing != nil {
+		panel.Editing.Waiting += seen.Asked
+	}
+	if mayEdit(c) {
+		addRequests(panel, seen, me)
+	}
 	if panel.Editing != nil && isAdmin(c) {
 		panel.Technical = technical(now, status)
 		if !panel.Editing.Mine {

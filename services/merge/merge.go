@@ -12,11 +12,11 @@ type Side int
 const (
 	// Neither side changed the field, or both to the same value.
 	Neither Side = iota
-	// Mine: only the editor changed it.
+	// Mine is a field that only the editor changed.
 	Mine
-	// Theirs: only the other user changed it.
+	// Theirs is a field that only the other user changed.
 	Theirs
-	// Both changed it, to different values: a conflict.
+	// Both changed the field, to different values: a conflict.
 	Both
 )
 

@@ -1,0 +1,154 @@
+package handlers
+
+import (
+	"errors"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/gin-gonic/gin"
+
+	"gatehouse/middleware"
+	"gatehouse/models"
+	"gatehouse/services"
+	"gatehouse/services/merge"
+	"gatehouse/templates"
+)
+
+// askForm asks the holder of a lock for it. A form about a lost lock carries a text, which is kept.
+func (h *Handlers) askForm(c *gin.Context) error {
+	form, err := processForm(c, "lock", "base", "message")
+	if err != nil {
+		return err
+	}
+	id, err := pathID(c)
+	if err != nil {
+		return h.noRoute(c)
+	}
+	if typed, ok := textOf(c, form); ok && !h.keepDraft(c, id, typed) { // it is far too long
+		return h.showText(c, 422, id, form["lock"], typed, wrongFields(typed.ProcessFields))
+	}
+	if utf8.RuneCountInString(form["message"]) > maxReason {
+		return h.showProcess(c, 422, id, templates.LockPanel{Note: form["message"], Error: "Say it in up to 200 characters."})
+	}
+	request, _, degraded, err := h.Processes.Ask(c.Request.Context(), signedIn(c).User, id, form["message"], h.LocksPerUser)
+	setLocksDegraded(c, degraded)
+	var conflict *models.RequestConflictError
+	if errors.As(err, &conflict) { // it is free by now, or the user's own
+		return goTo(c, processPath(id))
+	}
+	if err != nil {
+		return err
+	}
+	return goTo(c, askedPath(id, request.ID))
+}
+
+// askedPath is where a user waits for the answer to a request.
+func askedPath(id, request string) string { return link(processPath(id), "request", request) }
+
+// awaitAnswer looks after the reader's request for a lock, if the address names one. Once the lock
+// is given it goes on to the form, and done is true.
+func (h *Handlers) awaitAnswer(c *gin.Context, id string, panel *templates.LockPanel) (done bool, err error) {
+	request := c.Query("request")
+	if !idPattern.MatchString(request) || !mayEdit(c) {
+		return false, nil
+	}
+	asked, err := h.Processes.Asked(c.Request.Context(), signedIn(c).User, id, request, 0, h.LocksPerUser)
+	if errors.Is(err, models.ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if asked.Lock != nil {
+		setLocksDegraded(c, asked.Lock.Degraded)
+		return true, goTo(c, editPath(id, h.keepLock(c, id, *asked.Lock)))
+	}
+	panel.Request = shownRequest(asked.LockRequest)
+	return false, nil
+}
+
+func shownRequest(r models.LockRequest) *templates.Asked {
+	return &templates.Asked{ID: r.ID, At: r.At, AnswerBy: r.AnswerBy, State: string(r.State), Message: r.Reply}
+}
+
+// addRequests says who else asked for a lock, and finds the reader's own request.
+func addRequests(panel *templates.LockPanel, status services.ProcessLockStatus, me models.UserRef) {
+	if panel.Editing == nil || panel.Editing.Mine {
+		return
+	}
+	panel.MayAsk = true
+	for i, r := range status.Requests {
+		if r.By.ID == me.ID {
+			panel.Editing.Place = i + 1
+			if panel.Request == nil {
+				panel.Request = shownRequest(r)
+			}
+		}
+	}
+}
+
+// withdrawForm takes the reader's request for a lock back.
+func (h *Handlers) withdrawForm(c *gin.Context) error {
+	form, err := formValues(c, "request")
+	if err != nil {
+		return err
+	}
+	id, err := pathID(c)
+	if err != nil || !idPattern.MatchString(form["request"]) {
+		return h.noRoute(c)
+	}
+	if err := h.Processes.Withdraw(c.Request.Context(), signedIn(c).User, id, form["request"]); err != nil {
+		return err
+	}
+	return goWith(c, processPath(id), middleware.Flash{Text: "You do not ask for it any more."})
+}
+
+// answers are the answers to a request that the buttons of the page send.
+var answers = map[string]models.LockRequestState{"give": models.RequestGiven, "later": models.RequestLater, "no": models.RequestNo}
+
+// answerForm answers a request for the lock of the page. What was typed is kept as a draft.
+func (h *Handlers) answerForm(c *gin.Context) error {
+	form, err := processForm(c, "lock", "base", "answer")
+	if err != nil {
+		return err
+	}
+	id, err := pathID(c)
+	if err != nil {
+		return h.noRoute(c)
+	}
+	word, request, _ := strings.Cut(form["answer"], " ")
+	state, ok := answers[word]
+	if !ok || !idPattern.MatchString(request) {
+		return models.Invalid("answer", "must be give, later or no, and a request")
+	}
+	ctx, me, lock := c.Request.Context(), signedIn(c).User, form["lock"]
+	typed, carries := textOf(c, form)
+	if carries {
+		process, err := h.Processes.Process(ctx, id)
+		if err != nil {
+			return err
+		}
+		if merge.Changes(models.ProcessPatch{}.Apply(process), typed.ProcessFields) != nil && !h.keepDraft(c, id, typed) {
+			return h.showText(c, 422, id, lock, typed, wrongFields(typed.ProcessFields))
+		}
+	}
+	r, degraded, err := h.Processes.AnswerRequest(ctx, me, id, h.lockToken(c, lock), request, services.RequestAnswer{State: state, Later: 5 * time.Minute, Client: clientOf(c)})
+	setLocksDegraded(c, degraded)
+	var conflict *models.RequestConflictError
+	switch {
+	case errors.As(err, &conflict), errors.Is(err, models.ErrNotFound):
+		return goWith(c, editPath(id, lock), middleware.Flash{Text: "That request was answered or taken back already.", Failed: true})
+	case carries && (errors.Is(err, models.ErrNotHeld) || errors.Is(err, models.ErrLockTokenRequired)):
+		return h.showLost(c, id, typed, true, err)
+	case err != nil:
+		return err
+	}
+	switch state {
+	case models.RequestGiven:
+		return goWith(c, processPath(id), middleware.Flash{Text: nameOf(r.By) + " can edit it now. What you had typed is kept for you."})
+	case models.RequestLater:
+		return goWith(c, editPath(id, lock), middleware.Flash{Text: nameOf(r.By) + " is told: 5 more minutes."})
+	}
+	return goWith(c, editPath(id, lock), middleware.Flash{Text: nameOf(r.By) + " is told: no."})
+}
