@@ -98,7 +98,9 @@ func (s *Store) processesByChange(ctx context.Context, filter models.ProcessFilt
 // it is prepared once.
 const titlesAtOnce = 50
 
-var selectTitles = `SELECT id, title FROM processes WHERE id IN (` + numbered(titlesAtOnce) + `)`
+func selectTitles() string {
+	return `SELECT id, title FROM processes WHERE id IN (` + numbered(titlesAtOnce) + `)`
+}
 
 // Titles returns the titles of processes by their id; one that is not there is left out.
 func (s *Store) Titles(ctx context.Context, ids []string) (map[string]string, error) {
@@ -130,7 +132,7 @@ func (s *Store) readTitles(ctx context.Context, titles map[string]string, ids []
 		err := row.Scan(&id, &title)
 		titles[formatID(id)] = title
 		return struct{}{}, err
-	}, selectTitles, ids...)
+	}, selectTitles(), ids...)
 	return err
 }
 
