@@ -98,7 +98,8 @@ func (s *outboxState) autoCount(req *request, now int64) int64 {
 	if req.rule.burst > 0 {
 		most = req.rule.burst
 	}
-	return min(s.pace.within(now, autoSpan), most/50) / req.cost
+	span := min(autoSpan, autoLength(req.rule.window)/2) // else some of it would often be left
+	return min(s.pace.within(now, span), most/50) / req.cost
 }
 
 // takeAhead takes an admission out of the block of each request's key, if all have one, and returns
@@ -136,9 +137,15 @@ func (b *outbox) takeAhead(tag string, requests []request, again bool) (taken []
 	case under != nil || !busy:
 		return nil, now, nil, nil
 	}
-	for _, s := range states {
-		if s.auto.left() > 0 && now < s.auto.until {
-			return nil, now, nil, nil // of another cost
+	for i, s := range states {
+		switch {
+		case s.auto.left() == 0:
+		case now < s.auto.until: // of another cost
+			return nil, now, nil, nil
+		case requests[i].rule.burst > 0: // it may have to leak out, which must not happen often
+			b.leave(taggedKey{tag, requests[i].name}, s, s.auto)
+			s.auto, s.exactUntil = autoBlock{}, now+pacePeriod
+			return nil, now, nil, nil
 		}
 	}
 	return nil, now, nil, b.beginFetch(requests, states, now)
@@ -154,9 +161,6 @@ func (b *outbox) beginFetch(requests []request, states []*outboxState, now int64
 			count = min(count, max(1, old.used))
 		}
 		s.auto, s.fetch = autoBlock{}, call
-		if requests[i].rule.burst > 0 {
-			old = autoBlock{} // a bucket leaks it
-		}
 		s.forgetUnused(&old)
 		call.states = append(call.states, s)
 		call.unused = append(call.unused, old)

@@ -107,7 +107,7 @@ func TestAutoBlockWindow(t *testing.T) {
 			key := taggedKey{"k", policyKey{"gcra", "k"}}
 			var beside models.Decision
 			for i := range 1000 { // until it has just fetched a block
-				a.pass(time.Millisecond * 3 / 2)
+				a.pass(time.Millisecond)
 				busy := i > 200 && inHand(one, key) == 0
 				if busy && refunds {
 					beside = a.hit(other, policy, 110)
