@@ -47,7 +47,7 @@
 // And it needs a branch wherever a burst above 0 now means GCRA:
 //
 //	this instance           ruleOf and counter (algorithm.go); state, size (local.go)
-//	a script                look, answer (lua/hit.lua); lua/take_batch.lua, flush.lua, refund.lua
+//	a script                look, answer (lua/hit.lua); lua/take_batch.lua, lua/flush.lua, lua/refund.lua
 //	their text, arguments   loadScripts, addTakeArgs, refundArgs (scripts.go); redisKey (keys.go)
 //	what Redis must have    expected (expect.go), has (losses.go)
 //	what is published       outbox.go, record.go, flush.go, flush_send.go
