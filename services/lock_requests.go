@@ -33,7 +33,6 @@ type lockRequestStore interface {
 type lockRequestReader interface {
 	LockRequest(ctx context.Context, id string) (models.LockRequest, error)
 	PendingLockRequests(ctx context.Context, processID string, limit int) ([]models.LockRequest, error)
-	CountLockRequests(ctx context.Context, processID string) (int, error)
 	LockRequestsToSettle(ctx context.Context, after string, limit int) ([]models.LockRequest, error)
 }
 

@@ -238,11 +238,13 @@ func (p *Processes) LockStatus(ctx context.Context, user models.UserRef, id stri
 	if err != nil || !status.Held {
 		return ProcessLockStatus{LockStatus: status}, err
 	}
-	if status.ActiveAt, err = p.activeAt(ctx, id, status); err != nil {
+	active, asked, err := p.activeAt(ctx, id, status)
+	if err != nil {
 		return ProcessLockStatus{}, err
 	}
-	answer := ProcessLockStatus{LockStatus: status, TakeOver: p.mayTakeOver(user, status)}
-	if answer.Asked, err = p.store.CountLockRequests(ctx, id); err == nil && answer.Asked > 0 {
+	status.ActiveAt = active
+	answer := ProcessLockStatus{LockStatus: status, TakeOver: p.mayTakeOver(user, status), Asked: asked}
+	if asked > 0 {
 		answer.Requests, err = p.store.PendingLockRequests(ctx, id, requestsListed)
 	}
 	return answer, err

@@ -45,7 +45,7 @@ type processWriter interface {
 type lockEnds interface {
 	lockEndWriter
 	LockEnd(ctx context.Context, grant string) (models.LockEnd, error)
-	LastActivity(ctx context.Context, processID, userID, grant string) (time.Time, error)
+	LastActivity(ctx context.Context, processID, userID, grant string) (last time.Time, asked int, err error)
 }
 
 type lockEndWriter interface {

@@ -177,7 +177,7 @@ func (p *Processes) giveUnanswered(ctx context.Context, pending []models.LockReq
 		return nil
 	}
 	r := pending[due]
-	active, err := p.activeAt(ctx, r.ProcessID, status)
+	active, _, err := p.activeAt(ctx, r.ProcessID, status)
 	if err != nil || time.Now().Before(active.Add(p.opt.Protection)) {
 		return err
 	}

@@ -35,16 +35,14 @@ func (p *Processes) mayTakeOver(user models.UserRef, status models.LockStatus) T
 }
 
 // activeAt is the holder's last sign of life: the grant, an extend, a write under the grant, or a
-// draft. The first two are by the clock of Redis, the others by that of the instance that wrote.
-func (p *Processes) activeAt(ctx context.Context, id string, status models.LockStatus) (time.Time, error) {
-	written, err := p.store.LastActivity(ctx, id, status.Holder.UserID, status.Grant)
+// draft. The first two are by the clock of Redis, the others by that of the instance that wrote. asked is
+// how many requests for the lock are pending.
+func (p *Processes) activeAt(ctx context.Context, id string, status models.LockStatus) (active time.Time, asked int, err error) {
+	written, asked, err := p.store.LastActivity(ctx, id, status.Holder.UserID, status.Grant)
 	if err != nil {
-		return time.Time{}, err
+		return time.Time{}, 0, err
 	}
-	if written.After(status.ActiveAt) {
-		return written, nil
-	}
-	return status.ActiveAt, nil
+	return later(written, status.ActiveAt), asked, nil
 }
 
 // acquireOrTakeOver is acquire for a user who wants to take the lock over if it is held. Who may not
@@ -79,7 +77,7 @@ func (p *Processes) takeOver(ctx context.Context, id string, user models.UserRef
 	case !status.Held: // it ended since it was refused, or is promised to another request
 		return p.locks.TryAcquire(ctx, req)
 	}
-	if status.ActiveAt, err = p.activeAt(ctx, id, status); err != nil {
+	if status.ActiveAt, _, err = p.activeAt(ctx, id, status); err != nil {
 		return lock.Lock{}, err
 	}
 	old := lock.Replaced{Grant: status.Grant, How: models.LockTakenOver}

@@ -156,9 +156,19 @@ func (h *lockHistory) acquire(ctx context.Context, l *Locker, random *rand.Rand,
 		h.add(resource, operation{Kind: "wait", Grant: grant}, leased, got)
 		return taken, leased, got
 	}
+	kind := "acquire"
 	taken, err := l.TryAcquire(ctx, req)
+	if errors.Is(err, models.ErrNotAcquired) && random.IntN(4) == 0 { // from its holder, then
+		h.add(resource, operation{Kind: kind, Grant: grant}, leased, answer(err, nil))
+		status, statusErr := l.Status(ctx, resource)
+		if statusErr != nil || !status.Held {
+			return taken, leased, lockAnswer{Result: "refused"}
+		}
+		kind, leased = "replace", h.now()
+		taken, err = l.Replace(ctx, req, Replaced{Grant: status.Grant, How: models.LockTakenOver})
+	}
 	got = answer(err, taken.Fence)
-	h.add(resource, operation{Kind: "acquire", Grant: grant}, leased, got)
+	h.add(resource, operation{Kind: kind, Grant: grant}, leased, got)
 	return taken, leased, got
 }
 

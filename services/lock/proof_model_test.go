@@ -12,7 +12,7 @@ import (
 
 // operation is one of a history.
 type operation struct {
-	Kind  string // acquire, wait (in the queue), extend, check, release, force, or end: what may happen by itself
+	Kind  string // acquire, wait (in the queue), replace, extend, check, release, force, or end: what may happen by itself
 	Grant int    // the acquire meant
 	Busy  bool   // a caller waited meanwhile: Redis may have offered the lock to a waiter that did not take it
 }
@@ -56,6 +56,8 @@ func stepLock(s lockState, op operation, got lockAnswer) []lockState {
 		return []lockState{s}
 	case "acquire", "wait":
 		return stepAcquire(s, op, got)
+	case "replace":
+		return stepReplace(s, op, got)
 	case "force":
 		return stepForce(s, op, got)
 	}
@@ -81,6 +83,23 @@ func stepAcquire(s lockState, op operation, got lockAnswer) []lockState {
 	case got.Result == "ok" && s.holder == 0 && got.Fence > s.fence:
 		return []lockState{{holder: op.Grant, fence: got.Fence}}
 	case got.Result == "unknown" && s.holder == 0:
+		return []lockState{s, {holder: op.Grant, fence: s.fence, unsure: true}}
+	case got.Result == "unknown":
+		return []lockState{s}
+	}
+	return nil
+}
+
+// stepReplace passes the lock from one holder to another. What was seen of it may be over by then: it
+// can always be refused.
+func stepReplace(s lockState, op operation, got lockAnswer) []lockState {
+	held := s.holder != 0 || op.Busy // or offered, and not taken
+	switch {
+	case got.Result == "refused":
+		return []lockState{s}
+	case got.Result == "ok" && held && got.Fence > s.fence:
+		return []lockState{{holder: op.Grant, fence: got.Fence}}
+	case got.Result == "unknown" && held:
 		return []lockState{s, {holder: op.Grant, fence: s.fence, unsure: true}}
 	case got.Result == "unknown":
 		return []lockState{s}
@@ -158,6 +177,11 @@ func TestProofModelRefuses(t *testing.T) {
 		"granted after the lease ended":   {[]row{ok("acquire", 1, 0, 5), ok("acquire", 2, 120, 6), end}, true},
 		"forced, then the next":           {[]row{ok("acquire", 1, 0, 5), ok("force", 0, 2, 5), refused("check", 1, 4), ok("acquire", 2, 6, 6)}, true},
 		"forced, and still there":         {[]row{ok("acquire", 1, 0, 5), ok("force", 0, 2, 5), ok("check", 1, 4, 0)}, false},
+		"replaced, then the next":         {[]row{ok("acquire", 1, 0, 5), ok("replace", 2, 2, 6), refused("check", 1, 4), ok("release", 2, 6, 0), ok("acquire", 3, 8, 7)}, true},
+		"replaced, and still there":       {[]row{ok("acquire", 1, 0, 5), ok("replace", 2, 2, 6), ok("check", 1, 4, 0)}, false},
+		"replaced by two":                 {[]row{ok("acquire", 1, 0, 5), ok("replace", 2, 2, 6), ok("replace", 3, 4, 7), ok("check", 2, 6, 0)}, false},
+		"replaced at the same fence":      {[]row{ok("acquire", 1, 0, 5), ok("replace", 2, 2, 5)}, false},
+		"replaced what is free":           {[]row{ok("replace", 2, 2, 5)}, false},
 		"forced another":                  {[]row{ok("acquire", 1, 0, 5), ok("force", 0, 2, 4)}, false},
 		"forced what is free":             {[]row{ok("force", 0, 2, 4)}, false},
 		"found free what is held":         {[]row{ok("acquire", 1, 0, 5), refused("force", 0, 2), ok("check", 1, 4, 0)}, false},

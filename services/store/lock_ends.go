@@ -63,22 +63,22 @@ func readLockEnd(ctx context.Context, q querier, grant, condition string) (model
 }
 
 // LastActivity returns when the process was last written under a grant, or a draft of it was saved by
-// the user; zero if neither was.
-func (s *Store) LastActivity(ctx context.Context, processID, userID, grant string) (time.Time, error) {
+// the user, zero if neither was; and how many requests for its lock are pending.
+func (s *Store) LastActivity(ctx context.Context, processID, userID, grant string) (last time.Time, asked int, err error) {
 	n, err := parseID(processID)
 	if err != nil {
-		return time.Time{}, failed("read the last activity", err)
+		return last, 0, failed("read the last activity", err)
 	}
 	ctx, done := s.read.turn(ctx)
 	defer done()
 	var at int64
 	err = s.read.QueryRowContext(ctx, `
-		SELECT COALESCE(MAX(at), 0) FROM (
+		SELECT COALESCE(MAX(at), 0), (SELECT COUNT(*) FROM lock_requests WHERE process_id = $1 AND pending) FROM (
 			SELECT updated_at AS at FROM processes WHERE id = $1 AND last_grant = $2
 			UNION ALL SELECT saved_at FROM drafts WHERE process_id = $1 AND user_id = $3) AS signs`,
-		n, clean(grant), nullID(userID)).Scan(&at)
-	if err != nil || at == 0 {
-		return time.Time{}, failed("read the last activity in process "+processID, err)
+		n, clean(grant), nullID(userID)).Scan(&at, &asked)
+	if err == nil && at != 0 {
+		last = micros(at)
 	}
-	return micros(at), nil
+	return last, asked, failed("read the last activity in process "+processID, err)
 }

@@ -102,8 +102,9 @@ func TestLastActivity(t *testing.T) {
 		p := must(s.CreateProcess(t.Context(), ann.ID, fields("one")))
 		want := func(grant string, at time.Time) {
 			t.Helper()
-			if got := must(s.LastActivity(t.Context(), p.ID, ann.ID, grant)); !got.Equal(at) {
-				t.Errorf("%s: %v, want %v", grant, got, at)
+			got, asked, err := s.LastActivity(t.Context(), p.ID, ann.ID, grant)
+			if err != nil || !got.Equal(at) || asked != 0 {
+				t.Errorf("%s: %v, want %v; %d asked, %v", grant, got, at, asked, err)
 			}
 		}
 		want("mine", time.Time{})
@@ -117,7 +118,8 @@ func TestLastActivity(t *testing.T) {
 		want("another", draft.SavedAt)
 		p = must(s.UpdateProcess(t.Context(), p.ID, ann.ID, fields("three"), models.WriteGuard{Grant: "mine", GrantedVersion: 2}))
 		want("mine", p.UpdatedAt)
-		wantError(t, errorOf(s.LastActivity(t.Context(), "x", ann.ID, "mine")), models.ErrNotFound)
+		_, _, err := s.LastActivity(t.Context(), "x", ann.ID, "mine")
+		wantError(t, err, models.ErrNotFound)
 	})
 }
 

@@ -83,18 +83,6 @@ func (s *Store) PendingLockRequests(ctx context.Context, processID string, limit
 	return all, failed("list the requests for the lock of process "+processID, err)
 }
 
-// CountLockRequests is how many requests for a process are pending.
-func (s *Store) CountLockRequests(ctx context.Context, processID string) (count int, err error) {
-	process, err := parseID(processID)
-	if err != nil {
-		return 0, failed("count requests for a lock", err)
-	}
-	ctx, done := s.read.turn(ctx)
-	defer done()
-	err = s.read.QueryRowContext(ctx, `SELECT COUNT(*) FROM lock_requests WHERE process_id = $1 AND pending`, process).Scan(&count)
-	return count, failed("count the requests for the lock of process "+processID, err)
-}
-
 // LockRequestsToSettle returns requests that are pending, or given and not fetched, of processes
 // behind one ("" is the first): by process, first asked first, at most limit.
 func (s *Store) LockRequestsToSettle(ctx context.Context, after string, limit int) ([]models.LockRequest, error) {
