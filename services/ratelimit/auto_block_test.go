@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"gatehouse/models"
+	"gatehouse/services/redis"
 	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
 )
@@ -259,6 +260,43 @@ func TestAutoBlock(t *testing.T) {
 		}
 		w.l.outbox.endFetch("failed", requests, call, models.ErrUnavailable)
 		servicestest.Eventually(t, func() bool { return w.remain(other, hit) == 799 }, "it is not given back")
+	})
+
+	t.Run("a caller who leaves takes no block from those that wait", func(t *testing.T) {
+		w.t = t
+		hit := hitOf(autoPolicies()[0], "left")
+		w.hits(200, time.Millisecond, hit)
+		w.clock.Add(maxAhead)
+		gone, leave := context.WithCancel(t.Context())
+		leave()
+		if ds, err := w.l.Take(gone, "group", hit); err != nil || ds[0].Degraded {
+			t.Errorf("%+v, %v", ds, err)
+		}
+		before := scriptsRun(t, w.server)
+		take(t, w.l, hit)
+		if n := scriptsRun(t, w.server) - before; n > 0 {
+			t.Errorf("%d scripts: there is no block", n)
+		}
+	})
+
+	t.Run("a caller without time left does not decide for those that wait", func(t *testing.T) {
+		w.t = t
+		hit := hitOf(autoPolicies()[0], "late")
+		w.hits(200, time.Millisecond, hit)
+		w.clock.Add(maxAhead)
+		requests, err := w.l.prepare([]models.Hit{hit}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _, _, call := w.l.outbox.takeAhead("late", requests, false)
+		if call == nil {
+			t.Fatal("the key is not busy")
+		}
+		call.err = redis.ErrNotSent
+		close(call.done) // those that find it wait no longer
+		if d := take(t, w.l, hit)[0]; d.Degraded {
+			t.Errorf("%+v", d)
+		}
 	})
 
 	t.Run("what is left is given back when the limiter is closed", func(t *testing.T) {

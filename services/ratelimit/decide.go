@@ -2,6 +2,7 @@ package ratelimit
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -109,7 +110,8 @@ func (l *Limiter) decideAlike(ctx context.Context, tag string, requests []reques
 	if id != 0 && allSizeBlocks(requests) {
 		results, now, under, begun := l.outbox.takeAhead(tag, requests, false)
 		if under != nil {
-			if err := under.wait(ctx); err != nil {
+			// The one who fetched may have had no time left for it: those who wait have their own.
+			if err := under.wait(ctx); err != nil && !errors.Is(err, redis.ErrNotSent) {
 				return nil, false, 0, err
 			}
 			ctx = l.rest(ctx, now)
@@ -124,6 +126,9 @@ func (l *Limiter) decideAlike(ctx context.Context, tag string, requests []reques
 		fetch = begun
 	}
 	sent, generation := l.local.sending()
+	if fetch != nil {
+		ctx = context.WithoutCancel(ctx) // others wait for it, too
+	}
 	results, err = l.runFetching(ctx, tag, requests, id, fetch)
 	if fetch != nil {
 		l.outbox.endFetch(tag, requests, fetch, err)
