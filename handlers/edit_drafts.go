@@ -44,6 +44,14 @@ func (h *Handlers) keepDraft(c *gin.Context, id string, typed text) bool {
 	return true
 }
 
+// forgetDraft deletes the reader's draft after a text that is what is stored.
+func (h *Handlers) forgetDraft(c *gin.Context, id string) {
+	err := h.Processes.DeleteDraft(c.Request.Context(), signedIn(c).User, id, time.Time{})
+	if err != nil && !errors.Is(err, models.ErrNotFound) {
+		_ = c.Error(err) // the user finds it again, and can discard it
+	}
+}
+
 // discardForm deletes the reader's draft. With a lock it goes back to the form.
 func (h *Handlers) discardForm(c *gin.Context) error {
 	form, err := formValues(c, "lock")

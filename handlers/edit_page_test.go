@@ -81,6 +81,12 @@ func TestEditing(t *testing.T) {
 		tab = a.begins(t, process.ID)
 		goesTo(t, tab.presses("/edit/cancel", "title", "Order pens"), path)
 		shows(t, a.get(path), http.StatusOK, "What you typed is kept", "You left changes", "Order pens", "Go on with them", "Discard them", "Nobody is editing this.")
+		tab = a.begins(t, process.ID)
+		tab.has(t, "title", "Order pens")
+		goesTo(t, tab.presses("/edit/cancel", "title", s.now(t, process.ID).Title), path)
+		if s.draft(t, ann, process.ID) != nil {
+			t.Error("the draft is still there, although its writer has taken all of it back")
+		}
 	})
 }
 

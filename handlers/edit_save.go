@@ -1,9 +1,9 @@
 package handlers
 
 import (
+	"context"
 	"errors"
 	"net/http"
-	"time"
 
 	"github.com/gin-gonic/gin"
 
@@ -82,9 +82,7 @@ func (h *Handlers) save(c *gin.Context, id, lock string, typed text, how saving)
 	case err != nil:
 		return err
 	}
-	if err := h.Processes.DeleteDraft(ctx, me, id, time.Time{}); err != nil && !errors.Is(err, models.ErrNotFound) {
-		_ = c.Error(err) // it is as what is stored now, so that it is not shown
-	}
+	h.forgetDraft(c, id)
 	if saved.Lock != nil {
 		h.dropLock(c, id, lock)
 		lock, token = h.keepLock(c, id, *saved.Lock), saved.Lock.Token
@@ -96,17 +94,19 @@ func (h *Handlers) save(c *gin.Context, id, lock string, typed text, how saving)
 	return goWith(c, editPath(id, lock), middleware.Flash{Text: how.words() + " You can go on."})
 }
 
-// giveBack releases a lock that this browser has. If it is over already, so much the better.
+// giveBack releases a lock that this browser has, whether or not it waits for the answer. If the
+// lock is over already, so much the better.
 func (h *Handlers) giveBack(c *gin.Context, id, lock, token string) {
 	h.dropLock(c, id, lock)
-	degraded, err := h.Processes.Unlock(c.Request.Context(), signedIn(c).User, id, token)
+	degraded, err := h.Processes.Unlock(context.WithoutCancel(c.Request.Context()), signedIn(c).User, id, token)
 	setLocksDegraded(c, degraded)
 	if err != nil && !errors.Is(err, models.ErrNotHeld) && !errors.Is(err, models.ErrNotFound) {
 		_ = c.Error(err) // it runs out
 	}
 }
 
-// cancelForm gives the lock back. What was typed is kept as a draft, unless it is what is stored.
+// cancelForm gives the lock back. What was typed is kept as a draft. If it is what is stored, there
+// is no draft any more: the form had shown it.
 func (h *Handlers) cancelForm(c *gin.Context) error {
 	form, err := conflictForm(c, "title", "status", "description")
 	if err != nil {
@@ -125,7 +125,11 @@ func (h *Handlers) cancelForm(c *gin.Context) error {
 		typed, ok = decided.text(), true
 	}
 	flash := middleware.Flash{Text: "You have stopped editing."}
-	if ok && merge.Changes(models.ProcessPatch{}.Apply(process), typed.ProcessFields) != nil {
+	switch {
+	case !ok:
+	case merge.Changes(models.ProcessPatch{}.Apply(process), typed.ProcessFields) == nil:
+		h.forgetDraft(c, id)
+	default:
 		flash.Text += " What you typed is kept, and not saved yet."
 		if !h.keepDraft(c, id, typed) { // it is far too long
 			return h.showText(c, http.StatusUnprocessableEntity, id, form["lock"], typed, wrongFields(typed.ProcessFields))

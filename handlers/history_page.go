@@ -1,6 +1,7 @@
 package handlers
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -159,7 +160,7 @@ func (h *Handlers) restoreForm(c *gin.Context) error {
 		return err
 	}
 	_, _, err = h.Processes.Restore(ctx, user, id, lock.Token, nil, version)
-	if _, err := h.Processes.Unlock(ctx, user, id, lock.Token); err != nil && !errors.Is(err, models.ErrNotHeld) {
+	if _, err := h.Processes.Unlock(context.WithoutCancel(ctx), user, id, lock.Token); err != nil && !errors.Is(err, models.ErrNotHeld) {
 		_ = c.Error(err) // it runs out
 	}
 	if err != nil {
