@@ -60,7 +60,7 @@ type Config struct {
 	RateLimitWindow      time.Duration      `env:"RATE_LIMIT_WINDOW" envDefault:"1m"`           // whole seconds
 	RateLimitAlgorithm   models.Algorithm   `env:"RATE_LIMIT_ALGORITHM" envDefault:"auto"`      // auto becomes models.AlgorithmAuto
 	RateLimitOnRedisDown models.OnRedisDown `env:"RATE_LIMIT_ON_REDIS_DOWN" envDefault:"local"` // local, open or closed
-	RateLimitLease       Lease              `env:"RATE_LIMIT_LEASE" envDefault:"auto"`          // most requests taken from Redis in one block; 0 asks for each
+	RateLimitLease       Lease              `env:"RATE_LIMIT_LEASE" envDefault:"auto"`          // most requests taken from Redis in one block; 0 asks for each, auto becomes models.BlockAuto
 	LoginRateLimitMax    int64              `env:"LOGIN_RATE_LIMIT_MAX" envDefault:"10"`        // sign-ins in any LoginRateLimitWindow
 	LoginRateLimitWindow time.Duration      `env:"LOGIN_RATE_LIMIT_WINDOW" envDefault:"1m"`     // whole seconds
 	RateLimitPolicies    string             `env:"RATE_LIMIT_POLICIES"`                         // a YAML file; "" for none
