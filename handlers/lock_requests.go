@@ -23,7 +23,8 @@ type answerBody struct {
 	Message *string `json:"message" example:"Almost done"`
 }
 
-// lockRequestAnswer is a request for a lock. Message is the last word: the asker's, then the holder's.
+// lockRequestAnswer is a request for a lock. Message is the last word: the asker's, then the
+// holder's.
 type lockRequestAnswer struct {
 	ID         string                  `json:"id"`
 	State      models.LockRequestState `json:"state" enums:"open,given,later,no,expired,withdrawn"`

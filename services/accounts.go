@@ -209,8 +209,8 @@ type UserChange struct {
 	Password *string
 }
 
-// ChangeUser changes a user for actor. The change takes effect here at once, and within 2 s on all other
-// instances. A new password or disabling ends the user's sessions, disabling also the user's
+// ChangeUser changes a user for actor. The change takes effect here at once, and within 2 s on all
+// other instances. A new password or disabling ends the user's sessions, disabling also the user's
 // locks. models.ErrNotFound, or models.ErrLastAdmin if no administrator would be left.
 func (a *Accounts) ChangeUser(ctx context.Context, actor models.UserRef, id string, change UserChange, client Client) (models.User, error) {
 	patch := models.UserPatch{Roles: change.Roles, Disabled: change.Disabled}
@@ -259,8 +259,8 @@ func (a *Accounts) CountSessions(ctx context.Context, userIDs ...string) (map[st
 	return a.store.CountSessions(ctx, userIDs, time.Now())
 }
 
-// DeleteUser removes a user for actor and ends all sessions and locks of the user. models.ErrNotFound, or
-// models.ErrLastAdmin if no administrator would be left.
+// DeleteUser removes a user for actor and ends all sessions and locks of the user.
+// models.ErrNotFound, or models.ErrLastAdmin if no administrator would be left.
 func (a *Accounts) DeleteUser(ctx context.Context, actor models.UserRef, id string, client Client) error {
 	err := a.audited(ctx, func(ctx context.Context) error {
 		return a.store.DeleteUser(ctx, id)

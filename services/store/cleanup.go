@@ -144,9 +144,9 @@ func (s *Store) deadSessions(ctx context.Context, now time.Time, after string, l
 	return hashes, next, err
 }
 
-// CleanUp deletes log entries, refusals and ends of locks older than 24 hours, networks not seen for 30 days and
-// audit entries older than Options.AuditRetention, at most limit rows of each. It returns how many
-// rows; call it again while that is at least limit.
+// CleanUp deletes log entries, refusals, ends of locks and settled requests for locks older than 24
+// hours, networks not seen for 30 days and audit entries older than Options.AuditRetention, at most
+// limit rows of each. It returns how many rows; call it again while that is at least limit.
 // models.ErrUnavailable if the database could not be asked.
 func (s *Store) CleanUp(ctx context.Context, now time.Time, limit int) (int, error) {
 	total, err := result(ctx, s.transact, func(ctx context.Context, q querier) (int, error) {

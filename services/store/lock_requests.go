@@ -137,8 +137,8 @@ func (s *Store) FetchLockRequest(ctx context.Context, id string, now time.Time) 
 	return fetched, failed("fetch a lock that was asked for", err)
 }
 
-// EndLockRequest gives a request whose lock was given and not fetched another state. ended is false if there
-// is no such request.
+// EndLockRequest gives a request whose lock was given and not fetched another state. ended is false
+// if there is no such request.
 func (s *Store) EndLockRequest(ctx context.Context, id string, state models.LockRequestState, at time.Time) (ended bool, err error) {
 	ended, err = s.changeLockRequest(ctx, `
 		UPDATE lock_requests SET state = $2, answered_at = $3 WHERE id = $1 AND state = 'given' AND NOT fetched`, clean(id), string(state), at.UnixMicro())
