@@ -4,7 +4,6 @@ import (
 	"compress/gzip"
 	"io"
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -15,11 +14,6 @@ import (
 // compressFrom is the length in bytes from which an answer is compressed: a shorter one fits into
 // one packet anyway.
 const compressFrom = 1400
-
-// compressible are the content types that gain from it.
-var compressible = []string{
-	"text/html", "text/css", "text/javascript", "application/javascript", "text/plain", "image/svg+xml", "application/json", "application/problem+json",
-}
 
 // Compress compresses the answers to GET with gzip for clients that accept it. As they are stay:
 //
@@ -48,7 +42,7 @@ func Compress() gin.HandlerFunc {
 
 // acceptsGzip reads Accept-Encoding (RFC 9110, 12.5.3).
 func acceptsGzip(h http.Header) bool {
-	any := false
+	others := false
 	for part := range strings.SplitSeq(strings.Join(h.Values("Accept-Encoding"), ","), ",") {
 		coding, parameters, _ := strings.Cut(part, ";")
 		name, weight, _ := strings.Cut(strings.TrimSpace(parameters), "=")
@@ -58,10 +52,10 @@ func acceptsGzip(h http.Header) bool {
 		case strings.EqualFold(coding, "gzip"):
 			return wanted
 		case coding == "*":
-			any = wanted
+			others = wanted
 		}
 	}
-	return any
+	return others
 }
 
 // compressor decides at the first write whether it compresses.
@@ -72,6 +66,7 @@ type compressor struct {
 	gzip     *gzip.Writer // nil: the answer stays as it is
 }
 
+//nolint:gochecknoglobals // a pool; each writer has a megabyte of memory of its own
 var gzipWriters = sync.Pool{New: func() any {
 	w, _ := gzip.NewWriterLevel(io.Discard, gzip.BestSpeed) // the level is valid
 	return w
@@ -146,7 +141,12 @@ func mayCompress(h http.Header) bool {
 	if strings.HasSuffix(kind, "json") && strings.HasPrefix(h.Get("ETag"), `"`) {
 		return false
 	}
-	return slices.Contains(compressible, kind) && h.Get("Content-Encoding") == "" && !strings.Contains(h.Get("Cache-Control"), "no-transform")
+	switch kind {
+	case "text/html", "text/css", "text/javascript", "application/javascript", "text/plain", "image/svg+xml", "application/json", "application/problem+json":
+	default:
+		return false
+	}
+	return h.Get("Content-Encoding") == "" && !strings.Contains(h.Get("Cache-Control"), "no-transform")
 }
 
 func (w *compressor) close() {
