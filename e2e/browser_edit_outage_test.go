@@ -87,7 +87,7 @@ func TestEditingOutages(t *testing.T) {
 		alice.client = last.signIn(t, "alice@example.com")
 		alice.look(process)
 		read[bool](t, alice.tab, `(sessionStorage.clear(), true)`) // as in another tab: in the same one it just goes on
-		alice.do(click("#draft form:first-of-type button"))
+		alice.do(click("#lock form.actions button"))
 		alice.until(`document.querySelector("#copy button") !== null`)
 		alice.do(click("#copy button"))
 		alice.until(`document.querySelector("#description").value === %q`, whole+".")

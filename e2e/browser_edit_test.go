@@ -39,7 +39,7 @@ func TestEditing(t *testing.T) {
 type desk struct {
 	*client
 	t   *testing.T
-	tab context.Context
+	tab context.Context //nolint:containedctx // chromedp knows a tab by its context
 }
 
 // newDesk is a tab in which a user has signed in.
@@ -88,7 +88,7 @@ func (d desk) look(process string) {
 func (d desk) edit(process string) {
 	d.t.Helper()
 	d.look(process)
-	d.do(click("form.begin button.primary, #draft form:first-of-type button"))
+	d.do(click("#lock form.begin button.primary, #lock form.actions button"))
 	d.until(`document.querySelector("#edit")?.dataset.held === "true" && document.documentElement.classList.contains("script")`)
 }
 

@@ -239,6 +239,9 @@ func browserKeyboard(t *testing.T, a *app) {
 	other := takeLock(t, a, "Mow the lawn") // the table is replaced under the focus
 	until(t, tab, fmt.Sprintf(`document.querySelector(%q) !== null`, other.row))
 	until(t, tab, fmt.Sprintf(`document.activeElement?.matches(%q)`, l.forceControl))
+	if !read[bool](t, tab, fmt.Sprintf(`document.querySelector(%q).compareDocumentPosition(document.querySelector(%q)) === Node.DOCUMENT_POSITION_FOLLOWING`, l.row, other.row)) {
+		t.Error("a newer lock moved the row that has the focus")
+	}
 
 	do(t, tab, press(kb.Enter))
 	until(t, tab, `document.activeElement?.id === "reason"`)

@@ -19,7 +19,9 @@
   // "Back" to an edit page that was left goes on there.
   const [entry] = performance.getEntriesByType("navigation");
   if (sessionStorage.getItem(left(process)) && entry?.type === "back_forward") {
-    document.querySelector("#draft form, form.begin:has([name=reason])")?.requestSubmit();
+    const mine = document.getElementById("editing")?.textContent.trim().startsWith("You ");
+    const goOn = document.querySelector(mine ? "#lock form:has([name=takeOver])" : "#draft form[action$='/edit']") ?? document.querySelector("#lock form:has([name=reason])");
+    goOn?.requestSubmit();
   }
   sessionStorage.removeItem(left(process));
 
@@ -76,7 +78,7 @@
     const words = fresh.querySelector(".head > .muted")?.textContent.replace(/\s+/g, " ").trim();
     const parts = [["h1", "the title"], [".tag", "the status"], [".text", "the description"]]
       .filter(([css]) => fresh.querySelector(`.reader ${css}`)?.textContent !== reader.querySelector(css)?.textContent).map(([, name]) => name);
-    note("changed", reader, { parts: [`Changed while you looked: ${parts.join(" and ") || "saved again"} (${words}). `, button("Show it", () => location.reload())] });
+    note("changed", reader, { parts: [`Changed while you looked: ${parts.join(" and ") || "saved again"} (${words}). `, button("Show it", () => location.assign(`/processes/${process}`))] });
   };
 
   const refresh = async () => {
@@ -86,7 +88,7 @@
     }
     busy = true;
     last = Date.now();
-    const fresh = await load(location.pathname);
+    const fresh = await load(`/processes/${process}`);
     busy = false;
     const now = fresh?.getElementById("lock");
     if (now) {
@@ -102,7 +104,7 @@
   // gist is what a panel says, apart from how its times are written.
   const gist = (of) => {
     const made = of.cloneNode(true);
-    made.querySelector(".tell")?.remove();
+    made.querySelectorAll(".tell, .technical").forEach((part) => part.remove());
     made.querySelectorAll("time").forEach((time) => time.replaceWith(time.dateTime));
     return made.innerHTML;
   };
