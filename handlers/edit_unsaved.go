@@ -8,6 +8,7 @@ import (
 
 	"gatehouse/middleware"
 	"gatehouse/models"
+	"gatehouse/services/merge"
 	"gatehouse/templates"
 )
 
@@ -75,10 +76,18 @@ func (h *Handlers) unsavedView(c *gin.Context, id, title string, typed text) tem
 	}
 }
 
+// textRoutes are those to which a form sends a text. The script asks some of them, too: it has the
+// text, and looks at the status only.
+var textRoutes = map[string]bool{
+	processesRoute + "/new": true, processesRoute + "/:id/ask": true,
+	processesRoute + "/:id/edit": true, processesRoute + "/:id/edit/save": true, processesRoute + "/:id/edit/resolve": true,
+	processesRoute + "/:id/edit/cancel": true, processesRoute + "/:id/edit/answer": true,
+}
+
 // survives reports whether the text of a refused form is to be shown again. Of clients who were
 // never signed in no body is read.
 func (h *Handlers) survives(c *gin.Context, p models.Problem) bool {
-	if path := c.FullPath(); c.Request.Method != http.MethodPost || (path != processesRoute+"/new" && path != processesRoute+"/:id/edit/save") {
+	if c.Request.Method != http.MethodPost || !textRoutes[c.FullPath()] {
 		return false
 	}
 	_, signedIn := middleware.SessionFrom(c)
@@ -100,12 +109,15 @@ func (h *Handlers) showUnsaved(c *gin.Context, p models.Problem) (ok bool, err e
 	if !h.survives(c, p) {
 		return false, nil
 	}
-	form, err := processForm(c, "lock", "base")
+	form, err := conflictForm(c, "title", "status", "description")
 	if err != nil {
 		return false, nil
 	}
 	id, _ := pathID(c)
 	typed, hasBase := textOf(c, form)
+	if !hasBase && form["began"] != "" {
+		typed, hasBase = undecided(form)
+	}
 	why, signIn := problemText(p), p.Status == http.StatusUnauthorized
 	switch {
 	case signIn:
@@ -124,4 +136,13 @@ func (h *Handlers) showUnsaved(c *gin.Context, p models.Problem) (ok bool, err e
 	view.Failed, view.SignIn, view.Lock.ID = why, signIn, form["lock"]
 	html, err := h.Pages.Edit(view)
 	return true, h.page(c, p.Status, html, err)
+}
+
+// undecided is what an editor wrote in a conflict, with the version from which that began. What others
+// wrote is in the database: who is not signed in does not see it.
+func undecided(form map[string]string) (typed text, ok bool) {
+	var own models.Process
+	own.Title, own.Status, own.Description = form[merge.Title+".mine"], form[merge.Status+".mine"], form[merge.Description+".mine"]
+	d := decidedOf(form, own)
+	return text{d.result, d.began}, d.began > 0
 }

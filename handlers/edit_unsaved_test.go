@@ -5,6 +5,8 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+
+	"gatehouse/models"
 )
 
 func TestLostLock(t *testing.T) {
@@ -81,6 +83,12 @@ func TestTextSurvivesARefusal(t *testing.T) {
 	if got := s.now(t, process.ID); got.Title != "Order ink" {
 		t.Errorf("stored: %+v", got)
 	}
+	for _, path := range []string{"/edit", "/edit/cancel", "/edit/answer", "/ask"} {
+		tab := a.begins(t, process.ID, "takeOver", "true")
+		check(t, s.Sessions.Delete(t.Context(), a.cookie.Value))
+		shows(t, tab.presses(path, "title", "Order more ink"), http.StatusUnauthorized, "Your session has ended.", `value="Order more ink"`)
+		a.cookie = &http.Cookie{Name: session.Name, Value: s.token(t, ann)}
+	}
 	r := httptest.NewRequest(http.MethodPost, "/processes/"+process.ID+"/edit/save", strings.NewReader("title=spoofed&base=1"))
 	w = a.send(r, "Content-Type", "application/x-www-form-urlencoded", "Sec-Fetch-Site", "cross-site", "Origin", "https://evil.example")
 	shows(t, w, http.StatusForbidden)
@@ -89,4 +97,23 @@ func TestTextSurvivesARefusal(t *testing.T) {
 	}
 	check(t, s.db.Close())
 	shows(t, tab.presses("/edit/save", "title", "Order red ink"), http.StatusServiceUnavailable, "The database cannot be reached.", `value="Order red ink"`)
+}
+
+// Nor is what an editor wrote in a conflict. It is decided about again.
+func TestDecisionSurvivesARefusal(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	process := s.process(t, "Order paper", "Ten boxes.")
+	mine, theirs := models.ProcessFields{Title: "Order ink", Status: "draft", Description: "Ten boxes."}, models.ProcessFields{Title: "Order pens", Status: "active", Description: "Ten boxes."}
+	tab := s.conflicted(t, process, mine, theirs)
+	check(t, s.Sessions.Delete(t.Context(), tab.cookie.Value))
+	w := tab.presses("/edit/resolve", "title.choice", "edited", "title.edited", "Order ink and pencils")
+	shows(t, w, http.StatusUnauthorized, "Your session has ended.", `value="Order ink and pencils"`)
+	if strings.Contains(w.Body.String(), theirs.Title) {
+		t.Error("who is not signed in sees what another user wrote")
+	}
+	again := tab.opened(t, w, process.ID, "")
+	again.has(t, "base", "1")
+	tab.cookie = &http.Cookie{Name: tab.cookie.Name, Value: s.token(t, ann)}
+	shows(t, again.presses("/edit/save"), http.StatusConflict, "Mine: Order ink and pencils", "That of "+bob+": Order pens", "Only "+bob+" changed this")
 }
