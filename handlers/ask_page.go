@@ -1,6 +1,7 @@
 package handlers
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"time"
@@ -61,6 +62,8 @@ func (h *Handlers) awaitAnswer(c *gin.Context, id string, panel *templates.LockP
 		return false, err
 	}
 	if asked.Lock != nil {
+		// As long as one that the page takes; a failure leaves it its 300 s.
+		_, _ = h.Processes.Extend(context.WithoutCancel(c.Request.Context()), signedIn(c).User, id, asked.Lock.Token, pageTTL)
 		setLocksDegraded(c, asked.Lock.Degraded)
 		return true, goTo(c, editPath(id, h.keepLock(c, id, *asked.Lock)))
 	}

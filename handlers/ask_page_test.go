@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"gatehouse/models"
 )
@@ -64,6 +65,11 @@ func TestAskForALock(t *testing.T) {
 		goesTo(t, tab.presses("/edit/answer", "answer", "give "+request, "title", "Order red ink"), path)
 		shows(t, tab.get(path), http.StatusOK, bob+" can edit it now. What you had typed is kept for you.", "You left changes", "Order red ink")
 		mine := b.follows(t, b.get(waiting), process.ID)
+		status, err := s.Locks.Status(t.Context(), "process:"+process.ID)
+		check(t, err)
+		if status.TTL < 10*time.Minute {
+			t.Errorf("without JavaScript bob has %v to type", status.TTL)
+		}
 		goesTo(t, mine.presses("/edit/save", "description", "Twelve boxes."), path+"/edit")
 		shows(t, tab.presses("/edit/save", "title", "Order blue ink"), http.StatusConflict, "You gave it away at", "Ask for it")
 		if got := s.draft(t, ann, process.ID); got == nil || got.Title != "Order blue ink" {
