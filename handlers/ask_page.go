@@ -27,7 +27,7 @@ func (h *Handlers) askForm(c *gin.Context) error {
 		return h.noRoute(c)
 	}
 	if typed, ok := textOf(c, form); ok && !h.keepDraft(c, id, typed) { // it is far too long
-		return h.showText(c, 422, id, form["lock"], typed, wrongFields(typed.ProcessFields))
+		return h.showText(c, id, form["lock"], typed, wrongFields(typed.ProcessFields))
 	}
 	if utf8.RuneCountInString(form["message"]) > maxReason {
 		return h.showProcess(c, 422, id, templates.LockPanel{Note: form["message"], Error: "Say it in up to 200 characters."})
@@ -107,9 +107,6 @@ func (h *Handlers) withdrawForm(c *gin.Context) error {
 	return goWith(c, processPath(id), middleware.Flash{Text: "You do not ask for it any more."})
 }
 
-// answers are the answers to a request that the buttons of the page send.
-var answers = map[string]models.LockRequestState{"give": models.RequestGiven, "later": models.RequestLater, "no": models.RequestNo}
-
 // answerForm answers a request for the lock of the page. What was typed is kept as a draft.
 func (h *Handlers) answerForm(c *gin.Context) error {
 	form, err := processForm(c, "lock", "base", "answer")
@@ -121,7 +118,7 @@ func (h *Handlers) answerForm(c *gin.Context) error {
 		return h.noRoute(c)
 	}
 	word, request, _ := strings.Cut(form["answer"], " ")
-	state, ok := answers[word]
+	state, ok := answerNamed(word)
 	if !ok || !idPattern.MatchString(request) {
 		return models.Invalid("answer", "must be give, later or no, and a request")
 	}
@@ -133,7 +130,7 @@ func (h *Handlers) answerForm(c *gin.Context) error {
 			return err
 		}
 		if merge.Changes(models.ProcessPatch{}.Apply(process), typed.ProcessFields) != nil && !h.keepDraft(c, id, typed) {
-			return h.showText(c, 422, id, lock, typed, wrongFields(typed.ProcessFields))
+			return h.showText(c, id, lock, typed, wrongFields(typed.ProcessFields))
 		}
 	}
 	r, degraded, err := h.Processes.AnswerRequest(ctx, me, id, h.lockToken(c, lock), request, services.RequestAnswer{State: state, Later: 5 * time.Minute, Client: clientOf(c)})

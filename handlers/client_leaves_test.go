@@ -13,9 +13,9 @@ import (
 
 // leaving is the context of a client who leaves as soon as something is done.
 type leaving struct {
-	context.Context
-	done  func() bool
-	leave context.CancelFunc
+	context.Context //nolint:containedctx // it is one
+	done            func() bool
+	leave           context.CancelFunc
 }
 
 // Value is called before each call to Redis, and so between two steps of a request.

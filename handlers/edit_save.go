@@ -27,7 +27,7 @@ func (h *Handlers) saveForm(c *gin.Context) error {
 		return models.Invalid("base", "must be the version that the text began from")
 	}
 	if wrong := wrongFields(typed.ProcessFields); wrong != nil {
-		return h.showText(c, http.StatusUnprocessableEntity, id, form["lock"], typed, wrong)
+		return h.showText(c, id, form["lock"], typed, wrong)
 	}
 	return h.save(c, id, form["lock"], typed, saving{leave: form["then"] == "close"})
 }
@@ -132,7 +132,7 @@ func (h *Handlers) cancelForm(c *gin.Context) error {
 	default:
 		flash.Text += " What you typed is kept, and not saved yet."
 		if !h.keepDraft(c, id, typed) { // it is far too long
-			return h.showText(c, http.StatusUnprocessableEntity, id, form["lock"], typed, wrongFields(typed.ProcessFields))
+			return h.showText(c, id, form["lock"], typed, wrongFields(typed.ProcessFields))
 		}
 	}
 	if token := h.lockToken(c, form["lock"]); token != "" {

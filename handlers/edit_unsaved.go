@@ -12,9 +12,9 @@ import (
 	"gatehouse/templates"
 )
 
-// showText shows a text again that could not be saved as it is. Without the lock it says so.
-func (h *Handlers) showText(c *gin.Context, status int, id, lock string, typed text, wrong templates.FieldErrors) error {
-	return h.showHeld(c, status, id, lock, h.lockToken(c, lock), typed, wrong)
+// showText shows a text again with what is wrong with it. Without the lock it says so.
+func (h *Handlers) showText(c *gin.Context, id, lock string, typed text, wrong templates.FieldErrors) error {
+	return h.showHeld(c, http.StatusUnprocessableEntity, id, lock, h.lockToken(c, lock), typed, wrong)
 }
 
 func (h *Handlers) showHeld(c *gin.Context, status int, id, lock, token string, typed text, wrong templates.FieldErrors) error {

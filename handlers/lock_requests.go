@@ -228,8 +228,7 @@ func requestAnswer(body answerBody) (answer services.RequestAnswer, err error) {
 	if err := missing("answer", body.Answer); err != nil {
 		return answer, err
 	}
-	states := map[string]models.LockRequestState{"give": models.RequestGiven, "later": models.RequestLater, "no": models.RequestNo}
-	state, ok := states[*body.Answer]
+	state, ok := answerNamed(*body.Answer)
 	if !ok {
 		return answer, models.Invalid("answer", "must be one of give, later, no")
 	}
@@ -242,4 +241,17 @@ func requestAnswer(body answerBody) (answer services.RequestAnswer, err error) {
 	}
 	answer.Message, err = word(body.Message)
 	return answer, err
+}
+
+// answerNamed is the state of a request after an answer, by its name in the API and on the page.
+func answerNamed(name string) (state models.LockRequestState, ok bool) {
+	switch name {
+	case "give":
+		return models.RequestGiven, true
+	case "later":
+		return models.RequestLater, true
+	case "no":
+		return models.RequestNo, true
+	}
+	return "", false
 }
