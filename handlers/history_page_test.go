@@ -51,6 +51,17 @@ func TestHistoryPage(t *testing.T) {
 			t.Errorf("stored: %+v", got)
 		}
 	})
+	t.Run("of a change of many lines the first ones", func(t *testing.T) {
+		long := s.process(t, "Price list", strings.Repeat("a\n", 5000))
+		for _, line := range []string{"b\n", "c\n"} {
+			s.writes(t, bob, long.ID, func(f *models.ProcessFields) { f.Description = strings.Repeat(line, 5000-99) + "the end" })
+		}
+		page := b.get("/processes/" + long.ID + "/history")
+		shows(t, page, http.StatusOK, "<del>a</del>", "<del>b</del>", "4800 more lines are not shown", "9603 more lines are not shown")
+		if n := page.Body.Len(); n > 100_000 {
+			t.Errorf("%d bytes", n)
+		}
+	})
 	t.Run("on pages", func(t *testing.T) {
 		other := s.process(t, "Order pens", "")
 		for i := range 26 {

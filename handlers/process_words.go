@@ -10,8 +10,13 @@ import (
 	"gatehouse/templates"
 )
 
-// contextLines are how many lines a comparison shows around a change.
-const contextLines = 2
+const (
+	// contextLines are how many lines a comparison shows around a change.
+	contextLines = 2
+	// changeLines are the most lines that a page shows of a change. A description can have
+	// 10,000, and a page of the history 25 changes of it.
+	changeLines = 200
+)
 
 // shownChanges are the changes from one version to another.
 func shownChanges(from, to models.ProcessFields) []templates.FieldChange {
@@ -19,7 +24,7 @@ func shownChanges(from, to models.ProcessFields) []templates.FieldChange {
 	for _, field := range merge.Changes(from, to) {
 		change := templates.FieldChange{Field: field.Name, From: field.Base, To: field.Theirs}
 		if field.Name == merge.Description {
-			change.Lines = shownLines(field.Base, field.Theirs)
+			change.Lines = firstLines(shownLines(field.Base, field.Theirs))
 		}
 		shown = append(shown, change)
 	}
@@ -34,6 +39,18 @@ func shownLines(from, to string) []templates.DiffLine {
 		shown = append(shown, templates.DiffLine{Kind: kinds[line.Kind], Text: line.Text, Count: line.Count})
 	}
 	return shown
+}
+
+// firstLines are changeLines of a comparison, and how many more there are.
+func firstLines(lines []templates.DiffLine) []templates.DiffLine {
+	if len(lines) <= changeLines {
+		return lines
+	}
+	more := templates.DiffLine{Kind: "more"}
+	for _, line := range lines[changeLines:] {
+		more.Count += max(1, line.Count)
+	}
+	return append(lines[:changeLines:changeLines], more)
 }
 
 // technical is what an administrator may want to know of a lock.

@@ -16,7 +16,7 @@ func processPages(keep func(name string) func([]byte, error), pages *Pages, fram
 	mine := &Editing{Now: now, Who: hostile, Mine: true, Since: now}
 	fields, states := ProcessFields{Title: hostile, Status: hostile, Description: hostile}, []string{"draft", hostile}
 	wrong := FieldErrors{"title": hostile, "status": hostile, "description": hostile}
-	lines := []DiffLine{{Kind: "kept", Text: hostile}, {Kind: "skipped", Count: 4}, {Kind: "removed", Text: hostile}, {Kind: "added", Text: hostile}}
+	lines := []DiffLine{{Kind: "kept", Text: hostile}, {Kind: "skipped", Count: 4}, {Kind: "removed", Text: hostile}, {Kind: "added", Text: hostile}, {Kind: "more", Count: 9}}
 	changes := []FieldChange{{Field: "title", From: hostile, To: hostile}, {Field: "status", From: "draft"}, {Field: "description", Lines: lines}}
 	banner := &Banner{Title: hostile, Text: hostile}
 

@@ -136,7 +136,7 @@ type FieldChange struct {
 
 // DiffLine is a line of a comparison.
 type DiffLine struct {
-	Kind  string // kept, removed, added or skipped
+	Kind  string // kept, removed, added, skipped, or more: the rest is not shown
 	Text  string
-	Count int // of skipped lines
+	Count int // of the lines that are skipped, or not shown
 }
