@@ -41,7 +41,7 @@ func (h *Handlers) askForm(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	return goTo(c, askedPath(id, request.ID))
+	return goWith(c, askedPath(id, request.ID), middleware.Flash{Text: "You asked for it. The answer shows up here."})
 }
 
 // askedPath is where a user waits for the answer to a request.

@@ -47,6 +47,7 @@ func New() (*Pages, error) {
 		"number": number,
 		"here":   here,
 		"clock":  Clock,
+		"on":     on,
 		"ago":    ago,
 		"decide": func(page Conflict, field ConflictField) decision { return decision{page, field} },
 

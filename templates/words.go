@@ -18,6 +18,15 @@ func Clock(now, t time.Time) string {
 	return t.Format("15:04 UTC")
 }
 
+// on is the word before a time that Clock says: at 14:02, but on 2 Jan, 14:02.
+func on(now, t time.Time) string {
+	now, t = now.UTC(), t.UTC()
+	if now.Year() == t.Year() && now.YearDay() == t.YearDay() {
+		return "at"
+	}
+	return "on"
+}
+
 // ago is how long before now t was, in the largest unit that fits.
 func ago(now, t time.Time) string {
 	switch d := now.Sub(t); {

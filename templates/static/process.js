@@ -25,6 +25,13 @@
   }
   sessionStorage.removeItem(left(process));
 
+  // asked is the reader's own request for the lock: once it is given, the page goes on to the form.
+  const asked = () => document.querySelector("#lock [name=request]")?.value;
+  const address = () => {
+    const request = asked() ?? new URLSearchParams(location.search).get("request");
+    return `/processes/${process}${request ? `?${new URLSearchParams({ request })}` : ""}`;
+  };
+
   const watching = () => sessionStorage.getItem(watched);
   const watch = (how) => {
     if (how) {
@@ -75,7 +82,7 @@
     const now = fresh.querySelector(".reader")?.dataset.version;
     if (!now || now === version) return;
     version = now;
-    const words = fresh.querySelector(".head > .muted")?.textContent.replace(/\s+/g, " ").trim();
+    const words = fresh.getElementById("last")?.textContent.replace(/\s+/g, " ").trim();
     const parts = [["h1", "the title"], [".tag", "the status"], [".text", "the description"]]
       .filter(([css]) => fresh.querySelector(`.reader ${css}`)?.textContent !== reader.querySelector(css)?.textContent).map(([, name]) => name);
     note("changed", reader, { parts: [`Changed while you looked: ${parts.join(" and ") || "saved again"} (${words}). `, button("Show it", () => location.assign(`/processes/${process}`))] });
@@ -88,8 +95,10 @@
     }
     busy = true;
     last = Date.now();
-    const fresh = await load(`/processes/${process}`);
+    const fresh = await load(address());
     busy = false;
+    const given = fresh?.getElementById("edit")?.dataset.lock;
+    if (given) return location.assign(`/processes/${process}/edit?${new URLSearchParams({ lock: given })}`);
     const now = fresh?.getElementById("lock");
     if (now) {
       tellChanged(fresh);
@@ -125,7 +134,7 @@
   };
 
   setInterval(() => {
-    if ((!document.hidden || watching()) && Date.now() - last >= (live ? every.live : every.alone)) refresh();
+    if ((!document.hidden || watching() || asked()) && Date.now() - last >= (live ? every.live : every.alone)) refresh();
   }, 1000);
   document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
   listen({
@@ -136,7 +145,7 @@
       live = now;
       refresh();
     },
-    hidden: () => Boolean(watching()),
+    hidden: () => Boolean(watching() || asked()), // what is given has to be taken soon
   });
   offer();
 })();
