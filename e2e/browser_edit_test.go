@@ -23,6 +23,7 @@ func TestEditing(t *testing.T) {
 		run  func(t *testing.T, a *app)
 	}{
 		{"save while another looks on", editAndSave},
+		{"asked for and given", editAsked},
 		{"forced while typing", editForced},
 		{"expired while typing", editExpired},
 		{"taken over by oneself", editElsewhere},
@@ -198,6 +199,24 @@ func editForced(t *testing.T, a *app) {
 	alice.until(`document.querySelector("#edit")?.dataset.held === "true" && document.querySelector("#description").value === "Tiles!"`)
 	alice.do(click("button[value=close]"))
 	alice.until(`document.querySelector(".reader .text")?.innerText === "Tiles!"`)
+}
+
+// editAsked: who asked for a lock comes to the form by itself once it is given, and is not told of
+// another tab. What the holder typed is kept.
+func editAsked(t *testing.T, a *app) {
+	alice, bob := newDesk(t, a, "alice@example.com"), newDesk(t, a, "bob@example.com")
+	process := alice.newProcess("Asked for")
+	alice.edit(process)
+	bob.look(process)
+	bob.do(fill("#message", "ten minutes?"), click("#lock form.begin button"))
+	bob.until(`document.querySelector("main > .notice")?.textContent.startsWith("You asked for it.") && document.activeElement.matches(".notice")`)
+	alice.until(`document.querySelector("#lock-line .asked")?.textContent.includes("ten minutes?")`)
+	alice.do(fill("#description", "a draft"), click("#requests button[value^=give]"))
+	alice.until(`document.querySelector("#draft")?.textContent.includes("You left changes at")`)
+	bob.until(`document.querySelector("#edit")?.dataset.held === "true"`)
+	if got := alice.draft(process); got != "a draft" {
+		t.Errorf("alice's draft is %q", got)
+	}
 }
 
 // editExpired: the lock is given a few seconds, as if the rest had passed.
