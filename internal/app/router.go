@@ -19,7 +19,7 @@ func (a *app) router(registry prometheus.Registerer) (*gin.Engine, error) {
 		return nil, fmt.Errorf("TRUSTED_PROXIES: %w", err)
 	}
 	r.Use(middleware.WarnUntrustedProxy(a.log, a.config.TrustedProxies))
-	r.Use(middleware.RequestID(), middleware.AccessLog(a.log, "/healthz", "/readyz", "/metrics", "/dashboard/locks"), middleware.Metrics(registry),
+	r.Use(middleware.RequestID(), middleware.AccessLog(a.log, "/healthz", "/readyz", "/metrics", "/dashboard/locks", "/processes/:id/edit/state"), middleware.Metrics(registry),
 		middleware.Recovery(a.log), middleware.SecurityHeaders(a.config.Secure()), middleware.Compress())
 	a.handlers.Register(r)
 	r.GET("/swagger/*any", swagger())

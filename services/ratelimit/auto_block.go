@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"time"
 
 	"gatehouse/models"
+	"gatehouse/services/redis"
 )
 
 // In microseconds. A busy key gets blocks of autoSpan of its pace, which can be used for longer, as
@@ -70,8 +72,10 @@ type autoCall struct {
 	unused []autoBlock // of each key's log, given back with the call
 }
 
-// wait waits until the call has ended, and returns how.
+// wait waits until the call has ended, and returns how. The wait is part of the request's budget.
 func (c *autoCall) wait(ctx context.Context) error {
+	began := time.Now()
+	defer func() { redis.Spend(ctx, time.Since(began)) }()
 	select {
 	case <-c.done:
 		return c.err

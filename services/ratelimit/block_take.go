@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strconv"
+	"time"
 
 	"gatehouse/models"
+	"gatehouse/services/redis"
 )
 
 // blockReply is what lua/block.lua returns.
@@ -31,8 +33,10 @@ func (l *Limiter) takeUnits(ctx context.Context, key taggedKey, req *request) (v
 			v, err := l.blocks.finish(key, req, call, got, asked, returned)
 			return v, asked.id, err
 		}
+		began := time.Now()
 		select {
 		case <-call.done:
+			redis.Spend(ctx, time.Since(began))
 		case <-ctx.Done():
 			return result{}, 0, fmt.Errorf("rate limit: %w: %w", models.ErrUnavailable, context.Cause(ctx))
 		}

@@ -37,6 +37,14 @@ func TestBudget(t *testing.T) {
 			}
 		}
 	})
+	t.Run("a wait for another request's call counts, too", func(t *testing.T) {
+		ctx := redis.WithBudget(t.Context())
+		redis.Spend(ctx, spent)
+		if allowed, err := call(ctx); err != nil || allowed > rdb.Timeout()-spent {
+			t.Errorf("a call may take %v, %v", allowed, err)
+		}
+		redis.Spend(t.Context(), spent) // there is none
+	})
 	t.Run("nothing is sent when it is spent", func(t *testing.T) {
 		ctx := redis.WithSpentBudget(t.Context(), rdb.Timeout())
 		for range 5 {

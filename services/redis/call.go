@@ -38,6 +38,13 @@ func WithSpentBudget(ctx context.Context, spent time.Duration) context.Context {
 	return context.WithValue(ctx, budgetKey{}, started)
 }
 
+// Spend takes what a request waited for the call of another one off its budget, if ctx has one.
+func Spend(ctx context.Context, waited time.Duration) {
+	if shared, has := ctx.Value(budgetKey{}).(*budget); has {
+		shared.spent.Add(int64(waited))
+	}
+}
+
 // ErrNotSent is the error of a call that cannot have reached Redis. It is a
 // models.ErrUnavailable.
 var ErrNotSent = fmt.Errorf("redis: %w", models.ErrUnavailable)
