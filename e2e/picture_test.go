@@ -63,7 +63,8 @@ func TestPicture(t *testing.T) {
 
 	for i, l := range locks {
 		row := fmt.Sprintf(`document.querySelector('tr[data-resource="process:%s"]')`, ids[i])
-		until(t, tab, fmt.Sprintf(`%s?.innerText.includes(%q) && %[1]s.querySelector('[data-label="Waiting"]').innerText === "%[3]d"`, row, l.title, len(l.waiters)))
+		waiting := []string{"nobody", "1 is waiting", "2 are waiting"}[len(l.waiters)]
+		until(t, tab, fmt.Sprintf(`%s?.innerText.includes(%q) && %[1]s.querySelector('[data-label="Waiting"]').innerText === %[3]q`, row, l.title, waiting))
 	}
 	picture := capture(t, tab)
 	if len(picture) > largestPicture {
