@@ -175,7 +175,7 @@ func checkClean(t *testing.T, server *servicestest.RedisServer) {
 		left = nil
 		for key := range strings.SplitSeq(server.Do("KEYS", "*"), "\n") {
 			_, kind, _ := strings.Cut(key, "}")
-			if key != "" && key != "test:probe" && !slices.Contains([]string{"probe", "fence", "forced", "instances"}, kind) && !remembersAnEnd(server, key) {
+			if strings.HasPrefix(key, "test:") && key != "test:probe" && !slices.Contains([]string{"probe", "fence", "forced", "instances"}, kind) && !remembersAnEnd(server, key) {
 				left = append(left, key)
 			}
 		}
