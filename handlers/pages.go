@@ -129,8 +129,11 @@ func (h *Handlers) shownSession(c *gin.Context) (models.Session, bool) {
 	return session, ok
 }
 
-// notices are the messages that were kept for this page.
+// notices are the messages that were kept for this page, once.
 func notices(c *gin.Context) []templates.Notice {
+	if c.GetHeader("HX-Request") == "true" { // a script's look, and not the page that the user goes to
+		return nil
+	}
 	flashes, err := middleware.Flashes(c)
 	if err != nil {
 		_ = c.Error(err)
