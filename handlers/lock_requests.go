@@ -138,7 +138,7 @@ func (h *Handlers) askForLock(c *gin.Context) error {
 //	@Security		Bearer
 //	@Router			/processes/{id}/lock/requests/{request} [get]
 func (h *Handlers) getLockRequest(c *gin.Context) error {
-	c.Header("Cache-Control", "no-store, no-transform") // it may have a token: see middleware.Compress
+	middleware.KeepPlain(c) // it may have a token
 	id, request, err := h.plainRequest(c)
 	if err != nil {
 		return err

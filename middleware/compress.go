@@ -21,10 +21,10 @@ const compressFrom = 1400
 //     type than text, JSON and SVG,
 //   - JSON with a strong ETag: clients send it back in If-Match. That of another answer becomes a
 //     weak one, as the bytes are not the same,
-//   - one with Cache-Control: no-transform, such as a stream of events. Set it with a secret in the
-//     body: the length of a compressed answer tells about a secret that stands beside what an
-//     attacker can choose (BREACH). For the same reason answers to other methods, in which
-//     gatehouse hands out tokens, are not compressed.
+//   - one with Cache-Control: no-transform, such as a stream of events, or for which KeepPlain was
+//     called. Call it with a secret in the body: the length of a compressed answer tells about a
+//     secret that stands beside what an attacker can choose (BREACH). For the same reason answers
+//     to other methods, in which gatehouse hands out tokens, are not compressed.
 //
 // What could be compressed has Vary: Accept-Encoding.
 func Compress() gin.HandlerFunc {
@@ -34,9 +34,19 @@ func Compress() gin.HandlerFunc {
 		}
 		w := &compressor{ResponseWriter: c.Writer, accepted: acceptsGzip(c.Request.Header)}
 		c.Writer = w
+		c.Set(compressorKey{}, w)
 		defer func() { c.Writer = w.ResponseWriter }()
 		c.Next()
 		w.close() // not after a panic: the client must not take what it got for the whole
+	}
+}
+
+type compressorKey struct{}
+
+// KeepPlain keeps Compress from compressing the answer. It has no effect once the answer has begun.
+func KeepPlain(c *gin.Context) {
+	if w, ok := c.Get(compressorKey{}); ok {
+		w.(*compressor).decided = true
 	}
 }
 
