@@ -83,7 +83,13 @@
   window.addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
 
   // Tabs that nobody sees ask for nothing.
-  document.addEventListener("htmx:beforeRequest", (event) => { if (document.hidden) event.preventDefault(); });
+  document.addEventListener("htmx:beforeRequest", (event) => { if (document.hidden || leaves) event.preventDefault(); });
+  // Who has sent a form goes where that leads: what a refresh is answered meanwhile, such as that
+  // the session has ended, must not lead elsewhere.
+  let leaves = false;
+  document.addEventListener("submit", (event) => { leaves = !event.defaultPrevented; });
+  window.addEventListener("pageshow", () => { leaves = false; });
+  document.addEventListener("htmx:beforeOnLoad", (event) => { if (leaves) event.preventDefault(); });
   document.addEventListener("htmx:afterSwap", () => {
     const table = one("#locks");
     if (table) setClock(table);
