@@ -57,6 +57,7 @@ func TestAskForALock(t *testing.T) {
 
 	t.Run("five more minutes", func(t *testing.T) {
 		goesTo(t, tab.presses("/edit/answer", "answer", "later "+request, "title", "Order ink"), path+"/edit")
+		tab.get(tab.path, "HX-Request", "true") // a script's look, which takes no message
 		form := tab.get(tab.path)
 		shows(t, form, http.StatusOK, bob+" is told: 5 more minutes.", `value="Order ink"`) // what was typed is there
 		shows(t, b.get(waiting), http.StatusOK, "The answer: a few more minutes, until")

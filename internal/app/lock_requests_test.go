@@ -198,3 +198,26 @@ func TestLockRequestsInAnOutage(t *testing.T) {
 		})
 	}
 }
+
+// The answer with a token is as it stands, however long, for clients that accept gzip; one without
+// a secret is compressed.
+func TestGivenLockIsNotCompressed(t *testing.T) {
+	t.Parallel()
+	a := startApp(t, nil)
+	alice, bob := a.signIn(t, "alice@example.com"), a.signIn(t, "bob@example.com")
+	long := `{"title":"t","status":"draft","description":"` + strings.Repeat("long ", 1000) + `"}`
+	token := decoded[grant](t, a.api(alice, http.MethodPost, "/processes/1/lock", ""), http.StatusCreated).LockToken
+	decoded[any](t, a.api(alice, http.MethodPut, "/processes/1", long, "X-Lock-Token", token), http.StatusOK)
+	path := "/processes/1/lock/requests"
+	one := path + "/" + decoded[requestDoc](t, a.api(bob, http.MethodPost, path, ""), http.StatusCreated).ID
+	decoded[any](t, a.api(alice, http.MethodPost, one+"/answer", `{"answer":"give"}`, "X-Lock-Token", token), http.StatusOK)
+	for path, coding := range map[string]string{one: "", "/processes": "gzip"} {
+		w := a.api(bob, http.MethodGet, path, "", "Accept-Encoding", "gzip")
+		if got := w.Header().Get("Content-Encoding"); w.Code != http.StatusOK || got != coding || w.Header().Get("Cache-Control") != "no-store" {
+			t.Errorf("%s: %d with Content-Encoding %q and %v", path, w.Code, got, w.Header())
+		}
+		if coding == "" && !strings.Contains(w.Body.String(), `"lockToken"`) {
+			t.Errorf("%s has no token: %.200q", path, w.Body)
+		}
+	}
+}
