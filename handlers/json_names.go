@@ -32,6 +32,7 @@ type jsonLevel struct {
 // a colon is a name.
 func checkNames(raw []byte) (fields []jsonField, errs []models.FieldError) {
 	document := string(raw) // names are parts of it
+	fields = make([]jsonField, 0, 4)
 	levels := make([]jsonLevel, 0, 4)
 	names := 0
 	for i := 0; i < len(document) && len(errs) < maxErrors; i++ {

@@ -131,7 +131,7 @@ func (h *Handlers) shownSession(c *gin.Context) (models.Session, bool) {
 
 // notices are the messages that were kept for this page, once.
 func notices(c *gin.Context) []templates.Notice {
-	if c.GetHeader("HX-Request") == "true" { // a script's look, and not the page that the user goes to
+	if c.GetHeader("Hx-Request") == "true" { // a script's look, and not the page that the user goes to
 		return nil
 	}
 	flashes, err := middleware.Flashes(c)
