@@ -561,6 +561,74 @@ const docTemplate = `{
             }
         },
         "/locks/{resource}": {
+            "get": {
+                "security": [
+                    {
+                        "Bearer": []
+                    }
+                ],
+                "description": "queue is who waits with Prefer: wait, first come first, at any instance: at most 100; waiting counts all. history is the grants that ended in the last 24 hours, the latest first, at most 50: who had the lock (holder, since, fence) and how that ended (endedBy: {how, by, reason, at}, as in a 409); without quick updates, and up to a second late. Degraded, queue is those who wait at this instance. What is not known is left out.",
+                "produces": [
+                    "application/json"
+                ],
+                "tags": [
+                    "locks"
+                ],
+                "summary": "A lock, who waits for it, and how it went lately",
+                "parameters": [
+                    {
+                        "type": "string",
+                        "description": "such as process:42",
+                        "name": "resource",
+                        "in": "path",
+                        "required": true
+                    }
+                ],
+                "responses": {
+                    "200": {
+                        "description": "OK",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.lockDetails"
+                        }
+                    },
+                    "401": {
+                        "description": "Unauthorized",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "403": {
+                        "description": "Forbidden",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "404": {
+                        "description": "not locked",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "422": {
+                        "description": "Unprocessable Entity",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "429": {
+                        "description": "Too Many Requests",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    },
+                    "503": {
+                        "description": "Service Unavailable",
+                        "schema": {
+                            "$ref": "#/definitions/handlers.problemDoc"
+                        }
+                    }
+                }
+            },
             "delete": {
                 "security": [
                     {
@@ -3580,6 +3648,23 @@ const docTemplate = `{
                 }
             }
         },
+        "handlers.endedLockDoc": {
+            "type": "object",
+            "properties": {
+                "endedBy": {
+                    "type": "object"
+                },
+                "fence": {
+                    "type": "integer"
+                },
+                "holder": {
+                    "$ref": "#/definitions/handlers.holderRef"
+                },
+                "since": {
+                    "type": "string"
+                }
+            }
+        },
         "handlers.extendAnswer": {
             "type": "object",
             "properties": {
@@ -3750,6 +3835,53 @@ const docTemplate = `{
                     "maximum": 3600,
                     "minimum": 1,
                     "example": 300
+                }
+            }
+        },
+        "handlers.lockDetails": {
+            "type": "object",
+            "properties": {
+                "degraded": {
+                    "type": "boolean"
+                },
+                "expiresAt": {
+                    "type": "string"
+                },
+                "fence": {
+                    "type": "integer"
+                },
+                "history": {
+                    "description": "History is how the lock went in the last 24 hours, the latest first: at most 50 grants.",
+                    "type": "array",
+                    "items": {
+                        "$ref": "#/definitions/handlers.endedLockDoc"
+                    }
+                },
+                "holder": {
+                    "$ref": "#/definitions/handlers.holderRef"
+                },
+                "lastActiveAt": {
+                    "description": "LastActiveAt is the holder's last sign of life: the grant, an extend, a save, or a draft.",
+                    "type": "string"
+                },
+                "queue": {
+                    "description": "Queue is who waits, first come first: at most 100 of them.",
+                    "type": "array",
+                    "items": {
+                        "$ref": "#/definitions/handlers.waiterDoc"
+                    }
+                },
+                "reason": {
+                    "type": "string"
+                },
+                "resource": {
+                    "type": "string"
+                },
+                "since": {
+                    "type": "string"
+                },
+                "waiting": {
+                    "type": "integer"
                 }
             }
         },
@@ -4225,6 +4357,20 @@ const docTemplate = `{
                     "items": {
                         "type": "string"
                     }
+                }
+            }
+        },
+        "handlers.waiterDoc": {
+            "type": "object",
+            "properties": {
+                "email": {
+                    "type": "string"
+                },
+                "since": {
+                    "type": "string"
+                },
+                "userId": {
+                    "type": "string"
                 }
             }
         },

@@ -67,13 +67,17 @@ func (h *Handlers) listLocks(c *gin.Context) error {
 	}
 	answer := lockList{Items: []listedLock{}, Count: locks.Count, NextCursor: locks.NextCursor, Degraded: locks.Degraded}
 	for _, lock := range locks.Items {
-		answer.Items = append(answer.Items, listedLock{
-			Resource: lock.Resource, Holder: holderRef{lock.Holder.UserID, lock.Holder.Email}, Since: lock.Holder.Since,
-			ExpiresAt: lock.ExpiresAt, Fence: lock.Fence, Reason: lock.Holder.Reason, Waiting: lock.Waiting,
-		})
+		answer.Items = append(answer.Items, listedLockOf(lock.LockStatus))
 	}
 	setLocksDegraded(c, locks.Degraded)
 	return answerJSON(c, http.StatusOK, answer)
+}
+
+func listedLockOf(lock models.LockStatus) listedLock {
+	return listedLock{
+		Resource: lock.Resource, Holder: holderRef{lock.Holder.UserID, lock.Holder.Email}, Since: lock.Holder.Since,
+		ExpiresAt: lock.ExpiresAt, Fence: lock.Fence, Reason: lock.Holder.Reason, Waiting: lock.Waiting,
+	}
 }
 
 // lockQuery reads which locks to list. The API and the page share it.
@@ -132,7 +136,7 @@ func (h *Handlers) forceLock(c *gin.Context) error {
 func (h *Handlers) force(c *gin.Context, resource, reason, fenceText string) (models.LockStatus, error) {
 	wrong := &models.ValidationError{}
 	if !resourcePattern.MatchString(resource) {
-		wrong.Errors = append(wrong.Errors, models.FieldError{Field: "resource", Message: "must be a name such as process:42"})
+		wrong.Errors = append(wrong.Errors, models.FieldError{Field: "resource", Message: resourceRule})
 	}
 	if n := utf8.RuneCountInString(reason); n < 1 || n > 200 || strings.TrimSpace(reason) == "" {
 		wrong.Errors = append(wrong.Errors, models.FieldError{Field: "reason", Message: "must have 1 to 200 characters"})

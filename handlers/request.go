@@ -22,6 +22,8 @@ import (
 const (
 	maxWait   = 30 * time.Second
 	maxFilter = 200 // characters of a query parameter
+
+	resourceRule = "must be a name such as process:42"
 )
 
 var (

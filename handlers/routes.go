@@ -138,6 +138,7 @@ func (h *Handlers) Register(r *gin.Engine) {
 	viewer.GET("/processes/:id/lock/status", h.handle(h.lockStatus))
 	viewer.GET("/locks", h.handle(h.listLocks))
 	viewer.GET("/locks/events", h.handle(h.lockEvents))
+	viewer.GET("/locks/:resource", h.handle(h.getLock))
 	viewer.GET("/refusals/:id", h.handle(h.getRefusal))
 
 	editor := api.Group("", middleware.RequireRole(models.RoleEditor))

@@ -30,7 +30,7 @@ func leastCaller() map[string]int {
 			GET /api/v1/sessions, DELETE /api/v1/sessions, DELETE /api/v1/sessions/:id`,
 		viewer: `GET /processes, GET /processes/:id, GET /processes/:id/history, GET /refusals, GET /api/v1/processes, GET /api/v1/processes/:id, GET /api/v1/processes/:id/lock/status,
 			GET /api/v1/processes/:id/history, GET /api/v1/processes/:id/versions/:n, GET /api/v1/refusals/:id,
-			GET /api/v1/locks, GET /api/v1/locks/events`,
+			GET /api/v1/locks, GET /api/v1/locks/events, GET /api/v1/locks/:resource`,
 		editor: `GET /processes/new, POST /processes/new, GET /processes/:id/edit, POST /processes/:id/edit, POST /processes/:id/edit/save,
 			POST /processes/:id/edit/resolve, POST /processes/:id/edit/cancel, GET /processes/:id/edit/state, POST /processes/:id/edit/extend,
 			POST /processes/:id/edit/release, POST /processes/:id/edit/answer, POST /processes/:id/ask, POST /processes/:id/ask/withdraw, POST /processes/:id/draft/discard, POST /processes/:id/restore, POST /api/v1/processes, PUT /api/v1/processes/:id, DELETE /api/v1/processes/:id, PATCH /api/v1/processes/:id/quick-update,

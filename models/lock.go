@@ -105,7 +105,20 @@ type userDoc struct {
 type EndedLock struct {
 	Grant    string
 	Resource string
+	Holder   Holder // who had it, and since when; zero if that is not known. Its reason is not kept
+	Fence    *int64 // nil without Redis, and if it is not known
 	End      LockEnd
+}
+
+// Ended is the grant of a held lock that ends.
+func (s LockStatus) Ended(end LockEnd) EndedLock {
+	return EndedLock{Grant: s.Grant, Resource: s.Resource, Holder: s.Holder, Fence: s.Fence, End: end}
+}
+
+// LockWaiter is a request that waits for a lock.
+type LockWaiter struct {
+	By    UserRef // zero if the request names no user
+	Since time.Time
 }
 
 // LockEvent is a change of a lock.

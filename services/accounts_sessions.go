@@ -104,7 +104,7 @@ func (a *Accounts) recordEnds(ctx context.Context, end models.LockEnd, locks ...
 	end.At = time.Now().UTC()
 	ends := make([]models.EndedLock, 0, len(locks))
 	for _, was := range locks {
-		ends = append(ends, models.EndedLock{Grant: was.Grant, Resource: was.Resource, End: end})
+		ends = append(ends, was.Ended(end))
 	}
 	if err := a.store.AddLockEnds(ctx, ends...); err != nil {
 		a.log.Warn("holders are not told why they lost their locks", "locks", len(ends), "error", err)

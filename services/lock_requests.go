@@ -226,12 +226,14 @@ func (p *Processes) AnswerRequest(ctx context.Context, user models.UserRef, id, 
 	if !r.Pending() {
 		return r, degraded, answered(r, answer.State)
 	}
-	holder := models.Holder{UserID: user.ID, Email: user.Email}
+	holder := p.holderOf(user, grant)
 	if answer.State == models.RequestGiven {
 		entry := answer.Client.entry(models.AuditLockGiven, user.Email, Resource(id), "to "+r.By.Email+because(answer.Message))
 		old := lock.Replaced{Grant: grant.Grant, How: models.LockGiven}
 		r.Reply = answer.Message
-		r, err = p.give(ctx, r, old, entry, models.LockEnd{How: models.LockGiven, By: user, Reason: answer.Message}, holder)
+		ended := p.endedBy(user, grant, models.LockGiven)
+		ended.End.Reason = answer.Message
+		r, err = p.give(ctx, r, old, entry, ended, holder)
 		return r, degraded, err
 	}
 	r.State, r.Reply, r.AnsweredAt = answer.State, answer.Message, time.Now().UTC()
@@ -270,11 +272,11 @@ var errAskerGone = errors.New("the asker may not lock any more")
 
 // give makes the lock the asker's in place of an old grant, and then the request given. Safe to
 // repeat, on any instance: the asker's token follows from the request, so that it is one grant.
-func (p *Processes) give(ctx context.Context, r models.LockRequest, old lock.Replaced, entry models.AuditEntry, end models.LockEnd, holder models.Holder) (models.LockRequest, error) {
+func (p *Processes) give(ctx context.Context, r models.LockRequest, old lock.Replaced, entry models.AuditEntry, ended models.EndedLock, holder models.Holder) (models.LockRequest, error) {
 	if err := p.mayBeGiven(ctx, r); err != nil {
 		return r, err
 	}
-	taken, err := p.replaceHolder(ctx, p.askersRequest(r), old, entry, end)
+	taken, err := p.replaceHolder(ctx, p.askersRequest(r), old, entry, ended)
 	if err != nil {
 		var refused *models.NotAcquiredError
 		if errors.As(err, &refused) {
@@ -282,7 +284,7 @@ func (p *Processes) give(ctx context.Context, r models.LockRequest, old lock.Rep
 		}
 		return r, err
 	}
-	return p.markGiven(ctx, r, taken, end.By, holder)
+	return p.markGiven(ctx, r, taken, ended.End.By, holder)
 }
 
 // mayBeGiven closes the request of an asker who may not have the lock any more.

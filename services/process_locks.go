@@ -199,8 +199,7 @@ func (p *Processes) Extend(ctx context.Context, user models.UserRef, id, token s
 	if err != nil {
 		return lock.Lock{}, p.notHeld(ctx, id, grant, err)
 	}
-	holder := models.Holder{UserID: user.ID, Email: user.Email, Since: p.tokens.GrantedAt(grant)}
-	extended, err := p.locks.ExtendFor(ctx, grant.LockClaim, holder, cmp.Or(ttl, DefaultProcessTTL))
+	extended, err := p.locks.ExtendFor(ctx, grant.LockClaim, p.holderOf(user, grant), cmp.Or(ttl, DefaultProcessTTL))
 	if err != nil {
 		return lock.Lock{}, p.notHeld(ctx, id, grant, err)
 	}
@@ -217,8 +216,21 @@ func (p *Processes) Unlock(ctx context.Context, user models.UserRef, id, token s
 	if err != nil {
 		return degraded, p.notHeld(ctx, id, grant, err)
 	}
-	p.opt.Ends.LockEnded(models.EndedLock{Grant: grant.Grant, Resource: grant.Resource, End: models.LockEnd{How: models.LockReleased, By: user, At: time.Now().UTC()}})
+	p.opt.Ends.LockEnded(p.endedBy(user, grant, models.LockReleased))
 	return degraded, nil
+}
+
+// endedBy is the grant of a lock token that its holder ends now.
+func (p *Processes) endedBy(user models.UserRef, grant models.LockGrant, how string) models.EndedLock {
+	return models.EndedLock{
+		Grant: grant.Grant, Resource: grant.Resource, Fence: grant.Fence, Holder: p.holderOf(user, grant),
+		End: models.LockEnd{How: how, By: user, At: time.Now().UTC()},
+	}
+}
+
+// holderOf is the holder of a lock token, as far as the token says.
+func (p *Processes) holderOf(user models.UserRef, grant models.LockGrant) models.Holder {
+	return models.Holder{UserID: user.ID, Email: user.Email, Since: p.tokens.GrantedAt(grant)}
 }
 
 // ProcessLockStatus is the state of a process's lock, as one user sees it.

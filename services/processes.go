@@ -45,6 +45,7 @@ type processWriter interface {
 type lockEnds interface {
 	lockEndWriter
 	LockEnd(ctx context.Context, grant string) (models.LockEnd, error)
+	LockEnds(ctx context.Context, resource string, since time.Time, limit int) ([]models.EndedLock, error)
 	LastActivity(ctx context.Context, processID, userID, grant string) (last time.Time, asked int, err error)
 }
 
@@ -250,6 +251,6 @@ func (p *Processes) Delete(ctx context.Context, user models.UserRef, id, token s
 		return degraded, p.withStatus(ctx, err)
 	}
 	p.locks.ReleaseAfter(ctx, grant.LockClaim)
-	p.opt.Ends.LockEnded(models.EndedLock{Grant: grant.Grant, Resource: grant.Resource, End: models.LockEnd{How: models.LockProcessDeleted, By: user, At: time.Now().UTC()}})
+	p.opt.Ends.LockEnded(p.endedBy(user, grant, models.LockProcessDeleted))
 	return degraded, nil
 }

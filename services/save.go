@@ -119,8 +119,7 @@ func (p *Processes) keepLease(ctx context.Context, user models.UserRef, grant mo
 	if ttl == 0 {
 		ttl = DefaultProcessTTL
 	}
-	holder := models.Holder{UserID: user.ID, Email: user.Email, Since: p.tokens.GrantedAt(grant)}
-	_, _ = p.locks.ExtendFor(ctx, grant.LockClaim, holder, ttl)
+	_, _ = p.locks.ExtendFor(ctx, grant.LockClaim, p.holderOf(user, grant), ttl)
 }
 
 // Editing is a lock as its holder's page shows it.
@@ -151,7 +150,7 @@ func (p *Processes) Editing(ctx context.Context, user models.UserRef, id, token 
 	if status.Grant != grant.Grant {
 		status = models.LockStatus{
 			Resource: status.Resource, Degraded: status.Degraded,
-			Holder: models.Holder{UserID: user.ID, Email: user.Email, Since: p.tokens.GrantedAt(grant)},
+			Holder: p.holderOf(user, grant),
 		}
 	}
 	return Editing{Process: process, Grant: grant, Status: status, Degraded: degraded || status.Degraded}, nil

@@ -186,7 +186,7 @@ func (p *Processes) giveUnanswered(ctx context.Context, pending []models.LockReq
 	}
 	old := lock.Replaced{Grant: status.Grant, Idle: p.opt.Protection, How: models.LockGiven}
 	end := models.LockEnd{How: models.LockGiven, Reason: "no answer to the request of " + r.By.Email}
-	_, err = p.give(ctx, r, old, entry, end, status.Holder)
+	_, err = p.give(ctx, r, old, entry, status.Ended(end), status.Holder)
 	return overtaken(gone(err))
 }
 
@@ -211,7 +211,10 @@ func (p *Processes) passOn(ctx context.Context, r models.LockRequest, state mode
 			Action: models.AuditLockGiven, Actor: next.By.Email, Target: Resource(r.ProcessID), Detail: r.By.Email + " did not fetch it",
 		}
 		old := lock.Replaced{Grant: r.Grant, How: models.LockExpired}
-		_, err = p.give(ctx, next, old, entry, models.LockEnd{How: models.LockExpired}, models.Holder{})
+		ended := models.EndedLock{
+			Grant: r.Grant, Resource: Resource(r.ProcessID), Holder: held.Holder, Fence: held.Fence, End: models.LockEnd{How: models.LockExpired},
+		}
+		_, err = p.give(ctx, next, old, entry, ended, models.Holder{})
 		if !errors.Is(err, errAskerGone) {
 			return overtaken(err)
 		}

@@ -99,7 +99,7 @@ func (p *Processes) takeOver(ctx context.Context, id string, user models.UserRef
 		return lock.Lock{}, &models.ConflictError{Reason: models.ErrPreconditionFailed, Current: process}
 	}
 	entry := opt.Client.entry(models.AuditLockTakenOver, user.Email, req.Resource, "held by "+status.Holder.Email+because(req.Holder.Reason))
-	taken, err := p.replaceHolder(ctx, req, old, entry, models.LockEnd{How: models.LockTakenOver, By: user, Reason: req.Holder.Reason})
+	taken, err := p.replaceHolder(ctx, req, old, entry, status.Ended(models.LockEnd{How: models.LockTakenOver, By: user, Reason: req.Holder.Reason}))
 	var refused *models.NotAcquiredError
 	if errors.As(err, &refused) && refused.Status.Held {
 		refused.TakeOverAt = refused.Status.ActiveAt.Add(p.opt.Protection)
@@ -109,7 +109,7 @@ func (p *Processes) takeOver(ctx context.Context, id string, user models.UserRef
 
 // replaceHolder gives the lock of one grant to a request: the audit entry first, and the end of the
 // former grant before the new one is used.
-func (p *Processes) replaceHolder(ctx context.Context, req lock.Request, old lock.Replaced, entry models.AuditEntry, end models.LockEnd) (lock.Lock, error) {
+func (p *Processes) replaceHolder(ctx context.Context, req lock.Request, old lock.Replaced, entry models.AuditEntry, ended models.EndedLock) (lock.Lock, error) {
 	if err := p.audits.add(ctx, entry); err != nil {
 		return lock.Lock{}, err
 	}
@@ -122,8 +122,7 @@ func (p *Processes) replaceHolder(ctx context.Context, req lock.Request, old loc
 		_ = p.audits.add(ctx, entry) // without it the first entry claims too much, which is safe
 		return lock.Lock{}, err
 	}
-	end.At = time.Now().UTC()
-	ended := models.EndedLock{Grant: old.Grant, Resource: req.Resource, End: end}
+	ended.End.At = time.Now().UTC()
 	if err := p.store.AddLockEnds(context.WithoutCancel(ctx), ended); err != nil {
 		p.locks.ReleaseAfter(ctx, taken.Claim)
 		return lock.Lock{}, fmt.Errorf("store that the lock of %s ended: %w", req.Resource, err)

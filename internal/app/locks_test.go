@@ -98,6 +98,8 @@ func TestLockRefusalsSayTheyAreDegraded(t *testing.T) {
 		{admin, "POST", "/processes/1/lock", "", []string{"Prefer", "wait=1"}, 423},
 		{admin, "GET", "/processes/1/lock/status", "", nil, 200},
 		{admin, "GET", "/locks", "", nil, 200},
+		{admin, "GET", "/locks/process:1", "", nil, 200},
+		{admin, "GET", "/locks/process:2", "", nil, 404},
 		{admin, "PUT", "/processes/1", put, []string{"X-Lock-Token", "forged"}, 409},
 		{admin, "DELETE", "/processes/1", "", []string{"X-Lock-Token", "forged"}, 409},
 		{admin, "POST", "/processes/1/lock/extend", "", []string{"X-Lock-Token", "forged"}, 409},

@@ -39,6 +39,7 @@ func TestRouteCosts(t *testing.T) {
 		{"GET /processes/:id", "", http.StatusOK},
 		{"POST /processes/:id/lock", "", http.StatusCreated},
 		{"GET /processes/:id/lock/status", "", http.StatusOK},
+		{"GET /locks/:resource", "", http.StatusOK},
 		{"POST /processes/:id/lock/extend", "", http.StatusOK},
 		{"PUT /processes/:id", fields, http.StatusOK},
 		{"DELETE /processes/:id/lock", "", http.StatusNoContent},
@@ -50,7 +51,7 @@ func TestRouteCosts(t *testing.T) {
 		for _, step := range steps {
 			method, path, _ := strings.Cut(step.route, " ")
 			got[step.route] = m.costs(id, func() {
-				w := a.api(token, method, strings.Replace(path, ":id", id, 1), step.body, "X-Lock-Token", lockToken)
+				w := a.api(token, method, strings.NewReplacer(":id", id, ":resource", "process:"+id).Replace(path), step.body, "X-Lock-Token", lockToken)
 				if w.Code != step.status {
 					t.Fatalf("%s: %d %s", step.route, w.Code, w.Body)
 				}
@@ -119,7 +120,7 @@ var (
 	ofScripts  = regexp.MustCompile(` lua\] `)
 	flushes    = regexp.MustCompile(`rate:reset:|"GET" "[^"]*rate:`)
 	settling   = regexp.MustCompile(`r\.process_id > COALESCE`) // Processes.KeepSettling, once a second
-	statements = regexp.MustCompile(`^ +execute .*: (?s:.*)\b(processes|process_versions|drafts|users|audit)\b`)
+	statements = regexp.MustCompile(`^ +execute .*: (?s:.*)\b(processes|process_versions|drafts|users|audit|lock_ends WHERE resource)\b`)
 )
 
 // costs counts what do sends about the process and its user. Meanwhile instances also send

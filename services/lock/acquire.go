@@ -110,7 +110,9 @@ func (a *attempt) once(ctx context.Context, queue bool) (Lock, error) {
 		a.taken.TTL, a.taken.Degraded = a.heldUntil.Sub(sent), true
 		return Lock{}, &models.NotAcquiredError{Status: a.taken}
 	}
-	lock, status := l.table.acquire(sent, a.claim(), a.req.Holder, a.req.TTL, queue)
+	holder := a.req.Holder
+	holder.Since = l.opt.Clock().Add(-time.Since(a.since)).UTC()
+	lock, status := l.table.acquire(sent, a.claim(), holder, a.req.TTL, queue)
 	if status != nil {
 		if !queue {
 			l.abandonLater(a)

@@ -9,7 +9,8 @@ import (
 	"gatehouse/models"
 )
 
-// acquire grants without Redis, or returns the lock that is in the way.
+// acquire grants without Redis, or returns the lock that is in the way. Since of the holder is when the
+// request came in.
 func (t *localTable) acquire(now time.Time, claim Claim, holder models.Holder, ttl time.Duration, queue bool) (Lock, *models.LockStatus) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -29,7 +30,7 @@ func (t *localTable) acquire(now time.Time, claim Claim, holder models.Holder, t
 	first := len(slot.queue) == 0 || slot.queue[0].grant == claim.Grant
 	if l != nil || !first {
 		if queue {
-			slot.join(claim.Grant, now)
+			slot.join(claim.Grant, holder, now)
 		}
 		status := models.LockStatus{Resource: claim.Resource, Held: true, TTL: waiterAlive, ExpiresAt: t.wall().Add(waiterAlive).UTC(), Degraded: true}
 		if l != nil {
@@ -58,14 +59,14 @@ func (t *localTable) grant(now time.Time, claim Claim, holder models.Holder, ttl
 	}
 }
 
-func (l *entry) join(grant string, now time.Time) {
+func (l *entry) join(grant string, holder models.Holder, now time.Time) {
 	for i := range l.queue {
 		if l.queue[i].grant == grant {
 			l.queue[i].seen = now
 			return
 		}
 	}
-	l.queue = append(l.queue, localWaiter{grant: grant, seen: now})
+	l.queue = append(l.queue, localWaiter{grant: grant, holder: holder, seen: now})
 }
 
 // stillTaken reports whether a waits for a lock that another instance may have granted, which

@@ -67,7 +67,8 @@ func (l *Locker) heartbeats(ctx context.Context) {
 func (l *Locker) publishExpired(now time.Time) {
 	for _, lock := range l.table.expire(now) {
 		l.events.publishOwn(models.LockExpired, lock)
-		l.opt.Ended(endedByItself(lock.Grant, lock.Resource, lock.ExpiresAt))
+		ended := models.EndedLock{Grant: lock.Grant, Resource: lock.Resource, Holder: lock.Holder, Fence: lock.Fence}
+		l.opt.Ended(byItself(ended, lock.ExpiresAt))
 	}
 }
 
@@ -182,10 +183,13 @@ func (l *Locker) leaseEnded(told string) {
 	}
 	at, err := strconv.ParseInt(told[:digits], 10, 64)
 	if g, ok := readRecord(told[digits:]); ok && err == nil {
-		l.opt.Ended(endedByItself(g.grant, g.resource, time.UnixMilli(at)))
+		ended := models.EndedLock{Grant: g.grant, Resource: g.resource, Holder: g.holder, Fence: &g.fence}
+		l.opt.Ended(byItself(ended, time.UnixMilli(at)))
 	}
 }
 
-func endedByItself(grant, resource string, at time.Time) models.EndedLock {
-	return models.EndedLock{Grant: grant, Resource: resource, End: models.LockEnd{How: models.LockExpired, At: at.UTC()}}
+// byItself is a grant whose lease ended by itself.
+func byItself(ended models.EndedLock, at time.Time) models.EndedLock {
+	ended.End = models.LockEnd{How: models.LockExpired, At: at.UTC()}
+	return ended
 }

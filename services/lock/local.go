@@ -48,8 +48,9 @@ const (
 const epochUnknown = "unknown"
 
 type localWaiter struct {
-	grant string
-	seen  time.Time
+	grant  string
+	holder models.Holder // who waits; Since is since when
+	seen   time.Time
 }
 
 func newLocalTable(maxHold time.Duration, wall func() time.Time) *localTable {

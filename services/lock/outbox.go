@@ -68,7 +68,7 @@ func (l *Locker) flushUser(ctx context.Context, op op) {
 	}
 	ended, _ := l.ReleaseUser(ctx, op.userID) // puts it into the outbox anew if it fails
 	for _, lock := range ended {
-		l.opt.Ended(models.EndedLock{Grant: lock.Grant, Resource: lock.Resource, End: models.LockEnd{How: models.LockUserDisabled, At: l.opt.Clock().UTC()}})
+		l.opt.Ended(lock.Ended(models.LockEnd{How: models.LockUserDisabled, At: l.opt.Clock().UTC()}))
 	}
 	if !start.Before(op.until) {
 		l.table.ack(op)

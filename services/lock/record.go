@@ -17,6 +17,8 @@ const (
 	grantRest  = grantToken + 43
 
 	epochLength = 32
+
+	noFence = "00000000000000000000000000000" // fence and since of a request that waits
 )
 
 // writeRecord is the end of a grant's text, after fence, since, id and hash of token:

@@ -33,7 +33,8 @@ type reply struct {
 	extra     string    // acquire: arrival; release and force: who has it next; extend: the first fence reserved
 	now       int64     // the server's, in milliseconds
 	at        time.Time // by this instance's wall clock
-	extended  int64     // status, replace: when the lock was extended last, the server's milliseconds; 0: not yet
+	extended  int64     // status, queue, replace: when the lock was extended last, the server's milliseconds; 0: not yet
+	queue     []models.LockWaiter
 }
 
 func readReply(msg rueidis.RedisMessage) (reply, error) {
@@ -56,6 +57,13 @@ func readReply(msg rueidis.RedisMessage) (reply, error) {
 	}
 	if len(fields) > 8 {
 		r.extended, _ = strconv.ParseInt(text(8), 10, 64) // '' is 0
+	}
+	if len(fields) > 9 {
+		waiters, err := fields[9].AsStrSlice()
+		if err != nil {
+			return reply{}, fmt.Errorf("read a queue: %w: %w", models.ErrUnavailable, err)
+		}
+		r.queue = readWaiters(waiters)
 	}
 	if grant := text(1); grant != "" {
 		var ok bool

@@ -32,12 +32,36 @@ func (s *Store) AddLockEnds(ctx context.Context, ends ...models.EndedLock) error
 
 func insertLockEnd(ctx context.Context, q querier, e models.EndedLock) error {
 	_, err := q.ExecContext(ctx, `
-		INSERT INTO lock_ends (grant_id, resource, how, by_id, by_email, reason, at) VALUES ($1, $2, $3, $4, $5, $6, $7)
+		INSERT INTO lock_ends (grant_id, resource, how, by_id, by_email, reason, at, holder_id, holder_email, granted_at, fence)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
 		ON CONFLICT (grant_id) DO UPDATE SET how = excluded.how, by_id = excluded.by_id, by_email = excluded.by_email,
-		       reason = excluded.reason, at = excluded.at
+		       reason = excluded.reason, at = excluded.at, holder_id = COALESCE(excluded.holder_id, lock_ends.holder_id),
+		       holder_email = COALESCE(excluded.holder_email, lock_ends.holder_email),
+		       granted_at = COALESCE(excluded.granted_at, lock_ends.granted_at), fence = COALESCE(excluded.fence, lock_ends.fence)
 		 WHERE lock_ends.how = 'expired'`,
-		clean(e.Grant), clean(e.Resource), e.End.How, nullID(e.End.By.ID), clean(e.End.By.Email), clean(e.End.Reason), e.End.At.UnixMicro())
+		clean(e.Grant), clean(e.Resource), e.End.How, nullID(e.End.By.ID), clean(e.End.By.Email), clean(e.End.Reason), e.End.At.UnixMicro(),
+		nullID(e.Holder.UserID), nullText(e.Holder.Email), nullTime(e.Holder.Since), e.Fence)
 	return err
+}
+
+// LockEnds returns how the grants of a resource's lock ended since a time, the latest first, and at
+// most limit of them.
+func (s *Store) LockEnds(ctx context.Context, resource string, since time.Time, limit int) ([]models.EndedLock, error) {
+	ctx, done := s.read.turn(ctx)
+	defer done()
+	ends, err := collect(ctx, s.read, func(row scanner) (models.EndedLock, error) {
+		ended := models.EndedLock{Resource: resource}
+		end, holder := &ended.End, &ended.Holder
+		var by, at, id, granted int64
+		err := row.Scan(&ended.Grant, &end.How, &by, &end.By.Email, &end.Reason, &at, &id, &holder.Email, &granted, &ended.Fence)
+		end.By.ID, holder.UserID, end.At = idOrNone(by), idOrNone(id), micros(at)
+		if granted != 0 {
+			holder.Since = micros(granted)
+		}
+		return ended, err
+	}, `SELECT grant_id, how, COALESCE(by_id, 0), by_email, reason, at, COALESCE(holder_id, 0), COALESCE(holder_email, ''), COALESCE(granted_at, 0), fence
+		  FROM lock_ends WHERE resource = $1 AND at > $2 ORDER BY at DESC LIMIT $3`, clean(resource), since.UnixMicro(), limit)
+	return ends, failed("read the ends of the locks of "+resource, err)
 }
 
 // LockEnd returns how a grant ended; models.ErrNotFound if that is not stored.
@@ -55,10 +79,7 @@ func readLockEnd(ctx context.Context, q querier, grant, condition string) (model
 	var by, at int64
 	err := q.QueryRowContext(ctx, `SELECT resource, how, COALESCE(by_id, 0), by_email, reason, at FROM lock_ends WHERE grant_id = $1`+condition,
 		clean(grant)).Scan(&ended.Resource, &end.How, &by, &end.By.Email, &end.Reason, &at)
-	if by != 0 {
-		end.By.ID = formatID(by)
-	}
-	end.At = micros(at)
+	end.By.ID, end.At = idOrNone(by), micros(at)
 	return ended, err
 }
 

@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -49,6 +50,51 @@ func TestLockEnds(t *testing.T) {
 			wantError(t, err, models.ErrNotFound)
 		}
 		must(s.LockEnd(t.Context(), "c\x00\xff"))
+	})
+}
+
+// How the grants of one lock ended is told the latest first, with who had them, as far as that is known.
+func TestLockEndsOfAResource(t *testing.T) {
+	onBoth(t, func(t *testing.T, w world) {
+		s := w.s
+		ann := newUser(t, s, "ann@example.com")
+		fence := int64(1) << 52
+		ended := func(grant, resource, how string, after time.Duration) models.EndedLock {
+			return models.EndedLock{
+				Grant: grant, Resource: resource, Fence: &fence,
+				Holder: models.Holder{UserID: ann.ID, Email: ann.Email, Since: start}, End: models.LockEnd{How: how, At: start.Add(after)},
+			}
+		}
+		known := ended("known", "process:1", models.LockExpired, time.Second)
+		check(t, s.AddLockEnds(t.Context(), known, ended("of another", "process:2", models.LockReleased, time.Second)))
+		check(t, s.AddLockEnds(t.Context(), endedLock("later", models.LockForced, ann)))
+		check(t, s.AddLockEnds(t.Context(), ended("old", "process:1", models.LockReleased, -time.Hour)))
+		want := func(limit int, grants ...string) (all []models.EndedLock) {
+			t.Helper()
+			all = must(w.other.LockEnds(t.Context(), "process:1", start.Add(-time.Hour), limit))
+			var got []string
+			for _, e := range all {
+				got = append(got, e.Grant)
+			}
+			if !slices.Equal(got, grants) {
+				t.Fatalf("%v, want %v", got, grants)
+			}
+			return all
+		}
+		all := want(9, "known", "later") // and not what ended an hour ago
+		if got := all[0]; *got.Fence != fence || got.Holder != known.Holder || got.End != known.End || got.Resource != "process:1" {
+			t.Errorf("%+v, want %+v", got, known)
+		}
+		if got := all[1]; got.Fence != nil || got.Holder != (models.Holder{}) || got.End.By.Email != ann.Email {
+			t.Errorf("who had it is not known: %+v", got)
+		}
+		want(1, "known")
+
+		// An end that is corrected does not forget who had the lock.
+		check(t, s.AddLockEnds(t.Context(), models.EndedLock{Grant: "known", Resource: "process:1", End: models.LockEnd{How: models.LockReleased, At: start.Add(time.Minute)}}))
+		if got := want(9, "known", "later")[0]; got.End.How != models.LockReleased || got.Holder != known.Holder || got.Fence == nil {
+			t.Errorf("%+v", got)
+		}
 	})
 }
 

@@ -230,6 +230,19 @@ func nullID(id string) sql.NullInt64 {
 	return sql.NullInt64{Int64: n, Valid: err == nil}
 }
 
+// nullText is a text, NULL for none.
+func nullText(text string) sql.NullString {
+	return sql.NullString{String: clean(text), Valid: text != ""}
+}
+
+// idOrNone is the id of a row, "" for none, which is 0.
+func idOrNone(n int64) string {
+	if n == 0 {
+		return ""
+	}
+	return formatID(n)
+}
+
 func formatID(n int64) string { return strconv.FormatInt(n, 10) }
 
 // micros reads a time as it is stored.
