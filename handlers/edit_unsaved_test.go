@@ -3,6 +3,7 @@ package handlers_test
 import (
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -89,6 +90,21 @@ func TestTextSurvivesARefusal(t *testing.T) {
 		shows(t, tab.presses(path, "title", "Order more ink"), http.StatusUnauthorized, "Your session has ended.", `value="Order more ink"`)
 		a.cookie = &http.Cookie{Name: session.Name, Value: s.token(t, ann)}
 	}
+	t.Run("but one that began from a version that there is not yet is no text of a form", func(t *testing.T) {
+		before := s.now(t, process.ID)
+		for _, lock := range []string{"held", "given back"} { // which is taken anew
+			tab := a.begins(t, process.ID, "takeOver", "true")
+			if lock != "held" {
+				_, err := s.Processes.Unlock(t.Context(), s.user(t, ann), process.ID, tab.lockCookie().Value)
+				check(t, err)
+			}
+			w := tab.presses("/edit/save", "title", "Order from the future", "base", strconv.FormatInt(before.Version+1, 10))
+			shows(t, w, http.StatusUnprocessableEntity, "base must be a version of the process")
+			if got := s.now(t, process.ID); got != before {
+				t.Errorf("%s: stored %+v", lock, got)
+			}
+		}
+	})
 	r := httptest.NewRequest(http.MethodPost, "/processes/"+process.ID+"/edit/save", strings.NewReader("title=spoofed&base=1"))
 	w = a.send(r, "Content-Type", "application/x-www-form-urlencoded", "Sec-Fetch-Site", "cross-site", "Origin", "https://evil.example")
 	shows(t, w, http.StatusForbidden)

@@ -43,6 +43,7 @@ type Saved struct {
 //   - models.ErrNotFound: there is no such process,
 //   - models.ErrLockTokenRequired: token is empty,
 //   - *models.NotHeldError: the lock is over, and not for the user to take anew,
+//   - *models.ValidationError: the process has no version Base yet,
 //   - *models.ConflictError: another write came in since Base.
 func (p *Processes) Save(ctx context.Context, user models.UserRef, id, token string, fields models.ProcessFields, opt SaveOptions) (Saved, error) {
 	guard, grant, degraded, err := p.guard(ctx, user, id, token, nil)
@@ -54,6 +55,7 @@ func (p *Processes) Save(ctx context.Context, user models.UserRef, id, token str
 	}
 	guard.IfMatch = &opt.Base
 	process, err := p.store.UpdateProcess(ctx, id, user.ID, fields, guard)
+	err = knownBase(err, opt.Base)
 	var conflict *models.ConflictError
 	switch {
 	case errors.Is(err, models.ErrVersionConflict): // Base is the current version: only the grant is older
@@ -84,7 +86,7 @@ func (p *Processes) saveAnew(ctx context.Context, user models.UserRef, id string
 	base := &models.IfMatch{Versions: []int64{opt.Base}}
 	taken, err := p.Lock(ctx, user, id, ProcessLockOptions{TTL: opt.TTL, IfMatch: base, TakeOver: true, Most: opt.Most, Client: opt.Client})
 	if err != nil {
-		return Saved{Degraded: taken.Degraded}, err
+		return Saved{Degraded: taken.Degraded}, knownBase(err, opt.Base)
 	}
 	process, degraded, err := p.Replace(ctx, user, id, taken.Token, base, fields)
 	if err != nil {
@@ -92,6 +94,15 @@ func (p *Processes) saveAnew(ctx context.Context, user models.UserRef, id string
 		return Saved{Degraded: degraded}, err
 	}
 	return Saved{Process: process, Lock: &taken, Degraded: degraded}, nil
+}
+
+// knownBase is a refusal, unless it was for a version that there is not yet: then it says that.
+func knownBase(refused error, base int64) error {
+	var conflict *models.ConflictError
+	if errors.As(refused, &conflict) && base > conflict.Current.Version {
+		return models.Invalid("base", "must be a version of the process")
+	}
+	return refused
 }
 
 // saveOverOwn merges with what was written under the same grant. The database refuses if that is
