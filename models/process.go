@@ -124,8 +124,11 @@ func (m *IfMatch) Matches(version int64) bool {
 	return m == nil || m.Any || slices.Contains(m.Versions, version)
 }
 
-// Page selects one page of a list: at most Limit items, after Cursor. Cursor "" is the first
-// page.
+// DefaultLimit is the Limit of a Page that has none.
+const DefaultLimit = 50
+
+// Page selects one page of a list: at most Limit items, DefaultLimit if that is zero or less, after
+// Cursor. Cursor "" is the first page.
 type Page struct {
 	Limit  int
 	Cursor string

@@ -21,7 +21,7 @@ var LockSorts = [...]string{"since", "-since", "expiresAt", "waiting", "resource
 // titlesTimeout limits the look-up of titles where the list is useful without them.
 const titlesTimeout = 300 * time.Millisecond
 
-// LockQuery selects locks, and the page of them to return. The zero value is no page.
+// LockQuery selects locks, and the page of them to return. The zero value is the first page of all.
 type LockQuery struct {
 	models.Page
 	Text    string // in the title, the holder's address, the reason or the resource, in any case; "" is any
@@ -66,6 +66,9 @@ func (p *Processes) Locks(ctx context.Context, user models.UserRef, q LockQuery)
 	found, err := p.selectLocks(ctx, user, q, all)
 	if err != nil {
 		return LockList{}, err
+	}
+	if q.Limit <= 0 {
+		q.Limit = models.DefaultLimit
 	}
 	list := LockList{Count: len(found), Degraded: degraded}
 	list.Items, list.NextCursor = pageOfLocks(found, q, after)
@@ -169,9 +172,7 @@ func pageOfLocks(locks []ListedLock, q LockQuery, after *lockPlace) (items []Lis
 	items = []ListedLock{}
 	for i, row := range sorted {
 		if i == q.Limit {
-			if i > 0 {
-				next = sorted[i-1].at.cursor()
-			}
+			next = sorted[i-1].at.cursor()
 			break
 		}
 		items = append(items, row.item)

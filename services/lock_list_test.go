@@ -123,6 +123,12 @@ func TestListOfLocks(t *testing.T) {
 		}
 	})
 
+	t.Run("has a page if nothing is said", func(t *testing.T) {
+		if list := must(l.Locks(t.Context(), l.alice, services.LockQuery{})); len(list.Items) != 5 || list.NextCursor != nil {
+			t.Errorf("%+v", list)
+		}
+	})
+
 	t.Run("refuses a cursor of another order, or none of its own", func(t *testing.T) {
 		first := must(l.Locks(t.Context(), l.alice, services.LockQuery{Page: models.Page{Limit: 1}}))
 		for _, cursor := range []string{*first.NextCursor, "x", "e30", "bnVsbA", strings.Repeat("A", 4000)} {

@@ -25,7 +25,7 @@ type cursor struct {
 	Fence int64 `json:"f"`
 }
 
-// List returns the locks held now, at most page.Limit of them, in an order that
+// List returns the locks held now, at most page.Limit of them (50 if that is zero or less), in an order that
 // is stable enough to page through: a lock that is extended meanwhile may come
 // twice, or not at all if that made its time left shorter; no other that stays is
 // left out. Without Redis (open) it is what this instance knows, on one page. A
@@ -34,6 +34,9 @@ func (l *Locker) List(ctx context.Context, page models.Page) (locks models.List[
 	after, err := readCursor(page.Cursor)
 	if err != nil {
 		return locks, false, err
+	}
+	if page.Limit <= 0 {
+		page.Limit = models.DefaultLimit
 	}
 	shards := make([][]listedLock, shardCount)
 	shards[after.Shard], err = l.listShard(ctx, after, page.Limit+1)

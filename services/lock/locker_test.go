@@ -200,6 +200,23 @@ func TestList(t *testing.T) {
 		}
 	})
 
+	t.Run("has pages of 50 if nothing is said", func(t *testing.T) {
+		for i := range 50 - locks + 1 {
+			take(t, all[0], request(fmt.Sprint("more:", i), models.Holder{UserID: "more"}))
+		}
+		page, _, err := all[0].List(t.Context(), models.Page{})
+		if err != nil || len(page.Items) != 50 || page.NextCursor == nil {
+			t.Fatalf("%d locks, %v", len(page.Items), err)
+		}
+		rest, _, err := all[0].List(t.Context(), models.Page{Cursor: *page.NextCursor})
+		if err != nil || len(rest.Items) != 1 || rest.NextCursor != nil {
+			t.Errorf("%d more, %v", len(rest.Items), err)
+		}
+		if _, err := all[0].ReleaseUser(t.Context(), "more"); err != nil {
+			t.Fatal(err)
+		}
+	})
+
 	t.Run("refuses a cursor that it did not make", func(t *testing.T) {
 		for _, cursor := range []string{"x", "e30", strings.Repeat("A", 40)} {
 			if _, _, err := all[0].List(t.Context(), models.Page{Limit: 1, Cursor: cursor}); !errors.Is(err, models.ErrBadCursor) {

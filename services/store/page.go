@@ -9,12 +9,12 @@ import (
 	"gatehouse/models"
 )
 
-const defaultLimit, maxLimit = 50, 1000
+const maxLimit = 1000
 
-// pageLimit is the number of items to return: 50 if none is asked for, at most 1000.
+// pageLimit is the number of items to return, at most 1000.
 func pageLimit(p models.Page) int {
 	if p.Limit <= 0 {
-		return defaultLimit
+		return models.DefaultLimit
 	}
 	return min(p.Limit, maxLimit)
 }
