@@ -32,7 +32,7 @@ file .env in the current folder. See .env.example for all of them.
 `
 
 // Run is the program as a value: it serves until ctx ends, drains, and returns
-// nil if nothing was cut off.
+// nil if nothing was cut off. That includes a start that ctx ends.
 func Run(ctx context.Context, args []string, getenv func(string) string, stdout io.Writer) error {
 	if len(args) > 0 {
 		_, err := io.WriteString(stdout, usage)
@@ -46,6 +46,10 @@ func Run(ctx context.Context, args []string, getenv func(string) string, stdout 
 		return err
 	}
 	app, err := newApp(ctx, cfg, stdout)
+	if err != nil && ctx.Err() != nil { // nothing was served that could be cut off
+		newLogger(cfg, stdout).Info("stopped during the start", "at", err)
+		return nil
+	}
 	if err != nil {
 		return err
 	}
