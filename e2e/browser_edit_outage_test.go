@@ -16,9 +16,11 @@ import (
 func TestEditingOutages(t *testing.T) {
 	t.Parallel()
 	redis := servicestest.StartRedis(t)
-	env := []string{"ADDR=" + servicestest.FreeAddr(t), "DATABASE_URL=" + demoDatabase(t), "REDIS_URL=redis://" + redis.Addr, "REDIS_TIMEOUT=500ms"}
+	env := []string{"ADDR=" + servicestest.FreeAddr(t), "DATABASE_URL=" + demoDatabase(t), "REDIS_URL=redis://" + redis.Addr, "REDIS_TIMEOUT=2s", "LOCK_PROTECTION=1s", "LOCK_ASK_TIMEOUT=1s", "RATE_LIMIT_MAX=100000"}
 	a := launch(t, env...)
 	a.WaitReady()
+
+	t.Run("asked for, and no answer", func(t *testing.T) { editUnanswered(t, a) })
 
 	t.Run("Redis is killed while a user types", func(t *testing.T) {
 		alice := newDesk(t, a, "alice@example.com")

@@ -3,6 +3,7 @@ package handlers
 import (
 	"context"
 	"errors"
+	"net/http"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -26,7 +27,7 @@ func (h *Handlers) askForm(c *gin.Context) error {
 	if err != nil {
 		return h.noRoute(c)
 	}
-	if typed, ok := textOf(c, form); ok && !h.keepDraft(c, id, typed) { // it is far too long
+	if typed, ok := textOf(c, form); ok && !h.keepDraft(c, id, &typed) { // it is far too long
 		return h.showText(c, id, form["lock"], typed, wrongFields(typed.ProcessFields))
 	}
 	if utf8.RuneCountInString(form["message"]) > maxReason {
@@ -107,6 +108,20 @@ func (h *Handlers) withdrawForm(c *gin.Context) error {
 	return goWith(c, processPath(id), middleware.Flash{Text: "You do not ask for it any more."})
 }
 
+// told is what a script is told of an answer that its user gave.
+type told struct {
+	Text   string `json:"text"`
+	Failed bool   `json:"failed"`
+}
+
+// sayOf says what has become of an answer: to a script at once, else on the form.
+func sayOf(c *gin.Context, id, lock string, flash middleware.Flash) error {
+	if isScript(c) {
+		return answerJSON(c, http.StatusOK, told(flash))
+	}
+	return goWith(c, editPath(id, lock), flash)
+}
+
 // answerForm answers a request for the lock of the page. What was typed is kept as a draft.
 func (h *Handlers) answerForm(c *gin.Context) error {
 	form, err := processForm(c, "lock", "base", "answer")
@@ -129,7 +144,7 @@ func (h *Handlers) answerForm(c *gin.Context) error {
 		if err != nil {
 			return err
 		}
-		if merge.Changes(models.ProcessPatch{}.Apply(process), typed.ProcessFields) != nil && !h.keepDraft(c, id, typed) {
+		if merge.Changes(models.ProcessPatch{}.Apply(process), typed.ProcessFields) != nil && !h.keepDraft(c, id, &typed) {
 			return h.showText(c, id, lock, typed, wrongFields(typed.ProcessFields))
 		}
 	}
@@ -138,7 +153,7 @@ func (h *Handlers) answerForm(c *gin.Context) error {
 	var conflict *models.RequestConflictError
 	switch {
 	case errors.As(err, &conflict), errors.Is(err, models.ErrNotFound):
-		return goWith(c, editPath(id, lock), middleware.Flash{Text: "That request was answered or taken back already.", Failed: true})
+		return sayOf(c, id, lock, middleware.Flash{Text: "That request was answered or taken back already.", Failed: true})
 	case carries && (errors.Is(err, models.ErrNotHeld) || errors.Is(err, models.ErrLockTokenRequired)):
 		return h.showLost(c, id, typed, true, err)
 	case err != nil:
@@ -148,7 +163,7 @@ func (h *Handlers) answerForm(c *gin.Context) error {
 	case models.RequestGiven:
 		return goWith(c, processPath(id), middleware.Flash{Text: nameOf(r.By) + " can edit it now. What you had typed is kept for you."})
 	case models.RequestLater:
-		return goWith(c, editPath(id, lock), middleware.Flash{Text: nameOf(r.By) + " is told: 5 more minutes."})
+		return sayOf(c, id, lock, middleware.Flash{Text: nameOf(r.By) + " is told: 5 more minutes."})
 	}
-	return goWith(c, editPath(id, lock), middleware.Flash{Text: nameOf(r.By) + " is told: no."})
+	return sayOf(c, id, lock, middleware.Flash{Text: nameOf(r.By) + " is told: no."})
 }

@@ -3,6 +3,7 @@ package handlers_test
 import (
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"regexp"
 	"strings"
 	"testing"
@@ -21,7 +22,7 @@ func (b *browser) asks(t *testing.T, id, message string) (path string) {
 // requestIn is the request that a page of the holder shows.
 func requestIn(t *testing.T, page *httptest.ResponseRecorder) string {
 	t.Helper()
-	found := regexp.MustCompile(`<li data-request="([A-Za-z0-9_-]+)">`).FindStringSubmatch(page.Body.String())
+	found := regexp.MustCompile(`<li data-request="([A-Za-z0-9_-]+)"`).FindStringSubmatch(page.Body.String())
 	if found == nil {
 		t.Fatalf("no request in the page: %s", page.Body)
 	}
@@ -103,6 +104,28 @@ func TestAnswers(t *testing.T) {
 		goesTo(t, tab.presses("/edit/answer", "answer", "give "+request), path+"/edit")
 		shows(t, tab.get(tab.path), http.StatusOK, "That request was answered or taken back already.")
 		shows(t, b.get(waiting), http.StatusOK, ">Ask</button>")
+	})
+	t.Run("to a script it is said at once, and on no later page", func(t *testing.T) {
+		waiting := b.asks(t, process.ID, "")
+		request := requestIn(t, tab.get(tab.path))
+		says := func(answer, want string) {
+			form := url.Values{"lock": {tab.fields.Get("lock")}, "answer": {answer + " " + request}}
+			r := httptest.NewRequest(http.MethodPost, path+"/edit/answer", strings.NewReader(form.Encode()))
+			w := tab.send(r, "Content-Type", "application/x-www-form-urlencoded", "Sec-Fetch-Site", "same-origin", "HX-Request", "true")
+			if got := strings.TrimSpace(w.Body.String()); w.Code != http.StatusOK || got != want {
+				t.Errorf("%s: %d %s", answer, w.Code, got)
+			}
+		}
+		says("later", `{"text":"`+bob+` is told: 5 more minutes.","failed":false}`)
+		form := tab.get(tab.path)
+		shows(t, form, http.StatusOK, "You asked for more time. Then it is theirs, at")
+		says("no", `{"text":"`+bob+` is told: no.","failed":false}`)
+		says("later", `{"text":"That request was answered or taken back already.","failed":true}`)
+		for _, page := range []*httptest.ResponseRecorder{form, tab.get(tab.path), b.get(waiting)} {
+			if strings.Contains(page.Body.String(), "is told") || strings.Contains(page.Body.String(), "taken back already") {
+				t.Errorf("it is said again: %s", page.Body)
+			}
+		}
 	})
 	t.Run("nonsense", func(t *testing.T) {
 		for _, answer := range []string{"", "give", "perhaps 1", "give a/b"} {

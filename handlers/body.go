@@ -45,21 +45,20 @@ func decodeBody[T any](c *gin.Context, optional bool) (T, error) {
 	if _, err := query(c); err != nil || raw == nil {
 		return into, err
 	}
-	fields, errs := checkNames(raw)
-	switch {
-	case errs != nil:
+	if errs := checkNames(raw); errs != nil {
 		return into, &models.ValidationError{Errors: errs}
-	case bytes.TrimLeft(raw, jsonSpace)[0] != '{':
+	}
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(raw, &fields); err != nil || fields == nil {
 		return into, models.Invalid("body", "must be a JSON object")
 	}
 	if errs := checkFields(fields, reflect.TypeFor[T]()); errs != nil {
 		return into, &models.ValidationError{Errors: errs}
 	}
-	if err := json.Unmarshal(raw, &into); err != nil {
-		var mismatch *json.UnmarshalTypeError
-		if errors.As(err, &mismatch) {
-			return into, models.Invalid(mismatch.Field, "must be "+jsonName(mismatch.Type))
-		}
+	var mismatch *json.UnmarshalTypeError
+	if err := json.Unmarshal(raw, &into); errors.As(err, &mismatch) {
+		return into, models.Invalid(mismatch.Field, "must be "+jsonName(mismatch.Type))
+	} else if err != nil {
 		return into, badRequest("The body is not one JSON document.")
 	}
 	return into, nil
@@ -141,11 +140,7 @@ func hasBody(c *gin.Context) bool {
 
 // hasType reports whether the Content-Type is kind, in UTF-8.
 func hasType(c *gin.Context, kind string) bool {
-	sent := c.GetHeader("Content-Type")
-	if sent == kind {
-		return true
-	}
-	got, params, err := mime.ParseMediaType(sent)
+	got, params, err := mime.ParseMediaType(c.GetHeader("Content-Type"))
 	charset := params["charset"]
 	return err == nil && got == kind && (charset == "" || strings.EqualFold(charset, "utf-8"))
 }
@@ -168,19 +163,18 @@ func unreadable(err error, limit int64) error {
 
 // checkFields reports fields that t does not have, and nulls. The standard decoder would take
 // Title for title, and ignore null.
-func checkFields(fields []jsonField, t reflect.Type) []models.FieldError {
-	var known []string
+func checkFields(fields map[string]json.RawMessage, t reflect.Type) []models.FieldError {
+	known := map[string]bool{}
 	for i := range t.NumField() {
-		name, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
-		known = append(known, name)
+		known[strings.Split(t.Field(i).Tag.Get("json"), ",")[0]] = true
 	}
 	var errs []models.FieldError
-	for _, field := range fields {
+	for name, value := range fields {
 		switch {
-		case !slices.Contains(known, field.name):
-			errs = append(errs, models.FieldError{Field: field.name, Message: "is not a known field"})
-		case field.null:
-			errs = append(errs, models.FieldError{Field: field.name, Message: "must not be null"})
+		case !known[name]:
+			errs = append(errs, models.FieldError{Field: name, Message: "is not a known field"})
+		case string(value) == "null":
+			errs = append(errs, models.FieldError{Field: name, Message: "must not be null"})
 		}
 	}
 	return listed(errs)

@@ -3,6 +3,7 @@ package handlers
 import (
 	"net/http"
 	"strconv"
+	"time"
 
 	"github.com/gin-gonic/gin"
 
@@ -17,9 +18,10 @@ type conflict struct {
 	process models.Process // as it is now
 	lock    string         // under which the editor decides
 	merged  merge.Merged
-	began   int64 // the version from which the editor began
-	kept    bool  // the text is kept as a draft
-	again   bool  // another save came in while the editor decided
+	began   int64     // the version from which the editor began
+	kept    bool      // the text is kept as a draft
+	draft   time.Time // as that of a text
+	again   bool      // another save came in while the editor decided
 	// choices and edited are what the editor decided already; nil at first.
 	choices, edited map[string]string
 	wrong           templates.FieldErrors
@@ -29,12 +31,15 @@ type conflict struct {
 func (h *Handlers) showConflict(c *gin.Context, status int, of conflict) error {
 	process := of.process
 	view := templates.Conflict{
-		Frame: h.frame(c, "Two versions of “"+process.Title+"”"), ID: process.ID, Heading: process.Title, LockID: of.lock,
+		Frame: h.frame(c, "Two versions of “"+process.Title+"”"), ID: process.ID, Heading: process.Title, LockID: of.lock, DraftKnown: of.draft,
 		Statuses: models.Statuses[:], Began: of.began, Base: process.Version, By: nameOf(process.UpdatedBy), At: process.UpdatedAt,
 		Own: process.UpdatedBy.ID == signedIn(c).User.ID, Again: of.again, BaseUnknown: of.merged.BaseUnknown, Kept: of.kept, Errors: of.wrong,
 	}
 	if status == http.StatusConflict {
 		view.RequestID = middleware.RequestIDFrom(c)
+	}
+	if status == http.StatusOK {
+		view.Notices = notices(c)
 	}
 	for _, field := range of.merged.Fields {
 		view.Fields = append(view.Fields, of.shown(field))
@@ -90,8 +95,9 @@ func conflictForm(c *gin.Context, more ...string) (map[string]string, error) {
 
 // decided is what an editor decided about the fields of a conflict.
 type decided struct {
-	began   int64 // the version from which the editor began
-	base    int64 // the version of theirs
+	began   int64     // the version from which the editor began
+	base    int64     // the version of theirs
+	draft   time.Time // as that of a text
 	mine    models.ProcessFields
 	result  models.ProcessFields
 	choices map[string]string
@@ -99,8 +105,8 @@ type decided struct {
 }
 
 // decidedOf reads the decisions of a form; theirs is the version that they are about.
-func decidedOf(form map[string]string, theirs models.Process) decided {
-	d := decided{choices: map[string]string{}, edited: map[string]string{}}
+func decidedOf(c *gin.Context, form map[string]string, theirs models.Process) decided {
+	d := decided{draft: draftKnown(c), choices: map[string]string{}, edited: map[string]string{}}
 	d.began, _ = strconv.ParseInt(form["began"], 10, 64)
 	d.base, _ = strconv.ParseInt(form["base"], 10, 64)
 	pick := func(field, other string) (mine, result string) {
@@ -130,7 +136,7 @@ func decidedOf(form map[string]string, theirs models.Process) decided {
 // complete reports whether the editor has decided about each field.
 func (d decided) complete() bool { return len(d.choices) == 3 && d.base > 0 }
 
-func (d decided) text() text { return text{d.result, d.base} }
+func (d decided) text() text { return text{d.result, d.base, d.draft} }
 
 // resolveForm saves what the editor decided. If a further save came in meanwhile, the editor
 // decides again, between that and what was decided.
@@ -147,7 +153,7 @@ func (h *Handlers) resolveForm(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	d := decidedOf(form, theirs)
+	d := decidedOf(c, form, theirs)
 	wrong := templates.FieldErrors{}
 	for _, field := range []string{merge.Title, merge.Status, merge.Description} {
 		if d.choices[field] == "" {
@@ -175,12 +181,12 @@ func (h *Handlers) decidedAbout(c *gin.Context, id, base string) (models.Process
 
 // askAgain shows the conflict again, with what was decided and what is wrong with it.
 func (h *Handlers) askAgain(c *gin.Context, theirs models.Process, lock string, d decided, wrong templates.FieldErrors) error {
-	merged, err := h.merge(c.Request.Context(), theirs, text{d.mine, d.began})
+	merged, err := h.merge(c.Request.Context(), theirs, text{d.mine, d.began, d.draft})
 	if err != nil {
 		return err
 	}
 	return h.showConflict(c, http.StatusUnprocessableEntity, conflict{
-		process: theirs, lock: lock, merged: merged, began: d.began, choices: d.choices, edited: d.edited, wrong: wrong,
+		process: theirs, lock: lock, merged: merged, began: d.began, draft: d.draft, choices: d.choices, edited: d.edited, wrong: wrong,
 	})
 }
 

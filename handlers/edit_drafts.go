@@ -12,44 +12,45 @@ import (
 	"gatehouse/services/merge"
 )
 
-// draftOf is what a user has typed and not saved; nil if there is nothing but what is stored.
-func (h *Handlers) draftOf(ctx context.Context, user models.UserRef, process models.Process) (*models.Draft, error) {
+// draftOf is what a user has typed and not saved; nil if there is nothing but what is stored. known
+// is when the draft was stored, in either case; zero if there is none.
+func (h *Handlers) draftOf(ctx context.Context, user models.UserRef, process models.Process) (unsaved *models.Draft, known time.Time, err error) {
 	draft, err := h.Processes.Draft(ctx, user, process.ID)
 	switch {
 	case errors.Is(err, models.ErrNotFound):
-		return nil, nil
+		return nil, time.Time{}, nil
 	case err != nil:
-		return nil, err
-	case merge.Changes(models.ProcessPatch{}.Apply(process), draftFields(draft)) == nil:
-		return nil, nil
+		return nil, time.Time{}, err
+	case merge.Changes(models.ProcessPatch{}.Apply(process), draft.Fields()) == nil:
+		return nil, draft.SavedAt, nil
 	}
-	return &draft, nil
+	return &draft, draft.SavedAt, nil
 }
 
-func draftFields(draft models.Draft) models.ProcessFields {
-	return models.ProcessFields{Title: draft.Title, Status: draft.Status, Description: draft.Description}
-}
-
-// keepDraft keeps a text that could not be saved, and reports whether it did: a text that no
-// process can have, such as one of 200,000 characters, is in the page alone.
-func (h *Handlers) keepDraft(c *gin.Context, id string, typed text) bool {
+// keepDraft keeps a text that could not be saved, notes in it when, and reports whether it did: a
+// text that no process can have, such as one of 200,000 characters, is in the page alone.
+func (h *Handlers) keepDraft(c *gin.Context, id string, typed *text) bool {
 	draft := models.Draft{Title: typed.Title, Status: typed.Status, Description: typed.Description, BaseVersion: typed.base}
 	if draft.Validate() != nil {
 		return false
 	}
-	if _, err := h.Processes.SaveDraft(c.Request.Context(), signedIn(c).User, id, draft, time.Time{}); err != nil {
+	saved, err := h.Processes.SaveDraft(c.Request.Context(), signedIn(c).User, id, draft, time.Time{})
+	if err != nil {
 		_ = c.Error(err)
 		return false
 	}
+	typed.draft = saved.SavedAt
 	return true
 }
 
-// forgetDraft deletes the reader's draft after a text that is what is stored.
-func (h *Handlers) forgetDraft(c *gin.Context, id string) {
-	err := h.Processes.DeleteDraft(c.Request.Context(), signedIn(c).User, id, time.Time{})
-	if err != nil && !errors.Is(err, models.ErrNotFound) {
+// settleDraft deletes the reader's draft of a text that is what is stored. other: the reader has
+// typed another one since, in another tab; it stays.
+func (h *Handlers) settleDraft(c *gin.Context, id string, stored text) (other bool) {
+	other, err := h.Processes.SettleDraft(c.Request.Context(), signedIn(c).User, id, stored.ProcessFields, stored.draft)
+	if err != nil {
 		_ = c.Error(err) // the user finds it again, and can discard it
 	}
+	return other
 }
 
 // discardForm deletes the reader's draft. With a lock it goes back to the form.

@@ -69,4 +69,34 @@ func TestDraftComesBack(t *testing.T) {
 			t.Error("it is still there")
 		}
 	})
+	t.Run("after a save, too, if it was typed in another tab meanwhile", func(t *testing.T) {
+		stores := func(title string) {
+			_, err := s.Processes.SaveDraft(t.Context(), s.user(t, ann), process.ID, models.Draft{Title: title, Status: "active", Description: "Ten boxes.", BaseVersion: s.now(t, process.ID).Version}, time.Time{})
+			check(t, err)
+		}
+		stores("Order red ink")
+		tab := a.begins(t, process.ID) // which shows that draft
+		stores("Order chalk")
+		goesTo(t, tab.presses("/edit/save", "title", "Order blue ink"), path+"/edit")
+		if got := s.draft(t, ann, process.ID); got == nil || got.Title != "Order chalk" {
+			t.Errorf("the draft of the other tab is %+v", got)
+		}
+		shows(t, a.get(tab.path), http.StatusOK, "Your changes are saved. What you typed in another tab is below, and not saved yet.",
+			"You saved another text", "Mine: Order chalk")
+		goesTo(t, tab.presses("/draft/discard"), path+"/edit")
+		tab = a.opened(t, a.get(tab.path), process.ID, tab.path)
+		stores("Order slates")
+		goesTo(t, tab.presses("/edit/cancel", "title", s.now(t, process.ID).Title), path) // the text as it is stored
+		if s.draft(t, ann, process.ID) == nil {
+			t.Error("to leave deletes the draft of the other tab")
+		}
+		goesTo(t, a.post(path+"/draft/discard"), path)
+		tab = a.begins(t, process.ID)
+		stores("Order sponges")
+		goesTo(t, tab.presses("/edit/save", "title", "Order sponges", "then", "close"), path) // both tabs typed the same
+		shows(t, a.get(path), http.StatusOK, "Your changes are saved.<")
+		if s.draft(t, ann, process.ID) != nil {
+			t.Error("a draft of what is saved")
+		}
+	})
 }

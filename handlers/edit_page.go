@@ -37,10 +37,11 @@ func processPath(id string) string { return processesRoute + "/" + id }
 
 func editPath(id, lock string) string { return link(processPath(id)+"/edit", "lock", lock) }
 
-// text is what a user typed into the form of a process, and the version that it began from.
+// text is what a user typed into the form of a process.
 type text struct {
 	models.ProcessFields
-	base int64
+	base  int64     // the version that it began from
+	draft time.Time // when the draft was stored that the form knows of; zero if it knows of none
 }
 
 // textOf is the text of a form, as it is stored. ok is false if the form has none.
@@ -48,7 +49,14 @@ func textOf(c *gin.Context, form map[string]string) (typed text, ok bool) {
 	_, ok = c.Request.PostForm["title"]
 	typed.ProcessFields, _ = fieldsOf(form)
 	typed.base, _ = strconv.ParseInt(form["base"], 10, 64)
+	typed.draft = draftKnown(c)
 	return typed, ok && typed.base > 0
+}
+
+// draftKnown is when the draft was stored that a form knows of; zero if it knows of none.
+func draftKnown(c *gin.Context) time.Time {
+	at, _ := time.Parse(time.RFC3339Nano, c.Request.PostForm.Get("draft"))
+	return at
 }
 
 // beginEditing takes the lock for this tab. A form about a lost lock carries a text, which goes on.
@@ -65,7 +73,7 @@ func (h *Handlers) beginEditing(c *gin.Context) error {
 	if utf8.RuneCountInString(form["reason"]) > maxReason {
 		return h.showProcess(c, http.StatusUnprocessableEntity, id, templates.LockPanel{Note: form["reason"], Error: "Say it in up to 200 characters."})
 	}
-	kept := carries && h.keepDraft(c, id, typed)
+	kept := carries && h.keepDraft(c, id, &typed)
 	lock, err := h.Processes.Lock(c.Request.Context(), signedIn(c).User, id, services.ProcessLockOptions{
 		TTL: pageTTL, Reason: form["reason"], TakeOver: form["takeOver"] == "true", Most: h.LocksPerUser, Client: clientOf(c),
 	})
@@ -115,7 +123,7 @@ func (h *Handlers) editPage(c *gin.Context) error {
 	if conflict != nil {
 		return h.showConflict(c, http.StatusOK, *conflict)
 	}
-	view.Fields, view.Base = templates.ProcessFields(shown.ProcessFields), shown.base
+	view.Fields, view.Base, view.DraftKnown = templates.ProcessFields(shown.ProcessFields), shown.base, shown.draft
 	view.Notices = notices(c)
 	html, err := h.Pages.Edit(view)
 	return h.page(c, http.StatusOK, html, err)
@@ -145,7 +153,7 @@ func (h *Handlers) addAskers(c *gin.Context, view *templates.Edit) {
 	}
 	view.Lock.Waiting = status.Waiting + status.Asked
 	for _, r := range status.Requests {
-		view.Requests = append(view.Requests, templates.LockRequest{ID: r.ID, By: nameOf(r.By), Message: r.Message, At: r.At, AnswerBy: r.AnswerBy})
+		view.Requests = append(view.Requests, templates.LockRequest{ID: r.ID, By: nameOf(r.By), Message: r.Message, At: r.At, AnswerBy: r.AnswerBy, Later: r.State == models.RequestLater})
 	}
 }
 
@@ -154,7 +162,7 @@ func (h *Handlers) addAskers(c *gin.Context, view *templates.Edit) {
 func (h *Handlers) addText(c *gin.Context, view *templates.Edit, process models.Process) (shown text, _ *conflict, err error) {
 	ctx, me := c.Request.Context(), signedIn(c).User
 	current := models.ProcessPatch{}.Apply(process)
-	draft, err := h.draftOf(ctx, me, process)
+	draft, known, err := h.draftOf(ctx, me, process)
 	if err != nil {
 		return shown, nil, err
 	}
@@ -165,23 +173,23 @@ func (h *Handlers) addText(c *gin.Context, view *templates.Edit, process models.
 				return shown, nil, err
 			}
 		}
-		return text{current, process.Version}, nil, nil
+		return text{current, process.Version, known}, nil, nil
 	}
 	view.Draft = draft.SavedAt
 	if draft.BaseVersion == process.Version {
-		return text{draftFields(*draft), process.Version}, nil, nil
+		return text{draft.Fields(), process.Version, known}, nil, nil
 	}
-	merged, err := h.merge(ctx, process, text{draftFields(*draft), draft.BaseVersion})
+	merged, err := h.merge(ctx, process, text{draft.Fields(), draft.BaseVersion, known})
 	if err != nil {
 		return shown, nil, err
 	}
 	if merged.Conflicts() {
-		return shown, &conflict{process: process, lock: view.Lock.ID, merged: merged, began: draft.BaseVersion, kept: true}, nil
+		return shown, &conflict{process: process, lock: view.Lock.ID, merged: merged, began: draft.BaseVersion, kept: true, draft: known}, nil
 	}
 	if view.Changed, err = h.changedSince(ctx, process, draft.BaseVersion, me); view.Changed != nil {
 		view.Changed.Merged = true
 	}
-	return text{merged.Result(), process.Version}, nil, err
+	return text{merged.Result(), process.Version, known}, nil, err
 }
 
 // changedSince is what others changed since a version; nil if nobody did, or if it is not known.

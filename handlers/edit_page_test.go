@@ -21,6 +21,8 @@ func TestEditing(t *testing.T) {
 	tab.has(t, "title", "Order paper")
 	tab.has(t, "status", "draft")
 	tab.has(t, "description", "\r\nTen boxes.\r\nBy Friday.")
+	const focused = `aria-describedby="title-hint" autofocus>`
+	shows(t, a.get(tab.path), http.StatusOK, focused)
 	if len(a.locks) != 1 {
 		t.Fatalf("cookies of locks: %v", a.locks)
 	}
@@ -40,6 +42,9 @@ func TestEditing(t *testing.T) {
 		goesTo(t, w, path+"/edit")
 		page := a.get(w.Header().Get("Location"))
 		shows(t, page, http.StatusOK, "Your changes are saved.", `value="Order ink"`)
+		if strings.Contains(page.Body.String(), focused) {
+			t.Error("the focus is not on what was done")
+		}
 		if got := s.now(t, process.ID); got.Title != "Order ink" || got.Description != "Twelve boxes.\nBy Friday." || got.Version != 2 || got.UpdatedBy.Email != ann {
 			t.Errorf("stored: %+v", got)
 		}
@@ -80,7 +85,7 @@ func TestEditing(t *testing.T) {
 		}
 		tab = a.begins(t, process.ID)
 		goesTo(t, tab.presses("/edit/cancel", "title", "Order pens"), path)
-		shows(t, a.get(path), http.StatusOK, "What you typed is kept", "You left changes", "Order pens", "Go on with them", "Discard them", "Nobody is editing this.")
+		shows(t, a.get(path), http.StatusOK, "What you typed is kept", "You left changes", "Order pens", `name="reason"`, "Go on with them", "Discard them", "Nobody is editing this.")
 		tab = a.begins(t, process.ID)
 		tab.has(t, "title", "Order pens")
 		goesTo(t, tab.presses("/edit/cancel", "title", s.now(t, process.ID).Title), path)

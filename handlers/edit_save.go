@@ -40,23 +40,38 @@ type saving struct {
 	// with is who saved last.
 	merged int
 	with   string
+	// typed is the text as the form had it, before that.
+	typed models.ProcessFields
 }
 
 // mostMerges is how often a text is merged by itself in one save. More often its user decides.
 const mostMerges = 3
 
-func (how saving) words() string {
+// words say that the text was saved. other: the user typed another one in another tab.
+func (how saving) words(other bool) string {
 	words := "Your changes are saved"
 	if how.merged > 0 {
 		words += ", beside what " + how.with + " saved meanwhile"
 	}
-	return words + "."
+	words += "."
+	switch {
+	case other && how.leave:
+		words += " What you typed in another tab is kept, and not saved yet."
+	case other:
+		words += " What you typed in another tab is below, and not saved yet."
+	case !how.leave:
+		words += " You can go on."
+	}
+	return words
 }
 
 // save saves, and sends the browser on; or it shows what stood in the way, with the text.
 func (h *Handlers) save(c *gin.Context, id, lock string, typed text, how saving) error {
 	ctx, me := c.Request.Context(), signedIn(c).User
 	token := h.lockToken(c, lock)
+	if how.merged == 0 {
+		how.typed = typed.ProcessFields
+	}
 	saved, err := h.Processes.Save(ctx, me, id, token, typed.ProcessFields, services.SaveOptions{Base: typed.base, TTL: pageTTL, Most: h.LocksPerUser, Client: clientOf(c)})
 	setLocksDegraded(c, saved.Degraded)
 	var refused *models.ConflictError
@@ -68,30 +83,31 @@ func (h *Handlers) save(c *gin.Context, id, lock string, typed text, how saving)
 		}
 		if !merged.Conflicts() && how.merged < mostMerges {
 			how.merged, how.with = how.merged+1, nameOf(refused.Current.UpdatedBy)
-			return h.save(c, id, lock, text{merged.Result(), refused.Current.Version}, how)
+			return h.save(c, id, lock, text{merged.Result(), refused.Current.Version, typed.draft}, how)
 		}
-		kept := h.keepDraft(c, id, typed)
+		kept := h.keepDraft(c, id, &typed)
 		h.notePageRefusal(c, err)
 		return h.showConflict(c, http.StatusConflict, conflict{
-			process: refused.Current, lock: lock, merged: merged, began: typed.base, kept: kept, again: how.again,
+			process: refused.Current, lock: lock, merged: merged, began: typed.base, kept: kept, draft: typed.draft, again: how.again,
 		})
 	case errors.Is(err, models.ErrNotFound):
 		return h.showDeleted(c, id, typed)
 	case errors.Is(err, models.ErrLockTokenRequired), errors.Is(err, models.ErrNotHeld), errors.Is(err, models.ErrNotAcquired):
-		return h.showLost(c, id, typed, h.keepDraft(c, id, typed), err)
+		kept := h.keepDraft(c, id, &typed)
+		return h.showLost(c, id, typed, kept, err)
 	case err != nil:
 		return err
 	}
-	h.forgetDraft(c, id)
+	other := h.settleDraft(c, id, text{how.typed, typed.base, typed.draft})
 	if saved.Lock != nil {
 		h.dropLock(c, id, lock)
 		lock, token = h.keepLock(c, id, *saved.Lock), saved.Lock.Token
 	}
 	if how.leave {
 		h.giveBack(c, id, lock, token)
-		return goWith(c, processPath(id), middleware.Flash{Text: how.words()})
+		return goWith(c, processPath(id), middleware.Flash{Text: how.words(other)})
 	}
-	return goWith(c, editPath(id, lock), middleware.Flash{Text: how.words() + " You can go on."})
+	return goWith(c, editPath(id, lock), middleware.Flash{Text: how.words(other)})
 }
 
 // giveBack releases a lock that this browser has, whether or not it waits for the answer. If the
@@ -121,17 +137,17 @@ func (h *Handlers) cancelForm(c *gin.Context) error {
 		return err
 	}
 	typed, ok := textOf(c, form)
-	if decided := decidedOf(form, process); !ok && decided.complete() {
+	if decided := decidedOf(c, form, process); !ok && decided.complete() {
 		typed, ok = decided.text(), true
 	}
 	flash := middleware.Flash{Text: "You have stopped editing."}
 	switch {
 	case !ok:
 	case merge.Changes(models.ProcessPatch{}.Apply(process), typed.ProcessFields) == nil:
-		h.forgetDraft(c, id)
+		h.settleDraft(c, id, typed)
 	default:
 		flash.Text += " What you typed is kept, and not saved yet."
-		if !h.keepDraft(c, id, typed) { // it is far too long
+		if !h.keepDraft(c, id, &typed) { // it is far too long
 			return h.showText(c, id, form["lock"], typed, wrongFields(typed.ProcessFields))
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"gatehouse/models"
 	"gatehouse/services"
 	"gatehouse/services/lock"
+	"gatehouse/templates"
 )
 
 // The script of the edit page calls these. They are no part of the API: they find the lock's token
@@ -109,11 +110,14 @@ type editStateAnswer struct {
 	ChangedBy models.UserRef `json:"changedBy"`
 	ChangedAt int64          `json:"changedAt"`
 	Holder    *models.Holder `json:"holder,omitempty"`
-	Waiting   int            `json:"waiting"`
-	Requests  []askerDoc     `json:"requests"`
-	EndedBy   *endDoc        `json:"endedBy,omitempty"`
-	Text      string         `json:"text"` // how the lock ended, in words
-	Calm      bool           `json:"calm"`
+	// TakeOver is what the user may do about a holder, once the lock is lost.
+	TakeOver services.TakeOver `json:"takeOver,omitempty"`
+	Waiting  int               `json:"waiting"`
+	Requests []askerDoc        `json:"requests"`
+	EndedBy  *endDoc           `json:"endedBy,omitempty"`
+	Text     string            `json:"text"`            // how the lock ended, in words
+	Clock    string            `json:"clock,omitempty"` // the part of Text that is the time
+	Calm     bool              `json:"calm"`
 }
 
 // endDoc is how a lock ended.
@@ -172,8 +176,10 @@ func (h *Handlers) editState(c *gin.Context) error {
 				return err
 			}
 		}
-		answer.Text, answer.Calm = endInWords(time.Now(), was, user)
+		now := time.Now()
+		answer.Text, answer.Calm = endInWords(now, was, user)
 		if was.end != nil {
+			answer.Clock = templates.Clock(now, was.end.At)
 			answer.EndedBy = &endDoc{How: was.end.How, Reason: was.end.Reason, At: was.end.At.UnixMilli()}
 			if was.end.By.ID != "" {
 				answer.EndedBy.By = &was.end.By
@@ -181,6 +187,10 @@ func (h *Handlers) editState(c *gin.Context) error {
 		}
 		if was.status.Held {
 			answer.Holder, answer.Waiting = &was.status.Holder, was.status.Waiting
+			// Where that cannot be found out, the page offers to ask.
+			if seen, err := h.Processes.LockStatus(c.Request.Context(), user, id); err == nil {
+				answer.TakeOver = seen.TakeOver
+			}
 		}
 	}
 	setLocksDegraded(c, editing.Degraded)

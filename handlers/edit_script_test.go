@@ -28,6 +28,8 @@ func TestEditScript(t *testing.T) {
 		Calm                    bool
 		Holder                  *models.Holder
 		Waiting                 int
+		TakeOver, Clock         string
+		EndedBy                 map[string]any
 		Degraded                bool
 	}
 	answer := func(t *testing.T, w *httptest.ResponseRecorder, status int) (got state) {
@@ -58,11 +60,14 @@ func TestEditScript(t *testing.T) {
 			t.Errorf("released: %d %s", w.Code, w.Body)
 		}
 	}
+	if got := answer(t, a.get(path+"/state?lock="+lock), 200); got.EndedBy["at"] == nil || got.Clock == "" || !strings.Contains(got.Text, "at "+got.Clock+",") || got.TakeOver != "" {
+		t.Errorf("when it ended: %+v", got)
+	}
 	if got := answer(t, a.post(path+"/extend", "lock", lock), 409); got.Type != "/problems/lock-not-held" || got.Text == "" {
 		t.Errorf("extended what is over: %+v", got)
 	}
 	s.signedIn(t, bob).begins(t, process.ID)
-	if got := answer(t, a.get(path+"/state?lock="+lock), 200); got.Held || got.Holder == nil || got.Holder.Email != bob || got.Calm || !strings.Contains(got.Text, bob) {
+	if got := answer(t, a.get(path+"/state?lock="+lock), 200); got.Held || got.Holder == nil || got.Holder.Email != bob || got.TakeOver != "" || got.Calm || !strings.Contains(got.Text, bob) {
 		t.Errorf("another has it: %+v", got)
 	}
 	if got := answer(t, a.post(path+"/extend", "lock", "no such lock"), 428); got.Type != "/problems/lock-token-required" {

@@ -20,7 +20,8 @@ func (h *Handlers) showText(c *gin.Context, id, lock string, typed text, wrong t
 func (h *Handlers) showHeld(c *gin.Context, status int, id, lock, token string, typed text, wrong templates.FieldErrors) error {
 	editing, err := h.Processes.Editing(c.Request.Context(), signedIn(c).User, id, token)
 	if errors.Is(err, models.ErrLockTokenRequired) || errors.Is(err, models.ErrNotHeld) {
-		return h.showLost(c, id, typed, h.keepDraft(c, id, typed), err)
+		kept := h.keepDraft(c, id, &typed)
+		return h.showLost(c, id, typed, kept, err)
 	}
 	if errors.Is(err, models.ErrNotFound) {
 		return h.showDeleted(c, id, typed)
@@ -33,7 +34,7 @@ func (h *Handlers) showHeld(c *gin.Context, status int, id, lock, token string, 
 	if wrong != nil {
 		view.Title = "Error: " + view.Title
 	}
-	view.Fields, view.Base, view.Errors = templates.ProcessFields(typed.ProcessFields), typed.base, wrong
+	view.Fields, view.Base, view.DraftKnown, view.Errors = templates.ProcessFields(typed.ProcessFields), typed.base, typed.draft, wrong
 	html, err := h.Pages.Edit(view)
 	return h.page(c, status, html, err)
 }
@@ -56,6 +57,9 @@ func (h *Handlers) showLost(c *gin.Context, id string, typed text, kept bool, wh
 		lost.status = status
 	}
 	view.Lost.Text, view.Lost.Calm = endInWords(view.Now, lost, signedIn(c).User)
+	if lost.end != nil {
+		view.Lost.At = lost.end.At
+	}
 	html, err := h.Pages.Edit(view)
 	return h.page(c, http.StatusConflict, html, err)
 }
@@ -72,7 +76,7 @@ func (h *Handlers) showDeleted(c *gin.Context, id string, typed text) error {
 func (h *Handlers) unsavedView(c *gin.Context, id, title string, typed text) templates.Edit {
 	return templates.Edit{
 		Frame: h.frame(c, "Not saved: “"+title+"”"), ID: id, UserID: signedIn(c).User.ID, Heading: title,
-		Fields: templates.ProcessFields(typed.ProcessFields), Base: typed.base, Statuses: models.Statuses[:],
+		Fields: templates.ProcessFields(typed.ProcessFields), Base: typed.base, DraftKnown: typed.draft, Statuses: models.Statuses[:],
 	}
 }
 
@@ -116,7 +120,7 @@ func (h *Handlers) showUnsaved(c *gin.Context, p models.Problem) (ok bool, err e
 	id, _ := pathID(c)
 	typed, hasBase := textOf(c, form)
 	if !hasBase && form["began"] != "" {
-		typed, hasBase = undecided(form)
+		typed, hasBase = undecided(c, form)
 	}
 	why, signIn := problemText(p), p.Status == http.StatusUnauthorized
 	switch {
@@ -140,9 +144,9 @@ func (h *Handlers) showUnsaved(c *gin.Context, p models.Problem) (ok bool, err e
 
 // undecided is what an editor wrote in a conflict, with the version from which that began. What others
 // wrote is in the database: who is not signed in does not see it.
-func undecided(form map[string]string) (typed text, ok bool) {
+func undecided(c *gin.Context, form map[string]string) (typed text, ok bool) {
 	var own models.Process
 	own.Title, own.Status, own.Description = form[merge.Title+".mine"], form[merge.Status+".mine"], form[merge.Description+".mine"]
-	d := decidedOf(form, own)
-	return text{d.result, d.began}, d.began > 0
+	d := decidedOf(c, form, own)
+	return text{d.result, d.began, d.draft}, d.began > 0
 }

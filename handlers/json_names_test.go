@@ -46,8 +46,7 @@ func TestCheckNames(t *testing.T) {
 			t.Fatalf("not JSON: %s", document)
 		}
 		var got []string
-		_, errs := checkNames([]byte(document))
-		for _, wrong := range errs {
+		for _, wrong := range checkNames([]byte(document)) {
 			got = append(got, wrong.Field)
 			if wrong.Message != "must be given once" {
 				t.Errorf("%s: %s", document, wrong.Message)
@@ -89,7 +88,7 @@ func TestCheckNamesIsBounded(t *testing.T) {
 		var before, after runtime.MemStats
 		runtime.GC()
 		runtime.ReadMemStats(&before)
-		_, errs := checkNames(raw)
+		errs := checkNames(raw)
 		runtime.ReadMemStats(&after)
 		if len(errs) != row.errors || row.errors > 0 && row.field != "" && errs[0].Field != row.field {
 			t.Errorf("%s: %d errors: %.300v", name, len(errs), errs)

@@ -129,9 +129,12 @@ func (h *Handlers) shownSession(c *gin.Context) (models.Session, bool) {
 	return session, ok
 }
 
+// isScript reports whether a script of a page asks, and not its user's browser.
+func isScript(c *gin.Context) bool { return c.GetHeader("HX-Request") == "true" }
+
 // notices are the messages that were kept for this page, once.
 func notices(c *gin.Context) []templates.Notice {
-	if c.GetHeader("Hx-Request") == "true" { // a script's look, and not the page that the user goes to
+	if isScript(c) { // it looks, and it is not the page that the user goes to
 		return nil
 	}
 	flashes, err := middleware.Flashes(c)

@@ -275,14 +275,14 @@ func (h *Handlers) addDrafts(ctx context.Context, view *templates.Process, proce
 			view.Drafts = append(view.Drafts, templates.OtherDraft{Who: draft.Email, SavedAt: draft.SavedAt})
 			continue
 		}
-		mine, err := h.draftOf(ctx, me, process)
+		mine, _, err := h.draftOf(ctx, me, process)
 		if err != nil {
 			return err
 		}
 		if mine != nil {
 			view.Draft = &templates.Draft{
 				SavedAt: mine.SavedAt, Older: mine.BaseVersion < process.Version,
-				Changes: shownChanges(models.ProcessPatch{}.Apply(process), draftFields(*mine)),
+				Changes: shownChanges(models.ProcessPatch{}.Apply(process), mine.Fields()),
 			}
 		}
 	}

@@ -154,8 +154,8 @@ func (h *Handlers) getProcess(c *gin.Context) error {
 	if len(answer.Drafts) > 0 {
 		return answerJSON(c, http.StatusOK, answer)
 	}
-	headers := c.Writer.Header()
-	headers["Cache-Control"], headers["Vary"] = keptForUser[:], userTold[:]
+	c.Header("Cache-Control", "private, no-cache")
+	c.Header("Vary", "Authorization, Cookie")
 	if noneMatch(c, answer.Version) {
 		c.Status(http.StatusNotModified)
 		return nil

@@ -178,14 +178,7 @@ func (h *Handlers) budgets(c *gin.Context) {
 	c.Request = c.Request.WithContext(h.Database.WithBudget(redis.WithBudget(ctx)))
 }
 
-// Headers of which all answers share the values: nothing is made for each.
-var (
-	neverKept   = [...]string{"no-store"}
-	keptForUser = [...]string{"private, no-cache"}
-	userTold    = [...]string{"Authorization, Cookie"}
-)
-
-func noStore(c *gin.Context) { c.Writer.Header()["Cache-Control"] = neverKept[:] }
+func noStore(c *gin.Context) { c.Header("Cache-Control", "no-store") }
 
 // problemDoc is the body of every error (RFC 9457).
 //

@@ -59,8 +59,11 @@ func TestTakeOverPage(t *testing.T) {
 	}
 	shows(t, b.post(path+"/edit"), http.StatusLocked, "Take it over")
 	tab := b.begins(t, process.ID, "takeOver", "true")
+	if state := theirs.get(path + "/edit/state?lock=" + theirs.fields.Get("lock")).Body.String(); !strings.Contains(state, `"takeOver":"protection-over"`) {
+		t.Errorf("the script is not told that it may be taken back: %s", state)
+	}
 	w := theirs.presses("/edit/save", "title", "Order ink")
-	shows(t, w, http.StatusConflict, bob+" took it over at", `<div class="notice failed" id="lost"`, "Take it over with this text", `value="Order ink"`)
+	shows(t, w, http.StatusConflict, bob+` took it over at <time class="clock" datetime="`, `</time>, after there was no sign of life`, `<div class="notice failed" id="lost"`, "Take it over with this text", `value="Order ink"`)
 	goesTo(t, tab.presses("/edit/save", "description", "Twelve boxes.", "then", "close"), path)
 	mine := theirs.follows(t, theirs.opened(t, w, process.ID, "").presses("/edit"), process.ID)
 	mine.has(t, "title", "Order ink")

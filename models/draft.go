@@ -18,6 +18,11 @@ type Draft struct {
 	SavedAt     time.Time `json:"savedAt"`
 }
 
+// Fields are those that the process would have.
+func (d Draft) Fields() ProcessFields {
+	return ProcessFields{Title: d.Title, Status: d.Status, Description: d.Description}
+}
+
 // DraftRef says that a user has a draft, and not what is in it.
 type DraftRef struct {
 	UserID  string    `json:"userId"`

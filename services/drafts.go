@@ -2,9 +2,11 @@ package services
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"gatehouse/models"
+	"gatehouse/services/merge"
 )
 
 type draftStore interface {
@@ -35,4 +37,25 @@ func (p *Processes) SaveDraft(ctx context.Context, user models.UserRef, id strin
 // if there is none, and *models.DraftConflictError.
 func (p *Processes) DeleteDraft(ctx context.Context, user models.UserRef, id string, unchangedSince time.Time) error {
 	return p.store.DeleteDraft(ctx, id, user.ID, unchangedSince)
+}
+
+// SettleDraft deletes a user's draft after its text was saved: the draft that was stored at known or
+// before, zero for a page that knows of none, and one that has the saved text. A later one with
+// another text is of another tab: it stays, and other is true.
+func (p *Processes) SettleDraft(ctx context.Context, user models.UserRef, id string, saved models.ProcessFields, known time.Time) (other bool, err error) {
+	if known.IsZero() {
+		known = time.Unix(0, 0) // the zero time is no condition
+	}
+	err = p.store.DeleteDraft(ctx, id, user.ID, known)
+	var later *models.DraftConflictError
+	if errors.As(err, &later) && merge.Changes(merge.Clean(saved), merge.Clean(later.Current.Fields())) == nil {
+		err = p.store.DeleteDraft(ctx, id, user.ID, later.Current.SavedAt)
+	}
+	switch {
+	case errors.As(err, &later):
+		return true, nil
+	case errors.Is(err, models.ErrNotFound):
+		return false, nil
+	}
+	return false, err
 }

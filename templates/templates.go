@@ -40,6 +40,7 @@ func New() (*Pages, error) {
 	functions := template.FuncMap{
 		"asset":  p.assetURL,
 		"iso":    func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
+		"exact":  exact,
 		"millis": func(t time.Time) int64 { return t.UnixMilli() },
 		"stamp":  stamp,
 		"left":   left,
@@ -49,6 +50,7 @@ func New() (*Pages, error) {
 		"clock":  Clock,
 		"on":     on,
 		"ago":    ago,
+		"around": around,
 		"decide": func(page Conflict, field ConflictField) decision { return decision{page, field} },
 
 		"wordsFor": wordsFor,

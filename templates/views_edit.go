@@ -23,12 +23,19 @@ type Edit struct {
 	SignIn bool
 	// Draft is when the shown text was kept as a draft; zero if it is what is stored.
 	Draft time.Time
+	// DraftKnown is when the draft was stored that goes with a save of this text; zero for none.
+	DraftKnown time.Time
 	// Changed is what others saved since the reader looked or began.
 	Changed  *ChangedMeanwhile
 	Requests []LockRequest
 	Banner   *Banner
 	// RequestID is that of the refused save, to look it up later; "" if none was refused.
 	RequestID string
+}
+
+// FocusField reports whether the focus goes to the first field: there is nothing to be read first.
+func (e Edit) FocusField() bool {
+	return len(e.Notices) == 0 && len(e.Errors) == 0 && e.Failed == "" && e.Lost == nil
 }
 
 // EditLock is the lock under which the page edits.
@@ -42,7 +49,8 @@ type EditLock struct {
 
 // Lost says how a lock ended, and how the reader can go on.
 type Lost struct {
-	Text  string // one or two sentences
+	Text  string    // one or two sentences
+	At    time.Time // the time that Text says, as Clock writes it; zero if it says none
 	Panel LockPanel
 	Kept  bool // the text is kept as a draft
 	// Calm: nobody else took anything away, as when the reader goes on in another tab.
@@ -63,6 +71,7 @@ type ChangedMeanwhile struct {
 type LockRequest struct {
 	ID, By, Message string
 	At, AnswerBy    time.Time
+	Later           bool // the holder has asked for more time
 }
 
 // Conflict is the page on which an editor decides between two texts.
@@ -81,7 +90,8 @@ type Conflict struct {
 	// BaseUnknown: what the reader began from is not known.
 	BaseUnknown bool
 	Fields      []ConflictField
-	Kept        bool // the reader's text is kept as a draft
+	Kept        bool      // the reader's text is kept as a draft
+	DraftKnown  time.Time // as that of Edit
 	Errors      FieldErrors
 	Banner      *Banner
 	RequestID   string // of the refused save, to look it up later; "" if none was refused

@@ -65,6 +65,9 @@ type ProcessForm struct {
 	SignIn bool
 }
 
+// FocusField is that of Edit.
+func (f ProcessForm) FocusField() bool { return len(f.Errors) == 0 && f.Failed == "" }
+
 // ProcessFields are what a user writes.
 type ProcessFields struct{ Title, Status, Description string }
 

@@ -2,6 +2,7 @@ package templates
 
 import (
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -53,3 +54,15 @@ func wordsFor(field string) string {
 	}
 	return field
 }
+
+// exact is a time as a form carries it, "" for the zero time.
+func exact(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format(time.RFC3339Nano)
+}
+
+// around are the parts of a text before and after a time that Clock wrote; the whole text, if it
+// has no such time.
+func around(now, at time.Time, text string) []string { return strings.SplitN(text, Clock(now, at), 2) }

@@ -55,9 +55,7 @@ func scriptText(name string) string {
 func random128() string {
 	var id [epochLength / 2]byte
 	_, _ = rand.Read(id[:]) // never fails
-	var text [epochLength]byte
-	hex.Encode(text[:], id[:])
-	return string(text[:])
+	return hex.EncodeToString(id[:])
 }
 
 // run executes one of the scripts on the keys of a resource.

@@ -73,10 +73,8 @@ func (f *sqliteFile) check() error {
 }
 
 func (f *sqliteFile) find() error {
-	if _, direct := f.opened[f.path]; !direct {
-		if err := same(f.main)(os.Stat(f.path)); err != nil {
-			return err
-		}
+	if err := same(f.main)(os.Stat(f.path)); err != nil {
+		return err
 	}
 	for path, opened := range f.opened {
 		// Not through a link: beside what it leads to there may be no journal.

@@ -42,11 +42,13 @@
     };
     const forget = () => localStorage.removeItem(key);
 
-    // The text as the page came needs no draft, unless it was one.
+    // The text as the page came needs no draft, unless it was one. What another tab has stored since
+    // is not deleted.
     const request = () => {
       const now = text();
+      const known = form.elements.draft.value;
       return !savedAt && same(now, shown)
-        ? { method: "DELETE" }
+        ? { method: "DELETE", headers: known ? { "If-Unmodified-Since": known } : {} }
         : { method: "PUT", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ ...now, baseVersion: Number(form.dataset.base) }) };
     };
 
@@ -59,10 +61,13 @@
       since = 0;
       let problem = "";
       try {
-        const { ok, status } = await fetch(draft, { ...request(), signal: AbortSignal.timeout(pause.patience) });
-        if (ok || status === 404) kept = now; // 404: there was none to delete, or the process is gone
+        const response = await fetch(draft, { ...request(), signal: AbortSignal.timeout(pause.patience) });
+        const { ok, status } = response;
+        const done = ok || status === 404 || status === 412; // 404: there is none, or no process; 412: another tab's
+        if (status === 200) form.elements.draft.value = (await response.json()).savedAt;
+        if (done) kept = now;
         if (status === 401) return signedOut();
-        if (!ok && status !== 404) problem = status < 500 ? "The server does not take it" : "The server cannot be reached";
+        if (!done) problem = status < 500 ? "The server does not take it" : "The server cannot be reached";
       } catch {
         problem = "The server cannot be reached";
       }

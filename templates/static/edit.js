@@ -5,12 +5,13 @@
 (() => {
   const form = document.getElementById("edit");
   if (!form) return;
-  const { listen, ask, load, note, unnote, button, paragraph, badge, left: leftKey } = window.gatehouse;
+  const { listen, ask, load, note, unnote, button, paragraph, clock, badge, left: leftKey } = window.gatehouse;
   const { process, user, lock } = form.dataset;
   const every = { extend: 20_000, state: 1500, live: 15_000 }; // in milliseconds
   const warn = 60; // seconds before the end
-  const page = location.href;
   const here = `/processes/${process}`;
+  const page = `${here}/edit?${new URLSearchParams({ lock })}`;
+  const [line, panel] = ["lock-line", "requests"].map((id) => document.getElementById(id));
 
   let held = form.dataset.held === "true";
   let expires = Number(form.dataset.expires); // by the server's clock
@@ -62,6 +63,9 @@
     if (!held || planned) return;
     planned = setTimeout(extend, Math.max(0, extended + every.extend - Date.now()));
   };
+  // Where the user typed last: the focus goes back there from a button that goes.
+  let field = form.elements.title;
+  form.addEventListener("focusin", ({ target }) => { if (target.matches("[name=title], [name=status], [name=description]")) field = target; });
   form.addEventListener("input", (event) => {
     if (!event.target.name) return;
     drafts.changed();
@@ -97,33 +101,61 @@
     }
   };
 
-  let known = "";
+  // shown is what the page says of those who want the lock; a state says the same in wanted.
+  const items = (of) => [...of.querySelectorAll("li[data-request]")];
+  const shown = () => JSON.stringify([line.dataset.waiting, items(panel).map(({ dataset }) => [dataset.request, dataset.answerBy])]);
+  const wanted = (state) => JSON.stringify([String(state.waiting), state.requests.map(({ id, answerBy }) => [id, String(answerBy)])]);
   const apply = async (state) => {
     if (!state.held) return lose(state);
     if (!held) return;
     setEnd(state);
     tellChanged(state);
-    const now = JSON.stringify([state.waiting, (state.requests ?? []).map((request) => [request.id, request.answerBy])]);
-    if (now !== known && (known || state.requests?.length)) await update();
-    known = now;
+    if (line && shown() !== wanted(state)) await update();
   };
 
   // update puts in the parts of the page that others change: who waits, and who asks.
   const update = async () => {
     const fresh = await load(page);
-    if (!fresh?.getElementById("edit") || !held) return;
-    fresh.querySelectorAll("#lock-line .left").forEach((left) => { left.dataset.until = expires; });
-    for (const id of ["lock-line", "requests"]) {
-      const [from, to] = [fresh.getElementById(id), document.getElementById(id)];
-      if (!from || !to || to.contains(document.activeElement)) continue;
-      to.replaceChildren(...from.childNodes);
-      to.hidden = from.hidden;
-    }
-    const asked = document.querySelectorAll("#requests li").length;
-    badge(asked ? `(${asked})` : "");
+    const [now, list] = ["lock-line", "requests"].map((id) => fresh?.getElementById(id));
+    if (!now || !list || !held) return;
+    now.querySelectorAll(".left").forEach((left) => { left.dataset.until = expires; });
+    const focused = line.contains(document.activeElement);
+    line.replaceChildren(...now.childNodes);
+    line.dataset.waiting = now.dataset.waiting;
+    if (focused) (line.querySelector("a") ?? field).focus();
+    updateList(list);
     document.dispatchEvent(new Event("gatehouse:changed"));
   };
-  document.getElementById("requests")?.setAttribute("aria-live", "polite");
+
+  // updateList changes the requests one by one: the button that has the focus, or is being pressed,
+  // stays as long as its request does.
+  const updateList = (fresh) => {
+    const focused = panel.contains(document.activeElement);
+    const news = new Map(items(fresh).map((item) => [item.dataset.request, item]));
+    for (const item of items(panel)) {
+      const now = news.get(item.dataset.request);
+      news.delete(item.dataset.request);
+      if (!now) {
+        item.remove();
+      } else if (now.dataset.answerBy !== item.dataset.answerBy) {
+        const words = now.querySelectorAll("p");
+        item.querySelectorAll("p").forEach((part, i) => part.replaceWith(words[i]));
+        item.dataset.answerBy = now.dataset.answerBy;
+      }
+    }
+    panel.querySelector("ul").append(...news.values());
+    panel.hidden = fresh.hidden;
+    count();
+    if (focused && !panel.contains(document.activeElement)) (panel.querySelector("button") ?? field).focus();
+  };
+  const count = () => {
+    const asked = items(panel).length;
+    badge(asked ? `(${asked})` : "");
+  };
+  if (panel) {
+    panel.setAttribute("aria-live", "polite");
+    count();
+  }
 
   const tellChanged = (state) => {
     if (state.version <= Number(form.dataset.base) || state.version === tellChanged.of || state.changedBy?.id === user) return;
@@ -131,6 +163,12 @@
     const link = document.createElement("a");
     Object.assign(link, { href: `${here}/history`, target: "_blank", rel: "noopener", textContent: "See what changed" });
     note("changed", form, { parts: [`Changed while you looked: ${state.changedBy?.email || "another user"} saved. When you save, both are brought together. `, link] });
+  };
+
+  // timed is how the lock ended, in words, with the time as the reader writes it.
+  const timed = ({ text, clock: words, endedBy }) => {
+    const at = words ? text.indexOf(words) : -1;
+    return at < 0 ? [text] : [text.slice(0, at), clock(endedBy.at), text.slice(at + words.length)];
   };
 
   let lostAt = 0;
@@ -147,15 +185,14 @@
       if (state.deleted) return button("Make a new process of this text", "/processes/new");
       if (!state.holder) return button("Edit again with this text", `${here}/edit`);
       if (state.holder.userId === user) return button("Go on here", `${here}/edit`, "takeOver");
+      if (state.takeOver) return button("Take it over with this text", `${here}/edit`, "takeOver");
       return button("Ask for it", `${here}/ask`);
     };
     if (held) {
       held = false;
       form.dataset.held = "false";
       drafts.flush();
-      unnote("countdown");
-      document.getElementById("lock-line")?.remove();
-      document.getElementById("requests")?.remove();
+      for (const id of ["countdown", "told", "changed", "draft-note", "lock-line", "requests"]) unnote(id); // one notice for one thing
       document.querySelectorAll("button[name=then]").forEach((save) => save.remove());
       const cancel = document.getElementById("cancel");
       if (cancel) cancel.textContent = "Leave, and keep the text";
@@ -167,14 +204,16 @@
       badge(state.calm ? "" : "!");
       note("lost", form, {
         kind: state.calm ? "notice" : "notice failed", role: "alert",
-        parts: [paragraph(state.text), paragraph("You cannot save it now. Your text is here, and kept for you until you save or discard it.")],
+        parts: [paragraph(...timed(state)), paragraph("You cannot save it now. Your text is here, and kept for you until you save or discard it.")],
       });
     }
     const next = goOn();
     const shown = form.querySelector(":scope > .actions > .primary");
     if (shown?.textContent === next.textContent) return;
+    const focused = shown && shown === document.activeElement;
     shown?.remove();
     form.querySelector(":scope > .actions").prepend(next);
+    if (focused) next.focus();
   };
 
   const countDown = () => {
@@ -206,17 +245,18 @@
   });
   document.addEventListener("visibilitychange", () => { if (!document.hidden) check(); });
 
-  // An answer to who asks needs no other page, unless the lock is given away.
+  // An answer to who asks needs no other page, unless the lock is given away. The draft has the text.
   const answer = async (by) => {
+    const tell = ({ text, failed }) => note("told", panel, { kind: failed ? "notice failed" : "notice", role: failed ? "alert" : "status", parts: [text] });
     try {
       await drafts.flush();
-      const fields = new FormData(form, by);
-      const response = await ask(by.formAction, [...fields]);
+      const response = await ask(by.formAction, { lock, [by.name]: by.value });
+      if ([401, 409, 428].includes(response.status)) return check(); // which says why
       if (!response.ok) throw new Error(response.statusText);
+      tell(await response.json());
       await update();
-      document.querySelector("#requests button, [name=title]")?.focus();
     } catch {
-      check();
+      tell({ text: "The answer did not arrive: the server cannot be reached. Try again in a moment.", failed: true });
     }
   };
 

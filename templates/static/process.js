@@ -118,16 +118,21 @@
     return made.innerHTML;
   };
 
-  // put shows the panel as it is now; what is typed into it stays.
+  // put shows the panel as it is now; what is typed into it stays, and so does the focus if what has
+  // it is still there. What is being pressed is not replaced.
   const put = (now) => {
+    if (panel().matches(":active")) return void setTimeout(() => put(now), 200);
     const typed = panel().querySelector("input[type=text]");
     const same = gist(now) === gist(panel());
     if (!same && typed && (typed.value || typed === document.activeElement)) {
       const [from, to] = [now.querySelector("#editing"), panel().querySelector("#editing")];
       if (from && to) to.replaceChildren(...from.childNodes);
-    } else if (!same && !panel().contains(document.activeElement)) {
+    } else if (!same) {
+      const focused = panel().contains(document.activeElement) && document.activeElement.textContent;
       panel().replaceChildren(...now.childNodes);
       offer();
+      const controls = [...panel().querySelectorAll("input[type=text], button, a")];
+      if (focused !== false) (controls.find(({ textContent }) => textContent === focused) ?? controls[0])?.focus();
     }
     tellFree();
     document.dispatchEvent(new Event("gatehouse:changed"));
