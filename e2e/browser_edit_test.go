@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	devpage "github.com/chromedp/cdproto/page"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 
@@ -31,6 +32,7 @@ func TestEditing(t *testing.T) {
 		{"a conflict, without JavaScript", func(t *testing.T, a *app) { editConflict(t, a, false) }},
 		{"reload, leave and come back", editReload},
 		{"keyboard only", editByKeyboard},
+		{"typed before the scripts have come", editEarly},
 	} {
 		t.Run(part.name, func(t *testing.T) { part.run(t, a) })
 	}
@@ -416,4 +418,21 @@ func editByKeyboard(t *testing.T, a *app) {
 	tabTo(t, alice.tab, "button[value=close]")
 	alice.do(press(kb.Enter))
 	alice.until(`document.querySelector(".reader .text")?.innerText === "All of them."`)
+}
+
+// editEarly: a page can be typed in before its scripts are at work, on a slow line for long.
+func editEarly(t *testing.T, a *app) {
+	alice := newDesk(t, a, "alice@example.com")
+	process := alice.newProcess("Wind the clock")
+	if _, err := chromedp.Call(alice.tab, devpage.AddScriptToEvaluateOnNewDocument, devpage.AddScriptToEvaluateOnNewDocumentParams{
+		// The document is interactive before scripts that are deferred run.
+		Source: `document.addEventListener("readystatechange", () => {
+			const field = document.querySelector("#edit #description");
+			if (field && document.readyState === "interactive") field.value = "Every Sunday";
+		})`,
+	}); err != nil {
+		t.Fatal(err)
+	}
+	alice.edit(process)
+	alice.kept(process, "Every Sunday")
 }

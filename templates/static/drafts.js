@@ -20,8 +20,10 @@
   window.gatehouse.drafts = (form, { signedOut }) => {
     const { user, process, draft } = form.dataset;
     const key = `gatehouse.draft.${user}.${process}`;
-    const text = () => Object.fromEntries(fields.map((name) => [name, form.elements[name].value]));
-    const shown = text();
+    const values = (of) => Object.fromEntries(fields.map((name) => [name, of(form.elements[name])]));
+    const text = () => values((field) => field.value);
+    // What the server sent, and not what is there: a user may type before this script has come.
+    const shown = values((field) => field.defaultValue ?? [...field.options].find((option) => option.defaultSelected)?.value ?? field.value);
     const savedAt = Number(form.dataset.draftSaved);
 
     // What the server has. A text that it did not take comes back with the answer to its form.
