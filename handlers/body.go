@@ -45,20 +45,21 @@ func decodeBody[T any](c *gin.Context, optional bool) (T, error) {
 	if _, err := query(c); err != nil || raw == nil {
 		return into, err
 	}
-	if errs := checkNames(raw); errs != nil {
+	fields, errs := checkNames(raw)
+	switch {
+	case errs != nil:
 		return into, &models.ValidationError{Errors: errs}
-	}
-	var fields map[string]json.RawMessage
-	if err := json.Unmarshal(raw, &fields); err != nil || fields == nil {
+	case bytes.TrimLeft(raw, jsonSpace)[0] != '{':
 		return into, models.Invalid("body", "must be a JSON object")
 	}
 	if errs := checkFields(fields, reflect.TypeFor[T]()); errs != nil {
 		return into, &models.ValidationError{Errors: errs}
 	}
-	var mismatch *json.UnmarshalTypeError
-	if err := json.Unmarshal(raw, &into); errors.As(err, &mismatch) {
-		return into, models.Invalid(mismatch.Field, "must be "+jsonName(mismatch.Type))
-	} else if err != nil {
+	if err := json.Unmarshal(raw, &into); err != nil {
+		var mismatch *json.UnmarshalTypeError
+		if errors.As(err, &mismatch) {
+			return into, models.Invalid(mismatch.Field, "must be "+jsonName(mismatch.Type))
+		}
 		return into, badRequest("The body is not one JSON document.")
 	}
 	return into, nil
@@ -140,7 +141,11 @@ func hasBody(c *gin.Context) bool {
 
 // hasType reports whether the Content-Type is kind, in UTF-8.
 func hasType(c *gin.Context, kind string) bool {
-	got, params, err := mime.ParseMediaType(c.GetHeader("Content-Type"))
+	sent := c.GetHeader("Content-Type")
+	if sent == kind {
+		return true
+	}
+	got, params, err := mime.ParseMediaType(sent)
 	charset := params["charset"]
 	return err == nil && got == kind && (charset == "" || strings.EqualFold(charset, "utf-8"))
 }
@@ -163,18 +168,19 @@ func unreadable(err error, limit int64) error {
 
 // checkFields reports fields that t does not have, and nulls. The standard decoder would take
 // Title for title, and ignore null.
-func checkFields(fields map[string]json.RawMessage, t reflect.Type) []models.FieldError {
-	known := map[string]bool{}
+func checkFields(fields []jsonField, t reflect.Type) []models.FieldError {
+	var known []string
 	for i := range t.NumField() {
-		known[strings.Split(t.Field(i).Tag.Get("json"), ",")[0]] = true
+		name, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
+		known = append(known, name)
 	}
 	var errs []models.FieldError
-	for name, value := range fields {
+	for _, field := range fields {
 		switch {
-		case !known[name]:
-			errs = append(errs, models.FieldError{Field: name, Message: "is not a known field"})
-		case string(value) == "null":
-			errs = append(errs, models.FieldError{Field: name, Message: "must not be null"})
+		case !slices.Contains(known, field.name):
+			errs = append(errs, models.FieldError{Field: field.name, Message: "is not a known field"})
+		case field.null:
+			errs = append(errs, models.FieldError{Field: field.name, Message: "must not be null"})
 		}
 	}
 	return listed(errs)

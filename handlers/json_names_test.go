@@ -46,7 +46,8 @@ func TestCheckNames(t *testing.T) {
 			t.Fatalf("not JSON: %s", document)
 		}
 		var got []string
-		for _, wrong := range checkNames([]byte(document)) {
+		_, errs := checkNames([]byte(document))
+		for _, wrong := range errs {
 			got = append(got, wrong.Field)
 			if wrong.Message != "must be given once" {
 				t.Errorf("%s: %s", document, wrong.Message)
@@ -88,7 +89,7 @@ func TestCheckNamesIsBounded(t *testing.T) {
 		var before, after runtime.MemStats
 		runtime.GC()
 		runtime.ReadMemStats(&before)
-		errs := checkNames(raw)
+		_, errs := checkNames(raw)
 		runtime.ReadMemStats(&after)
 		if len(errs) != row.errors || row.errors > 0 && row.field != "" && errs[0].Field != row.field {
 			t.Errorf("%s: %d errors: %.300v", name, len(errs), errs)

@@ -130,7 +130,7 @@ func (h *Handlers) shownSession(c *gin.Context) (models.Session, bool) {
 }
 
 // isScript reports whether a script of a page asks, and not its user's browser.
-func isScript(c *gin.Context) bool { return c.GetHeader("HX-Request") == "true" }
+func isScript(c *gin.Context) bool { return c.GetHeader("Hx-Request") == "true" }
 
 // notices are the messages that were kept for this page, once.
 func notices(c *gin.Context) []templates.Notice {

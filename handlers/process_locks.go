@@ -91,7 +91,10 @@ func (h *Handlers) lockProcess(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	opt.Allowed, opt.Most, opt.Client = h.stillAllowed(c, models.RoleEditor), h.LocksPerUser, clientOf(c)
+	opt.Allowed, opt.Most = h.stillAllowed(c, models.RoleEditor), h.LocksPerUser
+	if opt.TakeOver {
+		opt.Client = clientOf(c)
+	}
 	ctx, wait, stop := h.whileWaiting(c, opt.Wait, opt.Allowed)
 	defer stop()
 	opt.Wait = wait

@@ -154,8 +154,8 @@ func (h *Handlers) getProcess(c *gin.Context) error {
 	if len(answer.Drafts) > 0 {
 		return answerJSON(c, http.StatusOK, answer)
 	}
-	c.Header("Cache-Control", "private, no-cache")
-	c.Header("Vary", "Authorization, Cookie")
+	headers := c.Writer.Header()
+	headers["Cache-Control"], headers["Vary"] = keptForUser[:], userTold[:]
 	if noneMatch(c, answer.Version) {
 		c.Status(http.StatusNotModified)
 		return nil

@@ -60,21 +60,27 @@ func missing(field string, value *string) error {
 
 // joinInvalid joins validation errors into one; nil if there are none.
 func joinInvalid(problems ...error) error {
-	all := &models.ValidationError{}
+	var all []models.FieldError
 	for _, p := range problems {
+		if p == nil {
+			continue
+		}
 		var wrong *models.ValidationError
 		if errors.As(p, &wrong) {
-			all.Errors = append(all.Errors, wrong.Errors...)
+			all = append(all, wrong.Errors...)
 		}
 	}
-	if len(all.Errors) == 0 {
+	if len(all) == 0 {
 		return nil
 	}
-	return all
+	return &models.ValidationError{Errors: all}
 }
 
 // query returns the query parameters. Each must be known and come at most once.
 func query(c *gin.Context, known ...string) (map[string]string, error) {
+	if c.Request.URL.RawQuery == "" {
+		return nil, nil
+	}
 	params, err := url.ParseQuery(c.Request.URL.RawQuery)
 	if err != nil {
 		return nil, models.Invalid("query", "is not well-formed")
@@ -191,7 +197,10 @@ func noneMatch(c *gin.Context, version int64) bool {
 	return false
 }
 
-func etag(version int64) string { return `"` + strconv.FormatInt(version, 10) + `"` }
+func etag(version int64) string {
+	var buffer [24]byte
+	return string(append(strconv.AppendInt(append(buffer[:0], '"'), version, 10), '"'))
+}
 
 func versionOf(tag string) (int64, bool) {
 	if len(tag) < 3 || tag[0] != '"' || tag[len(tag)-1] != '"' {

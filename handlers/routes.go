@@ -178,7 +178,14 @@ func (h *Handlers) budgets(c *gin.Context) {
 	c.Request = c.Request.WithContext(h.Database.WithBudget(redis.WithBudget(ctx)))
 }
 
-func noStore(c *gin.Context) { c.Header("Cache-Control", "no-store") }
+// Headers of which all answers share the values: nothing is made for each.
+var (
+	neverKept   = [...]string{"no-store"}
+	keptForUser = [...]string{"private, no-cache"}
+	userTold    = [...]string{"Authorization, Cookie"}
+)
+
+func noStore(c *gin.Context) { c.Writer.Header()["Cache-Control"] = neverKept[:] }
 
 // problemDoc is the body of every error (RFC 9457).
 //

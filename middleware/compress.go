@@ -56,8 +56,11 @@ func acceptsGzip(h http.Header) bool {
 	for part := range strings.SplitSeq(strings.Join(h.Values("Accept-Encoding"), ","), ",") {
 		coding, parameters, _ := strings.Cut(part, ";")
 		name, weight, _ := strings.Cut(strings.TrimSpace(parameters), "=")
-		q, err := strconv.ParseFloat(strings.TrimSpace(weight), 64)
-		wanted := !strings.EqualFold(strings.TrimSpace(name), "q") || err == nil && q > 0
+		wanted := true
+		if strings.EqualFold(strings.TrimSpace(name), "q") {
+			q, err := strconv.ParseFloat(strings.TrimSpace(weight), 64)
+			wanted = err == nil && q > 0
+		}
 		switch coding = strings.TrimSpace(coding); {
 		case strings.EqualFold(coding, "gzip"):
 			return wanted
@@ -123,8 +126,10 @@ func (w *compressor) decide(first int) {
 	}
 	w.decided = true
 	h := w.Header()
-	if length, err := strconv.Atoi(h.Get("Content-Length")); err == nil {
-		first = length
+	if told := h.Get("Content-Length"); told != "" {
+		if length, err := strconv.Atoi(told); err == nil {
+			first = length
+		}
 	}
 	if first < compressFrom || w.Status() != http.StatusOK || !mayCompress(h) {
 		return

@@ -19,6 +19,7 @@ func LimitBody(limit int64) gin.HandlerFunc {
 	if limit < 1 {
 		panic(fmt.Sprintf("middleware.LimitBody: a limit of %d bytes", limit))
 	}
+	parsed := &multipart.Form{} // empty, as of a form that was parsed already
 	return func(c *gin.Context) {
 		// net/http keeps its own body in the original request: with that it can send an answer
 		// before it has read a large body that no handler wants.
@@ -28,7 +29,7 @@ func LimitBody(limit int64) gin.HandlerFunc {
 		} else {
 			r.Body = http.MaxBytesReader(c.Writer, r.Body, limit)
 		}
-		r.MultipartForm = &multipart.Form{} // as if it had been parsed already
+		r.MultipartForm = parsed
 		c.Request = &r
 	}
 }

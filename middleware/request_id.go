@@ -16,11 +16,13 @@ func RequestID() gin.HandlerFunc {
 	harmless := regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
 	return func(c *gin.Context) {
 		id := c.GetHeader(requestIDHeader)
-		if !harmless.MatchString(id) {
-			id = rand.Text()
-			c.Request.Header.Set(requestIDHeader, id) // for what handlers send on
+		if harmless.MatchString(id) {
+			c.Header(requestIDHeader, id)
+			return
 		}
-		c.Header(requestIDHeader, id)
+		made := []string{rand.Text()}
+		c.Request.Header[requestIDHeader] = made // for what handlers send on
+		c.Writer.Header()[requestIDHeader] = made
 	}
 }
 

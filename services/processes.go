@@ -229,6 +229,9 @@ func (p *Processes) Replace(ctx context.Context, user models.UserRef, id, token 
 
 // withStatus adds to a refusal by the database how the lock stands.
 func (p *Processes) withStatus(ctx context.Context, err error) error {
+	if err == nil {
+		return nil
+	}
 	var notHeld *models.NotHeldError
 	if errors.As(err, &notHeld) {
 		if status, err := p.locks.Status(ctx, notHeld.Status.Resource); err == nil {

@@ -214,19 +214,20 @@ func TestTakeOverThatFails(t *testing.T) {
 	d, alice, _, process := office(t)
 	old := must(d.Lock(t.Context(), alice, process.ID, services.ProcessLockOptions{}))
 	failing := errors.New("the database is full")
-	for name, s := range map[string]*failingStore{
-		"without its audit entry":        {Store: d.store, audit: failing},
-		"without the end of the old one": {Store: d.store, ends: failing},
-	} {
-		at := newProcesses(s, d.locks, secret)
-		if _, err := at.Lock(t.Context(), alice, process.ID, taking("")); !errors.Is(err, failing) {
-			t.Errorf("%s: %v", name, err)
-		}
-		if s.audit != nil {
-			check(t, errorOf(d.Extend(t.Context(), alice, process.ID, old.Token, 0)))
-		} else if status := must(d.LockStatus(t.Context(), alice, process.ID)); status.Held {
-			t.Errorf("%s: held by a request that was not answered: %+v", name, status)
-		}
+	take := func(from *failingStore) error {
+		return errorOf(newProcesses(from, d.locks, secret).Lock(t.Context(), alice, process.ID, taking("")))
+	}
+
+	if err := take(&failingStore{Store: d.store, audit: failing}); !errors.Is(err, failing) {
+		t.Errorf("without its audit entry: %v", err)
+	}
+	check(t, errorOf(d.Extend(t.Context(), alice, process.ID, old.Token, 0)))
+
+	if err := take(&failingStore{Store: d.store, ends: failing}); !errors.Is(err, failing) {
+		t.Errorf("without the end of the old one: %v", err)
+	}
+	if status := must(d.LockStatus(t.Context(), alice, process.ID)); status.Held {
+		t.Errorf("held by a request that was not answered: %+v", status)
 	}
 }
 

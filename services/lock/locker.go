@@ -236,7 +236,7 @@ func (l *Locker) Held(ctx context.Context, claim Claim) (Lock, error) {
 // look reports whether the server has the lock as the claim's. A plain read tells a holder so; only
 // who is none needs the script, which says who is.
 func (l *Locker) look(ctx context.Context, claim Claim) (held bool, err error) {
-	key := l.keys.of(claim.Resource)[0]
+	key := l.keys[shardOf(claim.Resource)].lock + claim.Resource
 	msg, err := l.redis.DoAt(ctx, key, func(ctx context.Context, c rueidis.Client) rueidis.RedisResult {
 		return c.Do(ctx, c.B().Get().Key(key).Build())
 	})
@@ -361,7 +361,9 @@ func (l *Locker) mayDegrade(err error) bool {
 
 func hashToken(token string) string {
 	sum := sha256.Sum256([]byte(token))
-	return base64.RawURLEncoding.EncodeToString(sum[:])
+	var text [grantRest - grantToken]byte
+	base64.RawURLEncoding.Encode(text[:], sum[:])
+	return string(text[:])
 }
 
 func milliseconds(d time.Duration) string {

@@ -65,12 +65,14 @@ func (l *Locker) count(operation, outcome string) {
 
 // countAcquire counts an acquire by what its caller gets.
 func (l *Locker) countAcquire(lock Lock, err error) {
+	if err == nil && !lock.Degraded {
+		l.count("acquire", "done")
+		return
+	}
 	var refused *models.NotAcquiredError
 	switch {
-	case err == nil && lock.Degraded, errors.As(err, &refused) && refused.Status.Degraded:
+	case err == nil, errors.As(err, &refused) && refused.Status.Degraded:
 		l.count("acquire", "degraded")
-	case err == nil:
-		l.count("acquire", "done")
 	case errors.Is(err, models.ErrNotAcquired):
 		l.count("acquire", "refused")
 	default:

@@ -55,7 +55,9 @@ func scriptText(name string) string {
 func random128() string {
 	var id [epochLength / 2]byte
 	_, _ = rand.Read(id[:]) // never fails
-	return hex.EncodeToString(id[:])
+	var text [epochLength]byte
+	hex.Encode(text[:], id[:])
+	return string(text[:])
 }
 
 // run executes one of the scripts on the keys of a resource.

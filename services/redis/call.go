@@ -15,14 +15,24 @@ import (
 
 type budgetKey struct{}
 
-// budget is the time that the calls of one request have spent in Redis together.
-type budget struct{ spent atomic.Int64 }
+// budget is a context with the time that the calls of one request have spent in Redis together.
+type budget struct {
+	context.Context //nolint:containedctx // it is one
+	spent           atomic.Int64
+}
+
+func (b *budget) Value(key any) any {
+	if key == (budgetKey{}) {
+		return b
+	}
+	return b.Context.Value(key)
+}
 
 // WithBudget makes all Redis calls under the returned context share one Timeout: after one
 // that timed out, the others return ErrNotSent at once. If ctx has a budget already, a new one
 // begins.
 func WithBudget(ctx context.Context) context.Context {
-	return context.WithValue(ctx, budgetKey{}, new(budget))
+	return &budget{Context: ctx}
 }
 
 // EnsureBudget returns ctx if it has a budget, and else WithBudget(ctx).
@@ -33,9 +43,9 @@ func WithSpentBudget(ctx context.Context, spent time.Duration) context.Context {
 	if _, has := ctx.Value(budgetKey{}).(*budget); has {
 		return ctx
 	}
-	started := new(budget)
+	started := &budget{Context: ctx}
 	started.spent.Store(int64(spent))
-	return context.WithValue(ctx, budgetKey{}, started)
+	return started
 }
 
 // Spend takes what a request waited for the call of another one off its budget, if ctx has one.

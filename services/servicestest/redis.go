@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os/exec"
 	"strings"
@@ -59,13 +60,18 @@ func FreeAddr(t testing.TB) string {
 	return addr
 }
 
+// freeAddr chooses below the ports that the system gives to connections: one of those could be
+// taken before the server listens, or while a killed one is away.
 func freeAddr() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
+	for tried := 1; ; tried++ {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10_000+rand.IntN(22_000)))
+		if err == nil {
+			return l.Addr().String(), l.Close()
+		}
+		if tried == portsTried {
+			return "", err
+		}
 	}
-	defer l.Close()
-	return l.Addr().String(), nil
 }
 
 // Start starts the process again on the same port, after Kill.

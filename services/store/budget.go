@@ -8,15 +8,25 @@ import (
 
 type budgetKey struct{}
 
-// budget is what the calls of one request have spent in the database together: their
-// time in it, and that in which they waited for it. Other work costs nothing.
-type budget struct{ spent atomic.Int64 }
+// budget is a context with what the calls of one request have spent in the database together:
+// their time in it, and that in which they waited for it. Other work costs nothing.
+type budget struct {
+	context.Context //nolint:containedctx // it is one
+	spent           atomic.Int64
+}
+
+func (b *budget) Value(key any) any {
+	if key == (budgetKey{}) {
+		return b
+	}
+	return b.Context.Value(key)
+}
 
 // WithBudget makes all calls under the returned context share one Options.Timeout:
 // after those that took it up, the rest answer models.ErrUnavailable at once. A
 // second call starts a new budget.
 func (s *Store) WithBudget(ctx context.Context) context.Context {
-	return context.WithValue(ctx, budgetKey{}, new(budget))
+	return &budget{Context: ctx}
 }
 
 // WithinBudget is ctx, bounded by what is left of its budget, for a caller that waits for

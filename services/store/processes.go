@@ -15,14 +15,17 @@ import (
 const processColumns = `id, title, status, description, version, created_at, updated_at, COALESCE(updated_by, 0), updated_by_email`
 
 func scanProcess(row scanner, more ...any) (models.Process, error) {
-	var p models.Process
-	var id, created, updated, user int64
-	err := row.Scan(append([]any{&id, &p.Title, &p.Status, &p.Description, &p.Version, &created, &updated, &user, &p.UpdatedBy.Email}, more...)...)
-	p.ID, p.CreatedAt, p.UpdatedAt = formatID(id), micros(created), micros(updated)
-	if user != 0 {
-		p.UpdatedBy.ID = formatID(user)
+	var read struct { // in one piece of memory
+		models.Process
+		id, created, updated, user int64
 	}
-	return p, err
+	p := &read.Process
+	err := row.Scan(append([]any{&read.id, &p.Title, &p.Status, &p.Description, &p.Version, &read.created, &read.updated, &read.user, &p.UpdatedBy.Email}, more...)...)
+	p.ID, p.CreatedAt, p.UpdatedAt = formatID(read.id), micros(read.created), micros(read.updated)
+	if read.user != 0 {
+		p.UpdatedBy.ID = formatID(read.user)
+	}
+	return *p, err
 }
 
 // CreateProcess stores a new process, version 1, written by the user; userID ""

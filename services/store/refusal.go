@@ -31,6 +31,9 @@ const (
 // refusal is why the database refuses this write as it would any other; "" if it does
 // not, or gave no answer.
 func refusal(err error) string {
+	if err == nil {
+		return ""
+	}
 	var postgres *pgconn.PgError
 	if errors.As(err, &postgres) {
 		switch postgres.Code {

@@ -73,8 +73,10 @@ func (f *sqliteFile) check() error {
 }
 
 func (f *sqliteFile) find() error {
-	if err := same(f.main)(os.Stat(f.path)); err != nil {
-		return err
+	if _, direct := f.opened[f.path]; !direct {
+		if err := same(f.main)(os.Stat(f.path)); err != nil {
+			return err
+		}
 	}
 	for path, opened := range f.opened {
 		// Not through a link: beside what it leads to there may be no journal.
