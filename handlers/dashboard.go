@@ -55,7 +55,7 @@ func (h *Handlers) showDashboard(c *gin.Context, session models.Session) error {
 // moves only if something has changed. A browser without JavaScript gets the whole page.
 func (h *Handlers) lockTable(c *gin.Context) error {
 	session := signedIn(c)
-	if c.GetHeader("Hx-Request") != "true" {
+	if !isScript(c) {
 		return h.showDashboard(c, session)
 	}
 	table, state, err := h.tableOf(c, session)

@@ -144,5 +144,5 @@ func refreshesItself(c *gin.Context) bool {
 	case c.FullPath() == lockEventsRoute:
 		return middleware.FromCookie(c)
 	}
-	return c.FullPath() == lockTableRoute || c.FullPath() == editStateRoute || c.GetHeader("Hx-Request") == "true"
+	return c.FullPath() == lockTableRoute || c.FullPath() == editStateRoute || isScript(c)
 }

@@ -72,7 +72,7 @@ func problemText(p models.Problem) string {
 // showProblem answers a problem as a page. The script of a page gets it as JSON and shows it
 // itself.
 func (h *Handlers) showProblem(c *gin.Context, p models.Problem) {
-	if c.GetHeader("Hx-Request") == "true" {
+	if isScript(c) {
 		if p.Status == http.StatusUnauthorized {
 			c.Header("HX-Refresh", "true") // loads the whole page, which is the sign-in form now
 		}
