@@ -520,6 +520,14 @@ const docTemplate = `{
                     "locks"
                 ],
                 "summary": "Lock events, as they happen",
+                "parameters": [
+                    {
+                        "type": "string",
+                        "description": "id of the user whose stream it is to be; 403 for any other than the signed-in one",
+                        "name": "user",
+                        "in": "query"
+                    }
+                ],
                 "responses": {
                     "200": {
                         "description": "the data of each event",

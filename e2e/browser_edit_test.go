@@ -33,6 +33,7 @@ func TestEditing(t *testing.T) {
 		{"reload, leave and come back", editReload},
 		{"keyboard only", editByKeyboard},
 		{"typed before the scripts have come", editEarly},
+		{"seven tabs of a browser", editInManyTabs},
 	} {
 		t.Run(part.name, func(t *testing.T) { part.run(t, a) })
 	}
@@ -87,12 +88,12 @@ func (d desk) look(process string) {
 	d.do(chromedp.Navigate(d.app.URL + "/processes/" + process))
 }
 
-// edit opens the page of a process and takes the lock. The page's script is at work then.
+// edit opens the page of a process and takes the lock. The page's scripts are at work then.
 func (d desk) edit(process string) {
 	d.t.Helper()
 	d.look(process)
 	d.do(click("#lock form.begin button.primary, #lock form.actions button"))
-	d.until(`document.querySelector("#edit")?.dataset.held === "true" && document.documentElement.classList.contains("script")`)
+	d.until(`document.querySelector("#edit")?.dataset.held === "true" && document.documentElement.matches(".live")`)
 }
 
 // draft is the description that the server has as the user's draft, "" if there is none.
@@ -379,7 +380,7 @@ func editReload(t *testing.T, a *app) {
 	fence := status().number(t, "fence")
 	read[bool](t, alice.tab, `window.before = true`)
 	alice.do(chromedp.Reload())
-	alice.until(`!window.before && document.querySelector("#edit")?.dataset.held === "true" && document.querySelector("#description").value === "Twelve"`)
+	alice.until(`!window.before && document.querySelector("#edit")?.dataset.held === "true" && document.querySelector("#description").value === "Twelve" && document.documentElement.matches(".live")`)
 	alice.noAlarm()
 	if got := status().number(t, "fence"); got != fence {
 		t.Errorf("a reload took another lock: %d, then %d", fence, got)

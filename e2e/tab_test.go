@@ -76,8 +76,16 @@ func openTabIn(t *testing.T, in *browser, a *app, expected ...string) context.Co
 	if err != nil {
 		t.Fatalf("start Chromium: %v", err)
 	}
+	tab, _ := newTab(t, browser, chromedp.WithNewBrowserContext(), expected)
+	do(t, tab, chromedp.Navigate(a.URL+"/"))
+	return tab
+}
+
+// newTab opens an empty tab. The tests end it, if it is not closed before.
+func newTab(t *testing.T, browser context.Context, with chromedp.ContextOption, expected []string) (tab context.Context, closeTab func()) {
+	t.Helper()
 	var heard complaints
-	tab, cancel := chromedp.NewContext(browser, chromedp.WithNewBrowserContext(), chromedp.WithListener(heard.listen))
+	tab, cancel := chromedp.NewContext(browser, with, chromedp.WithListener(heard.listen))
 	t.Cleanup(func() {
 		if t.Failed() {
 			text, _ := evaluate[string](tab, "document.body.innerText")
@@ -93,8 +101,7 @@ func openTabIn(t *testing.T, in *browser, a *app, expected ...string) context.Co
 	if _, err := chromedp.Call(tab, audits.Enable, struct{}{}); err != nil {
 		t.Fatal(err)
 	}
-	do(t, tab, chromedp.Navigate(a.URL+"/"))
-	return tab
+	return tab, cancel
 }
 
 // do takes steps in the tab, one after the other.

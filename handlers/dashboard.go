@@ -90,8 +90,8 @@ func (h *Handlers) tableOf(c *gin.Context, session models.Session) (table templa
 	}
 	setLocksDegraded(c, locks.Degraded || missing)
 	table = templates.LockTable{
-		Now: time.Now(), Count: locks.Count, Admin: models.HasRole(session.Roles, models.RoleAdmin), Missing: missing,
-		Filter: templates.Filter{Text: wanted.Text, Mine: wanted.Mine, Waiting: wanted.Waiting}, Banner: h.redisBanner(locks.Degraded || missing),
+		Now: time.Now(), UserID: session.User.ID, Count: locks.Count, Admin: models.HasRole(session.Roles, models.RoleAdmin), Missing: missing,
+		Filter: templates.Filter{Text: wanted.Text, Mine: wanted.Mine, Waiting: wanted.Waiting}, Banner: h.partialBanner(locks.Degraded || missing, listPartial),
 	}
 	for _, lock := range locks.Items {
 		shown := shownLock(lock.LockStatus, session)
@@ -172,18 +172,22 @@ func (h *Handlers) titleOf(ctx context.Context, resource string) string {
 	return process.Title
 }
 
-// redisBanner explains how the page works without Redis; nil with Redis. Its readers edit
-// processes, so it does not name Redis.
-func (h *Handlers) redisBanner(degraded bool) *templates.Banner {
-	const (
-		title = "Each server keeps its own locks."
-		safe  = "This list shows what this server knows. Edits stay safe: the database refuses a save that would overwrite another one."
-	)
+// What a page says of itself while the servers do not share their locks: its readers are office
+// users, who know neither servers nor Redis.
+const (
+	listPartial   = "This list may not show everybody who is editing."
+	readerPartial = "Someone may be editing this although it is not shown here."
+	editorPartial = "Someone else may be editing this at the same time."
+)
+
+// partialBanner says so, and what that means for a save; nil while the servers share their locks.
+func (h *Handlers) partialBanner(degraded bool, partial string) *templates.Banner {
+	const safe = "No text gets lost by that: whoever saves second is shown both texts before anything is overwritten. "
 	switch status := h.Redis.Status(); {
 	case status == "disabled":
-		return &templates.Banner{Title: title, Text: "It is configured like that. " + safe}
+		return &templates.Banner{Title: partial, Text: safe + "It was set up like that."}
 	case status == "down" || degraded:
-		return &templates.Banner{Title: title, Text: "They are shared again as soon as that is possible. " + safe}
+		return &templates.Banner{Title: partial, Text: safe + "This passes by itself."}
 	}
 	return nil
 }

@@ -144,7 +144,7 @@ func TestBannerWithoutRedis(t *testing.T) {
 	b := s.signedIn(t, "admin@example.com")
 	resource, _ := s.lockAs(t, "ann@example.com", "Order paper", "")
 	w := b.get("/")
-	shows(t, w, http.StatusOK, "Each server keeps its own locks.", `role="status"`, resource, "Order paper")
+	shows(t, w, http.StatusOK, "This list may not show everybody who is editing.", "It was set up like that.", `role="status"`, resource, "Order paper")
 	if got := w.Header().Get("X-Degraded"); !strings.Contains(got, "locks") {
 		t.Errorf("X-Degraded is %q", got)
 	}
@@ -156,6 +156,20 @@ func TestBannerWithoutRedis(t *testing.T) {
 	sendsHome(t, b.post("/locks/force", "resource", resource, "reason", "gone home"))
 	if s.locked(t, resource) {
 		t.Error("still locked")
+	}
+
+	// Each page says what that means on it, in words of its readers.
+	process := strings.TrimPrefix(resource, "process:")
+	pages := map[string]string{
+		"/processes": "This list may not show everybody", "/processes/" + process: "Someone may be editing this although",
+		b.begins(t, process).path: "Someone else may be editing this at the same time.",
+	}
+	for path, want := range pages {
+		w := b.get(path)
+		shows(t, w, http.StatusOK, want, "whoever saves second is shown both texts")
+		if banner := regexp.MustCompile(`(?s)class="banner".*?</div>`).FindString(w.Body.String()); regexp.MustCompile(`(?i)server|database|redis|locks`).MatchString(banner) {
+			t.Errorf("%s: %s", path, banner)
+		}
 	}
 }
 

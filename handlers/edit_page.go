@@ -139,7 +139,7 @@ func (h *Handlers) editView(c *gin.Context, lock string, editing services.Editin
 	if isAdmin(c) {
 		view.Lock.Technical = technical(view.Now, editing.Status)
 	}
-	view.Banner = h.redisBanner(editing.Degraded)
+	view.Banner = h.partialBanner(editing.Degraded, editorPartial)
 	setLocksDegraded(c, editing.Degraded)
 	return view
 }

@@ -105,6 +105,7 @@ func (h *Handlers) releaseForm(c *gin.Context) error {
 // editStateAnswer is what an open edit page has to know.
 type editStateAnswer struct {
 	extended
+	User      string         `json:"user"` // the id of who is signed in
 	Held      bool           `json:"held"`
 	Version   int64          `json:"version"`
 	ChangedBy models.UserRef `json:"changedBy"`
@@ -155,7 +156,7 @@ func (h *Handlers) editState(c *gin.Context) error {
 	}
 	process, status := editing.Process, editing.Status
 	answer := editStateAnswer{
-		extended: extendedTo(status.ExpiresAt, editing.Degraded), Held: !lost,
+		extended: extendedTo(status.ExpiresAt, editing.Degraded), User: user.ID, Held: !lost,
 		Version: process.Version, ChangedBy: process.UpdatedBy, ChangedAt: process.UpdatedAt.UnixMilli(), Waiting: status.Waiting,
 		Requests: []askerDoc{},
 	}

@@ -51,7 +51,7 @@ func (h *Handlers) showLost(c *gin.Context, id string, typed text, kept bool, wh
 	view.RequestID = middleware.RequestIDFrom(c)
 	view.Lost = &templates.Lost{Kept: kept}
 	status := h.addLock(c, id, view.Now, &view.Lost.Panel)
-	view.Banner = h.redisBanner(status.Degraded || view.Lost.Panel.Unknown)
+	view.Banner = h.partialBanner(status.Degraded || view.Lost.Panel.Unknown, readerPartial)
 	lost, ok := lostOf(why)
 	if !ok { // the cookie is gone
 		lost.status = status

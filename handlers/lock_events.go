@@ -47,22 +47,30 @@ type requestEventDoc struct {
 //   - events may have been missed: the client is too slow, the instance lost its subscription
 //     to Redis, or it got one after the stream had begun without.
 //
-// The client then connects again, as an EventSource does by itself, and lists the locks.
+// The client then connects again, as an EventSource does by itself, and lists the locks. In a
+// browser that may be with the cookie of another user, who has signed in since: a page that names
+// its user does not get the events of that one.
 //
 //	@Summary		Lock events, as they happen
 //	@Description	Server-sent events: acquired, extended, released, expired, forced, taken-over, given; to holder, asker and administrators also asked and answered, with request, state, by and message. The stream ends when events may have been missed: connect again, then list the locks.
 //	@Tags			locks
 //	@Produce		text/event-stream
+//	@Param		user	query	string	false	"id of the user whose stream it is to be; 403 for any other than the signed-in one"
 //	@Success		200	{object}	lockEventDoc	"the data of each event"
 //	@Failure	401,403,422,503	{object}	problemDoc
 //	@Failure	429	{object}	problemDoc	"also too-many-streams"
 //	@Security		Bearer
 //	@Router			/locks/events [get]
 func (h *Handlers) lockEvents(c *gin.Context) error {
-	if _, err := query(c); err != nil {
+	params, err := query(c, "user")
+	if err != nil {
 		return err
 	}
-	giveBack, reached := h.streams.take(signedIn(c).User.ID)
+	user := signedIn(c).User.ID
+	if page, named := params["user"]; named && page != user {
+		return models.NewProblem("forbidden", "Another user is signed in now.")
+	}
+	giveBack, reached := h.streams.take(user)
 	if reached > 0 {
 		return tooManyStreams(reached)
 	}

@@ -98,7 +98,7 @@ func (h *Handlers) frame(c *gin.Context, title string) templates.Frame {
 	if !ok {
 		return frame
 	}
-	frame.User = &templates.User{Email: session.User.Email, Role: "viewer"}
+	frame.User = &templates.User{ID: session.User.ID, Email: session.User.Email, Role: "viewer"}
 	switch {
 	case models.HasRole(session.Roles, models.RoleAdmin):
 		frame.User.Role, frame.User.Admin = "administrator", true

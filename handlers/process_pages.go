@@ -64,7 +64,7 @@ func (h *Handlers) processesPage(c *gin.Context) error {
 	}
 	degraded := h.addEditing(c, &view)
 	setLocksDegraded(c, degraded)
-	view.Banner = h.redisBanner(degraded)
+	view.Banner = h.partialBanner(degraded, listPartial)
 	here := []string{"q", filter.Query, "status", filter.Status, "order", filter.Order}
 	if params["cursor"] != "" {
 		view.First = link(processesRoute, here...)
@@ -223,7 +223,7 @@ func (h *Handlers) showProcess(c *gin.Context, code int, id string, panel templa
 		view.Notices = notices(c)
 	}
 	status := h.addLock(c, id, view.Now, &view.Lock)
-	view.Banner = h.redisBanner(status.Degraded || view.Lock.Unknown)
+	view.Banner = h.partialBanner(status.Degraded || view.Lock.Unknown, readerPartial)
 	if request := view.Lock.Request; request != nil && (request.State == "open" || request.State == "later") {
 		view.Reload = askedPath(id, request.ID) // where the answer leads to the form
 	}

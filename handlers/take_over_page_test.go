@@ -142,8 +142,8 @@ func TestEditingWithoutRedis(t *testing.T) {
 	path := "/processes/" + process.ID
 	a := s.signedIn(t, ann)
 	tab := a.begins(t, process.ID)
-	shows(t, a.get(tab.path), http.StatusOK, "Each server keeps its own locks.")
-	shows(t, s.signedIn(t, bob).post(path+"/edit"), http.StatusLocked, "<strong>"+ann+"</strong> is editing since", "Each server keeps its own locks.")
+	shows(t, a.get(tab.path), http.StatusOK, "Someone else may be editing this at the same time.")
+	shows(t, s.signedIn(t, bob).post(path+"/edit"), http.StatusLocked, "<strong>"+ann+"</strong> is editing since", "Someone may be editing this although it is not shown here.")
 	goesTo(t, tab.presses("/edit/save", "title", "Order ink"), path+"/edit")
 	s.writesAnyway(t, process.ID, "Order crayons") // as on another server
 	w := tab.presses("/edit/save", "title", "Order pens", "base", "2")

@@ -22,6 +22,7 @@ type Frame struct {
 
 // User is the signed-in user.
 type User struct {
+	ID    string
 	Email string
 	Role  string // in words
 	Admin bool
@@ -55,10 +56,11 @@ type Account struct {
 
 // LockTable is the list of locks, which refreshes itself.
 type LockTable struct {
-	Now   time.Time
-	Locks []Lock
-	Count int  // of the locks on all pages
-	Admin bool // may force, and sees what is of use to administrators only
+	Now    time.Time
+	UserID string // of the reader
+	Locks  []Lock
+	Count  int  // of the locks on all pages
+	Admin  bool // may force, and sees what is of use to administrators only
 	Filter
 	// Poll is the URL of the next state.
 	Poll string

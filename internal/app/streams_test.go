@@ -30,9 +30,9 @@ func (a *app) onSocket(t *testing.T) (address string) {
 	return server.URL
 }
 
-func ask(ctx context.Context, t *testing.T, address, token string) *http.Response {
+func ask(ctx context.Context, t *testing.T, address, token string, query ...string) *http.Response {
 	t.Helper()
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, address+"/api/v1/locks/events", nil)
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, address+"/api/v1/locks/events"+strings.Join(query, ""), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,6 +94,21 @@ func TestLockEventsAreStreamed(t *testing.T) {
 	s = openStream(t, address, admin)
 	a.handlers.Drain()
 	s.ends(t, "the server shuts down")
+}
+
+// A page that another user has left open asks with the cookie of who is signed in now: it names its
+// own user, and gets no events of another one.
+func TestStreamsAreOfTheUserNamed(t *testing.T) {
+	t.Parallel()
+	a := startApp(t, nil)
+	address, alice := a.onSocket(t), a.signIn(t, "alice@example.com")
+	for query, want := range map[string]int{
+		"?user=2": http.StatusOK, "?user=1": http.StatusForbidden, "?user=": http.StatusForbidden, "?user=2&user=2": http.StatusUnprocessableEntity,
+	} {
+		if answer := ask(t.Context(), t, address, alice, query); answer.StatusCode != want { //nolint:bodyclose // ask does, at the end of the test
+			t.Errorf("%s: %d, want %d", query, answer.StatusCode, want)
+		}
+	}
 }
 
 // A stream of lock events is kept alive by heartbeats, and must not be compressed or buffered on

@@ -7,7 +7,7 @@
   if (!form) return;
   const { listen, ask, load, note, unnote, button, paragraph, clock, badge, left: leftKey } = window.gatehouse;
   const { process, user, lock } = form.dataset;
-  const every = { extend: 20_000, state: 1500, live: 15_000 }; // in milliseconds
+  const every = { extend: 20_000, state: 15_000 }; // in milliseconds
   const warn = 60; // seconds before the end
   const here = `/processes/${process}`;
   const page = `${here}/edit?${new URLSearchParams({ lock })}`;
@@ -18,7 +18,6 @@
   let ahead = Date.now() - Number(document.body.dataset.now); // this clock before the server's
   let leaving = false; // for a page of ours, which decides about the lock
   let reloading = false;
-  let live = false;
 
   // Signed out: the text stays in this browser, the page does not.
   const signedOut = () => {
@@ -87,8 +86,8 @@
     try {
       const response = await ask(`${form.dataset.state}?${new URLSearchParams({ lock })}`);
       if (leaving) return;
-      if (response.ok) await apply(await response.json());
       if (response.status === 401) signedOut();
+      if (response.ok) await apply(await response.json());
       if (response.status === 404) lose({ text: "The process was deleted.", calm: false, deleted: true });
     } catch {
       // The server is away.
@@ -106,6 +105,7 @@
   const shown = () => JSON.stringify([line.dataset.waiting, items(panel).map(({ dataset }) => [dataset.request, dataset.answerBy])]);
   const wanted = (state) => JSON.stringify([String(state.waiting), state.requests.map(({ id, answerBy }) => [id, String(answerBy)])]);
   const apply = async (state) => {
+    if (state.user !== user) return signedOut(); // another one has signed in
     if (!state.held) return lose(state);
     if (!held) return;
     setEnd(state);
@@ -230,17 +230,14 @@
   };
   setInterval(() => {
     countDown();
-    if (Date.now() - checked >= (live ? every.live : every.state)) check();
+    if (Date.now() - checked >= every.state) check();
   }, 500);
 
   listen({
     heard: (kind, event) => {
       if (event.resource === `process:${process}` && kind !== "extended") check();
     },
-    changed: (now) => {
-      live = now;
-      check();
-    },
+    look: check,
     hidden: () => held, // or its user would not hear that others ask for it
   });
   document.addEventListener("visibilitychange", () => { if (!document.hidden) check(); });

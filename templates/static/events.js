@@ -3,45 +3,71 @@
 // lock nor a session alive.
 "use strict";
 window.gatehouse = (() => {
-  const kinds = ["acquired", "extended", "released", "expired", "forced", "taken-over", "given", "asked", "answered"];
-  const refused = 15_000; // until the next attempt after a refusal, in milliseconds
-  const patience = 5000; // for an answer
+  const patience = 5000; // for an answer, in milliseconds
+  const beat = 2000; // the worker answers within that, or it is gone
+  const least = 1500; // between two looks while there is no stream
+  const { user } = document.body.dataset;
+  const { worker: script } = document.currentScript.dataset; // stream.js, which has the stream of all tabs
+  const shared = "SharedWorker" in window;
 
-  // listen calls heard(kind, event) for each event, and changed(live) when the stream begins or
-  // breaks off. In between events may have been missed: ask for the state at each beginning, and
-  // now and then while it is not live. A tab that is not seen has no stream, unless hidden() is
-  // true: browsers allow only a few connections.
-  const listen = ({ heard, changed, hidden = () => false }) => {
-    let stream = null;
+  // listen calls heard(kind, event) for each event, and look() when events may have been missed:
+  // when the stream begins or breaks off and, while there is none, in turn with the other tabs. A
+  // tab that is not seen does not listen, unless hidden() is true. Timers of such a tab run late,
+  // messages do not.
+  const listen = ({ heard, look, hidden = () => false }) => {
+    let worker = null;
     let live = false;
-    let again = 0;
-    const report = (now) => {
-      if (now !== live) changed(live = now);
+    let looked = 0;
+    let silent = false;
+    let gone = false;
+    const port = () => worker.port ?? worker;
+    const listens = () => !gone && (!document.hidden || (shared && hidden()));
+    const say = () => port().postMessage(listens());
+
+    const setLive = (now) => document.documentElement.classList.toggle("live", live = now);
+
+    const answer = ({ data }) => {
+      silent = false;
+      if (data.kind) return heard(data.kind, data.event);
+      if (data.turn) say();
+      if (data.turn ? Date.now() - looked < least : data.live === live) return;
+      if (!data.turn) setLive(data.live);
+      if (!listens()) return;
+      looked = Date.now();
+      look();
     };
-    const close = () => {
-      clearTimeout(again);
-      stream?.close();
-      stream = null;
-      report(false);
+    const connect = () => {
+      if (worker) {
+        port().onmessage = null;
+        port().postMessage(false);
+        worker.terminate?.();
+      }
+      setLive(false);
+      silent = false;
+      worker = shared ? new SharedWorker(script, user) : new Worker(script, { name: user });
+      port().onmessage = answer;
+      say();
     };
-    const open = () => {
-      if (stream || (document.hidden && !hidden())) return;
-      clearTimeout(again);
-      const mine = stream = new EventSource("/api/v1/locks/events");
-      mine.onopen = () => report(true);
-      mine.onerror = () => {
-        report(false); // and the browser connects again by itself, unless it was refused
-        if (mine === stream && mine.readyState === EventSource.CLOSED) {
-          stream = null;
-          again = setTimeout(open, refused);
-        }
-      };
-      for (const kind of kinds) mine.addEventListener(kind, (event) => heard(kind, JSON.parse(event.data)));
-    };
-    document.addEventListener("visibilitychange", () => (document.hidden && !hidden() ? close() : open()));
-    window.addEventListener("pagehide", close);
-    window.addEventListener("pageshow", (event) => { if (event.persisted) open(); });
-    open();
+    // A tab that crashes takes the worker along if it is the one in whose process that runs. The
+    // first tab to miss it begins another, and tells those that are hidden: their timers may run
+    // once a minute.
+    const missed = new BroadcastChannel("gatehouse.missed");
+    missed.onmessage = connect;
+    setInterval(() => {
+      if (silent) {
+        missed.postMessage("");
+        return connect();
+      }
+      silent = true;
+      say();
+    }, beat);
+    document.addEventListener("visibilitychange", say);
+    window.addEventListener("pagehide", () => {
+      gone = true;
+      say();
+      port().close?.(); // a page that gets a message is not kept for "Back"
+    });
+    connect();
   };
 
   // ask is fetch for what a script wants to know: it does not count as activity, and errors are
@@ -51,11 +77,16 @@ window.gatehouse = (() => {
     ...(fields && { method: "POST", body: new URLSearchParams(fields) }), ...more,
   });
 
-  // load is a page as a document; null if it cannot be had.
+  // load is a page as a document; null if it cannot be had. If it is for another user, or for none,
+  // this page is nobody's any more.
   const load = async (url) => {
     try {
       const response = await ask(url);
-      return response.ok ? parse(await response.text()) : null;
+      if (!response.ok && response.status !== 401) return null;
+      const page = parse(await response.text());
+      if (page.body.dataset.user === user) return page;
+      location.reload();
+      return null;
     } catch {
       return null;
     }

@@ -1,13 +1,12 @@
-// The table of locks follows the stream of events, and asks now and then while there is none. Rows
+// The table of locks follows the stream of events, and is refreshed now and then besides. Rows
 // do not move under the pointer or the focus: there they change in place, and the order is put
 // right when the pointer and the focus have left.
 "use strict";
 (() => {
-  const pause = { live: 5000, alone: 2000, least: 200 }; // between two refreshes, in milliseconds
+  const pause = { most: 5000, least: 200 }; // between two refreshes, in milliseconds
   const burst = 10; // refreshes that may follow each other that quickly; then it is one a second
   const table = () => document.getElementById("locks");
 
-  let live = false;
   let last = Date.now();
   let spare = burst;
   let due = 0;
@@ -27,17 +26,10 @@
   };
   setInterval(() => {
     spare = Math.min(burst, spare + 1);
-    if (!document.hidden && Date.now() - last >= (live ? pause.live : pause.alone)) refresh();
+    if (!document.hidden && Date.now() - last >= pause.most) refresh();
   }, 1000);
   document.addEventListener("visibilitychange", soon);
-  window.gatehouse.listen({
-    heard: soon,
-    changed: (now) => {
-      live = now;
-      document.documentElement.classList.toggle("live", live);
-      soon();
-    },
-  });
+  window.gatehouse.listen({ heard: soon, look: soon });
 
   const inUse = () => table().querySelector("tbody:hover, tbody:focus-within") !== null;
   const rowsOf = (root) => [...root.querySelectorAll("tr[data-resource]")];
@@ -62,10 +54,13 @@
   };
 
   document.addEventListener("htmx:beforeSwap", (event) => {
-    if (event.detail.xhr.status !== 200 || !table().querySelector("tbody") || !inUse()) return;
-    const fresh = new DOMParser().parseFromString(event.detail.serverResponse, "text/html").getElementById("locks");
+    if (event.detail.xhr.status !== 200) return;
+    const fresh = window.gatehouse.parse(event.detail.serverResponse).getElementById("locks");
     if (!fresh) return;
+    const another = fresh.dataset.user !== document.body.dataset.user; // has signed in
+    if (!another && (!table().querySelector("tbody") || !inUse())) return;
     event.detail.shouldSwap = false;
+    if (another) return location.reload();
     unsorted = true;
     update(fresh);
   });

@@ -7,10 +7,9 @@
   const { listen, load, note, button, badge, left } = window.gatehouse;
   const { process } = reader.dataset;
   const panel = () => document.getElementById("lock");
-  const every = { live: 20_000, alone: 2000 }; // in milliseconds
+  const every = 20_000; // in milliseconds, as a message may get lost
   const watched = `gatehouse.watched.${process}`; // in the session of the tab
 
-  let live = false;
   let last = Date.now();
   let busy = false;
   let again = false;
@@ -139,17 +138,14 @@
   };
 
   setInterval(() => {
-    if ((!document.hidden || watching() || asked()) && Date.now() - last >= (live ? every.live : every.alone)) refresh();
+    if ((!document.hidden || watching() || asked()) && Date.now() - last >= every) refresh();
   }, 1000);
   document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
   listen({
     heard: (kind, event) => {
       if (event.resource === `process:${process}`) refresh();
     },
-    changed: (now) => {
-      live = now;
-      refresh();
-    },
+    look: refresh,
     hidden: () => Boolean(watching() || asked()), // what is given has to be taken soon
   });
   offer();

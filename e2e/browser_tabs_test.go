@@ -1,0 +1,143 @@
+package e2e
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	cdp "github.com/chromedp/cdproto/page"
+	"github.com/chromedp/cdproto/target"
+	"github.com/chromedp/chromedp"
+
+	"gatehouse/services/servicestest"
+)
+
+// beside opens another tab in the browser of the desk, whose user is signed in there, too. It
+// can be closed without an end to the others.
+func (d desk) beside(expected ...string) (beside desk, closeTab func()) {
+	d.t.Helper()
+	browser, err := shell.start()
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	same := chromedp.WithExistingBrowserContext(chromedp.FromContext(d.tab).BrowserContextID)
+	tab, closeTab := newTab(d.t, browser, same, expected)
+	return desk{d.client, d.t, tab}, closeTab
+}
+
+// sleep makes the tab one that is hidden and whose timers do not run any more.
+func (d desk) sleep() {
+	d.t.Helper()
+	read[bool](d.t, d.tab, `(() => {
+		Object.defineProperty(document, "hidden", {value: true});
+		document.dispatchEvent(new Event("visibilitychange"));
+		for (let timer = setTimeout(() => {}); timer > 0; timer--) clearTimeout(timer);
+		window.setTimeout = window.setInterval = () => 0;
+		return true;
+	})()`)
+}
+
+// worker is what runs the stream of the browser's tabs.
+func (d desk) worker() target.ID {
+	d.t.Helper()
+	targets, err := chromedp.Call(d.tab, target.GetTargets, target.GetTargetsParams{})
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	for _, one := range targets.TargetInfos {
+		if one.Type == "shared_worker" && one.BrowserContextID == chromedp.FromContext(d.tab).BrowserContextID {
+			return one.TargetID
+		}
+	}
+	return ""
+}
+
+// endWorker ends it, as it ends with the tab in whose process the browser runs it if that crashes.
+func (d desk) endWorker() {
+	d.t.Helper()
+	id := d.worker()
+	worker, cancel := chromedp.NewContext(d.tab, chromedp.WithTargetID(id))
+	defer cancel()
+	if _, err := evaluate[bool](worker, `(self.close(), true)`); err != nil {
+		d.t.Fatal(err)
+	}
+	servicestest.Eventually(d.t, func() bool { return d.worker() != id }, "the worker does not end")
+}
+
+// within waits until a condition is true in the page, not longer than the bound.
+func (d desk) within(bound time.Duration, condition string) {
+	d.t.Helper()
+	servicestest.Within(d.t, bound, func() bool {
+		ok, err := evaluate[bool](d.tab, condition)
+		return err == nil && ok
+	}, "not true in time: "+condition)
+}
+
+// editInManyTabs: a browser has six connections to a server. The event streams of its tabs must
+// leave some of them to save with, and no tab that goes may take the events of the others along.
+func editInManyTabs(t *testing.T, a *app) {
+	const rejected = "status of 429" // a stream, on purpose
+	alice, bob, admin := newDesk(t, a, "alice@example.com", rejected), a.signIn(t, "bob@example.com"), a.signIn(t, adminEmail)
+	watched := bob.call(t, "POST /processes", map[string]any{"title": "Water the plants"}).is(t, 201).text(t, "id")
+	token := bob.call(t, "POST /processes/"+watched+"/lock", nil).is(t, 201).text(t, "lockToken")
+	alice.look(watched)
+	alice.do(click(".tell button"))
+	alice.until(`document.querySelector(".tell")?.innerText.includes("You will be told")`)
+	alice.sleep()
+
+	var tabs []desk
+	var processes []string
+	var closeFirst func()
+	for i := range 7 {
+		tab, closeTab := alice.beside(rejected)
+		if i == 0 {
+			closeFirst = closeTab
+		}
+		process := alice.newProcess(fmt.Sprintf("Water plant %d", i))
+		tab.edit(process)
+		tabs, processes = append(tabs, tab), append(processes, process)
+	}
+	saves := tabs[6]
+	saves.do(fill("#description", "Twice a week."), click("button[value=stay]"))
+	saves.until(`document.querySelector(".notice")?.textContent.includes("Your changes are saved")`)
+
+	hears := func(i int, bound time.Duration) {
+		t.Helper()
+		admin.call(t, "DELETE /locks/process:"+processes[i]+"?reason=test", nil).is(t, 204)
+		tabs[i].within(bound, `document.querySelector("#lost") !== null`)
+	}
+	frozen := cdp.SetWebLifecycleStateParams{State: cdp.SetWebLifecycleStateStateFrozen}
+	if _, err := chromedp.Call(tabs[0].tab, cdp.SetWebLifecycleState, frozen); err != nil {
+		t.Fatal(err)
+	}
+	hears(1, 2*time.Second)
+	closeFirst()
+	hears(2, 2*time.Second)
+
+	// Only tabs whose timers run can miss the worker, and tell the others.
+	tabs[3].sleep()
+	alice.endWorker()
+	hears(3, 6*time.Second)
+	bob.call(t, "DELETE /processes/"+watched+"/lock", nil, "X-Lock-Token: "+token).is(t, 204)
+	alice.within(2*time.Second, `document.title.startsWith("Free:")`)
+
+	// Without a stream, as the user has all that there may be, the tabs look in turn. How often they
+	// do does not grow with their number.
+	alice.openStreams(t, streamsEach)
+	alice.endWorker()
+	servicestest.Eventually(t, func() bool { return alice.openStreams(t, 1) == 1 }, "the stream of the browser does not end")
+	awake := []desk{tabs[1], tabs[2], tabs[4], tabs[5], tabs[6]}
+	looks := func() (sum int) {
+		for _, tab := range awake {
+			sum += read[int](t, tab.tab, `performance.getEntriesByType("resource").filter(({name}) => name.includes("/edit/state?")).length`)
+		}
+		return sum
+	}
+	tabs[5].until(`!document.documentElement.classList.contains("live")`)
+	before, began := looks(), time.Now()
+	servicestest.Eventually(t, func() bool { return looks() >= before+12 }, "the tabs do not look")
+	if took := time.Since(began); took < 3*time.Second {
+		t.Errorf("12 looks within %s", took)
+	}
+	hears(4, 4*time.Second)
+}
