@@ -22,6 +22,8 @@
 //	Freeze, Thaw           SIGSTOP and SIGCONT: of a Redis, a PostgreSQL, a process
 //	Kill, Start, Restart   a Redis that is gone, and back: empty, unless its arguments (--dir and
 //	                       --appendonly or --save) make it keep its data in a file
+//	Kill, Start            a PostgreSQL that crashes and recovers; it loses its last writes, unless
+//	                       its settings (synchronous_commit, full_page_writes) forbid that
 //	Do                     any command: FLUSHALL, SCRIPT FLUSH, CLIENT KILL, CONFIG SET, ...
 //	Follow, LoseMaster,    replication: a replica that misses writes and becomes the master
 //	Promote

@@ -1,12 +1,14 @@
 package servicestest
 
 import (
+	"bufio"
 	"fmt"
 	"io"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -23,8 +25,9 @@ type Postgres struct {
 
 	dir    string
 	pid    int
-	end    io.Closer     // closing it ends the server
-	exited chan struct{} // closed when it has ended
+	guard  io.WriteCloser // a line starts the server again, closing it ends the server
+	pids   *bufio.Reader  // a line for each start
+	exited chan struct{}  // closed when it has ended
 	frozen []int
 }
 
@@ -63,11 +66,12 @@ func newDatabase(t testing.TB) (server *Postgres, name string) {
 	return server, name
 }
 
-// StartPostgresServer starts a server for this test alone.
-func StartPostgresServer(t testing.TB) *Postgres {
+// StartPostgresServer starts a server for this test alone. Settings, name=value, come on top of
+// those of all servers here, which trade what a crash may lose for speed.
+func StartPostgresServer(t testing.TB, settings ...string) *Postgres {
 	t.Helper()
 	needPostgres(t)
-	server, err := startPostgres()
+	server, err := startPostgres(settings...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,7 +82,7 @@ func StartPostgresServer(t testing.TB) *Postgres {
 
 var (
 	databases      atomic.Int64
-	sharedPostgres = sync.OnceValues(startPostgres)
+	sharedPostgres = sync.OnceValues(func() (*Postgres, error) { return startPostgres() })
 )
 
 // Freeze stops all processes of the server, as if its machine hung: connections
@@ -98,8 +102,38 @@ func (p *Postgres) Thaw() {
 // Stop ends the server at once, as a crash would, and deletes its data.
 func (p *Postgres) Stop() {
 	p.Thaw()
-	p.end.Close()
+	p.guard.Close()
 	<-p.exited
+}
+
+// Kill ends all processes of the server at once (SIGKILL), which leaves its data as it is for Start.
+func (p *Postgres) Kill(t testing.TB) {
+	t.Helper()
+	p.Freeze() // so that none starts another meanwhile
+	killed := p.frozen
+	p.frozen = nil
+	signal(killed, syscall.SIGKILL)
+	Eventually(t, func() bool {
+		return !slices.ContainsFunc(killed, func(pid int) bool {
+			state, _, ok := processState(pid)
+			return ok && state != "Z"
+		})
+	}, "PostgreSQL is still there")
+}
+
+// Start starts the server again after Kill, and returns when it has recovered.
+func (p *Postgres) Start(t testing.TB) {
+	t.Helper()
+	if _, err := io.WriteString(p.guard, "again\n"); err != nil {
+		t.Fatal(err)
+	}
+	err := p.readPid()
+	if err == nil {
+		err = p.waitReady(p.dir)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 // SetReadOnly makes the server refuse writes, as it does when it has become a standby,

@@ -37,12 +37,13 @@ func needPostgres(t testing.TB) {
 	}
 }
 
-// guard runs the server and ends it, frozen or not, with its data when its
-// standard input closes: when the test binary closes it or dies.
+// guard runs the server, and again for each line that it reads, once the server was killed. It ends
+// the server, frozen or not, with its data when its standard input closes: when the test binary
+// closes it or dies.
 const guard = `dir=$1; shift
-"$@" >"$dir/log" 2>&1 </dev/null & pid=$!
-echo $pid
-cat >/dev/null
+run() { "$@" >>"$dir/log" 2>&1 </dev/null & pid=$!; echo $pid; }
+run "$@"
+while read -r again; do wait $pid; run "$@"; done
 kill -CONT $(cat /proc/$pid/task/$pid/children 2>/dev/null) $pid 2>/dev/null
 kill -QUIT $pid 2>/dev/null
 wait $pid
@@ -51,7 +52,7 @@ rm -rf "$dir"`
 // errEnded is of a server that ends at its start: another process may have taken its port.
 var errEnded = errors.New("PostgreSQL ends at its start")
 
-func startPostgres() (*Postgres, error) {
+func startPostgres(settings ...string) (*Postgres, error) {
 	account, err := serverAccount()
 	if err != nil {
 		return nil, err
@@ -65,7 +66,7 @@ func startPostgres() (*Postgres, error) {
 		if err != nil {
 			return nil, err
 		}
-		p, err := copyPostgres(account, from.dir, addr)
+		p, err := copyPostgres(account, from.dir, addr, settings...)
 		if err == nil || attempt == portsTried || !errors.Is(err, errEnded) {
 			return p, err
 		}
@@ -73,7 +74,7 @@ func startPostgres() (*Postgres, error) {
 }
 
 // copyPostgres starts a server at addr with a copy of the data in from.
-func copyPostgres(account *syscall.SysProcAttr, from, addr string) (*Postgres, error) {
+func copyPostgres(account *syscall.SysProcAttr, from, addr string, settings ...string) (*Postgres, error) {
 	dir, err := serverFolder(account)
 	if err != nil {
 		return nil, err
@@ -82,7 +83,7 @@ func copyPostgres(account *syscall.SysProcAttr, from, addr string) (*Postgres, e
 		os.RemoveAll(dir)
 		return nil, err
 	}
-	return runPostgres(account, dir, addr)
+	return runPostgres(account, dir, addr, settings)
 }
 
 // pristineData is the data of a server before its first start, which all servers of the test
@@ -168,15 +169,15 @@ func serverAccount() (*syscall.SysProcAttr, error) {
 }
 
 // runPostgres starts the server whose data is in dir. The guard deletes dir when the server has
-// ended.
-func runPostgres(account *syscall.SysProcAttr, dir, addr string) (*Postgres, error) {
+// ended. The settings come after those of all servers, and win.
+func runPostgres(account *syscall.SysProcAttr, dir, addr string, settings []string) (*Postgres, error) {
 	_, port, _ := net.SplitHostPort(addr)
-	settings := []string{
+	always := []string{
 		"listen_addresses=127.0.0.1", "port=" + port, "unix_socket_directories=", "max_connections=200",
 		"fsync=off", "full_page_writes=off", "synchronous_commit=off", "shared_buffers=32MB",
 	}
 	args := []string{"-c", guard, "guard", dir, postgresTool("postgres"), "-D", filepath.Join(dir, "data")}
-	for _, setting := range settings {
+	for _, setting := range append(always, settings...) {
 		args = append(args, "-c", setting)
 	}
 	cmd := exec.Command("sh", args...)
@@ -192,15 +193,10 @@ func runPostgres(account *syscall.SysProcAttr, dir, addr string) (*Postgres, err
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
-	line, err := bufio.NewReader(stdout).ReadString('\n')
-	if err != nil {
+	p := &Postgres{Addr: addr, dir: dir, guard: stdin, pids: bufio.NewReader(stdout), exited: make(chan struct{})}
+	if err := p.readPid(); err != nil {
 		return nil, err
 	}
-	pid, err := strconv.Atoi(strings.TrimSpace(line))
-	if err != nil {
-		return nil, err
-	}
-	p := &Postgres{Addr: addr, dir: dir, pid: pid, end: stdin, exited: make(chan struct{})}
 	go func() {
 		cmd.Wait()
 		close(p.exited)
@@ -210,6 +206,16 @@ func runPostgres(account *syscall.SysProcAttr, dir, addr string) (*Postgres, err
 		return nil, err
 	}
 	return p, nil
+}
+
+// readPid reads the number of the process that the guard has started.
+func (p *Postgres) readPid() error {
+	line, err := p.pids.ReadString('\n')
+	if err != nil {
+		return err
+	}
+	p.pid, err = strconv.Atoi(strings.TrimSpace(line))
+	return err
 }
 
 // waitReady waits until the server itself says in its folder that it is ready: on its port another
