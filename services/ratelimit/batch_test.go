@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"gatehouse/models"
+	"gatehouse/services/redis"
 	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
 )
@@ -21,47 +22,63 @@ func TestBatch(t *testing.T) {
 	t.Parallel()
 	// A key that cannot be decided does not concern those that are decided with it, and many at a
 	// time are decided exactly.
-	t.Run("each key is decided by itself, and exactly", func(t *testing.T) {
-		t.Parallel()
-		server := servicestest.StartRedis(t)
-		l := limiterAt(t, server.Addr)
-		server.Do("SET", "test:{broken}rate:log:p:broken", "x")
-		policy := models.Policy{Name: "p", Limit: 3, Window: time.Hour, OnRedisDown: models.OnRedisDownClosed}
-		release := l.batch.Hold()
-		admitted := make(chan string, 100)
-		var wg sync.WaitGroup
-		for _, key := range []string{"a", "broken", "b"} {
-			for range 5 {
-				wg.Go(func() {
-					decisions, err := l.Take(t.Context(), "", models.Hit{Policy: policy, Key: key})
-					switch {
-					case (key == "broken") != errors.Is(err, models.ErrUnavailable):
-						t.Errorf("%s: %v", key, err)
-					case err == nil && decisions[0].Allowed:
-						admitted <- key
-					}
-				})
+	for _, row := range []struct {
+		name   string
+		policy models.Policy
+		key    string // what holds another type of value
+		batch  func(*Limiter) *redis.Batcher
+	}{
+		{"a log", models.Policy{Limit: 3}, "rate:log:p:", func(l *Limiter) *redis.Batcher { return l.logs }},
+		{"a bucket", models.Policy{Limit: 30, Algorithm: models.AlgorithmGCRA}, "rate:gcra3600:p:", func(l *Limiter) *redis.Batcher { return l.buckets }},
+	} {
+		t.Run("each key is decided by itself, and exactly: "+row.name, func(t *testing.T) {
+			t.Parallel()
+			server := servicestest.StartRedis(t)
+			l := limiterAt(t, server.Addr)
+			for _, key := range []string{"broken", "costly"} {
+				server.Do("RPUSH", "test:{"+key+"}"+row.key+key, "x")
 			}
-		}
-		servicestest.Eventually(t, func() bool { return l.batch.Waiting() == 15 }, "the decisions are not together")
-		release()
-		wg.Wait()
-		close(admitted)
-		count := map[string]int{}
-		for key := range admitted {
-			count[key]++
-		}
-		if count["a"] != 3 || count["b"] != 3 {
-			t.Errorf("admitted %v of a limit of 3", count)
-		}
-	})
+			policy := row.policy
+			policy.Name, policy.Window, policy.OnRedisDown = "p", time.Hour, models.OnRedisDownClosed
+			batch := row.batch(l)
+			release := batch.Hold()
+			admitted := make(chan string, 100)
+			var wg sync.WaitGroup
+			for _, hit := range []models.Hit{{Key: "a"}, {Key: "a"}, {Key: "broken"}, {Key: "costly", Cost: 1000}, {Key: "b"}} {
+				hit.Policy = policy
+				broken := hit.Key == "broken" || hit.Key == "costly"
+				for range 3 {
+					wg.Go(func() {
+						decisions, err := l.Take(t.Context(), "", hit)
+						switch {
+						case broken != errors.Is(err, models.ErrUnavailable):
+							t.Errorf("%s: %v", hit.Key, err)
+						case err == nil && decisions[0].Allowed:
+							admitted <- hit.Key
+						}
+					})
+				}
+			}
+			servicestest.Eventually(t, func() bool { return batch.Waiting() == 15 }, "the decisions are not together")
+			release()
+			wg.Wait()
+			close(admitted)
+			count := map[string]int{}
+			for key := range admitted {
+				count[key]++
+			}
+			if count["a"] != 3 || count["b"] != 3 {
+				t.Errorf("admitted %v of a limit of 3", count)
+			}
+		})
+	}
 
 	// When the background has come to an end, what waits is answered, and Redis does not count as
 	// away for it.
 	t.Run("what waits is answered after Close", func(t *testing.T) {
 		t.Parallel()
 		l := limiterAt(t, servicestest.StartRedis(t).Addr)
-		release := l.batch.Hold()
+		release := l.logs.Hold()
 		policy := models.Policy{Name: "p", Limit: 5, Window: time.Hour}
 		var wg sync.WaitGroup
 		for range 2 * failuresToShut {
@@ -72,7 +89,7 @@ func TestBatch(t *testing.T) {
 				}
 			})
 		}
-		servicestest.Eventually(t, func() bool { return l.batch.Waiting() == 2*failuresToShut }, "the decisions are not together")
+		servicestest.Eventually(t, func() bool { return l.logs.Waiting() == 2*failuresToShut }, "the decisions are not together")
 		if err := l.Close(t.Context()); err != nil {
 			t.Error(err)
 		}

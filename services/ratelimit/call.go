@@ -90,12 +90,7 @@ func (l *Limiter) rest(ctx context.Context, start int64) context.Context {
 // exec runs a take script once and returns its numbers.
 func (l *Limiter) exec(ctx context.Context, tag string, requests []request, expected []expectation, id int64, fetch *autoCall) ([]int64, error) {
 	if len(requests) == 1 && fetch == nil {
-		reply, err := l.batch.Exec(ctx, l.redisKey(tag, &requests[0]), batchArgs(id, &requests[0], &expected[0])...)
-		if err == nil && reply[0] == -1 {
-			l.log.Error("a rate limit cannot be counted: its key holds another type of value in Redis", "policy", requests[0].name.policy)
-			err = models.ErrUnavailable
-		}
-		return reply, err
+		return l.execAlone(ctx, tag, &requests[0], &expected[0], id)
 	}
 	keys, args := make([]string, len(requests)), make([]string, 0, takeArgs*len(requests))
 	for i := range requests {

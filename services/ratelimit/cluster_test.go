@@ -68,7 +68,7 @@ func TestCluster(t *testing.T) {
 	wants("same elsewhere", other, 8, 8, 7) // the unit given back is still l's to use
 
 	// Single hits at the same time are of different slots: each goes alone.
-	release := other.batch.Hold()
+	release := other.logs.Hold()
 	var wg sync.WaitGroup
 	for i := range 8 {
 		wg.Go(func() {

@@ -35,19 +35,19 @@
 //	     -> denied (denial_cache.go): refused less than a second ago? Redis is not asked
 //	     -> takeFromRedis (decide.go): units of blocks (block.go), then for the rest units that were
 //	          counted ahead for busy keys (auto_block.go), or one script
-//	          (call.go, lua/take.lua; requests alone in their group share lua/take_batch.lua)
+//	          (call.go, lua/take.lua; alone.go for requests that are alone in their group)
 //	     -> takeLocally, if Redis did not answer: the same algorithms in Go (local.go)
 //
 // A sliding log (sliding_log.go, lua/sliding_log.lua) counts limits up to 1,000, GCRA (gcra.go,
-// lua/gcra.lua) any limit. Each is written once in Go and twice in Lua: lua/take_batch.lua, which
-// makes most decisions, has both in one piece, at half of what functions cost Redis. The tests hold
-// all three against each other.
+// lua/gcra.lua) any limit. Each is written once in Go and twice in Lua: lua/take_log.lua
+// and lua/take_bucket.lua, which make most decisions, have one each in one piece, at half of what
+// functions cost Redis. The tests hold all three against each other.
 //
 // A third one would need a file in both, and a value of models.Algorithm and RATE_LIMIT_ALGORITHM.
 // And it needs a branch wherever a burst above 0 now means GCRA:
 //
 //	this instance           ruleOf and counter (algorithm.go); state, size (local.go)
-//	a script                look, answer (lua/hit.lua); lua/take_batch.lua, lua/flush.lua, lua/refund.lua
+//	a script                look, answer (lua/hit.lua); lua/flush.lua, lua/refund.lua; alone.go
 //	their text, arguments   loadScripts, addTakeArgs, refundArgs (scripts.go); redisKey (keys.go)
 //	what Redis must have    expected (expect.go), has (losses.go)
 //	what is published       outbox.go, record.go, flush.go, flush_send.go

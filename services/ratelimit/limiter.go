@@ -73,7 +73,8 @@ type Limiter struct {
 	outbox   *outbox
 	metrics  *metrics
 	scripts  scriptSet
-	batch    *redis.Batcher // decides requests that are alone in their group
+	logs     *redis.Batcher // decides requests that are alone in their group, of sliding logs
+	buckets  *redis.Batcher // and of GCRA
 	policies atomic.Pointer[PolicySet]
 	flushes  singleflight.Group
 
@@ -115,7 +116,8 @@ func build(rdb *redis.Client, opt Options) *Limiter {
 		metrics: newMetrics(opt.Metrics),
 		scripts: loadScripts(),
 	}
-	l.batch = redis.NewBatcher(rdb, l.scripts.batch, takeArgs, takeReplies, l.goBackground)
+	l.logs = redis.NewBatcher(rdb, l.scripts.takeLog, aloneArgs, logReplies, l.goBackground)
+	l.buckets = redis.NewBatcher(rdb, l.scripts.takeBucket, aloneArgs, bucketReplies, l.goBackground)
 	return l
 }
 

@@ -236,4 +236,31 @@ func TestLoss(t *testing.T) {
 			}, p.Name+": what the replica missed is not published again")
 		}
 	})
+
+	// A server that takes over may have the beginning of what an instance added, and not the end.
+	t.Run("what a bucket lacks is put back before it decides", func(t *testing.T) {
+		t.Parallel()
+		l, server := limiterWithClock(t)
+		policy := models.Policy{Name: "p", Limit: 30, Window: time.Hour, Algorithm: models.AlgorithmGCRA}
+		req := newRequest(&models.Hit{Policy: policy, Key: "k"})
+		before := ""
+		for i := range 3 {
+			server.SetTime(time.Now())
+			if d := takeOne(t, l, policy, "k"); !d.Allowed || d.Degraded {
+				t.Fatalf("%+v", d)
+			}
+			if i == 0 {
+				var err error
+				if before, err = server.Get(l.redisKey("k", &req)); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if err := server.Set(l.redisKey("k", &req), before); err != nil {
+			t.Fatal(err)
+		}
+		if d := takeOne(t, l, policy, "k"); d.Allowed || d.Degraded {
+			t.Errorf("%+v, want the burst of 3 to be used", d)
+		}
+	})
 }

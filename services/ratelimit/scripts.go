@@ -3,14 +3,13 @@ package ratelimit
 import (
 	"embed"
 	"strconv"
-	"strings"
 
 	"github.com/redis/rueidis"
 )
 
 const (
-	takeArgs    = 8 // for each hit, of both take scripts
-	takeReplies = 6 // for each hit
+	takeArgs    = 8 // of take.lua, for each hit
+	takeReplies = 6
 )
 
 //go:embed lua/*.lua
@@ -25,15 +24,16 @@ func script(name string) string {
 	return string(text)
 }
 
-type scriptSet struct{ take, batch, refund, reset, flush, flushBlocks, block *rueidis.Lua }
+type scriptSet struct{ take, takeLog, takeBucket, refund, reset, flush, flushBlocks, block *rueidis.Lua }
 
-// loadScripts puts what the scripts share before each of them.
+// loadScripts puts what the scripts share before each of them, but for the two that are in one piece.
 func loadScripts() scriptSet {
 	both := script("common") + script("sliding_log") + script("gcra")
 	hits, putBack := both+script("hit"), script("put_back")
 	return scriptSet{
 		take:        rueidis.NewLuaScript(hits + script("take")),
-		batch:       rueidis.NewLuaScript(script("common") + script("take_batch")),
+		takeLog:     rueidis.NewLuaScript(script("take_log")),
+		takeBucket:  rueidis.NewLuaScript(script("take_bucket")),
 		refund:      rueidis.NewLuaScript(both + script("refund")),
 		reset:       rueidis.NewLuaScript(script("common") + script("reset")),
 		flush:       rueidis.NewLuaScript(both + putBack + script("flush")),
@@ -48,28 +48,16 @@ func addTakeArgs(args []string, id int64, req *request, e *expectation) []string
 	if req.hit.Policy.Shadow {
 		shadow = "1"
 	}
-	return addArgs(args, id, req, shadow, e.member, e.until)
+	return append(args, callName(id), strconv.FormatInt(req.rule.burst, 10), strconv.FormatInt(req.rule.limit, 10),
+		strconv.FormatInt(req.rule.window, 10), strconv.FormatInt(req.cost, 10), shadow, e.member, strconv.FormatInt(e.until, 10))
 }
 
-// batchArgs are the arguments of a request that is alone in its group.
-func batchArgs(id int64, req *request, e *expectation) []string {
-	if req.rule.burst == 0 {
-		return addArgs(nil, id, req, strconv.FormatInt(e.leaves, 10), e.member, e.until)
+// callName is the id of a call as an argument; without one the script only looks.
+func callName(id int64) string {
+	if id == 0 {
+		return ""
 	}
-	nonce, wrote, found := strings.Cut(e.member, " ")
-	if !found {
-		wrote = "0"
-	}
-	return addArgs(nil, id, req, wrote, nonce, e.until)
-}
-
-func addArgs(args []string, id int64, req *request, own, member string, until int64) []string {
-	name := ""
-	if id != 0 {
-		name = strconv.FormatInt(id, 10)
-	}
-	return append(args, name, strconv.FormatInt(req.rule.burst, 10), strconv.FormatInt(req.rule.limit, 10),
-		strconv.FormatInt(req.rule.window, 10), strconv.FormatInt(req.cost, 10), own, member, strconv.FormatInt(until, 10))
+	return strconv.FormatInt(id, 10)
 }
 
 // addFetchArgs appends what take.lua needs to know of a block that is asked for, and of one that is

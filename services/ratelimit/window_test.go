@@ -51,8 +51,8 @@ func (w *toTheMicrosecond) setClock(at int64) {
 }
 
 // beside is a hit that always passes.
-func beside() models.Hit {
-	return models.Hit{Policy: models.Policy{Name: "beside", Limit: 1000, Window: time.Minute}, Key: "k"}
+func beside(algorithm models.Algorithm) models.Hit {
+	return models.Hit{Policy: models.Policy{Name: "beside", Limit: 1000, Window: time.Minute, Algorithm: algorithm}, Key: "k"}
 }
 
 func (w *toTheMicrosecond) alone(hit models.Hit) models.Decision {
@@ -62,14 +62,18 @@ func (w *toTheMicrosecond) alone(hit models.Hit) models.Decision {
 
 func (w *toTheMicrosecond) inAGroup(hit models.Hit) models.Decision {
 	w.t.Helper()
-	return take(w.t, w.Limiter, beside(), hit)[1]
+	return take(w.t, w.Limiter, beside(models.AlgorithmAuto), hit)[1]
 }
 
 func (w *toTheMicrosecond) inABatch(hit models.Hit) (d models.Decision) {
 	w.t.Helper()
-	release := w.batch.Hold()
+	batch := w.logs
+	if hit.Policy.Algorithm == models.AlgorithmGCRA {
+		batch = w.buckets
+	}
+	release := batch.Hold()
 	var wg sync.WaitGroup
-	for _, hit := range []models.Hit{beside(), hit} {
+	for _, hit := range []models.Hit{beside(hit.Policy.Algorithm), hit} {
 		wg.Go(func() {
 			if ds, err := w.Take(w.t.Context(), "group", hit); err != nil {
 				w.t.Error(err)
@@ -78,7 +82,7 @@ func (w *toTheMicrosecond) inABatch(hit models.Hit) (d models.Decision) {
 			}
 		})
 	}
-	servicestest.Eventually(w.t, func() bool { return w.batch.Waiting() == 2 }, "the two do not go together")
+	servicestest.Eventually(w.t, func() bool { return batch.Waiting() == 2 }, "the two do not go together")
 	release()
 	wg.Wait()
 	return d

@@ -1,5 +1,5 @@
 -- How take.lua looks at a hit and answers it, behind gcra.lua. These are its keys, arguments and
--- replies, and but for what it says itself those of take_batch.lua:
+-- replies:
 -- KEYS[i] -> the admissions of hit i: a sorted set (sliding log) or a string (GCRA)
 -- ARGV[8(i - 1) + 1] and on, for hit i ->
 --   the call's id, 1 to 15 digits: repeating a call repeats its members. Empty: look, count nothing

@@ -2,7 +2,7 @@
 -- A sliding log is a sorted set with a member for each unit: the id of its call and three digits.
 -- Its score is the time of admission. Refused hits add nothing. It lives until a window after the
 -- newest. Units that an instance hands out by itself are at most so many microseconds ahead of the
--- clock: autoBlock and maxAhead in auto_block.go, and take_batch.lua.
+-- clock: autoBlock and maxAhead in auto_block.go, and take_log.lua.
 local max_ahead = 50000
 
 local function score(key, index)
