@@ -158,7 +158,7 @@ func editAndSave(t *testing.T, a *app) {
 	bob.do(click(".tell button"))
 	bob.until(`document.querySelector(".tell")?.innerText.includes("You will be told")`)
 
-	alice.do(click("button[value=stay]"))
+	alice.do(fill("#description", " And two of blue."), click("button[value=stay]")) // no draft has that
 	alice.until(`document.querySelector(".notice")?.textContent.includes("Your changes are saved")`)
 	alice.noAlarm()
 	if got := alice.draft(process); got != "" {
@@ -234,7 +234,9 @@ func editAsked(t *testing.T, a *app) {
 		t.Error("what was answered is asked for again")
 	}
 	request = bob.request()
-	alice.until(`document.querySelector("#requests li")?.textContent.includes("one minute?")`)
+	servicestest.Within(t, 2*time.Second, func() bool { // by the event: it asks every 15 s only
+		return strings.Contains(alice.text("#requests"), "one minute?") && strings.Contains(alice.text("#lock-line"), "1 other user is waiting")
+	}, "the holder's page does not say who asks, and that somebody waits")
 	bob.call(t, "DELETE /processes/"+process+"/lock/requests/"+request, nil).is(t, 204)
 	alice.until(`document.querySelector("#requests").hidden && document.querySelector("#lock-line .asked") === null`)
 	bob.until(`document.querySelector("#message") !== null`)

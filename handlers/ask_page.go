@@ -117,7 +117,7 @@ type told struct {
 // sayOf says what has become of an answer: to a script at once, else on the form.
 func sayOf(c *gin.Context, id, lock string, flash middleware.Flash) error {
 	if isScript(c) {
-		return answerJSON(c, http.StatusOK, told(flash))
+		return answerJSON(c, http.StatusOK, told{flash.Text, flash.Failed})
 	}
 	return goWith(c, editPath(id, lock), flash)
 }

@@ -98,5 +98,8 @@ func TestDraftComesBack(t *testing.T) {
 		if s.draft(t, ann, process.ID) != nil {
 			t.Error("a draft of what is saved")
 		}
+		stores("Order sponges") // what is stored, so that the page does not show it
+		goesTo(t, a.begins(t, process.ID).presses("/edit/save", "title", "Order wipes", "then", "close"), path)
+		shows(t, a.get(path), http.StatusOK, "Your changes are saved.<")
 	})
 }

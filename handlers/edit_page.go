@@ -109,7 +109,11 @@ func (h *Handlers) editPage(c *gin.Context) error {
 	if errors.As(err, &lost) {
 		h.dropLock(c, id, lock)
 		why, calm := endInWords(time.Now(), lostLock{lost.Status, lost.EndedBy}, signedIn(c).User)
-		return goWith(c, processPath(id), middleware.Flash{Text: why, Failed: !calm})
+		flash := middleware.Flash{Text: why, Failed: !calm}
+		if lost.EndedBy != nil {
+			flash.At = lost.EndedBy.At
+		}
+		return goWith(c, processPath(id), flash)
 	}
 	if err != nil {
 		return err

@@ -143,7 +143,7 @@ func notices(c *gin.Context) []templates.Notice {
 	}
 	var shown []templates.Notice
 	for _, flash := range flashes {
-		shown = append(shown, templates.Notice{Text: flash.Text, Failed: flash.Failed})
+		shown = append(shown, templates.Notice(flash))
 	}
 	return shown
 }

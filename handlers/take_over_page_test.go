@@ -107,7 +107,7 @@ func TestToldWhy(t *testing.T) {
 		shows(t, tab.presses("/edit/save", "title", "Order ink"), http.StatusConflict,
 			"admin@example.com ended your lock at", "“needed &lt;at once&gt;”", "Edit again with this text")
 		goesTo(t, a.get(tab.path), path)
-		shows(t, a.get(path), http.StatusOK, `<p class="notice failed"`, "admin@example.com ended your lock at")
+		shows(t, a.get(path), http.StatusOK, `<p class="notice failed"`, `admin@example.com ended your lock at <time class="clock" datetime="`, `</time>: “needed`)
 	})
 	t.Run("run out, and nobody took it: it is no reason to refuse", func(t *testing.T) {
 		tab := a.begins(t, process.ID)

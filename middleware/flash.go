@@ -2,6 +2,8 @@ package middleware
 
 import (
 	"fmt"
+	"strings"
+	"time"
 
 	"github.com/gin-contrib/sessions"
 	"github.com/gin-gonic/gin"
@@ -12,6 +14,24 @@ import (
 type Flash struct {
 	Text   string
 	Failed bool
+	At     time.Time // a time that is in Text, in words, to the second; zero if there is none
+}
+
+// stored is the message as a session keeps it.
+func (f Flash) stored() string {
+	if f.At.IsZero() {
+		return f.Text
+	}
+	return f.At.UTC().Format(time.RFC3339) + "\n" + f.Text
+}
+
+func storedFlash(text string, failed bool) Flash {
+	if at, rest, ok := strings.Cut(text, "\n"); ok {
+		if at, err := time.Parse(time.RFC3339, at); err == nil {
+			return Flash{Text: rest, Failed: failed, At: at}
+		}
+	}
+	return Flash{Text: text, Failed: failed}
 }
 
 const (
@@ -28,7 +48,7 @@ func AddFlash(c *gin.Context, flash Flash) error {
 		key = failedKey
 	}
 	session := sessions.Default(c)
-	session.AddFlash(flash.Text, key)
+	session.AddFlash(flash.stored(), key)
 	if err := session.Save(); err != nil {
 		return fmt.Errorf("keep flash: %w", err)
 	}
@@ -47,7 +67,7 @@ func Flashes(c *gin.Context) ([]Flash, error) {
 		}
 		for _, value := range session.Flashes(key) {
 			if text, ok := value.(string); ok {
-				found = append(found, Flash{Text: text, Failed: key == failedKey})
+				found = append(found, storedFlash(text, key == failedKey))
 			}
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"testing"
+	"time"
 
 	"github.com/gin-gonic/gin"
 
@@ -12,13 +13,14 @@ import (
 )
 
 func TestFlash(t *testing.T) {
+	at := time.Date(2026, 11, 29, 14, 2, 3, 0, time.UTC)
 	fake := newFakeSessions()
 	store := middleware.NewSessionStore(fake, middleware.SessionStoreOptions{})
 	gin.SetMode(gin.TestMode)
 	r := gin.New()
 	r.Use(middleware.Sessions(store.CookieName(), store))
 	r.POST("/do", func(c *gin.Context) {
-		for _, flash := range []middleware.Flash{{Text: "done"}, {Text: "broken", Failed: true}, {Text: "done too"}} {
+		for _, flash := range []middleware.Flash{{Text: "done"}, {Text: "broken", Failed: true}, {Text: "done too", At: at}} {
 			if err := middleware.AddFlash(c, flash); err != nil {
 				t.Error(err)
 			}
@@ -29,7 +31,14 @@ func TestFlash(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-		c.String(http.StatusOK, fmt.Sprint(flashes))
+		said := []string{}
+		for _, flash := range flashes {
+			said = append(said, fmt.Sprintf("%s %t", flash.Text, flash.Failed))
+			if !flash.At.IsZero() {
+				said = append(said, flash.At.String())
+			}
+		}
+		c.String(http.StatusOK, fmt.Sprint(said))
 	})
 	token := fake.signIn("viewer")
 	send := func(method, path string) string {
@@ -45,7 +54,7 @@ func TestFlash(t *testing.T) {
 		t.Errorf("without messages: %s, and the session was written (version %d)", got, version())
 	}
 	send(http.MethodPost, "/do")
-	if got := send(http.MethodGet, "/show"); got != "[{broken true} {done false} {done too false}]" {
+	if got := send(http.MethodGet, "/show"); got != "[broken true done false done too false 2026-11-29 14:02:03 +0000 UTC]" {
 		t.Errorf("the messages are %s", got)
 	}
 	if got := send(http.MethodGet, "/show"); got != "[]" {

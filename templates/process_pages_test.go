@@ -67,7 +67,7 @@ func processPages(keep func(name string) func([]byte, error), pages *Pages, fram
 	failed.Failed, failed.SignIn = hostile, true
 	keep("edit, signed out")(pages.Edit(failed))
 	for name, lost := range map[string]*Lost{
-		"edit, lost":    {Text: hostile, Kept: true, Panel: LockPanel{Editing: editing, MayAsk: true}},
+		"edit, lost":    {Text: hostile + " at " + Clock(now, now) + hostile, At: now, Kept: true, Panel: LockPanel{Editing: editing, MayAsk: true}},
 		"edit, ended":   {Text: hostile, Calm: true},
 		"edit, own":     {Text: hostile, Panel: LockPanel{Editing: mine}},
 		"edit, to take": {Text: hostile, Panel: LockPanel{Editing: editing, CanTake: true}},

@@ -50,7 +50,7 @@ func New() (*Pages, error) {
 		"clock":  Clock,
 		"on":     on,
 		"ago":    ago,
-		"around": around,
+		"timed":  timedText,
 		"decide": func(page Conflict, field ConflictField) decision { return decision{page, field} },
 
 		"wordsFor": wordsFor,

@@ -32,6 +32,7 @@ type User struct {
 type Notice struct {
 	Text   string
 	Failed bool
+	At     time.Time // as that of Lost
 }
 
 // SignIn is the sign-in form.

@@ -63,6 +63,17 @@ func exact(t time.Time) string {
 	return t.UTC().Format(time.RFC3339Nano)
 }
 
-// around are the parts of a text before and after a time that Clock wrote; the whole text, if it
-// has no such time.
-func around(now, at time.Time, text string) []string { return strings.SplitN(text, Clock(now, at), 2) }
+// timed is a text in the parts before and after a time that Clock wrote; in one, if it has no such
+// time.
+type timed struct {
+	moment
+	Parts []string
+}
+
+func timedText(now, at time.Time, text string) timed {
+	said := timed{moment{now, at}, []string{text}}
+	if !at.IsZero() {
+		said.Parts = strings.SplitN(text, Clock(now, at), 2)
+	}
+	return said
+}

@@ -26,6 +26,11 @@
     const shown = values((field) => field.defaultValue ?? [...field.options].find((option) => option.defaultSelected)?.value ?? field.value);
     const savedAt = Number(form.dataset.draftSaved);
 
+    // When the draft was stored that a save takes with it. The field stays as the page came: a browser
+    // brings a changed one back after a reload.
+    let known = form.elements.draft.value;
+    form.addEventListener("formdata", ({ formData }) => formData.set("draft", known));
+
     // What the server has. A text that it did not take comes back with the answer to its form.
     let kept = location.pathname.endsWith("/edit") ? shown : null;
     let since = 0; // when the first key was pressed that it does not have
@@ -48,7 +53,6 @@
     // is not deleted.
     const request = () => {
       const now = text();
-      const known = form.elements.draft.value;
       return !savedAt && same(now, shown)
         ? { method: "DELETE", headers: known ? { "If-Unmodified-Since": known } : {} }
         : { method: "PUT", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ ...now, baseVersion: Number(form.dataset.base) }) };
@@ -66,7 +70,7 @@
         const response = await fetch(draft, { ...request(), signal: AbortSignal.timeout(pause.patience) });
         const { ok, status } = response;
         const done = ok || status === 404 || status === 412; // 404: there is none, or no process; 412: another tab's
-        if (status === 200) form.elements.draft.value = (await response.json()).savedAt;
+        if (status === 200) known = (await response.json()).savedAt;
         if (done) kept = now;
         if (status === 401) return signedOut();
         if (!done) problem = status < 500 ? "The server does not take it" : "The server cannot be reached";
