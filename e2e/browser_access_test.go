@@ -1,19 +1,22 @@
 package e2e
 
 import (
+	"context"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
 
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
 )
 
 // axe is axe-core of Deque Systems (MPL-2.0), from the npm package of that name and version.
 const axe = "testdata/axe-core-4.14.1.min.js"
 
-// accessible holds the page that a tab shows to axe's rules, wide and light, and narrow and dark,
-// and to a width that needs no scrolling sideways.
+// accessible holds the page that a tab shows to axe's rules, wide and narrow, light and dark, to a
+// width that needs no scrolling sideways, and to what users without a mouse need.
 func (d desk) accessible(name string) {
 	d.t.Helper()
 	d.t.Run(strings.ReplaceAll(name, " ", "-"), func(t *testing.T) {
@@ -22,14 +25,16 @@ func (d desk) accessible(name string) {
 			t.Fatal(err)
 		}
 		read[bool](t, d.tab, string(source)+"\n;true")
+		// What a scheme changes is colours, so for the second one of a width the rules about them do.
+		const all, colours = `{}`, `{runOnly: ["color-contrast", "link-in-text-block"]}`
 		for _, look := range []struct {
-			scheme        string
+			scheme, rules string
 			width, height int64
-		}{{"light", 1280, 900}, {"dark", 390, 844}} {
+		}{{"dark", colours, 1280, 900}, {"light", all, 1280, 900}, {"light", colours, 390, 844}, {"dark", all, 390, 844}} {
 			do(t, d.tab, chromedp.EmulateViewport(look.width, look.height, chromedp.EmulateOrientation(emulation.ScreenOrientationTypePortraitPrimary, 0)))
 			emulate(t, d.tab, "prefers-color-scheme", look.scheme)
 			until(t, d.tab, `document.getAnimations().length === 0`)
-			read[bool](t, d.tab, `(window.found = null, axe.run().then(({violations}) => {
+			read[bool](t, d.tab, `(window.found = null, axe.run(`+look.rules+`).then(({violations}) => {
 				window.found = violations.map((one) => one.id + ": " + one.nodes.map((node) => node.target + " " + node.failureSummary).join("; ")).join("\n");
 			}), true)`)
 			until(t, d.tab, `window.found !== null`)
@@ -40,11 +45,55 @@ func (d desk) accessible(name string) {
 				t.Errorf("%s: %v pixels too wide", look.scheme, wide)
 			}
 			if os.Getenv("GATEHOUSE_SCREENSHOTS") != "" {
-				screenshot(t, d.tab, "page-"+strings.ReplaceAll(name, " ", "-")+"-"+look.scheme)
+				screenshot(t, d.tab, fmt.Sprintf("page-%s-%s-%d", strings.ReplaceAll(name, " ", "-"), look.scheme, look.width))
 			}
 		}
 		do(t, d.tab, chromedp.EmulateViewport(1280, 900))
+		walked(t, d.tab)
 	})
+}
+
+// walked presses Tab from the start of the page to its end, and holds it to this: whatever can be
+// used with the mouse gets the focus, once, in the order of the page, can be seen there, and lets
+// go of it.
+func walked(t *testing.T, tab context.Context) {
+	t.Helper()
+	stops := read[int](t, tab, `(() => {
+		const name = (one) => one.tagName.toLowerCase() + " " + (one.id || one.name || "") + " " + (one.ariaLabel || one.innerText || one.value || "").slice(0, 40);
+		const group = (one) => { // of radio buttons, of which the keys with arrows choose one
+			const of = (rest) => document.querySelector("[name='" + one.name + "']" + rest);
+			return one.type === "radio" ? of(":checked") ?? of("") : one;
+		};
+		const again = window.walk !== undefined;
+		window.walk = {
+			want: [...new Set([...document.querySelectorAll("a[href], button, input:not([type=hidden]), select, textarea, summary, [tabindex='0']")]
+				.filter((one) => one.checkVisibility({visibilityProperty: true}) && !one.disabled).map(group))].map(name),
+			got: [], unseen: [],
+		};
+		if (!again) document.addEventListener("focusin", ({target}) => {
+			walk.got.push(name(target));
+			const {outlineStyle, outlineWidth} = getComputedStyle(target);
+			const box = target.getBoundingClientRect();
+			const there = document.elementFromPoint(box.x + box.width / 2, box.y + Math.min(box.height, innerHeight) / 2);
+			if (outlineStyle === "none" || parseFloat(outlineWidth) < 2 || !target.contains(there)) walk.unseen.push(name(target) + " outline " + outlineStyle + " under " + there?.tagName);
+		});
+		document.activeElement?.blur();
+		const start = document.createElement("span");
+		start.tabIndex = -1;
+		document.body.prepend(start);
+		start.focus();
+		start.remove();
+		walk.got = [], walk.unseen = [];
+		return walk.want.length;
+	})()`)
+	do(t, tab, press(strings.Repeat(kb.Tab, stops+1))) // the last one leaves the page
+	until(t, tab, fmt.Sprintf(`walk.got.length >= %d`, stops))
+	if read[bool](t, tab, `walk.got.join("\n") !== walk.want.join("\n")`) {
+		t.Errorf("by keyboard the page is\n%s\nwant\n%s", read[string](t, tab, `walk.got.join("\n")`), read[string](t, tab, `walk.want.join("\n")`))
+	}
+	if unseen := read[string](t, tab, `walk.unseen.join("\n")`); unseen != "" {
+		t.Errorf("the focus cannot be seen:\n%s", unseen)
+	}
 }
 
 // browserAccessible opens every page that users have.
@@ -56,6 +105,8 @@ func browserAccessible(t *testing.T, a *app) {
 		t.Helper()
 		d.do(chromedp.Navigate(a.URL + path))
 	}
+	signIn := openTab(t, a)
+	desk{alice.client, t, signIn}.accessible("sign in")
 	admin.accessible("nothing locked")
 	alice.look(process)
 	alice.accessible("process")
@@ -68,7 +119,7 @@ func browserAccessible(t *testing.T, a *app) {
 	open(admin, "/")
 	admin.until(`document.querySelector("tr[data-resource]") !== null`)
 	admin.accessible("locks")
-	for _, path := range []string{"/processes", "/processes/new", "/account", "/password", "/users", "/problems", "/locks/force?resource=process:" + process} {
+	for _, path := range []string{"/processes", "/processes/new", "/account", "/password", "/users", "/problems", "/problems/locked", "/refusals", "/users/sessions?id=" + bob.id, "/nowhere", "/locks/force?resource=process:" + process} {
 		open(admin, path)
 		admin.accessible("page of " + strings.Trim(strings.NewReplacer("/", " ", "?", " ", "=", " ", ":", " ").Replace(path), " "))
 	}
@@ -83,6 +134,26 @@ func browserAccessible(t *testing.T, a *app) {
 	alice.do(click("#draft form[action$='/edit'] button"))
 	alice.until(`document.querySelector("#conflict") !== null`)
 	alice.accessible("conflict")
-	open(alice, "/processes/"+process+"/history")
+
+	// What the pages are for, without a mouse.
+	uses := func(d desk, css, key, then string) {
+		t.Helper()
+		tabTo(t, d.tab, css)
+		d.do(press(key))
+		d.until("%s", then)
+	}
+	uses(alice, "#description-mine", kb.ArrowDown, `document.querySelector("#description-theirs").checked`)
+	uses(alice, "#conflict button.primary", kb.Enter, `document.querySelector("#edit")?.dataset.held === "true" && document.querySelector("#description").value.startsWith("The short one")`)
+	uses(alice, "button[value=close]", " ", `document.querySelector(".reader") !== null`)
+	uses(alice, `a[href$="/history"]`, kb.Enter, `document.querySelector(".history") !== null`)
 	alice.accessible("history")
+	uses(alice, `form[action$="/restore"] button`, kb.Enter, `document.querySelector(".notice") !== null`)
+	uses(alice, `nav a[href="/processes"]`, kb.Enter, `document.querySelector("tr[data-resource]") !== null`)
+	uses(alice, "#q", "saws"+kb.Enter, `location.search.includes("q=saws")`)
+	uses(alice, "tr[data-resource] a.title", kb.Enter, `document.querySelector(".reader") !== null`)
+	uses(alice, `nav a[href="/account"]`, kb.Enter, `location.pathname === "/account"`)
+	uses(alice, `form[action="/sessions/end-others"] button`, " ", `document.querySelector(".notice")?.textContent === "All your other sessions have ended."`)
+	open(admin, "/users")
+	uses(admin, "details.below summary", kb.Enter, `document.querySelector("details.below").open`)
+	tabTo(t, admin.tab, "details.below button.danger")
 }
