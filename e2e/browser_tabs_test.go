@@ -141,3 +141,37 @@ func editInManyTabs(t *testing.T, a *app) {
 	}
 	hears(4, 4*time.Second)
 }
+
+// browserBeside: once another user signs in beside them, pages left open are theirs. They do not
+// hear what is only for that user, and what was typed does not become that user's draft.
+func browserBeside(t *testing.T, a *app) {
+	refused := []string{"status of 401", "status of 403"} // the pages of before
+	alice, bob, admin := newDesk(t, a, "alice@example.com", refused...), a.signIn(t, "bob@example.com"), a.signIn(t, adminEmail)
+	process, theirs := alice.newProcess("Fill the lamps"), alice.newProcess("Trim the wicks")
+	alice.edit(process)
+	alice.do(fill("#description", "Two are empty."))
+	alice.kept(process, "Two are empty.")
+	reads, _ := alice.beside(refused...)
+	reads.look(theirs)
+	listen := `(window.heard = [], gatehouse.listen({look() {}, heard: (kind) => heard.push(kind)}), true)`
+	read[bool](t, reads.tab, listen)
+	reads.until(`document.documentElement.matches(".live")`)
+
+	beside, _ := alice.beside(refused...)
+	beside.do(chromedp.Navigate(a.URL+"/account"), click(".who button"))
+	beside.until(`document.querySelector("#password") !== null`)
+	beside.do(fill("#email", "bob@example.com"), fill("#password", demoPassword), click("main form button"))
+	beside.until(`document.body.dataset.user === %q && document.documentElement.matches(".live")`, bob.id)
+	read[bool](t, beside.tab, listen)
+	bob.call(t, "POST /processes/"+theirs+"/lock", nil).is(t, 201)
+	beside.until(`heard.includes("acquired")`)
+	admin.call(t, "POST /processes/"+theirs+"/lock/requests", map[string]any{"message": "for your eyes"}).is(t, 201)
+	beside.until(`heard.includes("asked")`)
+	if read[bool](t, reads.tab, `window.heard?.includes("asked") ?? false`) {
+		t.Error("a page of alice heard what is for bob")
+	}
+	for _, page := range []desk{alice, reads} {
+		page.until(`document.readyState === "complete" && document.body.dataset.user !== %q`, alice.id) // bob's, or a sign-in
+	}
+	bob.call(t, "GET /processes/"+process+"/draft", nil).is(t, 404)
+}

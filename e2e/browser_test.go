@@ -33,6 +33,7 @@ func TestBrowser(t *testing.T) {
 			{"end the other sessions", browserSessions},
 			{"signed out from elsewhere", browserRevoked},
 			{"back after signing out", browserBack},
+			{"another user beside", browserBeside},
 		},
 		"looks": {
 			{"Swagger UI", browserSwagger},

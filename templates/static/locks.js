@@ -16,7 +16,7 @@
     clearTimeout(due);
     due = 0;
     last = Date.now();
-    htmx.trigger(table(), "refresh");
+    if (table()) htmx.trigger(table(), "refresh"); // else the page is kept for "Back", and empty
   };
   const soon = () => {
     if (due || document.hidden) return;
