@@ -74,12 +74,13 @@ func (of conflict) shown(field merge.Field) templates.ConflictField {
 	}
 	switch field.Changed {
 	case merge.Mine:
-		shown.Lines = shownLines(field.Base, field.Mine)
+		shown.Lines = changedLines(field.Base, field.Mine)
 	case merge.Theirs:
-		shown.Lines = shownLines(field.Base, field.Theirs)
+		shown.Lines = changedLines(field.Base, field.Theirs)
 	case merge.Both:
-		shown.Lines = shownLines(field.Theirs, field.Mine)
-		shown.LinesMine, shown.LinesTheirs = shownLines(field.Base, field.Mine), shownLines(field.Base, field.Theirs)
+		shown.Lines = changedLines(field.Theirs, field.Mine)
+		shown.LinesMine, shown.LinesTheirs = changedLines(field.Base, field.Mine), changedLines(field.Base, field.Theirs)
+		shown.Cut = len(shown.Lines) > changeLines
 	}
 	return shown
 }

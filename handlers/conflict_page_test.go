@@ -1,6 +1,7 @@
 package handlers_test
 
 import (
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -118,6 +119,25 @@ func TestConflict(t *testing.T) {
 		goesTo(t, tab.presses("/edit/cancel"), path)
 		if got := s.draft(t, ann, process.ID); got == nil || got.Title != "Order ink" || got.BaseVersion != 1 {
 			t.Errorf("the draft is %+v", got)
+		}
+	})
+	t.Run("of long texts it shows the first lines, and both texts as a whole", func(t *testing.T) {
+		long := func(line string) (text string) {
+			for i := range 1600 {
+				text += fmt.Sprintf("%s%d\n", line, i)
+			}
+			return text
+		}
+		process := s.process(t, "Order paper", long("a"))
+		tab := s.conflicted(t, process, fields("Order paper", "draft", long("m")), fields("Order paper", "draft", long("t")))
+		page := tab.get(tab.path)
+		shows(t, page, http.StatusOK, "3,000 more lines are not shown", "Your text, all of it", "The text of "+bob+", all of it", "t1599\n</div>", "m1599\n</div>")
+		if size, most := page.Body.Len(), 5*len(long("a"))+3*200*100; size > most {
+			t.Errorf("the page has %d bytes, want at most %d", size, most)
+		}
+		goesTo(t, tab.presses("/edit/resolve", "description.choice", "theirs"), "/processes/"+process.ID+"/edit")
+		if got := s.now(t, process.ID); got.Description != long("t") {
+			t.Errorf("stored %d characters", len(got.Description))
 		}
 	})
 	t.Run("nonsense", func(t *testing.T) {

@@ -119,7 +119,7 @@ func (h *Handlers) editPage(c *gin.Context) error {
 		return err
 	}
 	view := h.editView(c, lock, editing)
-	h.addAskers(c, &view)
+	h.addAskers(c, &view, editing.Process)
 	shown, conflict, err := h.addText(c, &view, editing.Process)
 	if err != nil {
 		return err
@@ -150,8 +150,8 @@ func (h *Handlers) editView(c *gin.Context, lock string, editing services.Editin
 
 // addAskers says who asks for the lock. The text is more important: where that cannot be found out,
 // the form is shown without.
-func (h *Handlers) addAskers(c *gin.Context, view *templates.Edit) {
-	status, err := h.Processes.LockStatus(c.Request.Context(), signedIn(c).User, view.ID)
+func (h *Handlers) addAskers(c *gin.Context, view *templates.Edit, process models.Process) {
+	status, err := h.Processes.LockStatusOf(c.Request.Context(), signedIn(c).User, process)
 	if err != nil {
 		return
 	}

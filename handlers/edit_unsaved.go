@@ -30,7 +30,7 @@ func (h *Handlers) showHeld(c *gin.Context, status int, id, lock, token string, 
 		return err
 	}
 	view := h.editView(c, lock, editing)
-	h.addAskers(c, &view)
+	h.addAskers(c, &view, editing.Process)
 	if wrong != nil {
 		view.Title = "Error: " + view.Title
 	}
@@ -50,7 +50,7 @@ func (h *Handlers) showLost(c *gin.Context, id string, typed text, kept bool, wh
 	h.notePageRefusal(c, why)
 	view.RequestID = middleware.RequestIDFrom(c)
 	view.Lost = &templates.Lost{Kept: kept}
-	status := h.addLock(c, id, view.Now, &view.Lost.Panel)
+	status := h.addLock(c, process, view.Now, &view.Lost.Panel)
 	view.Banner = h.partialBanner(status.Degraded || view.Lost.Panel.Unknown, readerPartial)
 	lost, ok := lostOf(why)
 	if !ok { // the cookie is gone

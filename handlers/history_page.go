@@ -79,7 +79,7 @@ func (h *Handlers) shownEntry(c *gin.Context, entry models.HistoryEntry, process
 	for _, change := range entry.Changes {
 		field := templates.FieldChange{Field: change.Field, From: change.From, To: change.To}
 		if change.Field == merge.Description {
-			field.Lines = firstLines(shownLines(change.From, change.To))
+			field.Lines = changedLines(change.From, change.To)
 		}
 		shown.Changes = append(shown.Changes, field)
 	}

@@ -9,7 +9,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/gin-gonic/gin"
-	"golang.org/x/sync/errgroup"
 
 	"gatehouse/middleware"
 	"gatehouse/models"
@@ -96,15 +95,12 @@ func processFilter(params map[string]string) (models.ProcessFilter, error) {
 // the list is shown without it.
 func (h *Handlers) addEditing(c *gin.Context, view *templates.ProcessList) (degraded bool) {
 	me := signedIn(c).User
-	statuses := make([]models.LockStatus, len(view.Rows))
-	group, ctx := errgroup.WithContext(c.Request.Context())
+	resources := make([]string, len(view.Rows))
 	for i, row := range view.Rows {
-		group.Go(func() (err error) {
-			statuses[i], err = h.Locks.Status(ctx, services.Resource(row.ID))
-			return err
-		})
+		resources[i] = services.Resource(row.ID)
 	}
-	if err := group.Wait(); err != nil {
+	statuses, err := h.Locks.Statuses(c.Request.Context(), resources)
+	if err != nil {
 		view.Missing = true
 		return errors.Is(err, models.ErrUnavailable)
 	}
@@ -222,7 +218,7 @@ func (h *Handlers) showProcess(c *gin.Context, code int, id string, panel templa
 	if code == http.StatusOK {
 		view.Notices = notices(c)
 	}
-	status := h.addLock(c, id, view.Now, &view.Lock)
+	status := h.addLock(c, process, view.Now, &view.Lock)
 	view.Banner = h.partialBanner(status.Degraded || view.Lock.Unknown, readerPartial)
 	if request := view.Lock.Request; request != nil && (request.State == "open" || request.State == "later") {
 		view.Reload = askedPath(id, request.ID) // where the answer leads to the form
@@ -241,9 +237,9 @@ func shownFields(process models.Process) templates.ProcessFields {
 }
 
 // addLock says who is editing. Where that cannot be found out, the process can still be read.
-func (h *Handlers) addLock(c *gin.Context, id string, now time.Time, panel *templates.LockPanel) models.LockStatus {
+func (h *Handlers) addLock(c *gin.Context, process models.Process, now time.Time, panel *templates.LockPanel) models.LockStatus {
 	me := signedIn(c).User
-	seen, err := h.Processes.LockStatus(c.Request.Context(), me, id)
+	seen, err := h.Processes.LockStatusOf(c.Request.Context(), me, process)
 	status := seen.LockStatus
 	if err != nil {
 		panel.Unknown = true

@@ -14,7 +14,7 @@ const (
 	// contextLines are how many lines a comparison shows around a change.
 	contextLines = 2
 	// changeLines are the most lines that a page shows of a change. A description can have
-	// 10,000, and a page of the history 25 changes of it.
+	// 10,000, a draft of it 100,000, and a page of the history 25 changes.
 	changeLines = 200
 )
 
@@ -24,14 +24,17 @@ func shownChanges(from, to models.ProcessFields) []templates.FieldChange {
 	for _, field := range merge.Changes(from, to) {
 		change := templates.FieldChange{Field: field.Name, From: field.Base, To: field.Theirs}
 		if field.Name == merge.Description {
-			change.Lines = firstLines(shownLines(field.Base, field.Theirs))
+			change.Lines = changedLines(field.Base, field.Theirs)
 		}
 		shown = append(shown, change)
 	}
 	return shown
 }
 
-// shownLines is a comparison of two texts line by line.
+// changedLines is a comparison of two texts line by line: changeLines of it, and how many more there
+// are.
+func changedLines(from, to string) []templates.DiffLine { return firstLines(shownLines(from, to)) }
+
 func shownLines(from, to string) []templates.DiffLine {
 	kinds := map[merge.Kind]string{merge.Kept: "kept", merge.Removed: "removed", merge.Added: "added", merge.Skipped: "skipped"}
 	var shown []templates.DiffLine
@@ -41,7 +44,6 @@ func shownLines(from, to string) []templates.DiffLine {
 	return shown
 }
 
-// firstLines are changeLines of a comparison, and how many more there are.
 func firstLines(lines []templates.DiffLine) []templates.DiffLine {
 	if len(lines) <= changeLines {
 		return lines

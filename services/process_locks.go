@@ -243,21 +243,27 @@ type ProcessLockStatus struct {
 
 // LockStatus returns the state of a process's lock; models.ErrNotFound without such a process.
 func (p *Processes) LockStatus(ctx context.Context, user models.UserRef, id string) (ProcessLockStatus, error) {
-	if _, err := p.store.Process(ctx, id); err != nil {
+	process, err := p.store.Process(ctx, id)
+	if err != nil {
 		return ProcessLockStatus{}, err
 	}
-	status, err := p.locks.Status(ctx, Resource(id))
+	return p.LockStatusOf(ctx, user, process)
+}
+
+// LockStatusOf is LockStatus for a caller who has read the process, and does not read it again.
+func (p *Processes) LockStatusOf(ctx context.Context, user models.UserRef, process models.Process) (ProcessLockStatus, error) {
+	status, err := p.locks.Status(ctx, Resource(process.ID))
 	if err != nil || !status.Held {
 		return ProcessLockStatus{LockStatus: status}, err
 	}
-	active, asked, err := p.activeAt(ctx, id, status)
+	active, asked, err := p.activeAt(ctx, process.ID, status)
 	if err != nil {
 		return ProcessLockStatus{}, err
 	}
 	status.ActiveAt = active
 	answer := ProcessLockStatus{LockStatus: status, TakeOver: p.mayTakeOver(user, status), Asked: asked}
 	if asked > 0 {
-		answer.Requests, err = p.store.PendingLockRequests(ctx, id, requestsListed)
+		answer.Requests, err = p.store.PendingLockRequests(ctx, process.ID, requestsListed)
 	}
 	return answer, err
 }

@@ -107,6 +107,8 @@ type ConflictField struct {
 	Edited  string // the text of choice edited
 	// Lines compare the two texts; LinesMine and LinesTheirs each with the one before.
 	Lines, LinesMine, LinesTheirs []DiffLine
+	// Cut: Lines are not all, so that the page shows the whole texts, too.
+	Cut bool
 }
 
 // Open reports whether the reader has to decide.

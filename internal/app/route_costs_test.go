@@ -61,6 +61,21 @@ func TestRouteCosts(t *testing.T) {
 			})
 		}
 	}
+	t.Run("the page of a process reads nothing twice", func(t *testing.T) {
+		id := decoded[models.Process](t, a.api(token, "POST", "/processes", `{"title": "Shown"}`), http.StatusCreated).ID
+		decoded[struct{ LockToken string }](t, a.api(token, "POST", "/processes/"+id+"/lock", ""), http.StatusCreated)
+		var got costs
+		for range 2 { // the first one prepares statements
+			got = m.costs(id, func() {
+				if w := a.do("GET", "/processes/"+id, "", "Cookie", "gatehouse="+token); w.Code != http.StatusOK {
+					t.Fatalf("%d %s", w.Code, w.Body)
+				}
+			})
+		}
+		if want := (costs{redis: 2, database: 2}); got != want {
+			t.Errorf("it costs %+v, want %+v", got, want)
+		}
+	})
 	want := costsInArchitecture(t)
 	for _, step := range steps {
 		if got[step.route] != want[step.route] {

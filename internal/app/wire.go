@@ -82,7 +82,7 @@ func (a *app) wire(ctx context.Context, db *store.Store, rdb *redis.Client, secr
 	if err != nil {
 		return handlers.Options{}, err
 	}
-	a.closers = append(a.closers, sessions.Close, db.KeepClean())
+	a.closers = append(a.closers, sessions.Close, db.KeepClean(), db.KeepWarm())
 	accounts := services.NewAccounts(db, sessions, locks, limiter, services.AccountsOptions{
 		LoginByIP: limits.loginByIP, LoginByAccount: limits.loginByAccount, Logger: a.log,
 	})

@@ -35,6 +35,7 @@ func TestWithoutRedis(t *testing.T) {
 			"ReleaseUser":  func() error { _, err := l.ReleaseUser(ctx, "1"); return err },
 			"Replace":      func() error { _, err := l.Replace(ctx, request("r", alice), Replaced{}); return err },
 			"Status":       func() error { _, err := l.Status(ctx, "r"); return err },
+			"Statuses":     func() error { _, err := l.Statuses(ctx, []string{"r"}); return err },
 			"Inspect":      func() error { _, _, err := l.Inspect(ctx, "r", 1); return err },
 			"List":         func() error { _, _, err := l.List(ctx, models.Page{Limit: 1}); return err },
 			"All":          func() error { _, _, err := l.All(ctx); return err },

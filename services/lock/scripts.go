@@ -18,7 +18,7 @@ import (
 var scriptFiles embed.FS
 
 type scriptSet struct {
-	acquire, release, extend, status, queue, force, replace, ended, metadata, heartbeat, list, held *rueidis.Lua
+	acquire, release, extend, status, statuses, queue, force, replace, ended, metadata, heartbeat, list, held *rueidis.Lua
 }
 
 // loadScripts returns the scripts, with the values in place that are the same at every call.
@@ -36,7 +36,7 @@ func loadScripts(events, ends string, maxHold, grace time.Duration) scriptSet {
 	}
 	return scriptSet{
 		acquire: load("acquire", "acquire_shortcut"), release: load("release", "release_shortcut"),
-		extend: load("extend"), status: load("status"), queue: load("queue"), force: load("force"), replace: load("replace"),
+		extend: load("extend"), status: load("status"), statuses: load("statuses"), queue: load("queue"), force: load("force"), replace: load("replace"),
 		ended: load("ended"), metadata: load("metadata"),
 		heartbeat: load("heartbeat"), list: load("list"), held: load("held"),
 	}

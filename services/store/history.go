@@ -42,8 +42,12 @@ const historyPage = `
 	 WHERE first.process_id = $1 AND first.entry IS NULL AND first.id < $2
 	 ORDER BY first.id DESC LIMIT $3`
 
-// History returns a page of what was done to a process, newest first, also after its deletion.
-// models.ErrNotFound if there never was one, models.ErrBadCursor if the cursor is not one of this
+// historyBytes is how much text of changes a page of the history has, but for its last entry: each
+// entry can have 80 kB, and a page 200 entries.
+const historyBytes = 1 << 20
+
+// History returns a page of what was done to a process, newest first, also after its deletion. It has
+// fewer entries than the limit if their texts are long, and at least one. models.ErrNotFound if there never was one, models.ErrBadCursor if the cursor is not one of this
 // list's.
 func (s *Store) History(ctx context.Context, processID string, p models.Page) (models.List[models.HistoryEntry], error) {
 	process, err := parseID(processID)
@@ -57,7 +61,18 @@ func (s *Store) History(ctx context.Context, processID string, p models.Page) (m
 	ctx, done := s.read.turn(ctx)
 	defer done()
 	limit := pageLimit(p)
-	rows, err := collect(ctx, s.read, scanHistory, historyPage, process, before[0], limit+1)
+	read, size := 0, 0
+	rows, err := collect(ctx, s.read, func(row scanner) (keyed[models.HistoryEntry], error) {
+		entry, err := scanHistory(row)
+		if err == nil && size >= historyBytes { // it begins the next page
+			limit, err = min(limit, read), errEnough
+		}
+		read++
+		for _, change := range entry.item.Changes {
+			size += len(change.From) + len(change.To)
+		}
+		return entry, err
+	}, historyPage, process, before[0], limit+1)
 	if err == nil && len(rows) == 0 {
 		err = known(ctx, s.read, process)
 	}

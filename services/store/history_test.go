@@ -222,3 +222,46 @@ func TestHistoryBeginsWithWhatIsThere(t *testing.T) {
 		}
 	})
 }
+
+// A page of long texts ends early, and nothing is left out between two pages.
+func TestHistoryPagesAreBounded(t *testing.T) {
+	onBoth(t, func(t *testing.T, w world) {
+		d := newDrafting(t, w)
+		d.process = must(d.CreateProcess(t.Context(), d.ann.ID, models.ProcessFields{Title: "long", Status: "draft"}))
+		const saves, length = 30, 40_000
+		for i := range saves {
+			f := models.ProcessFields{Title: "long", Status: "draft", Description: strings.Repeat(string(rune('a'+i%26)), length)}
+			d.process = must(d.UpdateProcess(t.Context(), d.process.ID, d.ann.ID, f, models.WriteGuard{GrantedVersion: d.process.Version}))
+		}
+		var versions []int64
+		pages := 0
+		for page := (models.Page{Limit: 200}); ; pages++ {
+			list := must(d.History(t.Context(), d.process.ID, page))
+			size := 0
+			for _, e := range list.Items {
+				versions = append(versions, e.Version)
+				for _, c := range e.Changes {
+					size += len(c.From) + len(c.To)
+				}
+			}
+			if size > 1<<20+2*length || list.NextCursor != nil && size < 1<<20 {
+				t.Errorf("page %d: %d entries with %d bytes", pages, len(list.Items), size)
+			}
+			if list.NextCursor == nil {
+				break
+			}
+			page.Cursor = *list.NextCursor
+		}
+		for i, version := range versions {
+			if version != saves+1-int64(i) {
+				t.Fatalf("versions %v", versions)
+			}
+		}
+		if len(versions) != saves+1 || pages < 2 {
+			t.Errorf("%d entries on %d pages more than one", len(versions), pages)
+		}
+		if list := must(d.History(t.Context(), d.process.ID, models.Page{Limit: 3})); len(list.Items) != 3 || list.NextCursor == nil {
+			t.Errorf("%d entries of 3", len(list.Items))
+		}
+	})
+}

@@ -31,8 +31,13 @@ func openPostgres(ctx context.Context, opts Options) (*Store, error) {
 	if conns <= 0 {
 		conns = 10
 	}
-	main := newPool(postgresConns(*config, stdlib.OptionAfterConnect(limitSession(opts.Timeout))), conns, opts.Timeout)
-	logReader := newPool(postgresConns(*config, stdlib.OptionAfterConnect(limitSession(opts.Timeout))), 1, opts.Timeout)
+	limited := stdlib.OptionAfterConnect(limitSession(opts.Timeout))
+	patient := config.Copy()
+	patient.ConnectTimeout = dialPatience
+	ahead := &aheadConnector{Connector: stdlib.GetConnector(*config, limited), patient: stdlib.GetConnector(*patient, limited)}
+	main := newPool(ofAge(sql.OpenDB(ahead)), conns, opts.Timeout)
+	main.ahead = ahead
+	logReader := newPool(postgresConns(*config, limited), 1, opts.Timeout)
 	s := &Store{
 		write: main, read: main, logReader: logReader,
 		writes:  writeState{log: opts.Logger, patience: 2 * opts.Timeout},
@@ -117,7 +122,11 @@ func migrate(ctx context.Context, provider *goose.Provider) error {
 }
 
 func postgresConns(config pgx.ConnConfig, options ...stdlib.OptionOpenDB) *sql.DB {
-	db := stdlib.OpenDB(config, options...)
+	return ofAge(stdlib.OpenDB(config, options...))
+}
+
+// ofAge makes connections end that are idle for long, or old.
+func ofAge(db *sql.DB) *sql.DB {
 	db.SetConnMaxIdleTime(5 * time.Minute)
 	db.SetConnMaxLifetime(30 * time.Minute)
 	return db

@@ -16,6 +16,7 @@ type pool struct {
 	conns   int
 	timeout time.Duration
 	turns   *semaphore.Weighted
+	ahead   *aheadConnector // nil where connections are opened in no time
 }
 
 func newPool(db *sql.DB, conns int, timeout time.Duration) *pool {

@@ -149,6 +149,9 @@ type querier interface {
 	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
 }
 
+// errEnough ends a collect behind the row that was scanned.
+var errEnough = errors.New("enough")
+
 // collect runs a query and scans each of its rows.
 func collect[T any](ctx context.Context, q querier, scan func(row scanner) (T, error), query string, args ...any) ([]T, error) {
 	rows, err := q.QueryContext(ctx, query, args...)
@@ -159,10 +162,13 @@ func collect[T any](ctx context.Context, q querier, scan func(row scanner) (T, e
 	items := []T{}
 	for rows.Next() {
 		item, err := scan(rows)
-		if err != nil {
+		if err != nil && err != errEnough { //nolint:errorlint // nothing wraps it
 			return nil, err
 		}
 		items = append(items, item)
+		if err != nil {
+			return items, nil
+		}
 	}
 	return items, rows.Err()
 }
