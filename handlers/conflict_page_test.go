@@ -131,7 +131,7 @@ func TestConflict(t *testing.T) {
 		process := s.process(t, "Order paper", long("a"))
 		tab := s.conflicted(t, process, fields("Order paper", "draft", long("m")), fields("Order paper", "draft", long("t")))
 		page := tab.get(tab.path)
-		shows(t, page, http.StatusOK, "3,000 more lines are not shown", "Your text, all of it", "The text of "+bob+", all of it", "t1599\n</div>", "m1599\n</div>")
+		shows(t, page, http.StatusOK, "3000 more lines are not shown", "Your text, all of it", "The text of "+bob+", all of it", "t1599\n</div>", "m1599\n</div>")
 		if size, most := page.Body.Len(), 5*len(long("a"))+3*200*100; size > most {
 			t.Errorf("the page has %d bytes, want at most %d", size, most)
 		}
