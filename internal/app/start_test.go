@@ -13,9 +13,9 @@ import (
 
 // stopped is a context that ends at a certain look at it, and when the program says that it serves.
 type stopped struct {
-	context.Context
-	end  context.CancelFunc
-	left atomic.Int64
+	context.Context //nolint:containedctx // it is one
+	end             context.CancelFunc
+	left            atomic.Int64
 }
 
 func (s *stopped) Done() <-chan struct{} {

@@ -228,7 +228,7 @@ func TestHistoryPagesAreBounded(t *testing.T) {
 	onBoth(t, func(t *testing.T, w world) {
 		d := newDrafting(t, w)
 		d.process = must(d.CreateProcess(t.Context(), d.ann.ID, models.ProcessFields{Title: "long", Status: "draft"}))
-		const saves, length = 30, 40_000
+		const saves, length = 16, 40_000
 		for i := range saves {
 			f := models.ProcessFields{Title: "long", Status: "draft", Description: strings.Repeat(string(rune('a'+i%26)), length)}
 			d.process = must(d.UpdateProcess(t.Context(), d.process.ID, d.ann.ID, f, models.WriteGuard{GrantedVersion: d.process.Version}))
