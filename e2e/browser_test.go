@@ -38,6 +38,8 @@ func TestBrowser(t *testing.T) {
 		"looks": {
 			{"Swagger UI", browserSwagger},
 			{"light and dark", browserLooks},
+		},
+		"pages": {
 			{"accessible", browserAccessible},
 		},
 	} {
