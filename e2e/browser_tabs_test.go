@@ -163,6 +163,7 @@ func browserBeside(t *testing.T, a *app) {
 	beside.do(fill("#email", "bob@example.com"), fill("#password", demoPassword), click("main form button"))
 	beside.until(`document.body.dataset.user === %q && document.documentElement.matches(".live")`, bob.id)
 	read[bool](t, beside.tab, listen)
+	beside.until(`document.documentElement.matches(".live")`)
 	bob.call(t, "POST /processes/"+theirs+"/lock", nil).is(t, 201)
 	beside.until(`heard.includes("acquired")`)
 	admin.call(t, "POST /processes/"+theirs+"/lock/requests", map[string]any{"message": "for your eyes"}).is(t, 201)
