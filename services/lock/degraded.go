@@ -43,11 +43,12 @@ func (t *localTable) acquire(now time.Time, claim Claim, holder models.Holder, t
 	if queue {
 		t.putLocked(op{kind: opLeave, claim: claim})
 	}
+	t.keep(slot, Lock{})
 	*slot = entry{
 		origin: originLocal, activeAt: now,
 		queue: slices.DeleteFunc(slot.queue, func(w localWaiter) bool { return w.grant == claim.Grant }),
-		lock:  t.grant(now, claim, holder, ttl),
 	}
+	t.keep(slot, t.grant(now, claim, holder, ttl))
 	return slot.lock, nil
 }
 
@@ -91,7 +92,11 @@ func (t *localTable) extend(now time.Time, claim Claim, holder models.Holder, tt
 		wall := t.wall().UTC()
 		holder.Since = cmp.Or(holder.Since, wall)
 		grantedAt := now.Add(min(0, holder.Since.Sub(wall)))
-		l = &entry{origin: originAdopted, epoch: cmp.Or(epoch, epochUnknown), lock: Lock{Claim: claim, Holder: holder, grantedAt: grantedAt}}
+		if over := t.locks[claim.Resource]; over != nil {
+			t.keep(over, Lock{})
+		}
+		l = &entry{origin: originAdopted, epoch: cmp.Or(epoch, epochUnknown)}
+		t.keep(l, Lock{Claim: claim, Holder: holder, grantedAt: grantedAt})
 		t.locks[claim.Resource] = l
 	}
 	ttl = min(ttl, l.lock.grantedAt.Add(t.maxHold).Sub(now))
@@ -142,7 +147,7 @@ func (t *localTable) replace(now time.Time, claim Claim, holder models.Holder, t
 	t.putLocked(op{kind: opForce, claim: l.lock.Claim, until: now.Add(was.TTL + t.maxHold)})
 	t.tombstones.add(now, old.Grant)
 	l.origin, l.epoch, l.syncedUntil, l.activeAt = originLocal, "", time.Time{}, now
-	l.lock = t.grant(now, claim, holder, ttl)
+	t.keep(l, t.grant(now, claim, holder, ttl))
 	return l.lock, was, nil
 }
 

@@ -105,7 +105,7 @@ func (l *Locker) heartbeatAll(ctx context.Context, in func(shard int) (send bool
 // it does not know this instance's own locks there again, that can wait.
 func (l *Locker) queueForgotten(shard int) (forgotten bool) {
 	state := l.shards.get(shard)
-	if state.queuedIn == state.epoch || len(l.table.forgotten(time.Now(), shard, state.epoch)) > 0 {
+	if state.queuedIn == state.epoch || len(l.table.forgotten(time.Now(), map[int]string{shard: state.epoch})) > 0 {
 		return false
 	}
 	l.shards.change(shard, func(s *shardState) {
@@ -118,8 +118,14 @@ func (l *Locker) queueForgotten(shard int) (forgotten bool) {
 // follow does what the answers to heartbeats call for: it reasserts the locks that the
 // server has forgotten, and verifies leases until Redis has answered about all of a shard.
 func (l *Locker) follow(ctx context.Context, heard map[int]leaseSigns, held [shardCount]bool) {
+	epochs := map[int]string{}
 	for shard := range heard {
-		l.reassertAll(ctx, l.table.forgotten(time.Now(), shard, l.shards.get(shard).epoch))
+		epochs[shard] = l.shards.get(shard).epoch
+	}
+	if len(epochs) > 0 && len(l.table.forgotten(time.Now(), epochs)) > 0 { // one look, where mostly there is nothing
+		for shard := range heard {
+			l.reassertAll(ctx, l.table.forgotten(time.Now(), map[int]string{shard: l.shards.get(shard).epoch}))
+		}
 	}
 	var group errgroup.Group
 	for shard, signs := range heard {

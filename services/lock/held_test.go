@@ -2,10 +2,13 @@ package lock
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"testing"
+	"time"
 
 	"github.com/redis/rueidis"
 
+	"gatehouse/models"
 	"gatehouse/services/servicestest"
 )
 
@@ -57,4 +60,64 @@ func TestHoldsMore(t *testing.T) {
 	}
 	servicestest.Eventually(t, l.peers.none, "the other one is still expected")
 	holds(t, l, 8) // its locks outlive it
+}
+
+// Whatever happens to the locks of a table, those of a user are found as if all were looked at.
+func TestTableFindsLocksOfUsers(t *testing.T) {
+	t.Parallel()
+	random := rand.New(rand.NewPCG(3, 4))
+	now := time.Now()
+	table := newLocalTable(time.Hour, func() time.Time { return now })
+	found := 0
+	for step := range 5000 {
+		now = now.Add(time.Duration(random.IntN(3000)) * time.Millisecond)
+		user := fmt.Sprint("user", random.IntN(4))
+		holder := models.Holder{UserID: user}
+		claim := Claim{Resource: fmt.Sprint("r", random.IntN(20)), Grant: fmt.Sprint("grant", step), Token: user}
+		if there := table.locks[claim.Resource]; there != nil && there.lock.Grant != "" && random.IntN(2) == 0 {
+			claim = there.lock.Claim
+		}
+		ttl := time.Duration(1+random.IntN(40)) * time.Second
+		switch random.IntN(9) {
+		case 0, 1:
+			table.acquire(now, claim, holder, ttl, random.IntN(2) == 0)
+		case 2:
+			_, _ = table.extend(now, claim, holder, ttl, "")
+		case 3:
+			_, _, _ = table.replace(now, claim, holder, ttl, Replaced{Grant: claim.Grant})
+		case 4:
+			table.record(Lock{Claim: claim, Holder: holder, grantedAt: now, trustedUntil: now.Add(ttl)}, "epoch", originRedis)
+		case 5:
+			table.synced(entry{}, Lock{Claim: claim, Holder: holder, trustedUntil: now.Add(ttl)}, "epoch")
+		case 6:
+			table.release(claim)
+		case 7:
+			table.expire(now)
+		default:
+			_, _ = table.force(now, claim.Resource, nil, "")
+			table.mu.Lock()
+			table.sweep(now)
+			table.mu.Unlock()
+		}
+		entries := 0
+		for _, l := range table.locks {
+			if l.lock.Grant == "" {
+				continue
+			}
+			entries++
+			if !table.byHolder[l.lock.Holder.UserID][l] {
+				t.Fatalf("step %d: the lock of %s is not among those of %s", step, l.lock.Resource, l.lock.Holder.UserID)
+			}
+		}
+		for _, of := range table.byHolder {
+			entries -= len(of)
+			found += len(of)
+		}
+		if entries != 0 {
+			t.Fatalf("step %d: there are %d more locks than among those of users", step, entries)
+		}
+	}
+	if found < 5000 {
+		t.Errorf("%d locks in all steps are few", found)
+	}
 }

@@ -18,7 +18,8 @@ type localTable struct {
 	alone   bool             // Redis is disabled: there is nothing to keep for it
 
 	mu         sync.Mutex
-	locks      map[string]*entry // by resource
+	locks      map[string]*entry          // by resource
+	byHolder   map[string]map[*entry]bool // those with a grant, by the holder's user id: see keep
 	tombstones *tombstones
 	outbox     map[string]op // by grant or user: operations that Redis has not acknowledged
 	swept      time.Time
@@ -56,7 +57,7 @@ type localWaiter struct {
 func newLocalTable(maxHold time.Duration, wall func() time.Time) *localTable {
 	return &localTable{
 		maxHold: maxHold, wall: wall,
-		locks: map[string]*entry{}, tombstones: newTombstones(maxHold), outbox: map[string]op{},
+		locks: map[string]*entry{}, byHolder: map[string]map[*entry]bool{}, tombstones: newTombstones(maxHold), outbox: map[string]op{},
 	}
 }
 
@@ -75,13 +76,17 @@ func (t *localTable) record(lock Lock, epoch string, origin origin) {
 		return
 	}
 	t.supersede(lock.Resource, lock.Grant)
-	known := &entry{lock: lock, origin: origin, epoch: epoch, syncedUntil: lock.serverExpiry(), activeAt: time.Now()}
-	if old := t.locks[lock.Resource]; old != nil && old.lock.Grant == lock.Grant {
-		if origin == originRedis {
-			known.origin = old.origin
+	known := &entry{origin: origin, epoch: epoch, syncedUntil: lock.serverExpiry(), activeAt: time.Now()}
+	if old := t.locks[lock.Resource]; old != nil {
+		if old.lock.Grant == lock.Grant {
+			if origin == originRedis {
+				known.origin = old.origin
+			}
+			lock = old.merge(lock)
 		}
-		known.lock = old.merge(lock)
+		t.keep(old, Lock{})
 	}
+	t.keep(known, lock)
 	t.locks[lock.Resource] = known
 }
 
@@ -114,7 +119,8 @@ func (t *localTable) synced(known entry, lock Lock, epoch string) (stands, exten
 	if extended = l.lock.Degraded && !l.lock.trustedUntil.Equal(known.lock.trustedUntil); extended {
 		lock.trustedUntil, lock.ExpiresAt, lock.Degraded = l.lock.trustedUntil, l.lock.ExpiresAt, true
 	}
-	l.lock, l.epoch = l.merge(lock), epoch
+	t.keep(l, l.merge(lock))
+	l.epoch = epoch
 	return true, extended
 }
 
@@ -131,11 +137,15 @@ func (t *localTable) supersede(resource, grant string) {
 
 // live is the lock of a resource if it has not ended, nil otherwise.
 func (t *localTable) live(now time.Time, resource string) *entry {
-	l := t.locks[resource]
-	if l == nil || l.lock.Grant == "" || !now.Before(l.lock.trustedUntil) {
-		return nil
+	if l := t.locks[resource]; l != nil && l.lives(now) {
+		return l
 	}
-	return l
+	return nil
+}
+
+// lives reports whether there is a grant whose lease has not ended.
+func (l *entry) lives(now time.Time) bool {
+	return l.lock.Grant != "" && now.Before(l.lock.trustedUntil)
 }
 
 // living are the locks that have not ended and that a condition, called under the
@@ -143,25 +153,12 @@ func (t *localTable) live(now time.Time, resource string) *entry {
 func (t *localTable) living(now time.Time, condition func(*entry) bool) (all []entry) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for resource := range t.locks {
-		if l := t.live(now, resource); l != nil && condition(l) {
+	for _, l := range t.locks {
+		if l.lives(now) && condition(l) {
 			all = append(all, *l)
 		}
 	}
 	return all
-}
-
-// grantsOf are the grants of a user that this instance knows and that may stand at the server.
-func (t *localTable) grantsOf(userID string) (grants []string) {
-	now := time.Now()
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for _, l := range t.locks {
-		if l.lock.Grant != "" && l.lock.Holder.UserID == userID && now.Before(l.lock.serverExpiry()) {
-			grants = append(grants, l.lock.Grant)
-		}
-	}
-	return grants
 }
 
 func anyLock(*entry) bool { return true }
@@ -170,10 +167,15 @@ func anyLock(*entry) bool { return true }
 // reasserted there yet.
 func (l *entry) degraded() bool { return l.lock.Degraded }
 
-// forgotten returns the locks of a shard that Redis granted in another epoch than this one.
-func (t *localTable) forgotten(now time.Time, shard int, epoch string) []entry {
+// forgotten returns the locks that Redis granted in another epoch of their shard than the one given
+// for it, of the shards that one is given for.
+func (t *localTable) forgotten(now time.Time, epochs map[int]string) []entry {
 	return t.living(now, func(l *entry) bool {
-		return l.epoch != "" && l.epoch != epoch && shardOf(l.lock.Resource) == shard
+		if l.epoch == "" {
+			return false
+		}
+		epoch, asked := epochs[shardOf(l.lock.Resource)]
+		return asked && l.epoch != epoch
 	})
 }
 
@@ -284,7 +286,7 @@ func (t *localTable) endLocked(resource, grant string) {
 	}
 	l.queue = slices.DeleteFunc(l.queue, func(w localWaiter) bool { return w.grant == grant })
 	if l.lock.Grant == grant {
-		l.lock = Lock{}
+		t.keep(l, Lock{})
 	}
 	if l.lock.Grant == "" && len(l.queue) == 0 {
 		delete(t.locks, resource)
@@ -328,6 +330,7 @@ func (t *localTable) sweep(now time.Time) {
 	for resource, l := range t.locks {
 		if l.lock.Grant != "" && now.After(l.lock.trustedUntil) && len(l.queue) == 0 && !l.expired(now) { // or expire has to return it
 			t.tombstones.add(now, l.lock.Grant)
+			t.keep(l, Lock{})
 			delete(t.locks, resource)
 		}
 	}
