@@ -66,8 +66,8 @@ picture: requirements ## Take the picture of the page that README.md shows
 bench: ## Compare with other libraries side by side and print one table; wants a quiet machine
 	cd bench && go test -count=1 -timeout 30m
 
-bench-http: ## Compare whole requests over HTTP with another stack and with the least there can be; 5 minutes, wants a quiet machine
-	cd bench && GATEHOUSE_BENCH_HTTP=1 go test -count=1 -timeout 30m -run '^TestWholeRequests$$'
+bench-http: ## Compare whole requests over HTTP with another stack, with the least there can be, and when full; 10 minutes, wants a quiet machine
+	cd bench && GATEHOUSE_BENCH_HTTP=1 go test -count=1 -timeout 30m -run '^(TestWholeRequests|TestGrowth)$$'
 
 proof: ## Run the proofs in full: histories, faults, topologies, no lost update, no lost write, 10^7 decisions; takes hours, wants a quiet machine
 	GATEHOUSE_PROOF=1 go test -v -count=1 -timeout 2h -run Proof ./services/lock ./services/store ./proof

@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"syscall"
@@ -129,10 +127,7 @@ func middle(all []float64) float64 {
 // What Redis needs for an edit (lock, PUT, unlock) and for a limited request, of a user who makes
 // one after the other.
 func TestRedisTimeOfRequests(t *testing.T) {
-	bin := t.TempDir()
-	if out, err := exec.Command("go", "build", "-C", "..", "-o", filepath.Join(bin, "gatehouse"), ".").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	bin := buildSubjects(t)
 	s := startGatehouse(t, bin)
 	c := s.client(t, 0)
 	for _, row := range []struct {

@@ -35,6 +35,7 @@ type subject struct {
 	api      string   // what its paths begin with
 	session  string   // the path that says who is signed in
 	signedIn []string // a header of each user
+	folder   string   // where gatehouse runs
 	app      int      // process
 	redis    *servicestest.RedisServer
 	redisPID int
@@ -47,12 +48,7 @@ func TestWholeRequests(t *testing.T) {
 	if os.Getenv("GATEHOUSE_BENCH_HTTP") == "" {
 		t.Skip("make bench-http runs it")
 	}
-	bin := t.TempDir()
-	for _, build := range [][]string{{"-C", "..", "-o", filepath.Join(bin, "gatehouse"), "."}, {"-o", bin, "./stack", "./floor"}} {
-		if out, err := exec.Command("go", append([]string{"build"}, build...)...).CombinedOutput(); err != nil {
-			t.Fatalf("%v\n%s", err, out)
-		}
-	}
+	bin := buildSubjects(t)
 	stack, floor, gatehouse := startPlain(t, bin, "stack"), startPlain(t, bin, "floor"), startGatehouse(t, bin)
 	all := []*subject{stack, floor, gatehouse}
 	for _, row := range []struct {
@@ -67,6 +63,18 @@ func TestWholeRequests(t *testing.T) {
 	for _, s := range all {
 		tell("resident memory after it, "+s.name, fmt.Sprintf("%d MB", resident(t, s.app)), "", true)
 	}
+}
+
+// buildSubjects returns the folder with the programs.
+func buildSubjects(t *testing.T) (bin string) {
+	t.Helper()
+	bin = t.TempDir()
+	for _, build := range [][]string{{"-C", "..", "-o", filepath.Join(bin, "gatehouse"), "."}, {"-o", bin, "./stack", "./floor"}} {
+		if out, err := exec.Command("go", append([]string{"build"}, build...)...).CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+	}
+	return bin
 }
 
 // startPlain starts stack or floor.
@@ -102,6 +110,7 @@ func startGatehouse(t *testing.T, bin string) *subject {
 		"REDIS_URL=redis://"+s.redis.Addr, "RATE_LIMIT_MAX=1000000", "LOGIN_RATE_LIMIT_MAX=1000", "LOCK_MAX_PER_USER=100")
 	program.WaitReady()
 	s.addr, s.app, s.redisPID = strings.TrimPrefix(program.URL, "http://"), program.Pid(), pidOf(t, s.redis)
+	s.folder = program.Dir
 	for _, user := range []string{"alice", "bob", "admin"} {
 		c := s.connect(t)
 		status, _, body, err := c.send("POST", "/auth/login", "", fmt.Sprintf(`{"email":"%s@example.com","password":"gatehouse-demo"}`, user))
@@ -124,6 +133,16 @@ type measured struct {
 // compare lets the subjects take turns, and tells ratios of their medians.
 func compare(t *testing.T, what string, all []*subject, clients int, atLeast, ofFloor float64, work func(*httpClient) error) {
 	t.Helper()
+	speed, tellEach := takeTurns(t, all, clients, work)
+	tellRatio(what+" / stack", speed, "gatehouse", "stack", atLeast)
+	tellRatio(what+" / floor", speed, "gatehouse", "floor", ofFloor)
+	tellEach()
+}
+
+// takeTurns lets the subjects take turns, and returns how many pieces of work each does in a second.
+// All are medians, and so is what tellEach tells of the processor time.
+func takeTurns(t *testing.T, all []*subject, clients int, work func(*httpClient) error) (speed map[string]float64, tellEach func()) {
+	t.Helper()
 	turns := map[string][]measured{}
 	connected := map[string][]*httpClient{}
 	for _, s := range all {
@@ -144,19 +163,19 @@ func compare(t *testing.T, what string, all []*subject, clients int, atLeast, of
 			_ = c.conn.Close()
 		}
 	}
-	speed := map[string]float64{}
+	speed = map[string]float64{}
 	for _, s := range all {
 		speed[s.name] = median(turns[s.name], func(m measured) float64 { return m.perSecond })
 	}
-	tellRatio(what+" / stack", speed, "gatehouse", "stack", atLeast)
-	tellRatio(what+" / floor", speed, "gatehouse", "floor", ofFloor)
-	for _, s := range all {
-		micros := func(of func(measured) time.Duration) float64 {
-			return median(turns[s.name], func(m measured) float64 { return float64(of(m).Microseconds()) })
+	return speed, func() {
+		for _, s := range all {
+			micros := func(of func(measured) time.Duration) float64 {
+				return median(turns[s.name], func(m measured) float64 { return float64(of(m).Microseconds()) })
+			}
+			tell("  processor time each, "+s.name, fmt.Sprintf("%.0f us + Redis %.0f us (its scripts %.0f); p99 %.1f ms",
+				micros(func(m measured) time.Duration { return m.app }), micros(func(m measured) time.Duration { return m.redis }),
+				micros(func(m measured) time.Duration { return m.lua }), micros(func(m measured) time.Duration { return m.slowest })/1000), "", true)
 		}
-		tell("  processor time each, "+s.name, fmt.Sprintf("%.0f us + Redis %.0f us (its scripts %.0f); p99 %.1f ms",
-			micros(func(m measured) time.Duration { return m.app }), micros(func(m measured) time.Duration { return m.redis }),
-			micros(func(m measured) time.Duration { return m.lua }), micros(func(m measured) time.Duration { return m.slowest })/1000), "", true)
 	}
 }
 
