@@ -44,7 +44,7 @@ func (h *Handlers) endSessionForm(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	if !idPattern.MatchString(form["id"]) {
+	if !isID(form["id"]) {
 		return models.Invalid("id", "must be 1 to 64 of A-Z a-z 0-9 _ -")
 	}
 	switch err = h.Accounts.EndSession(c.Request.Context(), signedIn(c), form["id"], clientOf(c)); {

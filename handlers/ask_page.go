@@ -52,7 +52,7 @@ func askedPath(id, request string) string { return link(processPath(id), "reques
 // is given it goes on to the form, and done is true.
 func (h *Handlers) awaitAnswer(c *gin.Context, id string, panel *templates.LockPanel) (done bool, err error) {
 	request := c.Query("request")
-	if !idPattern.MatchString(request) || !mayEdit(c) {
+	if !isID(request) || !mayEdit(c) {
 		return false, nil
 	}
 	asked, err := h.Processes.Asked(c.Request.Context(), signedIn(c).User, id, request, 0, h.LocksPerUser)
@@ -99,7 +99,7 @@ func (h *Handlers) withdrawForm(c *gin.Context) error {
 		return err
 	}
 	id, err := pathID(c)
-	if err != nil || !idPattern.MatchString(form["request"]) {
+	if err != nil || !isID(form["request"]) {
 		return h.noRoute(c)
 	}
 	if err := h.Processes.Withdraw(c.Request.Context(), signedIn(c).User, id, form["request"]); err != nil {
@@ -134,7 +134,7 @@ func (h *Handlers) answerForm(c *gin.Context) error {
 	}
 	word, request, _ := strings.Cut(form["answer"], " ")
 	state, ok := answerNamed(word)
-	if !ok || !idPattern.MatchString(request) {
+	if !ok || !isID(request) {
 		return models.Invalid("answer", "must be give, later or no, and a request")
 	}
 	ctx, me, lock := c.Request.Context(), signedIn(c).User, form["lock"]

@@ -16,7 +16,7 @@ import (
 // confirmation, with and without JavaScript.
 func (h *Handlers) forceQuestion(c *gin.Context) error {
 	resource := c.Query("resource")
-	if !resourcePattern.MatchString(resource) {
+	if !isResource(resource) {
 		return h.noRoute(c)
 	}
 	return h.askForce(c, http.StatusOK, templates.Force{}, resource)

@@ -192,7 +192,7 @@ func (h *Handlers) refusalPage(c *gin.Context) error {
 
 func (h *Handlers) addRefusal(c *gin.Context, view *templates.Refusal) error {
 	const unknown = "Nothing that was refused in the last 24 hours has this id."
-	if !requestIDPattern.MatchString(view.RequestID) {
+	if !models.IsName(view.RequestID, "._-") {
 		view.Error = unknown
 		return nil
 	}
@@ -213,7 +213,7 @@ func (h *Handlers) addRefusal(c *gin.Context, view *templates.Refusal) error {
 			found.Who = user.Email
 		}
 	}
-	if id, ok := strings.CutPrefix(refusal.Resource, services.Resource("")); ok && idPattern.MatchString(id) {
+	if id, ok := strings.CutPrefix(refusal.Resource, services.Resource("")); ok && isID(id) {
 		found.Process, found.Title = id, h.titleOf(ctx, refusal.Resource)
 	}
 	view.Found = found

@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"net/http"
-	"regexp"
 	"strings"
 	"time"
 
@@ -24,14 +23,15 @@ const (
 	lockCookies = 4
 )
 
-var lockIDPattern = regexp.MustCompile(`^[A-Za-z0-9_-]{12}$`)
-
 // lockID is the short name of a grant in addresses and forms. It is no secret, and does not say
 // which grant it is.
 func lockID(grant string) string {
 	sum := sha256.Sum256([]byte("page " + grant))
 	return base64.RawURLEncoding.EncodeToString(sum[:9])
 }
+
+// isLockID reports whether text can be one of lockID.
+func isLockID(text string) bool { return len(text) == 12 && isID(text) }
 
 // lockCookieName has the prefix with which browsers take a cookie from https only, where the
 // session's cookie has one, too.
@@ -50,7 +50,7 @@ func (h *Handlers) keepLock(c *gin.Context, process string, lock services.Proces
 	kept := 0
 	for _, cookie := range c.Request.Cookies() {
 		_, other, ok := strings.Cut(cookie.Name, lockCookiePrefix)
-		if !ok || !lockIDPattern.MatchString(other) || other == id {
+		if !ok || !isLockID(other) || other == id {
 			continue
 		}
 		if kept++; kept >= lockCookies {
@@ -76,7 +76,7 @@ func (h *Handlers) setLockCookie(c *gin.Context, process, lock, token string, ma
 
 // lockToken is the token of a lock that the browser has; "" if it has none.
 func (h *Handlers) lockToken(c *gin.Context, lock string) string {
-	if !lockIDPattern.MatchString(lock) {
+	if !isLockID(lock) {
 		return ""
 	}
 	cookie, err := c.Request.Cookie(h.lockCookieName(lock))

@@ -52,7 +52,7 @@ func (h *Handlers) getLock(c *gin.Context) error {
 		return err
 	}
 	resource := c.Param("resource")
-	if !resourcePattern.MatchString(resource) {
+	if !isResource(resource) {
 		return models.Invalid("resource", resourceRule)
 	}
 	lock, err := h.Processes.LockDetails(c.Request.Context(), resource)

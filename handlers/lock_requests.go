@@ -75,7 +75,7 @@ func requestPath(c *gin.Context) (id, request string, err error) {
 	if id, err = pathID(c); err != nil {
 		return "", "", err
 	}
-	if request = c.Param("request"); !idPattern.MatchString(request) {
+	if request = c.Param("request"); !isID(request) {
 		return "", "", models.Invalid("request", "must be 1 to 64 of A-Z a-z 0-9 _ -")
 	}
 	return id, request, nil

@@ -135,7 +135,7 @@ func (h *Handlers) forceLock(c *gin.Context) error {
 // force checks the input and ends a lock. The API and the page share it.
 func (h *Handlers) force(c *gin.Context, resource, reason, fenceText string) (models.LockStatus, error) {
 	wrong := &models.ValidationError{}
-	if !resourcePattern.MatchString(resource) {
+	if !isResource(resource) {
 		wrong.Errors = append(wrong.Errors, models.FieldError{Field: "resource", Message: resourceRule})
 	}
 	if n := utf8.RuneCountInString(reason); n < 1 || n > 200 || strings.TrimSpace(reason) == "" {

@@ -129,7 +129,7 @@ func lockOptions(c *gin.Context, body lockBody) (services.ProcessLockOptions, er
 	if utf8.RuneCountInString(opt.Reason) > 200 || strings.ContainsRune(opt.Reason, 0) {
 		return opt, models.Invalid("reason", "must have at most 200 characters and no NUL")
 	}
-	if len(c.Request.Header.Values("Idempotency-Key")) > 0 && !visiblePattern.MatchString(opt.IdempotencyKey) {
+	if len(c.Request.Header.Values("Idempotency-Key")) > 0 && !isVisible(opt.IdempotencyKey) {
 		return opt, models.Invalid("Idempotency-Key", "must have 1 to 255 visible ASCII characters")
 	}
 	return opt, nil

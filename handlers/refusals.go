@@ -3,7 +3,6 @@ package handlers
 import (
 	"encoding/json"
 	"net/http"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -14,8 +13,6 @@ import (
 	"gatehouse/models"
 	"gatehouse/services"
 )
-
-var requestIDPattern = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
 
 // refusalAnswer is why a request was refused. Holder, endedBy and current are as they were then.
 type refusalAnswer struct {
@@ -45,7 +42,7 @@ func (h *Handlers) getRefusal(c *gin.Context) error {
 		return err
 	}
 	id := c.Param("id")
-	if !requestIDPattern.MatchString(id) {
+	if !models.IsName(id, "._-") {
 		return models.Invalid("requestId", "must be 1 to 64 of A-Z a-z 0-9 . _ -")
 	}
 	session := signedIn(c)

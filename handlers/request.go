@@ -6,7 +6,6 @@ import (
 	"math"
 	"net/http"
 	"net/url"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -26,11 +25,20 @@ const (
 	resourceRule = "must be a name such as process:42"
 )
 
-var (
-	idPattern       = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
-	resourcePattern = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}:[A-Za-z0-9_-]{1,64}$`)
-	visiblePattern  = regexp.MustCompile(`^[!-~]{1,255}$`)
-)
+// isID reports whether text can be an ID in a path.
+func isID(text string) bool { return models.IsName(text, "_-") }
+
+// isResource reports whether text can name a lock, as process:42 does.
+func isResource(text string) bool {
+	kind, id, _ := strings.Cut(text, ":")
+	return isID(kind) && isID(id)
+}
+
+// isVisible reports whether text has 1 to 255 visible ASCII characters and nothing else.
+func isVisible(text string) bool {
+	hidden := func(r rune) bool { return r < '!' || r > '~' }
+	return text != "" && len(text) <= 255 && !strings.ContainsFunc(text, hidden)
+}
 
 // signedIn is the session of a request; RequireSession must come before it.
 func signedIn(c *gin.Context) models.Session {
@@ -123,7 +131,7 @@ func page(params map[string]string) (models.Page, error) {
 // pathID is the ID in the path.
 func pathID(c *gin.Context) (string, error) {
 	id := c.Param("id")
-	if !idPattern.MatchString(id) {
+	if !isID(id) {
 		return "", models.Invalid("id", "must be 1 to 64 of A-Z a-z 0-9 _ -")
 	}
 	return id, nil

@@ -2,9 +2,10 @@ package middleware
 
 import (
 	"crypto/rand"
-	"regexp"
 
 	"github.com/gin-gonic/gin"
+
+	"gatehouse/models"
 )
 
 const requestIDHeader = "X-Request-Id"
@@ -13,10 +14,9 @@ const requestIDHeader = "X-Request-Id"
 // A-Z a-z 0-9 . _ -, else a new random one. So one ID can go through several services, and
 // a client cannot put anything harmful into a log.
 func RequestID() gin.HandlerFunc {
-	harmless := regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
 	return func(c *gin.Context) {
 		id := c.GetHeader(requestIDHeader)
-		if harmless.MatchString(id) {
+		if models.IsName(id, "._-") {
 			c.Header(requestIDHeader, id)
 			return
 		}

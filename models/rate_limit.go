@@ -2,7 +2,6 @@ package models
 
 import (
 	"fmt"
-	"regexp"
 	"sync/atomic"
 	"time"
 )
@@ -16,8 +15,6 @@ const (
 	// often an instance is asked for them, and whose other keys are asked at Redis each time.
 	BlockAuto = -1
 )
-
-var policyName = regexp.MustCompile(`^[A-Za-z0-9._/-]{1,64}$`)
 
 // Algorithm names how a policy counts.
 type Algorithm string
@@ -59,7 +56,7 @@ type Policy struct {
 // Validate returns an error that names the first invalid field, nil if there is none.
 func (p Policy) Validate() error {
 	switch {
-	case !policyName.MatchString(p.Name):
+	case !IsName(p.Name, "._/-"):
 		return fmt.Errorf("policy %q: the name must be 1 to 64 of A-Z a-z 0-9 . _ / -", p.Name)
 	case p.Limit < 1 || p.Limit > MaxLimit:
 		return fmt.Errorf("policy %q: limit %d is not allowed: must be 1 to 1,000,000", p.Name, p.Limit)

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -20,6 +21,7 @@ import (
 	"gatehouse/handlers"
 	"gatehouse/internal/config"
 	"gatehouse/services/store"
+	"gatehouse/templates"
 )
 
 const (
@@ -95,6 +97,13 @@ func (a *app) start(ctx context.Context) error {
 	if err := a.listen(ctx); err != nil {
 		return err
 	}
+	// Redis answers, and the pages are parsed, while the database is opened.
+	pages := sync.OnceValues(templates.New)
+	go func() { _, _ = pages() }()
+	rdb, err := a.connectRedis(registry)
+	if err != nil {
+		return err
+	}
 	db, err := store.Open(ctx, store.Options{
 		URL: a.config.DatabaseURL, Timeout: a.config.DatabaseTimeout, MaxConns: a.config.DatabaseMaxConns,
 		AuditRetention: a.config.AuditRetention, Logger: a.log,
@@ -107,11 +116,14 @@ func (a *app) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	rdb, err := a.connectRedis(ctx, registry)
+	ready, stop := context.WithTimeout(ctx, startPatience)
+	defer stop()
+	rdb.WaitReady(ready)
+	options, err := a.wire(ctx, db, rdb, secrets, registry)
 	if err != nil {
 		return err
 	}
-	options, err := a.wire(ctx, db, rdb, secrets, registry)
+	options.Pages, err = pages()
 	if err != nil {
 		return err
 	}

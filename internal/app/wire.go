@@ -16,7 +16,6 @@ import (
 	"gatehouse/services/redis/embedded"
 	"gatehouse/services/session"
 	"gatehouse/services/store"
-	"gatehouse/templates"
 )
 
 // secrets are the configured keys, or in development one that is made once and
@@ -32,7 +31,8 @@ func (a *app) secrets(ctx context.Context, db *store.Store) ([]string, error) {
 	return []string{kept}, nil
 }
 
-func (a *app) connectRedis(ctx context.Context, registry prometheus.Registerer) (*redis.Client, error) {
+// connectRedis begins to connect: what it returns may not be ready.
+func (a *app) connectRedis(registry prometheus.Registerer) (*redis.Client, error) {
 	opt := redis.Options{
 		Disabled: !a.config.RedisEnabled, Embedded: a.config.EmbeddedRedis(),
 		KeyPrefix: a.config.RedisKeyPrefix, Timeout: a.config.RedisTimeout, Logger: a.log, Metrics: registry,
@@ -55,13 +55,10 @@ func (a *app) connectRedis(ctx context.Context, registry prometheus.Registerer) 
 	}
 	rdb := redis.New(opt)
 	a.closers = append(a.closers, rdb.Close)
-	ctx, cancel := context.WithTimeout(ctx, startPatience)
-	defer cancel()
-	rdb.WaitReady(ctx)
 	return rdb, nil
 }
 
-// wire joins the services.
+// wire joins the services. It leaves out the pages.
 func (a *app) wire(ctx context.Context, db *store.Store, rdb *redis.Client, secrets []string, registry *prometheus.Registry) (handlers.Options, error) {
 	c := a.config
 	limits := newPolicies(c)
@@ -100,13 +97,9 @@ func (a *app) wire(ctx context.Context, db *store.Store, rdb *redis.Client, secr
 	if err := fillDatabase(ctx, c, db, accounts); err != nil {
 		return handlers.Options{}, err
 	}
-	pages, err := templates.New()
-	if err != nil {
-		return handlers.Options{}, err
-	}
 	return handlers.Options{
 		Processes: processes, Locks: locks, Accounts: accounts, Recorder: recorder, Sessions: sessions, Limiter: limiter, Redis: rdb, Database: db,
-		Pages: pages, Cookie: middleware.NewSessionStore(sessions, middleware.SessionStoreOptions{Name: "gatehouse", Secure: c.Secure()}),
+		Cookie:  middleware.NewSessionStore(sessions, middleware.SessionStoreOptions{Name: "gatehouse", Secure: c.Secure()}),
 		Metrics: promhttp.HandlerFor(registry, promhttp.HandlerOpts{}), PublicURL: c.PublicURL,
 		API: limits.api, Anonymous: limits.anonymous,
 		LocksPerUser: c.LockMaxPerUser, StreamsPerUser: c.StreamsPerUser, Connections: a.listener.max,

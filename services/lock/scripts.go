@@ -27,12 +27,13 @@ func loadScripts(events, ends string, maxHold, grace time.Duration) scriptSet {
 		"ALIVE", milliseconds(waiterAlive), "CONFIRM", milliseconds(waiterConfirm), "LONGEST", milliseconds(maxHold),
 		"GRACE", milliseconds(grace), "REMEMBER", milliseconds(models.KeepLockEnds), "EVENTS", strconv.Quote(events), "ENDS", strconv.Quote(ends),
 	)
+	common := constants.Replace(scriptText("common"))
 	load := func(name string, before ...string) *rueidis.Lua {
 		text := ""
-		for _, part := range append(before, "common", name) {
-			text += scriptText(part)
+		for _, part := range before {
+			text += constants.Replace(scriptText(part))
 		}
-		return rueidis.NewLuaScript(constants.Replace(text))
+		return rueidis.NewLuaScript(text + common + constants.Replace(scriptText(name)))
 	}
 	return scriptSet{
 		acquire: load("acquire", "acquire_shortcut"), release: load("release", "release_shortcut"),
