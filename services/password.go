@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"runtime/debug"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -36,6 +37,9 @@ const passwordWait = 3 * time.Second
 // passwordWait.
 const passwordQueue = 100
 
+// passwordRest is how long no password must have been worked on before its memory is given back.
+const passwordRest = time.Second
+
 // Passwords hashes and checks passwords with argon2id. It uses at most half of the cores at a
 // time, so that a flood of sign-ins leaves room for other requests. A call that finds too many
 // waiting, or waits for 3 s, returns models.ErrUnavailable. It is safe for concurrent use and
@@ -48,20 +52,33 @@ type Passwords struct {
 	decoy string
 	// derive is argon2.IDKey; a test counts its work.
 	derive func(password, salt []byte, passes, memory uint32, threads uint8, keyLen uint32) []byte
+	// rest gives the memory of the work back to the system: the runtime would collect that much
+	// garbage before it looked again.
+	rest *time.Timer
 }
 
 // NewPasswords returns a Passwords. It has nothing to close.
 func NewPasswords() *Passwords {
 	p := &Passwords{slots: semaphore.NewWeighted(passwordSlots()), derive: argon2.IDKey}
 	p.decoy = encodeHash(make([]byte, argonSalt), make([]byte, argonKey))
+	p.restWith(debug.FreeOSMemory)
 	return p
 }
 
 func passwordSlots() int64 { return int64(max(1, runtime.GOMAXPROCS(0)/2)) }
 
+// restWith makes free what is called when no password was worked on for passwordRest.
+func (p *Passwords) restWith(free func()) {
+	p.rest = time.AfterFunc(passwordRest, free)
+	p.rest.Stop() // until there was work
+}
+
 // slot waits for a free slot for the work of one password; done frees it again.
 func (p *Passwords) slot(ctx context.Context) (done func(), err error) {
-	done = func() { p.slots.Release(1) }
+	done = func() {
+		p.slots.Release(1)
+		p.rest.Reset(passwordRest)
+	}
 	if p.slots.TryAcquire(1) {
 		return done, nil
 	}

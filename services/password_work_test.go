@@ -143,3 +143,30 @@ func TestPasswords(t *testing.T) {
 		}
 	})
 }
+
+// The memory of passwords is given back once none was worked on for a while, and not before.
+func TestPasswordMemoryIsGivenBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var freed atomic.Int64
+		p := NewPasswords()
+		p.derive = deriveCheaply
+		p.restWith(func() { freed.Add(1) })
+		after := func(d time.Duration, want int64) {
+			t.Helper()
+			time.Sleep(d)
+			synctest.Wait()
+			if got := freed.Load(); got != want {
+				t.Errorf("given back %d times, want %d", got, want)
+			}
+		}
+		after(2*passwordRest, 0) // there was no work
+		for range 3 {
+			if _, err := p.Hash(t.Context(), "x"); err != nil {
+				t.Error(err)
+			}
+			after(passwordRest-1, 0)
+		}
+		after(1, 1)
+		after(10*passwordRest, 1)
+	})
+}
