@@ -138,7 +138,9 @@ func (f *floor) replace(c *gin.Context) {
 		return
 	}
 	defer tx.Rollback()
-	f.answer(c, tx.StmtContext(ctx, f.update).QueryRowContext(ctx, c.Param("id"), *body.Title, *body.Status, *body.Description, time.Now().UnixMicro(), 1))
+	update := tx.StmtContext(ctx, f.update)
+	defer update.Close()
+	f.answer(c, update.QueryRowContext(ctx, c.Param("id"), *body.Title, *body.Status, *body.Description, time.Now().UnixMicro(), 1))
 	_ = tx.Commit()
 }
 
