@@ -43,6 +43,17 @@ func TestForgotten(t *testing.T) {
 			t.Errorf("the waiter has it: %+v", taken)
 		}
 	})
+	t.Run("who asks the holder's instance is refused, however late it reasserts", func(t *testing.T) {
+		server, l, _ := start(t)
+		held := holdMany(t, []*Locker{l}, "r", 64)
+		for _, lock := range held { // as after claimGrace in a new epoch
+			l.table.mu.Lock()
+			l.table.locks[lock.Resource].epoch = "one before"
+			l.table.mu.Unlock()
+			server.Do("DEL", l.keys.of(lock.Resource)[0])
+			wantRefused(t, l, lock.Resource)
+		}
+	})
 	t.Run("new locks in the shard do not hide that an old one is missing", func(t *testing.T) {
 		server, l, other := start(t)
 		all := inShard(3, 2000)

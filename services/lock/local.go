@@ -171,13 +171,24 @@ func (l *entry) degraded() bool { return l.lock.Degraded }
 // for it, of the shards that one is given for.
 func (t *localTable) forgotten(now time.Time, epochs map[int]string) []entry {
 	return t.living(now, func(l *entry) bool {
-		if l.epoch == "" {
-			return false
-		}
 		epoch, asked := epochs[shardOf(l.lock.Resource)]
-		return asked && l.epoch != epoch
+		return asked && l.before(epoch)
 	})
 }
+
+// forgottenLock is the lock of a resource, if it is one of forgotten.
+func (t *localTable) forgottenLock(now time.Time, resource, epoch string) (known entry, forgotten bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	l := t.live(now, resource)
+	if l == nil || !l.before(epoch) {
+		return entry{}, false
+	}
+	return *l, true
+}
+
+// before reports whether Redis granted the lock in another epoch of its shard.
+func (l *entry) before(epoch string) bool { return l.epoch != "" && l.epoch != epoch }
 
 // shards are those in which this instance holds locks that Redis granted, or held
 // them until just now.
