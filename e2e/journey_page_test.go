@@ -51,7 +51,7 @@ func page(t *testing.T, w *world) {
 	if !strings.Contains(string(dashboard.Body), w.bob.email) || strings.Contains(string(dashboard.Body), `name="password"`) {
 		t.Errorf("signed in, / is: %.500s", dashboard.Body)
 	}
-	if banner := strings.Contains(string(dashboard.Body), "keeps its own locks"); banner != w.degraded {
+	if banner := strings.Contains(string(dashboard.Body), "may not show everybody who is editing"); banner != w.degraded {
 		t.Errorf("a banner: %t, degraded: %t", banner, w.degraded)
 	}
 

@@ -41,7 +41,7 @@ func TestDashboardWithoutLocks(t *testing.T) {
 	s := newSite(t)
 	w := s.signedIn(t, "ann@example.com").get("/")
 	shows(t, w, http.StatusOK, "Nobody is editing anything.", "API=http://gate.example/api/v1", `{&#34;email&#34;:&#34;ann@example.com&#34;`)
-	if strings.Contains(w.Body.String(), "keeps its own locks") {
+	if strings.Contains(w.Body.String(), "may not show everybody") {
 		t.Error("a banner with an embedded Redis")
 	}
 	if w := s.signedIn(t, "vic@example.com").get("/"); strings.Contains(w.Body.String(), "curl") {

@@ -47,10 +47,10 @@ func TestForgotten(t *testing.T) {
 		server, l, _ := start(t)
 		held := holdMany(t, []*Locker{l}, "r", 64)
 		for _, lock := range held { // as after claimGrace in a new epoch
+			server.Do("DEL", l.keys.of(lock.Resource)[0])
 			l.table.mu.Lock()
 			l.table.locks[lock.Resource].epoch = "one before"
 			l.table.mu.Unlock()
-			server.Do("DEL", l.keys.of(lock.Resource)[0])
 			wantRefused(t, l, lock.Resource)
 		}
 	})
