@@ -69,10 +69,11 @@ bench: ## Compare with other libraries side by side and print one table; wants a
 bench-http: ## Compare whole requests over HTTP with another stack, with the least there can be, and when full; 10 minutes, wants a quiet machine
 	cd bench && GATEHOUSE_BENCH_HTTP=1 go test -count=1 -timeout 30m -run '^(TestWholeRequests|TestGrowth)$$'
 
-proof: ## Run the proofs in full: histories, faults, topologies, no lost update, no lost write, 10^7 decisions; takes hours, wants a quiet machine
+proof: ## Run the proofs in full: histories, faults, topologies, no lost update, no lost write, 10^7 decisions, every look of every page; takes hours, wants a quiet machine
 	GATEHOUSE_PROOF=1 go test -v -count=1 -timeout 2h -run Proof ./services/lock ./services/store ./proof
 	GATEHOUSE_PROOF=1 go test -count=1 -timeout 4h -parallel 4 -v -run Proof ./services/session
 	GATEHOUSE_PROOF=1 go test -race=false -v -count=1 -timeout 2h -run Proof ./services/ratelimit
+	GATEHOUSE_PROOF=1 go test -v -count=1 -run '^TestBrowser$$/^pages$$' ./e2e
 
 mutate: requirements ## Break, one after the other, the lines that carry 31 promises of the documents: named tests must fail
 	@scripts/mutate

@@ -10,6 +10,8 @@ import (
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
+
+	"gatehouse/services/servicestest"
 )
 
 // axe is axe-core of Deque Systems (MPL-2.0), from the npm package of that name and version.
@@ -25,12 +27,16 @@ func (d desk) accessible(name string) {
 			t.Fatal(err)
 		}
 		read[bool](t, d.tab, string(source)+"\n;true")
-		// What a scheme changes is colours, so for the second one of a width the rules about them do.
+		// What a scheme changes is colours, so for the second one of a width the rules about them do,
+		// and only when the proofs run in full.
 		const all, colours = `{}`, `{runOnly: ["color-contrast", "link-in-text-block"]}`
 		for _, look := range []struct {
 			scheme, rules string
 			width, height int64
 		}{{"dark", colours, 1280, 900}, {"light", all, 1280, 900}, {"light", colours, 390, 844}, {"dark", all, 390, 844}} {
+			if look.rules == colours && !servicestest.LongProof() {
+				continue
+			}
 			do(t, d.tab, chromedp.EmulateViewport(look.width, look.height, chromedp.EmulateOrientation(emulation.ScreenOrientationTypePortraitPrimary, 0)))
 			emulate(t, d.tab, "prefers-color-scheme", look.scheme)
 			until(t, d.tab, `document.getAnimations().length === 0`)
