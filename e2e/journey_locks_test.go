@@ -241,6 +241,8 @@ func queue(t *testing.T, w *world) {
 	if fmt.Sprint(member(item, "waiting")) != "2" {
 		t.Errorf("in the list: %v", item)
 	}
+	w.viewer.call(t, "GET /locks/process:"+w.process, nil).is(t, 200).with(t, "waiting", 2).
+		with(t, "queue.0.email", w.bob.email).with(t, "queue.1.userId", w.alice.id)
 
 	// First come, first served, and each grant has a higher fence.
 	w.alice.call(t, "DELETE "+path, nil, "X-Lock-Token: "+held.text(t, "lockToken")).is(t, 204)
@@ -281,6 +283,7 @@ func force(t *testing.T, w *world) {
 	w.bob.call(t, "GET "+lockPath(w.process)+"/status", nil).is(t, 200).with(t, "isLocked", false)
 	w.bob.call(t, "PUT /processes/"+w.process, fields("forced"), "X-Lock-Token: "+held.text(t, "lockToken")).problem(t, 409, "lock-not-held")
 	w.admin.call(t, "DELETE "+resource+query, nil).problem(t, 404, "not-found")
+	w.viewer.call(t, "GET "+resource, nil).problem(t, 404, "not-found")
 }
 
 func deleteProcess(t *testing.T, w *world) {
