@@ -172,26 +172,25 @@ func (p *Processes) awaitChange(ctx context.Context, r models.LockRequest, wait 
 // that is not pending stays as it is. Errors are those of Asked.
 func (p *Processes) Withdraw(ctx context.Context, user models.UserRef, id, requestID string) error {
 	r, err := p.requestOf(ctx, user, id, requestID)
-	switch {
-	case err != nil:
-		return err
-	case r.State == models.RequestGiven && !r.Fetched:
-		return p.passOn(ctx, r, models.RequestWithdrawn)
-	case !r.Pending():
-		return nil
+	if err == nil && r.Pending() {
+		r, err = p.close(ctx, r, models.RequestWithdrawn)
 	}
-	return p.close(ctx, r, models.RequestWithdrawn)
+	if err == nil && r.State == models.RequestGiven && !r.Fetched { // perhaps just now
+		return p.passOn(ctx, r, models.RequestWithdrawn)
+	}
+	return err
 }
 
-// close ends a pending request that nobody answered.
-func (p *Processes) close(ctx context.Context, r models.LockRequest, state models.LockRequestState) error {
+// close ends a pending request that nobody answered, and returns what it is then: it may have been
+// answered meanwhile.
+func (p *Processes) close(ctx context.Context, r models.LockRequest, state models.LockRequestState) (models.LockRequest, error) {
 	r.State, r.AnsweredAt = state, time.Now().UTC()
 	now, changed, err := p.store.AnswerLockRequest(ctx, r)
 	if err == nil && changed {
 		status, _ := p.locks.Status(ctx, Resource(r.ProcessID)) // who holds it hears of it
 		p.tell(ctx, models.LockAnswered, now, models.UserRef{}, "", status.Holder)
 	}
-	return err
+	return now, err
 }
 
 // RequestAnswer is a holder's answer: State is models.RequestGiven, RequestLater or RequestNo.
@@ -296,7 +295,7 @@ func (p *Processes) mayBeGiven(ctx context.Context, r models.LockRequest) error 
 	if err == nil && !user.Disabled && models.HasRole(user.Roles, models.RoleEditor) {
 		return nil
 	}
-	if err := p.close(ctx, r, models.RequestExpired); err != nil {
+	if _, err := p.close(ctx, r, models.RequestExpired); err != nil {
 		return err
 	}
 	return fmt.Errorf("%w: %w", errAskerGone, &models.RequestConflictError{Field: "answer", Detail: "The request is over: its user may not lock any more."})

@@ -427,8 +427,29 @@ func TestLockRequests(t *testing.T) {
 					t.Errorf("%+v, %+v", now, status)
 				}
 			}
+
+			id, held := a.held(t)
+			r := a.ask(t, a.bob, id)
+			at := newProcesses(answeredBefore{d.store, func() {
+				must(a.answer(t, held, r, services.RequestAnswer{State: models.RequestGiven}))
+			}}, d.locks, secret)
+			check(t, at.Withdraw(ctx, a.bob, id, r.ID))
+			if now, status := a.look(t, r), must(a.LockStatus(ctx, a.bob, id)); now.State != models.RequestWithdrawn || status.Held {
+				t.Errorf("%+v, %+v", now, status)
+			}
 		})
 	})
+}
+
+// answeredBefore stores another answer just before one of its own.
+type answeredBefore struct {
+	*store.Store
+	another func()
+}
+
+func (s answeredBefore) AnswerLockRequest(ctx context.Context, answer models.LockRequest) (models.LockRequest, bool, error) {
+	s.another()
+	return s.Store.AnswerLockRequest(ctx, answer)
 }
 
 // unstoredAnswers loses its database when a request is answered.

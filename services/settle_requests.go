@@ -111,7 +111,8 @@ func (p *Processes) settle(ctx context.Context, requests []models.LockRequest) e
 		case status.Held && r.By.ID == status.Holder.UserID:
 			return p.settleHolders(ctx, r, status)
 		case now.After(later(r.SeenAt, r.AnswerBy).Add(p.opt.Protection + patience)):
-			return p.close(ctx, r, models.RequestExpired)
+			_, err = p.close(ctx, r, models.RequestExpired)
+			return err
 		}
 	}
 	if !status.Held {
@@ -139,7 +140,8 @@ func (p *Processes) settleHolders(ctx context.Context, r models.LockRequest, sta
 	case err != nil && !errors.Is(err, models.ErrNotHeld):
 		return err
 	}
-	return p.close(ctx, r, models.RequestWithdrawn)
+	_, err = p.close(ctx, r, models.RequestWithdrawn)
+	return err
 }
 
 // giveFree gives a free lock to the first asker who is there.
