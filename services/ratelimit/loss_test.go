@@ -44,6 +44,9 @@ func companies(round int) map[string][]models.Hit {
 		all[p.Name] = []models.Hit{{Policy: p, Key: fmt.Sprint("alone", round)}}
 	}
 	for i, p := range lossy() {
+		if p.Algorithm != models.AlgorithmGCRA && p.Block == 0 { // others would tell that these are lost
+			all["logs"] = append(all["logs"], models.Hit{Policy: p, Key: fmt.Sprint("logs", round)})
+		}
 		all["one key"] = append(all["one key"], models.Hit{Policy: p, Key: fmt.Sprint("common", round)})
 		all["keys"] = append(all["keys"], models.Hit{Policy: p, Key: fmt.Sprint("own", i, round)})
 	}
