@@ -206,7 +206,7 @@ func proveWindows(t *testing.T, course proofCourse) {
 			t.Errorf("%s, limit %d: %+v", policy.Name, policy.Limit, found)
 		}
 	}
-	if course.blocks == autoBlocks && (fromBlocks < 300 || course.instances > 1 && refused < 50) {
+	if course.blocks == autoBlocks && (fromBlocks < 100 || course.instances > 1 && refused < 50) {
 		t.Errorf("%d from blocks and %d refusals are few", fromBlocks, refused)
 	}
 }
