@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"embed"
 	"errors"
 	"fmt"
@@ -34,7 +35,10 @@ func openPostgres(ctx context.Context, opts Options) (*Store, error) {
 	limited := stdlib.OptionAfterConnect(limitSession(opts.Timeout))
 	patient := config.Copy()
 	patient.ConnectTimeout = dialPatience
-	ahead := &aheadConnector{Connector: stdlib.GetConnector(*config, limited), patient: stdlib.GetConnector(*patient, limited)}
+	ahead := &aheadConnector{
+		Connector: stdlib.GetConnector(*config, limited), patient: stdlib.GetConnector(*patient, limited),
+		ready: make(chan driver.Conn, 1),
+	}
 	main := newPool(ofAge(sql.OpenDB(ahead)), conns, opts.Timeout)
 	main.ahead = ahead
 	logReader := newPool(postgresConns(*config, limited), 1, opts.Timeout)

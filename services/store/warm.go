@@ -15,10 +15,11 @@ const (
 	dialPatience = 10 * time.Second // for a connection that no call waits for
 )
 
-// KeepWarm keeps connections to PostgreSQL open, up to 10 of Options.MaxConns, until stop is called. A
-// new connection takes longer than most calls, on a busy machine longer than Options.Timeout: a burst
-// of calls after a quiet time would fail. It begins at once, in the background. SQLite has no need of
-// it. stop waits until it has ended; if the context of stop ends first, stop returns the cause of that.
+// KeepWarm keeps connections to PostgreSQL open, up to 10 of Options.MaxConns, until stop is
+// called. A new connection takes longer than most calls, on a busy machine longer than
+// Options.Timeout: a burst of calls after a quiet time would fail. It begins at once, in the
+// background. SQLite has no need of it. stop waits until it has ended; if the context of stop ends
+// first, stop returns the cause of that.
 func (s *Store) KeepWarm() (stop func(context.Context) error) {
 	if s.read.ahead == nil {
 		return func(context.Context) error { return nil }
@@ -27,7 +28,6 @@ func (s *Store) KeepWarm() (stop func(context.Context) error) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		defer s.read.ahead.drop()
 		for again := warmAgain; ; {
 			next := again
 			if s.read.warm(life) {
@@ -53,12 +53,18 @@ func (s *Store) KeepWarm() (stop func(context.Context) error) {
 	}
 }
 
-// warm dials the connections that are missing, which no call waits for. Then it takes as many as are
-// kept open, all at once, and gives them back: they are the pool's, and none has been idle for long.
-// Where calls are under way it leaves that to them. all says that the connections are open.
+// warm opens the connections that are missing, one after another, so that it never keeps more than
+// one from the calls. Then it takes as many as are kept open, all at once, and gives them back:
+// none has been idle for long. Where calls are under way it leaves that to them. all says that the
+// connections are open. A pool of one connection is left to its calls: they would have none
+// meanwhile.
 func (p *pool) warm(ctx context.Context) (all bool) {
 	n := min(p.conns, warmConns)
-	p.ahead.dial(ctx, n-p.Stats().OpenConnections)
+	for p.conns > 1 && p.Stats().OpenConnections < n {
+		if !p.open(ctx) {
+			return false
+		}
+	}
 	if !p.turns.TryAcquire(int64(n)) {
 		return p.Stats().OpenConnections >= n
 	}
@@ -82,56 +88,61 @@ func (p *pool) warm(ctx context.Context) (all bool) {
 	return all
 }
 
-// aheadConnector has connections ready for those who connect.
+// open makes the pool one connection larger, with more patience than a call has. It does so in a
+// turn: with those of the calls there are never more connections than turns. opened is false, too,
+// where no turn is free.
+func (p *pool) open(ctx context.Context) (opened bool) {
+	if !p.turns.TryAcquire(1) {
+		return false
+	}
+	defer p.turns.Release(1)
+	conn, err := p.ahead.dial(ctx)
+	if err != nil {
+		return false
+	}
+	p.ahead.ready <- conn
+	defer p.ahead.drop()
+	ctx, cancel := context.WithTimeout(ctx, p.timeout/4)
+	defer cancel()
+	for len(p.ahead.ready) > 0 { // the pool connects only while it has no idle connection
+		taken, err := p.Conn(ctx)
+		if err != nil {
+			return false
+		}
+		defer taken.Close()
+	}
+	return true
+}
+
+// aheadConnector has a connection ready for whoever connects next.
 type aheadConnector struct {
 	driver.Connector                  // for those who find none ready
 	patient          driver.Connector // for those who nobody waits for
-
-	mu    sync.Mutex
-	ready []driver.Conn
+	ready            chan driver.Conn // room for one, which open leaves there for no longer than a moment
 }
 
-// Connect returns a connection that is ready, or dials.
+// Connect returns the connection that is ready, or dials.
 func (c *aheadConnector) Connect(ctx context.Context) (driver.Conn, error) {
-	c.mu.Lock()
-	if last := len(c.ready) - 1; last >= 0 {
-		conn := c.ready[last]
-		c.ready = c.ready[:last]
-		c.mu.Unlock()
+	select {
+	case conn := <-c.ready:
 		return conn, nil
+	default:
+		return c.Connector.Connect(ctx)
 	}
-	c.mu.Unlock()
-	return c.Connector.Connect(ctx)
 }
 
-// dial makes up to n connections ready, those included that are. What fails is left out.
-func (c *aheadConnector) dial(ctx context.Context, n int) {
+// dial connects for nobody in particular.
+func (c *aheadConnector) dial(ctx context.Context) (driver.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialPatience)
 	defer cancel()
-	c.mu.Lock()
-	n -= len(c.ready)
-	c.mu.Unlock()
-	var group sync.WaitGroup
-	for range n {
-		group.Go(func() {
-			conn, err := c.patient.Connect(ctx)
-			if err != nil {
-				return
-			}
-			c.mu.Lock()
-			defer c.mu.Unlock()
-			c.ready = append(c.ready, conn)
-		})
-	}
-	group.Wait()
+	return c.patient.Connect(ctx)
 }
 
-// drop closes the connections that are ready.
+// drop closes the connection that is ready, if nobody took it.
 func (c *aheadConnector) drop() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, conn := range c.ready {
+	select {
+	case conn := <-c.ready:
 		_ = conn.Close()
+	default:
 	}
-	c.ready = nil
 }
