@@ -44,8 +44,8 @@ type lockRequestWriter interface {
 	SeeLockRequest(ctx context.Context, id string, at time.Time) error
 }
 
-// Ask asks the holder of a process's lock for it, with a word. A user who asks again gets the pending
-// request; then created is false. most is the limit of ProcessLockOptions.Most. Errors:
+// Ask asks the holder of a process's lock for it, with a word. A user who asks again gets the
+// pending request; then created is false. most is the limit of ProcessLockOptions.Most. Errors:
 //
 //   - models.ErrNotFound: there is no such process,
 //   - *models.RequestConflictError: the lock is free, or the user's own,
@@ -85,8 +85,8 @@ func (p *Processes) tell(ctx context.Context, name string, r models.LockRequest,
 	})
 }
 
-// AskedLock is a request for a lock as its asker sees it. Lock is what Lock returns, once the request
-// is given and as long as the asker has the lock.
+// AskedLock is a request for a lock as its asker sees it. Lock is what Lock returns, once the
+// request is given and as long as the asker has the lock.
 type AskedLock struct {
 	models.LockRequest
 	Lock *ProcessLock
@@ -94,8 +94,8 @@ type AskedLock struct {
 
 // Asked returns a request to its asker. It waits up to wait for a change. The first call after the
 // lock was given extends it to 300 s: it has to come within 30 s. models.ErrNotFound if there is no
-// such request of the user for the process; the cause of ctx if that ends a wait; otherwise the errors
-// of Lock.
+// such request of the user for the process; the cause of ctx if that ends a wait; otherwise the
+// errors of Lock.
 func (p *Processes) Asked(ctx context.Context, user models.UserRef, id, requestID string, wait time.Duration, most int) (AskedLock, error) {
 	r, err := p.requestOf(ctx, user, id, requestID)
 	if err != nil {
@@ -168,8 +168,8 @@ func (p *Processes) awaitChange(ctx context.Context, r models.LockRequest, wait 
 	}
 }
 
-// Withdraw takes a request back. A lock that was given and not fetched passes on; otherwise a request
-// that is not pending stays as it is. Errors are those of Asked.
+// Withdraw takes a request back. A lock that was given and not fetched passes on; otherwise a
+// request that is not pending stays as it is. Errors are those of Asked.
 func (p *Processes) Withdraw(ctx context.Context, user models.UserRef, id, requestID string) error {
 	r, err := p.requestOf(ctx, user, id, requestID)
 	if err == nil && r.Pending() {
@@ -230,8 +230,7 @@ func (p *Processes) AnswerRequest(ctx context.Context, user models.UserRef, id, 
 		entry := answer.Client.entry(models.AuditLockGiven, user.Email, Resource(id), "to "+r.By.Email+because(answer.Message))
 		old := lock.Replaced{Grant: grant.Grant, How: models.LockGiven}
 		r.Reply = answer.Message
-		ended := p.endedBy(user, grant, models.LockGiven)
-		ended.End.Reason = answer.Message
+		ended := p.endedBy(user, grant, models.LockGiven) // no reason: the message is the asker's alone
 		r, err = p.give(ctx, r, old, entry, ended, holder)
 		return r, degraded, err
 	}
@@ -339,8 +338,8 @@ func (p *Processes) markGiven(ctx context.Context, r models.LockRequest, taken l
 	return now, err
 }
 
-// fetch hands the lock that was given to its asker; nil if the asker came too late, or does not have
-// it any more.
+// fetch hands the lock that was given to its asker; nil if the asker came too late, or does not
+// have it any more.
 func (p *Processes) fetch(ctx context.Context, r models.LockRequest, most int) (*ProcessLock, error) {
 	if !r.Fetched && !time.Now().Before(r.FetchBy) {
 		return nil, p.passOn(ctx, r, models.RequestExpired)

@@ -189,9 +189,12 @@ func TestLockRequests(t *testing.T) {
 				t.Errorf("before it is fetched: %+v", status)
 			}
 			for use, err := range a.uses(t, a.alice, id, held.Token) {
-				if end := endedBy(t, err); end.How != models.LockGiven || end.By != a.alice || end.Reason != "all yours" {
+				if end := endedBy(t, err); end.How != models.LockGiven || end.By != a.alice || end.Reason != "" {
 					t.Errorf("%s: %+v", use, end)
 				}
+			}
+			if ends := must(a.LockDetails(ctx, services.Resource(id))).History; len(ends) != 1 || ends[0].End.How != models.LockGiven || ends[0].End.Reason != "" {
+				t.Errorf("everybody reads of the answer: %+v", ends)
 			}
 			given := a.wantState(t, r, models.RequestGiven)
 			if given.Lock.TTL < 290*time.Second || given.LastWord() != "all yours" || given.Lock.Process.ID != id {
