@@ -34,7 +34,8 @@ file .env in the current folder. See .env.example for all of them.
 `
 
 // Run is the program as a value: it serves until ctx ends, drains, and returns
-// nil if nothing was cut off. That includes a start that ctx ends.
+// nil if nothing was cut off. That includes a start that ctx ends, but not one
+// that fails for a reason of its own meanwhile.
 func Run(ctx context.Context, args []string, getenv func(string) string, stdout io.Writer) error {
 	if len(args) > 0 {
 		_, err := io.WriteString(stdout, usage)
@@ -48,7 +49,7 @@ func Run(ctx context.Context, args []string, getenv func(string) string, stdout 
 		return err
 	}
 	app, err := newApp(ctx, cfg, stdout)
-	if err != nil && ctx.Err() != nil { // nothing was served that could be cut off
+	if errors.Is(err, context.Canceled) && ctx.Err() != nil { // nothing was served that could be cut off
 		newLogger(cfg, stdout).Info("stopped during the start", "at", err)
 		return nil
 	}
@@ -99,7 +100,9 @@ func (a *app) start(ctx context.Context) error {
 	}
 	// Redis answers, and the pages are parsed, while the database is opened.
 	pages := sync.OnceValues(templates.New)
-	go func() { _, _ = pages() }()
+	var parsed sync.WaitGroup
+	parsed.Go(func() { _, _ = pages() })
+	defer parsed.Wait() // also where the start fails before it needs them
 	rdb, err := a.connectRedis(registry)
 	if err != nil {
 		return err

@@ -2,10 +2,13 @@ package app
 
 import (
 	"context"
+	"errors"
 	"io"
+	"net"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 
 	"gatehouse/services/servicestest"
@@ -58,6 +61,20 @@ func TestStopDuringTheStart(t *testing.T) {
 		env := map[string]string{"ADDR": "127.0.0.1:0", "DATABASE_URL": t.TempDir()}
 		if err := Run(t.Context(), nil, func(name string) string { return env[name] }, io.Discard); err == nil {
 			t.Error("a folder is no database")
+		}
+	})
+	t.Run("also when it is told to stop meanwhile", func(t *testing.T) {
+		taken, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer taken.Close()
+		env := map[string]string{"ADDR": taken.Addr().String(), "DATABASE_URL": filepath.Join(t.TempDir(), "test.db")}
+		ended, end := context.WithCancel(t.Context())
+		end()
+		err = Run(ended, nil, func(name string) string { return env[name] }, io.Discard)
+		if !errors.Is(err, syscall.EADDRINUSE) {
+			t.Errorf("the address is in use: %v", err)
 		}
 	})
 }
