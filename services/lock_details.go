@@ -26,10 +26,11 @@ type LockDetails struct {
 	History []models.EndedLock
 }
 
-// LockDetails returns a lock, who waits for it, and how it went lately. The resource may be another's
-// than a process's; then nothing is known of writes. Errors:
+// LockDetails returns a lock, who waits for it, and how it went lately. The resource may be
+// another's than a process's; then nothing is known of writes. Errors:
 //
-//   - models.ErrNotFound: it is not locked; without Redis, as far as this instance knows,
+//   - models.ErrNotFound: it is not locked; Degraded, this instance knows of no lock, as in Status,
+//     which says then that it is free,
 //   - models.ErrUnavailable: without the database, and without Redis where locks are closed then.
 //
 // With an error, too, Degraded says whether it was made without Redis.
