@@ -161,7 +161,7 @@ func (h *Handlers) editState(c *gin.Context) error {
 		Requests: []askerDoc{},
 	}
 	if !lost {
-		asked, err := h.Processes.LockStatus(c.Request.Context(), user, id)
+		asked, err := h.Processes.LockStatusOf(c.Request.Context(), user, process)
 		if err != nil {
 			return err
 		}
@@ -189,7 +189,7 @@ func (h *Handlers) editState(c *gin.Context) error {
 		if was.status.Held {
 			answer.Holder, answer.Waiting = &was.status.Holder, was.status.Waiting
 			// Where that cannot be found out, the page offers to ask.
-			if seen, err := h.Processes.LockStatus(c.Request.Context(), user, id); err == nil {
+			if seen, err := h.Processes.LockStatusOf(c.Request.Context(), user, process); err == nil {
 				answer.TakeOver = seen.TakeOver
 			}
 		}
