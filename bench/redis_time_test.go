@@ -100,7 +100,8 @@ func TestProcessorTimeOfDecision(t *testing.T) {
 
 const decisionTurns, decisionsATurn = 40, 100
 
-// decisionCosts is what this process, the server, and its scripts have used so far, in microseconds.
+// decisionCosts is what this process, the server, and its scripts have used so far, in
+// microseconds.
 func decisionCosts(t *testing.T, server *servicestest.RedisServer) (costs [3]float64) {
 	t.Helper()
 	var used syscall.Rusage

@@ -139,8 +139,8 @@ func compare(t *testing.T, what string, all []*subject, clients int, atLeast, of
 	tellEach()
 }
 
-// takeTurns lets the subjects take turns, and returns how many pieces of work each does in a second.
-// All are medians, and so is what tellEach tells of the processor time.
+// takeTurns lets the subjects take turns, and returns how many pieces of work each does in a
+// second. All are medians, and so is what tellEach tells of the processor time.
 func takeTurns(t *testing.T, all []*subject, clients int, work func(*httpClient) error) (speed map[string]float64, tellEach func()) {
 	t.Helper()
 	turns := map[string][]measured{}

@@ -27,8 +27,8 @@ func (d desk) accessible(name string) {
 			t.Fatal(err)
 		}
 		read[bool](t, d.tab, string(source)+"\n;true")
-		// What a scheme changes is colours, so for the second one of a width the rules about them do,
-		// and only when the proofs run in full.
+		// What a scheme changes is colours, so for the second one of a width the rules about them
+		// do, and only when the proofs run in full.
 		const all, colours = `{}`, `{runOnly: ["color-contrast", "link-in-text-block"]}`
 		for _, look := range []struct {
 			scheme, rules string

@@ -260,8 +260,8 @@ func editAsked(t *testing.T, a *app) {
 	}
 }
 
-// editUnanswered: who is away loses the lock to who asked, but no text, and may have it back as soon
-// as nobody is typing there.
+// editUnanswered: who is away loses the lock to who asked, but no text, and may have it back as
+// soon as nobody is typing there.
 func editUnanswered(t *testing.T, a *app) {
 	alice, bob := newDesk(t, a, "alice@example.com"), newDesk(t, a, "bob@example.com")
 	process := alice.newProcess("Water the plants")

@@ -16,7 +16,8 @@ import (
 type lockBody struct {
 	TTL    *int64  `json:"ttl" minimum:"1" maximum:"3600" default:"300" example:"300"`
 	Reason *string `json:"reason" example:"quarterly review"`
-	// TakeOver: take the lock over if it is mine in another session, or its holder gave no sign of life for a while.
+	// TakeOver: take the lock over if it is mine in another session, or its holder gave no sign of
+	// life for a while.
 	TakeOver *bool `json:"takeOver" default:"false"`
 }
 

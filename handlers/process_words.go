@@ -31,8 +31,8 @@ func shownChanges(from, to models.ProcessFields) []templates.FieldChange {
 	return shown
 }
 
-// changedLines is a comparison of two texts line by line: changeLines of it, and how many more there
-// are.
+// changedLines is a comparison of two texts line by line: changeLines of it, and how many more
+// there are.
 func changedLines(from, to string) []templates.DiffLine { return firstLines(shownLines(from, to)) }
 
 func shownLines(from, to string) []templates.DiffLine {

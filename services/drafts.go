@@ -23,8 +23,8 @@ func (p *Processes) Draft(ctx context.Context, user models.UserRef, id string) (
 }
 
 // SaveDraft stores a draft in place of the one before, whatever version that began from. The caller
-// has validated it. With unchangedSince, which is no condition if it is zero, only if the stored one
-// was not saved later. It returns the draft with its SavedAt. Errors:
+// has validated it. With unchangedSince, which is no condition if it is zero, only if the stored
+// one was not saved later. It returns the draft with its SavedAt. Errors:
 //
 //   - models.ErrNotFound: there is no such process,
 //   - *models.ValidationError: the process has no version BaseVersion yet,
@@ -39,8 +39,8 @@ func (p *Processes) DeleteDraft(ctx context.Context, user models.UserRef, id str
 	return p.store.DeleteDraft(ctx, id, user.ID, unchangedSince)
 }
 
-// SettleDraft deletes a user's draft after its text was saved: the draft that was stored at known or
-// before, zero for a page that knows of none, and one that has the saved text. A later one with
+// SettleDraft deletes a user's draft after its text was saved: the draft that was stored at known
+// or before, zero for a page that knows of none, and one that has the saved text. A later one with
 // another text is of another tab: it stays, and other is true.
 func (p *Processes) SettleDraft(ctx context.Context, user models.UserRef, id string, saved models.ProcessFields, known time.Time) (other bool, err error) {
 	if known.IsZero() {

@@ -215,7 +215,8 @@ func (p *Processes) endOf(ctx context.Context, resource, grant string) *models.L
 //
 //   - models.ErrNotFound: there is no such process,
 //   - models.ErrLockTokenRequired: token is empty,
-//   - *models.NotHeldError: the token does not hold the lock, or, as the database knows, not any more,
+//   - *models.NotHeldError: the token does not hold the lock, or, as the database knows, not any
+//     more,
 //   - *models.ConflictError: match does not match (models.ErrPreconditionFailed), or another
 //     write came in between (models.ErrVersionConflict).
 func (p *Processes) Replace(ctx context.Context, user models.UserRef, id, token string, match *models.IfMatch, fields models.ProcessFields) (process models.Process, degraded bool, err error) {

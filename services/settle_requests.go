@@ -16,8 +16,8 @@ const (
 	settleMost     = 200 // requests in one round
 	// present is for how long an asker who looked is taken to wait for the lock.
 	present = time.Minute
-	// patience is how long a request stays whose asker does not look, when its answer is due and the
-	// protection is over.
+	// patience is how long a request stays whose asker does not look, when its answer is due and
+	// the protection is over.
 	patience = 10 * time.Minute
 )
 
@@ -63,8 +63,8 @@ func (p *Processes) KeepSettling() (stop func(context.Context) error) {
 	}
 }
 
-// settleRound looks at some requests behind a process, and returns where to go on. What fails is tried
-// again in a later round.
+// settleRound looks at some requests behind a process, and returns where to go on. What fails is
+// tried again in a later round.
 func (p *Processes) settleRound(ctx context.Context, after string) (next string) {
 	requests, err := p.store.LockRequestsToSettle(ctx, after, settleMost)
 	if err != nil || len(requests) == 0 {
@@ -128,8 +128,8 @@ func later(a, b time.Time) time.Time {
 	return b
 }
 
-// settleHolders closes the request of a user who has the lock by now. If the grant is the one that was
-// made for the request, an instance was interrupted between that and storing it.
+// settleHolders closes the request of a user who has the lock by now. If the grant is the one that
+// was made for the request, an instance was interrupted between that and storing it.
 func (p *Processes) settleHolders(ctx context.Context, r models.LockRequest, status models.LockStatus) error {
 	claim, held, err := p.askersGrant(ctx, r, status.Grant)
 	switch {

@@ -35,8 +35,8 @@ func (p *Processes) mayTakeOver(user models.UserRef, status models.LockStatus) T
 }
 
 // activeAt is the holder's last sign of life: the grant, an extend, a write under the grant, or a
-// draft. The first two are by the clock of Redis, the others by that of the instance that wrote. asked is
-// how many requests for the lock are pending.
+// draft. The first two are by the clock of Redis, the others by that of the instance that wrote.
+// asked is how many requests for the lock are pending.
 func (p *Processes) activeAt(ctx context.Context, id string, status models.LockStatus) (active time.Time, asked int, err error) {
 	written, asked, err := p.store.LastActivity(ctx, id, status.Holder.UserID, status.Grant)
 	if err != nil {
@@ -45,8 +45,8 @@ func (p *Processes) activeAt(ctx context.Context, id string, status models.LockS
 	return later(written, status.ActiveAt), asked, nil
 }
 
-// acquireOrTakeOver is acquire for a user who wants to take the lock over if it is held. Who may not
-// queues, if the request waits.
+// acquireOrTakeOver is acquire for a user who wants to take the lock over if it is held. Who may
+// not queues, if the request waits.
 func (p *Processes) acquireOrTakeOver(id string, user models.UserRef, opt ProcessLockOptions) func(context.Context, time.Duration, lock.Request, []string) (lock.Lock, error) {
 	return func(ctx context.Context, wait time.Duration, req lock.Request, others []string) (lock.Lock, error) {
 		taken, err := p.acquire(ctx, 0, req, others)

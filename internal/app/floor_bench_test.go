@@ -20,9 +20,9 @@ import (
 	"gatehouse/services/servicestest"
 )
 
-// BenchmarkFloor is what Gin, encoding/json, rueidis, database/sql and the driver of SQLite cost for
-// the work of BenchmarkRoutes: the same headers, document, statement and command, each call with a
-// deadline, and nothing else. There is no session, limit, log, metric, check or lock token.
+// BenchmarkFloor is what Gin, encoding/json, rueidis, database/sql and the driver of SQLite cost
+// for the work of BenchmarkRoutes: the same headers, document, statement and command, each call
+// with a deadline, and nothing else. There is no session, limit, log, metric, check or lock token.
 func BenchmarkFloor(b *testing.B) {
 	f := newFloor(b)
 	for _, row := range []struct {

@@ -9,8 +9,8 @@ import (
 	"gatehouse/models"
 )
 
-// acquire grants without Redis, or returns the lock that is in the way. Since of the holder is when the
-// request came in.
+// acquire grants without Redis, or returns the lock that is in the way. Since of the holder is when
+// the request came in.
 func (t *localTable) acquire(now time.Time, claim Claim, holder models.Holder, ttl time.Duration, queue bool) (Lock, *models.LockStatus) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -127,8 +127,8 @@ func (t *localTable) force(now time.Time, resource string, fence *int64, grant s
 	return status, nil
 }
 
-// replace ends a grant that this table knows and grants to another claim in its place. Redis is told
-// of the end as of a force.
+// replace ends a grant that this table knows and grants to another claim in its place. Redis is
+// told of the end as of a force.
 func (t *localTable) replace(now time.Time, claim Claim, holder models.Holder, ttl time.Duration, old Replaced) (lock Lock, was models.LockStatus, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

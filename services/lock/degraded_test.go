@@ -75,8 +75,8 @@ func TestWithoutRedis(t *testing.T) {
 		if _, err := l.Check(t.Context(), taken.Claim); !errors.Is(err, models.ErrNotHeld) {
 			t.Errorf("a released grant passes: %v", err)
 		}
-		// A grant of another instance that this one does not know of passes: the caller has verified its
-		// token, and the database rule decides.
+		// A grant of another instance that this one does not know of passes: the caller has
+		// verified its token, and the database rule decides.
 		other := Claim{Resource: "other", Grant: "0123", Token: newToken()}
 		if degraded, err := l.Check(t.Context(), other); err != nil || !degraded {
 			t.Errorf("an unknown grant: %v, %v", degraded, err)
@@ -99,8 +99,8 @@ func TestWithoutRedis(t *testing.T) {
 	})
 
 	t.Run("what was never sent is not in the outbox", func(t *testing.T) {
-		// In a long outage that would be a release for each request, all to be sent before Redis counts
-		// as available again.
+		// In a long outage that would be a release for each request, all to be sent before Redis
+		// counts as available again.
 		for _, opt := range []Options{open, {}} {
 			l := cutOff(t, opt)
 			for range 10 {
@@ -203,8 +203,8 @@ func TestLocalTable(t *testing.T) {
 	})
 
 	t.Run("does not record a grant whose end it has observed", func(t *testing.T) {
-		// The end can come before the reply that brings the grant: a release beside an extend, a force on
-		// another instance.
+		// The end can come before the reply that brings the grant: a release beside an extend, a
+		// force on another instance.
 		table := newLocalTable(time.Hour, time.Now)
 		table.end(claim.Resource, claim.Grant)
 		table.record(Lock{Claim: claim, trustedUntil: now.Add(time.Minute)}, "epoch", originLocal)

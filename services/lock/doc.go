@@ -24,8 +24,9 @@
 //	   |          its instance is silent for 240 ms: the next |            |
 //	   +------------------------------------------------------+------------+
 //
-// A grant is unconfirmed until its waiter's next call, which makes its lease a whole one. Replace goes
-// from held to held: it ends one grant and makes another in the same step, and the queue stays.
+// A grant is unconfirmed until its waiter's next call, which makes its lease a whole one. Replace
+// goes from held to held: it ends one grant and makes another in the same step, and the queue
+// stays.
 //
 // Of a grant in the instance that made or extended it (local.go):
 //
@@ -60,9 +61,10 @@
 // A lease that ended by itself can be reasserted as well. A grant that was given back or forced
 // cannot: its tombstone refuses that for as long as an instance could try.
 //
-// A holder's last sign of life (LockStatus.ActiveAt) is its grant or its last extend, by the server's
-// clock. Without Redis an instance knows of those that it answered itself. A server that forgot it
-// counts from when the grant was reasserted: a holder is protected too long rather than too little.
+// A holder's last sign of life (LockStatus.ActiveAt) is its grant or its last extend, by the
+// server's clock. Without Redis an instance knows of those that it answered itself. A server that
+// forgot it counts from when the grant was reasserted: a holder is protected too long rather than
+// too little.
 //
 // An acquire says until when, in the server's time, its caller waits for the answer. Executed
 // later, by a server or network that was frozen, it takes nothing. The server's time is estimated

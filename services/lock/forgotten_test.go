@@ -189,8 +189,8 @@ func TestForgotten(t *testing.T) {
 	})
 }
 
-// Whatever an instance has to bring back to Redis, and however long that takes, it says in time that
-// it waits elsewhere: else its waiters would be passed over.
+// Whatever an instance has to bring back to Redis, and however long that takes, it says in time
+// that it waits elsewhere: else its waiters would be passed over.
 func TestHeartbeatsGoOnBesideReassertions(t *testing.T) {
 	t.Parallel()
 	const full, waited, many = 3, 4, 700 // reasserted in so many rounds that they take 1 s

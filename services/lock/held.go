@@ -104,8 +104,8 @@ func (t *localTable) grantsOf(userID string) (grants []string) {
 	return grants
 }
 
-// keep puts a lock into an entry, or takes it out: Lock{}. Whatever changes the grant or the holder of
-// an entry, or drops an entry, does it by keep.
+// keep puts a lock into an entry, or takes it out: Lock{}. Whatever changes the grant or the holder
+// of an entry, or drops an entry, does it by keep.
 func (t *localTable) keep(l *entry, lock Lock) {
 	if user := l.lock.Holder.UserID; l.lock.Grant != "" {
 		delete(t.byHolder[user], l)

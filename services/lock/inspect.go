@@ -9,9 +9,10 @@ import (
 	"gatehouse/models"
 )
 
-// Inspect is Status with the requests that wait, of all instances, first come first: at most so many
-// of them. A waiter of a crashed instance goes from the queue 10 s later. Without Redis (open) it
-// returns what this instance knows: its own waiters, and only those for a lock that it knows to be held.
+// Inspect is Status with the requests that wait, of all instances, first come first: at most so
+// many of them. A waiter of a crashed instance goes from the queue 10 s later. Without Redis (open)
+// it returns what this instance knows: its own waiters, and only those for a lock that it knows to
+// be held.
 func (l *Locker) Inspect(ctx context.Context, resource string, most int) (models.LockStatus, []models.LockWaiter, error) {
 	got, err := l.run(ctx, l.scripts.queue, resource, strconv.Itoa(most))
 	if err == nil {

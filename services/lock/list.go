@@ -25,11 +25,10 @@ type cursor struct {
 	Fence int64 `json:"f"`
 }
 
-// List returns the locks held now, at most page.Limit of them (50 if that is zero or less), in an order that
-// is stable enough to page through: a lock that is extended meanwhile may come
-// twice, or not at all if that made its time left shorter; no other that stays is
-// left out. Without Redis (open) it is what this instance knows, on one page. A
-// wrong cursor is models.ErrBadCursor.
+// List returns the locks held now, at most page.Limit of them (50 if that is zero or less), in an
+// order that is stable enough to page through: a lock that is extended meanwhile may come twice, or
+// not at all if that made its time left shorter; no other that stays is left out. Without Redis
+// (open) it is what this instance knows, on one page. A wrong cursor is models.ErrBadCursor.
 func (l *Locker) List(ctx context.Context, page models.Page) (locks models.List[models.LockStatus], degraded bool, err error) {
 	after, err := readCursor(page.Cursor)
 	if err != nil {

@@ -88,8 +88,8 @@ type Locker struct {
 
 // New returns a Locker. Its background work ends when rdb is closed. It panics without
 // rdb, if MaxHold is negative, or if OnRedisDown is another word: those are mistakes in the
-// program. Lockers whose clients have different prefixes know nothing of each other; on one metrics registry, give each
-// a label by prometheus.WrapRegistererWith.
+// program. Lockers whose clients have different prefixes know nothing of each other; on one metrics
+// registry, give each a label by prometheus.WrapRegistererWith.
 func New(rdb *redis.Client, opt Options) *Locker {
 	require.Must("lock.New", require.Argument{Name: "Redis", Value: rdb})
 	if opt.MaxHold < 0 {
@@ -209,9 +209,9 @@ func (l *Locker) Check(ctx context.Context, claim Claim) (degraded bool, err err
 	return true, l.table.check(time.Now(), claim)
 }
 
-// Held returns the grant of a claim as it stands, and changes nothing. If the claim holds nothing the
-// error is a *models.NotHeldError. Without Redis (open) it answers of a grant that this instance
-// knows; of any other the error is models.ErrUnavailable.
+// Held returns the grant of a claim as it stands, and changes nothing. If the claim holds nothing
+// the error is a *models.NotHeldError. Without Redis (open) it answers of a grant that this
+// instance knows; of any other the error is models.ErrUnavailable.
 func (l *Locker) Held(ctx context.Context, claim Claim) (Lock, error) {
 	sent := time.Now()
 	got, err := l.run(ctx, l.scripts.status, claim.Resource)

@@ -138,7 +138,8 @@ func TestLocker(t *testing.T) {
 	})
 }
 
-// Names and holders are text of the caller's; the scripts find the parts of a grant by their lengths.
+// Names and holders are text of the caller's; the scripts find the parts of a grant by their
+// lengths.
 func TestNames(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, rdb *redis.Client) {

@@ -97,8 +97,8 @@ func (t *localTable) putLocked(op op) {
 	t.outbox[op.key()] = op
 }
 
-// forgetOne makes room in an outbox that a long outage has filled: of the releases any one goes, and
-// its grant ends with its lease at the latest.
+// forgetOne makes room in an outbox that a long outage has filled: of the releases any one goes,
+// and its grant ends with its lease at the latest.
 func (t *localTable) forgetOne() {
 	for key, op := range t.outbox {
 		if op.kind != opForce && op.kind != opForceUser {

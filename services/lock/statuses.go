@@ -10,10 +10,10 @@ import (
 	"gatehouse/models"
 )
 
-// Statuses is Status of several locks, in the order of the resources, by one command for each of the
-// 16 shards in which one of them is, all sent at once. It does not say how many wait for a lock that
-// is free. Without Redis (open) those of a shard that cannot be asked are what this instance knows,
-// Degraded.
+// Statuses is Status of several locks, in the order of the resources, by one command for each of
+// the 16 shards in which one of them is, all sent at once. It does not say how many wait for a lock
+// that is free. Without Redis (open) those of a shard that cannot be asked are what this instance
+// knows, Degraded.
 func (l *Locker) Statuses(ctx context.Context, resources []string) ([]models.LockStatus, error) {
 	all := make([]models.LockStatus, len(resources))
 	var places [shardCount][]int

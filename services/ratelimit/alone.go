@@ -19,8 +19,9 @@ const (
 const alwaysFits = 1 << 62
 
 // execAlone decides about a request that is alone in its group, and returns the numbers that
-// take.lua does. Most decisions are made so. The script of its algorithm does only what needs Redis:
-// the rest is reckoned here, by the pure functions, where a microsecond costs all instances nothing.
+// take.lua does. Most decisions are made so. The script of its algorithm does only what needs
+// Redis: the rest is reckoned here, by the pure functions, where a microsecond costs all instances
+// nothing.
 func (l *Limiter) execAlone(ctx context.Context, tag string, req *request, e *expectation, id int64) ([]int64, error) {
 	batch, bucket := l.logs, req.rule.burst > 0
 	var args [aloneArgs]string

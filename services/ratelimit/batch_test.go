@@ -120,8 +120,8 @@ func TestBatch(t *testing.T) {
 				}
 				take(0)
 				strike(server)
-				// Each time for another key: one that is there already is served without memory. A call
-				// that a probe meanwhile made up for does not count.
+				// Each time for another key: one that is there already is served without memory. A
+				// call that a probe meanwhile made up for does not count.
 				asked := 1
 				for ; rdb.Available() && asked < 100; asked++ {
 					take(asked)

@@ -54,10 +54,10 @@ type Options struct {
 // window after its end, so the Limit holds. But other instances cannot admit what one holds, so
 // requests may be refused a block early. The algorithm then only matters while Redis is away.
 //
-// A policy whose Block is models.BlockAuto is asked hit by hit, until this instance is asked for a key
-// more than about 50 times a second. Then it also counts units ahead, of 20 ms of that pace and at
-// most a fiftieth of what remains, and hands them out by itself. The Limit holds; requests may be
-// refused early by what other instances have at hand.
+// A policy whose Block is models.BlockAuto is asked hit by hit, until this instance is asked for a
+// key more than about 50 times a second. Then it also counts units ahead, of 20 ms of that pace and
+// at most a fiftieth of what remains, and hands them out by itself. The Limit holds; requests may
+// be refused early by what other instances have at hand.
 //
 // Hits decided together are in one Redis script, and so in one Cluster slot. That is the slot of
 // their common key if they have one, else of the group's name. Ask a policy always in the same

@@ -113,8 +113,8 @@ func TestHoldsWhenRedisForgets(t *testing.T) {
 
 func TestLoss(t *testing.T) {
 	t.Parallel()
-	// What an instance admitted is at Redis again within a second, without a call for it: on another
-	// instance not one more passes then.
+	// What an instance admitted is at Redis again within a second, without a call for it: on
+	// another instance not one more passes then.
 	t.Run("on another instance not one more passes a second later", func(t *testing.T) {
 		t.Parallel()
 		for name, suspectLoss := range losses() {

@@ -26,7 +26,8 @@ func script(name string) string {
 
 type scriptSet struct{ take, takeLog, takeBucket, refund, reset, flush, flushBlocks, block *rueidis.Lua }
 
-// loadScripts puts what the scripts share before each of them, but for the two that are in one piece.
+// loadScripts puts what the scripts share before each of them, but for the two that are in one
+// piece.
 func loadScripts() scriptSet {
 	both := script("common") + script("sliding_log") + script("gcra")
 	hits, putBack := both+script("hit"), script("put_back")

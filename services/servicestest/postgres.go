@@ -106,7 +106,8 @@ func (p *Postgres) Stop() {
 	<-p.exited
 }
 
-// Kill ends all processes of the server at once (SIGKILL), which leaves its data as it is for Start.
+// Kill ends all processes of the server at once (SIGKILL), which leaves its data as it is for
+// Start.
 func (p *Postgres) Kill(t testing.TB) {
 	t.Helper()
 	p.Freeze() // so that none starts another meanwhile

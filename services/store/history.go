@@ -29,8 +29,8 @@ func insertRefusedSave(ctx context.Context, tx querier, process int64, r models.
 	return err
 }
 
-// historyPage finds the rows that begin an entry by an index, and for each the last row of the entry
-// and the version before it, however many saves there are in between.
+// historyPage finds the rows that begin an entry by an index, and for each the last row of the
+// entry and the version before it, however many saves there are in between.
 const historyPage = `
 	SELECT first.id, first.at, last.at, COALESCE(first.actor_id, 0), first.actor_email, first.how, last.version, first.fence, last.request_id,
 	       last.title, last.status, last.description, first.version, before.title, before.status, before.description,
@@ -46,9 +46,9 @@ const historyPage = `
 // entry can have 80 kB, and a page 200 entries.
 const historyBytes = 1 << 20
 
-// History returns a page of what was done to a process, newest first, also after its deletion. It has
-// fewer entries than the limit if their texts are long, and at least one. models.ErrNotFound if there never was one, models.ErrBadCursor if the cursor is not one of this
-// list's.
+// History returns a page of what was done to a process, newest first, also after its deletion. It
+// has fewer entries than the limit if their texts are long, and at least one. models.ErrNotFound if
+// there never was one, models.ErrBadCursor if the cursor is not one of this list's.
 func (s *Store) History(ctx context.Context, processID string, p models.Page) (models.List[models.HistoryEntry], error) {
 	process, err := parseID(processID)
 	if err != nil {

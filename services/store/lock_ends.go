@@ -83,8 +83,8 @@ func readLockEnd(ctx context.Context, q querier, grant, condition string) (model
 	return ended, err
 }
 
-// LastActivity returns when the process was last written under a grant, or a draft of it was saved by
-// the user, zero if neither was; and how many requests for its lock are pending.
+// LastActivity returns when the process was last written under a grant, or a draft of it was saved
+// by the user, zero if neither was; and how many requests for its lock are pending.
 func (s *Store) LastActivity(ctx context.Context, processID, userID, grant string) (last time.Time, asked int, err error) {
 	n, err := parseID(processID)
 	if err != nil {

@@ -53,7 +53,8 @@ func TestLockEnds(t *testing.T) {
 	})
 }
 
-// How the grants of one lock ended is told the latest first, with who had them, as far as that is known.
+// How the grants of one lock ended is told the latest first, with who had them, as far as that is
+// known.
 func TestLockEndsOfAResource(t *testing.T) {
 	onBoth(t, func(t *testing.T, w world) {
 		s := w.s

@@ -147,11 +147,11 @@ const rule = ` id = $1 AND (version = $2 OR last_grant = $3) AND version = COALE
 // byUser is true for the ends of locks that nothing can undo.
 const byUser = ` AND how <> 'expired'`
 
-// UpdateProcess writes the fields in one statement that holds the database rule; a trigger keeps the
-// version for the history. If the rule refuses, the error is a *models.ConflictError with the process
-// as it is now: models.ErrPreconditionFailed if If-Match failed, otherwise
-// models.ErrVersionConflict. Before those it is a *models.NotHeldError if the grant was ended, as far
-// as that is stored. models.ErrNotFound if there is no process.
+// UpdateProcess writes the fields in one statement that holds the database rule; a trigger keeps
+// the version for the history. If the rule refuses, the error is a *models.ConflictError with the
+// process as it is now: models.ErrPreconditionFailed if If-Match failed, otherwise
+// models.ErrVersionConflict. Before those it is a *models.NotHeldError if the grant was ended, as
+// far as that is stored. models.ErrNotFound if there is no process.
 func (s *Store) UpdateProcess(ctx context.Context, id, userID string, f models.ProcessFields, g models.WriteGuard) (models.Process, error) {
 	n, err := parseID(id)
 	if err != nil {
