@@ -130,7 +130,7 @@
 //	force.go        ends others' locks                       replace.go     gives them to another
 //	list.go         lists                                    held.go        how many a user has
 //	all.go          all at once                              inspect.go     one with its queue
-//	statuses.go     some of them
+//	statuses.go     some of them                             local_index.go which of the table
 //	peers.go        whether there are other instances        token.go       signed tokens
 //	scripts.go      running scripts                          reply.go       what they answer
 //	record.go       the text of a grant                      lua/           the scripts

@@ -90,34 +90,3 @@ func (l *Locker) grantsInShard(ctx context.Context, shard int, userID string) ([
 	}
 	return msg.AsStrSlice()
 }
-
-// grantsOf are the grants of a user that this instance knows and that may stand at the server.
-func (t *localTable) grantsOf(userID string) (grants []string) {
-	now := time.Now()
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for l := range t.byHolder[userID] {
-		if now.Before(l.lock.serverExpiry()) {
-			grants = append(grants, l.lock.Grant)
-		}
-	}
-	return grants
-}
-
-// keep puts a lock into an entry, or takes it out: Lock{}. Whatever changes the grant or the holder
-// of an entry, or drops an entry, does it by keep.
-func (t *localTable) keep(l *entry, lock Lock) {
-	if user := l.lock.Holder.UserID; l.lock.Grant != "" {
-		delete(t.byHolder[user], l)
-		if len(t.byHolder[user]) == 0 {
-			delete(t.byHolder, user)
-		}
-	}
-	l.lock = lock
-	if user := lock.Holder.UserID; lock.Grant != "" {
-		if t.byHolder[user] == nil {
-			t.byHolder[user] = map[*entry]bool{}
-		}
-		t.byHolder[user][l] = true
-	}
-}

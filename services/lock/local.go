@@ -148,61 +148,6 @@ func (l *entry) lives(now time.Time) bool {
 	return l.lock.Grant != "" && now.Before(l.lock.trustedUntil)
 }
 
-// living are the locks that have not ended and that a condition, called under the
-// table's mutex, holds of.
-func (t *localTable) living(now time.Time, condition func(*entry) bool) (all []entry) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for _, l := range t.locks {
-		if l.lives(now) && condition(l) {
-			all = append(all, *l)
-		}
-	}
-	return all
-}
-
-func anyLock(*entry) bool { return true }
-
-// degraded reports whether a grant was made or extended without Redis, and has not been
-// reasserted there yet.
-func (l *entry) degraded() bool { return l.lock.Degraded }
-
-// forgotten returns the locks that Redis granted in another epoch of their shard than the one given
-// for it, of the shards that one is given for.
-func (t *localTable) forgotten(now time.Time, epochs map[int]string) []entry {
-	return t.living(now, func(l *entry) bool {
-		epoch, asked := epochs[shardOf(l.lock.Resource)]
-		return asked && l.before(epoch)
-	})
-}
-
-// forgottenLock is the lock of a resource, if it is one of forgotten.
-func (t *localTable) forgottenLock(now time.Time, resource, epoch string) (known entry, forgotten bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	l := t.live(now, resource)
-	if l == nil || !l.before(epoch) {
-		return entry{}, false
-	}
-	return *l, true
-}
-
-// before reports whether Redis granted the lock in another epoch of its shard.
-func (l *entry) before(epoch string) bool { return l.epoch != "" && l.epoch != epoch }
-
-// shards are those in which this instance holds locks that Redis granted, or held
-// them until just now.
-func (t *localTable) shards(now time.Time) (held [shardCount]bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for resource, l := range t.locks {
-		if l.epoch != "" && now.Sub(l.lock.trustedUntil) < 2*holdingHeartbeat {
-			held[shardOf(resource)] = true
-		}
-	}
-	return held
-}
-
 func (t *localTable) holds(now time.Time, resource string) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
