@@ -575,7 +575,7 @@ const docTemplate = `{
                         "Bearer": []
                     }
                 ],
-                "description": "queue is who waits with Prefer: wait, first come first, at any instance: at most 100; waiting counts all. history is the grants that ended in the last 24 hours, the latest first, at most 50: who had the lock (holder, since, fence) and how that ended (endedBy: {how, by, reason, at}, as in a 409); without quick updates, and up to a second late. Degraded, queue is those who wait at this instance. What is not known is left out.",
+                "description": "queue is who waits with Prefer: wait, first come first, at any instance: at most 100; waiting counts all. history is the grants that ended in the last 24 hours, the latest first, at most 50: who had the lock (holder, since, fence) and how that ended (endedBy: {how, by, reason, at}, as in a 409); without quick updates, and up to a second late. Degraded, queue is those who wait at this instance, and 404 says that this instance knows of no lock, as isLocked: false of a lock status does then. What is not known is left out.",
                 "produces": [
                     "application/json"
                 ],
@@ -3833,7 +3833,7 @@ const docTemplate = `{
                     "example": "quarterly review"
                 },
                 "takeOver": {
-                    "description": "TakeOver: take the lock over if it is mine in another session, or its holder gave no sign of life for a while.",
+                    "description": "TakeOver: take the lock over if it is mine in another session, or its holder gave no sign of\nlife for a while.",
                     "type": "boolean",
                     "default": false
                 },
