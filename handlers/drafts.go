@@ -22,14 +22,15 @@ type draftBody struct {
 //	@Description	What I typed and did not save. It is kept until it is deleted, also when the lock is lost and when the process is saved.
 //	@Tags			drafts
 //	@Produce		json
-//	@Param			id	path		string	true	"process"
+//	@Param			id		path		string	true	"process"
+//	@Param			user	query		string	false	"id of the user whose draft it is to be; 403 for any other than the signed-in one"
 //	@Success		200	{object}	models.Draft
 //	@Header			200	{string}	Last-Modified	"savedAt, in whole seconds"
 //	@Failure		401,403,404,422,429,503	{object}	problemDoc
 //	@Security		Bearer
 //	@Router			/processes/{id}/draft [get]
 func (h *Handlers) getDraft(c *gin.Context) error {
-	id, err := h.plainID(c)
+	id, err := ownDraft(c)
 	if err != nil {
 		return err
 	}
@@ -53,6 +54,7 @@ func writeDraft(c *gin.Context, draft models.Draft) error {
 //	@Accept			json
 //	@Produce		json
 //	@Param			id					path		string		true	"process"
+//	@Param			user				query		string		false	"id of the user whose draft it is to be; 403 for any other than the signed-in one"
 //	@Param			If-Unmodified-Since	header		string		false	"only if the stored draft was not saved later: an HTTP date, or its savedAt"
 //	@Param			body				body		draftBody	true	"all four fields"
 //	@Success		200					{object}	models.Draft
@@ -66,7 +68,7 @@ func (h *Handlers) putDraft(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	id, err := pathID(c)
+	id, err := ownDraft(c)
 	if err != nil {
 		return err
 	}
@@ -98,6 +100,7 @@ func draftOf(body draftBody) (models.Draft, error) {
 //	@Summary	Delete my draft of a process
 //	@Tags		drafts
 //	@Param		id					path	string	true	"process"
+//	@Param		user				query	string	false	"id of the user whose draft it is to be; 403 for any other than the signed-in one"
 //	@Param		If-Unmodified-Since	header	string	false	"only if the stored draft was not saved later: an HTTP date, or its savedAt"
 //	@Success	204
 //	@Failure	401,403,404,422,429,503	{object}	problemDoc
@@ -105,7 +108,7 @@ func draftOf(body draftBody) (models.Draft, error) {
 //	@Security	Bearer
 //	@Router		/processes/{id}/draft [delete]
 func (h *Handlers) deleteDraft(c *gin.Context) error {
-	id, err := h.plainID(c)
+	id, err := ownDraft(c)
 	if err != nil {
 		return err
 	}
@@ -113,6 +116,19 @@ func (h *Handlers) deleteDraft(c *gin.Context) error {
 		return err
 	}
 	return noContent(c)
+}
+
+// ownDraft is the process of a draft. A page names its user: what one typed must not become the draft
+// of another, who has signed in since in the same browser.
+func ownDraft(c *gin.Context) (id string, err error) {
+	params, err := query(c, "user")
+	if err != nil {
+		return "", err
+	}
+	if err := refuseOtherUser(c, params); err != nil {
+		return "", err
+	}
+	return pathID(c)
 }
 
 // unchangedSince reads If-Unmodified-Since: an HTTP date, which stands for its whole second, or a

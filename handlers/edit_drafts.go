@@ -53,11 +53,15 @@ func (h *Handlers) settleDraft(c *gin.Context, id string, stored text) (other bo
 	return other
 }
 
-// discardForm deletes the reader's draft. With a lock it goes back to the form.
+// discardForm deletes the reader's draft, as the page showed it: one that another tab stored since
+// stays. With a lock it goes back to the form.
 func (h *Handlers) discardForm(c *gin.Context) error {
 	form, err := formValues(c, "lock")
 	if err != nil {
 		return err
+	}
+	if isOtherUsers(c) {
+		return errOtherUser
 	}
 	id, err := pathID(c)
 	if err != nil {
@@ -66,13 +70,18 @@ func (h *Handlers) discardForm(c *gin.Context) error {
 	if _, err := h.Processes.Process(c.Request.Context(), id); err != nil {
 		return err
 	}
-	err = h.Processes.DeleteDraft(c.Request.Context(), signedIn(c).User, id, time.Time{})
-	if err != nil && !errors.Is(err, models.ErrNotFound) {
+	err = h.Processes.DeleteDraft(c.Request.Context(), signedIn(c).User, id, draftKnown(c))
+	flash := middleware.Flash{Text: "Your unsaved changes are discarded."}
+	var later *models.DraftConflictError
+	switch {
+	case errors.As(err, &later):
+		flash = middleware.Flash{Text: "Nothing was discarded: you typed something else since, in another tab.", Failed: true}
+	case err != nil && !errors.Is(err, models.ErrNotFound):
 		return err
 	}
 	next := processPath(id)
 	if h.lockToken(c, form["lock"]) != "" {
 		next = editPath(id, form["lock"])
 	}
-	return goWith(c, next, middleware.Flash{Text: "Your unsaved changes are discarded."})
+	return goWith(c, next, flash)
 }

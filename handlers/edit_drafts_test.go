@@ -60,6 +60,21 @@ func TestDraftComesBack(t *testing.T) {
 			t.Errorf("a false alarm: %s", page)
 		}
 	})
+	t.Run("after it was discarded on a page that did not show it", func(t *testing.T) {
+		stores := func(title string) {
+			_, err := s.Processes.SaveDraft(t.Context(), s.user(t, ann), process.ID, models.Draft{Title: title, Status: "active", BaseVersion: 2}, time.Time{})
+			check(t, err)
+		}
+		stores("x")
+		page := a.opened(t, a.get(path), process.ID, path)
+		stores("y")
+		goesTo(t, page.presses("/draft/discard"), path)
+		shows(t, a.get(path), http.StatusOK, "Nothing was discarded", `<ins>y</ins>`)
+		goesTo(t, a.opened(t, a.get(path), process.ID, path).presses("/draft/discard"), path)
+		if s.draft(t, ann, process.ID) != nil {
+			t.Error("it is still there")
+		}
+	})
 	t.Run("not after it was discarded", func(t *testing.T) {
 		_, err := s.Processes.SaveDraft(t.Context(), s.user(t, ann), process.ID, models.Draft{Title: "x", Status: "active", BaseVersion: 2}, time.Time{})
 		check(t, err)
@@ -83,6 +98,9 @@ func TestDraftComesBack(t *testing.T) {
 		}
 		shows(t, a.get(tab.path), http.StatusOK, "Your changes are saved. What you typed in another tab is below, and not saved yet.",
 			"You saved another text", "Mine: Order chalk")
+		goesTo(t, tab.presses("/draft/discard"), path+"/edit") // what the form had shown
+		shows(t, a.get(tab.path), http.StatusOK, "Nothing was discarded: you typed something else since, in another tab.", "Mine: Order chalk")
+		tab = a.opened(t, a.get(tab.path), process.ID, tab.path)
 		goesTo(t, tab.presses("/draft/discard"), path+"/edit")
 		tab = a.opened(t, a.get(tab.path), process.ID, tab.path)
 		stores("Order slates")

@@ -1,6 +1,7 @@
 package handlers
 
 import (
+	"cmp"
 	"errors"
 	"net/http"
 
@@ -72,10 +73,11 @@ func (h *Handlers) showDeleted(c *gin.Context, id string, typed text) error {
 	return h.page(c, http.StatusNotFound, html, err)
 }
 
-// unsavedView is the form with a text that was not saved.
+// unsavedView is the form with a text that was not saved. It stays the text of who wrote it.
 func (h *Handlers) unsavedView(c *gin.Context, id, title string, typed text) templates.Edit {
+	writer := cmp.Or(c.Request.PostForm.Get("user"), signedIn(c).User.ID)
 	return templates.Edit{
-		Frame: h.frame(c, "Not saved: “"+title+"”"), ID: id, UserID: signedIn(c).User.ID, Heading: title,
+		Frame: h.frame(c, "Not saved: “"+title+"”"), ID: id, UserID: writer, Heading: title,
 		Fields: templates.ProcessFields(typed.ProcessFields), Base: typed.base, DraftKnown: typed.draft, Statuses: models.Statuses[:],
 	}
 }
@@ -86,6 +88,28 @@ var textRoutes = map[string]bool{
 	processesRoute + "/new": true, processesRoute + "/:id/ask": true,
 	processesRoute + "/:id/edit": true, processesRoute + "/:id/edit/save": true, processesRoute + "/:id/edit/resolve": true,
 	processesRoute + "/:id/edit/cancel": true, processesRoute + "/:id/edit/answer": true,
+}
+
+// isOtherUsers reports whether a form, which was read, is of a page for another user.
+func isOtherUsers(c *gin.Context) bool {
+	page := c.Request.PostForm.Get("user")
+	return page != "" && page != signedIn(c).User.ID
+}
+
+// keepApart refuses a text of another user: it would become the draft of who is signed in now, or be
+// saved as theirs. It comes before the roles, as the text is shown again whatever that one may do.
+func (h *Handlers) keepApart(c *gin.Context) {
+	if c.Request.Method != http.MethodPost || !textRoutes[c.FullPath()] {
+		return
+	}
+	_, err := formOf(c, maxBody, "user")
+	if err == nil && isOtherUsers(c) {
+		err = errOtherUser
+	}
+	if err != nil {
+		c.Abort()
+		h.fail(c, err)
+	}
 }
 
 // survives reports whether the text of a refused form is to be shown again. Of clients who were
@@ -101,6 +125,8 @@ func (h *Handlers) survives(c *gin.Context, p models.Problem) bool {
 		return err == nil
 	case http.StatusTooManyRequests, http.StatusInternalServerError:
 		return signedIn
+	case http.StatusForbidden:
+		return signedIn && isOtherUsers(c)
 	}
 	return false
 }
@@ -113,7 +139,7 @@ func (h *Handlers) showUnsaved(c *gin.Context, p models.Problem) (ok bool, err e
 	if !h.survives(c, p) {
 		return false, nil
 	}
-	form, err := conflictForm(c, "title", "status", "description")
+	form, err := conflictForm(c, "title", "status", "description", "user")
 	if err != nil {
 		return false, nil
 	}
@@ -126,6 +152,8 @@ func (h *Handlers) showUnsaved(c *gin.Context, p models.Problem) (ok bool, err e
 	switch {
 	case signIn:
 		why = "Your session has ended."
+	case p.Status == http.StatusForbidden:
+		why = "Another user has signed in since you began. Sign in again as who you were, in another tab."
 	case p.Status == http.StatusServiceUnavailable:
 		why, _ = h.whyUnavailable(c)
 		why += "."

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"gatehouse/models"
 )
@@ -113,6 +114,52 @@ func TestTextSurvivesARefusal(t *testing.T) {
 	}
 	check(t, s.db.Close())
 	shows(t, tab.presses("/edit/save", "title", "Order red ink"), http.StatusServiceUnavailable, "The database cannot be reached.", `value="Order red ink"`)
+}
+
+// Nor does it become that of another user, who has signed in since in the same browser.
+func TestTextOfAnotherUser(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	process := s.process(t, "Order paper", "")
+	a := s.signedIn(t, ann)
+	tab := a.begins(t, process.ID)
+	own, session := s.user(t, ann).ID, a.cookie
+	for _, who := range []string{bob, vic} { // who may edit, and who may not
+		a.cookie = &http.Cookie{Name: session.Name, Value: s.token(t, who)}
+		for _, path := range []string{"/edit", "/edit/save", "/edit/cancel", "/edit/answer", "/ask"} {
+			w := tab.presses(path, "title", "Order ink", "answer", "no AAAAAAAAAAAAAAAAAAAAAA")
+			shows(t, w, http.StatusForbidden, "Another user has signed in since you began.", `value="Order ink"`, `data-user="`+own+`"`)
+			a.opened(t, w, process.ID, "").has(t, "user", own)
+		}
+		if s.draft(t, who, process.ID) != nil || s.now(t, process.ID) != process {
+			t.Errorf("what ann typed is that of %s", who)
+		}
+	}
+	a.cookie = &http.Cookie{Name: session.Name, Value: s.token(t, bob)}
+	shows(t, a.post("/processes/new", "user", own, "title", "Order ink", "status", "draft", "description", ""), http.StatusForbidden, "Another user has signed in", `value="Order ink"`)
+	_, err := s.Processes.SaveDraft(t.Context(), s.user(t, bob), process.ID, models.Draft{Title: "Order chalk", Status: "draft", BaseVersion: 1}, time.Time{})
+	check(t, err)
+	shows(t, tab.presses("/draft/discard"), http.StatusForbidden)
+	if s.draft(t, bob, process.ID) == nil {
+		t.Error("ann's page discards the draft of bob")
+	}
+	again := a.opened(t, tab.presses("/edit/save", "title", "Order ink"), process.ID, "")
+	a.cookie = session
+	goesTo(t, again.presses("/edit/save", "then", "close"), "/processes/"+process.ID)
+	if got := s.now(t, process.ID); got.Title != "Order ink" || got.UpdatedBy.ID != own {
+		t.Errorf("stored: %+v", got)
+	}
+
+	decides := s.conflicted(t, s.now(t, process.ID), models.ProcessFields{Title: "Order pens", Status: "draft"}, models.ProcessFields{Title: "Order wax", Status: "draft"})
+	check(t, s.Processes.DeleteDraft(t.Context(), s.user(t, bob), process.ID, time.Time{}))
+	decides.cookie = &http.Cookie{Name: session.Name, Value: s.token(t, bob)}
+	for _, path := range []string{"/edit/resolve", "/edit/cancel"} {
+		w := decides.presses(path, "title.choice", "edited", "title.edited", "Order red pens")
+		shows(t, w, http.StatusForbidden, "Another user has signed in", `value="Order red pens"`)
+	}
+	if s.draft(t, bob, process.ID) != nil || s.now(t, process.ID).Title != "Order wax" {
+		t.Error("what ann decided is that of bob")
+	}
 }
 
 // Nor is what an editor wrote in a conflict. It is decided about again.

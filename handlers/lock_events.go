@@ -66,10 +66,10 @@ func (h *Handlers) lockEvents(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	user := signedIn(c).User.ID
-	if page, named := params["user"]; named && page != user {
-		return models.NewProblem("forbidden", "Another user is signed in now.")
+	if err := refuseOtherUser(c, params); err != nil {
+		return err
 	}
+	user := signedIn(c).User.ID
 	giveBack, reached := h.streams.take(user)
 	if reached > 0 {
 		return tooManyStreams(reached)

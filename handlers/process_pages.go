@@ -31,7 +31,7 @@ func (h *Handlers) registerProcessPages(own gin.IRouter) {
 	reader.GET(processesRoute+"/:id/history", h.handle(h.historyPage))
 	reader.GET(refusalsRoute, h.handle(h.refusalPage))
 
-	editor := own.Group("", middleware.RequireRole(models.RoleEditor))
+	editor := own.Group("", h.keepApart, middleware.RequireRole(models.RoleEditor))
 	editor.GET(processesRoute+"/new", h.handle(h.newProcessForm))
 	editor.POST(processesRoute+"/new", h.handle(h.createProcessForm))
 	editor.POST(processesRoute+"/:id/restore", h.handle(h.restoreForm))

@@ -46,6 +46,17 @@ func signedIn(c *gin.Context) models.Session {
 	return session
 }
 
+var errOtherUser = models.NewProblem("forbidden", "Another user is signed in now.")
+
+// refuseOtherUser refuses what a page asks for its user, whom it names as user, once another one has
+// signed in in the same browser.
+func refuseOtherUser(c *gin.Context, values map[string]string) error {
+	if page, named := values["user"]; named && page != signedIn(c).User.ID {
+		return errOtherUser
+	}
+	return nil
+}
+
 // answerJSON sends a JSON document.
 func answerJSON(c *gin.Context, status int, body any) error {
 	c.JSON(status, body)

@@ -6,7 +6,7 @@ import "time"
 type Edit struct {
 	Frame
 	ID       string
-	UserID   string
+	UserID   string // of who writes the text
 	Heading  string // the title as it is stored
 	Fields   ProcessFields
 	Statuses []string

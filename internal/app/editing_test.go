@@ -96,6 +96,10 @@ func TestDraftsOverHTTP(t *testing.T) {
 			{e.alice, "GET", "/processes/999/draft", "", "not-found"},
 			{e.alice, "DELETE", "/processes/999/draft", "", "not-found"},
 			{e.alice, "GET", path + "?x=1", "", "validation x"},
+			{e.alice, "GET", path + "?user=x", "", "forbidden"}, // a page that another user has left open
+			{e.alice, "PUT", path + "?user=x", unfinished, "forbidden"},
+			{e.alice, "PUT", path + "?user=", unfinished, "forbidden"},
+			{e.alice, "DELETE", path + "?user=x", "", "forbidden"},
 			{e.alice, "GET", "/processes/!/draft", "", "validation id"},
 		} {
 			if got := problem(t, e.api(row.who, row.method, row.path, row.body)); got != row.want {

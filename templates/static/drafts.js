@@ -17,8 +17,10 @@
   };
   arrived();
 
-  window.gatehouse.drafts = (form, { signedOut }) => {
-    const { user, process, draft } = form.dataset;
+  window.gatehouse.drafts = (form, { signedOut, forbidden }) => {
+    const { user, process } = form.dataset;
+    // By the time that it is sent, another user may be signed in: their draft it must not become.
+    const draft = `${form.dataset.draft}?${new URLSearchParams({ user })}`;
     const key = `gatehouse.draft.${user}.${process}`;
     const values = (of) => Object.fromEntries(fields.map((name) => [name, of(form.elements[name])]));
     const text = () => values((field) => field.value);
@@ -29,7 +31,9 @@
     // When the draft was stored that a save takes with it. The field stays as the page came: a browser
     // brings a changed one back after a reload.
     let known = form.elements.draft.value;
-    form.addEventListener("formdata", ({ formData }) => formData.set("draft", known));
+    for (const sending of [form, document.getElementById("discard")]) {
+      sending?.addEventListener("formdata", ({ formData }) => formData.set("draft", known));
+    }
 
     // What the server has. A text that it did not take comes back with the answer to its form.
     let kept = location.pathname.endsWith("/edit") ? shown : null;
@@ -73,6 +77,7 @@
         if (status === 200) known = (await response.json()).savedAt;
         if (done) kept = now;
         if (status === 401) return signedOut();
+        if (status === 403) forbidden();
         if (!done) problem = status < 500 ? "The server does not take it" : "The server cannot be reached";
       } catch {
         problem = "The server cannot be reached";
@@ -118,20 +123,33 @@
       fetch(draft, { ...request(), keepalive: true }).then(({ ok }) => { if (ok) forget(); }, () => {});
     };
 
-    // send is for a form that goes, after the write that is under way: a later one would leave a
-    // draft of what is saved. Until a page of the server comes the copy is all there is.
+    // send is for a form that is to go, after the write that is under way: a later one would leave a
+    // draft of what is saved.
     const send = async () => {
       stopped = true;
       clearTimeout(due);
       await writing;
+    };
+
+    // carry is for a form that goes. Until a page of the server comes the copy is all there is.
+    const carry = () => {
       copy();
       sessionStorage.setItem(sent, key);
     };
 
-    const stop = () => {
+    // stop is for a text that is discarded, after the write that is under way.
+    const stop = async () => {
       stopped = true;
       clearTimeout(due);
+      await writing;
       forget();
+    };
+
+    // keep is for a page whose user is not signed in any more: the text stays in this browser alone.
+    const keep = () => {
+      stopped = true;
+      clearTimeout(due);
+      copy();
     };
 
     const offer = () => {
@@ -164,6 +182,6 @@
     offer();
     plan();
 
-    return { changed, flush, last, send, stop, copy, away: () => failures > 0 };
+    return { changed, flush, last, send, carry, stop, keep, away: () => failures > 0 };
   };
 })();

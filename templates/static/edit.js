@@ -19,13 +19,14 @@
   let leaving = false; // for a page of ours, which decides about the lock
   let reloading = false;
 
-  // Signed out: the text stays in this browser, the page does not.
+  // Signed out, or another user is signed in: the text stays in this browser, the page does not. The
+  // answer to a form does, as loading it again would send that form again.
   const signedOut = () => {
-    drafts.copy();
+    drafts.keep();
     leaving = true;
-    location.reload();
+    if (new URLSearchParams(location.search).has("lock")) location.reload();
   };
-  const drafts = window.gatehouse.drafts(form, { signedOut });
+  const drafts = window.gatehouse.drafts(form, { signedOut, forbidden: () => check() }); // which finds out why
 
   // The session lives as long as there is input, and app.js clears the page when it has ended.
   const idle = Number(document.body.dataset.ends) - Number(document.body.dataset.now);
@@ -115,7 +116,7 @@
 
   // update puts in the parts of the page that others change: who waits, and who asks.
   const update = async () => {
-    const fresh = await load(page);
+    const fresh = await load(page, signedOut);
     const [now, list] = ["lock-line", "requests"].map((id) => fresh?.getElementById(id));
     if (!now || !list || !held) return;
     now.querySelectorAll(".left").forEach((left) => { left.dataset.until = expires; });
@@ -245,15 +246,16 @@
   // An answer to who asks needs no other page, unless the lock is given away. The draft has the text.
   const answer = async (by) => {
     const tell = ({ text, failed }) => note("told", panel, { kind: failed ? "notice failed" : "notice", role: failed ? "alert" : "status", parts: [text] });
+    const unheard = (why) => tell({ text: `Nothing was answered: ${why}. Try again in a moment.`, failed: true });
     try {
       await drafts.flush();
       const response = await ask(by.formAction, { lock, [by.name]: by.value });
       if ([401, 409, 428].includes(response.status)) return check(); // which says why
-      if (!response.ok) throw new Error(response.statusText);
+      if (!response.ok) return unheard(response.status < 500 ? "the server does not take it" : "the server cannot be reached");
       tell(await response.json());
       await update();
     } catch {
-      tell({ text: "The answer did not arrive: the server cannot be reached. Try again in a moment.", failed: true });
+      unheard("the server cannot be reached");
     }
   };
 
@@ -263,7 +265,7 @@
       event.preventDefault();
       return answer(by);
     }
-    if (leaving) return;
+    if (leaving) return drafts.carry();
     event.preventDefault();
     if (drafts.away()) {
       note("unsaved", form, { kind: "notice failed", role: "alert", parts: ["Nothing was saved: the server cannot be reached. Your text is kept in this browser. Try again in a moment."] });
@@ -273,9 +275,13 @@
     await drafts.send();
     setTimeout(() => form.requestSubmit(by ?? undefined)); // not within the event that is stopped
   });
-  document.getElementById("discard")?.addEventListener("submit", () => {
+  const discard = document.getElementById("discard");
+  discard?.addEventListener("submit", async (event) => {
+    if (leaving) return;
+    event.preventDefault();
     leaving = true;
-    drafts.stop();
+    await drafts.stop();
+    setTimeout(() => discard.requestSubmit()); // not within the event that is stopped
   });
 
   // The lock is given back when the page goes: a little later, as it may be back at once.

@@ -78,14 +78,14 @@ window.gatehouse = (() => {
   });
 
   // load is a page as a document; null if it cannot be had. If it is for another user, or for none,
-  // this page is nobody's any more.
-  const load = async (url) => {
+  // this page is nobody's any more: ended() says what becomes of it.
+  const load = async (url, ended = () => location.reload()) => {
     try {
       const response = await ask(url);
       if (!response.ok && response.status !== 401) return null;
       const page = parse(await response.text());
       if (page.body.dataset.user === user) return page;
-      location.reload();
+      ended();
       return null;
     } catch {
       return null;

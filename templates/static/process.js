@@ -118,9 +118,14 @@
   };
 
   // put shows the panel as it is now; what is typed into it stays, and so does the focus if what has
-  // it is still there. What is being pressed is not replaced.
+  // it is still there. What is being pressed is not replaced until later, and then by the newest.
+  let later = 0;
   const put = (now) => {
-    if (panel().matches(":active")) return void setTimeout(() => put(now), 200);
+    clearTimeout(later);
+    if (panel().matches(":active")) {
+      later = setTimeout(put, 200, now);
+      return;
+    }
     const typed = panel().querySelector("input[type=text]");
     const same = gist(now) === gist(panel());
     if (!same && typed && (typed.value || typed === document.activeElement)) {

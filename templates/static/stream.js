@@ -15,21 +15,19 @@
   const tabs = new Set(); // those that listen; first the one whose turn is next
   let stream = null;
   let live = false;
-  let again = 0;
+  let again = 0; // the timer of that attempt; not 0 until then, whoever asks for the stream
 
   const tell = (message) => tabs.forEach((tab) => tab.postMessage(message));
   const report = (now) => {
     if (now !== live) tell({ live: live = now });
   };
   const close = () => {
-    clearTimeout(again);
     stream?.close();
     stream = null;
     live = false;
   };
   const open = () => {
-    if (stream) return;
-    clearTimeout(again);
+    if (stream || again) return;
     // The worker is called as its user. Once another user has signed in, the server refuses: their
     // events are none of the business of the pages that this one left open.
     stream = new EventSource(`/api/v1/locks/events?${new URLSearchParams({ user: self.name })}`);
@@ -38,7 +36,10 @@
       report(false); // and the browser connects again by itself, unless it was refused
       if (stream.readyState !== EventSource.CLOSED) return;
       stream = null;
-      again = setTimeout(open, refused);
+      again = setTimeout(() => {
+        again = 0;
+        if (tabs.size) open();
+      }, refused);
     };
     for (const kind of kinds) stream.addEventListener(kind, (event) => tell({ kind, event: JSON.parse(event.data) }));
   };
