@@ -1221,6 +1221,12 @@ const docTemplate = `{
                         "name": "id",
                         "in": "path",
                         "required": true
+                    },
+                    {
+                        "type": "string",
+                        "description": "id of the user whose draft it is to be; 403 for any other than the signed-in one",
+                        "name": "user",
+                        "in": "query"
                     }
                 ],
                 "responses": {
@@ -1298,6 +1304,12 @@ const docTemplate = `{
                         "name": "id",
                         "in": "path",
                         "required": true
+                    },
+                    {
+                        "type": "string",
+                        "description": "id of the user whose draft it is to be; 403 for any other than the signed-in one",
+                        "name": "user",
+                        "in": "query"
                     },
                     {
                         "type": "string",
@@ -1407,6 +1419,12 @@ const docTemplate = `{
                         "name": "id",
                         "in": "path",
                         "required": true
+                    },
+                    {
+                        "type": "string",
+                        "description": "id of the user whose draft it is to be; 403 for any other than the signed-in one",
+                        "name": "user",
+                        "in": "query"
                     },
                     {
                         "type": "string",

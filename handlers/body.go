@@ -27,13 +27,15 @@ const (
 
 // decode reads the JSON body into T. The body must be one object, with no field that T does
 // not have, that is of a wrong type or that comes twice. The request must not have query
-// parameters.
-func decode[T any](c *gin.Context) (T, error) { return decodeBody[T](c, false) }
+// parameters beyond those in known.
+func decode[T any](c *gin.Context, known ...string) (T, error) {
+	return decodeBody[T](c, false, known...)
+}
 
 // decodeOptional is decode, but an empty body gives T's zero value.
 func decodeOptional[T any](c *gin.Context) (T, error) { return decodeBody[T](c, true) }
 
-func decodeBody[T any](c *gin.Context, optional bool) (T, error) {
+func decodeBody[T any](c *gin.Context, optional bool, known ...string) (T, error) {
 	var into T
 	raw, err := readBody(c, optional)
 	if err != nil {
@@ -42,7 +44,7 @@ func decodeBody[T any](c *gin.Context, optional bool) (T, error) {
 	if raw != nil && !json.Valid(raw) {
 		return into, badRequest("The body is not one JSON document.")
 	}
-	if _, err := query(c); err != nil || raw == nil {
+	if _, err := query(c, known...); err != nil || raw == nil {
 		return into, err
 	}
 	fields, errs := checkNames(raw)

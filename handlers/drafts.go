@@ -64,7 +64,7 @@ func writeDraft(c *gin.Context, draft models.Draft) error {
 //	@Security		Bearer
 //	@Router			/processes/{id}/draft [put]
 func (h *Handlers) putDraft(c *gin.Context) error {
-	body, err := decode[draftBody](c)
+	body, err := decode[draftBody](c, "user")
 	if err != nil {
 		return err
 	}
