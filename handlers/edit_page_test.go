@@ -135,9 +135,9 @@ func TestLockCookieIsForItsUser(t *testing.T) {
 	b.locks = maps.Clone(a.locks)
 	theirs := *tab
 	theirs.browser = b
-	shows(t, theirs.presses("/edit/save", "title", "Bob was here"), http.StatusConflict, "Nothing was saved", ann+" is editing this now.")
+	shows(t, theirs.presses("/edit/save", "title", "Bob was here", "user", s.user(t, bob).ID), http.StatusConflict, "Nothing was saved", ann+" is editing this now.")
 	b.locks = nil
-	shows(t, theirs.presses("/edit/save", "title", "Bob was here"), http.StatusConflict, "Nothing was saved", ann+" is editing this now.")
+	shows(t, theirs.presses("/edit/save", "title", "Bob was here", "user", s.user(t, bob).ID), http.StatusConflict, "Nothing was saved", ann+" is editing this now.")
 	if got := s.now(t, process.ID); got.Title != "Order paper" {
 		t.Errorf("bob wrote with the lock of ann: %+v", got)
 	}
