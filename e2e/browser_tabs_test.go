@@ -230,5 +230,4 @@ func browserBeside(t *testing.T, a *app) {
 	}
 	bob.call(t, "GET /processes/"+process+"/draft", nil).is(t, 404)
 	alice.kept(process, "Two are empty.")
-	alice.until(`JSON.parse(localStorage.getItem("gatehouse.draft.%s.%s"))?.description === "None is empty."`, alice.id, process)
 }
