@@ -193,7 +193,7 @@ const holds = `(() => {
 // browserBeside: once another user signs in beside them, pages left open are theirs. They do not
 // hear what is only for that user, and what was typed does not become that user's draft.
 func browserBeside(t *testing.T, a *app) {
-	refused := []string{"status of 401", "status of 403"} // the pages of before
+	refused := []string{"status of 401", "status of 403", "status of 409"} // the pages of before, whose lock is not the other user's
 	alice, bob, admin := newDesk(t, a, "alice@example.com", refused...), a.signIn(t, "bob@example.com"), a.signIn(t, adminEmail)
 	process, theirs := alice.newProcess("Fill the lamps"), alice.newProcess("Trim the wicks")
 	alice.edit(process)

@@ -173,6 +173,7 @@ func TestLockRequestsInAnOutage(t *testing.T) {
 			t.Parallel()
 			server := servicestest.StartRedis(t)
 			a := startApp(t, map[string]string{"REDIS_URL": "redis://" + server.Addr, "REDIS_TIMEOUT": "1s"})
+			a.available(t, true)
 			alice, bob := a.signIn(t, "alice@example.com"), a.signIn(t, "bob@example.com")
 			token := decoded[grant](t, a.api(alice, http.MethodPost, "/processes/1/lock", ""), http.StatusCreated).LockToken
 			asked := decoded[requestDoc](t, a.api(bob, http.MethodPost, "/processes/1/lock/requests", ""), http.StatusCreated)
