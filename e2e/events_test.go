@@ -16,7 +16,14 @@ import (
 // of each and is closed when the stream ends, at the latest after the client's patience.
 func (c *client) events(t *testing.T) <-chan string {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, c.app.URL+"/api/v1/locks/events", http.NoBody)
+	return c.eventsOf(t, "")
+}
+
+// eventsOf is events with a query, as pages have one: "name resource waiting" of those that say
+// nothing but who waits.
+func (c *client) eventsOf(t *testing.T, query string) <-chan string {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, c.app.URL+"/api/v1/locks/events"+query, http.NoBody)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,7 +49,12 @@ func (c *client) events(t *testing.T) <-chan string {
 				continue
 			}
 			var doc map[string]any
-			if err := json.Unmarshal([]byte(data), &doc); err != nil || doc["at"] == nil || member(doc, "fence") == absent || len(doc) != 4 {
+			err := json.Unmarshal([]byte(data), &doc)
+			if query != "" && member(doc, "waiting") == true {
+				seen <- fmt.Sprint(name, " ", doc["resource"], " waiting")
+				continue
+			}
+			if err != nil || doc["at"] == nil || member(doc, "fence") == absent || len(doc) != 4 {
 				t.Errorf("not an event: %s", data)
 			}
 			seen <- fmt.Sprint(name, " ", doc["resource"], " ", member(doc, "holder.email"))
@@ -73,6 +85,31 @@ func (w *world) eventsTell(t *testing.T) {
 	wants("acquired")
 	w.admin.call(t, "DELETE /locks/process:3?reason=told", nil).is(t, 204)
 	wants("forced")
+}
+
+// eventsOfWaiting: a page hears that others wait, which it shows; who is a program hears what the
+// contract says, and nothing else.
+func (w *world) eventsOfWaiting(t *testing.T) {
+	page, program := w.viewer.eventsOf(t, "?user="+w.viewer.id), w.viewer.events(t)
+	held := w.acquire(t, w.alice, "3", nil).text(t, "lockToken")
+	request := w.bob.call(t, "POST /processes/3/lock/requests", nil).is(t, 201).text(t, "id")
+	w.bob.call(t, "DELETE /processes/3/lock/requests/"+request, nil).is(t, 204)
+	w.bob.call(t, "POST /processes/3/lock", nil, "Prefer: wait=1").problem(t, 423, "locked")
+	heard := []string{<-page}
+	for len(heard) < 5 { // asked for, not any more, in the queue, not any more
+		heard = append(heard, <-page)
+	}
+	w.alice.call(t, "DELETE /processes/3/lock", nil, "X-Lock-Token: "+held).is(t, 204)
+	for i, event := range heard {
+		if want := "extended process:3 waiting"; i > 0 && event != want {
+			t.Errorf("the page hears %q, want %s", event, want)
+		}
+	}
+	for _, what := range []string{"acquired", "released"} {
+		if got := <-program; got != what+" process:3 "+w.alice.email {
+			t.Errorf("a program hears %q, want %s", got, what)
+		}
+	}
 }
 
 func (w *world) eventsEndWithTheSession(t *testing.T) {

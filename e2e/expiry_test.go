@@ -30,6 +30,7 @@ func TestLocksMoveOn(t *testing.T) {
 			t.Run("a client that goes away waits no more", w.waiterLeaves)
 			t.Run("a waiter whose session ends waits no more", w.waiterIsSignedOut)
 			t.Run("events tell what happens", w.eventsTell)
+			t.Run("events of waiting are for pages", w.eventsOfWaiting)
 			t.Run("events end with the session", w.eventsEndWithTheSession)
 			t.Run("events end with the instance", w.eventsEndWithTheInstance)
 		})

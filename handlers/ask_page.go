@@ -77,14 +77,14 @@ func shownRequest(r models.LockRequest) *templates.Asked {
 }
 
 // addRequests says who else asked for a lock, and finds the reader's own request.
-func addRequests(panel *templates.LockPanel, status services.ProcessLockStatus, me models.UserRef) {
+func addRequests(panel *templates.LockPanel, seen services.ProcessLockStatus, me models.UserRef) {
 	if panel.Editing == nil || panel.Editing.Mine {
 		return
 	}
 	panel.MayAsk = true
-	for i, r := range status.Requests {
+	for i, r := range seen.Requests {
 		if r.By.ID == me.ID {
-			panel.Editing.Place = i + 1
+			panel.Editing.Place = seen.Waiting - seen.Asked + i + 1 // a free lock is the queue's first
 			if panel.Request == nil {
 				panel.Request = shownRequest(r)
 			}

@@ -47,8 +47,17 @@ func TestAskForALock(t *testing.T) {
 	if again := b.asks(t, process.ID, "please"); again != waiting {
 		t.Errorf("another request: %s after %s", again, waiting)
 	}
-	s.signedIn(t, "admin@example.com").asks(t, process.ID, "")
+	admin := s.signedIn(t, "admin@example.com")
+	admin.asks(t, process.ID, "")
 	shows(t, b.get(path), http.StatusOK, "; 2 are waiting, you are next")
+	for path, want := range map[string]string{
+		"/": "2 are waiting", "/processes": "2 are waiting", "/locks/force?resource=process:" + process.ID: "2 requests wait",
+		"/api/v1/locks": `"waiting":2`, "/api/v1/locks/process:" + process.ID: `"waiting":2`, "/api/v1" + path + "/lock/status": `"waiting":2,`,
+	} {
+		if w := admin.get(path); w.Code != http.StatusOK || !strings.Contains(w.Body.String(), want) {
+			t.Errorf("%s: %d, without %s: %s", path, w.Code, want, w.Body)
+		}
+	}
 	held := tab.get(tab.path)
 	shows(t, held, http.StatusOK, "<strong>"+bob+"</strong> asks to edit", "“ten &lt;minutes&gt;?”", "2 other users are waiting")
 	request := requestIn(t, held)

@@ -155,7 +155,7 @@ func (h *Handlers) addAskers(c *gin.Context, view *templates.Edit, process model
 	if err != nil {
 		return
 	}
-	view.Lock.Waiting = status.Waiting + status.Asked
+	view.Lock.Waiting = status.Waiting
 	for _, r := range status.Requests {
 		view.Requests = append(view.Requests, templates.LockRequest{ID: r.ID, By: nameOf(r.By), Message: r.Message, At: r.At, AnswerBy: r.AnswerBy, Later: r.State == models.RequestLater})
 	}

@@ -165,7 +165,7 @@ func (h *Handlers) editState(c *gin.Context) error {
 		if err != nil {
 			return err
 		}
-		answer.Waiting += asked.Asked
+		answer.Waiting = asked.Waiting
 		for _, r := range asked.Requests {
 			answer.Requests = append(answer.Requests, askerDoc{r.ID, r.By, r.Message, r.At.UnixMilli(), r.AnswerBy.UnixMilli()})
 		}
@@ -190,7 +190,7 @@ func (h *Handlers) editState(c *gin.Context) error {
 			answer.Holder, answer.Waiting = &was.status.Holder, was.status.Waiting
 			// Where that cannot be found out, the page offers to ask.
 			if seen, err := h.Processes.LockStatusOf(c.Request.Context(), user, process); err == nil {
-				answer.TakeOver = seen.TakeOver
+				answer.TakeOver, answer.Waiting = seen.TakeOver, seen.Waiting
 			}
 		}
 	}

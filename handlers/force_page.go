@@ -23,10 +23,11 @@ func (h *Handlers) forceQuestion(c *gin.Context) error {
 }
 
 func (h *Handlers) askForce(c *gin.Context, status int, view templates.Force, resource string) error {
-	lock, err := h.Locks.Status(c.Request.Context(), resource)
+	found, err := h.Processes.LockStatuses(c.Request.Context(), resource)
 	if err != nil {
 		return err
 	}
+	lock := found[0]
 	if !lock.Held {
 		return goHomeWith(c, middleware.Flash{Text: resource + " is not locked any more.", Failed: true})
 	}

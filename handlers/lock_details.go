@@ -38,7 +38,7 @@ type lockDetails struct {
 // getLock answers everything about one lock.
 //
 //	@Summary		A lock, who waits for it, and how it went lately
-//	@Description	queue is who waits with Prefer: wait, first come first, at any instance: at most 100; waiting counts all. history is the grants that ended in the last 24 hours, the latest first, at most 50: who had the lock (holder, since, fence) and how that ended (endedBy: {how, by, reason, at}, as in a 409); without quick updates, and up to a second late. Degraded, queue is those who wait at this instance, and 404 says that this instance knows of no lock, as isLocked: false of a lock status does then. What is not known is left out.
+//	@Description	queue is who waits with Prefer: wait, first come first, at any instance: at most 100; waiting counts all, and those who asked for it. history is the grants that ended in the last 24 hours, the latest first, at most 50: who had the lock (holder, since, fence) and how that ended (endedBy: {how, by, reason, at}, as in a 409); without quick updates, and up to a second late. Degraded, queue is those who wait at this instance, and 404 says that this instance knows of no lock, as isLocked: false of a lock status does then. What is not known is left out.
 //	@Tags			locks
 //	@Produce		json
 //	@Param			resource	path		string	true	"such as process:42"

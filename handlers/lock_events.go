@@ -27,6 +27,8 @@ type lockEventDoc struct {
 	Holder   holderRef `json:"holder"`
 	Fence    *int64    `json:"fence"`
 	At       time.Time `json:"at"`
+	// Waiting: nothing but who waits for the lock has changed. For pages, which name their user.
+	Waiting bool `json:"waiting,omitempty"`
 }
 
 // requestEventDoc is the data of an event about a request for a lock. By asked or answered; there is
@@ -49,7 +51,8 @@ type requestEventDoc struct {
 //
 // The client then connects again, as an EventSource does by itself, and lists the locks. In a
 // browser that may be with the cookie of another user, who has signed in since: a page that names
-// its user does not get the events of that one.
+// its user does not get the events of that one. Such a page also hears, as extended with waiting,
+// that other users wait for a lock, or do not any more: it says how many do.
 //
 //	@Summary		Lock events, as they happen
 //	@Description	Server-sent events: acquired, extended, released, expired, forced, taken-over, given; to holder, asker and administrators also asked and answered, with request, state, by and message. The stream ends when events may have been missed: connect again, then list the locks.
@@ -98,8 +101,11 @@ func (h *Handlers) lockEvents(c *gin.Context) error {
 			if !ok { // events may have been missed
 				return nil
 			}
-			if h.mayHear(ctx, c, event) {
+			switch {
+			case event.Name != models.LockWaiting && h.mayHear(ctx, c, event):
 				err = send(eventText(event))
+			case params["user"] != "":
+				err = send(waitingText(event))
 			}
 		case <-heartbeat.C:
 			err = send(": heartbeat\n\n")
@@ -138,17 +144,27 @@ func (h *Handlers) mayHear(ctx context.Context, c *gin.Context, event models.Loc
 	return h.stillAllowed(c, models.RoleAdmin)(ctx) == nil
 }
 
+// waitingText says no more of an event than that it has changed who waits for the lock.
+func waitingText(event models.LockEvent) string {
+	return eventOf(models.LockExtended, lockEventDoc{
+		Resource: event.Resource, Holder: holderRef{event.Holder.ID, event.Holder.Email}, At: event.At, Waiting: true,
+	})
+}
+
 func eventText(event models.LockEvent) string {
 	if r := event.Request; r != nil {
 		told := requestEventDoc{Resource: event.Resource, Request: r.ID, State: r.State, Message: r.Message, At: event.At}
 		if r.By != (models.UserRef{}) {
 			told.By = &holderRef{r.By.ID, r.By.Email}
 		}
-		doc, _ := json.Marshal(told) // strings and a time
-		return "event: " + event.Name + "\ndata: " + string(doc) + "\n\n"
+		return eventOf(event.Name, told)
 	}
-	doc, _ := json.Marshal(lockEventDoc{
+	return eventOf(event.Name, lockEventDoc{
 		Resource: event.Resource, Holder: holderRef{event.Holder.ID, event.Holder.Email}, Fence: event.Fence, At: event.At,
-	}) // strings, numbers and a time
-	return "event: " + event.Name + "\ndata: " + string(doc) + "\n\n"
+	})
+}
+
+func eventOf(name string, data any) string {
+	doc, _ := json.Marshal(data) // strings, numbers and times
+	return "event: " + name + "\ndata: " + string(doc) + "\n\n"
 }

@@ -26,7 +26,8 @@ type listedLock struct {
 	ExpiresAt time.Time `json:"expiresAt"`
 	Fence     *int64    `json:"fence"`
 	Reason    string    `json:"reason"`
-	Waiting   int       `json:"waiting"`
+	// Waiting is how many wait for the lock: in its queue, or because they asked for it.
+	Waiting int `json:"waiting"`
 }
 
 type lockList struct {

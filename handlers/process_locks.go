@@ -44,12 +44,13 @@ type lockStatusAnswer struct {
 	Holder    *models.Holder `json:"holder,omitempty"`
 	Mine      bool           `json:"mine"`
 	Degraded  bool           `json:"degraded"`
-	Waiting   int            `json:"waiting"`
+	// Waiting is how many wait for the lock: in its queue, or because they asked for it.
+	Waiting int `json:"waiting"`
 	// LastActiveAt is the holder's last sign of life: the grant, an extend, or a save.
 	LastActiveAt *time.Time `json:"lastActiveAt,omitempty"`
 	// TakeOver is what the caller may do now.
 	TakeOver *services.TakeOver `json:"takeOver" enums:"own,protection-over" extensions:"x-nullable"`
-	// Asked is how many users asked for the lock.
+	// Asked is how many of those who wait asked for the lock.
 	Asked int `json:"asked"`
 	// Requests are theirs, first asked first; for the holder and administrators only.
 	Requests *[]askedDoc `json:"requests,omitempty"`

@@ -99,7 +99,7 @@ func (h *Handlers) addEditing(c *gin.Context, view *templates.ProcessList) (degr
 	for i, row := range view.Rows {
 		resources[i] = services.Resource(row.ID)
 	}
-	statuses, err := h.Locks.Statuses(c.Request.Context(), resources)
+	statuses, err := h.Processes.LockStatuses(c.Request.Context(), resources...)
 	if err != nil {
 		view.Missing = true
 		return errors.Is(err, models.ErrUnavailable)
@@ -249,9 +249,6 @@ func (h *Handlers) addLock(c *gin.Context, process models.Process, now time.Time
 	setLocksDegraded(c, status.Degraded)
 	panel.Editing = editingInWords(now, status, me)
 	panel.CanTake = seen.TakeOver == services.TakeOverProtectionOver
-	if panel.Editing != nil {
-		panel.Editing.Waiting += seen.Asked
-	}
 	if mayEdit(c) {
 		addRequests(panel, seen, me)
 	}

@@ -62,6 +62,10 @@ const (
 	// These are about a request for the lock, and not for everybody: see LockEvent.Request.
 	LockAsked    = "asked"
 	LockAnswered = "answered"
+
+	// LockWaiting says that a request has begun to wait in the lock's queue, or has left it without
+	// the lock. Holder and Fence are not said.
+	LockWaiting = "waiting"
 )
 
 // Other values of LockEnd.How than those of LockEvent.Name that end a lock.
@@ -131,7 +135,7 @@ type LockEvent struct {
 	Request  *LockRequestEvent // of LockAsked and LockAnswered; nil for all others
 }
 
-// VisibleTo reports whether a user may see the event.
+// VisibleTo reports whether a user may see the event with all that it says.
 func (e LockEvent) VisibleTo(userID string, admin bool) bool {
 	return e.Request == nil || admin || slices.Contains(e.Request.Between, userID)
 }

@@ -17,7 +17,7 @@ const (
 
 // LockDetails is a held lock as its observers see it.
 type LockDetails struct {
-	models.LockStatus // ActiveAt knows of writes to a process, too
+	models.LockStatus // ActiveAt knows of writes to a process, too, and Waiting of those who asked
 	// Queue is who waits, first come first: at most 100 requests, of all instances. Degraded, it is
 	// those that wait at this instance.
 	Queue []models.LockWaiter
@@ -44,10 +44,11 @@ func (p *Processes) LockDetails(ctx context.Context, resource string) (LockDetai
 		return details, err
 	}
 	if id, ok := strings.CutPrefix(resource, Resource("")); ok {
-		active, _, err := p.activeAt(ctx, id, status)
+		active, asked, err := p.activeAt(ctx, id, status)
 		switch {
 		case err == nil:
 			details.ActiveAt = active
+			details.Waiting += asked
 		case !errors.Is(err, models.ErrNotFound): // a name that no process can have
 			return details, err
 		}

@@ -18,7 +18,7 @@ import (
 // those that are waited for, then the newest.
 var LockSorts = [...]string{"since", "-since", "expiresAt", "waiting", "resource"}
 
-// titlesTimeout limits the look-up of titles where the list is useful without them.
+// titlesTimeout limits the look-up of titles, and of requests, where a list is useful without them.
 const titlesTimeout = 300 * time.Millisecond
 
 // LockQuery selects locks, and the page of them to return. The zero value is the first page of all.
@@ -26,11 +26,12 @@ type LockQuery struct {
 	models.Page
 	Text    string // in the title, the holder's address, the reason or the resource, in any case; "" is any
 	Mine    bool   // only the user's own
-	Waiting bool   // only those that are waited for
+	Waiting bool   // only those that are waited for, or asked for
 	Sort    string // one of LockSorts, or ""
 }
 
-// ListedLock is a lock with the title of its process, "" if that is not known.
+// ListedLock is a lock with the title of its process, "" if that is not known. Waiting counts those
+// who asked for it, too.
 type ListedLock struct {
 	lock.Listed
 	Title string
@@ -52,7 +53,7 @@ type LockList struct {
 //   - models.ErrUnavailable: without Redis where locks are closed then; and with a Text, which
 //     needs the titles, without the database.
 //
-// Without the database the titles are left out. It costs time and memory in proportion to the
+// Without the database the titles are left out, and those who asked are not counted. It costs time and memory in proportion to the
 // number of locks, and with a Text a look-up of each title: about 10 ms for each 1,000 locks.
 func (p *Processes) Locks(ctx context.Context, user models.UserRef, q LockQuery) (LockList, error) {
 	after, err := readLockCursor(q.Sort, q.Cursor)
@@ -62,6 +63,10 @@ func (p *Processes) Locks(ctx context.Context, user models.UserRef, q LockQuery)
 	all, degraded, err := p.locks.All(ctx)
 	if err != nil {
 		return LockList{}, err
+	}
+	asked := p.pendingCounts(ctx)
+	for i := range all {
+		all[i].Waiting += asked[processOf(all[i].Resource)]
 	}
 	found, err := p.selectLocks(ctx, user, q, all)
 	if err != nil {
@@ -78,6 +83,34 @@ func (p *Processes) Locks(ctx context.Context, user models.UserRef, q LockQuery)
 		_ = p.addTitles(ctx, list.Items) // without the database they are left out
 	}
 	return list, nil
+}
+
+// LockStatuses returns how locks stand, in the order of the resources. Waiting counts those who
+// asked for a lock, too, as everywhere; without the database they are left out. Errors are those of
+// lock.Locker.Statuses.
+func (p *Processes) LockStatuses(ctx context.Context, resources ...string) ([]models.LockStatus, error) {
+	statuses, err := p.locks.Statuses(ctx, resources)
+	if err != nil {
+		return nil, err
+	}
+	asked := p.pendingCounts(ctx)
+	for i, status := range statuses {
+		if status.Held {
+			statuses[i].Waiting += asked[processOf(resources[i])]
+		}
+	}
+	return statuses, nil
+}
+
+// processOf is the id of the process whose lock it is; of another resource, no process has it.
+func processOf(resource string) string { return strings.TrimPrefix(resource, Resource("")) }
+
+// pendingCounts is how many users asked for the lock of which process; empty without the database.
+func (p *Processes) pendingCounts(ctx context.Context) map[string]int {
+	ctx, cancel := context.WithTimeout(ctx, titlesTimeout)
+	defer cancel()
+	counts, _ := p.store.PendingCounts(ctx)
+	return counts
 }
 
 func (p *Processes) selectLocks(ctx context.Context, user models.UserRef, q LockQuery, all []lock.Listed) ([]ListedLock, error) {
@@ -103,17 +136,16 @@ func (p *Processes) selectLocks(ctx context.Context, user models.UserRef, q Lock
 }
 
 func (p *Processes) addTitles(ctx context.Context, locks []ListedLock) error {
-	processOf := func(item ListedLock) string { return strings.TrimPrefix(item.Resource, Resource("")) }
 	ids := make([]string, 0, len(locks))
 	for _, item := range locks {
-		ids = append(ids, processOf(item)) // that of another resource is no process's
+		ids = append(ids, processOf(item.Resource))
 	}
 	titles, err := p.store.Titles(ctx, ids)
 	if err != nil {
 		return err
 	}
 	for i := range locks {
-		locks[i].Title = titles[processOf(locks[i])]
+		locks[i].Title = titles[processOf(locks[i].Resource)]
 	}
 	return nil
 }

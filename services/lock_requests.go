@@ -33,6 +33,8 @@ type lockRequestStore interface {
 type lockRequestReader interface {
 	LockRequest(ctx context.Context, id string) (models.LockRequest, error)
 	PendingLockRequests(ctx context.Context, processID string, limit int) ([]models.LockRequest, error)
+	// PendingCounts returns how many requests are pending, by the id of their process.
+	PendingCounts(ctx context.Context) (map[string]int, error)
 	LockRequestsToSettle(ctx context.Context, after string, limit int) ([]models.LockRequest, error)
 }
 

@@ -300,7 +300,7 @@ func TestLockRequests(t *testing.T) {
 			absent, r := a.ask(t, a.carol, id), a.ask(t, a.bob, id)
 			waiter := make(chan services.ProcessLock, 1)
 			go func() { waiter <- must(a.Lock(ctx, a.carol, id, services.ProcessLockOptions{Wait: time.Minute})) }()
-			servicestest.Eventually(t, func() bool { return must(a.LockStatus(ctx, a.alice, id)).Waiting == 1 }, "nobody waits")
+			servicestest.Eventually(t, func() bool { return must(a.locks.Status(ctx, services.Resource(id))).Waiting == 1 }, "nobody waits")
 			must(a.Unlock(ctx, a.alice, id, held.Token))
 			queued := <-waiter
 			a.after(t, 0, time.Hour)
@@ -504,6 +504,23 @@ func TestLockRequestsWithoutRedis(t *testing.T) {
 		for _, at := range []asking{a, other} {
 			if _, _, err := at.Replace(ctx, a.alice, id, held.Token, nil, fields("late")); endedBy(t, err).How != models.LockGiven {
 				t.Error(err)
+			}
+		}
+
+		// What one instance stores, the pages of the other hear from the next round.
+		id, _ = a.held(t)
+		events = other.locks.Events(ctx)
+		other.SettleRound(ctx)
+		r = a.ask(t, a.bob, id)
+		for _, change := range []func(){func() {}, func() { check(t, a.Withdraw(ctx, a.bob, id, r.ID)) }} {
+			change()
+			other.SettleRound(ctx)
+			if e := eventOf(t, events, models.LockWaiting); e.Resource != services.Resource(id) {
+				t.Errorf("%+v", e)
+			}
+			other.SettleRound(ctx)
+			if len(events) > 0 {
+				t.Errorf("told again: %+v", <-events)
 			}
 		}
 

@@ -235,9 +235,9 @@ func (p *Processes) holderOf(user models.UserRef, grant models.LockGrant) models
 
 // ProcessLockStatus is the state of a process's lock, as one user sees it.
 type ProcessLockStatus struct {
-	models.LockStatus                      // ActiveAt knows of writes, too
+	models.LockStatus                      // ActiveAt knows of writes, too, and Waiting of who asked
 	TakeOver          TakeOver             // what the user may do
-	Asked             int                  // how many other users asked for it
+	Asked             int                  // how many of those who wait asked for it
 	Requests          []models.LockRequest // the first of theirs; for the holder and administrators only
 }
 
@@ -261,6 +261,7 @@ func (p *Processes) LockStatusOf(ctx context.Context, user models.UserRef, proce
 		return ProcessLockStatus{}, err
 	}
 	status.ActiveAt = active
+	status.Waiting += asked
 	answer := ProcessLockStatus{LockStatus: status, TakeOver: p.mayTakeOver(user, status), Asked: asked}
 	if asked > 0 {
 		answer.Requests, err = p.store.PendingLockRequests(ctx, process.ID, requestsListed)

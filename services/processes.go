@@ -102,6 +102,7 @@ type Processes struct {
 	signer  *lock.TokenSigner
 	secrets [][]byte // key the tokens of idempotent acquires
 	audits  auditLog
+	seen    requestsSeen
 	opt     ProcessesOptions
 }
 

@@ -34,7 +34,8 @@ const (
 // A request is closed if its asker may not lock any more, has the lock already, or stays away.
 //
 // Without Redis an instance gives only what it knows itself: locks that its own table has, or whose
-// end it observed.
+// end it observed. Its listeners hear from here that requests at other instances have changed
+// (models.LockWaiting), as long as there are fewer than 200.
 //
 // stop waits until a round under way has ended; if its context ends first, stop returns the cause.
 func (p *Processes) KeepSettling() (stop func(context.Context) error) {
@@ -67,10 +68,15 @@ func (p *Processes) KeepSettling() (stop func(context.Context) error) {
 // tried again in a later round.
 func (p *Processes) settleRound(ctx context.Context, after string) (next string) {
 	requests, err := p.store.LockRequestsToSettle(ctx, after, settleMost)
-	if err != nil || len(requests) == 0 {
+	if err != nil {
 		return ""
 	}
 	more := len(requests) == settleMost
+	if after == "" && !more {
+		for _, id := range p.seen.changed(requests) {
+			p.locks.TellWaiting(Resource(id))
+		}
+	}
 	for len(requests) > 0 {
 		id := requests[0].ProcessID
 		end := slices.IndexFunc(requests, func(r models.LockRequest) bool { return r.ProcessID != id })

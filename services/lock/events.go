@@ -43,6 +43,9 @@ func newEventHub() *eventHub {
 // connection that was cut without a word is noticed after seconds. Without Redis
 // (open) they are this instance's own. The first listener of an instance waits for
 // the subscription, but not longer than a second.
+//
+// Those of models.LockAsked, LockAnswered and LockWaiting change no lock: they are about who wants
+// it.
 func (l *Locker) Events(ctx context.Context) <-chan models.LockEvent {
 	events, up := l.events.join()
 	context.AfterFunc(ctx, func() { l.events.drop(events) })
@@ -147,7 +150,7 @@ func (e *eventHub) publish(event models.LockEvent) {
 // name and the grant.
 func (l *Locker) observeEvent(message string) {
 	name, text, _ := strings.Cut(message, "\n")
-	if name == models.LockAsked || name == models.LockAnswered {
+	if name == models.LockAsked || name == models.LockAnswered || name == models.LockWaiting {
 		var told requestMessage
 		if json.Unmarshal([]byte(text), &told) == nil {
 			l.publishRequest(name, told)
@@ -170,18 +173,35 @@ func (l *Locker) observeEnd(text string) {
 	}
 }
 
-// requestMessage is what instances tell each other about a request for a lock.
+// requestMessage is what instances tell each other about a request for a lock, or who waits for it.
 type requestMessage struct {
-	Resource string                  `json:"resource"`
-	Holder   models.UserRef          `json:"holder"`
-	Request  models.LockRequestEvent `json:"request"`
+	Resource string                   `json:"resource"`
+	Holder   models.UserRef           `json:"holder"`
+	Request  *models.LockRequestEvent `json:"request"`
 }
 
 // PublishRequest publishes that the lock of a resource was asked for (models.LockAsked), or that the
 // request was answered (models.LockAnswered). Without Redis only listeners at this instance hear of
 // it.
 func (l *Locker) PublishRequest(ctx context.Context, name, resource string, holder models.UserRef, request models.LockRequestEvent) {
-	told := requestMessage{resource, holder, request}
+	l.publishTold(ctx, name, requestMessage{resource, holder, &request})
+}
+
+// publishWaiting publishes, in the background, that it has changed who waits in the queue of a lock.
+func (l *Locker) publishWaiting(resource string) {
+	l.redis.Go(func(ctx context.Context) { l.publishTold(ctx, models.LockWaiting, requestMessage{Resource: resource}) })
+}
+
+// TellWaiting hands models.LockWaiting to this instance's listeners, for what no message can tell
+// it while there is no Redis. With Redis it does nothing.
+func (l *Locker) TellWaiting(resource string) {
+	if !l.redis.AnyAvailable() {
+		l.publishRequest(models.LockWaiting, requestMessage{Resource: resource})
+	}
+}
+
+// publishTold publishes a message; without Redis to the listeners at this instance.
+func (l *Locker) publishTold(ctx context.Context, name string, told requestMessage) {
 	text, _ := json.Marshal(told) // strings: cannot fail
 	if l.redis.Publish(ctx, "locks", name+"\n"+string(text)) != nil {
 		l.publishRequest(name, told)
@@ -189,7 +209,7 @@ func (l *Locker) PublishRequest(ctx context.Context, name, resource string, hold
 }
 
 func (l *Locker) publishRequest(name string, told requestMessage) {
-	l.events.publish(models.LockEvent{Name: name, Resource: told.Resource, Holder: told.Holder, At: l.clock.now(), Request: &told.Request})
+	l.events.publish(models.LockEvent{Name: name, Resource: told.Resource, Holder: told.Holder, At: l.clock.now(), Request: told.Request})
 }
 
 // publishOwn publishes an event that no message carries.

@@ -1,6 +1,7 @@
 package lock
 
 import (
+	"context"
 	"strings"
 	"testing"
 	"time"
@@ -100,6 +101,26 @@ func TestEvents(t *testing.T) {
 			if times != 1 || len(expired) != leases {
 				t.Errorf("of %d grants, %d expired %d times", len(expired), fence, times)
 			}
+		}
+	})
+
+	t.Run("say that a request waits in the queue, and that it leaves", func(t *testing.T) {
+		alone := cutOff(t, Options{OnRedisDown: models.OnRedisDownOpen})
+		for _, w := range []struct {
+			name         string
+			waits, hears *Locker
+		}{{"at another instance", other, l}, {"without Redis", alone, alone}} {
+			name, events := w.name, listen(t, w.hears)
+			take(t, w.hears, request(name, alice))
+			ctx, leave := context.WithCancel(t.Context())
+			left := make(chan error, 1)
+			go func() { _, err := w.waits.Acquire(ctx, request(name, bob)); left <- err }()
+			events.until(models.LockWaiting, name)
+			waiting(t, w.hears, name, 1)
+			leave()
+			<-left
+			events.until(models.LockWaiting, name)
+			waiting(t, w.hears, name, 0)
 		}
 	})
 

@@ -20,6 +20,7 @@ const (
 	waiterAlive   = 240 * time.Millisecond // waiters of a silent instance are passed over after this, and a round trip
 	waiterConfirm = 100 * time.Millisecond // the least a waiter has to take what it was granted
 	leastEarly    = 50 * time.Millisecond  // the least of a pushed lease to start under
+	waiterTells   = 250 * time.Millisecond // a waiter that waits for longer publishes that it does
 )
 
 // waiterSet are the waiters of this instance, by grant. A grant that Redis made to one of
@@ -122,7 +123,9 @@ func (l *Locker) passedOn(got reply) {
 // answered about before until that was to end; closed, it returns models.ErrUnavailable.
 //
 // Waiting costs Redis one command every 80 ms per instance and shard, however many wait, and
-// one every 3 s per waiter. When a lock waited for can end, it costs one more.
+// one every 3 s per waiter. When a lock waited for can end, it costs one more. A waiter that waits
+// for longer than 250 ms publishes that (models.LockWaiting), and again if it leaves without the
+// lock.
 func (l *Locker) Acquire(ctx context.Context, req Request) (Lock, error) {
 	done := l.metrics.wait()
 	lock, err := l.acquire(ctx, l.newAttempt(req))
@@ -132,7 +135,11 @@ func (l *Locker) Acquire(ctx context.Context, req Request) (Lock, error) {
 
 // acquire counts once, however often it asks.
 func (l *Locker) acquire(ctx context.Context, a *attempt) (Lock, error) {
+	told := time.AfterFunc(waiterTells, func() { l.publishWaiting(a.req.Resource) })
 	lock, err := l.await(ctx, a)
+	if !told.Stop() && err != nil {
+		l.publishWaiting(a.req.Resource)
+	}
 	l.countAcquire(lock, err)
 	return lock, err
 }

@@ -83,6 +83,22 @@ func (s *Store) PendingLockRequests(ctx context.Context, processID string, limit
 	return all, failed("list the requests for the lock of process "+processID, err)
 }
 
+// PendingCounts returns how many requests are pending, by the id of their process; a process that
+// has none is left out.
+func (s *Store) PendingCounts(ctx context.Context) (map[string]int, error) {
+	ctx, done := s.read.turn(ctx)
+	defer done()
+	counts := map[string]int{}
+	_, err := collect(ctx, s.read, func(row scanner) (struct{}, error) {
+		var process int64
+		var count int
+		err := row.Scan(&process, &count)
+		counts[formatID(process)] = count
+		return struct{}{}, err
+	}, `SELECT process_id, COUNT(*) FROM lock_requests WHERE pending GROUP BY process_id`)
+	return counts, failed("count the requests for locks", err)
+}
+
 // LockRequestsToSettle returns requests that are pending, or given and not fetched, of processes
 // behind one ("" is the first): by process, first asked first, at most limit.
 func (s *Store) LockRequestsToSettle(ctx context.Context, after string, limit int) ([]models.LockRequest, error) {

@@ -236,7 +236,7 @@
 
   listen({
     heard: (kind, event) => {
-      if (event.resource === `process:${process}` && kind !== "extended") check();
+      if (event.resource === `process:${process}` && (kind !== "extended" || event.waiting)) check();
     },
     look: check,
     hidden: () => held, // or its user would not hear that others ask for it
