@@ -302,11 +302,12 @@ func (p *Processes) mayBeGiven(ctx context.Context, r models.LockRequest) error 
 	return fmt.Errorf("%w: %w", errAskerGone, &models.RequestConflictError{Field: "answer", Detail: "The request is over: its user may not lock any more."})
 }
 
-// askersRequest asks for the lock in the asker's name, until it is fetched.
+// askersRequest asks for the lock in the asker's name, until it is fetched. It gives no reason: that
+// is for everybody, and the message was for the holder.
 func (p *Processes) askersRequest(r models.LockRequest) lock.Request {
 	return lock.Request{
 		Resource: Resource(r.ProcessID), TTL: givenLease, Token: p.askersTokens(r)[0],
-		Holder: models.Holder{UserID: r.By.ID, Email: r.By.Email, Reason: r.Message},
+		Holder: models.Holder{UserID: r.By.ID, Email: r.By.Email},
 	}
 }
 

@@ -66,6 +66,9 @@ func (a asking) wantState(t *testing.T, r models.LockRequest, want models.LockRe
 		t.Fatalf("the request of %s is %+v, want %s", r.By.Email, now, want)
 	}
 	if now.Lock != nil {
+		if reason := must(a.LockStatus(t.Context(), r.By, r.ProcessID)).Holder.Reason; reason != "" {
+			t.Errorf("what was asked the holder is told everybody: %q", reason)
+		}
 		if _, _, err := a.Replace(t.Context(), r.By, r.ProcessID, now.Lock.Token, nil, fields("by "+r.By.Email)); err != nil {
 			t.Errorf("the asker's token: %v", err)
 		}
