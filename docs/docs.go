@@ -575,7 +575,7 @@ const docTemplate = `{
                         "Bearer": []
                     }
                 ],
-                "description": "queue is who waits with Prefer: wait, first come first, at any instance: at most 100; waiting counts all. history is the grants that ended in the last 24 hours, the latest first, at most 50: who had the lock (holder, since, fence) and how that ended (endedBy: {how, by, reason, at}, as in a 409); without quick updates, and up to a second late. Degraded, queue is those who wait at this instance, and 404 says that this instance knows of no lock, as isLocked: false of a lock status does then. What is not known is left out.",
+                "description": "queue is who waits with Prefer: wait, first come first, at any instance: at most 100; waiting counts all, and those who asked for it. history is the grants that ended in the last 24 hours, the latest first, at most 50: who had the lock (holder, since, fence) and how that ended (endedBy: {how, by, reason, at}, as in a 409); without quick updates, and up to a second late. Degraded, queue is those who wait at this instance, and 404 says that this instance knows of no lock, as isLocked: false of a lock status does then. What is not known is left out.",
                 "produces": [
                     "application/json"
                 ],
@@ -3813,6 +3813,7 @@ const docTemplate = `{
                     "type": "string"
                 },
                 "waiting": {
+                    "description": "Waiting is how many wait for the lock: in its queue, or because they asked for it.",
                     "type": "integer"
                 }
             }
@@ -3907,6 +3908,7 @@ const docTemplate = `{
                     "type": "string"
                 },
                 "waiting": {
+                    "description": "Waiting is how many wait for the lock: in its queue, or because they asked for it.",
                     "type": "integer"
                 }
             }
@@ -3925,6 +3927,10 @@ const docTemplate = `{
                 },
                 "resource": {
                     "type": "string"
+                },
+                "waiting": {
+                    "description": "Waiting: nothing but who waits for the lock has changed. For pages, which name their user.",
+                    "type": "boolean"
                 }
             }
         },
@@ -3990,7 +3996,7 @@ const docTemplate = `{
             "type": "object",
             "properties": {
                 "asked": {
-                    "description": "Asked is how many users asked for the lock.",
+                    "description": "Asked is how many of those who wait asked for the lock.",
                     "type": "integer"
                 },
                 "degraded": {
@@ -4039,6 +4045,7 @@ const docTemplate = `{
                     "type": "integer"
                 },
                 "waiting": {
+                    "description": "Waiting is how many wait for the lock: in its queue, or because they asked for it.",
                     "type": "integer"
                 }
             }
