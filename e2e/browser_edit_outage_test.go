@@ -23,16 +23,21 @@ func TestEditingOutages(t *testing.T) {
 	t.Run("asked for, and no answer", func(t *testing.T) { editUnanswered(t, a) })
 
 	t.Run("Redis is killed while a user types", func(t *testing.T) {
-		alice := newDesk(t, a, "alice@example.com")
+		alice := newDesk(t, a, "alice@example.com", "status of 409")
 		process := alice.newProcess("Dig the pond")
+		other := launch(t, append(env, "ADDR="+servicestest.FreeAddr(t))...)
+		other.WaitReady()
+		bob := other.signIn(t, "bob@example.com")
 		alice.edit(process)
 		alice.do(fill("#description", "Three feet"))
 		redis.Kill()
 		alice.do(fill("#description", " deep"))
 		alice.kept(process, "Three feet deep")
 		alice.noAlarm()
+		bothSave(t, alice, process, bob)
 		alice.do(click("button[value=close]"))
-		alice.until(`document.querySelector(".reader .text")?.innerText === "Three feet deep"`)
+		alice.until(`document.querySelector(".reader .text")?.innerText === "Three feet deep!"`)
+		other.Stop()
 		redis.Start()
 		servicestest.Eventually(t, func() bool {
 			return alice.send(t, "GET /readyz", nil).at(t, "components.redis.status") == "ok"

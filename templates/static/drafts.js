@@ -115,6 +115,12 @@
       plan();
     };
 
+    // took is for a field that has taken what is stored: there is nothing of its user's in it.
+    const took = (name, value) => {
+      shown[name] = value;
+      if (kept) kept[name] = value;
+    };
+
     // last is for a page that goes: the browser sends it even so.
     const last = () => {
       if (stopped || same(text(), kept)) return;
@@ -182,6 +188,6 @@
     offer();
     plan();
 
-    return { changed, flush, last, send, carry, stop, keep, away: () => failures > 0 };
+    return { changed, took, flush, last, send, carry, stop, keep, away: () => failures > 0 };
   };
 })();

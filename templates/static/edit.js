@@ -28,6 +28,8 @@
   };
   const drafts = window.gatehouse.drafts(form, { signedOut, forbidden: () => check() }); // which finds out why
 
+  const changed = window.gatehouse.changed(form, drafts);
+
   // The session lives as long as there is input, and app.js clears the page when it has ended.
   const idle = Number(document.body.dataset.ends) - Number(document.body.dataset.now);
   const active = () => { document.body.dataset.ends = Math.max(Number(document.body.dataset.ends), Date.now() - ahead + idle); };
@@ -110,7 +112,7 @@
     if (!state.held) return lose(state);
     if (!held) return;
     setEnd(state);
-    tellChanged(state);
+    changed(state);
     if (line && shown() !== wanted(state)) await update();
   };
 
@@ -157,14 +159,6 @@
     panel.setAttribute("aria-live", "polite");
     count();
   }
-
-  const tellChanged = (state) => {
-    if (state.version <= Number(form.dataset.base) || state.version === tellChanged.of || state.changedBy?.id === user) return;
-    tellChanged.of = state.version;
-    const link = document.createElement("a");
-    Object.assign(link, { href: `${here}/history`, target: "_blank", rel: "noopener", textContent: "See what changed" });
-    note("changed", form, { parts: [`Changed while you looked: ${state.changedBy?.email || "another user"} saved. When you save, both are brought together. `, link] });
-  };
 
   // timed is how the lock ended, in words, with the time as the reader writes it.
   const timed = ({ text, clock: words, endedBy }) => {

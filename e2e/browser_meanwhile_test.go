@@ -1,0 +1,116 @@
+package e2e
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/input"
+	"github.com/chromedp/chromedp"
+
+	"gatehouse/services/servicestest"
+)
+
+// says wants a part of the page to say something that has just become true.
+func (d desk) says(css, want string) {
+	d.t.Helper()
+	servicestest.Within(d.t, 2*time.Second, func() bool { return strings.Contains(d.text(css), want) }, css+" does not say "+want)
+}
+
+// looks lets the page ask how things stand, as for a user who comes back to the tab.
+func (d desk) looks() {
+	d.t.Helper()
+	read[bool](d.t, d.tab, `document.dispatchEvent(new Event("visibilitychange"))`)
+}
+
+// mouse presses or releases the left button over an element.
+func (d desk) mouse(kind input.DispatchMouseEventType, css string) {
+	d.t.Helper()
+	at := read[[]float64](d.t, d.tab, `(({x, y, width, height}) => [x + width / 2, y + height / 2])(document.querySelector("`+css+`").getBoundingClientRect())`)
+	if _, err := chromedp.Call(d.tab, input.DispatchMouseEvent, input.DispatchMouseEventParams{Type: kind, X: at[0], Y: at[1], Button: input.MouseButtonLeft, ClickCount: 1}); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+// pressed: what is being pressed is not replaced under the pointer. Of all that happens meanwhile,
+// the newest stands there afterwards.
+func (d desk) pressed(process string, other *client) {
+	d.t.Helper()
+	read[bool](d.t, d.tab, `(() => {
+		const {setTimeout: set, clearTimeout: clear} = window;
+		const later = [];
+		window.setTimeout = (run, wait, panel, ...more) => panel?.id === "lock" ? -later.push({run, panel}) : set(run, wait, panel, ...more);
+		window.clearTimeout = (timer) => { if (timer < 0) delete later[-timer - 1]; else clear(timer); };
+		window.waits = (text) => later.some((one) => one?.panel.textContent.includes(text));
+		window.letGo = () => { // the oldest last
+			Object.assign(window, {setTimeout: set, clearTimeout: clear});
+			later.reverse().forEach(({run, panel}) => run(panel));
+			return true;
+		};
+		return true;
+	})()`)
+	d.mouse(input.DispatchMouseEventTypeMousePressed, "#lock p")
+	path := "/processes/" + process + "/lock"
+	for _, reason := range []string{"the first", "the second"} {
+		token := "X-Lock-Token: " + other.call(d.t, "POST "+path, map[string]any{"reason": reason}).is(d.t, 201).text(d.t, "lockToken")
+		d.until(`waits(%q)`, reason)
+		if shown := d.text("#lock"); strings.Contains(shown, reason) {
+			d.t.Errorf("replaced while it is pressed: %s", shown)
+		}
+		if reason == "the second" {
+			d.mouse(input.DispatchMouseEventTypeMouseReleased, "#lock p")
+			read[bool](d.t, d.tab, `letGo()`)
+			if shown := d.text("#lock"); !strings.Contains(shown, reason) {
+				d.t.Errorf("after all, there stands: %s", shown)
+			}
+		}
+		other.call(d.t, "DELETE "+path, nil, token).is(d.t, 204)
+	}
+	d.until(`document.querySelector("#lock")?.innerText.includes("Nobody is editing")`)
+}
+
+// unheard: an answer to who asks that does not get through is said to be none, and why.
+func (d desk) unheard() {
+	d.t.Helper()
+	for _, row := range []struct{ answer, why string }{
+		{`Promise.reject(new TypeError("gone"))`, "the server cannot be reached"},
+		{`Promise.resolve(new Response("", {status: 422}))`, "the server does not take it"},
+		{`Promise.resolve(new Response("", {status: 503}))`, "the server cannot be reached"},
+	} {
+		read[bool](d.t, d.tab, `(window.reallyFetch ??= fetch, window.fetch = (url, ...more) => String(url).endsWith("/edit/answer") ? `+row.answer+` : reallyFetch(url, ...more), true)`)
+		d.do(click("#requests button[value^=no]"))
+		d.until(`document.querySelector("#told.failed[role=alert]")?.textContent === %q`, "Nothing was answered: "+row.why+". Try again in a moment.")
+	}
+	read[bool](d.t, d.tab, `(window.fetch = reallyFetch, document.querySelector("#requests li") !== null)`)
+}
+
+// bothSave: without Redis another instance lets bob edit what alice is editing. The fields that
+// alice left alone become bob's on her page, and what she typed stays; of a field that both changed
+// she decides when she saves.
+func bothSave(t *testing.T, alice desk, process string, bob *client) {
+	t.Helper()
+	token := "X-Lock-Token: " + bob.call(t, "POST /processes/"+process+"/lock", nil).is(t, 201).text(t, "lockToken")
+	saves := func(title, description string) {
+		t.Helper()
+		bob.call(t, "PUT /processes/"+process, map[string]any{"title": title, "status": "draft", "description": description}, token).is(t, 200)
+		alice.looks()
+		alice.until(`document.querySelector("#title").value === %q`, title)
+	}
+	mine := alice.typed()
+	saves("Dig a deep pond", "")
+	alice.until(`document.querySelector("#changed")?.innerText.includes("bob@example.com saved. Their title is in the form now; what you changed stays.")`)
+	alice.do(fill("#description", "!"))
+	alice.kept(process, mine+"!")
+	saves("Dig the deepest pond", "Two feet")
+	alice.until(`document.querySelector("#changed")?.innerText.includes("You both changed the description: when you save, you are shown both texts.")`)
+	if got := alice.typed(); got != mine+"!" {
+		t.Errorf("the form has %q, want %q", got, mine+"!")
+	}
+	bob.call(t, "DELETE /processes/"+process+"/lock", nil, token).is(t, 204)
+	alice.do(click("button[value=stay]"))
+	alice.until(`document.querySelector("#conflict") !== null`)
+	alice.do(click("#description-mine"), click("#conflict button.primary"))
+	alice.until(`document.querySelector("#conflict") === null && document.querySelector("#edit")?.dataset.held === "true"`)
+	bob.call(t, "GET /processes/"+process, nil).is(t, 200).with(t, "title", "Dig the deepest pond").with(t, "description", mine+"!")
+	alice.noAlarm()
+}
