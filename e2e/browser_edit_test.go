@@ -149,6 +149,7 @@ func editAndSave(t *testing.T, a *app) {
 	bob.look(process)
 	bob.until(`document.querySelector("#lock")?.innerText.includes("Nobody is editing")`)
 	read[bool](t, bob.tab, `window.sameDocument = true`)
+	bob.pressed(process, alice.client)
 	alice.edit(process)
 	bob.until(`document.querySelector("#editing")?.innerText.includes("alice@example.com is editing since")`)
 
@@ -223,6 +224,7 @@ func editAsked(t *testing.T, a *app) {
 	alice.until(`document.querySelector("#requests li")?.textContent.includes("You asked for more time.") && document.activeElement.matches("#requests button[value^=later]")`)
 	bob.until(`document.querySelector("#lock")?.textContent.includes("The answer: a few more minutes")`)
 	read[bool](t, bob.tab, `(document.querySelector("#lock form[action$=withdraw] button").focus(), true)`) // what changes under the focus is told, too
+	alice.unheard()
 	alice.do(click("#requests button[value^=no]"))
 	alice.until(`document.querySelector("#told")?.textContent === "bob@example.com is told: no."`)
 	alice.until(`document.querySelector("#requests").hidden && !document.title.startsWith("(") && document.activeElement.id === "description"`)
@@ -234,6 +236,12 @@ func editAsked(t *testing.T, a *app) {
 		t.Error("what was answered is asked for again")
 	}
 	request = bob.request()
+	leave, left := a.signIn(t, adminEmail).waitUntilLeaving(t, "POST /processes/"+process+"/lock")
+	bob.says("#editing", "2 are waiting, 1 before you") // the queue comes first
+	alice.says("#lock-line", "2 other users are waiting")
+	leave()
+	<-left
+	bob.says("#editing", "; you are next")
 	servicestest.Within(t, 2*time.Second, func() bool { // by the event: it asks every 15 s only
 		return strings.Contains(alice.text("#requests"), "one minute?") && strings.Contains(alice.text("#lock-line"), "1 other user is waiting")
 	}, "the holder's page does not say who asks, and that somebody waits")
@@ -279,7 +287,7 @@ func editUnanswered(t *testing.T, a *app) {
 	servicestest.Eventually(t, func() bool {
 		return alice.call(t, "GET /processes/"+process+"/lock/status", nil).is(t, 200).at(t, "takeOver") == "protection-over"
 	}, "the protection of who does not type does not end")
-	read[bool](t, alice.tab, `document.dispatchEvent(new Event("visibilitychange"))`) // as who comes back to the tab
+	alice.looks()
 	alice.until(`document.querySelector("#edit .actions .primary")?.innerText === "Take it over with this text"`)
 	alice.do(click("#edit .actions .primary"))
 	alice.until(`document.querySelector("#edit")?.dataset.held === "true" && document.querySelector("#description").value === "Ferns!" && document.querySelector("#draft-note") !== null`)
