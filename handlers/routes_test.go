@@ -127,6 +127,14 @@ func TestRoutes(t *testing.T) {
 			t.Errorf("only %d routes answered without a problem", answers)
 		}
 	})
+	t.Run("a page that names another user is refused", func(t *testing.T) {
+		for _, route := range []string{"GET /api/v1/processes/:id/draft", "DELETE /api/v1/processes/:id/draft", "GET /api/v1/locks/events"} {
+			w := s.as(t, editor, route+"?user=another")
+			if w.Code != http.StatusForbidden || !strings.Contains(w.Body.String(), "/problems/forbidden") {
+				t.Errorf("%s for another user: %d %s", route, w.Code, w.Body)
+			}
+		}
+	})
 	t.Run("a page without an origin cannot use the cookie to change anything", func(t *testing.T) {
 		for _, route := range registered {
 			if strings.HasPrefix(route, "GET ") || strings.HasPrefix(route, "HEAD ") {
