@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"gatehouse/internal/background"
 	"gatehouse/models"
 	"gatehouse/services/lock"
 )
@@ -39,10 +40,7 @@ const (
 //
 // stop waits until a round under way has ended; if its context ends first, stop returns the cause.
 func (p *Processes) KeepSettling() (stop func(context.Context) error) {
-	life, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
+	return background.Run(func(life context.Context) {
 		after := ""
 		for {
 			select {
@@ -52,16 +50,7 @@ func (p *Processes) KeepSettling() (stop func(context.Context) error) {
 			}
 			after = p.settleRound(life, after)
 		}
-	}()
-	return func(ctx context.Context) error {
-		cancel()
-		select {
-		case <-done:
-			return nil
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
+	})
 }
 
 // settleRound looks at some requests behind a process, and returns where to go on. What fails is

@@ -24,6 +24,7 @@ const module = "gatehouse"
 // libraries. What is absent is forbidden, and so is a folder that is not here.
 func arrows() map[string][]string {
 	return map[string][]string{
+		"internal/background":           {},
 		"internal/require":              {},
 		"models":                        {},
 		"models/email":                  {"models"},
@@ -34,10 +35,10 @@ func arrows() map[string][]string {
 		"services/ratelimit":            {"internal/require", "models", "services/redis", "rueidis"},
 		"services/ratelimit/policyfile": {"services/ratelimit"},
 		"services/lock":                 {"internal/require", "models", "services/redis", "rueidis"},
-		"services":                      {"internal/require", "models", "models/email", "services/lock", "services/merge", "services/ratelimit", "services/session"},
+		"services":                      {"internal/background", "internal/require", "models", "models/email", "services/lock", "services/merge", "services/ratelimit", "services/session"},
 		"services/merge":                {"models"},
 		"services/fence":                {"models", "database/sql"},
-		"services/store":                {"models", "models/email", "database/sql"},
+		"services/store":                {"internal/background", "models", "models/email", "database/sql"},
 		"services/servicestest":         {},
 		"middleware":                    {"internal/require", "models", "gin", "gin-contrib/sessions"},
 		"handlers":                      {"internal/require", "models", "models/email", "services", "services/redis", "services/lock", "services/merge", "services/ratelimit", "services/session", "middleware", "templates", "gin"},

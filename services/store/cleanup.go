@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"time"
 
+	"gatehouse/internal/background"
 	"gatehouse/models"
 )
 
@@ -28,10 +29,7 @@ const (
 // gets a line about each failure; KeepClean tries again a minute later. stop waits until
 // it has ended; if the context of stop ends first, stop returns the cause of that.
 func (s *Store) KeepClean() (stop func(context.Context) error) {
-	life, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
+	return background.Run(func(life context.Context) {
 		after := ""
 		for {
 			select {
@@ -44,16 +42,7 @@ func (s *Store) KeepClean() (stop func(context.Context) error) {
 				s.writes.log.Warn("expired rows cannot be removed now", "error", err)
 			}
 		}
-	}()
-	return func(ctx context.Context) error {
-		cancel()
-		select {
-		case <-done:
-			return nil
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
+	})
 }
 
 type cleaner interface {

@@ -6,6 +6,8 @@ import (
 	"database/sql/driver"
 	"sync"
 	"time"
+
+	"gatehouse/internal/background"
 )
 
 const (
@@ -24,10 +26,7 @@ func (s *Store) KeepWarm() (stop func(context.Context) error) {
 	if s.read.ahead == nil {
 		return func(context.Context) error { return nil }
 	}
-	life, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
+	return background.Run(func(life context.Context) {
 		for again := warmAgain; ; {
 			next := again
 			if s.read.warm(life) {
@@ -41,16 +40,7 @@ func (s *Store) KeepWarm() (stop func(context.Context) error) {
 				return
 			}
 		}
-	}()
-	return func(ctx context.Context) error {
-		cancel()
-		select {
-		case <-done:
-			return nil
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
+	})
 }
 
 // warm opens the connections that are missing, one after another, so that it never keeps more than
