@@ -20,8 +20,9 @@ const (
 // KeepWarm keeps connections to PostgreSQL open, up to 10 of Options.MaxConns, until stop is
 // called. A new connection takes longer than most calls, on a busy machine longer than
 // Options.Timeout: a burst of calls after a quiet time would fail. It begins at once, in the
-// background. SQLite has no need of it. stop waits until it has ended; if the context of stop ends
-// first, stop returns the cause of that.
+// background; what a restart of the server has closed is replaced within a minute. SQLite has no
+// need of it. stop waits until it has ended; if the context of stop ends first, stop returns the
+// cause of that.
 func (s *Store) KeepWarm() (stop func(context.Context) error) {
 	if s.read.ahead == nil {
 		return func(context.Context) error { return nil }
@@ -44,10 +45,10 @@ func (s *Store) KeepWarm() (stop func(context.Context) error) {
 }
 
 // warm opens the connections that are missing, one after another, so that it never keeps more than
-// one from the calls. Then it takes as many as are kept open, all at once, and gives them back:
-// none has been idle for long. Where calls are under way it leaves that to them. all says that the
-// connections are open. A pool of one connection is left to its calls: they would have none
-// meanwhile.
+// one from the calls. Then it takes as many as are kept open, all at once, asks the server over
+// each, and gives them back: none has been idle for long, or is left of a server that was restarted.
+// Where calls are under way it leaves that to them. all says that the connections are open. A pool
+// of one connection is left to its calls: they would have none meanwhile.
 func (p *pool) warm(ctx context.Context) (all bool) {
 	n := min(p.conns, warmConns)
 	for p.conns > 1 && p.Stats().OpenConnections < n {
@@ -64,7 +65,7 @@ func (p *pool) warm(ctx context.Context) (all bool) {
 	taken := make([]*sql.Conn, n)
 	var group sync.WaitGroup
 	for i := range taken {
-		group.Go(func() { taken[i], _ = p.Conn(ctx) }) // nil where it fails: the next look tries again
+		group.Go(func() { taken[i] = p.answering(ctx) })
 	}
 	group.Wait()
 	all = true
@@ -76,6 +77,20 @@ func (p *pool) warm(ctx context.Context) (all bool) {
 		}
 	}
 	return all
+}
+
+// answering is a connection over which the server answers. It is nil where there is none in time;
+// one that is dead is dropped, and the next look opens another.
+func (p *pool) answering(ctx context.Context) *sql.Conn {
+	conn, err := p.Conn(ctx)
+	if err != nil {
+		return nil
+	}
+	if err := conn.PingContext(ctx); err != nil {
+		_ = conn.Close()
+		return nil
+	}
+	return conn
 }
 
 // open makes the pool one connection larger, with more patience than a call has. It does so in a

@@ -123,6 +123,42 @@ func TestWarmConnectionsAreOfThePool(t *testing.T) {
 	}
 }
 
+// refusingConnector is a server that takes no connection.
+type refusingConnector struct{ driver.Connector }
+
+func (refusingConnector) Connect(context.Context) (driver.Conn, error) {
+	return nil, errors.New("refused by the test")
+}
+
+// When the server was restarted, all connections of the pool are dead. The next looks replace them:
+// a burst of calls finds all open, and dials none.
+func TestWarmConnectionsAfterARestart(t *testing.T) {
+	t.Parallel()
+	const conns = 4
+	server := servicestest.StartPostgresServer(t)
+	s, err := Open(t.Context(), Options{URL: server.URL, Timeout: servicestest.Patience, MaxConns: conns})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if !s.read.warm(t.Context()) {
+		t.Fatalf("warm: %+v", s.read.Stats())
+	}
+	server.Kill(t)
+	server.Start(t)
+	s.read.ahead.Connector = refusingConnector{}
+	servicestest.Eventually(t, func() bool { return s.read.warm(t.Context()) }, "the connections are not replaced")
+	errs := make(chan error)
+	for range conns {
+		go func() { _, err := s.Empty(t.Context()); errs <- err }()
+	}
+	for range conns {
+		if err := <-errs; err != nil {
+			t.Errorf("a call of the burst: %v", err)
+		}
+	}
+}
+
 // A burst of calls finds connections open, also where to dial one takes longer than a call may.
 func TestKeepWarm(t *testing.T) {
 	t.Parallel()
