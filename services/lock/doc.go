@@ -121,7 +121,8 @@
 //
 // # Where things are
 //
-//	locker.go       the Locker, and what a holder may do     acquire.go     one attempt
+//	locker.go       the Locker                               holder.go      what a holder may do
+//	acquire.go      one attempt                              events.go      what happens to locks
 //	queue.go        waiters, and pushed grants               heartbeat.go   one for each shard
 //	withlock.go     calls that share a lease                 lease.go       extending, losing it
 //	local.go        the table of one instance                degraded.go    its work without Redis
