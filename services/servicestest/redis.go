@@ -112,11 +112,11 @@ func (s *RedisServer) launch() bool {
 			return true
 		default:
 		}
-		reply, err := s.try("INFO", "server")
+		reply, err := s.try(aMoment, "INFO", "server")
 		if err != nil || !strings.Contains(reply, own) {
 			return false
 		}
-		_, err = s.try("PING") // an error while it loads its file
+		_, err = s.try(aMoment, "PING") // an error while it loads its file
 		return err == nil
 	}, "redis-server did not start")
 	return !ended
@@ -176,20 +176,23 @@ func (s *RedisServer) signal(sig syscall.Signal) {
 // an array are separated by line feeds. It fails the test on an error.
 func (s *RedisServer) Do(args ...string) string {
 	s.t.Helper()
-	reply, err := s.try(args...)
+	reply, err := s.try(Patience, args...)
 	if err != nil {
 		s.t.Fatalf("redis %v: %v", args, err)
 	}
 	return reply
 }
 
-func (s *RedisServer) try(args ...string) (string, error) {
-	conn, err := net.DialTimeout("tcp", s.Addr, time.Second)
+// aMoment is what a server that is asked again and again has for each answer.
+const aMoment = 2 * time.Second
+
+func (s *RedisServer) try(limit time.Duration, args ...string) (string, error) {
+	conn, err := net.DialTimeout("tcp", s.Addr, limit)
 	if err != nil {
 		return "", err
 	}
 	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(2 * time.Second)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(limit)); err != nil {
 		return "", err
 	}
 	var b strings.Builder

@@ -53,7 +53,7 @@ sentinel failover-timeout %[1]s 3000
 func (s *Sentinel) WaitFailedOver(t testing.TB) {
 	t.Helper()
 	Eventually(t, func() bool {
-		info, err := s.Replica.try("INFO", "replication") // the sentinel ends its connections then
+		info, err := s.Replica.try(aMoment, "INFO", "replication") // the sentinel ends its connections then
 		return err == nil && strings.Contains(info, "role:master")
 	}, "the replica was not made the master")
 }
