@@ -320,6 +320,7 @@ func editExpired(t *testing.T, a *app) {
 	alice.edit(process)
 	alice.do(fill("#description", "Leaves"))
 	alice.kept(process, "Leaves")
+	alice.warned()
 	read[bool](t, alice.tab, `(fetch(document.querySelector("#edit").dataset.release, {
 		method: "POST", body: new URLSearchParams({lock: document.querySelector("#edit").dataset.lock, soon: "true"}),
 	}), true)`)

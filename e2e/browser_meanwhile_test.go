@@ -114,3 +114,19 @@ func bothSave(t *testing.T, alice desk, process string, bob *client) {
 	bob.call(t, "GET /processes/"+process, nil).is(t, 200).with(t, "title", "Dig the deepest pond").with(t, "description", mine+"!")
 	alice.noAlarm()
 }
+
+// warned: a minute before the end of the lock the page counts down, and a press keeps the lock.
+func (d desk) warned() {
+	d.t.Helper()
+	read[bool](d.t, d.tab, `(window.reallyFetch ??= fetch, window.fetch = async (url, ...more) => {
+		const response = await reallyFetch(url, ...more);
+		if (!String(url).includes("/edit/state")) return response;
+		const state = await response.json(); // as if the rest had passed
+		return Response.json({...state, expires: state.now + 59_000});
+	}, true)`)
+	d.looks()
+	d.until(`/Others can edit in 5\d s\./.test(document.querySelector("#countdown[role=alert]")?.innerText)`)
+	read[bool](d.t, d.tab, `(window.fetch = reallyFetch, true)`)
+	d.do(click("#countdown button"))
+	d.until(`document.querySelector("#countdown") === null && document.querySelector("#edit").dataset.held === "true"`)
+}
