@@ -240,7 +240,9 @@ func editAsked(t *testing.T, a *app) {
 	bob.says("#editing", "2 are waiting, 1 before you") // the queue comes first
 	alice.says("#lock-line", "2 other users are waiting")
 	leave()
-	<-left
+	if err := <-left; err == nil {
+		t.Error("the wait was answered")
+	}
 	bob.says("#editing", "; you are next")
 	servicestest.Within(t, 2*time.Second, func() bool { // by the event: it asks every 15 s only
 		return strings.Contains(alice.text("#requests"), "one minute?") && strings.Contains(alice.text("#lock-line"), "1 other user is waiting")

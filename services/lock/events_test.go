@@ -118,7 +118,9 @@ func TestEvents(t *testing.T) {
 			events.until(models.LockWaiting, name)
 			waiting(t, w.hears, name, 1)
 			leave()
-			<-left
+			if err := <-left; err == nil {
+				t.Errorf("%s: granted what is held", name)
+			}
 			events.until(models.LockWaiting, name)
 			waiting(t, w.hears, name, 0)
 		}
