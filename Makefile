@@ -75,7 +75,7 @@ proof: ## Run the proofs in full: histories, faults, topologies, no lost update,
 	GATEHOUSE_PROOF=1 go test -race=false -v -count=1 -timeout 2h -run Proof ./services/ratelimit
 	GATEHOUSE_PROOF=1 go test -v -count=1 -run '^TestBrowser$$/^pages$$' ./e2e
 
-mutate: requirements ## Break, one after the other, the lines that carry 31 promises of the documents: named tests must fail
+mutate: requirements ## Break, one after the other, the lines that carry the promises of the documents: named tests must fail
 	@scripts/mutate
 
 fuzz: ## Run every fuzz test for FUZZTIME (10s) each
