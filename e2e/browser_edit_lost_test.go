@@ -1,0 +1,100 @@
+package e2e
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"gatehouse/services/servicestest"
+)
+
+func editForced(t *testing.T, a *app) {
+	alice, admin := newDesk(t, a, "alice@example.com"), a.signIn(t, adminEmail)
+	process := alice.newProcess("Mend the roof")
+	alice.edit(process)
+	alice.do(fill("#description", "Tiles"))
+	// When the loss is shown, by the clock of the machine.
+	read[bool](t, alice.tab, `(new MutationObserver(() => {
+		if (document.querySelector("#lost")) window.lostAt ??= Date.now();
+	}).observe(document.body, {childList: true, subtree: true}), true)`)
+	began := time.Now()
+	admin.call(t, "DELETE /locks/process:"+process+"?reason=gone+home", nil).is(t, 204)
+	forced := time.Now()
+	alice.lost(process, "Tiles", "admin@example.com", "gone home")
+	shown := time.UnixMilli(read[int64](t, alice.tab, `window.lostAt`))
+	if took := shown.Sub(forced); took > 150*time.Millisecond+servicestest.Slack(began) {
+		t.Errorf("from the event to the screen: %s", took)
+	}
+	alice.do(click("#edit .actions .primary"))
+	alice.until(`document.querySelector("#edit")?.dataset.held === "true" && document.querySelector("#description").value === "Tiles!"`)
+	alice.do(click("button[value=close]"))
+	alice.until(`document.querySelector(".reader .text")?.innerText === "Tiles!"`)
+}
+
+// editExpired: the lock is given a few seconds, as if the rest had passed.
+func editExpired(t *testing.T, a *app) {
+	alice := newDesk(t, a, "alice@example.com")
+	process := alice.newProcess("Sweep the yard")
+	alice.edit(process)
+	alice.do(fill("#description", "Leaves"))
+	alice.kept(process, "Leaves")
+	alice.warned()
+	read[bool](t, alice.tab, `(fetch(document.querySelector("#edit").dataset.release, {
+		method: "POST", body: new URLSearchParams({lock: document.querySelector("#edit").dataset.lock, soon: "true"}),
+	}), true)`)
+	servicestest.Eventually(t, func() bool {
+		return alice.call(t, "GET /processes/"+process+"/lock/status", nil).is(t, 200).at(t, "isLocked") == false
+	}, "the lock does not end")
+	alice.lost(process, "Leaves", "ran out")
+}
+
+// editElsewhere: the same user goes on in another browser. That is no loss.
+func editElsewhere(t *testing.T, a *app) {
+	here, there := newDesk(t, a, "alice@example.com"), newDesk(t, a, "alice@example.com")
+	process := here.newProcess("Cut the hedge")
+	here.edit(process)
+	here.do(fill("#description", "To the shoulder"))
+	here.kept(process, "To the shoulder")
+	there.look(process)
+	there.until(`document.querySelector("#lock")?.innerText.includes("You are editing")`)
+	there.do(click("#lock form.actions button"))
+	there.until(`document.querySelector("#edit")?.dataset.held === "true" && document.querySelector("#description").value === "To the shoulder"`)
+	here.until(`document.querySelector("#lost") !== null`)
+	if read[bool](t, here.tab, `document.querySelector("#lost").matches(".failed")`) {
+		t.Errorf("a false alarm: %s", here.text("#lost"))
+	}
+	there.do(fill("#description", "."), click("button[value=close]"))
+	there.until(`document.querySelector(".reader .text") !== null`)
+}
+
+// editConflict: the lock is lost, another user saves, and both changed the description.
+func editConflict(t *testing.T, a *app, scripts bool) {
+	alice, bob := newDesk(t, a, "alice@example.com", "status of 409"), a.signIn(t, "bob@example.com")
+	process := alice.newProcess("Order seeds")
+	if !scripts {
+		switchOffScripts(t, alice.tab)
+	}
+	alice.look(process)
+	alice.do(click("form.begin button.primary"))
+	alice.until(`document.querySelector("#edit")?.dataset.held === "true"`)
+	alice.do(fill("#description", "Beans"))
+	a.signIn(t, adminEmail).call(t, "DELETE /locks/process:"+process+"?reason=order", nil).is(t, 204)
+	token := bob.call(t, "POST /processes/"+process+"/lock", nil).is(t, 201).text(t, "lockToken")
+	bob.call(t, "PUT /processes/"+process, map[string]any{"title": "Order more seeds", "status": "draft", "description": "Peas"}, "X-Lock-Token: "+token).is(t, 200)
+	bob.call(t, "DELETE /processes/"+process+"/lock", nil, "X-Lock-Token: "+token).is(t, 204)
+	if !scripts { // with it the page says so by itself
+		alice.do(click("button[value=stay]"))
+	}
+	alice.until(`document.querySelector("#lost") !== null && document.querySelector("#edit .actions .primary")?.innerText === "Edit again with this text"`)
+	alice.do(click("#edit .actions .primary"))
+	alice.until(`document.querySelector("#conflict") !== null`)
+	shown := alice.text("main")
+	for _, want := range []string{"bob@example.com", "Beans", "Peas"} {
+		if !strings.Contains(shown, want) {
+			t.Errorf("the choice does not show %q: %s", want, shown)
+		}
+	}
+	alice.do(click("#description-mine"), click("#conflict button.primary"))
+	alice.until(`document.querySelector("#conflict") === null && document.querySelector("#edit") !== null`)
+	bob.call(t, "GET /processes/"+process, nil).is(t, 200).with(t, "title", "Order more seeds").with(t, "description", "Beans")
+}
