@@ -29,7 +29,7 @@ func (d desk) accessible(name string) {
 		read[bool](t, d.tab, string(source)+"\n;true")
 		// What a scheme changes is colours, so for the second one of a width the rules about them
 		// do, and only when the proofs run in full.
-		const all, colours = `{}`, `{runOnly: ["color-contrast", "link-in-text-block"]}`
+		const all, colours = ``, `, runOnly: ["color-contrast", "link-in-text-block"]`
 		for _, look := range []struct {
 			scheme, rules string
 			width, height int64
@@ -40,7 +40,7 @@ func (d desk) accessible(name string) {
 			do(t, d.tab, chromedp.EmulateViewport(look.width, look.height, chromedp.EmulateOrientation(emulation.ScreenOrientationTypePortraitPrimary, 0)))
 			emulate(t, d.tab, "prefers-color-scheme", look.scheme)
 			until(t, d.tab, `document.getAnimations().length === 0`)
-			read[bool](t, d.tab, `(window.found = null, axe.run(`+look.rules+`).then(({violations}) => {
+			read[bool](t, d.tab, `(window.found = null, axe.run({resultTypes: ["violations"]`+look.rules+`}).then(({violations}) => {
 				window.found = violations.map((one) => one.id + ": " + one.nodes.map((node) => node.target + " " + node.failureSummary).join("; ")).join("\n");
 			}), true)`)
 			until(t, d.tab, `window.found !== null`)
@@ -104,15 +104,14 @@ func walked(t *testing.T, tab context.Context) {
 
 // browserAccessible opens every page that users have.
 func browserAccessible(t *testing.T, a *app) {
-	alice, admin := newDesk(t, a, "alice@example.com", "status of 4"), newDesk(t, a, adminEmail, "status of 4")
+	alice, admin := pageDesk(t, a, "alice@example.com", "status of 4"), pageDesk(t, a, adminEmail, "status of 4")
 	bob := a.signIn(t, "bob@example.com")
 	process := alice.newProcess("Sharpen the saws")
 	open := func(d desk, path string) {
 		t.Helper()
 		d.do(chromedp.Navigate(a.URL + path))
 	}
-	signIn := openTab(t, a)
-	desk{alice.client, t, signIn}.accessible("sign in")
+	desk{alice.client, t, openTab(t, a)}.accessible("sign in")
 	admin.accessible("nothing locked")
 	alice.look(process)
 	alice.accessible("process")

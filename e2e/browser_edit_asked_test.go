@@ -11,7 +11,7 @@ import (
 // editAsked: who asked for a lock comes to the form by itself once it is given, and is not told of
 // another tab. What the holder typed is kept.
 func editAsked(t *testing.T, a *app) {
-	alice, bob := newDesk(t, a, "alice@example.com"), newDesk(t, a, "bob@example.com")
+	alice, bob := newDesk(t, a, "alice@example.com", lateExtend), newDesk(t, a, "bob@example.com")
 	process := alice.newProcess("Asked for")
 	alice.edit(process)
 	bob.look(process)
@@ -76,7 +76,7 @@ func editAsked(t *testing.T, a *app) {
 // editUnanswered: who is away loses the lock to who asked, but no text, and may have it back as
 // soon as nobody is typing there.
 func editUnanswered(t *testing.T, a *app) {
-	alice, bob := newDesk(t, a, "alice@example.com"), newDesk(t, a, "bob@example.com")
+	alice, bob := newDesk(t, a, "alice@example.com", lateExtend), newDesk(t, a, "bob@example.com", lateExtend)
 	process := alice.newProcess("Water the plants")
 	alice.edit(process)
 	alice.do(fill("#description", "Ferns"))

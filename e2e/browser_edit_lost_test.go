@@ -8,8 +8,12 @@ import (
 	"gatehouse/services/servicestest"
 )
 
+// lateExtend is what a browser complains about when a page asks for more time just after its lock was
+// lost, as every 20 s while there is input.
+const lateExtend = "/edit/extend)"
+
 func editForced(t *testing.T, a *app) {
-	alice, admin := newDesk(t, a, "alice@example.com"), a.signIn(t, adminEmail)
+	alice, admin := newDesk(t, a, "alice@example.com", lateExtend), a.signIn(t, adminEmail)
 	process := alice.newProcess("Mend the roof")
 	alice.edit(process)
 	alice.do(fill("#description", "Tiles"))
@@ -33,7 +37,7 @@ func editForced(t *testing.T, a *app) {
 
 // editExpired: the lock is given a few seconds, as if the rest had passed.
 func editExpired(t *testing.T, a *app) {
-	alice := newDesk(t, a, "alice@example.com")
+	alice := newDesk(t, a, "alice@example.com", lateExtend)
 	process := alice.newProcess("Sweep the yard")
 	alice.edit(process)
 	alice.do(fill("#description", "Leaves"))
@@ -50,7 +54,7 @@ func editExpired(t *testing.T, a *app) {
 
 // editElsewhere: the same user goes on in another browser. That is no loss.
 func editElsewhere(t *testing.T, a *app) {
-	here, there := newDesk(t, a, "alice@example.com"), newDesk(t, a, "alice@example.com")
+	here, there := newDesk(t, a, "alice@example.com", lateExtend), newDesk(t, a, "alice@example.com")
 	process := here.newProcess("Cut the hedge")
 	here.edit(process)
 	here.do(fill("#description", "To the shoulder"))

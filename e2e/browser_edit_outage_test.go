@@ -111,10 +111,12 @@ type typedWord struct {
 	at   time.Time
 }
 
-// typeAlong types words without a pause.
+// typeAlong types words without a pause that the page would take for one, as quickly as users do.
 func (d desk) typeAlong(long time.Duration) (typed []typedWord) {
 	d.t.Helper()
-	for began := time.Now(); time.Since(began) < long; {
+	next := time.NewTicker(200 * time.Millisecond)
+	defer next.Stop()
+	for began := time.Now(); time.Since(began) < long; <-next.C {
 		word := fmt.Sprintf("word%d ", len(typed))
 		d.do(fill("#description", word))
 		typed = append(typed, typedWord{word, time.Now()})

@@ -102,7 +102,7 @@ func editReload(t *testing.T, a *app) {
 }
 
 func editByKeyboard(t *testing.T, a *app) {
-	alice := newDesk(t, a, "alice@example.com")
+	alice := newDesk(t, a, "alice@example.com", lateExtend)
 	process := alice.newProcess("Oil the hinges")
 	alice.look(process)
 	tabTo(t, alice.tab, "form.begin [name=reason]")

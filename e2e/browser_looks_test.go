@@ -58,7 +58,7 @@ func browserLooks(t *testing.T, a *app) {
 		}
 	}
 	look("sign-in")
-	signInOnPage(t, tab)
+	signInOnPage(t, tab, adminEmail)
 	look("nothing-locked")
 	l, second := takeLock(t, a, "Repair the roof"), takeLock(t, a, strings.Repeat("A long title of an important process ", 5))
 	until(t, tab, fmt.Sprintf(`document.querySelector(%q) !== null && document.querySelector(%q) !== null`, l.row, second.row))

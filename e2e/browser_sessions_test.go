@@ -11,9 +11,8 @@ import (
 
 func browserSessions(t *testing.T, a *app) {
 	elsewhere := a.signIn(t, adminEmail)
-	tab := openTab(t, a)
-	signInOnPage(t, tab)
-	do(t, tab, click(`nav a[href="/account"]`), click(`form[action="/sessions/end-others"] button`))
+	tab := newDesk(t, a, adminEmail).tab
+	do(t, tab, chromedp.Navigate(a.URL+"/account"), click(`form[action="/sessions/end-others"] button`))
 	until(t, tab, `document.querySelector(".notice")?.textContent === "All your other sessions have ended."`)
 	elsewhere.call(t, "GET /auth/session", nil).problem(t, 401, "unauthenticated")
 
@@ -26,8 +25,9 @@ func browserSessions(t *testing.T, a *app) {
 // browserRevoked: a page left open shows nothing any more once its session has
 // been ended from elsewhere.
 func browserRevoked(t *testing.T, a *app) {
-	tab := openTab(t, a, "status of 401") // the refresh that is refused
-	signInOnPage(t, tab)
+	tab := newDesk(t, a, adminEmail, "status of 401").tab // the refresh that is refused
+	do(t, tab, chromedp.Navigate(a.URL+"/"))
+	until(t, tab, `document.querySelector("h1")?.textContent === "Locks held now"`)
 	a.signIn(t, adminEmail).call(t, "DELETE /sessions", nil).is(t, 204)
 	until(t, tab, `document.querySelector("#password") !== null && !document.body.innerText.includes("Locks held now")`)
 }
@@ -46,8 +46,7 @@ func browserBack(t *testing.T, a *app) {
 	}
 	otherUser := func(t *testing.T, tab context.Context) {
 		signOut(t, tab)
-		do(t, tab, fill("#email", "alice@example.com"), fill("#password", demoPassword), click("main form button"))
-		until(t, tab, `document.querySelector(".who")?.textContent.includes("alice@example.com")`)
+		signInOnPage(t, tab, "alice@example.com")
 	}
 	for _, row := range []struct {
 		name, path string
@@ -61,8 +60,10 @@ func browserBack(t *testing.T, a *app) {
 		{"dashboard, another user", "/", otherUser, 2, `document.querySelector(".who")?.textContent.includes("alice@example.com")`},
 	} {
 		t.Run(strings.ReplaceAll(row.name, " ", "-"), func(t *testing.T) {
-			tab := openTabIn(t, chromium, a, "status of 401") // the pages that ask for a sign-in
-			signInOnPage(t, tab)
+			tab := emptyTab(t, chromium, "status of 401") // the pages that ask for a sign-in
+			a.signIn(t, adminEmail).enter(t, tab)
+			do(t, tab, chromedp.Navigate(a.URL+"/"))
+			until(t, tab, `document.querySelector("h1")?.textContent === "Locks held now"`)
 			if row.path == "/password" {
 				do(t, tab, click(`a[href="/account"]`))
 			}

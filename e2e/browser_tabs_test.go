@@ -92,7 +92,7 @@ func editInManyTabs(t *testing.T, a *app) {
 	var processes []string
 	var closeFirst func()
 	for i := range 7 {
-		tab, closeTab := alice.beside(rejected)
+		tab, closeTab := alice.beside(rejected, lateExtend)
 		if i == 0 {
 			closeFirst = closeTab
 		}
@@ -194,7 +194,7 @@ const holds = `(() => {
 // hear what is only for that user, and what was typed does not become that user's draft.
 func browserBeside(t *testing.T, a *app) {
 	refused := []string{"status of 401", "status of 403", "status of 409"} // the pages of before, whose lock is not the other user's
-	alice, bob, admin := newDesk(t, a, "alice@example.com", refused...), a.signIn(t, "bob@example.com"), a.signIn(t, adminEmail)
+	alice, bob, admin := pageDesk(t, a, "alice@example.com", refused...), a.signIn(t, "bob@example.com"), a.signIn(t, adminEmail)
 	process, theirs := alice.newProcess("Fill the lamps"), alice.newProcess("Trim the wicks")
 	alice.edit(process)
 	alice.do(fill("#description", "Two are empty."))
@@ -213,7 +213,7 @@ func browserBeside(t *testing.T, a *app) {
 	beside, _ := alice.beside(refused...)
 	beside.do(chromedp.Navigate(a.URL+"/account"), click(".who button"))
 	beside.until(`document.querySelector("#password") !== null`)
-	beside.do(fill("#email", "bob@example.com"), fill("#password", demoPassword), click("main form button"))
+	signInOnPage(t, beside.tab, "bob@example.com")
 	beside.until(`document.body.dataset.user === %q && document.documentElement.matches(".live")`, bob.id)
 	read[bool](t, beside.tab, listen)
 	beside.until(`document.documentElement.matches(".live")`)

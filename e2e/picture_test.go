@@ -27,9 +27,8 @@ func TestPicture(t *testing.T) {
 	}
 
 	// The browser first: it takes its time on a busy machine, and waiters wait 30 s at most.
-	tab := openTab(t, a)
-	signInOnPage(t, tab)
-	do(t, tab, chromedp.EmulateViewport(1120, 660))
+	tab := newDesk(t, a, adminEmail).tab
+	do(t, tab, chromedp.EmulateViewport(1120, 660), chromedp.Navigate(a.URL+"/"))
 
 	type held struct {
 		user, title, reason string

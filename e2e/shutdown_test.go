@@ -130,7 +130,7 @@ func TestShutdownDropsNothing(t *testing.T) {
 // A connection on which nothing was sent, such as a browser opens ahead, is no request.
 func TestShutdownOfASilentConnection(t *testing.T) {
 	t.Parallel()
-	a := launch(t, "SHUTDOWN_TIMEOUT=300ms")
+	a := launch(t, "SHUTDOWN_TIMEOUT=300ms", "DATABASE_URL="+demoDatabase(t))
 	a.WaitReady()
 	conn, err := net.Dial("tcp", strings.TrimPrefix(a.URL, "http://"))
 	if err != nil {
@@ -146,7 +146,7 @@ func TestShutdownOfASilentConnection(t *testing.T) {
 
 func TestShutdownCutsOff(t *testing.T) {
 	t.Parallel()
-	a := launch(t, "SHUTDOWN_TIMEOUT=300ms")
+	a := launch(t, "SHUTDOWN_TIMEOUT=300ms", "DATABASE_URL="+demoDatabase(t))
 	a.WaitReady()
 	finish := a.signIn(t, "alice@example.com").beginCreate(t, "too slow")
 	a.Signal(syscall.SIGTERM)

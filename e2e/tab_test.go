@@ -59,17 +59,18 @@ func installed(program string) bool {
 	return err == nil
 }
 
-// openTab opens a tab that shares no cookie with another, on the instance's
-// start page. When the test ends it fails for what the browser complained about:
-// an error on the console, an exception, a violation of the
-// Content-Security-Policy. A complaint that contains one of expected is none.
+// openTab opens an emptyTab on the instance's start page.
 func openTab(t *testing.T, a *app, expected ...string) context.Context {
 	t.Helper()
-	return openTabIn(t, shell, a, expected...)
+	tab := emptyTab(t, shell, expected...)
+	do(t, tab, chromedp.Navigate(a.URL+"/"))
+	return tab
 }
 
-// openTabIn is openTab in a certain browser.
-func openTabIn(t *testing.T, in *browser, a *app, expected ...string) context.Context {
+// emptyTab opens a tab that shares no cookie with another. When the test ends it fails for what
+// the browser complained about: an error on the console, an exception, a violation of the
+// Content-Security-Policy. A complaint that contains one of expected is none.
+func emptyTab(t *testing.T, in *browser, expected ...string) context.Context {
 	t.Helper()
 	servicestest.Need(t, "chromium", "chromium")
 	browser, err := in.start()
@@ -77,7 +78,6 @@ func openTabIn(t *testing.T, in *browser, a *app, expected ...string) context.Co
 		t.Fatalf("start Chromium: %v", err)
 	}
 	tab, _ := newTab(t, browser, chromedp.WithNewBrowserContext(), expected)
-	do(t, tab, chromedp.Navigate(a.URL+"/"))
 	return tab
 }
 

@@ -14,12 +14,19 @@ const Patience = 2 * time.Minute
 func Eventually(t testing.TB, ok func() bool, msg string) {
 	t.Helper()
 	began := time.Now()
-	for pause := time.Millisecond; !ok(); pause = min(2*pause, 16*time.Millisecond) {
-		if time.Since(began) > Patience {
+	for !ok() {
+		waited := time.Since(began)
+		if waited > Patience {
 			t.Fatalf("%s (waited %v)", msg, Patience)
 		}
-		time.Sleep(pause)
+		time.Sleep(pause(waited))
 	}
+}
+
+// pause is how long a wait that has lasted so long leaves what it waits for alone: to ask costs
+// the processors that what is waited for needs.
+func pause(waited time.Duration) time.Duration {
+	return min(max(waited/8, time.Millisecond), 50*time.Millisecond)
 }
 
 // Within waits until ok is true, and fails the test with msg if that takes longer than bound, which
@@ -28,15 +35,16 @@ func Eventually(t testing.TB, ok func() bool, msg string) {
 func Within(t testing.TB, bound time.Duration, ok func() bool, msg string) {
 	t.Helper()
 	began := time.Now()
-	for pause := time.Millisecond; ; pause = min(2*pause, 8*time.Millisecond) {
+	for {
 		kept := ok()
-		if took := time.Since(began); took > bound+Slack(began) { // what is true too late is broken, too
+		took := time.Since(began)
+		if took > bound+Slack(began) { // what is true too late is broken, too
 			t.Fatalf("%s (waited %v, promised is %v)", msg, took, bound)
 		}
 		if kept {
 			return
 		}
-		time.Sleep(pause)
+		time.Sleep(max(min(pause(took), bound-took), time.Millisecond)) // at the bound it is asked, too
 	}
 }
 
