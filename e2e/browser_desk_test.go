@@ -111,10 +111,8 @@ func (d desk) lost(process, text string, why ...string) {
 		shown, err := evaluate[bool](d.tab, `document.querySelector("#lost") !== null`)
 		return err == nil && shown
 	}, "the page does not say that the lock is over")
-	for _, want := range why {
-		if said := d.text("#lost"); !strings.Contains(said, want) {
-			d.t.Errorf("the page says %q, want %q", said, want)
-		}
+	for _, want := range why { // which the page may learn a little later
+		servicestest.Within(d.t, 2*time.Second, func() bool { return strings.Contains(d.text("#lost"), want) }, "the page does not say "+want)
 	}
 	d.do(fill("#description", "!"))
 	if got := d.typed(); got != text+"!" {
