@@ -1,0 +1,151 @@
+package services_test
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"time"
+
+	"gatehouse/models"
+	"gatehouse/services"
+	"gatehouse/services/store"
+)
+
+func (a asking) areAnswered(t *testing.T) {
+	t.Helper()
+	ctx := t.Context()
+	var conflict *models.RequestConflictError
+
+	t.Run("give: the asker has the lock at once, and the holder not any more", func(t *testing.T) {
+		id, held := a.held(t)
+		other, r := a.ask(t, a.carol, id), a.ask(t, a.bob, id)
+		if now, err := a.answer(t, held, r, services.RequestAnswer{State: models.RequestGiven, Message: "all yours"}); err != nil || now.State != models.RequestGiven {
+			t.Fatalf("%+v, %v", now, err)
+		}
+		status := must(a.LockStatus(ctx, a.alice, id))
+		if status.Holder.UserID != a.bob.ID || status.TTL > 40*time.Second || *status.Fence <= *held.Fence {
+			t.Errorf("before it is fetched: %+v", status)
+		}
+		for use, err := range a.uses(t, a.alice, id, held.Token) {
+			if end := endedBy(t, err); end.How != models.LockGiven || end.By != a.alice || end.Reason != "" {
+				t.Errorf("%s: %+v", use, end)
+			}
+		}
+		if ends := must(a.LockDetails(ctx, services.Resource(id))).History; len(ends) != 1 || ends[0].End.How != models.LockGiven || ends[0].End.Reason != "" {
+			t.Errorf("everybody reads of the answer: %+v", ends)
+		}
+		given := a.wantState(t, r, models.RequestGiven)
+		if given.Lock.TTL < 290*time.Second || given.LastWord() != "all yours" || given.Lock.Process.ID != id {
+			t.Errorf("%+v", given)
+		}
+		if again := a.wantState(t, r, models.RequestGiven); again.Lock.Token != given.Lock.Token || again.Lock.Grant != given.Lock.Grant {
+			t.Errorf("fetched again: %+v", again.Lock)
+		}
+		if _, err := a.answer(t, held, other, services.RequestAnswer{State: models.RequestNo}); !errors.Is(err, models.ErrNotHeld) {
+			t.Errorf("the former holder answers: %v", err)
+		}
+		entry := auditOf(t, a.store, models.AuditLockGiven)[0]
+		if entry.Actor != a.alice.Email || entry.Target != services.Resource(id) || entry.Detail != "to bob@example.com: all yours" || entry.RequestID != "answer" {
+			t.Errorf("%+v", entry)
+		}
+		a.wantState(t, other, models.RequestOpen) // now of bob
+	})
+
+	t.Run("later and no", func(t *testing.T) {
+		id, held := a.held(t)
+		r := a.ask(t, a.bob, id)
+		waited := a.await(t, r)
+		now, err := a.answer(t, held, r, services.RequestAnswer{State: models.RequestLater, Later: 7 * time.Minute, Message: "almost"})
+		if err != nil || now.State != models.RequestLater || now.AnswerBy.Sub(now.AnsweredAt) != 7*time.Minute {
+			t.Fatalf("%+v, %v", now, err)
+		}
+		if told := <-waited; told.State != models.RequestLater || told.LastWord() != "almost" {
+			t.Errorf("%+v", told)
+		}
+		waited = a.await(t, r)
+		if again, err := a.answer(t, held, r, services.RequestAnswer{State: models.RequestLater}); err != nil || again.AnswerBy.Sub(again.AnsweredAt) != 5*time.Minute {
+			t.Errorf("%+v, %v", again, err)
+		}
+		if told := <-waited; told.State != models.RequestLater || told.AnsweredAt.Equal(now.AnsweredAt) {
+			t.Errorf("%+v", told)
+		}
+		if entry := auditOf(t, a.store, models.AuditLockAnswered)[0]; entry.Detail != "later to bob@example.com" || entry.Actor != a.alice.Email {
+			t.Errorf("%+v", entry)
+		}
+		for range 2 { // the same answer twice is one
+			if now, err := a.answer(t, held, r, services.RequestAnswer{State: models.RequestNo}); err != nil || now.State != models.RequestNo {
+				t.Fatalf("%+v, %v", now, err)
+			}
+		}
+		a.wantState(t, r, models.RequestNo)
+		if _, err := a.answer(t, held, r, services.RequestAnswer{State: models.RequestGiven}); !errors.As(err, &conflict) || conflict.Field != "answer" {
+			t.Errorf("another answer: %v", err)
+		}
+		next := a.ask(t, a.bob, id) // may be asked anew
+		if _, _, err := a.AnswerRequest(ctx, a.alice, "4711", held.Token, next.ID, services.RequestAnswer{State: models.RequestNo}); !errors.Is(err, models.ErrNotFound) {
+			t.Errorf("no process: %v", err)
+		}
+		if _, _, err := a.AnswerRequest(ctx, a.alice, id, held.Token, "none", services.RequestAnswer{State: models.RequestNo}); !errors.Is(err, models.ErrNotFound) {
+			t.Errorf("no request: %v", err)
+		}
+		if _, _, err := a.AnswerRequest(ctx, a.alice, id, "", next.ID, services.RequestAnswer{State: models.RequestNo}); !errors.Is(err, models.ErrLockTokenRequired) {
+			t.Errorf("no token: %v", err)
+		}
+	})
+
+	t.Run("are withdrawn, also when given", func(t *testing.T) {
+		id, held := a.held(t)
+		first, second := a.ask(t, a.carol, id), a.ask(t, a.bob, id)
+		if err := a.Withdraw(ctx, a.bob, id, first.ID); !errors.Is(err, models.ErrNotFound) {
+			t.Errorf("another's: %v", err)
+		}
+		must(a.answer(t, held, first, services.RequestAnswer{State: models.RequestGiven}))
+		check(t, a.Withdraw(ctx, a.carol, id, first.ID))
+		a.wantState(t, first, models.RequestWithdrawn)
+		a.wantState(t, second, models.RequestGiven)
+		for range 2 {
+			check(t, a.Withdraw(ctx, a.bob, id, second.ID)) // too late: he has it
+		}
+		a.wantState(t, second, models.RequestGiven)
+		third := a.ask(t, a.carol, id)
+		check(t, a.Withdraw(ctx, a.carol, id, third.ID))
+		a.wantState(t, third, models.RequestWithdrawn)
+	})
+
+	t.Run("withdrawn while it is given, nobody is left with the lock", func(t *testing.T) {
+		for range 10 {
+			id, held := a.held(t)
+			r := a.ask(t, a.bob, id)
+			var wg sync.WaitGroup
+			wg.Go(func() { _, _ = a.answer(t, held, r, services.RequestAnswer{State: models.RequestGiven}) })
+			wg.Go(func() { check(t, a.Withdraw(ctx, a.bob, id, r.ID)) })
+			wg.Wait()
+			now, status := a.look(t, r), must(a.LockStatus(ctx, a.bob, id))
+			if now.State != models.RequestWithdrawn || status.Held && status.Holder.UserID == a.bob.ID {
+				t.Errorf("%+v, %+v", now, status)
+			}
+		}
+
+		id, held := a.held(t)
+		r := a.ask(t, a.bob, id)
+		at := newProcesses(answeredBefore{a.store, func() {
+			must(a.answer(t, held, r, services.RequestAnswer{State: models.RequestGiven}))
+		}}, a.locks, secret)
+		check(t, at.Withdraw(ctx, a.bob, id, r.ID))
+		if now, status := a.look(t, r), must(a.LockStatus(ctx, a.bob, id)); now.State != models.RequestWithdrawn || status.Held {
+			t.Errorf("%+v, %+v", now, status)
+		}
+	})
+}
+
+// answeredBefore stores another answer just before one of its own.
+type answeredBefore struct {
+	*store.Store
+	another func()
+}
+
+func (s answeredBefore) AnswerLockRequest(ctx context.Context, answer models.LockRequest) (models.LockRequest, bool, error) {
+	s.another()
+	return s.Store.AnswerLockRequest(ctx, answer)
+}
