@@ -48,18 +48,23 @@ func Start(t testing.TB, cmd *exec.Cmd) *Process {
 	return p
 }
 
-// RunAgain runs one test of this test binary in a process of its own, with env added to the
-// environment: a variable of env says to that test that it is the other process. What it writes
+// RunAgain runs one test of this test binary in a process of its own, as Again says. What it writes
 // to its standard error is the caller's.
 func RunAgain(t testing.TB, test string, env ...string) *Process {
 	t.Helper()
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(self, "-test.run=^"+test+"$", "-test.count=1")
+	return Start(t, Again(test, env...))
+}
+
+// Again is the command that runs one test of this test binary in a process of its own, with env
+// added to the environment: a variable of env says to that test that it is the other process.
+func Again(test string, env ...string) *exec.Cmd {
+	// go test notes every file that a test opens, and that is a program to start, too. Under its own
+	// name, in tmp/test, this one has another date after each build, and no result would be taken
+	// from the cache. That results depend on it go test knows anyway.
+	cmd := exec.Command("/proc/self/exe", "-test.run=^"+test+"$", "-test.count=1")
+	cmd.Args[0] = os.Args[0]
 	cmd.Env, cmd.Stderr = append(os.Environ(), env...), os.Stderr
-	return Start(t, cmd)
+	return cmd
 }
 
 // Lines returns the lines that start with prefix, without it, of what the process wrote to its

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"sync"
 	"testing"
 	"time"
@@ -161,8 +160,7 @@ func startRemote(t *testing.T, with proofInstance) *remote {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(os.Args[0], "-test.run=^TestProofInstance$", "-test.timeout=0")
-	cmd.Env, cmd.Stderr = append(os.Environ(), proofVariable+"="+string(text)), os.Stderr
+	cmd := servicestest.Again("TestProofInstance", proofVariable+"="+string(text))
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
