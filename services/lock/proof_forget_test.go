@@ -56,7 +56,7 @@ func proveTold(t *testing.T, take func(*field, *testing.T)) {
 				t.Error(err)
 			}
 			holding <- taken.Grant
-			first <- believe(ctx, taken, 20*time.Second)
+			first <- believe(ctx, taken, 2*servicestest.Patience) // until it is told, however long it claims it again
 			<-written
 			if err := g.write("r", taken.Fence); !errors.Is(err, models.ErrNotHeld) {
 				t.Errorf("the first holder's write after the second's: %v", err)
