@@ -6,10 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
-	"os"
-	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -68,8 +65,7 @@ func newSiteWithoutRedis(t *testing.T) *site {
 
 func newSiteOn(t *testing.T, rdb redis.Options, opt services.ProcessesOptions) *site {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "test.db")
-	check(t, os.WriteFile(path, firstUsers(), 0o600))
+	path := newDatabase(t)
 	db, err := store.Open(t.Context(), store.Options{URL: path, Timeout: servicestest.Patience})
 	check(t, err)
 	t.Cleanup(func() { _ = db.Close() })
@@ -110,22 +106,16 @@ func newSiteOn(t *testing.T, rdb redis.Options, opt services.ProcessesOptions) *
 	return s
 }
 
-// firstUsers is a database with an administrator, two editors and a viewer. Their password has a
+// newDatabase is a database with an administrator, two editors and a viewer. Their password has a
 // hash that is checked quickly, until its user signs in.
-var firstUsers = sync.OnceValue(func() []byte {
+var newDatabase = servicestest.Copies(func(path string) error {
 	gin.SetMode(gin.TestMode)
-	folder := must(os.MkdirTemp("", "users"))
-	defer os.RemoveAll(folder)
-	path := filepath.Join(folder, "users.db")
 	db := must(store.Open(context.Background(), store.Options{URL: path, Timeout: servicestest.Patience}))
 	hash := servicestest.QuickHash(password)
 	for _, user := range [][2]string{{"admin@example.com", "admin"}, {"ann@example.com", "editor"}, {"bob@example.com", "editor"}, {"vic@example.com", "viewer"}} {
 		must(db.CreateUser(context.Background(), user[0], hash, []string{user[1]}))
 	}
-	if err := db.Close(); err != nil {
-		panic(err)
-	}
-	return must(os.ReadFile(path))
+	return db.Close()
 })
 
 // must returns the value of a call that has to work.

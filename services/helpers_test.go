@@ -43,6 +43,15 @@ func check(t *testing.T, err error) {
 	}
 }
 
+// newDatabase is a SQLite file with the tables of a store and nothing in them.
+var newDatabase = servicestest.Copies(func(path string) error {
+	db, err := store.Open(context.Background(), store.Options{URL: path, Timeout: servicestest.Patience})
+	if err != nil {
+		return err
+	}
+	return db.Close()
+})
+
 // openStore opens a database with a timeout that a busy test machine keeps.
 func openStore(t testing.TB, url string) *store.Store {
 	t.Helper()

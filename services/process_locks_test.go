@@ -3,7 +3,6 @@ package services_test
 import (
 	"context"
 	"errors"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -36,9 +35,10 @@ func TestProcessLockIsNotLeftToAClientThatLeft(t *testing.T) {
 	if taken, err := processes.Lock(ctx, alice, process.ID, services.ProcessLockOptions{Wait: time.Second}); !errors.Is(err, ended) || taken.Token != "" {
 		t.Errorf("granted, but the client has left: %+v, %v", taken, err)
 	}
-	if _, err := d.Lock(t.Context(), bob, process.ID, services.ProcessLockOptions{}); err != nil {
-		t.Errorf("held by a client that left: %v", err)
-	}
+	servicestest.Eventually(t, func() bool { // what is not given back in time is given back later
+		_, err := d.Lock(t.Context(), bob, process.ID, services.ProcessLockOptions{})
+		return err == nil
+	}, "held by a client that left")
 }
 
 func TestProcessLockTokenIsBoundToUserAndProcess(t *testing.T) {
@@ -173,7 +173,7 @@ func TestProcessIdempotencyKey(t *testing.T) {
 func TestProcessTokenIsNotInRedis(t *testing.T) {
 	t.Parallel()
 	server := servicestest.StartRedis(t)
-	d := newDesk(t, redistest.Patient(t, server.Addr), openStore(t, filepath.Join(t.TempDir(), "test.db")))
+	d := newDesk(t, redistest.Patient(t, server.Addr), openStore(t, newDatabase(t)))
 	alice := addUser(t, d.store, "alice@example.com")
 	process := must(d.Create(t.Context(), alice, fields("Order paper")))
 	taken := must(d.Lock(t.Context(), alice, process.ID, services.ProcessLockOptions{IdempotencyKey: "one"}))

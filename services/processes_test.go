@@ -3,7 +3,6 @@ package services_test
 import (
 	"context"
 	"errors"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -55,7 +54,7 @@ func (d desk) rotate(secrets ...string) desk {
 // office is one desk, two editors and a process to edit.
 func office(t *testing.T) (desk, models.UserRef, models.UserRef, models.Process) {
 	t.Helper()
-	d := newDesk(t, redistest.Patient(t, servicestest.StartRedis(t).Addr), openStore(t, filepath.Join(t.TempDir(), "test.db")))
+	d := newDesk(t, redistest.Patient(t, servicestest.StartRedis(t).Addr), openStore(t, newDatabase(t)))
 	alice, bob := addUser(t, d.store, "alice@example.com"), addUser(t, d.store, "bob@example.com")
 	process := must(d.Create(t.Context(), alice, models.ProcessFields{Title: "Order paper", Status: "draft"}))
 	return d, alice, bob, process
@@ -98,7 +97,7 @@ func TestProcessIfMatch(t *testing.T) {
 // what the other has overwritten since: the version in its token says so.
 func TestProcessTheDatabaseDecides(t *testing.T) {
 	t.Parallel()
-	db := openStore(t, filepath.Join(t.TempDir(), "test.db"))
+	db := openStore(t, newDatabase(t))
 	noRedis := func() *redis.Client { return redistest.Start(t, redis.Options{Disabled: true}) }
 	a, b := newDesk(t, noRedis(), db), newDesk(t, noRedis(), db)
 	alice, bob := addUser(t, db, "alice@example.com"), addUser(t, db, "bob@example.com")

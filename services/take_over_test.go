@@ -3,7 +3,6 @@ package services_test
 import (
 	"context"
 	"errors"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -19,7 +18,7 @@ import (
 func onEachDatabase(t *testing.T, test func(t *testing.T, d desk)) {
 	t.Helper()
 	for name, url := range map[string]func() string{
-		"sqlite":   func() string { return filepath.Join(t.TempDir(), "test.db") },
+		"sqlite":   func() string { return newDatabase(t) },
 		"postgres": func() string { return servicestest.StartPostgres(t) },
 	} {
 		t.Run(name, func(t *testing.T) {

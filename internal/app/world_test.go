@@ -7,11 +7,8 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"path/filepath"
 	"regexp"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/gin-gonic/gin"
@@ -79,32 +76,12 @@ func start(ctx context.Context, stdout io.Writer, env map[string]string) (*app, 
 	return newApp(ctx, cfg, stdout)
 }
 
-// newDatabase is a database of this test with the demo in it.
-func newDatabase(t testing.TB) (path string) {
-	t.Helper()
-	content, err := demoDatabase()
-	if err != nil {
-		t.Fatal(err)
-	}
-	path = filepath.Join(t.TempDir(), "test.db")
-	if err := os.WriteFile(path, content, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
-
-// demoDatabase is what a first start leaves. It is made once, as hashing takes longer than most
-// tests. The passwords get hashes that are checked quickly, until their user signs in.
-var demoDatabase = sync.OnceValues(func() ([]byte, error) {
-	folder, err := os.MkdirTemp("", "demo")
-	if err != nil {
-		return nil, err
-	}
-	defer os.RemoveAll(folder)
-	path := filepath.Join(folder, "demo.db")
+// newDatabase is a database of this test with the demo in it, as a first start leaves it. The
+// passwords get hashes that are checked quickly, until their user signs in.
+var newDatabase = servicestest.Copies(func(path string) error {
 	a, err := start(context.Background(), io.Discard, map[string]string{"ADDR": "127.0.0.1:0", "DATABASE_URL": path, "DATABASE_TIMEOUT": "1m"})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	hash, db := servicestest.QuickHash(demoPassword), a.handlers.Database.(*store.Store)
 	for _, user := range demoUsers() {
@@ -113,13 +90,10 @@ var demoDatabase = sync.OnceValues(func() ([]byte, error) {
 			_, err = db.UpdateUser(context.Background(), known.ID, models.UserPatch{PasswordHash: &hash})
 		}
 		if err != nil {
-			return nil, err
+			return err
 		}
 	}
-	if err := a.close(); err != nil {
-		return nil, err
-	}
-	return os.ReadFile(path)
+	return a.close()
 })
 
 func (a *app) do(method, path, body string, headers ...string) *httptest.ResponseRecorder {

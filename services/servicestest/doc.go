@@ -10,11 +10,12 @@
 //	StartCluster         three masters; StartReplicas gives each a replica
 //	StartPostgres        an empty database of a server that the test binary's tests share
 //	KeptPostgres         a database that the test binary's tests share
+//	Copies               SQLite files, each a copy of one that is made once
 //	StartPostgresServer  a server for one test, which may break it
 //	NewProxy             a TCP proxy between one client and a server
 //	BuildGatehouse       the program, with flags of go build
 //	StartGatehouse       an instance of the program
-//	Start, RunAgain      a process: any command, or this test binary once more
+//	Start, RunAgain      a process: any command, or this test binary once more (Again is its command)
 //	FreeAddr             an address where no server is
 //
 // What it breaks:

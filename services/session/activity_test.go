@@ -3,7 +3,6 @@ package session_test
 import (
 	"context"
 	"fmt"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -53,7 +52,7 @@ func TestActivity(t *testing.T) {
 	})
 	// The copy in Redis does not say that a session was used since. It is not written again each
 	// time that copy is read, whether or not the copy in memory was evicted.
-	w := newWorldOn(t, filepath.Join(t.TempDir(), "sessions.db"))
+	w := newWorldOn(t, newDatabase(t))
 	for name, evict := range map[string]bool{"is not written again for an old copy in Redis": false, "is not written again after an eviction": true} {
 		t.Run(name, func(t *testing.T) {
 			i := w.instance(t, redistest.Of(t, "embedded"), session.Options{})

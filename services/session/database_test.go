@@ -2,7 +2,6 @@ package session_test
 
 import (
 	"errors"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -17,7 +16,7 @@ func TestDatabaseContract(t *testing.T) {
 	t.Parallel()
 	for name, open := range map[string]func(t *testing.T) (session.Database, models.Session){
 		"store": func(t *testing.T) (session.Database, models.Session) {
-			w := newWorldOn(t, filepath.Join(t.TempDir(), "sessions.db"))
+			w := newWorldOn(t, newDatabase(t))
 			return w.store, of(w.signUp(t))
 		},
 		"store on PostgreSQL": func(t *testing.T) (session.Database, models.Session) {

@@ -1,7 +1,6 @@
 package session_test
 
 import (
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -20,7 +19,7 @@ import (
 func TestFailoverRevivesNothing(t *testing.T) {
 	t.Parallel()
 	sentinel := servicestest.StartSentinel(t)
-	w := newWorldOn(t, filepath.Join(t.TempDir(), "sessions.db"))
+	w := newWorldOn(t, newDatabase(t))
 	start := func() instance {
 		rdb := redistest.Start(t, redis.Options{KeyPrefix: "test:", Timeout: 2 * time.Second, Client: rueidis.ClientOption{
 			InitAddress: []string{sentinel.Addr}, Sentinel: rueidis.SentinelOption{MasterSet: servicestest.SentinelName},

@@ -3,7 +3,6 @@ package session_test
 import (
 	"context"
 	"errors"
-	"path/filepath"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -41,7 +40,7 @@ func inFakeTime(t *testing.T, n int, opt session.Options, test func(t *testing.T
 // inFakeTimeOnAStore is inFakeTime with one instance and a SQLite file that is kept clean.
 func inFakeTimeOnAStore(t *testing.T, opt session.Options, test func(t *testing.T, w *world, i instance)) {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "sessions.db")
+	path := newDatabase(t)
 	synctest.Test(t, func(t *testing.T) {
 		db, err := store.Open(t.Context(), store.Options{URL: path})
 		if err != nil {

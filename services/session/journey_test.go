@@ -7,7 +7,6 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -22,7 +21,7 @@ import (
 // A session from its begin to its end, whatever is beneath.
 func TestJourney(t *testing.T) {
 	t.Parallel()
-	sqlite := newWorldOn(t, filepath.Join(t.TempDir(), "sessions.db"))
+	sqlite := newWorldOn(t, newDatabase(t))
 	t.Run("SQLite and Redis", func(t *testing.T) { journey(t, sqlite, redistest.Of(t, "redis")) })
 	t.Run("SQLite and the embedded Redis", func(t *testing.T) { journey(t, sqlite, redistest.Of(t, "embedded")) })
 	t.Run("SQLite alone", func(t *testing.T) { journey(t, sqlite, redistest.Start(t, redis.Options{Disabled: true})) })

@@ -3,7 +3,6 @@ package session_test
 import (
 	"errors"
 	"math/rand/v2"
-	"path/filepath"
 	"sync"
 	"testing"
 
@@ -33,7 +32,7 @@ func TestResurrectionProof(t *testing.T) {
 
 func proveResurrections(t *testing.T, left *countdown) {
 	shared, other := servicestest.StartRedis(t), servicestest.StartRedis(t)
-	w := newWorldOn(t, filepath.Join(t.TempDir(), "sessions.db"))
+	w := newWorldOn(t, newDatabase(t))
 	var all []instance
 	for _, server := range []*servicestest.RedisServer{shared, shared, other} { // two share a Redis, one has its own
 		all = append(all, w.instance(t, redistest.New(t, server.Addr), session.Options{MaxPerUser: 1_000_000}))

@@ -109,7 +109,7 @@ func TestOldCopyInRedisDoesNotRevive(t *testing.T) {
 // Redis comes back from a dump older than the end, and an instance starts then.
 func TestDumpRevivesNothing(t *testing.T) {
 	t.Parallel()
-	w := newWorldOn(t, filepath.Join(t.TempDir(), "sessions.db"))
+	w := newWorldOn(t, newDatabase(t))
 	w.server = servicestest.StartRedis(t, "--dir", t.TempDir(), "--dbfilename", "old.rdb")
 	all := []instance{w.one(t), w.one(t)}
 	ann := w.signUp(t)
@@ -144,7 +144,7 @@ func TestDatabaseRestored(t *testing.T) {
 	for name, grown := range map[string]int{"the log is shorter": 0, "the log is as long": 1, "the log is longer": 5} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorldOn(t, filepath.Join(t.TempDir(), "sessions.db"))
+			w := newWorldOn(t, newDatabase(t))
 			i := w.instance(t, redistest.Patient(t, server.Addr), session.Options{})
 			ann := w.signUp(t)
 			before, _ := signIn(t, i, ann)

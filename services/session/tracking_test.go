@@ -3,7 +3,6 @@ package session_test
 import (
 	"fmt"
 	"log/slog"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -123,7 +122,7 @@ func TestTrackingModesProof(t *testing.T) {
 			t.Parallel()
 			w := w
 			if mode.server != nil {
-				w = newWorldOn(t, filepath.Join(t.TempDir(), "sessions.db"))
+				w = newWorldOn(t, newDatabase(t))
 				w.server = servicestest.StartRedis(t, mode.server...)
 			}
 			var log servicestest.LogLines

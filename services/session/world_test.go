@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -33,10 +32,19 @@ type world struct {
 // newWorld is a SQLite file and a Redis.
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := newWorldOn(t, filepath.Join(t.TempDir(), "sessions.db"))
+	w := newWorldOn(t, newDatabase(t))
 	w.server = servicestest.StartRedis(t)
 	return w
 }
+
+// newDatabase is a SQLite file with the tables of a store and nothing in them.
+var newDatabase = servicestest.Copies(func(path string) error {
+	db, err := store.Open(context.Background(), store.Options{URL: path, Timeout: servicestest.Patience})
+	if err != nil {
+		return err
+	}
+	return db.Close()
+})
 
 // newWorldOn is a database without a Redis, patient as tests are that are about answers.
 func newWorldOn(t *testing.T, url string) *world {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -17,7 +16,7 @@ import (
 
 // Rows that have expired stay for two minutes, and are gone some minutes later.
 func TestKeepClean(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "sessions.db")
+	path := newDatabase(t)
 	synctest.Test(t, func(t *testing.T) {
 		s, err := Open(t.Context(), Options{URL: path})
 		if err != nil {
@@ -45,7 +44,7 @@ func TestKeepClean(t *testing.T) {
 
 // A failure is for the logger of the Store.
 func TestKeepCleanLogsItsFailures(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "sessions.db")
+	path := newDatabase(t)
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
 		s, err := Open(t.Context(), Options{URL: path, Logger: slog.New(slog.NewTextHandler(&log, nil))})

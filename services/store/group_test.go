@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -14,6 +13,7 @@ import (
 	"time"
 
 	"gatehouse/models"
+	"gatehouse/services/servicestest"
 )
 
 // grouping is a SQLite database on fake time, and a group that is held open.
@@ -26,8 +26,8 @@ type grouping struct {
 // inGroups runs a test on fake time, in which only what waits takes time.
 func inGroups(t *testing.T, test func(t *testing.T, g grouping)) {
 	t.Helper()
+	path := newDatabase(t)
 	synctest.Test(t, func(t *testing.T) {
-		path := filepath.Join(t.TempDir(), "test.db")
 		s, err := Open(t.Context(), Options{URL: path, Timeout: time.Second})
 		if err != nil {
 			t.Fatal(err)
@@ -36,6 +36,15 @@ func inGroups(t *testing.T, test func(t *testing.T, g grouping)) {
 		test(t, grouping{s, t, path})
 	})
 }
+
+// newDatabase is a SQLite file with the tables and nothing in them.
+var newDatabase = servicestest.Copies(func(path string) error {
+	s, err := Open(context.Background(), Options{URL: path, Timeout: servicestest.Patience})
+	if err != nil {
+		return err
+	}
+	return s.Close()
+})
 
 // hold starts a write that changes nothing and lasts until it is let go.
 func (g grouping) hold() (letGo func()) {

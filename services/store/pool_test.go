@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"errors"
-	"path/filepath"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -70,7 +69,7 @@ func TestPoolTurns(t *testing.T) {
 
 // Waiting for a turn counts towards the timeout, and every pool has turns.
 func TestPoolTurnTimeout(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "test.db")
+	path := newDatabase(t)
 	synctest.Test(t, func(t *testing.T) {
 		s, err := Open(t.Context(), Options{URL: path, MaxConns: 1})
 		if err != nil {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql/driver"
 	"errors"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -207,7 +206,7 @@ func TestKeepWarm(t *testing.T) {
 	}
 
 	t.Run("SQLite has no need of it", func(t *testing.T) {
-		s, err := Open(t.Context(), Options{URL: filepath.Join(t.TempDir(), "test.db")})
+		s, err := Open(t.Context(), Options{URL: newDatabase(t)})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -94,7 +93,7 @@ func TestReadOnlyPostgres(t *testing.T) {
 }
 
 func TestFullSQLite(t *testing.T) {
-	s, log := openLogged(t, Options{URL: filepath.Join(t.TempDir(), "test.db"), Timeout: 10 * time.Second})
+	s, log := openLogged(t, Options{URL: newDatabase(t), Timeout: 10 * time.Second})
 	limit := func(pages int) {
 		if _, err := s.write.(*group).db.Exec(fmt.Sprint("PRAGMA max_page_count = ", pages)); err != nil {
 			t.Fatal(err)
@@ -119,7 +118,7 @@ func TestFullSQLite(t *testing.T) {
 
 // A writer that keeps everybody out for longer than a crowd could.
 func TestWritesWithoutAnswer(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "test.db")
+	path := newDatabase(t)
 	s, log := openLogged(t, Options{URL: path, Timeout: 300 * time.Millisecond})
 	raw, err := sql.Open("sqlite", "file:"+path+"?_txlock=immediate")
 	if err != nil {
