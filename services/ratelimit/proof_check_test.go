@@ -3,7 +3,6 @@ package ratelimit
 import (
 	"bufio"
 	"cmp"
-	"encoding/binary"
 	"errors"
 	"io"
 	"os"
@@ -27,10 +26,10 @@ func readHistory(t *testing.T, files []string) []proofRecord {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var r proofRecord
+		var line [proofRecordSize]byte
 		for in := bufio.NewReader(file); err == nil; {
-			if err = binary.Read(in, binary.LittleEndian, &r); err == nil {
-				all = append(all, r)
+			if _, err = io.ReadFull(in, line[:]); err == nil {
+				all = append(all, proofRecordOf(line))
 			}
 		}
 		if !errors.Is(err, io.EOF) || file.Close() != nil {

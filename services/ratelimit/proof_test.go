@@ -16,7 +16,7 @@ import (
 
 // oracleDecisions is how many decisions a history has. GATEHOUSE_PROOF_DECISIONS
 // says another number.
-func oracleDecisions(t *testing.T) int {
+func oracleDecisions(t *testing.T, course proofCourse) int {
 	t.Helper()
 	if text := os.Getenv("GATEHOUSE_PROOF_DECISIONS"); text != "" {
 		n, err := strconv.Atoi(text)
@@ -26,9 +26,9 @@ func oracleDecisions(t *testing.T) int {
 		return n
 	}
 	if servicestest.LongProof() {
-		return 10_000_000
+		return 10_000_000 / course.share
 	}
-	return 50_000
+	return course.short
 }
 
 // proofCompany is which policies are asked together: any of those alike for one key. The two of the
@@ -100,36 +100,39 @@ func proofPolicies(blocks proofBlocks) proofCompany {
 // of any policy ever holds more than the limit. That does not count what was admitted within a
 // second after Redis lost something. Hits decided together count together, and while nothing is cut
 // no refusal is wrong.
-func TestProofOracle(t *testing.T) { proveWindows(t, proofCourse{instances: 4}) }
+func TestProofOracle(t *testing.T) {
+	proveWindows(t, proofCourse{instances: 4, short: 25_000, share: 1})
+}
 
 // The same with admissions taken in blocks; what another instance has at hand
 // may then be refused.
 func TestProofBlockOracle(t *testing.T) {
-	proveWindows(t, proofCourse{instances: 4, blocks: fixedBlocks, share: 4})
+	proveWindows(t, proofCourse{instances: 4, blocks: fixedBlocks, short: 8_000, share: 1})
 }
 
 // The same with blocks that size themselves. No refusal comes earlier than by a fiftieth.
 func TestProofAutoOracle(t *testing.T) {
-	proveWindows(t, proofCourse{instances: 4, blocks: autoBlocks, share: 2})
+	proveWindows(t, proofCourse{instances: 4, blocks: autoBlocks, short: 25_000, share: 1})
 }
 
 // With one instance nothing is excused, however often Redis loses what it has.
 func TestProofOracleOfOneInstance(t *testing.T) {
-	proveWindows(t, proofCourse{instances: 1, share: 4})
+	proveWindows(t, proofCourse{instances: 1, short: 6_000, share: 4})
 }
 
 func TestProofBlockOracleOfOneInstance(t *testing.T) {
-	proveWindows(t, proofCourse{instances: 1, blocks: fixedBlocks, share: 8})
+	proveWindows(t, proofCourse{instances: 1, blocks: fixedBlocks, short: 4_000, share: 8})
 }
 
 func TestProofAutoOracleOfOneInstance(t *testing.T) {
-	proveWindows(t, proofCourse{instances: 1, blocks: autoBlocks, share: 4})
+	proveWindows(t, proofCourse{instances: 1, blocks: autoBlocks, short: 12_000, share: 4})
 }
 
 type proofCourse struct {
 	instances int
 	blocks    proofBlocks
-	share     int // of the decisions, where it is not made in full
+	short     int // decisions where it is not made in full
+	share     int // of the decisions of one that is
 }
 
 // publishedAgain is how long after a loss an instance may take to publish what it admitted, on a
@@ -138,10 +141,7 @@ const publishedAgain = time.Second
 
 func proveWindows(t *testing.T, course proofCourse) {
 	t.Helper()
-	decisions := oracleDecisions(t)
-	if course.share > 0 && (!servicestest.LongProof() || course.instances == 1) {
-		decisions /= course.share
-	}
+	decisions := oracleDecisions(t, course)
 	servers := newProofServers(t)
 	folder, started := t.TempDir(), time.Now()
 	var instances []*servicestest.Process
@@ -206,7 +206,7 @@ func proveWindows(t *testing.T, course proofCourse) {
 			t.Errorf("%s, limit %d: %+v", policy.Name, policy.Limit, found)
 		}
 	}
-	if course.blocks == autoBlocks && (fromBlocks < 100 || course.instances > 1 && refused < 50) {
+	if course.blocks == autoBlocks && (fromBlocks < 50 || course.instances > 1 && refused < 50) {
 		t.Errorf("%d from blocks and %d refusals are few", fromBlocks, refused)
 	}
 }
