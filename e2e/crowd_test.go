@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"gatehouse/services/servicestest"
@@ -30,10 +31,12 @@ func TestCrowdOfConnections(t *testing.T) {
 	viewer, alice := a.signIn(t, "viewer@example.com"), a.signIn(t, "alice@example.com")
 	viewer.app = a.withClient(&http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 1000}})
 
-	open := viewer.openStreams(t, 150)
-	if open != streamsEach {
-		t.Errorf("%d streams are open, want %d", open, streamsEach)
+	begun, open := viewer.openStreams(t, 150)
+	if begun < streamsEach {
+		t.Errorf("%d streams have begun, there is room for %d", begun, streamsEach)
 	}
+	// Of the instance's own accord one ends, where it may have missed events, before another begins.
+	servicestest.Eventually(t, func() bool { return open.Load() <= streamsEach }, "more streams are open than a user may have")
 	alice.served(t, "beside the streams")
 
 	for range 300 {
@@ -83,11 +86,12 @@ func (a *app) withClient(client *http.Client) *app {
 }
 
 // openStreams asks for so many event streams at the same time, each on a connection of its
-// own that stays open until the test ends, and returns how many there are.
-func (c *client) openStreams(t *testing.T, asked int) (open int) {
+// own that stays open until the test ends, and returns how many have begun, and are open.
+func (c *client) openStreams(t *testing.T, asked int) (begun int32, open *atomic.Int32) {
 	t.Helper()
-	var mu sync.Mutex
+	var given atomic.Int32
 	var all sync.WaitGroup
+	open = new(atomic.Int32)
 	for range asked {
 		all.Go(func() {
 			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, c.app.URL+"/api/v1/locks/events", http.NoBody)
@@ -101,10 +105,13 @@ func (c *client) openStreams(t *testing.T, asked int) (open int) {
 				return
 			}
 			if res.StatusCode == http.StatusOK {
-				t.Cleanup(func() { res.Body.Close() })
-				mu.Lock()
-				defer mu.Unlock()
-				open++
+				given.Add(1)
+				open.Add(1)
+				go func() {
+					defer res.Body.Close()
+					_, _ = io.Copy(io.Discard, res.Body)
+					open.Add(-1)
+				}()
 				return
 			}
 			defer res.Body.Close()
@@ -115,7 +122,7 @@ func (c *client) openStreams(t *testing.T, asked int) (open int) {
 		})
 	}
 	all.Wait()
-	return open
+	return given.Load(), open
 }
 
 // served checks that another user is answered, each time on a new connection.
