@@ -69,6 +69,16 @@ func problemText(p models.Problem) string {
 	return "Not accepted: " + strings.Join(wrong, "; ") + "."
 }
 
+// textOnPage is problemText without the names of policies, which say nothing to users of pages.
+// What an operator wrote for a policy stays.
+func textOnPage(c *gin.Context, p models.Problem) string {
+	wait := c.Writer.Header().Get("Retry-After")
+	if p.Name != "quota-exceeded" || wait == "" || !strings.HasPrefix(p.Detail, "Too many requests: ") {
+		return problemText(p)
+	}
+	return "Too many requests in a short time. Try again in " + wait + " s."
+}
+
 // showProblem answers a problem as a page. The script of a page gets it as JSON and shows it
 // itself.
 func (h *Handlers) showProblem(c *gin.Context, p models.Problem) {
@@ -91,12 +101,12 @@ func (h *Handlers) problemPage(c *gin.Context, p models.Problem) error {
 	signingIn := c.FullPath() == "/login" && p.Status < http.StatusInternalServerError && p.Status != http.StatusForbidden
 	switch {
 	case signingIn:
-		return h.showSignIn(c, p.Status, problemText(p))
+		return h.showSignIn(c, p.Status, textOnPage(c, p))
 	case p.Status == http.StatusUnauthorized:
 		return h.showSignIn(c, p.Status, "Your session has ended. Sign in again.")
 	}
 	view := templates.Message{
-		Kicker: strconv.Itoa(p.Status), Heading: p.Title, Paragraphs: []string{problemText(p)}, RequestID: p.RequestID,
+		Kicker: strconv.Itoa(p.Status), Heading: p.Title, Paragraphs: []string{textOnPage(c, p)}, RequestID: p.RequestID,
 		Action: "Go to the start page", Href: "/",
 	}
 	if p.Status == http.StatusServiceUnavailable {
