@@ -30,6 +30,24 @@ func TestForgotten(t *testing.T) {
 			wantRefused(t, other, "r")
 		}
 	})
+	t.Run("a heartbeat reasserts it before the holder hears that it is gone", func(t *testing.T) {
+		server, l, _ := start(t)
+		held := take(t, l, request("r", alice))
+		server.Do("FLUSHALL")
+		before, asked := l.table.epochOf(held.Claim), false
+		if _, err := l.runHeld(t.Context(), "check", held.Claim, func() (reply, error) {
+			got, err := l.run(t.Context(), l.scripts.status, "r")
+			if !asked {
+				servicestest.Eventually(t, func() bool { return l.table.epochOf(held.Claim) != before }, "it is not reasserted")
+				got = reply{code: codeRefused, epoch: l.table.epochOf(held.Claim)} // the epoch had begun, and it was not there yet
+			}
+			asked = true
+			return got, err
+		}); err != nil {
+			t.Error(err)
+		}
+		wantHolder(t, l, held)
+	})
 	t.Run("the holder's instance reasserts it by itself within 1 s, and its waiter waits on", func(t *testing.T) {
 		server, l, other := start(t)
 		held := take(t, l, request("r", alice))

@@ -242,11 +242,12 @@ func (g *leaseGroups) in(shard int) (found []*lease) {
 func (l *Locker) verifyLeases(ctx context.Context, shard int) (failed error) {
 	for _, lease := range l.groups.in(shard) {
 		ctx := redis.WithBudget(ctx)
+		epoch := l.table.epochOf(lease.lock.Claim)
 		got, err := l.run(ctx, l.scripts.status, lease.lock.Resource)
 		stands := got.grant == lease.lock.Grant
 		if err == nil && !stands {
 			// A free lock may be one that the server forgot: that is reasserted.
-			stands, err = l.reassertClaim(ctx, lease.lock.Claim, got)
+			stands, err = l.reassertClaim(ctx, lease.lock.Claim, epoch, got)
 		}
 		switch {
 		case err != nil:

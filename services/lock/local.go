@@ -164,6 +164,17 @@ func (t *localTable) find(claim Claim) (entry, bool) {
 	return *l, true
 }
 
+// epochOf is that of the grant that a claim holds here, empty if it holds none.
+func (t *localTable) epochOf(claim Claim) string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	l := t.locks[claim.Resource]
+	if l == nil || !l.heldBy(claim) {
+		return ""
+	}
+	return l.epoch
+}
+
 // origin is that of the grant that a claim holds here, empty if it holds none.
 func (t *localTable) origin(claim Claim) origin {
 	t.mu.Lock()

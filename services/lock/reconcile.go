@@ -107,10 +107,11 @@ func (l *entry) changed(left, inRedis time.Duration, now time.Time) bool {
 }
 
 // reassertClaim reasserts a grant that Redis does not know although this instance does: made
-// or extended without Redis, or forgotten by the server, whose epoch is new then.
-func (l *Locker) reassertClaim(ctx context.Context, claim Claim, got reply) (stands bool, err error) {
+// or extended without Redis, or forgotten by the server, whose epoch is new then. epoch is the one
+// that the table had of it before Redis was asked: a heartbeat may have reasserted it since.
+func (l *Locker) reassertClaim(ctx context.Context, claim Claim, epoch string, got reply) (stands bool, err error) {
 	known, ok := l.table.find(claim)
-	if !ok || got.grant != "" || (!known.lock.Degraded && known.epoch == got.epoch) {
+	if !ok || got.grant != "" || (!known.lock.Degraded && epoch == got.epoch) {
 		return false, nil
 	}
 	return l.reassert(ctx, known)
