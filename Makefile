@@ -9,13 +9,16 @@ TOOL := go tool -modfile=tools/go.mod
 SWAG := $(TOOL) swag init --quiet --generalInfo main.go --dir ./ --exclude bench,e2e,proof,tmp --parseInternal --outputTypes go,json,yaml
 
 # The race detector does not look into code that takes long to compile or to run so, and shares
-# nothing: hashes, Lua and the generated builders of commands. SQLite is translated from C: checking
-# each of its pointers would be a third of its work. gin needs MessagePack, long to compile, for
-# nothing of ours. In GOFLAGS, the go commands that tests run find all this, too.
+# nothing: hashes, Lua, the generated builders of commands, and SQLite, which is translated from C:
+# in what belongs to it, checking each pointer would be a third of the work. gin needs MessagePack,
+# long to compile, for nothing of ours. In GOFLAGS, the go commands that tests run find all this, too.
 test picture proof mutate: export GOFLAGS := $(GOFLAGS) -race -ldflags=-w -buildvcs=false \
-	-tags=nomsgpack -gcflags=modernc.org/...=-d=checkptr=0 \
+	-tags=nomsgpack -gcflags=modernc.org/...=-d=checkptr=0 -gcflags=modernc.org/sqlite/lib=-race=false \
 	-gcflags=golang.org/x/crypto/...=-race=false -gcflags=github.com/yuin/gopher-lua/...=-race=false \
 	-gcflags=github.com/redis/rueidis/internal/cmds=-race=false
+
+# The race detector sleeps a second at the end of each program if not told otherwise.
+test mutate: export GORACE := atexit_sleep_ms=50 $(GORACE)
 
 # Two packages at a time, the longest first, and four tests of each: that keeps two processors busy.
 # More would only disturb each other.
