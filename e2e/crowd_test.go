@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -10,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 
 	"gatehouse/services/servicestest"
@@ -82,7 +85,25 @@ func TestCrowdOfConnections(t *testing.T) {
 
 // withClient is the same instance seen with other connections.
 func (a *app) withClient(client *http.Client) *app {
+	client.Transport = onceMore{cmp.Or(client.Transport, http.DefaultTransport)}
 	return &app{Gatehouse: a.Gatehouse, http: client}
+}
+
+// onceMore asks again on another connection if the first was closed: where there is room for few, a
+// busy machine may be too late with the request of one.
+type onceMore struct{ http.RoundTripper }
+
+func (o onceMore) RoundTrip(r *http.Request) (*http.Response, error) {
+	res, err := o.RoundTripper.RoundTrip(r)
+	if !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) {
+		return res, err
+	}
+	if r.GetBody != nil {
+		if r.Body, err = r.GetBody(); err != nil {
+			return nil, err
+		}
+	}
+	return o.RoundTripper.RoundTrip(r)
 }
 
 // openStreams asks for so many event streams at the same time, each on a connection of its
