@@ -187,9 +187,16 @@ func (l *Locker) PublishRequest(ctx context.Context, name, resource string, hold
 	l.publishTold(ctx, name, requestMessage{resource, holder, &request})
 }
 
-// publishWaiting publishes, in the background, that it has changed who waits in the queue of a lock.
+// publishWaiting publishes, a moment later and in the background, that it has changed who waits in
+// the queue of a lock. However many change it in that moment, one message says so.
 func (l *Locker) publishWaiting(resource string) {
-	l.redis.Go(func(ctx context.Context) { l.publishTold(ctx, models.LockWaiting, requestMessage{Resource: resource}) })
+	if _, due := l.waitingDue.LoadOrStore(resource, true); due {
+		return
+	}
+	time.AfterFunc(waiterTells, func() {
+		l.waitingDue.Delete(resource)
+		l.redis.Go(func(ctx context.Context) { l.publishTold(ctx, models.LockWaiting, requestMessage{Resource: resource}) })
+	})
 }
 
 // TellWaiting hands models.LockWaiting to this instance's listeners, for what no message can tell

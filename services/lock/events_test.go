@@ -3,6 +3,7 @@ package lock
 import (
 	"context"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -123,6 +124,34 @@ func TestEvents(t *testing.T) {
 			}
 			events.until(models.LockWaiting, name)
 			waiting(t, w.hears, name, 0)
+		}
+	})
+
+	t.Run("say once what many who begin to wait together change", func(t *testing.T) {
+		take(t, l, request("crowd", alice))
+		events := listen(t, l)
+		ctx, leave := context.WithCancel(t.Context())
+		began := time.Now()
+		var crowd sync.WaitGroup
+		for range 100 {
+			crowd.Go(func() { _, _ = other.Acquire(ctx, request("crowd", bob)) })
+		}
+		waiting(t, l, "crowd", 100)
+		events.until(models.LockWaiting, "crowd")
+		leave()
+		crowd.Wait()
+		servicestest.Eventually(t, func() bool { _, due := other.waitingDue.Load("crowd"); return !due }, "it is not published that they left")
+		take(t, other, request("after the crowd", alice))
+		said := 1
+		for {
+			if event, _ := events.next(); event.Resource == "after the crowd" {
+				break
+			} else if event.Name == models.LockWaiting {
+				said++
+			}
+		}
+		if most := 1 + int(time.Since(began)/waiterTells); said > most {
+			t.Errorf("%d events of a crowd of 100, at most %d", said, most)
 		}
 	})
 

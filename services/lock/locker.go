@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -68,21 +69,22 @@ type Options struct {
 // All methods are safe for concurrent use. When Redis cannot be asked, each returns
 // models.ErrUnavailable, or works as its comment says where Options.OnRedisDown is open.
 type Locker struct {
-	redis     *redis.Client
-	opt       Options
-	instance  string // names this Locker among those that wait
-	keys      *shardKeys
-	scripts   scriptSet
-	shards    shardStates
-	table     *localTable
-	waiters   *waiterSet
-	groups    *leaseGroups
-	events    *eventHub
-	clock     serverClock
-	peers     peers
-	elsewhere elsewhere
-	looks     *looks
-	metrics   *metrics
+	redis      *redis.Client
+	opt        Options
+	instance   string // names this Locker among those that wait
+	keys       *shardKeys
+	scripts    scriptSet
+	shards     shardStates
+	table      *localTable
+	waiters    *waiterSet
+	waitingDue sync.Map // resources for which a models.LockWaiting is about to be published
+	groups     *leaseGroups
+	events     *eventHub
+	clock      serverClock
+	peers      peers
+	elsewhere  elsewhere
+	looks      *looks
+	metrics    *metrics
 }
 
 // New returns a Locker. Its background work ends when rdb is closed. It panics without

@@ -135,19 +135,21 @@ func (l *Locker) Acquire(ctx context.Context, req Request) (Lock, error) {
 
 // acquire counts once, however often it asks.
 func (l *Locker) acquire(ctx context.Context, a *attempt) (Lock, error) {
-	told := time.AfterFunc(waiterTells, func() { l.publishWaiting(a.req.Resource) })
 	lock, err := l.await(ctx, a)
-	if !told.Stop() && err != nil {
-		l.publishWaiting(a.req.Resource)
-	}
 	l.countAcquire(lock, err)
 	return lock, err
 }
 
-func (l *Locker) await(ctx context.Context, a *attempt) (Lock, error) {
+func (l *Locker) await(ctx context.Context, a *attempt) (got Lock, err error) {
 	wake := l.waiters.join(a.req.Resource, a.grant)
 	defer l.waiters.leave(a.grant)
 	var refused *models.NotAcquiredError
+	var told *time.Timer
+	defer func() {
+		if told != nil && !told.Stop() && err != nil {
+			l.publishWaiting(a.req.Resource)
+		}
+	}()
 	for {
 		lock, err := a.once(redis.WithBudget(ctx), true)
 		switch {
@@ -156,6 +158,9 @@ func (l *Locker) await(ctx context.Context, a *attempt) (Lock, error) {
 		case errors.As(err, &refused):
 		case ctx.Err() == nil:
 			return Lock{}, err
+		}
+		if told == nil {
+			told = time.AfterFunc(waiterTells, func() { l.publishWaiting(a.req.Resource) })
 		}
 		pause := waiterAsk
 		if refused == nil || refused.Status.Degraded {
