@@ -18,8 +18,8 @@ import (
 // those that are waited for, then the newest.
 var LockSorts = [...]string{"since", "-since", "expiresAt", "waiting", "resource"}
 
-// titlesTimeout limits the look-up of titles, and of requests, where a list is useful without them.
-const titlesTimeout = 300 * time.Millisecond
+// extrasTimeout limits the look-up of titles, and of requests, where a list is useful without them.
+const extrasTimeout = 300 * time.Millisecond
 
 // LockQuery selects locks, and the page of them to return. The zero value is the first page of all.
 type LockQuery struct {
@@ -53,8 +53,9 @@ type LockList struct {
 //   - models.ErrUnavailable: without Redis where locks are closed then; and with a Text, which
 //     needs the titles, without the database.
 //
-// Without the database the titles are left out, and those who asked are not counted. It costs time and memory in proportion to the
-// number of locks, and with a Text a look-up of each title: about 10 ms for each 1,000 locks.
+// Without the database the titles are left out, and those who asked are not counted. It costs time
+// and memory in proportion to the number of locks, and with a Text a look-up of each title: about
+// 10 ms for each 1,000 locks.
 func (p *Processes) Locks(ctx context.Context, user models.UserRef, q LockQuery) (LockList, error) {
 	after, err := readLockCursor(q.Sort, q.Cursor)
 	if err != nil {
@@ -64,7 +65,10 @@ func (p *Processes) Locks(ctx context.Context, user models.UserRef, q LockQuery)
 	if err != nil {
 		return LockList{}, err
 	}
-	asked := p.pendingCounts(ctx)
+	var asked map[string]int
+	if len(all) > 0 {
+		asked = p.pendingCounts(ctx)
+	}
 	for i := range all {
 		all[i].Waiting += asked[processOf(all[i].Resource)]
 	}
@@ -78,7 +82,7 @@ func (p *Processes) Locks(ctx context.Context, user models.UserRef, q LockQuery)
 	list := LockList{Count: len(found), Degraded: degraded}
 	list.Items, list.NextCursor = pageOfLocks(found, q, after)
 	if q.Text == "" { // else they have them
-		ctx, cancel := context.WithTimeout(ctx, titlesTimeout)
+		ctx, cancel := context.WithTimeout(ctx, extrasTimeout)
 		defer cancel()
 		_ = p.addTitles(ctx, list.Items) // without the database they are left out
 	}
@@ -92,6 +96,9 @@ func (p *Processes) LockStatuses(ctx context.Context, resources ...string) ([]mo
 	statuses, err := p.locks.Statuses(ctx, resources)
 	if err != nil {
 		return nil, err
+	}
+	if !slices.ContainsFunc(statuses, func(status models.LockStatus) bool { return status.Held }) {
+		return statuses, nil
 	}
 	asked := p.pendingCounts(ctx)
 	for i, status := range statuses {
@@ -107,7 +114,7 @@ func processOf(resource string) string { return strings.TrimPrefix(resource, Res
 
 // pendingCounts is how many users asked for the lock of which process; empty without the database.
 func (p *Processes) pendingCounts(ctx context.Context) map[string]int {
-	ctx, cancel := context.WithTimeout(ctx, titlesTimeout)
+	ctx, cancel := context.WithTimeout(ctx, extrasTimeout)
 	defer cancel()
 	counts, _ := p.store.PendingCounts(ctx)
 	return counts

@@ -238,7 +238,7 @@ type ProcessLockStatus struct {
 	models.LockStatus                      // ActiveAt knows of writes, too, and Waiting of who asked
 	TakeOver          TakeOver             // what the user may do
 	Asked             int                  // how many of those who wait asked for it
-	Requests          []models.LockRequest // the first of theirs; for the holder and administrators only
+	Requests          []models.LockRequest // the first of theirs; shown to the holder and administrators only
 }
 
 // LockStatus returns the state of a process's lock; models.ErrNotFound without such a process.
