@@ -148,7 +148,7 @@ func (h *Handlers) showUnsaved(c *gin.Context, p models.Problem) (ok bool, err e
 	if !hasBase && form["began"] != "" {
 		typed, hasBase = undecided(c, form)
 	}
-	why, signIn := textOnPage(c, p), p.Status == http.StatusUnauthorized
+	why, signIn := problemText(p), p.Status == http.StatusUnauthorized
 	switch {
 	case signIn:
 		why = "Your session has ended."

@@ -1,6 +1,7 @@
 package handlers
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"maps"
@@ -56,27 +57,17 @@ func (h *Handlers) refuseRoute(c *gin.Context, name string) error {
 	})
 }
 
-// problemText is the text of a problem on a page: the wrong fields, or else the detail.
+// problemText is the text of a problem on a page: the wrong fields, or else what it says there.
 func problemText(p models.Problem) string {
 	errs, _ := p.Members["errors"].([]models.FieldError)
 	if len(errs) == 0 {
-		return p.Detail
+		return cmp.Or(p.OnPage, p.Detail)
 	}
 	wrong := make([]string, len(errs))
 	for i, e := range errs {
 		wrong[i] = e.Field + " " + e.Message
 	}
 	return "Not accepted: " + strings.Join(wrong, "; ") + "."
-}
-
-// textOnPage is problemText without the names of policies, which say nothing to users of pages.
-// What an operator wrote for a policy stays.
-func textOnPage(c *gin.Context, p models.Problem) string {
-	wait := c.Writer.Header().Get("Retry-After")
-	if p.Name != "quota-exceeded" || wait == "" || !strings.HasPrefix(p.Detail, "Too many requests: ") {
-		return problemText(p)
-	}
-	return "Too many requests in a short time. Try again in " + wait + " s."
 }
 
 // showProblem answers a problem as a page. The script of a page gets it as JSON and shows it
@@ -101,12 +92,12 @@ func (h *Handlers) problemPage(c *gin.Context, p models.Problem) error {
 	signingIn := c.FullPath() == "/login" && p.Status < http.StatusInternalServerError && p.Status != http.StatusForbidden
 	switch {
 	case signingIn:
-		return h.showSignIn(c, p.Status, textOnPage(c, p))
+		return h.showSignIn(c, p.Status, problemText(p))
 	case p.Status == http.StatusUnauthorized:
 		return h.showSignIn(c, p.Status, "Your session has ended. Sign in again.")
 	}
 	view := templates.Message{
-		Kicker: strconv.Itoa(p.Status), Heading: p.Title, Paragraphs: []string{textOnPage(c, p)}, RequestID: p.RequestID,
+		Kicker: strconv.Itoa(p.Status), Heading: p.Title, Paragraphs: []string{problemText(p)}, RequestID: p.RequestID,
 		Action: "Go to the start page", Href: "/",
 	}
 	if p.Status == http.StatusServiceUnavailable {

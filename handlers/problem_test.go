@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"testing"
-	"time"
 
 	"github.com/gin-gonic/gin"
 
@@ -43,22 +42,6 @@ func TestMiddlewareRefusesWithProblemsOfTheTable(t *testing.T) {
 		if !ok || got.Type != "/problems/"+name || got.Title != kind.Title || w.Code != kind.Status {
 			t.Errorf("%s: %d %+v, the table says %+v", name, w.Code, got, kind)
 		}
-	}
-}
-
-// A page names no policy, as an answer of the API does; what an operator wrote for one stays.
-func TestLimitOnPage(t *testing.T) {
-	c, w := requestWith(http.MethodGet, "")
-	middleware.RefuseQuota(c, []models.Decision{{Policy: models.Policy{Name: "api", Limit: 1, Window: time.Minute}, RetryAfter: 42 * time.Second}})
-	var got struct{ Detail string }
-	if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil {
-		t.Fatal(err)
-	}
-	if said := textOnPage(c, models.NewProblem("quota-exceeded", got.Detail)); said != "Too many requests in a short time. Try again in 42 s." {
-		t.Errorf("the page says %q", said)
-	}
-	if said := textOnPage(c, models.NewProblem("quota-exceeded", "Closed for lunch.")); said != "Closed for lunch." {
-		t.Errorf("instead of what the operator wrote the page says %q", said)
 	}
 }
 

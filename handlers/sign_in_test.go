@@ -66,7 +66,10 @@ func TestTooManySignIns(t *testing.T) {
 		shows(t, b.post("/login", "email", "ann@example.com", "password", "wrong"), http.StatusUnauthorized)
 	}
 	w := b.post("/login", "email", "ann@example.com", "password", password)
-	shows(t, w, http.StatusTooManyRequests, "Too many requests", `value="ann@example.com"`)
+	shows(t, w, http.StatusTooManyRequests, "Too many requests in a short time. Try again in ", `value="ann@example.com"`)
+	if strings.Contains(w.Body.String(), "login-") {
+		t.Errorf("the page names a policy: %s", w.Body)
+	}
 	if w.Header().Get("Retry-After") == "" {
 		t.Error("no Retry-After")
 	}

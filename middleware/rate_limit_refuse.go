@@ -54,10 +54,22 @@ func refuseQuota(c *gin.Context, decisions []models.Decision, message string, le
 		violated = append(violated, d.Policy.Name)
 		limits = append(limits, fmt.Sprintf("%q allows %d in %s", d.Policy.Name, d.Policy.Limit, plural(int64(d.Policy.Window/time.Second), "second")))
 	}
+	onPage := message
 	if message == "" {
 		message = "Too many requests: " + strings.Join(limits, ", ") + ". Try again in " + plural(retry, "second") + "."
+		onPage = "Too many requests in a short time. Try again in " + soon(retry) + "."
 	}
-	WriteProblem(c, models.NewProblem("quota-exceeded", message).With("violated-policies", violated))
+	p := models.NewProblem("quota-exceeded", message).With("violated-policies", violated)
+	p.OnPage = onPage
+	WriteProblem(c, p)
+}
+
+// soon is so many seconds, rounded up to minutes if they are many.
+func soon(seconds int64) string {
+	if seconds <= 90 {
+		return plural(seconds, "second")
+	}
+	return plural((seconds+59)/60, "minute")
 }
 
 // writeRetryAfter sets and returns the seconds after which all decisions can be allowed.

@@ -11,6 +11,8 @@ type Problem struct {
 	Title  string
 	Status int
 	Detail string
+	// OnPage is what a page says instead of Detail, in its users' words. Empty if it says the same.
+	OnPage string
 	// Members are extra members, such as "errors".
 	Members map[string]any
 	// Instance and RequestID are filled in when the problem is written.
