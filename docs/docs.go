@@ -3927,10 +3927,6 @@ const docTemplate = `{
                 },
                 "resource": {
                     "type": "string"
-                },
-                "waiting": {
-                    "description": "Waiting: nothing but who waits for the lock has changed. For pages, which name their user.",
-                    "type": "boolean"
                 }
             }
         },

@@ -50,7 +50,7 @@ func (c *client) eventsOf(t *testing.T, query string) <-chan string {
 			}
 			var doc map[string]any
 			err := json.Unmarshal([]byte(data), &doc)
-			if query != "" && member(doc, "waiting") == true {
+			if query != "" && member(doc, "waiting") == true && doc["at"] != nil && len(doc) == 3 { // and who asked, or what, is not told
 				seen <- fmt.Sprint(name, " ", doc["resource"], " waiting")
 				continue
 			}

@@ -27,8 +27,14 @@ type lockEventDoc struct {
 	Holder   holderRef `json:"holder"`
 	Fence    *int64    `json:"fence"`
 	At       time.Time `json:"at"`
-	// Waiting: nothing but who waits for the lock has changed. For pages, which name their user.
-	Waiting bool `json:"waiting,omitempty"`
+}
+
+// waitingDoc is the data of an event for pages, which name their user: nothing but who waits for the
+// lock has changed.
+type waitingDoc struct {
+	Resource string    `json:"resource"`
+	At       time.Time `json:"at"`
+	Waiting  bool      `json:"waiting"`
 }
 
 // requestEventDoc is the data of an event about a request for a lock. By asked or answered; there is
@@ -146,9 +152,7 @@ func (h *Handlers) mayHear(ctx context.Context, c *gin.Context, event models.Loc
 
 // waitingText says no more of an event than that it has changed who waits for the lock.
 func waitingText(event models.LockEvent) string {
-	return eventOf(models.LockExtended, lockEventDoc{
-		Resource: event.Resource, Holder: holderRef{event.Holder.ID, event.Holder.Email}, At: event.At, Waiting: true,
-	})
+	return eventOf(models.LockExtended, waitingDoc{event.Resource, event.At, true})
 }
 
 func eventText(event models.LockEvent) string {
