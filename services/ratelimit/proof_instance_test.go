@@ -88,8 +88,9 @@ func TestProofInstance(t *testing.T) {
 	percent := int64(max(1, me.Decisions/100))
 	for _, healthy := range []bool{true, false} {
 		var wg sync.WaitGroup
+		var late atomic.Int64
 		for i := range uint64(proofWorkers) {
-			w := proofWorker{t: t, l: l, me: me, policies: proofPolicies(me.Blocks), rnd: rand.New(rand.NewPCG(me.Seed, i)), healthy: healthy, history: history}
+			w := proofWorker{t: t, l: l, me: me, policies: proofPolicies(me.Blocks), rnd: rand.New(rand.NewPCG(me.Seed, i)), healthy: healthy, late: &late, history: history}
 			wg.Go(func() {
 				for range me.Decisions / 2 / proofWorkers {
 					for !w.step() {
@@ -103,6 +104,9 @@ func TestProofInstance(t *testing.T) {
 		}
 		wg.Wait()
 		if healthy {
+			if percent := int64(me.Decisions) / 200; me.Blocks == autoBlocks && late.Load() > percent {
+				t.Errorf("%d of %d decisions failed without an outage", late.Load(), me.Decisions/2)
+			}
 			fmt.Println("half")
 		}
 	}
@@ -157,6 +161,7 @@ type proofWorker struct {
 	policies proofCompany
 	rnd      *rand.Rand
 	healthy  bool // nothing is cut yet: refusals are recorded
+	late     *atomic.Int64
 	history  *proofHistory
 	steady   time.Time // when it asks that policy again
 }
@@ -215,6 +220,7 @@ func (w *proofWorker) step() bool {
 		if failed {
 			w.t.Error(err)
 		}
+		w.late.Add(1)
 		<-time.After(5 * time.Millisecond)
 		return failed
 	}
