@@ -8,7 +8,7 @@ import (
 	"gatehouse/services/servicestest"
 )
 
-// TestSlowDatabase: each call is quick enough by itself, and a request makes at least eight.
+// TestSlowDatabase: each call is quick enough by itself, and a request makes at least four.
 // They share one DATABASE_TIMEOUT, whatever the request is, and it answers 503.
 func TestSlowDatabase(t *testing.T) {
 	t.Parallel()
@@ -18,7 +18,7 @@ func TestSlowDatabase(t *testing.T) {
 	admin, alice := a.signIn(t, "admin@example.com"), a.signIn(t, "alice@example.com")
 	token := "X-Lock-Token: " + alice.call(t, "POST /processes/1/lock", nil).is(t, 201).text(t, "lockToken")
 
-	proxy.SetLatency(500 * time.Millisecond)
+	proxy.SetLatency(timeout / 3)
 	var all sync.WaitGroup
 	for _, request := range []struct {
 		who  *client

@@ -122,7 +122,7 @@ func (c *client) openStreams(t *testing.T, asked int) (begun int32, open *atomic
 			}
 			req.Header.Set("Authorization", "Bearer "+c.token)
 			res, err := c.app.http.Do(req) //nolint:bodyclose // a stream is read, and closed, beside this
-			if err != nil { // it was closed to make room for another, just before its request came
+			if err != nil {                // it was closed to make room for another, just before its request came
 				return
 			}
 			if res.StatusCode == http.StatusOK {
