@@ -84,35 +84,114 @@ func (d desk) unheard() {
 	read[bool](d.t, d.tab, `(window.fetch = reallyFetch, document.querySelector("#requests li") !== null)`)
 }
 
+// meddles lets a test stand between the page and the server: answers has, for paths below that of
+// the process, what becomes of an answer, and asked is what the page has asked for.
+func (d desk) meddles() {
+	d.t.Helper()
+	read[bool](d.t, d.tab, `(() => {
+		const really = fetch;
+		Object.assign(window, {asked: [], answers: {}, looks: () => asked.filter((path) => path === "/edit/state").length});
+		window.fetch = async (url, ...more) => {
+			const path = new URL(url, location).pathname.replace(/^.*\/processes\/\d+/, "");
+			asked.push(path);
+			const response = await really(url, ...more);
+			return answers[path]?.(response) ?? response;
+		};
+		return true;
+	})()`)
+}
+
 // bothSave: without Redis another instance lets bob edit what alice is editing. The fields that
 // alice left alone become bob's on her page, and what she typed stays; of a field that both changed
 // she decides when she saves.
 func bothSave(t *testing.T, alice desk, process string, bob *client) {
 	t.Helper()
 	token := "X-Lock-Token: " + bob.call(t, "POST /processes/"+process+"/lock", nil).is(t, 201).text(t, "lockToken")
-	saves := func(title, description string) {
+	put := func(title, description string) {
 		t.Helper()
 		bob.call(t, "PUT /processes/"+process, map[string]any{"title": title, "status": "draft", "description": description}, token).is(t, 200)
+	}
+	saves := func(title, description string) {
+		t.Helper()
+		put(title, description)
 		alice.looks()
 		alice.until(`document.querySelector("#title").value === %q`, title)
 	}
 	mine := alice.typed()
+	alice.meddles()
+
+	// Of a version that is not kept any more nobody knows what it had. The page says so once.
+	read[bool](t, alice.tab, `(answers["/versions/1"] = () => new Response("", {status: 404}), true)`)
+	put("Dig a pond", "")
+	alice.looks()
+	alice.until(`document.querySelector("#changed")?.innerText.includes("bob@example.com saved. When you save, both are brought together.")`)
+	looks := read[int](t, alice.tab, `looks()`)
+	alice.until(`document.dispatchEvent(new Event("visibilitychange")) && looks() > %d`, looks+1) // the one before has ended
+	if !read[bool](t, alice.tab, `asked.filter((path) => path === "/versions/1").length === 1`) {
+		t.Error("a version that there is not is asked for again")
+	}
+
+	read[bool](t, alice.tab, `(answers = {}, true)`)
 	saves("Dig a deep pond", "")
 	alice.until(`document.querySelector("#changed")?.innerText.includes("bob@example.com saved. Their title is in the form now; what you changed stays.")`)
+	if got := read[string](t, alice.tab, `(({elements}) => elements.base.value + " and " + new FormData(edit).get("base"))(edit)`); got != "1 and 3" {
+		t.Errorf("the field of the base, and what is sent, are %s", got)
+	}
 	alice.do(fill("#description", "!"))
 	alice.kept(process, mine+"!")
+
+	// What alice saves in another tab hides nothing of bob's.
+	read[bool](t, alice.tab, `(answers[""] = async (response) => Response.json({...await response.json(), updatedBy: {id: edit.dataset.user}}), true)`)
 	saves("Dig the deepest pond", "Two feet")
-	alice.until(`document.querySelector("#changed")?.innerText.includes("You both changed the description: when you save, you are shown both texts.")`)
+	both := "bob@example.com saved. Their title is in the form now; what you changed stays. You both changed the description: when you save, you are shown both texts."
+	alice.until(`document.querySelector("#changed")?.innerText.includes(%q)`, both)
 	if got := alice.typed(); got != mine+"!" {
 		t.Errorf("the form has %q, want %q", got, mine+"!")
 	}
+
+	// Looks do not overtake each other, and while the description is to be decided the title, which
+	// alice has left alone, still follows.
+	read[bool](t, alice.tab, `(answers[""] = (response) => new Promise((go) => { window.letGo = () => { answers = {}; go(response); return true; }; }), true)`)
+	put("Dig a wide pond", "Two feet")
+	alice.looks()
+	alice.until(`window.letGo !== undefined`)
+	if read[bool](t, alice.tab, `(() => { const before = looks(); document.dispatchEvent(new Event("visibilitychange")); return looks() > before; })()`) {
+		t.Error("the page looks again before it has looked")
+	}
+	put("Dig the widest pond", "Two feet")
+	read[bool](t, alice.tab, `letGo()`)
+	alice.until(`document.querySelector("#title").value === "Dig the widest pond"`)
+	alice.until(`document.querySelector("#changed")?.innerText.includes(%q)`, both)
+
+	// Of what she alone has saved, in another tab, nothing is said.
+	read[bool](t, alice.tab, `(answers = {
+		"": async (response) => Response.json({...await response.json(), updatedBy: {id: edit.dataset.user}}),
+		"/history": () => Response.json({items: []}),
+	}, document.querySelector("#changed").dataset.before = "true", true)`)
+	saves("Dig the pond again", "Two feet")
+	alice.until(`document.querySelector("#changed")?.dataset.before === "true"`)
+
+	// What she did not type is not hers when it is saved, even if bob puts it back meanwhile.
+	put("Dig the pond", "Two feet")
 	bob.call(t, "DELETE /processes/"+process+"/lock", nil, token).is(t, 204)
 	alice.do(click("button[value=stay]"))
 	alice.until(`document.querySelector("#conflict") !== null`)
 	alice.do(click("#description-mine"), click("#conflict button.primary"))
 	alice.until(`document.querySelector("#conflict") === null && document.querySelector("#edit")?.dataset.held === "true"`)
-	bob.call(t, "GET /processes/"+process, nil).is(t, 200).with(t, "title", "Dig the deepest pond").with(t, "description", mine+"!")
+	bob.call(t, "GET /processes/"+process, nil).is(t, 200).with(t, "title", "Dig the pond").with(t, "description", mine+"!")
 	alice.noAlarm()
+
+	// A copy of this browser's, from the time of version 4, is compared with that one.
+	read[bool](t, alice.tab, `(({user, process}) => {
+		const copy = {title: "Dig the deepest pond", status: "draft", description: edit.elements.description.value, base: "4", at: Date.now()};
+		localStorage.setItem("gatehouse.draft." + user + "." + process, JSON.stringify(copy));
+		return true;
+	})(edit.dataset)`)
+	alice.do(chromedp.Reload())
+	alice.until(`document.querySelector("#copy button") !== null && document.documentElement.matches(".live")`)
+	alice.do(click("#copy button"))
+	alice.looks()
+	alice.until(`document.querySelector("#title").value === "Dig the pond"`)
 }
 
 // warned: a minute before the end of the lock the page counts down, and a press keeps the lock.

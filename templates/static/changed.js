@@ -5,11 +5,32 @@
 window.gatehouse.changed = (form, drafts) => {
   const { ask, note } = window.gatehouse;
   const { process, user } = form.dataset;
-  const words = { title: "title", status: "status", description: "description" };
+  const fields = ["title", "status", "description"];
+  let base = form.dataset.base; // what the next two are about
   let seen = 0; // the version that was told
+  let has = {}; // of each field that its user left as it was: the text that it has taken, and the base's
 
+  // begins starts anew when the text begins from another version, as a copy that is used does.
+  const begins = () => {
+    if (base === form.dataset.base) return;
+    [base, seen, has] = [form.dataset.base, 0, {}];
+  };
+
+  // A form goes with the base that its text has now. The field stays as the page came: a browser
+  // brings a changed one back after a reload. What was only taken goes as it was in the base, or it
+  // would count as the user's own, and undo what another has saved since.
+  form.addEventListener("formdata", ({ formData }) => {
+    begins();
+    formData.set("base", base);
+    for (const [name, { now, was }] of Object.entries(has)) {
+      if (form.elements[name].value === now) formData.set(name, was);
+    }
+  });
+
+  // get is null for what there is not, or not any more.
   const get = async (path) => {
     const response = await ask(`/api/v1/processes/${process}${path}`);
+    if (response.status === 404) return null;
     if (!response.ok) throw new Error(`${response.status}`);
     return response.json();
   };
@@ -24,47 +45,65 @@ window.gatehouse.changed = (form, drafts) => {
     drafts.took(field.name, text);
   };
 
-  // merge brings in what changed from one version to another.
+  // merge brings in what changed from the base to a version.
   const merge = (from, to) => {
     const [taken, both] = [[], []];
-    for (const name of Object.keys(words)) {
+    for (const name of fields) {
       const [was, now] = [from, to].map((of) => asField(name, of[name]));
       const field = form.elements[name];
-      if (now === was || field.value === now) continue;
-      if (field.value === was) {
+      if (field.value === now) continue;
+      if (field.value === was || field.value === has[name]?.now) {
         take(field, now);
-        taken.push(words[name]);
-      } else {
-        both.push(words[name]);
+        has[name] = { now, was };
+        taken.push(name);
+      } else if (now !== was) {
+        both.push(name);
       }
     }
     // From now on the text begins from that version, unless something of it is to be decided.
-    if (!both.length) form.dataset.base = form.elements.base.value = to.version;
+    if (!both.length) form.dataset.base = to.version;
     return { taken, both };
   };
 
-  const tell = (who, { taken, both }) => {
-    const says = [];
-    if (taken.length) says.push(`Their ${taken.join(" and ")} ${taken.length > 1 ? "are" : "is"} in the form now; what you changed stays.`);
-    if (both.length) says.push(`You both changed the ${both.join(" and the ")}: when you save, you are shown both texts.`);
-    if (!says.length) return;
-    const link = document.createElement("a");
-    Object.assign(link, { href: `/processes/${process}/history`, target: "_blank", rel: "noopener", textContent: "See what changed" });
-    note("changed", form, { parts: [`Changed while you looked: ${who} saved. ${says.join(" ")} `, link] });
+  // other is the user, but for the reader, who saved last since a version, and which fields;
+  // undefined if it was the reader alone, in another tab.
+  const other = async (to, since) => {
+    if (to.updatedBy.id !== user) return { by: to.updatedBy, theirs: fields };
+    const history = await get("/history?limit=20");
+    const entry = history?.items.find(({ version, actor }) => version > since && actor.id !== user);
+    return entry && { by: entry.actor, theirs: entry.changes.map(({ field }) => field) };
   };
 
-  // look is called with each state of the page. A failure is tried again with the next one.
-  return async ({ version, changedBy }) => {
-    if (version <= Number(form.dataset.base) || version <= seen || changedBy?.id === user) return;
-    const before = seen;
-    seen = version;
+  const tell = ({ by, theirs }, { taken, both }) => {
+    const says = [];
+    const shown = taken.filter((name) => theirs.includes(name));
+    if (shown.length) says.push(`Their ${shown.join(" and ")} ${shown.length > 1 ? "are" : "is"} in the form now; what you changed stays.`);
+    if (both.length) says.push(`You both changed the ${both.join(" and the ")}: when you save, you are shown both texts.`);
+    if (says.length) say(by, says.join(" "));
+  };
+  const say = (by, text) => {
+    const link = document.createElement("a");
+    Object.assign(link, { href: `/processes/${process}/history`, target: "_blank", rel: "noopener", textContent: "See what changed" });
+    note("changed", form, { parts: [`Changed while you looked: ${by.email || "another user"} saved. ${text} `, link] });
+  };
+
+  // look is called with each state of the page, one at a time. A failure is tried again with the
+  // next one.
+  return async ({ version }) => {
+    begins();
+    if (version <= Number(base) || version <= seen) return;
+    const began = base;
     try {
-      const [from, to] = await Promise.all([get(`/versions/${form.dataset.base}`), get("")]);
-      if (form.dataset.held !== "true") return;
-      seen = Math.max(seen, to.version);
-      tell(changedBy?.email || "another user", merge(from, to));
+      const [from, to] = await Promise.all([get(`/versions/${began}`), get("")]);
+      const saved = to && await other(to, Math.max(seen, Number(began)));
+      if (!to || form.dataset.held !== "true" || form.dataset.base !== began) return;
+      seen = to.version;
+      const merged = from && merge(from, to);
+      if (!saved) return;
+      if (merged) tell(saved, merged);
+      else say(saved.by, "When you save, both are brought together."); // the base is not kept any more
     } catch {
-      seen = before;
+      // The server is away.
     }
   };
 };

@@ -24,9 +24,17 @@
     const key = `gatehouse.draft.${user}.${process}`;
     const values = (of) => Object.fromEntries(fields.map((name) => [name, of(form.elements[name])]));
     const text = () => values((field) => field.value);
+    // own is the text as the form sends it: without what only changed.js has put there.
+    const own = () => {
+      const data = new FormData(form);
+      return values(({ name }) => data.get(name));
+    };
     // What the server sent, and not what is there: a user may type before this script has come.
     const shown = values((field) => field.defaultValue ?? [...field.options].find((option) => option.defaultSelected)?.value ?? field.value);
     const savedAt = Number(form.dataset.draftSaved);
+
+    // The browser does not bring back what a page that was left had: the draft does, with its base.
+    form.autocomplete = "off";
 
     // When the draft was stored that a save takes with it. The field stays as the page came: a browser
     // brings a changed one back after a reload.
@@ -46,7 +54,7 @@
 
     const copy = () => {
       try {
-        localStorage.setItem(key, JSON.stringify({ ...text(), base: form.dataset.base, at: Date.now() }));
+        localStorage.setItem(key, JSON.stringify({ ...own(), base: form.dataset.base, at: Date.now() }));
       } catch {
         // It is full or switched off: then there is no copy.
       }
@@ -59,7 +67,7 @@
       const now = text();
       return !savedAt && same(now, shown)
         ? { method: "DELETE", headers: known ? { "If-Unmodified-Since": known } : {} }
-        : { method: "PUT", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ ...now, baseVersion: Number(form.dataset.base) }) };
+        : { method: "PUT", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ ...own(), baseVersion: Number(form.dataset.base) }) };
     };
 
     const write = async () => {
@@ -170,6 +178,8 @@
       if (!found || same(found, shown) || !(found.at > savedAt)) return forget();
       const fill = () => {
         for (const name of fields) form.elements[name].value = found[name];
+        // It is older than what the page has merged since: its fields are compared with its own base.
+        if (found.base) form.dataset.base = found.base;
         changed();
       };
       // The same tab is back before its last write is there, as after a reload: it goes on.

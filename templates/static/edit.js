@@ -112,8 +112,8 @@
     if (!state.held) return lose(state);
     if (!held) return;
     setEnd(state);
-    changed(state);
-    if (line && shown() !== wanted(state)) await update();
+    // check waits for both: an older answer must not come after a newer one.
+    await Promise.all([changed(state), line && shown() !== wanted(state) && update()]);
   };
 
   // update puts in the parts of the page that others change: who waits, and who asks.
