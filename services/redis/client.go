@@ -77,6 +77,7 @@ type Client struct {
 
 	spawn     func(task func(context.Context)) (stop func()) // ends with stop or Close
 	stop      context.CancelFunc
+	ending    sync.Mutex // no task begins while Close says that it is closed
 	closed    atomic.Bool
 	tasks     sync.WaitGroup
 	ready     chan struct{}
@@ -147,7 +148,11 @@ func New(opt Options) *Client {
 	r.stop = stop
 	r.spawn = func(task func(context.Context)) func() {
 		ctx, stop := context.WithCancel(life)
-		r.tasks.Go(func() { defer stop(); task(ctx) })
+		r.ending.Lock()
+		defer r.ending.Unlock()
+		if !r.closed.Load() {
+			r.tasks.Go(func() { defer stop(); task(ctx) })
+		}
 		return stop
 	}
 	if opt.Disabled {
@@ -186,14 +191,17 @@ func (r *Client) Embedded() bool { return r.opt.Embedded }
 // server behind the next one may be another, which has missed a write.
 func (r *Client) LostConnections() uint64 { return r.conn.lost.Load() }
 
-// Go runs task in the background. The task's ctx ends with Close, which waits for the task.
+// Go runs task in the background. The task's ctx ends with Close, which waits for the task. After
+// Close, and beside it, a task may come too late: then it is not run.
 func (r *Client) Go(task func(context.Context)) { r.spawn(task) }
 
 // Close ends the background work, waits for it, and closes the connections; calls return
 // models.ErrUnavailable from then on. Its only error is that of ctx, when that ends first.
 // Close it after what is built on it, and once.
 func (r *Client) Close(ctx context.Context) error {
+	r.ending.Lock()
 	r.closed.Store(true)
+	r.ending.Unlock()
 	r.stop()
 	done := make(chan struct{})
 	go func() {

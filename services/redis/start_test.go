@@ -5,6 +5,8 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -61,4 +63,34 @@ func TestStart(t *testing.T) {
 			t.Errorf("%v, %s", err, rdb.Status())
 		}
 	})
+}
+
+// A task that comes beside Close is waited for, or not run.
+func TestGoBesideClose(t *testing.T) {
+	for range 50 {
+		rdb := redis.New(redis.Options{Disabled: true})
+		var closed, late atomic.Bool
+		var group sync.WaitGroup
+		for range 8 {
+			group.Go(func() {
+				rdb.Go(func(ctx context.Context) {
+					<-ctx.Done()
+					time.Sleep(time.Millisecond) // its last work
+					if closed.Load() {
+						late.Store(true)
+					}
+				})
+			})
+		}
+		if err := rdb.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		closed.Store(true)
+		group.Wait()
+		rdb.Go(func(context.Context) { late.Store(true) })
+		time.Sleep(2 * time.Millisecond)
+		if late.Load() {
+			t.Fatal("a task runs after Close")
+		}
+	}
 }
