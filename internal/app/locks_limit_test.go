@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -53,8 +54,19 @@ func (u *lockUser) wantTooMany(what string, code int, answer map[string]any) {
 // startLimited starts instances on one database. Without env it starts them on one Redis.
 func startLimited(t *testing.T, instances int, env map[string]string) *lockUser {
 	t.Helper()
+	acquainted := func() {}
 	if env == nil {
-		env = map[string]string{"REDIS_URL": "redis://" + servicestest.StartRedis(t).Addr}
+		server := servicestest.StartRedis(t)
+		env = map[string]string{"REDIS_URL": "redis://" + server.Addr}
+		acquainted = func() { // each instance has looked for others, and found the last one
+			server.Do("CONFIG", "RESETSTAT")
+			servicestest.Eventually(t, func() bool {
+				_, stats, _ := strings.Cut(server.Do("INFO", "commandstats"), "cmdstat_pubsub|numsub:calls=")
+				calls, _, _ := strings.Cut(stats, ",")
+				n, _ := strconv.Atoi(calls)
+				return n > 2*instances
+			}, "the instances do not look for each other")
+		}
 	}
 	env["LOCK_MAX_PER_USER"], env["DATABASE_URL"] = "3", newDatabase(t)
 	u := &lockUser{t: t}
@@ -62,6 +74,7 @@ func startLimited(t *testing.T, instances int, env map[string]string) *lockUser 
 		a := startApp(t, env)
 		u.apps, u.tokens = append(u.apps, a), append(u.tokens, a.signIn(t, "admin@example.com"))
 	}
+	acquainted()
 	return u
 }
 

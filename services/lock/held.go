@@ -45,7 +45,8 @@ func (e *elsewhere) set(userID string, locks int, since int64) {
 
 // HoldsMore reports whether a user has more than n locks now, on all instances. Where Redis cannot
 // be asked about a shard, only those count that this instance knows. An instance that is alone asks
-// Redis only if the user may have more.
+// Redis only if the user may have more. It learns of an instance that starts within a heartbeat
+// (500 ms); what the other grants until then may go uncounted here.
 func (l *Locker) HoldsMore(ctx context.Context, userID string, n int) bool {
 	since, alone := l.peers.since.Load(), l.peers.none()
 	if alone {
