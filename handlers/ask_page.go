@@ -33,7 +33,7 @@ func (h *Handlers) askForm(c *gin.Context) error {
 	if utf8.RuneCountInString(form["message"]) > maxReason {
 		return h.showProcess(c, 422, id, templates.LockPanel{Note: form["message"], Error: "Say it in up to 200 characters."})
 	}
-	request, _, degraded, err := h.Processes.Ask(c.Request.Context(), signedIn(c).User, id, form["message"], h.LocksPerUser)
+	request, _, degraded, err := h.Processes.Ask(c.Request.Context(), signedIn(c).User, id, services.AskOptions{Message: form["message"], Most: h.LocksPerUser, Client: clientOf(c)})
 	setLocksDegraded(c, degraded)
 	var conflict *models.RequestConflictError
 	if errors.As(err, &conflict) { // it is free by now, or the user's own
@@ -102,7 +102,7 @@ func (h *Handlers) withdrawForm(c *gin.Context) error {
 	if err != nil || !isID(form["request"]) {
 		return h.noRoute(c)
 	}
-	if err := h.Processes.Withdraw(c.Request.Context(), signedIn(c).User, id, form["request"]); err != nil {
+	if err := h.Processes.Withdraw(c.Request.Context(), signedIn(c).User, id, form["request"], clientOf(c)); err != nil {
 		return err
 	}
 	return goWith(c, processPath(id), middleware.Flash{Text: "You do not ask for it any more."})

@@ -33,12 +33,15 @@ func (s *audited) run(t *testing.T, statement string) {
 	check(t, err)
 }
 
-func (s *audited) call(token, what, body string) *httptest.ResponseRecorder {
+func (s *audited) call(token, what, body string, headers ...string) *httptest.ResponseRecorder {
 	method, path, _ := strings.Cut(what, " ")
 	r := httptest.NewRequest(method, "/api/v1"+path, strings.NewReader(body))
 	r.Header.Set("Content-Type", "application/json")
 	if token != "" {
 		r.Header.Set("Authorization", "Bearer "+token)
+	}
+	for i := 0; i < len(headers); i += 2 {
+		r.Header.Set(headers[i], headers[i+1])
 	}
 	w := httptest.NewRecorder()
 	s.router.ServeHTTP(w, r)
@@ -71,6 +74,16 @@ func (s *audited) state(t *testing.T, resource string) string {
 	text, err := json.Marshal([]any{users.Items, epochs, counts, lock.Held, lock.Holder.UserID})
 	check(t, err)
 	return string(text)
+}
+
+// withoutAudit wants what is refused while no entry of the audit can be stored.
+func (s *audited) withoutAudit(t *testing.T, do func() *httptest.ResponseRecorder) {
+	t.Helper()
+	s.run(t, `CREATE TRIGGER full BEFORE INSERT ON audit BEGIN SELECT RAISE(ABORT, 'no audit'); END`)
+	if w := do(); w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") == "" {
+		t.Errorf("without an audit: %d %s", w.Code, w.Body)
+	}
+	s.run(t, `DROP TRIGGER full`)
 }
 
 // Nothing that the audit is to know is acknowledged, or done, while its entry cannot be stored.
@@ -109,17 +122,12 @@ func TestNothingIsDoneWithoutItsAudit(t *testing.T) {
 				who = s.token(t, row.who+"example.com")
 			}
 			before := s.state(t, resource)
-			s.run(t, `CREATE TRIGGER full BEFORE INSERT ON audit BEGIN SELECT RAISE(ABORT, 'no audit'); END`)
-			w := s.call(who, row.what, row.body)
-			if w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") == "" {
-				t.Errorf("without an audit: %d %s", w.Code, w.Body)
-			}
-			s.run(t, `DROP TRIGGER full`)
+			s.withoutAudit(t, func() *httptest.ResponseRecorder { return s.call(who, row.what, row.body) })
 			if after := s.state(t, resource); after != before {
 				t.Errorf("it was done without an audit:\n%s\n%s", before, after)
 			}
 			had := len(s.entries(t, row.action))
-			w = s.call(who, row.what, row.body)
+			w := s.call(who, row.what, row.body)
 			if w.Code != row.status {
 				t.Errorf("with an audit: %d %s", w.Code, w.Body)
 			}
@@ -136,4 +144,67 @@ func TestNothingIsDoneWithoutItsAudit(t *testing.T) {
 	if held.Fence == nil {
 		t.Error("the lock was granted without Redis")
 	}
+}
+
+// So it is with a lock that is asked for and passes to another user, by the API and on the pages.
+func TestLocksThatPassOnAreAudited(t *testing.T) {
+	t.Parallel()
+	s := newAudited(t)
+	process := s.process(t, "Order paper", "")
+	path, resource := "/processes/"+process.ID, "process:"+process.ID
+	a, b := s.signedIn(t, ann), s.signedIn(t, bob)
+	annsToken, bobsToken := s.token(t, ann), s.token(t, bob)
+	// does wants one entry, with who did it and what, of what is not done without.
+	does := func(status int, action, entry string, do func() *httptest.ResponseRecorder) *httptest.ResponseRecorder {
+		t.Helper()
+		s.withoutAudit(t, do)
+		had, w := len(s.entries(t, action)), do()
+		entries := s.entries(t, action)
+		if w.Code != status || len(entries) != had+1 {
+			t.Fatalf("%s: %d with %d entries: %s", action, w.Code, len(entries)-had, w.Body)
+		}
+		if got := entries[0]; got.Actor+"|"+got.Detail != entry || got.Target != resource || got.IP != "192.0.2.1" || got.RequestID != w.Header().Get("X-Request-Id") {
+			t.Errorf("%s: the entry is %+v, want %q", action, got, entry)
+		}
+		return w
+	}
+	page := func(b *browser, path string, fields ...string) func() *httptest.ResponseRecorder {
+		return func() *httptest.ResponseRecorder { return b.post(path, fields...) }
+	}
+	api := func(token, what, body string, headers ...string) func() *httptest.ResponseRecorder {
+		return func() *httptest.ResponseRecorder { return s.call(token, what, body, headers...) }
+	}
+	requested := func(w *httptest.ResponseRecorder) (request string) {
+		address := w.Header().Get("Location")
+		return address[strings.LastIndexAny(address, "/=")+1:]
+	}
+
+	t.Run("on the pages", func(t *testing.T) {
+		tab := a.begins(t, process.ID)
+		answers := func(answer, request string) func() *httptest.ResponseRecorder {
+			return func() *httptest.ResponseRecorder { return tab.presses("/edit/answer", "answer", answer+" "+request) }
+		}
+		request := requested(does(303, models.AuditLockAsked, bob+"|of "+ann+": please", page(b, path+"/ask", "message", "please")))
+		does(303, models.AuditLockAnswered, ann+"|later to "+bob, answers("later", request))
+		does(303, models.AuditLockWithdrawn, bob+"|", page(b, path+"/ask/withdraw", "request", request))
+		request = requested(b.post(path + "/ask"))
+		does(303, models.AuditLockGiven, ann+"|to "+bob, answers("give", request))
+		tab = b.follows(t, does(303, models.AuditLockTakenOver, bob+"|held by "+bob, page(b, path+"/edit", "takeOver", "true")), process.ID)
+		s.writesAnyway(t, process.ID, "Order chalk") // so that a save takes the lock anew
+		does(303, models.AuditLockTakenOver, bob+"|held by "+bob, func() *httptest.ResponseRecorder { return tab.presses("/edit/save", "base", "2") })
+	})
+	t.Run("by the API", func(t *testing.T) {
+		_, err := s.Locks.ForceRelease(t.Context(), resource, nil)
+		check(t, err)
+		a.begins(t, process.ID)
+		w := does(201, models.AuditLockTakenOver, ann+"|held by "+ann+": here", api(annsToken, "POST "+path+"/lock", `{"takeOver":true,"reason":"here"}`))
+		var held struct{ LockToken string }
+		check(t, json.Unmarshal(w.Body.Bytes(), &held))
+		requests := path + "/lock/requests"
+		one := requests + "/" + requested(does(201, models.AuditLockAsked, bob+"|of "+ann+": please", api(bobsToken, "POST "+requests, `{"message":"please"}`)))
+		does(200, models.AuditLockAnswered, ann+"|later to "+bob+": soon", api(annsToken, "POST "+one+"/answer", `{"answer":"later","message":"soon"}`, "X-Lock-Token", held.LockToken))
+		does(204, models.AuditLockWithdrawn, bob+"|", api(bobsToken, "DELETE "+one, ""))
+		one = requests + "/" + requested(s.call(bobsToken, "POST "+requests, ""))
+		does(200, models.AuditLockGiven, ann+"|to "+bob, api(annsToken, "POST "+one+"/answer", `{"answer":"give"}`, "X-Lock-Token", held.LockToken))
+	})
 }

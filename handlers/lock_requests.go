@@ -111,7 +111,7 @@ func (h *Handlers) askForLock(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	request, created, degraded, err := h.Processes.Ask(c.Request.Context(), signedIn(c).User, id, message, h.LocksPerUser)
+	request, created, degraded, err := h.Processes.Ask(c.Request.Context(), signedIn(c).User, id, services.AskOptions{Message: message, Most: h.LocksPerUser, Client: clientOf(c)})
 	setLocksDegraded(c, degraded)
 	switch {
 	case err != nil:
@@ -172,7 +172,7 @@ func (h *Handlers) withdrawLockRequest(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := h.Processes.Withdraw(c.Request.Context(), signedIn(c).User, id, request); err != nil {
+	if err := h.Processes.Withdraw(c.Request.Context(), signedIn(c).User, id, request, clientOf(c)); err != nil {
 		return err
 	}
 	return noContent(c)

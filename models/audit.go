@@ -26,8 +26,10 @@ const (
 	AuditSessionsRevoked = "sessions-revoked"
 	AuditLockForced      = "lock-forced"
 	AuditLockTakenOver   = "lock-taken-over"
-	AuditLockGiven       = "lock-given"            // to a user who asked for it
-	AuditLockAnswered    = "lock-request-answered" // "later" or "no"
+	AuditLockAsked       = "lock-asked"             // a user asks for it
+	AuditLockAnswered    = "lock-request-answered"  // "later" or "no"
+	AuditLockWithdrawn   = "lock-request-withdrawn" // by the asker
+	AuditLockGiven       = "lock-given"             // to a user who asked for it
 	AuditUserCreated     = "user-created"
 	AuditUserChanged     = "user-changed"
 	AuditUserDeleted     = "user-deleted"
@@ -36,5 +38,6 @@ const (
 // AuditActions are all actions. It does not change.
 var AuditActions = [...]string{
 	AuditSignIn, AuditSignInFailed, AuditSignInNewPlace, AuditSignInLimited, AuditSignOut, AuditPasswordChanged, AuditSessionRevoked,
-	AuditSessionsRevoked, AuditLockForced, AuditLockTakenOver, AuditLockGiven, AuditLockAnswered, AuditUserCreated, AuditUserChanged, AuditUserDeleted,
+	AuditSessionsRevoked, AuditLockForced, AuditLockTakenOver,
+	AuditLockAsked, AuditLockAnswered, AuditLockWithdrawn, AuditLockGiven, AuditUserCreated, AuditUserChanged, AuditUserDeleted,
 }

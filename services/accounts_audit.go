@@ -10,8 +10,12 @@ import (
 
 type auditTrail interface {
 	auditWriter
-	WithAudit(ctx context.Context, entries ...models.AuditEntry) (_ context.Context, stored func() bool)
+	auditWith
 	Audit(ctx context.Context, action string, page models.Page) (models.List[models.AuditEntry], error)
+}
+
+type auditWith interface {
+	WithAudit(ctx context.Context, entries ...models.AuditEntry) (_ context.Context, stored func() bool)
 }
 
 type auditWriter interface {

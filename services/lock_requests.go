@@ -42,15 +42,22 @@ type lockRequestWriter interface {
 	SeeLockRequest(ctx context.Context, id string, at time.Time) error
 }
 
-// Ask asks the holder of a process's lock for it, with a word. A user who asks again gets the
-// pending request; then created is false. most is the limit of ProcessLockOptions.Most. Errors:
+// AskOptions is what else there is to a request for a lock.
+type AskOptions struct {
+	Message string // for the holder
+	Most    int    // the limit of ProcessLockOptions.Most
+	Client  Client // for the audit
+}
+
+// Ask asks the holder of a process's lock for it. A user who asks again gets the pending request;
+// then created is false. Errors:
 //
 //   - models.ErrNotFound: there is no such process,
 //   - *models.RequestConflictError: the lock is free, or the user's own,
 //   - *models.TooManyLocksError: the user has as many locks already.
 //
 // Without Redis it works with what this instance knows of the lock.
-func (p *Processes) Ask(ctx context.Context, user models.UserRef, id, message string, most int) (request models.LockRequest, created, degraded bool, err error) {
+func (p *Processes) Ask(ctx context.Context, user models.UserRef, id string, opt AskOptions) (request models.LockRequest, created, degraded bool, err error) {
 	if _, err := p.store.Process(ctx, id); err != nil {
 		return request, false, false, err
 	}
@@ -63,15 +70,19 @@ func (p *Processes) Ask(ctx context.Context, user models.UserRef, id, message st
 	case status.Holder.UserID == user.ID:
 		return request, false, status.Degraded, &models.RequestConflictError{Field: "lock", Detail: "The lock is your own. Take it over, if you have lost its token."}
 	}
-	if err := p.checkLimit(ctx, user, most-1, most); err != nil {
+	if err := p.checkLimit(ctx, user, opt.Most-1, opt.Most); err != nil {
 		return request, false, status.Degraded, err
 	}
 	now := time.Now().UTC()
-	request, created, err = p.store.AskForLock(ctx, models.LockRequest{
-		ID: rand.Text(), ProcessID: id, By: user, Message: message, At: now, AnswerBy: now.Add(p.opt.AskTimeout), HolderGrant: status.Grant,
+	entry := opt.Client.entry(models.AuditLockAsked, user.Email, Resource(id), "of "+status.Holder.Email+because(opt.Message))
+	entry.At = now
+	auditing, _ := p.store.WithAudit(ctx, entry)
+	request, created, err = p.store.AskForLock(auditing, models.LockRequest{
+		ID: rand.Text(), ProcessID: id, By: user, Message: opt.Message, At: now, AnswerBy: now.Add(p.opt.AskTimeout), HolderGrant: status.Grant,
 	})
 	if err == nil && created {
-		p.tell(ctx, models.LockAsked, request, user, message, status.Holder)
+		p.audits.tell(entry)
+		p.tell(ctx, models.LockAsked, request, user, opt.Message, status.Holder)
 	}
 	return request, created, status.Degraded, err
 }
@@ -168,8 +179,11 @@ func (p *Processes) awaitChange(ctx context.Context, r models.LockRequest, wait 
 
 // Withdraw takes a request back. A lock that was given and not fetched passes on; otherwise a
 // request that is not pending stays as it is. Errors are those of Asked.
-func (p *Processes) Withdraw(ctx context.Context, user models.UserRef, id, requestID string) error {
+func (p *Processes) Withdraw(ctx context.Context, user models.UserRef, id, requestID string, client Client) error {
 	r, err := p.requestOf(ctx, user, id, requestID)
+	if err == nil && (r.Pending() || r.State == models.RequestGiven && !r.Fetched) {
+		err = p.audits.add(ctx, client.entry(models.AuditLockWithdrawn, user.Email, Resource(id), ""))
+	}
 	if err == nil && r.Pending() {
 		r, err = p.close(ctx, r, models.RequestWithdrawn)
 	}

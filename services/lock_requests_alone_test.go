@@ -21,7 +21,7 @@ func TestLockRequestsWithoutRedis(t *testing.T) {
 		ctx := t.Context()
 		id, held := a.held(t)
 		events := a.locks.Events(ctx)
-		r, created, degraded, err := a.Ask(ctx, a.bob, id, "", 0)
+		r, created, degraded, err := a.Ask(ctx, a.bob, id, services.AskOptions{})
 		if err != nil || !created || !degraded {
 			t.Fatalf("%+v, %t, %t, %v", r, created, degraded, err)
 		}
@@ -47,7 +47,7 @@ func TestLockRequestsWithoutRedis(t *testing.T) {
 		events = other.locks.Events(ctx)
 		other.SettleRound(ctx)
 		r = a.ask(t, a.bob, id)
-		for _, change := range []func(){func() {}, func() { check(t, a.Withdraw(ctx, a.bob, id, r.ID)) }} {
+		for _, change := range []func(){func() {}, func() { a.withdraw(t, r) }} {
 			change()
 			other.SettleRound(ctx)
 			if e := eventOf(t, events, models.LockWaiting); e.Resource != services.Resource(id) {

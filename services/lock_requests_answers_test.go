@@ -45,10 +45,7 @@ func (a asking) areAnswered(t *testing.T) {
 		if _, err := a.answer(t, held, other, services.RequestAnswer{State: models.RequestNo}); !errors.Is(err, models.ErrNotHeld) {
 			t.Errorf("the former holder answers: %v", err)
 		}
-		entry := auditOf(t, a.store, models.AuditLockGiven)[0]
-		if entry.Actor != a.alice.Email || entry.Target != services.Resource(id) || entry.Detail != "to bob@example.com: all yours" || entry.RequestID != "answer" {
-			t.Errorf("%+v", entry)
-		}
+		a.wantAudit(t, id, models.AuditLockGiven, "alice@example.com 192.0.2.1 answer: to bob@example.com: all yours")
 		a.wantState(t, other, models.RequestOpen) // now of bob
 	})
 
@@ -70,15 +67,14 @@ func (a asking) areAnswered(t *testing.T) {
 		if told := <-waited; told.State != models.RequestLater || told.AnsweredAt.Equal(now.AnsweredAt) {
 			t.Errorf("%+v", told)
 		}
-		if entry := auditOf(t, a.store, models.AuditLockAnswered)[0]; entry.Detail != "later to bob@example.com" || entry.Actor != a.alice.Email {
-			t.Errorf("%+v", entry)
-		}
 		for range 2 { // the same answer twice is one
 			if now, err := a.answer(t, held, r, services.RequestAnswer{State: models.RequestNo}); err != nil || now.State != models.RequestNo {
 				t.Fatalf("%+v, %v", now, err)
 			}
 		}
 		a.wantState(t, r, models.RequestNo)
+		a.wantAudit(t, id, models.AuditLockAnswered, "alice@example.com 192.0.2.1 answer: no to bob@example.com",
+			"alice@example.com 192.0.2.1 answer: later to bob@example.com", "alice@example.com 192.0.2.1 answer: later to bob@example.com: almost")
 		if _, err := a.answer(t, held, r, services.RequestAnswer{State: models.RequestGiven}); !errors.As(err, &conflict) || conflict.Field != "answer" {
 			t.Errorf("another answer: %v", err)
 		}
@@ -97,20 +93,21 @@ func (a asking) areAnswered(t *testing.T) {
 	t.Run("are withdrawn, also when given", func(t *testing.T) {
 		id, held := a.held(t)
 		first, second := a.ask(t, a.carol, id), a.ask(t, a.bob, id)
-		if err := a.Withdraw(ctx, a.bob, id, first.ID); !errors.Is(err, models.ErrNotFound) {
+		if err := a.Withdraw(ctx, a.bob, id, first.ID, asker); !errors.Is(err, models.ErrNotFound) {
 			t.Errorf("another's: %v", err)
 		}
 		must(a.answer(t, held, first, services.RequestAnswer{State: models.RequestGiven}))
-		check(t, a.Withdraw(ctx, a.carol, id, first.ID))
+		a.withdraw(t, first)
 		a.wantState(t, first, models.RequestWithdrawn)
 		a.wantState(t, second, models.RequestGiven)
 		for range 2 {
-			check(t, a.Withdraw(ctx, a.bob, id, second.ID)) // too late: he has it
+			a.withdraw(t, second) // too late: he has it
 		}
 		a.wantState(t, second, models.RequestGiven)
 		third := a.ask(t, a.carol, id)
-		check(t, a.Withdraw(ctx, a.carol, id, third.ID))
+		a.withdraw(t, third)
 		a.wantState(t, third, models.RequestWithdrawn)
+		a.wantAudit(t, id, models.AuditLockWithdrawn, "carol@example.com 192.0.2.2 ask: ", "carol@example.com 192.0.2.2 ask: ")
 	})
 
 	t.Run("withdrawn while it is given, nobody is left with the lock", func(t *testing.T) {
@@ -119,7 +116,7 @@ func (a asking) areAnswered(t *testing.T) {
 			r := a.ask(t, a.bob, id)
 			var wg sync.WaitGroup
 			wg.Go(func() { _, _ = a.answer(t, held, r, services.RequestAnswer{State: models.RequestGiven}) })
-			wg.Go(func() { check(t, a.Withdraw(ctx, a.bob, id, r.ID)) })
+			wg.Go(func() { a.withdraw(t, r) })
 			wg.Wait()
 			now, status := a.look(t, r), must(a.LockStatus(ctx, a.bob, id))
 			if now.State != models.RequestWithdrawn || status.Held && status.Holder.UserID == a.bob.ID {
@@ -132,7 +129,7 @@ func (a asking) areAnswered(t *testing.T) {
 		at := newProcesses(answeredBefore{a.store, func() {
 			must(a.answer(t, held, r, services.RequestAnswer{State: models.RequestGiven}))
 		}}, a.locks, secret)
-		check(t, at.Withdraw(ctx, a.bob, id, r.ID))
+		check(t, at.Withdraw(ctx, a.bob, id, r.ID, asker))
 		if now, status := a.look(t, r), must(a.LockStatus(ctx, a.bob, id)); now.State != models.RequestWithdrawn || status.Held {
 			t.Errorf("%+v, %+v", now, status)
 		}

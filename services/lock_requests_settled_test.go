@@ -33,15 +33,14 @@ func (a asking) areSettled(t *testing.T) {
 				t.Errorf("%s: %+v", use, end)
 			}
 		}
-		if entry := auditOf(t, a.store, models.AuditLockGiven)[0]; entry.Actor != a.carol.Email || entry.Detail != "no answer from alice@example.com" {
-			t.Errorf("%+v", entry)
-		}
+		a.wantAudit(t, id, models.AuditLockGiven, "carol@example.com  : no answer from alice@example.com")
 		check(t, errorOf(a.Unlock(ctx, a.carol, id, given.Lock.Token)))
 	})
 
-	t.Run("what is not fetched passes on, and is free in the end", func(t *testing.T) {
+	t.Run("what is not fetched passes on, to who asked next, and is free in the end", func(t *testing.T) {
 		id, held := a.held(t)
-		first, second := a.ask(t, a.carol, id), a.ask(t, a.bob, id)
+		dan := addUser(t, a.store, fmt.Sprintf("dan%s@example.com", id))
+		first, second, third := a.ask(t, a.carol, id), a.ask(t, a.bob, id), a.ask(t, dan, id)
 		must(a.answer(t, held, first, services.RequestAnswer{State: models.RequestGiven}))
 		a.after(t, 25*time.Second, time.Hour) // there is time
 		if s := must(a.LockStatus(ctx, a.alice, id)); s.Holder.UserID != a.carol.ID {
@@ -54,14 +53,22 @@ func (a asking) areSettled(t *testing.T) {
 		}
 		a.after(t, 31*time.Second, time.Hour)
 		a.wantState(t, second, models.RequestExpired)
+		if s := must(a.LockStatus(ctx, a.alice, id)); s.Holder.UserID != dan.ID {
+			t.Fatalf("%+v", s)
+		}
+		a.after(t, 31*time.Second, time.Hour)
+		a.wantState(t, third, models.RequestExpired)
 		if s := must(a.LockStatus(ctx, a.alice, id)); s.Held {
 			t.Errorf("%+v", s)
 		}
+		a.wantAudit(t, id, models.AuditLockGiven, dan.Email+"  : bob@example.com did not fetch it",
+			"bob@example.com  : carol@example.com did not fetch it", "alice@example.com 192.0.2.1 answer: to carol@example.com")
 	})
 
 	t.Run("a lock that becomes free is the queue's, then the first asker's who is there", func(t *testing.T) {
 		id, held := a.held(t)
-		absent, r := a.ask(t, a.carol, id), a.ask(t, a.bob, id)
+		dan := addUser(t, a.store, fmt.Sprintf("dan%s@example.com", id))
+		absent, r, last := a.ask(t, a.carol, id), a.ask(t, a.bob, id), a.ask(t, dan, id)
 		waiter := make(chan services.ProcessLock, 1)
 		go func() { waiter <- must(a.Lock(ctx, a.carol, id, services.ProcessLockOptions{Wait: time.Minute})) }()
 		servicestest.Eventually(t, func() bool { return must(a.locks.Status(ctx, services.Resource(id))).Waiting == 1 }, "nobody waits")
@@ -74,6 +81,9 @@ func (a asking) areSettled(t *testing.T) {
 		a.wantState(t, r, models.RequestOpen)
 		a.after(t, 0, time.Hour)
 		given := a.wantState(t, r, models.RequestGiven)
+		a.wantState(t, last, models.RequestOpen)
+		a.withdraw(t, last)
+		a.wantAudit(t, id, models.AuditLockGiven, "bob@example.com  : it became free")
 		must(a.Unlock(ctx, a.bob, id, given.Lock.Token))
 		if now := a.look(t, r); now.State != models.RequestGiven || now.Lock != nil {
 			t.Errorf("a lock that was given back: %+v", now)

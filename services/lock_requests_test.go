@@ -3,6 +3,8 @@ package services_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -21,6 +23,9 @@ type asking struct {
 	alice, bob, carol models.UserRef
 }
 
+// asker is from where those who ask send what they send.
+var asker = services.Client{IP: "192.0.2.2", RequestID: "ask"}
+
 func newAsking(t *testing.T, d desk) asking {
 	t.Helper()
 	return asking{d, addUser(t, d.store, "alice@example.com"), addUser(t, d.store, "bob@example.com"), addUser(t, d.store, "carol@example.com")}
@@ -35,7 +40,7 @@ func (a asking) held(t *testing.T) (id string, taken services.ProcessLock) {
 
 func (a asking) ask(t *testing.T, user models.UserRef, id string) models.LockRequest {
 	t.Helper()
-	r, created, _, err := a.Ask(t.Context(), user, id, "please, "+user.Email, 0)
+	r, created, _, err := a.Ask(t.Context(), user, id, services.AskOptions{Message: "please, " + user.Email, Client: asker})
 	if err != nil || !created {
 		t.Fatalf("%+v, %t, %v", r, created, err)
 	}
@@ -50,9 +55,30 @@ func (a asking) look(t *testing.T, r models.LockRequest) services.AskedLock {
 
 func (a asking) answer(t *testing.T, held services.ProcessLock, r models.LockRequest, answer services.RequestAnswer) (models.LockRequest, error) {
 	t.Helper()
-	answer.Client = services.Client{RequestID: "answer"}
+	answer.Client = services.Client{IP: "192.0.2.1", RequestID: "answer"}
 	now, _, err := a.AnswerRequest(t.Context(), a.alice, r.ProcessID, held.Token, r.ID, answer)
 	return now, err
+}
+
+// withdraw takes a request back in its asker's name.
+func (a asking) withdraw(t *testing.T, r models.LockRequest) {
+	t.Helper()
+	check(t, a.Withdraw(t.Context(), r.By, r.ProcessID, r.ID, asker))
+}
+
+// wantAudit wants these entries of an action about the lock of a process, the newest first: who
+// acted, from where, by which request, and the detail.
+func (a asking) wantAudit(t *testing.T, id, action string, want ...string) {
+	t.Helper()
+	var got []string
+	for _, e := range auditOf(t, a.store, action) {
+		if e.Target == services.Resource(id) {
+			got = append(got, fmt.Sprintf("%s %s %s: %s", e.Actor, e.IP, e.RequestID, e.Detail))
+		}
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("the audit has of %s\n%q, want\n%q", action, got, want)
+	}
 }
 
 // wantState wants a request to be in a state, and the asker to have the lock if that is given.
@@ -140,19 +166,19 @@ func (a asking) areMade(t *testing.T) {
 
 	t.Run("are for locks of others", func(t *testing.T) {
 		process := must(a.Create(ctx, a.alice, fields("free")))
-		if _, _, _, err := a.Ask(ctx, a.bob, process.ID, "", 0); !errors.As(err, &conflict) || conflict.Field != "lock" {
+		if _, _, _, err := a.Ask(ctx, a.bob, process.ID, services.AskOptions{}); !errors.As(err, &conflict) || conflict.Field != "lock" {
 			t.Errorf("free: %v", err)
 		}
 		id, _ := a.held(t)
-		if _, _, _, err := a.Ask(ctx, a.alice, id, "", 0); !errors.As(err, &conflict) || conflict.Field != "lock" {
+		if _, _, _, err := a.Ask(ctx, a.alice, id, services.AskOptions{}); !errors.As(err, &conflict) || conflict.Field != "lock" {
 			t.Errorf("own: %v", err)
 		}
-		if _, _, _, err := a.Ask(ctx, a.bob, "4711", "", 0); !errors.Is(err, models.ErrNotFound) {
+		if _, _, _, err := a.Ask(ctx, a.bob, "4711", services.AskOptions{}); !errors.Is(err, models.ErrNotFound) {
 			t.Errorf("no process: %v", err)
 		}
 		must(a.Lock(ctx, a.bob, process.ID, services.ProcessLockOptions{}))
 		var tooMany *models.TooManyLocksError
-		if _, _, _, err := a.Ask(ctx, a.bob, id, "", 1); !errors.As(err, &tooMany) {
+		if _, _, _, err := a.Ask(ctx, a.bob, id, services.AskOptions{Most: 1}); !errors.As(err, &tooMany) {
 			t.Errorf("one lock too many: %v", err)
 		}
 	})
@@ -164,10 +190,12 @@ func (a asking) areMade(t *testing.T) {
 		if first.State != models.RequestOpen || first.AnswerBy.Sub(first.At) != 2*time.Minute || time.Since(first.At).Abs() > time.Minute {
 			t.Errorf("%+v", first)
 		}
-		again, created, _, err := a.Ask(ctx, a.bob, id, "hurry", 0)
+		again, created, _, err := a.Ask(ctx, a.bob, id, services.AskOptions{Message: "hurry", Client: asker})
 		if err != nil || created || again.ID != second.ID || again.Message != second.Message {
 			t.Errorf("asked again: %+v, %t, %v", again, created, err)
 		}
+		a.wantAudit(t, id, models.AuditLockAsked,
+			"bob@example.com 192.0.2.2 ask: of alice@example.com: please, bob@example.com", "carol@example.com 192.0.2.2 ask: of alice@example.com: please, carol@example.com")
 		status := must(a.LockStatus(ctx, a.alice, id))
 		if status.Asked != 2 || len(status.Requests) != 2 || status.Requests[0].ID != first.ID || status.Requests[1].By != a.bob || status.Requests[1].Message != "please, bob@example.com" {
 			t.Errorf("%+v", status)

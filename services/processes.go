@@ -23,6 +23,7 @@ type ProcessStore interface {
 	lockEnds
 	lockRequestStore
 	auditWriter
+	auditWith
 }
 
 type processReader interface {

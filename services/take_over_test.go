@@ -144,6 +144,7 @@ func TestTakeOver(t *testing.T) {
 					t.Errorf("%s: %+v", use, end)
 				}
 			}
+			asking{desk: d}.wantAudit(t, process.ID, models.AuditLockTakenOver, "bob@example.com 192.0.2.1 request: held by alice@example.com: urgent")
 		})
 
 		t.Run("counts for the limit of locks, unless the lock was the own", func(t *testing.T) {

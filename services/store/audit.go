@@ -27,6 +27,7 @@ type auditKey struct{}
 type pendingAudit struct {
 	entries []models.AuditEntry
 	more    []models.AuditEntry // found out in the transaction
+	nothing bool                // the transaction did nothing that there is an entry for
 	stored  bool
 }
 
@@ -57,6 +58,13 @@ func (p *pendingAudit) about(target string) {
 	}
 }
 
+// unless leaves the entries out if nothing was done.
+func (p *pendingAudit) unless(nothing bool) {
+	if p != nil {
+		p.nothing = nothing
+	}
+}
+
 // also adds what happens along with the first entry.
 func (p *pendingAudit) also(action, detail string) {
 	if p != nil {
@@ -67,7 +75,7 @@ func (p *pendingAudit) also(action, detail string) {
 }
 
 func (p *pendingAudit) insert(ctx context.Context, tx querier) error {
-	if p == nil {
+	if p == nil || p.nothing {
 		return nil
 	}
 	for _, entry := range slices.Concat(p.entries, p.more) {

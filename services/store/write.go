@@ -41,7 +41,7 @@ func (s *Store) transact(ctx context.Context, write writeFunc) error {
 	audit := auditOf(ctx)
 	err := s.write.all(ctx, func(ctx context.Context, q querier) error {
 		if audit != nil {
-			audit.more = nil // of an attempt that failed
+			audit.more, audit.nothing = nil, false // of an attempt that failed
 		}
 		if err := write(ctx, q); err != nil {
 			return err
