@@ -125,8 +125,8 @@ func (h *Handlers) survives(c *gin.Context, p models.Problem) bool {
 		return err == nil
 	case http.StatusTooManyRequests, http.StatusInternalServerError:
 		return signedIn
-	case http.StatusForbidden:
-		return signedIn && isOtherUsers(c)
+	case http.StatusForbidden: // but not what a page of another origin sent
+		return signedIn && p.Name == "forbidden"
 	}
 	return false
 }
@@ -152,7 +152,7 @@ func (h *Handlers) showUnsaved(c *gin.Context, p models.Problem) (ok bool, err e
 	switch {
 	case signIn:
 		why = "Your session has ended."
-	case p.Status == http.StatusForbidden:
+	case p.Status == http.StatusForbidden && isOtherUsers(c):
 		why = "Another user has signed in since you began. Sign in again as who you were, in another tab."
 	case p.Status == http.StatusServiceUnavailable:
 		why, _ = h.whyUnavailable(c)

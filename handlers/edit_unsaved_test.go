@@ -9,7 +9,16 @@ import (
 	"time"
 
 	"gatehouse/models"
+	"gatehouse/services"
 )
+
+// isKept wants what ann typed into the form to be kept as her draft.
+func (tab *tab) isKept(t *testing.T, title string) {
+	t.Helper()
+	if got := tab.site.draft(t, ann, tab.id); got == nil || got.Title != title || strconv.FormatInt(got.BaseVersion, 10) != tab.fields.Get("base") {
+		t.Errorf("the draft is %+v, want %q from version %s", got, title, tab.fields.Get("base"))
+	}
+}
 
 func TestLostLock(t *testing.T) {
 	t.Parallel()
@@ -28,9 +37,7 @@ func TestLostLock(t *testing.T) {
 		theirs := b.begins(t, process.ID)
 		w := tab.presses("/edit/save", "title", "Order ink")
 		shows(t, w, http.StatusConflict, "Nothing was saved.", bob+" is editing this now.", `value="Order ink"`, "kept for you", "/refusals?request=")
-		if got := s.draft(t, ann, process.ID); got == nil || got.Title != "Order ink" || got.BaseVersion != 1 {
-			t.Errorf("the draft is %+v", got)
-		}
+		tab.isKept(t, "Order ink")
 		goesTo(t, theirs.presses("/edit/cancel"), path)
 	})
 	t.Run("the user takes the lock again with the text", func(t *testing.T) {
@@ -91,6 +98,20 @@ func TestTextSurvivesARefusal(t *testing.T) {
 		shows(t, tab.presses(path, "title", "Order more ink"), http.StatusUnauthorized, "Your session has ended.", `value="Order more ink"`)
 		a.cookie = &http.Cookie{Name: session.Name, Value: s.token(t, ann)}
 	}
+	t.Run("also with the right to edit", func(t *testing.T) {
+		tab, id, admin := a.begins(t, process.ID, "takeOver", "true"), s.user(t, ann).ID, s.user(t, "admin@example.com")
+		has := func(role string) {
+			_, err := s.Accounts.ChangeUser(t.Context(), admin, id, services.UserChange{Roles: []string{role}}, services.Client{})
+			check(t, err)
+			a.cookie = &http.Cookie{Name: session.Name, Value: s.token(t, ann)} // signed in again, in another tab
+		}
+		has(models.RoleViewer)
+		w := tab.presses("/edit/save", "title", "Order less ink")
+		shows(t, w, http.StatusForbidden, "This needs the role editor.", `value="Order less ink"`)
+		has(models.RoleEditor)
+		goesTo(t, a.opened(t, w, process.ID, "").presses("/edit/save"), "/processes/"+process.ID+"/edit")
+		tab.presses("/edit/cancel")
+	})
 	t.Run("but one that began from a version that there is not yet is no text of a form", func(t *testing.T) {
 		before := s.now(t, process.ID)
 		for _, lock := range []string{"held", "given back"} { // which is taken anew
