@@ -152,21 +152,25 @@ func TestLockedByAnother(t *testing.T) {
 	s := newSite(t)
 	process := s.process(t, "Order paper", "")
 	path := "/processes/" + process.ID
-	s.signedIn(t, ann).begins(t, process.ID, "reason", "new supplier")
+	tab := s.signedIn(t, ann).begins(t, process.ID, "reason", "new supplier")
 	b := s.signedIn(t, bob)
 	shows(t, b.post(path+"/edit"), http.StatusLocked, "<strong>"+ann+"</strong> is editing since", "“new supplier”", "refused")
 	if len(b.locks) != 0 {
 		t.Errorf("bob has %v", b.locks)
 	}
-	page := s.signedIn(t, "admin@example.com").get(path)
-	shows(t, page, http.StatusOK, "fence", "/locks/force?resource=process%3A"+process.ID)
-	for _, technical := range []string{"fence", "grant", "Force"} {
+	admin := s.signedIn(t, "admin@example.com")
+	shows(t, admin.get(path), http.StatusOK, `class="technical`, "fence", "/locks/force?resource=process%3A"+process.ID)
+	for _, technical := range []string{"fence", "grant", "Force", "technical"} {
 		if strings.Contains(b.get(path).Body.String(), technical) {
 			t.Errorf("bob is told the %s", technical)
 		}
+		if strings.Contains(tab.get(tab.path).Body.String(), technical) {
+			t.Errorf("ann is told the %s of her own lock", technical)
+		}
 	}
-	free := "/processes/" + s.process(t, "Order ink", "").ID
-	shows(t, b.post(free+"/edit", "reason", strings.Repeat("x", 201)), http.StatusUnprocessableEntity, "Say it in up to 200 characters.")
+	free := s.process(t, "Order ink", "").ID
+	shows(t, admin.get(admin.begins(t, free).path), http.StatusOK, `class="technical`, "process:"+free+", grant ")
+	shows(t, b.post("/processes/"+free+"/edit", "reason", strings.Repeat("x", 201)), http.StatusUnprocessableEntity, "Say it in up to 200 characters.")
 }
 
 // What a user saved in a second tab of the same lock is neither a conflict nor lost.

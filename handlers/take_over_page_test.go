@@ -64,6 +64,7 @@ func TestTakeOverPage(t *testing.T) {
 	}
 	w := theirs.presses("/edit/save", "title", "Order ink")
 	shows(t, w, http.StatusConflict, bob+` took it over at <time class="clock" datetime="`, `</time>, after there was no sign of life`, `<div class="notice failed" id="lost"`, "Take it over with this text", `value="Order ink"`)
+	theirs.isKept(t, "Order ink")
 	goesTo(t, tab.presses("/edit/save", "description", "Twelve boxes.", "then", "close"), path)
 	mine := theirs.follows(t, theirs.opened(t, w, process.ID, "").presses("/edit"), process.ID)
 	mine.has(t, "title", "Order ink")
@@ -106,6 +107,7 @@ func TestToldWhy(t *testing.T) {
 		}
 		shows(t, tab.presses("/edit/save", "title", "Order ink"), http.StatusConflict,
 			"admin@example.com ended your lock at", "“needed &lt;at once&gt;”", "Edit again with this text")
+		tab.isKept(t, "Order ink")
 		goesTo(t, a.get(tab.path), path)
 		shows(t, a.get(path), http.StatusOK, `<p class="notice failed"`, `admin@example.com ended your lock at <time class="clock" datetime="`, `</time>: “needed`)
 	})
@@ -125,6 +127,7 @@ func TestToldWhy(t *testing.T) {
 		tab.runsOut(t, ann)
 		theirs := s.signedIn(t, bob).begins(t, process.ID)
 		shows(t, tab.presses("/edit/save", "title", "Order crayons"), http.StatusConflict, "Your lock ran out at", bob+" is editing this now.")
+		tab.isKept(t, "Order crayons")
 		goesTo(t, theirs.presses("/edit/save", "status", "active", "then", "close"), path)
 		w := tab.presses("/edit/save", "title", "Order crayons") // bob has finished, with another field
 		goesTo(t, w, path+"/edit")

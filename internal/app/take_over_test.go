@@ -100,7 +100,7 @@ func TestWhoLostALockIsToldWhy(t *testing.T) {
 
 func TestTakeOverByTheAPI(t *testing.T) {
 	t.Parallel()
-	a := startApp(t, map[string]string{"LOCK_PROTECTION": "10s"})
+	a := startApp(t, map[string]string{"LOCK_PROTECTION": "10s", "LOCK_MAX_HOLD": "50m"})
 	alice, bob, admin := a.signIn(t, "alice@example.com"), a.signIn(t, "bob@example.com"), a.signIn(t, "admin@example.com")
 	me := decoded[struct{ User models.UserRef }](t, a.api(bob, http.MethodGet, "/auth/session", ""), http.StatusOK).User
 	viewer := decoded[struct{ ID string }](t, a.api(admin, http.MethodPost, "/users", `{"email":"v@example.com","password":"a long password","roles":["viewer"]}`), http.StatusCreated)
@@ -111,7 +111,11 @@ func TestTakeOverByTheAPI(t *testing.T) {
 	if free := status(bob); free.TakeOver != nil || free.LastActiveAt != nil {
 		t.Errorf("free: %+v", free)
 	}
-	token := decoded[editingAnswer](t, a.api(alice, http.MethodPost, "/processes/1/lock", `{"ttl":3600}`), http.StatusCreated).LockToken
+	granted := decoded[editingAnswer](t, a.api(alice, http.MethodPost, "/processes/1/lock", `{"ttl":3600}`), http.StatusCreated)
+	token := granted.LockToken
+	if granted.ExpiresIn != 50*60 {
+		t.Errorf("held for %d s, want LOCK_MAX_HOLD", granted.ExpiresIn)
+	}
 	if own := status(alice); own.TakeOver == nil || *own.TakeOver != "own" || own.LastActiveAt == nil {
 		t.Errorf("%+v", own)
 	}
