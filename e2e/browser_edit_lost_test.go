@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -92,6 +93,9 @@ func editConflict(t *testing.T, a *app, scripts bool) {
 	alice.until(`document.querySelector("#lost") !== null && document.querySelector("#edit .actions .primary")?.innerText === "Edit again with this text"`)
 	alice.do(click("#edit .actions .primary"))
 	alice.until(`document.querySelector("#conflict") !== null`)
+	if os.Getenv("GATEHOUSE_SCREENSHOTS") != "" && !scripts {
+		screenshot(t, alice.tab, "conflict-without-scripts")
+	}
 	shown := alice.text("main")
 	for _, want := range []string{"bob@example.com", "Beans", "Peas"} {
 		if !strings.Contains(shown, want) {

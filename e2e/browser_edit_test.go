@@ -28,6 +28,7 @@ func TestEditing(t *testing.T) {
 		{"a conflict, without JavaScript", func(t *testing.T, a *app) { editConflict(t, a, false) }},
 		{"reload, leave and come back", editReload},
 		{"keyboard only", editByKeyboard},
+		{"the lock follows the hands", editHands},
 		{"typed before the scripts have come", editEarly},
 		{"seven tabs of a browser", editInManyTabs},
 	} {
@@ -48,6 +49,7 @@ func editAndSave(t *testing.T, a *app) {
 	alice.do(fill("#description", "Two coats of green."))
 	alice.kept(process, "Two coats of green.")
 	bob.call(t, "GET /processes/"+process, nil).is(t, 200).with(t, "drafts.0.email", "alice@example.com")
+	read[bool](t, bob.tab, `(window.sounds = 0, window.AudioContext = class extends AudioContext { constructor() { super(); sounds++; } }, true)`)
 	bob.do(click(".tell button"))
 	bob.until(`document.querySelector(".tell")?.innerText.includes("You will be told")`)
 
@@ -67,6 +69,16 @@ func editAndSave(t *testing.T, a *app) {
 	bob.until(`document.querySelector("#lock")?.innerText.includes("Nobody is editing")`)
 	bob.until(`document.querySelector("#changed")?.innerText.includes("the description")`)
 	bob.until(`document.querySelector("#free") !== null && document.title.startsWith("Free:")`)
+	if sounds := read[int](t, bob.tab, `sounds`); sounds != 0 {
+		t.Errorf("%d sounds, which nobody wanted", sounds)
+	}
+	token := "X-Lock-Token: " + alice.call(t, "POST /processes/"+process+"/lock", nil).is(t, 201).text(t, "lockToken")
+	bob.do(click(".tell button"))
+	bob.until(`document.querySelector(".tell button")?.innerText === "With a sound"`)
+	bob.do(click(".tell button"))
+	bob.until(`document.querySelector(".tell button")?.innerText === "Without a sound"`)
+	alice.call(t, "DELETE /processes/"+process+"/lock", nil, token).is(t, 204)
+	bob.until(`sounds === 1`)
 	if !read[bool](t, bob.tab, `window.sameDocument === true`) {
 		t.Error("the page was loaded anew")
 	}

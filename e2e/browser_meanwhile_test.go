@@ -23,11 +23,15 @@ func (d desk) looks() {
 	read[bool](d.t, d.tab, `document.dispatchEvent(new Event("visibilitychange"))`)
 }
 
-// mouse presses or releases the left button over an element.
+// mouse moves to an element, or presses or releases the left button over it.
 func (d desk) mouse(kind input.DispatchMouseEventType, css string) {
 	d.t.Helper()
 	at := read[[]float64](d.t, d.tab, `(({x, y, width, height}) => [x + width / 2, y + height / 2])(document.querySelector("`+css+`").getBoundingClientRect())`)
-	if _, err := chromedp.Call(d.tab, input.DispatchMouseEvent, input.DispatchMouseEventParams{Type: kind, X: at[0], Y: at[1], Button: input.MouseButtonLeft, ClickCount: 1}); err != nil {
+	event := input.DispatchMouseEventParams{Type: kind, X: at[0], Y: at[1]}
+	if kind != input.DispatchMouseEventTypeMouseMoved {
+		event.Button, event.ClickCount = input.MouseButtonLeft, 1
+	}
+	if _, err := chromedp.Call(d.tab, input.DispatchMouseEvent, event); err != nil {
 		d.t.Fatal(err)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chromedp/cdproto/input"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 
@@ -28,6 +29,7 @@ func TestBrowser(t *testing.T) {
 			{"force a lock", browserForce},
 			{"force a lock without JavaScript", browserWithoutScripts},
 			{"keyboard only", browserKeyboard},
+			{"under the pointer", browserPointer},
 		},
 		"sessions": {
 			{"end the other sessions", browserSessions},
@@ -255,4 +257,27 @@ func browserKeyboard(t *testing.T, a *app) {
 	tabTo(t, tab, ".who button")
 	do(t, tab, press(kb.Enter))
 	until(t, tab, `document.querySelector("#password") !== null`)
+}
+
+// browserPointer: no row moves under the pointer. When it has left, the table is as the server has it.
+func browserPointer(t *testing.T, a *app) {
+	admin := newDesk(t, a, adminEmail)
+	l := takeLock(t, a, "Polish the bell")
+	admin.do(chromedp.Navigate(a.URL + "/"))
+	admin.until(`document.querySelector(%q) !== null && document.documentElement.matches(".live")`, l.row)
+	admin.mouse(input.DispatchMouseEventTypeMouseMoved, l.row)
+	top := func() float64 {
+		return read[float64](t, admin.tab, fmt.Sprintf(`document.querySelector(%q).getBoundingClientRect().top`, l.row))
+	}
+	before := top()
+	other := takeLock(t, a, "Ring the bell")
+	admin.until(`document.querySelector(%q) !== null`, other.row)
+	l.release(t)
+	admin.until(`document.querySelector(%q)?.matches(".over") && document.querySelector(%q).innerText.includes("ended")`, l.row, l.row)
+	if now := top(); now != before {
+		t.Errorf("the row under the pointer moved from %v to %v", before, now)
+	}
+	admin.mouse(input.DispatchMouseEventTypeMouseMoved, "h1")
+	admin.until(`document.querySelector(%q) === null && document.querySelector(%q) !== null`, l.row, other.row)
+	other.release(t)
 }
