@@ -22,21 +22,25 @@ type scriptUser struct {
 	l      *Locker
 	server *servicestest.RedisServer
 	client rueidis.Client
+	all    rueidis.Client // of a user that may do everything
 }
 
 func newScriptUser(t *testing.T) *scriptUser {
 	t.Helper()
 	server := servicestest.StartRedis(t)
 	server.Do("ACL", "SETUSER", "app", "on", ">secret", "~*", "&*", "+@all")
-	client, err := rueidis.NewClient(rueidis.ClientOption{
-		InitAddress: []string{server.Addr}, Username: "app", Password: "secret", DisableCache: true, DisableRetry: true,
-	})
-	if err != nil {
-		t.Fatal(err)
+	connect := func(user, password string) rueidis.Client {
+		client, err := rueidis.NewClient(rueidis.ClientOption{
+			InitAddress: []string{server.Addr}, Username: user, Password: password, DisableCache: true, DisableRetry: true,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(client.Close)
+		return client
 	}
-	t.Cleanup(client.Close)
 	l := New(redistest.At(t, server.Addr, redis.Options{Timeout: patient}), Options{})
-	return &scriptUser{t: t, l: l, server: server, client: client}
+	return &scriptUser{t: t, l: l, server: server, client: connect("app", "secret"), all: connect("", "")}
 }
 
 // acquire runs the script; the error is the one that it ended with.
@@ -56,13 +60,18 @@ func (u *scriptUser) release(claim Claim) error {
 	return u.l.scripts.release.Exec(u.t.Context(), u.client, u.l.keys.of(claim.Resource)[:3], []string{credential(claim)}).Error()
 }
 
-// holder is the grant that has the lock, as a user that may do everything finds it.
+// holder is the grant that has the lock, as a user that may do everything finds it. The Locker
+// itself would not ask a Redis that is full.
 func (u *scriptUser) holder(resource string) string {
-	s, err := u.l.Status(u.t.Context(), resource)
+	msg, err := u.l.scripts.status.Exec(u.t.Context(), u.all, u.l.keys.of(resource), nil).ToMessage()
 	if err != nil {
 		u.t.Fatal(err)
 	}
-	return s.Grant
+	got, err := readReply(msg)
+	if err != nil {
+		u.t.Fatal(err)
+	}
+	return got.status(resource).Grant
 }
 
 // Whatever a user may not do, and if Redis is full: a lock script that fails leaves no lock
