@@ -1,6 +1,6 @@
 // Command floor does what gatehouse promises for an edit, and nothing else: sessions in memory, one
 // script a request for the limit, one to acquire (fence, index, event), one to release, a plain read
-// to check, prepared statements, and writes that come together in one transaction. It has no log, no
+// to check, prepared statements, writes that come together in one transaction, and a history. It has no log, no
 // metrics, no queue, nothing for a Redis that is away, and says nothing about what it refuses. It
 // shows what this machine can do at most.
 //
@@ -97,8 +97,16 @@ func run(address, redisAddress, database string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := db.Exec(`CREATE TABLE IF NOT EXISTS processes (id INTEGER PRIMARY KEY AUTOINCREMENT, title TEXT NOT NULL, status TEXT NOT NULL,
-		description TEXT NOT NULL, version INTEGER NOT NULL, updated_at INTEGER NOT NULL, updated_by TEXT NOT NULL)`); err != nil {
+	if _, err := db.Exec(`
+		CREATE TABLE processes (id INTEGER PRIMARY KEY AUTOINCREMENT, title TEXT NOT NULL, status TEXT NOT NULL,
+			description TEXT NOT NULL, version INTEGER NOT NULL, updated_at INTEGER NOT NULL, updated_by TEXT NOT NULL);
+		CREATE TABLE versions (process INTEGER NOT NULL, version INTEGER NOT NULL, title TEXT NOT NULL, status TEXT NOT NULL,
+			description TEXT NOT NULL, at INTEGER NOT NULL, who TEXT NOT NULL, PRIMARY KEY (process, version));
+		CREATE TRIGGER created AFTER INSERT ON processes BEGIN
+			INSERT INTO versions VALUES (NEW.id, NEW.version, NEW.title, NEW.status, NEW.description, NEW.updated_at, NEW.updated_by); END;
+		CREATE TRIGGER changed AFTER UPDATE ON processes BEGIN
+			INSERT INTO versions VALUES (NEW.id, NEW.version, NEW.title, NEW.status, NEW.description, NEW.updated_at, NEW.updated_by); END;
+	`); err != nil {
 		return err
 	}
 	s := &server{writes: make(chan write, 1024)}
