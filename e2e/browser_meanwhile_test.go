@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -26,7 +27,7 @@ func (d desk) looks() {
 // mouse moves to an element, or presses or releases the left button over it.
 func (d desk) mouse(kind input.DispatchMouseEventType, css string) {
 	d.t.Helper()
-	at := read[[]float64](d.t, d.tab, `(({x, y, width, height}) => [x + width / 2, y + height / 2])(document.querySelector("`+css+`").getBoundingClientRect())`)
+	at := read[[]float64](d.t, d.tab, fmt.Sprintf(`(({x, y, width, height}) => [x + width / 2, y + height / 2])(document.querySelector(%q).getBoundingClientRect())`, css))
 	event := input.DispatchMouseEventParams{Type: kind, X: at[0], Y: at[1]}
 	if kind != input.DispatchMouseEventTypeMouseMoved {
 		event.Button, event.ClickCount = input.MouseButtonLeft, 1
