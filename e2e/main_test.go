@@ -11,7 +11,6 @@ import (
 	"strings"
 	"testing"
 
-	_ "gatehouse/internal/app" // see BuildGatehouse
 	"gatehouse/services/servicestest"
 )
 

@@ -15,7 +15,6 @@ import (
 	"testing"
 	"time"
 
-	_ "gatehouse/internal/app" // see BuildGatehouse
 	"gatehouse/services/servicestest"
 )
 

@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 )
@@ -26,10 +27,10 @@ type Gatehouse struct {
 // BuildGatehouse builds the program, which is in the folder above, into dir, with the flags of go
 // build in GOFLAGS, where make test has its own, and with these. It is for TestMain, which has no
 // test to fail.
-//
-// go test does not know that the tests run the program. Their package imports internal/app, though
-// it uses nothing of it, or go test would show results of another program, from its cache.
 func BuildGatehouse(dir string, flags ...string) (binary string, err error) {
+	if sources, err = sourcesOf(".."); err != nil {
+		return "", err
+	}
 	// go run keeps what it has linked, go build does not.
 	args := slices.Concat([]string{"run", "-buildvcs=false"}, flags, []string{"-exec", `sh -c 'cp "$1" "$0"' '` + dir + `'`, ".."})
 	if out, err := exec.Command("go", args...).CombinedOutput(); err != nil {
@@ -38,13 +39,40 @@ func BuildGatehouse(dir string, flags ...string) (binary string, err error) {
 	return filepath.Join(dir, "gatehouse"), nil
 }
 
+// sources are the files of this module that the program was built from.
+var sources []string
+
+func sourcesOf(folder string) ([]string, error) {
+	const files = `{{with .Module}}{{if .Main}}{{.GoMod}}
+{{range $.GoFiles}}{{$.Dir}}/{{.}}
+{{end}}{{range $.EmbedFiles}}{{$.Dir}}/{{.}}
+{{end}}{{end}}{{end}}`
+	var said strings.Builder
+	list := exec.Command("go", "list", "-deps", "-f", files, folder)
+	list.Stderr = &said
+	out, err := list.Output()
+	if err != nil {
+		return nil, fmt.Errorf("list what gatehouse is built from: %w\n%s", err, said.String())
+	}
+	return strings.FieldsFunc(string(out), func(r rune) bool { return r == '\n' }), nil
+}
+
+// lookAtSources makes the results of tests depend on the program. go test does not know that they
+// run it, but notes each file that a test looks at: it would show results of another program, from
+// its cache.
+var lookAtSources = sync.OnceFunc(func() {
+	for _, file := range sources {
+		_, _ = os.Stat(file)
+	}
+})
+
 // StartGatehouse starts cmd, which is an instance or becomes one, on a free port. Unless cmd says
 // where, it runs in a new folder. env are NAME=value pairs; nothing else of the environment
 // reaches it. When the test ends it is killed, and fails the test if it told of a panic or of a
 // data race.
 func StartGatehouse(t testing.TB, cmd *exec.Cmd, env ...string) *Gatehouse {
 	t.Helper()
-	_, _ = os.Stat("../main.go") // so go test knows that the result depends on it, too
+	lookAtSources()
 	if cmd.Dir == "" {
 		cmd.Dir = t.TempDir()
 	}
