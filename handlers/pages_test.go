@@ -80,7 +80,11 @@ func TestDatabaseGone(t *testing.T) {
 	if w.Header().Get("Retry-After") == "" || b.cookie == nil {
 		t.Errorf("%v, cookie %v", w.Header(), b.cookie)
 	}
-	shows(t, s.browser(t).post("/login", "email", "ann@example.com", "password", password), http.StatusServiceUnavailable, "The database cannot be reached")
+	w = s.browser(t).post("/login", "email", "ann@example.com", "password", password)
+	shows(t, w, http.StatusServiceUnavailable, "The database cannot be reached", "Nothing was changed")
+	if strings.Contains(w.Body.String(), "not signed out") {
+		t.Errorf("to a visitor who was not signed in: %s", w.Body)
+	}
 	if w := b.get("/dashboard/locks", "HX-Request", "true"); strings.Contains(w.Header().Get("Content-Type"), "html") && w.Code != http.StatusOK {
 		t.Errorf("the table is replaced by an error page: %d %s", w.Code, w.Body)
 	}

@@ -115,7 +115,10 @@ func (h *Handlers) problemPage(c *gin.Context, p models.Problem) error {
 func (h *Handlers) whyUnavailable(c *gin.Context) (heading string, paragraphs []string) {
 	ctx, cancel := context.WithTimeout(c.Request.Context(), 250*time.Millisecond)
 	defer cancel()
-	retry := "You are not signed out, and nothing was changed unless you were told so."
+	retry := "Nothing was changed unless you were told so."
+	if middleware.TokenFrom(c) != "" {
+		retry = "You are not signed out, and nothing was changed unless you were told so."
+	}
 	if h.draining.Load() {
 		return "The server is restarting", []string{retry, "Try again in a moment."}
 	}

@@ -2,9 +2,12 @@ package templates
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/net/html"
 )
 
 // processPages renders the pages for processes in their states.
@@ -182,4 +185,31 @@ func TestOfficeWords(t *testing.T) {
 		}
 	}
 	t.Errorf("nobody is editing: %s", page)
+}
+
+// TestWordsForTheAsker: what the page says of a request for the lock stays true when its time has passed.
+func TestWordsForTheAsker(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 11, 15, 14, 5, 0, 0, time.UTC)
+	for _, row := range []struct {
+		state    string
+		answerBy time.Time
+		want     string
+	}{
+		{"open", now.Add(time.Minute), "If there is no answer by 14:06 UTC and nobody is typing, it is yours."},
+		{"open", now, "There was no answer: it is yours as soon as nobody is typing."},
+		{"later", now.Add(time.Minute), "The answer: a few more minutes, until 14:06 UTC."},
+		{"later", now, "until 14:05 UTC. That has passed: it is yours as soon as nobody is typing."},
+	} {
+		page, err := newPages(t).Process(Process{
+			Frame: Frame{Title: "T", Now: now}, ID: "1", Changed: now, MayEdit: true,
+			Lock: LockPanel{Editing: &Editing{Now: now, Who: "Alice", Since: now}, Request: &Asked{ID: "1", At: now, AnswerBy: row.answerBy, State: row.state}},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.ContainsFunc(elements(t, page), func(n *html.Node) bool { return n.Data == "p" && strings.HasSuffix(text(n), row.want) }) {
+			t.Errorf("%s, %s: the page has not %q: %s", row.state, row.answerBy, row.want, page)
+		}
+	}
 }
