@@ -144,6 +144,7 @@
         const words = now.querySelectorAll("p");
         item.querySelectorAll("p").forEach((part, i) => part.replaceWith(words[i]));
         item.dataset.answerBy = now.dataset.answerBy;
+        item.toggleAttribute("data-later", now.hasAttribute("data-later"));
       }
     }
     panel.querySelector("ul").append(...news.values());
@@ -151,8 +152,8 @@
     count();
     if (focused && !panel.contains(document.activeElement)) (panel.querySelector("button") ?? field).focus();
   };
-  const count = () => {
-    const asked = items(panel).length;
+  const count = () => { // of those who wait for a word
+    const asked = panel.querySelectorAll("li[data-request]:not([data-later])").length;
     badge(asked ? `(${asked})` : "");
   };
   if (panel) {
