@@ -82,6 +82,8 @@
 //	                             answers are Degraded             fence
 //	Redis is back, open          grants are reasserted, and ends  goes on, or "revoked" if
 //	                             sent first, from the outbox      another instance was first
+//	a release is not answered    from the outbox, and before any  -
+//	                             answer about that lock is taken
 //	the server lost its locks    free ones: refused for 2 s;      goes on, the next slot with a
 //	                             holders go on                    higher fence, or "revoked"
 //	the lock is forced, or its   models.NotHeldError              "revoked", at most 0.5 s later

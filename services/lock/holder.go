@@ -154,6 +154,7 @@ func (l *Locker) Release(ctx context.Context, claim Claim) (degraded bool, err e
 // and that Redis does not know because it was away or has forgotten, is reasserted there
 // first.
 func (l *Locker) runHeld(ctx context.Context, operation string, claim Claim, run func() (reply, error)) (reply, error) {
+	l.tellEnd(ctx, claim.Grant)
 	epoch := l.table.epochOf(claim)
 	got, err := run()
 	if err == nil && got.code == codeRefused {

@@ -43,20 +43,31 @@ const userLooks = claimGrace
 func (l *Locker) flush(ctx context.Context) {
 	atOnce(l.table.pending(time.Now()), func(op op) {
 		ctx := redis.WithBudget(ctx)
-		var err error
-		switch op.kind {
-		case opForceUser:
+		if op.kind == opForceUser {
 			l.flushUser(ctx, op)
 			return
-		case opForce:
-			_, err = l.run(ctx, l.scripts.force, op.claim.Resource, "", op.claim.Grant)
-		default:
-			_, err = l.run(ctx, l.scripts.release, op.claim.Resource, credential(op.claim), string(op.kind))
 		}
-		if err == nil {
-			l.table.ack(op)
-		}
+		l.send(ctx, op)
 	})
+}
+
+// send sends an op about a grant, and reports whether Redis has done it.
+func (l *Locker) send(ctx context.Context, op op) bool {
+	script, args := l.scripts.release, []string{credential(op.claim), string(op.kind)}
+	if op.kind == opForce {
+		script, args = l.scripts.force, []string{"", op.claim.Grant}
+	}
+	_, err := l.execOnce(ctx, script, l.keys.of(op.claim.Resource)[:3], args)
+	if err == nil {
+		l.table.ack(op)
+	}
+	return err == nil
+}
+
+// tellEnd tells Redis of the end of a grant, if it has still to be told, and reports whether it was.
+func (l *Locker) tellEnd(ctx context.Context, grant string) bool {
+	op, owed := l.table.owedEnd(grant)
+	return owed && l.send(ctx, op)
 }
 
 // flushUser looks for the locks of a user once more.
@@ -121,6 +132,17 @@ func (t *localTable) pending(now time.Time) (ops []op) {
 		ops = append(ops, op)
 	}
 	return ops
+}
+
+// owedEnd is the op that ends a grant, if the outbox has one.
+func (t *localTable) owedEnd(grant string) (owed op, ok bool) {
+	if grant == "" {
+		return owed, false
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	owed, ok = t.outbox[grant]
+	return owed, ok && owed.kind != opLeave
 }
 
 // ack takes an op out, unless another has replaced it meanwhile.

@@ -66,7 +66,17 @@ func (l *Locker) run(ctx context.Context, script *rueidis.Lua, resource string, 
 	return l.exec(ctx, script, l.keys.of(resource)[:3], args)
 }
 
+// exec executes one of the scripts. What it answers of a grant whose end Redis has still to be told is
+// no answer: the end is told first.
 func (l *Locker) exec(ctx context.Context, script *rueidis.Lua, keys, args []string) (reply, error) {
+	got, err := l.execOnce(ctx, script, keys, args)
+	if err == nil && l.tellEnd(ctx, got.grant) {
+		got, err = l.execOnce(ctx, script, keys, args)
+	}
+	return got, err
+}
+
+func (l *Locker) execOnce(ctx context.Context, script *rueidis.Lua, keys, args []string) (reply, error) {
 	msg, err := l.redis.Exec(ctx, script, keys, args)
 	if err != nil {
 		return reply{}, err

@@ -1,0 +1,81 @@
+package lock
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"gatehouse/models"
+	"gatehouse/services/servicestest"
+)
+
+// TestOwedEnds: an instance that could not tell Redis of an end tells it before it takes an answer
+// about that lock, also if it is the first call that gets through.
+func TestOwedEnds(t *testing.T) {
+	t.Parallel()
+	l := openAt(t, servicestest.StartRedis(t).Addr)
+	// The heartbeats tell Redis, too, but later: what is right at once is so for all of these.
+	const locks = 20
+	each := func(t *testing.T, check func(t *testing.T, over, now Lock)) {
+		t.Helper()
+		for i := range locks {
+			resource := fmt.Sprintf("%s %d", t.Name(), i)
+			over := take(t, l, request(resource, alice))
+			// What is left of a release without an answer, and of the next lock.
+			l.table.put(op{kind: opTombstone, claim: over.Claim})
+			l.table.release(over.Claim)
+			a := l.newAttempt(request(resource, bob))
+			now, _ := l.table.acquire(time.Now(), a.claim(), bob, time.Minute, false)
+			check(t, over, now)
+		}
+	}
+
+	t.Run("the next holder without Redis is its holder there", func(t *testing.T) {
+		each(t, func(t *testing.T, _, now Lock) {
+			if degraded, err := l.Check(t.Context(), now.Claim); err != nil || degraded {
+				t.Errorf("check: %v, %t", err, degraded)
+			}
+			giveBack(t, l, now)
+		})
+		each(t, func(t *testing.T, _, now Lock) {
+			if _, err := l.Extend(t.Context(), now.Claim, time.Minute); err != nil {
+				t.Errorf("extend: %v", err)
+			}
+			giveBack(t, l, now)
+		})
+		each(t, func(t *testing.T, _, now Lock) {
+			if degraded, err := l.Release(t.Context(), now.Claim); err != nil || degraded {
+				t.Errorf("release: %v, %t", err, degraded)
+			}
+			if status, err := l.Status(t.Context(), now.Resource); err != nil || status.Held {
+				t.Errorf("given back: %+v, %v", status, err)
+			}
+		})
+	})
+
+	t.Run("a lock that was given back is free", func(t *testing.T) {
+		each(t, func(t *testing.T, _, now Lock) {
+			l.table.release(now.Claim)
+			if status, err := l.Status(t.Context(), now.Resource); err != nil || status.Held {
+				t.Errorf("%+v, %v", status, err)
+			}
+		})
+		each(t, func(t *testing.T, _, now Lock) {
+			l.table.release(now.Claim)
+			giveBack(t, l, take(t, l, request(now.Resource, bob)))
+		})
+	})
+
+	t.Run("a claim that was given back holds nothing", func(t *testing.T) {
+		each(t, func(t *testing.T, over, now Lock) {
+			l.table.release(now.Claim)
+			if _, err := l.Check(t.Context(), over.Claim); !errors.Is(err, models.ErrNotHeld) {
+				t.Errorf("check: %v", err)
+			}
+			if _, err := l.Extend(t.Context(), over.Claim, time.Minute); !errors.Is(err, models.ErrNotHeld) {
+				t.Errorf("extend: %v", err)
+			}
+		})
+	})
+}
