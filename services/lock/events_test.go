@@ -21,9 +21,29 @@ type listener struct {
 	events <-chan models.LockEvent
 }
 
-func listen(t testing.TB, l *Locker) listener {
+// listen listens with a subscription, if there is a Redis to subscribe to. On a busy machine it can
+// come later than Events waits for it, and ends the channel then.
+func listen(t testing.TB, l *Locker) (events listener) {
 	t.Helper()
-	return listener{t, l.Events(t.Context())}
+	for {
+		events = listener{t, l.Events(t.Context())}
+		if !l.redis.AnyAvailable() || !l.events.early(events.events) {
+			return events
+		}
+		events.end()
+	}
+}
+
+// early reports whether a listener did not wait for the subscription.
+func (e *eventHub) early(events <-chan models.LockEvent) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for listener, early := range e.listeners {
+		if (<-chan models.LockEvent)(listener) == events {
+			return early
+		}
+	}
+	return false
 }
 
 // next is the next event; ok is false at the end of the channel.

@@ -16,7 +16,7 @@ func sampleSet(t *testing.T, lease Lease) *PolicySet {
 	set, err := NewPolicySet([]PolicyEntry{
 		{Name: "api", Limit: 3, Window: "1m", Allow: []string{"10.0.0.0/8", "user:1"}, Deny: []string{"192.0.2.7"}},
 		{
-			Name: "api-burst", With: "api", Limit: 2, Window: "1s", Algorithm: models.AlgorithmSlidingLog, OnRedisDown: models.OnRedisDownClosed,
+			Name: "api-burst", With: "api", Limit: 2, Window: "1m", Algorithm: models.AlgorithmSlidingLog, OnRedisDown: models.OnRedisDownClosed,
 			Block: &lease, Tiers: map[string]int64{"silver": 3, "gold": 4},
 		},
 	}, map[string][]string{"api": {"bronze", "silver", "gold", "platinum"}, "login": nil})
@@ -37,7 +37,7 @@ func TestPolicySet(t *testing.T) {
 			t.Fatalf("before: %+v", d)
 		}
 		l.Configure(set)
-		for i, want := range []bool{true, true, false, false} { // the companion allows 2 a second
+		for i, want := range []bool{true, true, false, false} { // the companion allows 2
 			ds := take(t, l, hit("user:9"))
 			if len(ds) != 2 || ds[0].Policy.Limit != 3 || ds[1].Policy.Name != "api-burst" || ds[0].With != "" || ds[1].With != "api" || (ds[0].Allowed && ds[1].Allowed) != want {
 				t.Fatalf("hit %d: %+v", i, ds)
