@@ -117,7 +117,13 @@ func startGatehouse(t *testing.T, bin string) *subject {
 	program := servicestest.StartGatehouse(t, cmd,
 		"ADDR="+s.addr, "REDIS_URL=redis://"+s.redis.Addr, "RATE_LIMIT_MAX=1000000", "LOGIN_RATE_LIMIT_MAX=1000", "LOCK_MAX_PER_USER=100")
 	program.URL = "http://" + s.addr
-	servicestest.Eventually(t, func() bool { return program.ReadyStatus() == http.StatusOK }, "gatehouse is not ready")
+	servicestest.Eventually(t, func() bool {
+		if program.HasEnded() {
+			words, _ := os.ReadFile(log.Name())
+			t.Fatalf("gatehouse ended at its start\n%s%s", words, program.Said())
+		}
+		return program.ReadyStatus() == http.StatusOK
+	}, "gatehouse is not ready")
 	s.app, s.redisPID, s.folder = program.Pid(), pidOf(t, s.redis), program.Dir
 	for _, user := range []string{"alice", "bob", "admin"} {
 		c := s.connect(t)

@@ -9,8 +9,8 @@ import (
 	"gatehouse/services/servicestest"
 )
 
-// lateExtend is what a browser complains about when a page asks for more time just after its lock was
-// lost, as every 20 s while there is input.
+// lateExtend is what a browser complains about when a page asks for more time just after its lock
+// was lost, as every 20 s while there is input.
 const lateExtend = "/edit/extend)"
 
 func editForced(t *testing.T, a *app) {

@@ -29,6 +29,7 @@ func TestEditing(t *testing.T) {
 		{"reload, leave and come back", editReload},
 		{"keyboard only", editByKeyboard},
 		{"the lock follows the hands", editHands},
+		{"typed without a pause", editTyped},
 		{"typed before the scripts have come", editEarly},
 		{"seven tabs of a browser", editInManyTabs},
 	} {

@@ -259,7 +259,8 @@ func browserKeyboard(t *testing.T, a *app) {
 	until(t, tab, `document.querySelector("#password") !== null`)
 }
 
-// browserPointer: no row moves under the pointer. When it has left, the table is as the server has it.
+// browserPointer: no row moves under the pointer. When it has left, the table is as the server
+// has it.
 func browserPointer(t *testing.T, a *app) {
 	admin := newDesk(t, a, adminEmail)
 	l := takeLock(t, a, "Polish the bell")

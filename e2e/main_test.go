@@ -43,6 +43,10 @@ func buildAndRun(m *testing.M) int {
 		return 1
 	}
 	code := m.Run()
+	if err := servicestest.Unchanged(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
 	chromium.end()
 	shell.end()
 	missing, err := undocumented("../docs/swagger.json")

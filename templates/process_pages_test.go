@@ -187,7 +187,8 @@ func TestOfficeWords(t *testing.T) {
 	t.Errorf("nobody is editing: %s", page)
 }
 
-// TestWordsForTheAsker: what the page says of a request for the lock stays true when its time has passed.
+// TestWordsForTheAsker: what the page says of a request for the lock stays true when its time has
+// passed.
 func TestWordsForTheAsker(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 11, 15, 14, 5, 0, 0, time.UTC)
@@ -197,9 +198,9 @@ func TestWordsForTheAsker(t *testing.T) {
 		want     string
 	}{
 		{"open", now.Add(time.Minute), "If there is no answer by 14:06 UTC and nobody is typing, it is yours."},
-		{"open", now, "There was no answer: it is yours as soon as nobody is typing."},
+		{"open", now, "There was no answer: it passes to who asked first once nobody has typed for a while."},
 		{"later", now.Add(time.Minute), "The answer: a few more minutes, until 14:06 UTC."},
-		{"later", now, "until 14:05 UTC. That has passed: it is yours as soon as nobody is typing."},
+		{"later", now, "until 14:05 UTC. That time is over: it passes to who asked first once nobody has typed for a while."},
 	} {
 		page, err := newPages(t).Process(Process{
 			Frame: Frame{Title: "T", Now: now}, ID: "1", Changed: now, MayEdit: true,

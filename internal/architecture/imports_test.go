@@ -90,8 +90,7 @@ func TestImports(t *testing.T) {
 //   - models imports anything but the standard library;
 //   - a test inside its package goes beyond the package's arrows and the harness.
 //     (A test outside, package x_test, stands for an application that puts the
-//     pieces together, as internal/app does. e2e and proof have the harness only, and
-//     a blank import, by which go test knows the program that they start.)
+//     pieces together, as internal/app does. e2e and proof have the harness only.)
 //   - a folder but main reads the environment, the harness and tests excepted;
 //   - there is an init function outside docs.
 func violations(tree fs.FS) ([]string, error) {

@@ -13,7 +13,7 @@
 //	Copies               SQLite files, each a copy of one that is made once
 //	StartPostgresServer  a server for one test, which may break it
 //	NewProxy             a TCP proxy between one client and a server
-//	BuildGatehouse       the program, with flags of go build
+//	BuildGatehouse       the program, with flags of go build; Unchanged, at the end
 //	StartGatehouse       an instance of the program
 //	Start, RunAgain      a process: any command, or this test binary once more (Again is its command)
 //	FreeAddr             an address where no server is

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // Gatehouse is one instance of the program: a process with an environment of its own.
@@ -28,8 +29,11 @@ type Gatehouse struct {
 // build in GOFLAGS, where make test has its own, and with these. It is for TestMain, which has no
 // test to fail.
 func BuildGatehouse(dir string, flags ...string) (binary string, err error) {
-	if sources, err = sourcesOf(".."); err != nil {
-		return "", err
+	if built.IsZero() {
+		built = time.Now()
+		if sources, err = sourcesOf(".."); err != nil {
+			return "", err
+		}
 	}
 	// go run keeps what it has linked, go build does not.
 	args := slices.Concat([]string{"run", "-buildvcs=false"}, flags, []string{"-exec", `sh -c 'cp "$1" "$0"' '` + dir + `'`, ".."})
@@ -39,8 +43,12 @@ func BuildGatehouse(dir string, flags ...string) (binary string, err error) {
 	return filepath.Join(dir, "gatehouse"), nil
 }
 
-// sources are the files of this module that the program was built from.
-var sources []string
+// sources are what the program was built from: the files of this module, and their folders, to
+// which one may be added.
+var (
+	sources []string
+	built   time.Time // when BuildGatehouse began
+)
 
 func sourcesOf(folder string) ([]string, error) {
 	const files = `{{with .Module}}{{if .Main}}{{.GoMod}}
@@ -54,7 +62,20 @@ func sourcesOf(folder string) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list what gatehouse is built from: %w\n%s", err, said.String())
 	}
-	return strings.FieldsFunc(string(out), func(r rune) bool { return r == '\n' }), nil
+	found := strings.FieldsFunc(string(out), func(r rune) bool { return r == '\n' })
+	root := ""
+	for _, file := range found {
+		if filepath.Base(file) == "go.mod" {
+			root = filepath.Dir(file)
+		}
+	}
+	for _, file := range found {
+		if folder := filepath.Dir(file); folder != root { // where tests, too, write
+			found = append(found, folder)
+		}
+	}
+	slices.Sort(found)
+	return slices.Compact(found), nil
 }
 
 // lookAtSources makes the results of tests depend on the program. go test does not know that they
@@ -66,13 +87,23 @@ var lookAtSources = sync.OnceFunc(func() {
 	}
 })
 
+// Unchanged is an error if the program has changed since BuildGatehouse. go test would take the
+// results for those of the program as it is now. TestMain asks at its end.
+func Unchanged() error {
+	for _, file := range sources {
+		if info, err := os.Stat(file); err != nil || info.ModTime().After(built) {
+			return fmt.Errorf("%s was changed while its tests ran: run them again", file)
+		}
+	}
+	return nil
+}
+
 // StartGatehouse starts cmd, which is an instance or becomes one, on a free port. Unless cmd says
 // where, it runs in a new folder. env are NAME=value pairs; nothing else of the environment
 // reaches it. When the test ends it is killed, and fails the test if it told of a panic or of a
 // data race.
 func StartGatehouse(t testing.TB, cmd *exec.Cmd, env ...string) *Gatehouse {
 	t.Helper()
-	lookAtSources()
 	if cmd.Dir == "" {
 		cmd.Dir = t.TempDir()
 	}

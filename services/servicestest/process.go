@@ -23,6 +23,7 @@ type Process struct {
 // Start starts cmd. It is killed when the test ends, or the test binary.
 func Start(t testing.TB, cmd *exec.Cmd) *Process {
 	t.Helper()
+	lookAtSources()
 	p := &Process{t: t, cmd: cmd, ended: make(chan struct{})}
 	if cmd.Stdout == nil {
 		cmd.Stdout = &p.Stdout

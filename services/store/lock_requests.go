@@ -30,8 +30,8 @@ func scanLockRequest(row scanner) (models.LockRequest, error) {
 }
 
 // AskForLock stores a new request, or returns the one that is pending of the same user for the same
-// process; then created is false, and what WithAudit has is left out. models.ErrNotFound if there is
-// no such process or user.
+// process; then created is false, and what WithAudit has is left out. models.ErrNotFound if there
+// is no such process or user.
 func (s *Store) AskForLock(ctx context.Context, r models.LockRequest) (stored models.LockRequest, created bool, err error) {
 	process, err := parseID(r.ProcessID)
 	if err != nil {

@@ -45,7 +45,7 @@
   const offer = () => {
     panel().querySelector(".tell")?.remove();
     const editing = document.getElementById("editing")?.textContent.trim();
-    if (!editing || editing.startsWith("You ") || asked()) return; // who asked is told anyway
+    if (!editing || editing.startsWith("You ") || (asked() && !watching())) return; // who asked is told anyway
     const row = document.createElement("p");
     row.className = "tell";
     const how = watching();
