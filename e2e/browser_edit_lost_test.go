@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chromedp/chromedp/kb"
+
 	"gatehouse/services/servicestest"
 )
 
@@ -55,9 +57,19 @@ func editExpired(t *testing.T, a *app) {
 
 // editElsewhere: the same user goes on in another browser. That is no loss.
 func editElsewhere(t *testing.T, a *app) {
-	here, there := newDesk(t, a, "alice@example.com", lateExtend), newDesk(t, a, "alice@example.com")
+	here, there := newDesk(t, a, "alice@example.com", lateExtend, "status of 412"), newDesk(t, a, "alice@example.com")
 	process := here.newProcess("Cut the hedge")
 	here.edit(process)
+
+	// Text that was taken back needs no draft, but what is kept elsewhere since is not to be deleted.
+	here.do(fill("#description", "x"))
+	here.kept(process, "x")
+	here.call(t, "PUT /processes/"+process+"/draft", map[string]any{"title": "Cut the hedge", "status": "draft", "description": "By hand", "baseVersion": 1}).is(t, 200)
+	here.meddles()
+	read[bool](t, here.tab, `(answers["/draft"] = ({status}) => { window.deleted = status; }, true)`)
+	here.do(press(kb.Backspace))
+	here.until(`window.deleted === 412`)
+
 	here.do(fill("#description", "To the shoulder"))
 	here.kept(process, "To the shoulder")
 	there.look(process)
@@ -68,6 +80,7 @@ func editElsewhere(t *testing.T, a *app) {
 	if read[bool](t, here.tab, `document.querySelector("#lost").matches(".failed")`) {
 		t.Errorf("a false alarm: %s", here.text("#lost"))
 	}
+	here.until(`document.querySelector("#edit .actions .primary")?.innerText === "Go on here"`)
 	there.do(fill("#description", "."), click("button[value=close]"))
 	there.until(`document.querySelector(".reader .text") !== null`)
 }

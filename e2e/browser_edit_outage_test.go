@@ -66,7 +66,12 @@ func TestEditingOutages(t *testing.T) {
 		if said := alice.text("#lost"); said != "" {
 			t.Errorf("a false alarm: %s", said)
 		}
+		// The browser has each key at once: it would not be asked if its tab crashed now.
+		alice.do(fill("#description", ", as well"))
 		whole := alice.typed()
+		if kept := read[string](t, alice.tab, `JSON.parse(localStorage["gatehouse.draft." + edit.dataset.user + "." + edit.dataset.process]).description`); kept != whole {
+			t.Errorf("this browser keeps %q, want %q", kept, whole)
+		}
 		alice.do(click("button[value=stay]"))
 		alice.until(`document.querySelector("#unsaved") !== null`)
 		if got := alice.typed(); got != whole {

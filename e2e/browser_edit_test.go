@@ -60,8 +60,11 @@ func editAndSave(t *testing.T, a *app) {
 	if got := alice.draft(process); got != "" {
 		t.Errorf("a draft of what is saved: %q", got)
 	}
-	alice.do(fill("#description", " And a gate."), click("button[value=close]"))
+	alice.noDraftAfter(func() { alice.do(fill("#description", " And a gate.")) }, "button[value=close]")
 	alice.until(`document.querySelector(".reader .text")?.innerText.includes("And a gate.")`)
+	if order := read[string](t, alice.tab, `sessionStorage.order`); order != "draft form " {
+		t.Errorf("sent one after the other: %s", order)
+	}
 	alice.noAlarm()
 	if draft := alice.text("#draft"); draft != "" {
 		t.Errorf("after saving: %s", draft)
@@ -85,6 +88,32 @@ func editAndSave(t *testing.T, a *app) {
 	}
 	bob.do(click("#changed button"))
 	bob.until(`document.querySelector(".reader .text")?.innerText.includes("And a gate.")`)
+}
+
+// noDraftAfter presses a button that saves while the draft of what was typed is under way: it would
+// be left if the form did not wait for it. The session of the tab notes what was sent when.
+func (d desk) noDraftAfter(typed func(), save string) {
+	d.t.Helper()
+	read[bool](d.t, d.tab, `(() => {
+		const {fetch} = window, form = document.querySelector("#edit"), submit = form.requestSubmit.bind(form);
+		sessionStorage.order = "";
+		form.requestSubmit = (by) => {
+			sessionStorage.order += "form ";
+			submit(by);
+		};
+		window.fetch = async (url, options = {}) => {
+			if (options.method !== "PUT") return fetch(url, options);
+			await new Promise((go) => { window.letGo = go; });
+			const answer = await fetch(url, options);
+			sessionStorage.order += "draft ";
+			return answer;
+		};
+		return true;
+	})()`)
+	typed()
+	d.until(`window.letGo !== undefined`)
+	d.do(click(save))
+	read[bool](d.t, d.tab, `(letGo(), true)`)
 }
 
 // editReload: a reload goes on, and so does who comes back. Who stays away gives the lock back.
