@@ -78,8 +78,11 @@ func (a auditLog) add(ctx context.Context, entry models.AuditEntry) error {
 	return nil
 }
 
-func (a auditLog) tell(entry models.AuditEntry) {
-	a.log.Info("audit", "action", entry.Action, "actor", entry.Actor, "target", entry.Target, "ip", entry.IP, "requestId", entry.RequestID, "detail", entry.Detail)
+// tell logs entries that are stored, or about to be.
+func (a auditLog) tell(entries ...models.AuditEntry) {
+	for _, entry := range entries {
+		a.log.Info("audit", "action", entry.Action, "actor", entry.Actor, "target", entry.Target, "ip", entry.IP, "requestId", entry.RequestID, "detail", entry.Detail)
+	}
 }
 
 // auditOf is an audit entry about a user; userID "" is an unknown or a new user.

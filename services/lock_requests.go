@@ -178,31 +178,41 @@ func (p *Processes) awaitChange(ctx context.Context, r models.LockRequest, wait 
 }
 
 // Withdraw takes a request back. A lock that was given and not fetched passes on; otherwise a
-// request that is not pending stays as it is. Errors are those of Asked.
+// request that is not pending stays as it is, and the audit has nothing of it. Errors are those of
+// Asked.
 func (p *Processes) Withdraw(ctx context.Context, user models.UserRef, id, requestID string, client Client) error {
 	r, err := p.requestOf(ctx, user, id, requestID)
-	if err == nil && (r.Pending() || r.State == models.RequestGiven && !r.Fetched) {
-		err = p.audits.add(ctx, client.entry(models.AuditLockWithdrawn, user.Email, Resource(id), ""))
-	}
+	entry := client.entry(models.AuditLockWithdrawn, user.Email, Resource(id), "")
+	entry.At = time.Now().UTC()
 	if err == nil && r.Pending() {
-		r, err = p.close(ctx, r, models.RequestWithdrawn)
+		r, err = p.close(ctx, r, models.RequestWithdrawn, entry)
 	}
 	if err == nil && r.State == models.RequestGiven && !r.Fetched { // perhaps just now
-		return p.passOn(ctx, r, models.RequestWithdrawn)
+		return p.passOn(ctx, r, models.RequestWithdrawn, entry)
 	}
 	return err
 }
 
 // close ends a pending request that nobody answered, and returns what it is then: it may have been
-// answered meanwhile.
-func (p *Processes) close(ctx context.Context, r models.LockRequest, state models.LockRequestState) (models.LockRequest, error) {
+// answered meanwhile. The entries of the audit are stored if, and only if, it ends it.
+func (p *Processes) close(ctx context.Context, r models.LockRequest, state models.LockRequestState, entries ...models.AuditEntry) (models.LockRequest, error) {
 	r.State, r.AnsweredAt = state, time.Now().UTC()
-	now, changed, err := p.store.AnswerLockRequest(ctx, r)
+	now, changed, err := p.storeAnswer(ctx, r, entries...)
 	if err == nil && changed {
 		status, _ := p.locks.Status(ctx, Resource(r.ProcessID)) // who holds it hears of it
 		p.tell(ctx, models.LockAnswered, now, models.UserRef{}, "", status.Holder)
 	}
 	return now, err
+}
+
+// storeAnswer is AnswerLockRequest, with the entries of the audit if that changes the request.
+func (p *Processes) storeAnswer(ctx context.Context, answer models.LockRequest, entries ...models.AuditEntry) (now models.LockRequest, changed bool, err error) {
+	auditing, _ := p.store.WithAudit(ctx, entries...)
+	now, changed, err = p.store.AnswerLockRequest(auditing, answer)
+	if err == nil && changed {
+		p.audits.tell(entries...)
+	}
+	return now, changed, err
 }
 
 // RequestAnswer is a holder's answer: State is models.RequestGiven, RequestLater or RequestNo.
@@ -251,10 +261,9 @@ func (p *Processes) AnswerRequest(ctx context.Context, user models.UserRef, id, 
 	if r.State == models.RequestLater {
 		r.AnswerBy = r.AnsweredAt.Add(cmp.Or(answer.Later, defaultLater))
 	}
-	if err := p.audits.add(ctx, answer.Client.entry(models.AuditLockAnswered, user.Email, Resource(id), detail)); err != nil {
-		return models.LockRequest{}, degraded, err
-	}
-	now, changed, err := p.store.AnswerLockRequest(ctx, r)
+	entry := answer.Client.entry(models.AuditLockAnswered, user.Email, Resource(id), detail)
+	entry.At = r.AnsweredAt
+	now, changed, err := p.storeAnswer(ctx, r, entry)
 	switch {
 	case err != nil:
 		return models.LockRequest{}, degraded, err

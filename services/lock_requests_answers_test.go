@@ -3,6 +3,7 @@ package services_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -116,27 +117,92 @@ func (a asking) areAnswered(t *testing.T) {
 			r := a.ask(t, a.bob, id)
 			var wg sync.WaitGroup
 			wg.Go(func() { _, _ = a.answer(t, held, r, services.RequestAnswer{State: models.RequestGiven}) })
-			wg.Go(func() { a.withdraw(t, r) })
+			for range 2 {
+				wg.Go(func() { a.withdraw(t, r) })
+			}
 			wg.Wait()
 			now, status := a.look(t, r), must(a.LockStatus(ctx, a.bob, id))
 			if now.State != models.RequestWithdrawn || status.Held && status.Holder.UserID == a.bob.ID {
 				t.Errorf("%+v, %+v", now, status)
 			}
+			a.wantAudit(t, id, models.AuditLockWithdrawn, "bob@example.com 192.0.2.2 ask: ")
 		}
 
 		id, held := a.held(t)
 		r := a.ask(t, a.bob, id)
-		at := newProcesses(answeredBefore{a.store, func() {
+		at := newProcesses(answeredBefore{a.store, sync.OnceFunc(func() {
 			must(a.answer(t, held, r, services.RequestAnswer{State: models.RequestGiven}))
-		}}, a.locks, secret)
+		})}, a.locks, secret)
 		check(t, at.Withdraw(ctx, a.bob, id, r.ID, asker))
 		if now, status := a.look(t, r), must(a.LockStatus(ctx, a.bob, id)); now.State != models.RequestWithdrawn || status.Held {
 			t.Errorf("%+v, %+v", now, status)
 		}
+		a.wantAudit(t, id, models.AuditLockWithdrawn, "bob@example.com 192.0.2.2 ask: ")
+	})
+
+	t.Run("have an entry in the audit for what was done only", func(t *testing.T) {
+		type step func(at *services.Processes, token string, r models.LockRequest) error
+		withdrawn := func(at *services.Processes, _ string, r models.LockRequest) error {
+			return at.Withdraw(ctx, r.By, r.ProcessID, r.ID, asker)
+		}
+		answered := func(state models.LockRequestState) step {
+			return func(at *services.Processes, token string, r models.LockRequest) error {
+				_, _, err := at.AnswerRequest(ctx, a.alice, r.ProcessID, token, r.ID, services.RequestAnswer{State: state})
+				return err
+			}
+		}
+		no, later := answered(models.RequestNo), answered(models.RequestLater)
+		wantCounts := func(t *testing.T, id string, withdrawals, answers int) {
+			t.Helper()
+			for action, want := range map[string]int{models.AuditLockWithdrawn: withdrawals, models.AuditLockAnswered: answers} {
+				got := slices.DeleteFunc(auditOf(t, a.store, action), func(e models.AuditEntry) bool { return e.Target != services.Resource(id) })
+				if len(got) != want {
+					t.Errorf("%d entries of %s, want %d: %+v", len(got), action, want, got)
+				}
+			}
+		}
+		for _, row := range []struct {
+			name                 string
+			given                bool
+			first, second        step // the first is done while the second is under way
+			conflict             bool
+			withdrawals, answers int
+		}{
+			{"withdrawn twice", false, withdrawn, withdrawn, false, 1, 0},
+			{"withdrawn twice when given", true, withdrawn, withdrawn, false, 1, 0},
+			{"answered before it was withdrawn", false, no, withdrawn, false, 0, 1},
+			{"put off before it was withdrawn", false, later, withdrawn, false, 1, 1},
+			{"withdrawn before it was answered", false, withdrawn, no, true, 1, 0},
+			{"withdrawn before it was put off", false, withdrawn, later, true, 1, 0},
+			{"the same answer twice", false, no, no, false, 0, 1},
+		} {
+			t.Run(row.name, func(t *testing.T) {
+				id, held := a.held(t)
+				r := a.ask(t, a.bob, id)
+				if row.given {
+					must(a.answer(t, held, r, services.RequestAnswer{State: models.RequestGiven}))
+				}
+				at := newProcesses(answeredBefore{a.store, sync.OnceFunc(func() { check(t, row.first(a.Processes, held.Token, r)) })}, a.locks, secret)
+				if err := row.second(at, held.Token, r); errors.As(err, &conflict) != row.conflict || err != nil && !row.conflict {
+					t.Error(err)
+				}
+				wantCounts(t, id, row.withdrawals, row.answers)
+			})
+		}
+		t.Run("the database fails", func(t *testing.T) {
+			id, held := a.held(t)
+			r, at := a.ask(t, a.bob, id), newProcesses(unstoredAnswers{a.store}, a.locks, secret)
+			for _, do := range []step{withdrawn, no, later} {
+				if err := do(at, held.Token, r); !errors.Is(err, models.ErrUnavailable) {
+					t.Error(err)
+				}
+			}
+			wantCounts(t, id, 0, 0)
+		})
 	})
 }
 
-// answeredBefore stores another answer just before one of its own.
+// answeredBefore does something else just before it stores an answer, or an end.
 type answeredBefore struct {
 	*store.Store
 	another func()
@@ -145,4 +211,9 @@ type answeredBefore struct {
 func (s answeredBefore) AnswerLockRequest(ctx context.Context, answer models.LockRequest) (models.LockRequest, bool, error) {
 	s.another()
 	return s.Store.AnswerLockRequest(ctx, answer)
+}
+
+func (s answeredBefore) EndLockRequest(ctx context.Context, id string, state models.LockRequestState, at time.Time) (bool, error) {
+	s.another()
+	return s.Store.EndLockRequest(ctx, id, state, at)
 }

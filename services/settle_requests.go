@@ -187,12 +187,15 @@ func (p *Processes) giveUnanswered(ctx context.Context, pending []models.LockReq
 	return overtaken(gone(err))
 }
 
-// passOn ends a lock that was given and not fetched: the next asker has it, or it is free.
-func (p *Processes) passOn(ctx context.Context, r models.LockRequest, state models.LockRequestState) error {
-	ended, err := p.store.EndLockRequest(ctx, r.ID, state, time.Now().UTC())
+// passOn ends a lock that was given and not fetched: the next asker has it, or it is free. The
+// entries of the audit are stored if, and only if, it ends it.
+func (p *Processes) passOn(ctx context.Context, r models.LockRequest, state models.LockRequestState, entries ...models.AuditEntry) error {
+	auditing, _ := p.store.WithAudit(ctx, entries...)
+	ended, err := p.store.EndLockRequest(auditing, r.ID, state, time.Now().UTC())
 	if err != nil || !ended {
 		return err
 	}
+	p.audits.tell(entries...)
 	r.State = state
 	p.tell(ctx, models.LockAnswered, r, models.UserRef{}, "", models.Holder{})
 	claim, held, err := p.askersGrant(ctx, r, r.Grant)

@@ -32,8 +32,9 @@ type pendingAudit struct {
 }
 
 // WithAudit makes the next transaction under the returned context store the entries,
-// too, so that nothing is done without them. stored says afterwards whether there was
-// one. An entry without a target is about what the transaction creates.
+// too, so that nothing is done without them. stored says afterwards whether one did: a
+// transaction that finds nothing to do leaves them out, and then the next one has them.
+// An entry without a target is about what the transaction creates.
 func (s *Store) WithAudit(ctx context.Context, entries ...models.AuditEntry) (_ context.Context, stored func() bool) {
 	pending := &pendingAudit{entries: slices.Clone(entries)}
 	return context.WithValue(ctx, auditKey{}, pending), func() bool { return pending.stored }

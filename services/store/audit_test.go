@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"context"
 	"fmt"
 	"testing"
 	"time"
@@ -37,6 +38,45 @@ func TestAudit(t *testing.T) {
 			t.Fatalf("page of no action is %+v", list)
 		}
 		check(t, s.AddAudit(t.Context(), models.AuditEntry{Detail: "\x00\xff"}))
+	})
+}
+
+// An entry of the audit is stored with what is done to a request for a lock. If nothing is done,
+// there is none, and it waits for the next transaction.
+func TestAuditOfRequestsForLocks(t *testing.T) {
+	onBoth(t, func(t *testing.T, w world) {
+		s := w.s
+		ann := newUser(t, s, "ann@example.com")
+		p := must(s.CreateProcess(t.Context(), ann.ID, fields("one")))
+		r := models.LockRequest{ID: "r", ProcessID: p.ID, By: models.UserRef{ID: ann.ID}, At: start, AnswerBy: start}
+		for i, step := range []func(ctx context.Context) (bool, error){
+			func(ctx context.Context) (bool, error) {
+				_, created, err := s.AskForLock(ctx, r)
+				return created, err
+			},
+			func(ctx context.Context) (bool, error) {
+				r.State, r.Grant, r.FetchBy = models.RequestGiven, "grant", start
+				_, changed, err := s.AnswerLockRequest(ctx, r)
+				return changed, err
+			},
+			func(ctx context.Context) (bool, error) {
+				return s.EndLockRequest(ctx, r.ID, models.RequestWithdrawn, start)
+			},
+		} {
+			entries := func() int { return len(must(s.Audit(t.Context(), "", models.Page{})).Items) }
+			for _, want := range []bool{true, false} {
+				ctx, stored := s.WithAudit(t.Context(), models.AuditEntry{At: start})
+				if done, err := step(ctx); err != nil || done != want || stored() != want || entries() != 2*i+1 {
+					t.Fatalf("step %d: done %t, stored %t, want %t; %d entries, %v", i, done, stored(), want, entries(), err)
+				}
+				if !want {
+					must(s.CreateUser(ctx, fmt.Sprint(i, "@example.com"), "hash", nil))
+					if !stored() || entries() != 2*i+2 {
+						t.Fatalf("step %d: the next transaction left %d entries", i, entries())
+					}
+				}
+			}
+		}
 	})
 }
 

@@ -115,7 +115,8 @@ func (s *Store) LockRequestsToSettle(ctx context.Context, after string, limit in
 
 // AnswerLockRequest stores the answer to a pending request: State, Reply, AnsweredAt, AnswerBy, and
 // of a RequestGiven Grant and FetchBy. It returns the request as it is then. If the request is not
-// pending any more it does nothing, and changed is false. models.ErrNotFound if there is none.
+// pending any more it does nothing, changed is false, and what WithAudit has is left out.
+// models.ErrNotFound if there is none.
 func (s *Store) AnswerLockRequest(ctx context.Context, answer models.LockRequest) (now models.LockRequest, changed bool, err error) {
 	type answered struct {
 		now     models.LockRequest
@@ -130,6 +131,7 @@ func (s *Store) AnswerLockRequest(ctx context.Context, answer models.LockRequest
 		if err != nil {
 			return a, err
 		}
+		auditOf(ctx).unless(!a.changed)
 		a.now, err = readLockRequest(ctx, q, answer.ID)
 		return a, err
 	})
@@ -155,11 +157,16 @@ func (s *Store) FetchLockRequest(ctx context.Context, id string, now time.Time) 
 	return fetched, failed("fetch a lock that was asked for", err)
 }
 
-// EndLockRequest gives a request whose lock was given and not fetched another state. ended is false
-// if there is no such request.
+// EndLockRequest gives a request whose lock was given and not fetched another state. If there is no
+// such request ended is false, and what WithAudit has is left out.
 func (s *Store) EndLockRequest(ctx context.Context, id string, state models.LockRequestState, at time.Time) (ended bool, err error) {
-	ended, err = s.changeLockRequest(ctx, `
-		UPDATE lock_requests SET state = $2, answered_at = $3 WHERE id = $1 AND state = 'given' AND NOT fetched`, clean(id), string(state), at.UnixMicro())
+	ended, err = result(ctx, s.transact, func(ctx context.Context, q querier) (bool, error) {
+		ended, err := changes(q.ExecContext(ctx, `
+			UPDATE lock_requests SET state = $2, answered_at = $3 WHERE id = $1 AND state = 'given' AND NOT fetched`,
+			clean(id), string(state), at.UnixMicro()))
+		auditOf(ctx).unless(!ended)
+		return ended, err
+	})
 	return ended, failed("end a request for a lock", err)
 }
 

@@ -49,7 +49,7 @@ func (s *Store) transact(ctx context.Context, write writeFunc) error {
 		return audit.insert(ctx, q)
 	})
 	if err == nil && audit != nil {
-		audit.stored = true
+		audit.stored = !audit.nothing
 	}
 	return s.noted(ctx, err)
 }
