@@ -55,7 +55,8 @@ func (s *audited) entries(t *testing.T, action string) []models.AuditEntry {
 	return list.Items
 }
 
-// state is all that the audited steps change: users and their epochs, sessions, the lock.
+// state is all that the audited steps change: users and their epochs, sessions, the lock, the
+// requests for locks, and how often processes were saved.
 func (s *audited) state(t *testing.T, resource string) string {
 	t.Helper()
 	users, err := s.db.Users(t.Context(), models.Page{})
@@ -71,19 +72,27 @@ func (s *audited) state(t *testing.T, resource string) string {
 	check(t, err)
 	lock, err := s.Locks.Status(t.Context(), resource)
 	check(t, err)
-	text, err := json.Marshal([]any{users.Items, epochs, counts, lock.Held, lock.Holder.UserID})
+	var requests, saved string
+	check(t, s.raw.QueryRowContext(t.Context(), `SELECT
+		(SELECT COALESCE(group_concat(concat_ws(' ', id, state, answer_by, answered_at, grant_id)), '') FROM lock_requests),
+		(SELECT COALESCE(group_concat(concat_ws(' ', id, version)), '') FROM processes)`).Scan(&requests, &saved))
+	text, err := json.Marshal([]any{users.Items, epochs, counts, lock.Held, lock.Holder.UserID, lock.Grant, requests, saved})
 	check(t, err)
 	return string(text)
 }
 
-// withoutAudit wants what is refused while no entry of the audit can be stored.
-func (s *audited) withoutAudit(t *testing.T, do func() *httptest.ResponseRecorder) {
+// withoutAudit wants what is refused, and not done, while no entry of the audit can be stored.
+func (s *audited) withoutAudit(t *testing.T, resource string, do func() *httptest.ResponseRecorder) {
 	t.Helper()
+	before := s.state(t, resource)
 	s.run(t, `CREATE TRIGGER full BEFORE INSERT ON audit BEGIN SELECT RAISE(ABORT, 'no audit'); END`)
 	if w := do(); w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") == "" {
 		t.Errorf("without an audit: %d %s", w.Code, w.Body)
 	}
 	s.run(t, `DROP TRIGGER full`)
+	if after := s.state(t, resource); after != before {
+		t.Errorf("it was done without an audit:\n%s\n%s", before, after)
+	}
 }
 
 // Nothing that the audit is to know is acknowledged, or done, while its entry cannot be stored.
@@ -121,11 +130,7 @@ func TestNothingIsDoneWithoutItsAudit(t *testing.T) {
 			if row.who != "" {
 				who = s.token(t, row.who+"example.com")
 			}
-			before := s.state(t, resource)
-			s.withoutAudit(t, func() *httptest.ResponseRecorder { return s.call(who, row.what, row.body) })
-			if after := s.state(t, resource); after != before {
-				t.Errorf("it was done without an audit:\n%s\n%s", before, after)
-			}
+			s.withoutAudit(t, resource, func() *httptest.ResponseRecorder { return s.call(who, row.what, row.body) })
 			had := len(s.entries(t, row.action))
 			w := s.call(who, row.what, row.body)
 			if w.Code != row.status {
@@ -157,7 +162,7 @@ func TestLocksThatPassOnAreAudited(t *testing.T) {
 	// does wants one entry, with who did it and what, of what is not done without.
 	does := func(status int, action, entry string, do func() *httptest.ResponseRecorder) *httptest.ResponseRecorder {
 		t.Helper()
-		s.withoutAudit(t, do)
+		s.withoutAudit(t, resource, do)
 		had, w := len(s.entries(t, action)), do()
 		entries := s.entries(t, action)
 		if w.Code != status || len(entries) != had+1 {
