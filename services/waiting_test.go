@@ -2,7 +2,6 @@ package services_test
 
 import (
 	"context"
-	"maps"
 	"testing"
 
 	"gatehouse/models"
@@ -28,24 +27,31 @@ func TestWaitingIsOneNumber(t *testing.T) {
 				resource := services.Resource(id)
 				wants := func(want int) {
 					t.Helper()
-					var got map[string]int
+					var listed, several int
 					defer func() {
 						if t.Failed() {
-							t.Logf("%v wait, want %d", got, want)
+							t.Logf("%d wait in the list, %d of several, want %d", listed, several, want)
 						}
 					}()
-					servicestest.Eventually(t, func() bool { // a list does not wait for a busy database
-						status, list := must(a.LockStatus(t.Context(), a.alice, id)), must(a.Locks(t.Context(), a.bob, services.LockQuery{Waiting: true}))
-						several := must(a.LockStatuses(t.Context(), services.Resource(free), resource, "process:x"))
-						got = map[string]int{
-							"status": status.Waiting, "details": must(a.LockDetails(t.Context(), resource)).Waiting,
-							"several": several[1].Waiting, "another": several[0].Waiting + want,
+					servicestest.Eventually(t, func() bool { // neither waits for a busy database
+						listed = 0
+						for _, item := range must(a.Locks(t.Context(), a.bob, services.LockQuery{Waiting: true})).Items {
+							if item.Resource != resource {
+								t.Fatalf("nobody waits for %+v", item)
+							}
+							listed = item.Waiting
 						}
-						for _, item := range list.Items {
-							got[item.Resource] = item.Waiting
+						statuses := must(a.LockStatuses(t.Context(), services.Resource(free), resource, "process:x"))
+						if statuses[0].Waiting != 0 {
+							t.Fatalf("nobody waits for %+v", statuses[0])
 						}
-						return maps.Equal(got, map[string]int{"status": want, "details": want, "several": want, "another": want, resource: want})
+						several = statuses[1].Waiting
+						return listed == want && several == want
 					}, "not one number")
+					status, details := must(a.LockStatus(t.Context(), a.alice, id)).Waiting, must(a.LockDetails(t.Context(), resource)).Waiting
+					if status != want || details != want {
+						t.Fatalf("%d wait by the status, %d by the details, want %d", status, details, want)
+					}
 				}
 				a.ask(t, a.bob, id)
 				wants(1)
