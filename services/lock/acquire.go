@@ -72,7 +72,7 @@ func (l *Locker) newAttempt(req Request) *attempt {
 	if req.Token == "" {
 		req.Token = newToken()
 	}
-	return &attempt{l: l, req: req, grant: random128(), since: time.Now(), block: 1}
+	return &attempt{l: l, req: req, grant: newGrantID(), since: time.Now(), block: 1}
 }
 
 func (a *attempt) claim() Claim {

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"embed"
 	"encoding/hex"
+	"fmt"
 	"strconv"
 	"strings"
 	"time"
@@ -59,6 +60,12 @@ func random128() string {
 	var text [epochLength]byte
 	hex.Encode(text[:], id[:])
 	return string(text[:])
+}
+
+// newGrantID is as long as random128 and never comes again, either. It begins with the time in
+// milliseconds: an index of a database in which ids are kept then grows at its end.
+func newGrantID() string {
+	return fmt.Sprintf("%012x", time.Now().UnixMilli()) + random128()[:epochLength-12]
 }
 
 // run executes one of the scripts on the keys of a resource.

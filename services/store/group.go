@@ -172,8 +172,11 @@ func (g *group) lead(ctx context.Context, own *member) {
 	}()
 	err = g.transact(ctx, func(ctx context.Context, conn *sql.Conn) error {
 		ends := time.Now().Add(groupTime)
-		if err := own.run(ctx, conn); err != nil {
-			return err
+		if own.err = own.gaveUp(); own.err == nil {
+			own.err = own.call(conn)
+		}
+		if own.err != nil { // nothing else is done yet
+			return own.err
 		}
 		for len(members) < groupSize && time.Now().Before(ends) {
 			m := g.next()
