@@ -62,6 +62,11 @@ func watchCluster(t *testing.T, nodes []*servicestest.RedisServer, timeout time.
 		addresses = append(addresses, node.Addr)
 	}
 	c := &clusterOf{nodes: nodes, watched: watch(t, redis.Options{Client: rueidis.ClientOption{InitAddress: addresses}, Timeout: timeout})}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the nodes: %+v; the log:\n%s", c.Nodes(), c.log.String())
+		}
+	})
 	redistest.WaitReady(t, c.Client)
 	for i := range nodes {
 		c.names = append(c.names, livesOn(t, nodes, i))
