@@ -203,8 +203,21 @@ func TestRedisClusterMovesSlots(t *testing.T) {
 	t.Parallel()
 	nodes := servicestest.StartCluster(t)
 	c := watchCluster(t, nodes, 10*time.Second) // what is late is not lost
-	done := make(chan []share, 1)
-	go func() { done <- c.workEverywhere(t, 3*time.Second) }()
+	all, done := make(chan struct{}), make(chan []share, 1)
+	go func() {
+		sums := make([]share, len(c.names))
+		for over := false; !over; {
+			for i, s := range c.workEverywhere(t, 500*time.Millisecond) {
+				sums[i].worked, sums[i].rounds = sums[i].worked+s.worked, sums[i].rounds+s.rounds
+			}
+			select {
+			case <-all:
+				over = true
+			default:
+			}
+		}
+		done <- sums
+	}()
 	moved := 0
 	for round := range 2 {
 		for i, name := range c.names {
@@ -215,6 +228,7 @@ func TestRedisClusterMovesSlots(t *testing.T) {
 			}
 		}
 	}
+	close(all)
 	shares := <-done
 	for i, s := range shares { // how many depends on how long this machine takes to move a slot
 		if s.worked == 0 {

@@ -126,7 +126,9 @@ func (s *RedisServer) waitForCluster(nodes int) {
 }
 
 // MoveSlot moves a slot and its keys from one master of a Cluster to another, as
-// redis-cli --cluster reshard does, while clients use it.
+// redis-cli --cluster reshard does, while clients use it. It returns when all masters know: if a slot
+// is moved on before, what the last owner said before it gave the slot away counts for more than what
+// the new one says, and then nobody has the slot.
 func MoveSlot(t testing.TB, slot string, from, to *RedisServer, all []*RedisServer) {
 	t.Helper()
 	to.Do("CLUSTER", "SETSLOT", slot, "IMPORTING", from.Do("CLUSTER", "MYID"))
@@ -143,4 +145,14 @@ func MoveSlot(t testing.TB, slot string, from, to *RedisServer, all []*RedisServ
 	for _, node := range append([]*RedisServer{to, from}, all...) {
 		node.Do("CLUSTER", "SETSLOT", slot, "NODE", to.Do("CLUSTER", "MYID"))
 	}
+	epoch := clusterInfo(to, "cluster_my_epoch")
+	Eventually(t, func() bool {
+		return !slices.ContainsFunc(all, func(node *RedisServer) bool { return clusterInfo(node, "cluster_current_epoch") != epoch })
+	}, "not all masters know of the slot that was moved")
+}
+
+func clusterInfo(node *RedisServer, field string) string {
+	_, rest, _ := strings.Cut(node.Do("CLUSTER", "INFO"), field+":")
+	value, _, _ := strings.Cut(rest, "\r\n")
+	return value
 }
