@@ -91,11 +91,28 @@ func split(text string) []string {
 // false if they did not. Lines that the sides put at the same place come mine first. It is a
 // proposal: lines that merge may still contradict each other.
 func Together(base, mine, theirs string) (text string, ok bool) {
-	base = lineFeeds(base)
-	edits, ok := udiff.Merge(udiff.Lines(base, lineFeeds(mine)), udiff.Lines(base, lineFeeds(theirs)))
+	base, mine, theirs = lineFeeds(base), lineFeeds(mine), lineFeeds(theirs)
+	was := ended(base)
+	edits, ok := udiff.Merge(udiff.Lines(was, ended(mine)), udiff.Lines(was, ended(theirs)))
 	if !ok {
 		return "", false
 	}
-	text, err := udiff.Apply(base, edits)
+	text, err := udiff.Apply(was, edits)
+	last := mine // the one that says whether the last line ends
+	if mine == base {
+		last = theirs
+	}
+	if !strings.HasSuffix(last, "\n") {
+		text = strings.TrimSuffix(text, "\n")
+	}
 	return text, err == nil
+}
+
+// ended is a text whose last line ends as the others do: else what comes after it would be glued to
+// it, and a text to which both sides add a line would be one that both changed.
+func ended(text string) string {
+	if text == "" || strings.HasSuffix(text, "\n") {
+		return text
+	}
+	return text + "\n"
 }

@@ -149,6 +149,16 @@ func TestTogether(t *testing.T) {
 			t.Errorf("%s: %q, %t", row.name, got, ok)
 		}
 	}
+	for _, row := range []struct{ name, base, mine, theirs, want string }{
+		{"two texts where there was none", "", "Beans", "Peas", "Beans\nPeas"},
+		{"one line added by each, at an end that has none", "Seeds", "Seeds\nBeans", "Seeds\nPeas", "Seeds\nBeans\nPeas"},
+		{"only the last line", "a\nb", "a\nB", "a\nb", "a\nB"},
+		{"an end that was taken away", "a\n", "a", "a\n", "a"},
+	} {
+		if got, ok := merge.Together(row.base, row.mine, row.theirs); !ok || got != row.want {
+			t.Errorf("%s: %q, %t", row.name, got, ok)
+		}
+	}
 	if got, ok := merge.Together(base, "ONE\ntwo\nthree\nfour\n", "1\ntwo\nthree\nfour\n"); ok {
 		t.Errorf("one line in two ways: %q", got)
 	}
