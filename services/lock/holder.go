@@ -154,9 +154,12 @@ func (l *Locker) Release(ctx context.Context, claim Claim) (degraded bool, err e
 // and that Redis does not know because it was away or has forgotten, is reasserted there
 // first.
 func (l *Locker) runHeld(ctx context.Context, operation string, claim Claim, run func() (reply, error)) (reply, error) {
-	l.tellEnd(ctx, claim.Grant)
 	epoch := l.table.epochOf(claim)
-	got, err := run()
+	var got reply
+	_, err := l.tellEnd(ctx, claim.Grant)
+	if err == nil {
+		got, err = run()
+	}
 	if err == nil && got.code == codeRefused {
 		var stands bool
 		if stands, err = l.reassertClaim(ctx, claim, epoch, got); stands {

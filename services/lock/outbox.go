@@ -47,12 +47,12 @@ func (l *Locker) flush(ctx context.Context) {
 			l.flushUser(ctx, op)
 			return
 		}
-		l.send(ctx, op)
+		_ = l.send(ctx, op) // the next heartbeat tries again
 	})
 }
 
-// send sends an op about a grant, and reports whether Redis has done it.
-func (l *Locker) send(ctx context.Context, op op) bool {
+// send sends an op about a grant.
+func (l *Locker) send(ctx context.Context, op op) error {
 	script, args := l.scripts.release, []string{credential(op.claim), string(op.kind)}
 	if op.kind == opForce {
 		script, args = l.scripts.force, []string{"", op.claim.Grant}
@@ -61,13 +61,17 @@ func (l *Locker) send(ctx context.Context, op op) bool {
 	if err == nil {
 		l.table.ack(op)
 	}
-	return err == nil
+	return err
 }
 
-// tellEnd tells Redis of the end of a grant, if it has still to be told, and reports whether it was.
-func (l *Locker) tellEnd(ctx context.Context, grant string) bool {
+// tellEnd tells Redis of the end of a grant if it has still to be told, and reports whether it was.
+func (l *Locker) tellEnd(ctx context.Context, grant string) (told bool, err error) {
 	op, owed := l.table.owedEnd(grant)
-	return owed && l.send(ctx, op)
+	if !owed {
+		return false, nil
+	}
+	err = l.send(ctx, op)
+	return err == nil, err
 }
 
 // flushUser looks for the locks of a user once more.

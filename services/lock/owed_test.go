@@ -14,7 +14,8 @@ import (
 // about that lock, also if it is the first call that gets through.
 func TestOwedEnds(t *testing.T) {
 	t.Parallel()
-	l := openAt(t, servicestest.StartRedis(t).Addr)
+	server := servicestest.StartRedis(t)
+	l := openAt(t, server.Addr)
 	// The heartbeats tell Redis, too, but later: what is right at once is so for all of these.
 	const locks = 20
 	each := func(t *testing.T, check func(t *testing.T, over, now Lock)) {
@@ -77,5 +78,26 @@ func TestOwedEnds(t *testing.T) {
 				t.Errorf("extend: %v", err)
 			}
 		})
+	})
+
+	t.Run("an end that cannot be told makes no answer of what Redis has", func(t *testing.T) {
+		server.Do("ACL", "SETUSER", "default", "-del") // which a release needs, and a refusal does not
+		defer server.Do("ACL", "SETUSER", "default", "+del")
+		for i := range locks {
+			resource := fmt.Sprint("untold ", i)
+			over, degraded := take(t, l, request(resource, alice)), false
+			l.table.put(op{kind: opTombstone, claim: over.Claim})
+			l.table.release(over.Claim)
+			if _, err := l.Check(t.Context(), over.Claim); !errors.Is(err, models.ErrNotHeld) {
+				t.Errorf("check of what was given back: %v", err)
+			}
+			next, err := l.TryAcquire(t.Context(), request(resource, bob))
+			if err != nil || !next.Degraded {
+				t.Errorf("the next lock: degraded %t, %v", next.Degraded, err)
+			}
+			if degraded, err = l.Check(t.Context(), next.Claim); err != nil || !degraded {
+				t.Errorf("check: degraded %t, %v", degraded, err)
+			}
+		}
 	})
 }

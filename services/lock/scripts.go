@@ -73,11 +73,15 @@ func (l *Locker) run(ctx context.Context, script *rueidis.Lua, resource string, 
 	return l.exec(ctx, script, l.keys.of(resource)[:3], args)
 }
 
-// exec executes one of the scripts. What it answers of a grant whose end Redis has still to be told is
-// no answer: the end is told first.
+// exec executes one of the scripts. What it answers of a grant whose end Redis has still to be told
+// is no answer: the end is told first. If that fails, Redis counts as away for this call.
 func (l *Locker) exec(ctx context.Context, script *rueidis.Lua, keys, args []string) (reply, error) {
 	got, err := l.execOnce(ctx, script, keys, args)
-	if err == nil && l.tellEnd(ctx, got.grant) {
+	if err != nil {
+		return got, err
+	}
+	told, err := l.tellEnd(ctx, got.grant)
+	if told {
 		got, err = l.execOnce(ctx, script, keys, args)
 	}
 	return got, err
