@@ -112,20 +112,26 @@ func (l *Locker) look(ctx context.Context, claim Claim) (held bool, err error) {
 // the release until Redis is back: open, that is degraded and no error; closed, the
 // error is models.ErrUnavailable, as the instance may not live so long.
 func (l *Locker) Release(ctx context.Context, claim Claim) (degraded bool, err error) {
-	args := []string{credential(claim)}
-	switch l.table.origin(claim) {
-	case originLocal: // no other instance knows of it, unless Redis says so
-	case originAdopted:
-		args = append(args, string(opTombstone))
-	default:
-		args = append(args, string(opShared))
+	args, as := []string{credential(claim)}, l.table.releasesAs(claim)
+	if as != "" {
+		args = append(args, string(as))
 	}
+	known, own := l.table.find(claim)
+	unknown := false // to Redis, which then keeps it away by the tombstone
 	got, err := l.runHeld(ctx, "release", claim, func() (reply, error) {
-		return l.run(ctx, l.scripts.release, claim.Resource, args...)
+		got, err := l.run(ctx, l.scripts.release, claim.Resource, args...)
+		unknown = err == nil && got.code == codeRefused && own && as == opTombstone && got.unknown(known.lock, known.epoch)
+		if unknown {
+			got.code = codeDone
+		}
+		return got, err
 	})
 	if err == nil {
 		l.table.release(claim)
 		l.passedOn(got)
+		if unknown {
+			l.events.publishOwn(models.LockReleased, known.lock)
+		}
 		return false, nil
 	}
 	if !errors.Is(err, models.ErrUnavailable) {
@@ -138,7 +144,6 @@ func (l *Locker) Release(ctx context.Context, claim Claim) (degraded bool, err e
 		}
 		return false, err
 	}
-	known, own := l.table.find(claim)
 	l.table.put(op{kind: opTombstone, claim: claim})
 	l.table.release(claim) // closed, too: else it would be reasserted when Redis returns
 	if !l.mayDegrade(err) {

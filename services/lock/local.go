@@ -33,6 +33,7 @@ type entry struct {
 	epoch       string    // of the shard when Redis answered about it last; "" while Redis has not
 	syncedUntil time.Time // when it ends at the server, as Redis answered last
 	activeAt    time.Time // when it was granted or extended here last, as far as this instance knows
+	reasserted  bool      // it was sent to Redis again: that may arrive there after its release
 	queue       []localWaiter
 }
 
@@ -82,6 +83,7 @@ func (t *localTable) record(lock Lock, epoch string, origin origin) {
 			if origin == originRedis {
 				known.origin = old.origin
 			}
+			known.reasserted = old.reasserted
 			lock = old.merge(lock)
 		}
 		t.keep(old, Lock{})
@@ -122,6 +124,18 @@ func (t *localTable) synced(known entry, lock Lock, epoch string) (stands, exten
 	t.keep(l, l.merge(lock))
 	l.epoch = epoch
 	return true, extended
+}
+
+// reasserting notes that a known grant is sent to Redis again; false if it has ended meanwhile.
+func (t *localTable) reasserting(known entry) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	l := t.locks[known.lock.Resource]
+	if l == nil || l.lock.Grant != known.lock.Grant {
+		return false
+	}
+	l.reasserted = true
+	return true
 }
 
 // supersede adds a tombstone for the grant that was there before.
@@ -184,6 +198,22 @@ func (t *localTable) origin(claim Claim) origin {
 		return ""
 	}
 	return l.origin
+}
+
+// releasesAs says how release.lua is to end the grant of a claim.
+func (t *localTable) releasesAs(claim Claim) opKind {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	l := t.locks[claim.Resource]
+	switch {
+	case l == nil || !l.heldBy(claim):
+		return opShared
+	case l.origin == originAdopted || l.lock.Degraded || l.reasserted:
+		return opTombstone
+	case l.origin == originLocal: // no other instance knows of it, unless Redis says so
+		return ""
+	}
+	return opShared
 }
 
 func (l *entry) status(now time.Time) models.LockStatus {

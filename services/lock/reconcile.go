@@ -50,7 +50,7 @@ func atOnce[T any](all []T, do func(T)) {
 func (l *Locker) reassert(ctx context.Context, known entry) (stands bool, err error) {
 	sent := time.Now()
 	left := known.lock.trustedUntil.Sub(sent)
-	if left <= 0 {
+	if left <= 0 || !l.table.reasserting(known) {
 		return false, nil
 	}
 	a := &attempt{l: l, grant: known.lock.Grant, block: 1, reasserts: &known, req: Request{
@@ -71,7 +71,9 @@ func (l *Locker) reassert(ctx context.Context, known entry) (stands bool, err er
 	lock.Metadata = cmp.Or(lock.Metadata, known.lock.Metadata)
 	stands, extended := l.table.synced(known, lock, got.epoch)
 	if !stands { // given back while it was reasserted
-		_, _ = l.run(ctx, l.scripts.release, lock.Resource, credential(lock.Claim))
+		op := op{kind: opTombstone, claim: lock.Claim}
+		l.table.put(op)
+		_ = l.send(ctx, op) // the next heartbeat tries again
 		return false, nil
 	}
 	if got.code == codeRepeated && !extended && known.changed(left, got.remaining, sent) {
@@ -87,6 +89,9 @@ func (l *Locker) reassert(ctx context.Context, known entry) (stands bool, err er
 
 // conflict ends a known grant that could not be reasserted.
 func (l *Locker) conflict(known entry, got reply) {
+	if l.table.knowsEnd(known.lock.Grant) { // given back while it was reasserted
+		return
+	}
 	l.metrics.conflicts.Inc()
 	lost := "a lock did not survive the outage: it was ended meanwhile, or expired"
 	if got.grant != "" {
@@ -111,8 +116,14 @@ func (l *entry) changed(left, inRedis time.Duration, now time.Time) bool {
 // that the table had of it before Redis was asked: a heartbeat may have reasserted it since.
 func (l *Locker) reassertClaim(ctx context.Context, claim Claim, epoch string, got reply) (stands bool, err error) {
 	known, ok := l.table.find(claim)
-	if !ok || got.grant != "" || (!known.lock.Degraded && epoch == got.epoch) {
+	if !ok || !got.unknown(known.lock, epoch) {
 		return false, nil
 	}
 	return l.reassert(ctx, known)
+}
+
+// unknown reports whether a refusal says that Redis does not know a grant that this instance does,
+// with the epoch that it had of it.
+func (r reply) unknown(known Lock, epoch string) bool {
+	return r.grant == "" && (known.Degraded || epoch != r.epoch)
 }
