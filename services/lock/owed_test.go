@@ -100,4 +100,20 @@ func TestOwedEnds(t *testing.T) {
 			}
 		}
 	})
+
+	t.Run("a reassertion that comes after the release brings nothing back", func(t *testing.T) {
+		for i := range locks {
+			req := request(fmt.Sprint("late ", i), alice)
+			first := l.newAttempt(req)
+			l.table.acquire(time.Now(), first.claim(), alice, time.Minute, false)
+			known, _ := l.table.find(first.claim())
+			giveBack(t, l, known.lock)
+			req.Token = first.req.Token
+			late := &attempt{l: l, req: req, grant: first.grant, block: 1, reasserts: &known}
+			if got, err := l.runAcquire(t.Context(), late, false); err != nil || got.code != codeRefused {
+				t.Errorf("it is answered with %d, %v", got.code, err)
+			}
+			giveBack(t, l, take(t, l, request(req.Resource, bob)))
+		}
+	})
 }
