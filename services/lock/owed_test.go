@@ -82,6 +82,7 @@ func TestOwedEnds(t *testing.T) {
 
 	t.Run("an end that cannot be told makes no answer of what Redis has", func(t *testing.T) {
 		server.Do("ACL", "SETUSER", "default", "-del") // which a release needs, and a refusal does not
+		defer back(t, l)
 		defer server.Do("ACL", "SETUSER", "default", "+del")
 		for i := range locks {
 			resource := fmt.Sprint("untold ", i)

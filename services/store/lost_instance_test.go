@@ -41,7 +41,8 @@ func TestLostInstanceDoesNotBlock(t *testing.T) {
 		return other.EndSessions(t.Context(), models.Ending{UserID: user.ID}) == nil
 	}, "the row is still held")
 	read, err := other.Revocations(t.Context(), 0, time.Time{})
-	if err != nil || read.Head != 1 || len(read.Entries) != 1 {
+	// An attempt that was not answered in time may have been done.
+	if err != nil || read.Head == 0 || len(read.Entries) != int(read.Head) {
 		t.Fatalf("log is %+v, %v", read, err)
 	}
 }
