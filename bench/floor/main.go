@@ -1,8 +1,8 @@
 // Command floor does what gatehouse promises for an edit, and nothing else: sessions in memory, one
 // script a request for the limit, one to acquire (fence, index, event), one to release, a plain
 // read to check, prepared statements, writes that come together in one transaction, and a history.
-// It has no log, no metrics, no queue, nothing for a Redis that is away, and says nothing about what
-// it refuses. It shows what this machine can do at most.
+// It has no log, no metrics, no queue, nothing for a Redis that is away, and does not say why it
+// refuses. It shows what this machine can do at most.
 //
 //	floor ADDRESS REDIS DATABASE
 package main
