@@ -112,15 +112,18 @@ func (l *Locker) look(ctx context.Context, claim Claim) (held bool, err error) {
 // the release until Redis is back: open, that is degraded and no error; closed, the
 // error is models.ErrUnavailable, as the instance may not live so long.
 func (l *Locker) Release(ctx context.Context, claim Claim) (degraded bool, err error) {
-	args, as := []string{credential(claim)}, l.table.releasesAs(claim)
+	args, as := []string{credential(claim)}, opShared
+	known, own := l.table.find(claim)
+	if own {
+		as = known.releasesAs()
+	}
 	if as != "" {
 		args = append(args, string(as))
 	}
-	known, own := l.table.find(claim)
 	unknown := false // to Redis, which then keeps it away by the tombstone
 	got, err := l.runHeld(ctx, "release", claim, func() (reply, error) {
 		got, err := l.run(ctx, l.scripts.release, claim.Resource, args...)
-		unknown = err == nil && got.code == codeRefused && own && as == opTombstone && got.unknown(known.lock, known.epoch)
+		unknown = err == nil && got.code == codeRefused && as == opTombstone && got.unknown(known.lock, known.epoch)
 		if unknown {
 			got.code = codeDone
 		}

@@ -200,14 +200,9 @@ func (t *localTable) origin(claim Claim) origin {
 	return l.origin
 }
 
-// releasesAs says how release.lua is to end the grant of a claim.
-func (t *localTable) releasesAs(claim Claim) opKind {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	l := t.locks[claim.Resource]
+// releasesAs says how release.lua is to end the grant.
+func (l *entry) releasesAs() opKind {
 	switch {
-	case l == nil || !l.heldBy(claim):
-		return opShared
 	case l.origin == originAdopted || l.lock.Degraded || l.reasserted:
 		return opTombstone
 	case l.origin == originLocal: // no other instance knows of it, unless Redis says so
