@@ -144,10 +144,14 @@ func TestNames(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, rdb *redis.Client) {
 		a, b := New(rdb, Options{}), New(rdb, Options{})
-		for _, resource := range []string{
+		holders := []models.Holder{bob, {}, {UserID: "3:a", Email: "\x00\n", Reason: "\"\\{}[]\u2028<>&"}}
+		for i, resource := range []string{
 			"process:1", "3:abc", "", "12:", ":", "a\nb", "\x00", "ünïcode 火", "{x}", "}{", "%d%s", `a"b\c`, "+x", "?y", strings.Repeat("x", 10_000),
 		} {
-			for _, holder := range []models.Holder{bob, {}, {UserID: "3:a", Email: "\x00\n", Reason: "\"\\{}[]\u2028<>&"}} {
+			for j, holder := range holders {
+				if rdb.Embedded() && i%len(holders) != j { // its scripts take long here
+					continue
+				}
 				t.Run(fmt.Sprintf("%.20q of %q", resource, holder.UserID), func(t *testing.T) { lockByName(t, a, b, resource, holder) })
 			}
 		}

@@ -72,7 +72,8 @@ func Of(t testing.TB, backend string) *redis.Client {
 		t.Fatal(err)
 	}
 	t.Cleanup(server.Close)
-	rdb := Start(t, redis.Options{Client: server.ClientOption(), Embedded: true, KeyPrefix: "test:", Timeout: 5 * time.Second})
+	// With the race detector its scripts take long, and on a busy machine very long.
+	rdb := Start(t, redis.Options{Client: server.ClientOption(), Embedded: true, KeyPrefix: "test:", Timeout: 30 * time.Second})
 	WaitReady(t, rdb)
 	return rdb
 }
