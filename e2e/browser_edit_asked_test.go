@@ -17,6 +17,10 @@ func editAsked(t *testing.T, a *app) {
 	bob.look(process)
 	bob.asks("two minutes?")
 	request := bob.request()
+	bob.until(`document.documentElement.matches(".live")`)
+	if offered := bob.text(".tell"); offered != "" {
+		t.Errorf("who asked is told anyway: %s", offered)
+	}
 	alice.until(`document.querySelector("#lock-line .asked")?.textContent.includes("two minutes?") && document.title.startsWith("(1) ")`)
 
 	// Answered with the page as it is: what was told stands there at once, and on no later page.

@@ -61,7 +61,7 @@ func editElsewhere(t *testing.T, a *app) {
 	process := here.newProcess("Cut the hedge")
 	here.edit(process)
 
-	// Text that was taken back needs no draft, but what is kept elsewhere since is not to be deleted.
+	// Text that was taken back needs no draft, but what was kept elsewhere since stays.
 	here.do(fill("#description", "x"))
 	here.kept(process, "x")
 	here.call(t, "PUT /processes/"+process+"/draft", map[string]any{"title": "Cut the hedge", "status": "draft", "description": "By hand", "baseVersion": 1}).is(t, 200)

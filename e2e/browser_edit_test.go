@@ -74,7 +74,7 @@ func editAndSave(t *testing.T, a *app) {
 	bob.until(`document.querySelector("#changed")?.innerText.includes("the description")`)
 	bob.until(`document.querySelector("#free") !== null && document.title.startsWith("Free:")`)
 	if sounds := read[int](t, bob.tab, `sounds`); sounds != 0 {
-		t.Errorf("%d sounds, which nobody wanted", sounds)
+		t.Errorf("%d sounds, which bob has not asked for", sounds)
 	}
 	token := "X-Lock-Token: " + alice.call(t, "POST /processes/"+process+"/lock", nil).is(t, 201).text(t, "lockToken")
 	bob.do(click(".tell button"))

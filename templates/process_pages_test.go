@@ -198,9 +198,9 @@ func TestWordsForTheAsker(t *testing.T) {
 		want     string
 	}{
 		{"open", now.Add(time.Minute), "If there is no answer by 14:06 UTC and nobody is typing, it is yours."},
-		{"open", now, "There was no answer: it passes to who asked first once nobody has typed for a while."},
+		{"open", now, "There was no answer: it passes to the first who asked, once its holder has not typed for a while."},
 		{"later", now.Add(time.Minute), "The answer: a few more minutes, until 14:06 UTC."},
-		{"later", now, "until 14:05 UTC. That time is over: it passes to who asked first once nobody has typed for a while."},
+		{"later", now, "until 14:05 UTC. That time is over: it passes to the first who asked, once its holder has not typed for a while."},
 	} {
 		page, err := newPages(t).Process(Process{
 			Frame: Frame{Title: "T", Now: now}, ID: "1", Changed: now, MayEdit: true,

@@ -126,9 +126,9 @@ func (s *RedisServer) waitForCluster(nodes int) {
 }
 
 // MoveSlot moves a slot and its keys from one master of a Cluster to another, as
-// redis-cli --cluster reshard does, while clients use it. It returns when all masters know: if a slot
-// is moved on before, what the last owner said before it gave the slot away counts for more than what
-// the new one says, and then nobody has the slot.
+// redis-cli --cluster reshard does, while clients use it. It returns when all masters know. If a
+// slot is moved on before, what the last owner said before it gave the slot away can count for more
+// than what the new one says, and then no master has the slot.
 func MoveSlot(t testing.TB, slot string, from, to *RedisServer, all []*RedisServer) {
 	t.Helper()
 	to.Do("CLUSTER", "SETSLOT", slot, "IMPORTING", from.Do("CLUSTER", "MYID"))
