@@ -97,7 +97,7 @@ func processPages(keep func(name string) func([]byte, error), pages *Pages, fram
 	keep("history")(pages.History(History{
 		Frame: frame, ID: "1", Heading: hostile, Next: "/processes/1/history?cursor=" + hostile, First: "/processes/1/history",
 		Entries: []HistoryEntry{
-			{Who: hostile, What: hostile, At: now, EndedAt: now, Changes: changes, Changed: true, Version: 3, LockEnded: hostile, Technical: hostile, Current: true},
+			{Who: hostile, What: hostile, At: now, EndedAt: now.Add(time.Hour), Changes: changes, Changed: true, Version: 3, LockEnded: hostile, Technical: hostile, Current: true},
 			{Who: hostile, What: "saved", At: now, Changed: true, Version: 2, Restorable: true},
 		},
 	}))
@@ -185,6 +185,24 @@ func TestOfficeWords(t *testing.T) {
 		}
 	}
 	t.Errorf("nobody is editing: %s", page)
+}
+
+// TestTimesOfAHistoryEntry: an editing session that is over in a minute has one time.
+func TestTimesOfAHistoryEntry(t *testing.T) {
+	now := time.Date(2026, 11, 15, 14, 5, 0, 0, time.UTC)
+	for seconds, want := range map[int]string{10: "Alice edited it at 14:02 UTC", 70: "Alice edited it from 14:02 UTC until 14:03 UTC"} {
+		began := now.Add(-3 * time.Minute)
+		page, err := newPages(t).History(History{Frame: Frame{Title: "T", Now: now}, ID: "1", Entries: []HistoryEntry{
+			{Who: "Alice", What: "edited it", At: began, EndedAt: began.Add(time.Duration(seconds) * time.Second)},
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		headings := slices.DeleteFunc(elements(t, page), func(n *html.Node) bool { return n.Data != "h2" })
+		if len(headings) != 1 || text(headings[0]) != want {
+			t.Errorf("after %d s the heading is not %q: %s", seconds, want, page)
+		}
+	}
 }
 
 // TestWordsForTheAsker: what the page says of a request for the lock stays true when its time has

@@ -54,7 +54,7 @@
     } else {
       row.append(button("Tell me when it is free", () => watch("quiet")));
     }
-    panel().append(row);
+    panel().insertBefore(row, panel().querySelector(".force"));
   };
 
   const beep = () => {
