@@ -57,11 +57,15 @@ func (l *Locker) send(ctx context.Context, op op) error {
 	if op.kind == opForce {
 		script, args = l.scripts.force, []string{"", op.claim.Grant}
 	}
-	_, err := l.execOnce(ctx, script, l.keys.of(op.claim.Resource)[:3], args)
-	if err == nil {
-		l.table.ack(op)
+	got, err := l.execOnce(ctx, script, l.keys.of(op.claim.Resource)[:3], args)
+	if err != nil {
+		return err
 	}
-	return err
+	if got.code == codeDone { // of an abandoned attempt that is not known yet: another may keep its grant
+		l.table.end(op.claim.Resource, op.claim.Grant)
+	}
+	l.table.ack(op)
+	return nil
 }
 
 // tellEnd tells Redis of the end of a grant if it has still to be told, and reports whether it was.

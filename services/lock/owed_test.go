@@ -80,6 +80,26 @@ func TestOwedEnds(t *testing.T) {
 		})
 	})
 
+	t.Run("an end that another call tells meanwhile makes no answer of what Redis had", func(t *testing.T) {
+		for i := range 20 * locks {
+			resource := fmt.Sprint("meanwhile ", i)
+			over := take(t, l, request(resource, alice))
+			l.table.put(op{kind: opTombstone, claim: over.Claim})
+			l.table.release(over.Claim)
+			told := make(chan struct{})
+			go func() {
+				defer close(told)
+				l.flush(t.Context())
+			}()
+			next, err := l.TryAcquire(t.Context(), request(resource, bob))
+			if err != nil {
+				t.Errorf("the next lock: %v", err)
+			}
+			<-told
+			_, _ = l.Release(t.Context(), next.Claim)
+		}
+	})
+
 	t.Run("an end that cannot be told makes no answer of what Redis has", func(t *testing.T) {
 		server.Do("ACL", "SETUSER", "default", "-del") // which a release needs, and a refusal does not
 		defer back(t, l)

@@ -73,15 +73,19 @@ func (l *Locker) run(ctx context.Context, script *rueidis.Lua, resource string, 
 	return l.exec(ctx, script, l.keys.of(resource)[:3], args)
 }
 
-// exec executes one of the scripts. What it answers of a grant whose end Redis has still to be told
-// is no answer: the end is told first. If that fails, Redis counts as away for this call.
+// exec executes one of the scripts. What it answers of a grant that this instance knows to be over
+// is no answer: the end is told first, unless another call has told it meanwhile. If that fails,
+// Redis counts as away for this call.
 func (l *Locker) exec(ctx context.Context, script *rueidis.Lua, keys, args []string) (reply, error) {
 	got, err := l.execOnce(ctx, script, keys, args)
-	if err != nil {
+	if err != nil || got.grant == "" {
 		return got, err
 	}
-	told, err := l.tellEnd(ctx, got.grant)
-	if told {
+	over, err := l.tellEnd(ctx, got.grant)
+	if script != l.scripts.force { // it answers with the grant that it has ended
+		over = over || l.table.knowsEnd(got.grant)
+	}
+	if err == nil && over {
 		got, err = l.execOnce(ctx, script, keys, args)
 	}
 	return got, err
