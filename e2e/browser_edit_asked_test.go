@@ -44,7 +44,7 @@ func editAsked(t *testing.T, a *app) {
 	}
 	request = bob.request()
 	leave, left := a.signIn(t, adminEmail).waitUntilLeaving(t, "POST /processes/"+process+"/lock")
-	bob.says("#editing", "2 are waiting, 1 before you") // the queue comes first
+	bob.says("#editing", "2 are waiting, 1 ahead of you") // the queue comes first
 	alice.says("#lock-line", "2 other users are waiting")
 	leave()
 	if err := <-left; err == nil {

@@ -79,7 +79,7 @@ func (d desk) unheard() {
 	d.t.Helper()
 	for _, row := range []struct{ answer, why string }{
 		{`Promise.reject(new TypeError("gone"))`, "the server cannot be reached"},
-		{`Promise.resolve(new Response("", {status: 422}))`, "the server does not take it"},
+		{`Promise.resolve(new Response("", {status: 422}))`, "the server does not accept it"},
 		{`Promise.resolve(new Response("", {status: 503}))`, "the server cannot be reached"},
 	} {
 		read[bool](d.t, d.tab, `(window.reallyFetch ??= fetch, window.fetch = (url, ...more) => String(url).endsWith("/edit/answer") ? `+row.answer+` : reallyFetch(url, ...more), true)`)
@@ -129,7 +129,7 @@ func bothSave(t *testing.T, alice desk, process string, bob *client) {
 	read[bool](t, alice.tab, `(answers["/versions/1"] = () => new Response("", {status: 404}), true)`)
 	put("Dig a pond", "")
 	alice.looks()
-	alice.until(`document.querySelector("#changed")?.innerText.includes("bob@example.com saved. When you save, both are brought together.")`)
+	alice.until(`document.querySelector("#changed")?.innerText.includes("bob@example.com saved. When you save, the two are combined.")`)
 	looks := read[int](t, alice.tab, `looks()`)
 	alice.until(`document.dispatchEvent(new Event("visibilitychange")) && looks() > %d`, looks+1) // the one before has ended
 	if !read[bool](t, alice.tab, `asked.filter((path) => path === "/versions/1").length === 1`) {

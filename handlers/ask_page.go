@@ -105,7 +105,7 @@ func (h *Handlers) withdrawForm(c *gin.Context) error {
 	if err := h.Processes.Withdraw(c.Request.Context(), signedIn(c).User, id, form["request"], clientOf(c)); err != nil {
 		return err
 	}
-	return goWith(c, processPath(id), middleware.Flash{Text: "You do not ask for it any more."})
+	return goWith(c, processPath(id), middleware.Flash{Text: "You no longer ask for it."})
 }
 
 // told is what a script is told of an answer that its user gave.
@@ -141,6 +141,9 @@ func (h *Handlers) answerForm(c *gin.Context) error {
 	typed, carries := textOf(c, form)
 	if carries {
 		process, err := h.Processes.Process(ctx, id)
+		if errors.Is(err, models.ErrNotFound) {
+			return h.showDeleted(c, id, typed)
+		}
 		if err != nil {
 			return err
 		}

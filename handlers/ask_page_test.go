@@ -109,7 +109,7 @@ func TestAnswers(t *testing.T) {
 		waiting := b.asks(t, process.ID, "")
 		request := requestIn(t, tab.get(tab.path))
 		goesTo(t, b.post(path+"/ask/withdraw", "request", request), path)
-		shows(t, b.get(path), http.StatusOK, "You do not ask for it any more.", ">Ask</button>")
+		shows(t, b.get(path), http.StatusOK, "You no longer ask for it.", ">Ask</button>")
 		goesTo(t, tab.presses("/edit/answer", "answer", "give "+request), path+"/edit")
 		shows(t, tab.get(tab.path), http.StatusOK, "That request was answered or taken back already.")
 		shows(t, b.get(waiting), http.StatusOK, ">Ask</button>")
@@ -127,7 +127,7 @@ func TestAnswers(t *testing.T) {
 		}
 		says("later", `{"text":"`+bob+` is told: 5 more minutes.","failed":false}`)
 		form := tab.get(tab.path)
-		shows(t, form, http.StatusOK, "You asked for more time. Then it is theirs, at")
+		shows(t, form, http.StatusOK, "You asked for more time. They get it at")
 		says("no", `{"text":"`+bob+` is told: no.","failed":false}`)
 		says("later", `{"text":"That request was answered or taken back already.","failed":true}`)
 		for _, page := range []*httptest.ResponseRecorder{form, tab.get(tab.path), b.get(waiting)} {

@@ -158,7 +158,7 @@ func (h *Handlers) resolveForm(c *gin.Context) error {
 	wrong := templates.FieldErrors{}
 	for _, field := range []string{merge.Title, merge.Status, merge.Description} {
 		if d.choices[field] == "" {
-			wrong[field] = "Decide about this, too."
+			wrong[field] = "Decide about this one, too."
 		}
 	}
 	for field, what := range wrongFields(d.result) {

@@ -33,13 +33,13 @@ func TestConflict(t *testing.T) {
 		path := "/processes/" + process.ID
 		tab := s.conflicted(t, process, fields("Order ink", "draft", "Twelve boxes.\nBy Friday.\nCheap.\nWhite."), fields("Order pens", "active", "Ten boxes.\nBy Friday.\nCheap.\nBlue."))
 		page := tab.get(tab.path)
-		shows(t, page, http.StatusOK, "<strong>"+bob+"</strong> saved", "When you began: Order paper", "Mine: Order ink", "That of "+bob+": Order pens",
+		shows(t, page, http.StatusOK, "<strong>"+bob+"</strong> saved", "When you began: Order paper", "Mine: Order ink", "What "+bob+" saved: Order pens",
 			"Only "+bob+" changed this", "<ins>Twelve boxes.</ins>", "<del>Blue.</del>")
 		tab.has(t, "base", "2")
 		tab.has(t, "began", "1")
 		tab.has(t, "description.edited", "Twelve boxes.\r\nBy Friday.\r\nCheap.\r\nBlue.") // both changes: they are in different lines
 		w := tab.presses("/edit/resolve", "title.choice", "mine")
-		shows(t, w, http.StatusUnprocessableEntity, "Decide about this, too.", "Mine: Order ink", "When you began: Order paper")
+		shows(t, w, http.StatusUnprocessableEntity, "Decide about this one, too.", "Mine: Order ink", "When you began: Order paper")
 		tab.opened(t, w, process.ID, "").has(t, "title.choice", "mine")
 		w = tab.presses("/edit/resolve", "title.choice", "edited", "title.edited", " ", "description.choice", "edited")
 		shows(t, w, http.StatusUnprocessableEntity, "Write a title")
@@ -100,7 +100,7 @@ func TestConflict(t *testing.T) {
 		s.writesAnyway(t, process.ID, "Order crayons")
 		w := tab.presses("/edit/save", "status", "active")
 		goesTo(t, w, "/processes/"+process.ID+"/edit")
-		shows(t, tab.get(w.Header().Get("Location")), http.StatusOK, "Your changes are saved, beside what "+bob+" saved meanwhile.")
+		shows(t, tab.get(w.Header().Get("Location")), http.StatusOK, "Your changes are saved, together with what "+bob+" saved meanwhile.")
 		if got := s.now(t, process.ID); got.Title != "Order crayons" || got.Status != "active" {
 			t.Errorf("stored: %+v", got)
 		}
@@ -118,6 +118,14 @@ func TestConflict(t *testing.T) {
 		tab := s.conflicted(t, process, fields("Order ink", "draft", was), fields("Order pens", "draft", was))
 		goesTo(t, tab.presses("/edit/cancel"), path)
 		if got := s.draft(t, ann, process.ID); got == nil || got.Title != "Order ink" || got.BaseVersion != 1 {
+			t.Errorf("the draft is %+v", got)
+		}
+	})
+	t.Run("leaving with something undecided keeps what was written", func(t *testing.T) {
+		process := s.process(t, "Order paper", was)
+		tab := s.conflicted(t, process, fields("Order ink", "draft", "Mine."), fields("Order pens", "draft", "Theirs."))
+		goesTo(t, tab.presses("/edit/cancel", "description.choice", "edited", "description.edited", "Both."), "/processes/"+process.ID)
+		if got := s.draft(t, ann, process.ID); got == nil || got.Title != "Order ink" || got.Description != "Both." || got.BaseVersion != 1 {
 			t.Errorf("the draft is %+v", got)
 		}
 	})
@@ -148,7 +156,7 @@ func TestConflict(t *testing.T) {
 			shows(t, a.post(path, "base", base), http.StatusUnprocessableEntity)
 		}
 		shows(t, a.post(path, "base", "99"), http.StatusNotFound)
-		shows(t, a.post(path, "base", "1", "title.choice", "nothing"), http.StatusUnprocessableEntity, "Decide about this, too.")
+		shows(t, a.post(path, "base", "1", "title.choice", "nothing"), http.StatusUnprocessableEntity, "Decide about this one, too.")
 		shows(t, a.post(path, "base", "1", "title.mine", strings.Repeat("x", 1<<20)), http.StatusRequestEntityTooLarge)
 	})
 }

@@ -197,7 +197,7 @@ func TestSearchForLocks(t *testing.T) {
 	if strings.Contains(w.Body.String(), resources[0]+`"`) {
 		t.Error("the lock of another user is mine")
 	}
-	shows(t, b.get("/?waiting=true"), http.StatusOK, "No lock is like that.")
+	shows(t, b.get("/?waiting=true"), http.StatusOK, "No lock matches.")
 	for _, query := range []string{"mine=yes", "waiting=1", "q=" + strings.Repeat("x", 201), "cursor=x"} {
 		shows(t, b.get("/?"+query), http.StatusUnprocessableEntity)
 	}

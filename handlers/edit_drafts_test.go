@@ -44,7 +44,7 @@ func TestDraftComesBack(t *testing.T) {
 		tab.has(t, "title", "Order ink")
 		tab.has(t, "status", "active")
 		tab.has(t, "base", "2")
-		shows(t, a.get(tab.path), http.StatusOK, "Changed while you looked.", bob+" saved at", "That is in the text below already")
+		shows(t, a.get(tab.path), http.StatusOK, "Changed while you looked.", bob+" saved at", "That is already in the text below")
 		goesTo(t, tab.presses("/edit/save", "then", "close"), path)
 		if got := s.now(t, process.ID); got.Title != "Order ink" || got.Status != "active" {
 			t.Errorf("stored: %+v", got)

@@ -85,9 +85,11 @@ func (h *Handlers) beginEditing(c *gin.Context) error {
 		return h.showHeld(c, http.StatusOK, id, h.keepLock(c, id, lock), lock.Token, typed, nil)
 	case errors.Is(err, models.ErrNotAcquired) && carries:
 		return h.showLost(c, id, typed, kept, err)
+	case errors.Is(err, models.ErrNotFound) && carries:
+		return h.showDeleted(c, id, typed)
 	case errors.Is(err, models.ErrNotAcquired):
 		h.notePageRefusal(c, err)
-		return h.showProcess(c, http.StatusLocked, id, templates.LockPanel{Refused: true})
+		return h.showProcess(c, http.StatusLocked, id, templates.LockPanel{Refused: true, Note: form["reason"]})
 	}
 	return err
 }

@@ -51,7 +51,7 @@ const mostMerges = 3
 func (how saving) words(other bool) string {
 	words := "Your changes are saved"
 	if how.merged > 0 {
-		words += ", beside what " + how.with + " saved meanwhile"
+		words += ", together with what " + how.with + " saved meanwhile"
 	}
 	words += "."
 	switch {
@@ -132,13 +132,18 @@ func (h *Handlers) cancelForm(c *gin.Context) error {
 	if err != nil {
 		return h.noRoute(c)
 	}
+	typed, ok := textOf(c, form)
 	process, err := h.Processes.Process(c.Request.Context(), id)
+	if errors.Is(err, models.ErrNotFound) && ok {
+		return h.showDeleted(c, id, typed)
+	}
 	if err != nil {
 		return err
 	}
-	typed, ok := textOf(c, form)
 	if decided := decidedOf(c, form, process); !ok && decided.complete() {
 		typed, ok = decided.text(), true
+	} else if !ok {
+		typed, ok = undecided(c, form)
 	}
 	flash := middleware.Flash{Text: "You have stopped editing."}
 	switch {

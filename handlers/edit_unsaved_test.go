@@ -66,8 +66,11 @@ func TestLostLock(t *testing.T) {
 		tab := a.begins(t, process.ID)
 		_, err := s.Processes.Delete(t.Context(), s.user(t, ann), process.ID, tab.lockCookie().Value, nil)
 		check(t, err)
-		w := tab.presses("/edit/save", "title", "Order crayons")
-		shows(t, w, http.StatusNotFound, "The process was deleted.", `value="Order crayons"`)
+		var w *httptest.ResponseRecorder
+		for _, pressed := range []string{"/edit", "/edit/cancel", "/edit/answer", "/edit/save"} {
+			w = tab.presses(pressed, "title", "Order crayons", "answer", "no "+strings.Repeat("A", 26))
+			shows(t, w, http.StatusNotFound, "The process was deleted.", `value="Order crayons"`)
+		}
 		w = a.opened(t, w, process.ID, "").post("/processes/new", "title", "Order crayons", "status", "draft", "description", "")
 		shows(t, a.get(w.Header().Get("Location")), http.StatusOK, "Order crayons")
 	})
@@ -199,5 +202,5 @@ func TestDecisionSurvivesARefusal(t *testing.T) {
 	again := tab.opened(t, w, process.ID, "")
 	again.has(t, "base", "1")
 	tab.cookie = &http.Cookie{Name: tab.cookie.Name, Value: s.token(t, ann)}
-	shows(t, again.presses("/edit/save"), http.StatusConflict, "Mine: Order ink and pencils", "That of "+bob+": Order pens", "Only "+bob+" changed this")
+	shows(t, again.presses("/edit/save"), http.StatusConflict, "Mine: Order ink and pencils", "What "+bob+" saved: Order pens", "Only "+bob+" changed this")
 }

@@ -65,7 +65,7 @@ func (h *Handlers) historyPage(c *gin.Context) error {
 
 // whatWasDone are the words for the kinds of history entries.
 var whatWasDone = map[string]string{
-	models.HowCreated: "created it", models.HowEdited: "edited it", models.HowQuickUpdate: "changed it quickly",
+	models.HowCreated: "created it", models.HowEdited: "edited it", models.HowQuickUpdate: "made a quick change",
 	models.HowRestored: "restored a former version", models.HowDeleted: "deleted it", models.HowRefused: "could not save",
 }
 

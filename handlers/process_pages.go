@@ -181,7 +181,7 @@ func wrongFields(fields models.ProcessFields) templates.FieldErrors {
 	}
 	words := map[string]string{
 		merge.Title:       "Write a title, of up to 200 characters.",
-		merge.Status:      "Choose one of the states.",
+		merge.Status:      "Choose one of the statuses.",
 		merge.Description: "Make it shorter: it can have up to 10,000 characters.",
 	}
 	wrong := templates.FieldErrors{}

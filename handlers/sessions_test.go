@@ -38,7 +38,6 @@ func TestEndSessions(t *testing.T) {
 // resource that is not found.
 func TestEndingSessionsWithoutOne(t *testing.T) {
 	t.Parallel()
-	s := newSiteWithoutRedis(t)
 	for _, row := range []struct {
 		name, who, path string
 		gone            bool // the user, not only the session
@@ -49,25 +48,29 @@ func TestEndingSessionsWithoutOne(t *testing.T) {
 		{"all", "ann@example.com", "/api/v1/sessions?all=true", true, "The session ended while the request waited"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			b := s.signedIn(t, row.who)
-			shows(t, b.get("/"), http.StatusOK, row.who)
-			// Another instance ends it; the copy of this one is trusted for up to 2 s.
-			session, err := s.Sessions.Get(t.Context(), b.cookie.Value)
-			check(t, err)
-			if row.gone {
-				check(t, s.db.DeleteUser(t.Context(), session.User.ID))
-			} else {
-				check(t, s.db.EndSessions(t.Context(), models.Ending{Hash: session.Hash}))
-			}
 			var w *httptest.ResponseRecorder
-			if row.path == "/sessions/end-others" {
-				w = b.post(row.path)
-			} else {
-				w = b.send(httptest.NewRequest(http.MethodDelete, row.path, nil), "Sec-Fetch-Site", "same-origin")
+			for range 5 { // the instance may hear of the end before the request comes
+				s := newSiteWithoutRedis(t)
+				b := s.signedIn(t, row.who)
+				shows(t, b.get("/"), http.StatusOK, row.who)
+				// Another instance ends it; the copy of this one is trusted for up to 2 s.
+				session, err := s.Sessions.Get(t.Context(), b.cookie.Value)
+				check(t, err)
+				if row.gone {
+					check(t, s.db.DeleteUser(t.Context(), session.User.ID))
+				} else {
+					check(t, s.db.EndSessions(t.Context(), models.Ending{Hash: session.Hash}))
+				}
+				if row.path == "/sessions/end-others" {
+					w = b.post(row.path)
+				} else {
+					w = b.send(httptest.NewRequest(http.MethodDelete, row.path, nil), "Sec-Fetch-Site", "same-origin")
+				}
+				if w.Code == http.StatusUnauthorized && strings.Contains(w.Body.String(), row.says) {
+					return
+				}
 			}
-			if w.Code != http.StatusUnauthorized || !strings.Contains(w.Body.String(), row.says) {
-				t.Errorf("%d %s", w.Code, w.Body)
-			}
+			t.Errorf("%d %s", w.Code, w.Body)
 		})
 	}
 }

@@ -53,7 +53,7 @@ func TestTakeOverPage(t *testing.T) {
 	path := "/processes/" + process.ID
 	theirs := s.signedIn(t, ann).begins(t, process.ID)
 	b := s.signedIn(t, bob)
-	shows(t, b.get(path), http.StatusOK, "There was no sign of life for a while", "Take it over")
+	shows(t, b.get(path), http.StatusOK, "They have not been active for a while", "Take it over")
 	if strings.Contains(s.signedIn(t, vic).get(path).Body.String(), "Take it over") {
 		t.Error("a viewer may take it over")
 	}

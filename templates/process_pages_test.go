@@ -162,7 +162,7 @@ func TestOfficeWords(t *testing.T) {
 	}
 	for editing, want := range map[Editing]string{
 		{}: "", {Waiting: 1}: "1 is waiting", {Waiting: 2}: "2 are waiting", {Waiting: 1, Place: 1}: "you are next",
-		{Waiting: 2, Place: 1}: "2 are waiting, you are next", {Waiting: 3, Place: 3}: "3 are waiting, 2 before you",
+		{Waiting: 2, Place: 1}: "2 are waiting, you are next", {Waiting: 3, Place: 3}: "3 are waiting, 2 ahead of you",
 	} {
 		if got := editing.Queue(); got != want {
 			t.Errorf("%+v: %q, want %q", editing, got, want)

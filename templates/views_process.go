@@ -48,7 +48,7 @@ func (e Editing) Queue() string {
 	case e.Place == 1:
 		return fmt.Sprintf("%d are waiting, you are next", e.Waiting)
 	case e.Place > 1:
-		return fmt.Sprintf("%d are waiting, %d before you", e.Waiting, e.Place-1)
+		return fmt.Sprintf("%d are waiting, %d ahead of you", e.Waiting, e.Place-1)
 	}
 	return number(e.Waiting, "is", "are") + " waiting"
 }

@@ -101,7 +101,7 @@ window.gatehouse.changed = (form, drafts) => {
       const merged = from && merge(from, to);
       if (!saved) return;
       if (merged) tell(saved, merged);
-      else say(saved.by, "When you save, both are brought together."); // the base is not kept any more
+      else say(saved.by, "When you save, the two are combined."); // the base is not kept any more
     } catch {
       // The server is away.
     }

@@ -9,10 +9,12 @@
   const sent = "gatehouse.sent"; // in the session of the tab: the copy that a form has just carried
   const { note, unnote, button, paragraph, clock } = window.gatehouse;
 
-  // The server has got the form: it keeps the text, saved or as a draft.
+  // The server has got the form, if its answer is this page: it keeps the text, saved or as a draft.
+  // A page that is reached in another way says nothing about the form.
   const arrived = () => {
     const key = sessionStorage.getItem(sent);
-    if (key) localStorage.removeItem(key);
+    const [entry] = performance.getEntriesByType("navigation");
+    if (key && document.referrer && entry?.type !== "back_forward") localStorage.removeItem(key);
     sessionStorage.removeItem(sent);
   };
   arrived();
@@ -32,6 +34,7 @@
     // What the server sent, and not what is there: a user may type before this script has come.
     const shown = values((field) => field.defaultValue ?? [...field.options].find((option) => option.defaultSelected)?.value ?? field.value);
     const savedAt = Number(form.dataset.draftSaved);
+    const ahead = Date.now() - Number(document.body.dataset.now); // this clock before the server's
 
     // The browser does not bring back what a page that was left had: the draft does, with its base.
     form.autocomplete = "off";
@@ -44,17 +47,19 @@
     }
 
     // What the server has. A text that it did not take comes back with the answer to its form.
-    let kept = location.pathname.endsWith("/edit") ? shown : null;
+    const stored = location.pathname.endsWith("/edit");
+    let kept = stored ? shown : null;
     let since = 0; // when the first key was pressed that it does not have
     let written = 0; // when the last write began
     let failures = 0;
+    let away = false; // so that a form would not arrive, either
     let due = 0;
     let stopped = false;
     let writing = null; // a promise
 
     const copy = () => {
       try {
-        localStorage.setItem(key, JSON.stringify({ ...own(), base: form.dataset.base, at: Date.now() }));
+        localStorage.setItem(key, JSON.stringify({ ...own(), base: form.dataset.base, at: Date.now() - ahead }));
       } catch {
         // It is full or switched off: then there is no copy.
       }
@@ -65,7 +70,7 @@
     // is not deleted.
     const request = () => {
       const now = text();
-      return !savedAt && same(now, shown)
+      return stored && !savedAt && same(now, shown)
         ? { method: "DELETE", headers: known ? { "If-Unmodified-Since": known } : {} }
         : { method: "PUT", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ ...own(), baseVersion: Number(form.dataset.base) }) };
     };
@@ -78,6 +83,7 @@
       written = Date.now();
       since = 0;
       let problem = "";
+      away = false;
       try {
         const response = await fetch(draft, { ...request(), signal: AbortSignal.timeout(pause.patience) });
         const { ok, status } = response;
@@ -86,14 +92,17 @@
         if (done) kept = now;
         if (status === 401) return signedOut();
         if (status === 403) forbidden();
-        if (!done) problem = status < 500 ? "The server does not take it" : "The server cannot be reached";
+        away = status >= 500;
+        if (!done) problem = away ? "The server cannot be reached" : "The server does not accept it";
       } catch {
+        away = true;
         problem = "The server cannot be reached";
       }
       failures = problem ? failures + 1 : 0;
       if (!problem) {
         forget();
         unnote("away");
+        unnote("unsaved");
         return;
       }
       copy();
@@ -118,8 +127,10 @@
       plan();
     };
 
+    // What is typed after a form was sent is not in it: the next page offers the copy.
     const changed = () => {
-      if (failures) copy();
+      if (failures || stopped) copy();
+      if (stopped) sessionStorage.removeItem(sent);
       plan();
     };
 
@@ -138,11 +149,13 @@
     };
 
     // send is for a form that is to go, after the write that is under way: a later one would leave a
-    // draft of what is saved.
+    // draft of what is saved. It is false, and all goes on, if that finds the server away.
     const send = async () => {
       stopped = true;
       clearTimeout(due);
       await writing;
+      stopped = !away;
+      return stopped;
     };
 
     // carry is for a form that goes. Until a page of the server comes the copy is all there is.
@@ -198,6 +211,6 @@
     offer();
     plan();
 
-    return { changed, took, flush, last, send, carry, stop, keep, away: () => failures > 0 };
+    return { changed, took, flush, last, send, carry, stop, keep, away: () => away };
   };
 })();

@@ -57,10 +57,19 @@
       } else {
         check();
       }
+      return true;
     } catch {
       extended = 0; // with the next input; the drafts say that the server is away
+      return false;
     }
   };
+  // keep is for who wants the lock, and types nothing: no draft says that the server is away.
+  const keep = async () => {
+    field.focus();
+    if (await extend()) unnote("unsaved");
+    else cannotReach("The time was not extended");
+  };
+  const cannotReach = (so) => note("unsaved", form, { kind: "notice failed", role: "alert", parts: [`${so}: the server cannot be reached. Your text is kept in this browser. Try again in a moment.`] });
   const follow = () => {
     if (!held || planned) return;
     planned = setTimeout(extend, Math.max(0, extended + every.extend - Date.now()));
@@ -178,38 +187,40 @@
       return made;
     };
     const goOn = () => {
-      if (state.deleted) return button("Make a new process of this text", "/processes/new");
+      if (state.deleted) return button("Make a new process from this text", "/processes/new");
       if (!state.holder) return button("Edit again with this text", `${here}/edit`);
       if (state.holder.userId === user) return button("Go on here", `${here}/edit`, "takeOver");
       if (state.takeOver) return button("Take it over with this text", `${here}/edit`, "takeOver");
       return button("Ask for it", `${here}/ask`);
     };
+    const actions = form.querySelector(":scope > .actions");
+    const pressed = actions.contains(document.activeElement) && document.activeElement.id !== "cancel";
     if (held) {
       held = false;
       form.dataset.held = "false";
       drafts.flush();
       for (const id of ["countdown", "told", "changed", "draft-note", "lock-line", "requests"]) unnote(id); // one notice for one thing
       document.querySelectorAll("button[name=then]").forEach((save) => save.remove());
-      const cancel = document.getElementById("cancel");
-      if (cancel) cancel.textContent = "Leave, and keep the text";
       lostAt = Date.now();
       for (const wait of [400, 1500]) setTimeout(check, wait); // who did it may be known a little later
     }
-    if (state.text !== lostText && Date.now() - lostAt < 3000) {
+    const cancel = document.getElementById("cancel");
+    if (state.deleted) cancel?.remove(); // the draft went, too
+    else if (cancel) cancel.textContent = "Leave, and keep the text";
+    if (state.text !== lostText && (state.deleted || Date.now() - lostAt < 3000)) {
       lostText = state.text;
       badge(state.calm ? "" : "!");
       note("lost", form, {
         kind: state.calm ? "notice" : "notice failed", role: "alert",
-        parts: [paragraph(...timed(state)), paragraph("You cannot save it now. Your text is here, and kept for you until you save or discard it.")],
+        parts: [paragraph(...timed(state)), paragraph(`You cannot save it now. Your text is here${state.deleted ? "" : ", and kept for you until you save or discard it"}.`)],
       });
     }
     const next = goOn();
-    const shown = form.querySelector(":scope > .actions > .primary");
+    const shown = actions.querySelector(":scope > .primary");
     if (shown?.textContent === next.textContent) return;
-    const focused = shown && shown === document.activeElement;
     shown?.remove();
-    form.querySelector(":scope > .actions").prepend(next);
-    if (focused) next.focus();
+    actions.prepend(next);
+    if (pressed) next.focus();
   };
 
   const countDown = () => {
@@ -222,7 +233,7 @@
     const rest = document.createElement("span");
     Object.assign(rest, { className: "left", textContent: `${left} s` });
     rest.dataset.until = expires;
-    note("countdown", form, { role: "alert", parts: ["You have not typed for a while. Others can edit in ", rest, ". ", button("Keep it", extend)] });
+    note("countdown", form, { role: "alert", parts: ["You have not typed for a while. Others can edit in ", rest, ". ", button("Keep it", keep)] });
   };
   setInterval(() => {
     countDown();
@@ -246,7 +257,7 @@
       await drafts.flush();
       const response = await ask(by.formAction, { lock, [by.name]: by.value });
       if ([401, 409, 428].includes(response.status)) return check(); // which says why
-      if (!response.ok) return unheard(response.status < 500 ? "the server does not take it" : "the server cannot be reached");
+      if (!response.ok) return unheard(response.status < 500 ? "the server does not accept it" : "the server cannot be reached");
       tell(await response.json());
       await update();
     } catch {
@@ -263,11 +274,14 @@
     if (leaving) return drafts.carry();
     event.preventDefault();
     if (drafts.away()) {
-      note("unsaved", form, { kind: "notice failed", role: "alert", parts: ["Nothing was saved: the server cannot be reached. Your text is kept in this browser. Try again in a moment."] });
+      cannotReach("Nothing was saved");
       return;
     }
     leaving = true;
-    await drafts.send();
+    if (!await drafts.send()) {
+      leaving = false;
+      return cannotReach("Nothing was saved");
+    }
     setTimeout(() => form.requestSubmit(by ?? undefined)); // not within the event that is stopped
   });
   const discard = document.getElementById("discard");

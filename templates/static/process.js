@@ -96,12 +96,13 @@
     last = Date.now();
     const fresh = await load(address());
     busy = false;
-    const given = fresh?.getElementById("edit")?.dataset.lock;
+    const given = fresh?.querySelector("#edit, #conflict")?.dataset.lock; // with a draft to decide about, it is the latter
     if (given) return location.assign(`/processes/${process}/edit?${new URLSearchParams({ lock: given })}`);
     const now = fresh?.getElementById("lock");
     if (now) {
       tellChanged(fresh);
       put(now);
+      putDraft(fresh.getElementById("draft"));
     }
     if (again) {
       again = false;
@@ -128,18 +129,32 @@
     }
     const typed = panel().querySelector("input[type=text]");
     const same = gist(now) === gist(panel());
-    if (!same && typed && (typed.value || typed === document.activeElement)) {
-      const [from, to] = [now.querySelector("#editing"), panel().querySelector("#editing")];
-      if (from && to) to.replaceChildren(...from.childNodes);
+    const [from, to] = [now.querySelector("#editing"), panel().querySelector("#editing")];
+    if (!same && typed && (typed.value || typed === document.activeElement) && from && to) {
+      to.replaceChildren(...from.childNodes);
     } else if (!same) {
       const focused = panel().contains(document.activeElement) && document.activeElement.textContent;
       panel().replaceChildren(...now.childNodes);
+      const field = panel().querySelector("input[type=text]");
+      if (typed?.value && field) field.value = typed.value; // the word is another question's now, but not lost
       offer();
       const controls = [...panel().querySelectorAll("input[type=text], button, a")];
       if (focused !== false) (controls.find(({ textContent }) => textContent === focused) ?? controls[0])?.focus();
     }
     tellFree();
     document.dispatchEvent(new Event("gatehouse:changed"));
+  };
+
+  // putDraft shows the reader's own draft as it is now: the way on to the form is there, if not in the
+  // panel. What is being typed or pressed there stays.
+  const putDraft = (now) => {
+    const old = document.getElementById("draft");
+    if (old?.matches(":focus-within, :active") || old?.querySelector("input[type=text]")?.value) return;
+    if (old && now && gist(old) === gist(now)) return;
+    const open = old?.querySelector("details")?.open;
+    old?.remove();
+    if (now) panel().after(now);
+    if (now && open) now.querySelector("details")?.setAttribute("open", "");
   };
 
   setInterval(() => {

@@ -1,0 +1,122 @@
+package e2e
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/chromedp/chromedp"
+
+	"gatehouse/services/servicestest"
+)
+
+// editRefused: the draft of a text that a save does not take stays, although the page that says so
+// shows just that text.
+func editRefused(t *testing.T, a *app) {
+	alice := newDesk(t, a, "alice@example.com", "status of 422")
+	process, long := alice.newProcess("Write it all down"), strings.Repeat("all of it ", 1001)
+	alice.edit(process)
+	read[bool](t, alice.tab, `(() => {
+		const field = document.querySelector("#description");
+		field.value = "all of it ".repeat(1001);
+		return field.dispatchEvent(new Event("input", {bubbles: true}));
+	})()`)
+	alice.kept(process, long)
+	alice.do(click("button[value=stay]"))
+	alice.until(`document.querySelector("#description-error") !== null`)
+	alice.until(`performance.getEntriesByType("resource").some(({name, responseEnd}) => name.includes("/draft?") && responseEnd > 0)`)
+	if got := alice.draft(process); got != long {
+		t.Errorf("the draft has %d characters, want %d", len(got), len(long))
+	}
+}
+
+// editGivenWithDraft: who is given a lock, and has a draft that does not fit any more, comes to the
+// choice by itself. What is written there is chosen and kept, and the lock follows the hands.
+func editGivenWithDraft(t *testing.T, a *app) {
+	alice, bob := newDesk(t, a, "alice@example.com"), newDesk(t, a, "bob@example.com")
+	process := alice.newProcess("Sow the field")
+	bob.call(t, "PUT /processes/"+process+"/draft", map[string]any{"title": "Sow the field", "status": "draft", "description": "Peas", "baseVersion": 1}).is(t, 200)
+	alice.edit(process)
+	alice.do(fill("#description", "Beans"), click("button[value=stay]"))
+	alice.until(`document.querySelector(".notice")?.textContent.includes("Your changes are saved")`)
+	bob.look(process)
+	bob.asks("may I?")
+	alice.do(click("#requests button[value^=give]"))
+	bob.until(`document.querySelector("#conflict") !== null && performance.getEntriesByType("resource").some(({name, responseEnd}) => name.endsWith("/edit/extend") && responseEnd > 0)`)
+	if left := bob.call(t, "GET /processes/"+process+"/lock/status", nil).is(t, 200).number(t, "ttl"); left > 300 {
+		t.Errorf("the lock lasts %d s, as without scripts", left)
+	}
+	bob.do(fill("#description", ", and peas"))
+	bob.until(`document.querySelector("#description-edited").checked`)
+	written := bob.typed()
+	servicestest.Eventually(t, func() bool { return bob.draft(process) == written }, "what is written in the choice is not kept")
+	bob.do(click("#conflict button.primary"))
+	bob.until(`document.querySelector("#conflict") === null && document.querySelector("#edit") !== null`)
+	bob.call(t, "GET /processes/"+process, nil).is(t, 200).with(t, "description", written)
+	bob.noAlarm()
+	if got := bob.draft(process); got != "" {
+		t.Errorf("a draft of what is saved: %q", got)
+	}
+}
+
+// editOnceFree: the page of a process that becomes free leads on to the form, also who has a draft,
+// or is writing a word to its holder.
+func editOnceFree(t *testing.T, a *app) {
+	alice, bob := newDesk(t, a, "alice@example.com"), newDesk(t, a, "bob@example.com")
+	process := alice.newProcess("Rake the leaves")
+	draft := map[string]any{"title": "Rake the leaves", "status": "draft", "description": "All", "baseVersion": 1}
+	bob.call(t, "PUT /processes/"+process+"/draft", draft).is(t, 200)
+	locks := func() (unlock func()) {
+		token := "X-Lock-Token: " + alice.call(t, "POST /processes/"+process+"/lock", nil).is(t, 201).text(t, "lockToken")
+		return func() { alice.call(t, "DELETE /processes/"+process+"/lock", nil, token).is(t, 204) }
+	}
+	unlock := locks()
+	bob.look(process)
+	bob.until(`document.querySelector("#draft")?.innerText.includes("when it is your turn") && document.querySelector("#message") !== null`)
+	bob.do(fill("#message", "please"))
+	unlock()
+	bob.until(`document.querySelector("#lock")?.innerText.includes("Nobody is editing") && document.querySelector("#draft form.begin button")?.innerText === "Go on with them"`)
+	unlock = locks()
+	bob.until(`document.querySelector("#message") !== null && document.querySelector("#draft form.begin") === null`)
+
+	bob.call(t, "DELETE /processes/"+process+"/draft", nil).is(t, 204)
+	bob.look(process)
+	bob.do(fill("#message", "please"))
+	unlock()
+	bob.until(`document.querySelector("#lock #reason")?.value === "please"`)
+}
+
+// editStopped: a form that was sent, and whose answer did not come, leaves a copy with all that was
+// typed; so does what is typed after it was sent.
+func editStopped(t *testing.T, a *app) {
+	alice := newDesk(t, a, "alice@example.com")
+	process := alice.newProcess("Ring the bell")
+	alice.edit(process)
+	copied := `JSON.parse(Object.entries(localStorage).find(([key]) => key.startsWith("gatehouse.draft.") && key.endsWith(".` + process + `"))?.[1] ?? "{}").description`
+	sendsInVain := func() {
+		t.Helper()
+		read[bool](t, alice.tab, `(() => {
+			let sent = 0; // the script stops the first event, and sends the form itself
+			window.addEventListener("submit", (event) => { if (++sent === 2) event.preventDefault(); });
+			return true;
+		})()`)
+		alice.do(click("button[value=stay]"))
+		alice.until(`sessionStorage["gatehouse.sent"] !== undefined`)
+	}
+	alice.do(fill("#description", "Twice"))
+	sendsInVain()
+	if got := read[string](t, alice.tab, copied); got != "Twice" {
+		t.Errorf("the copy has %q", got)
+	}
+	alice.do(chromedp.Navigate(read[string](t, alice.tab, `location.href`)))
+	alice.until(`document.querySelector("#copy button") !== null`)
+	alice.do(click("#copy button"))
+	if got := alice.typed(); got != "Twice" {
+		t.Errorf("the copy brings %q", got)
+	}
+
+	sendsInVain()
+	alice.do(fill("#description", " a day"))
+	if got := read[string](t, alice.tab, copied+` + (sessionStorage["gatehouse.sent"] ?? "")`); got != "Twice a day" {
+		t.Errorf("after the form was sent, the copy has %q", got)
+	}
+}
