@@ -112,16 +112,16 @@ func (l *Locker) look(ctx context.Context, claim Claim) (held bool, err error) {
 // the release until Redis is back: open, that is degraded and no error; closed, the
 // error is models.ErrUnavailable, as the instance may not live so long.
 func (l *Locker) Release(ctx context.Context, claim Claim) (degraded bool, err error) {
-	args, as := []string{credential(claim)}, opShared
 	known, own := l.table.find(claim)
-	if own {
-		as = known.releasesAs()
-	}
-	if as != "" {
-		args = append(args, string(as))
-	}
 	unknown := false // to Redis, which then keeps it away by the tombstone
 	got, err := l.runHeld(ctx, "release", claim, func() (reply, error) {
+		args, as := []string{credential(claim)}, opShared
+		if known, own = l.table.find(claim); own {
+			as = known.releasesAs()
+		}
+		if as != "" {
+			args = append(args, string(as))
+		}
 		got, err := l.run(ctx, l.scripts.release, claim.Resource, args...)
 		unknown = err == nil && got.code == codeRefused && as == opTombstone && got.unknown(known.lock, known.epoch)
 		if unknown {

@@ -83,7 +83,7 @@ func (t *localTable) record(lock Lock, epoch string, origin origin) {
 			if origin == originRedis {
 				known.origin = old.origin
 			}
-			known.reasserted = old.reasserted
+			known.reasserted = old.reasserted || old.lock.Degraded // a heartbeat may have it in hand
 			lock = old.merge(lock)
 		}
 		t.keep(old, Lock{})
@@ -178,13 +178,17 @@ func (t *localTable) find(claim Claim) (entry, bool) {
 	return *l, true
 }
 
-// epochOf is that of the grant that a claim holds here, empty if it holds none.
+// epochOf is that of the grant that a claim holds here, empty if it holds none. Of a degraded one it
+// is no epoch of any reply: another call may have reasserted it before the caller looks again.
 func (t *localTable) epochOf(claim Claim) string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	l := t.locks[claim.Resource]
 	if l == nil || !l.heldBy(claim) {
 		return ""
+	}
+	if l.lock.Degraded {
+		return epochUnknown
 	}
 	return l.epoch
 }

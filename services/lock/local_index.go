@@ -61,12 +61,13 @@ func (t *localTable) forgotten(now time.Time, epochs map[int]string) []entry {
 	})
 }
 
-// forgottenLock is the lock of a resource, if it is one of forgotten.
-func (t *localTable) forgottenLock(now time.Time, resource, epoch string) (known entry, forgotten bool) {
+// untoldLock is the lock of a resource, if Redis is not known to have it: it is one of forgotten, or
+// degraded.
+func (t *localTable) untoldLock(now time.Time, resource, epoch string) (known entry, untold bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	l := t.live(now, resource)
-	if l == nil || !l.before(epoch) {
+	if l == nil || (!l.before(epoch) && !l.degraded()) {
 		return entry{}, false
 	}
 	return *l, true

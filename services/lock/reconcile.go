@@ -76,7 +76,7 @@ func (l *Locker) reassert(ctx context.Context, known entry) (stands bool, err er
 		_ = l.send(ctx, op) // the next heartbeat tries again
 		return false, nil
 	}
-	if got.code == codeRepeated && !extended && known.changed(left, got.remaining, sent) {
+	if known.lock.Degraded && got.code == codeRepeated && !extended && known.changed(left, got.remaining, sent) {
 		if passedOn, err := l.Extend(ctx, lock.Claim, left); err == nil {
 			lock = passedOn
 		}

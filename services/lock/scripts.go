@@ -81,10 +81,11 @@ func (l *Locker) exec(ctx context.Context, script *rueidis.Lua, keys, args []str
 	if err != nil || got.grant == "" {
 		return got, err
 	}
-	over, err := l.tellEnd(ctx, got.grant)
-	if script != l.scripts.force { // it answers with the grant that it has ended
-		over = over || l.table.knowsEnd(got.grant)
+	if script == l.scripts.force && got.code == codeDone { // it answers with the grant that it has ended
+		return got, nil
 	}
+	over, err := l.tellEnd(ctx, got.grant)
+	over = over || l.table.knowsEnd(got.grant)
 	if err == nil && over {
 		got, err = l.execOnce(ctx, script, keys, args)
 	}

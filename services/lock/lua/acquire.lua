@@ -37,7 +37,7 @@ if lock and string.sub(lock.credential, 33) == string.sub(ARGV[1], 33, 75) then
   end
   contend(lock)
   leave(id)
-  if id_of(lock.grant) ~= id then
+  if id_of(lock.grant) ~= id and (ARGV[9] or '') == '' then
     redis.call('SET', shared(id_of(lock.grant)), '1', 'PX', LONGEST)
   end
   return reply(code, lock, 0)
@@ -51,7 +51,6 @@ if reasserts then
     leave(id) -- it may have waited before it was granted without Redis
     return reply(0, lock, 0)
   end
-  redis.call('DEL', expired(id))
 end
 begin(ARGV[5], ARGV[6] ~= '' or (ARGV[10] or '') ~= '')
 local instance, arrival = ARGV[7] or '', ARGV[8] or ''
@@ -64,6 +63,7 @@ if not lock then
   if (grace and reasserts) or ((not grace or ARGV[6] == 'free') and (not first or first == id)) then
     leave(id)
     if reasserts then -- when its holder extended it is forgotten: rather later than too early
+      redis.call('DEL', expired(id))
       touch(id, ttl)
     end
     return reply(1, grant(ARGV[1], ttl, tonumber(ARGV[4]), nil, tonumber(ARGV[11])), 0)
