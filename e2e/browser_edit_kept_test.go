@@ -12,7 +12,7 @@ import (
 // editRefused: the draft of a text that a save does not take stays, although the page that says so
 // shows just that text.
 func editRefused(t *testing.T, a *app) {
-	alice := newDesk(t, a, "alice@example.com", "status of 422")
+	alice := newDesk(t, a, "alice@example.com", "status of 422", "status of 401")
 	process, long := alice.newProcess("Write it all down"), strings.Repeat("all of it ", 1001)
 	alice.edit(process)
 	read[bool](t, alice.tab, `(() => {
@@ -26,6 +26,14 @@ func editRefused(t *testing.T, a *app) {
 	alice.until(`performance.getEntriesByType("resource").some(({name, responseEnd}) => name.includes("/draft?") && responseEnd > 0)`)
 	if got := alice.draft(process); got != long {
 		t.Errorf("the draft has %d characters, want %d", len(got), len(long))
+	}
+
+	alice.call(t, "POST /auth/logout", nil).is(t, 204)
+	alice.do(fill("#title", "!"))
+	alice.until(`document.querySelector("#unsaved[role=alert]")?.innerText.startsWith("You are signed out.")`)
+	alice.do(fill("#title", "!"))
+	if got := read[string](t, alice.tab, `JSON.parse(Object.entries(localStorage).find(([key]) => key.startsWith("gatehouse.draft."))?.[1] ?? "{}").title`); got != "!!Write it all down" {
+		t.Errorf("the browser keeps %q", got)
 	}
 }
 

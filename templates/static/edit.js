@@ -24,7 +24,8 @@
   const signedOut = () => {
     drafts.keep();
     leaving = true;
-    if (new URLSearchParams(location.search).has("lock")) location.reload();
+    if (new URLSearchParams(location.search).has("lock")) return location.reload();
+    note("unsaved", form, { kind: "notice failed", role: "alert", parts: ["You are signed out. Sign in again, in another tab; until then your text is kept in this browser alone."] });
   };
   const drafts = window.gatehouse.drafts(form, { signedOut, forbidden: () => check() }); // which finds out why
 
