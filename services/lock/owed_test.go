@@ -100,6 +100,21 @@ func TestOwedEnds(t *testing.T) {
 		}
 	})
 
+	t.Run("a lock that was given back does not count as held", func(t *testing.T) {
+		carol := models.Holder{UserID: "carol"}
+		for i := range locks {
+			over := take(t, l, request(fmt.Sprint("counted ", i), carol))
+			l.table.put(op{kind: opTombstone, claim: over.Claim})
+			l.table.release(over.Claim)
+			if held, complete := l.grantsOf(t.Context(), carol.UserID); len(held) > 0 || !complete {
+				t.Errorf("%d locks of a user who holds none", len(held))
+			}
+			if _, err := l.tellEnd(t.Context(), over.Grant); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+
 	t.Run("an end that cannot be told makes no answer of what Redis has", func(t *testing.T) {
 		server.Do("ACL", "SETUSER", "default", "-del") // which a release needs, and a refusal does not
 		defer back(t, l)
