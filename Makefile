@@ -11,8 +11,8 @@ SWAG := $(TOOL) swag init --quiet --generalInfo main.go --dir ./ --exclude bench
 # The race detector does not look into code that takes long to compile or to run so, and shares
 # nothing: hashes, Lua, the generated builders of commands, and SQLite, which is translated from C:
 # in what belongs to it, checking each pointer would be a third of the work. gin needs MessagePack,
-# long to compile, for nothing of ours; -pgo=off, as default.pgo would have all compiled once more for
-# the program. In GOFLAGS, the go commands that tests run find all this, too.
+# long to compile, for nothing of ours; default.pgo would have all compiled once more, for the program.
+# In GOFLAGS, the go commands that tests run find all this, too.
 test picture proof mutate: export GOFLAGS := $(GOFLAGS) -race -ldflags=-w -buildvcs=false \
 	-tags=nomsgpack -pgo=off -gcflags=modernc.org/...=-d=checkptr=0 -gcflags=modernc.org/sqlite/lib=-race=false \
 	-gcflags=golang.org/x/crypto/...=-race=false -gcflags=github.com/yuin/gopher-lua/...=-race=false \
@@ -73,7 +73,7 @@ bench: ## Compare with other libraries side by side and print one table; wants a
 bench-http: ## Compare whole requests over HTTP with another stack, with the least there can be, and when full; 10 minutes, wants a quiet machine
 	cd bench && GATEHOUSE_BENCH_HTTP=1 go test -count=1 -timeout 30m -run '^(TestWholeRequests|TestGrowth)$$'
 
-profile: ## Write default.pgo, with which go build makes the program faster, anew: where it spends its time under load
+profile: ## Write default.pgo anew: where the program spends its time under load, for go build to make it faster
 	cd bench && GATEHOUSE_PROFILE=$(CURDIR)/default.pgo go test -count=1 -timeout 30m -run '^TestProfile$$'
 
 proof: ## Run the proofs in full: histories, faults, topologies, no lost update, no lost write, 10^7 decisions, every look of every page; takes hours, wants a quiet machine

@@ -21,7 +21,7 @@ func TestProfile(t *testing.T) {
 		t.Skip("make profile runs it")
 	}
 	bin := t.TempDir()
-	if out, err := exec.Command("go", "build", "-trimpath", "-o", filepath.Join(bin, "gatehouse"), "./profiled").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-trimpath", "-tags=nomsgpack", "-o", filepath.Join(bin, "gatehouse"), "./profiled").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	s := startGatehouse(t, bin)

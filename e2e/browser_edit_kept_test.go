@@ -100,18 +100,21 @@ func editStopped(t *testing.T, a *app) {
 	process := alice.newProcess("Ring the bell")
 	alice.edit(process)
 	copied := `JSON.parse(Object.entries(localStorage).find(([key]) => key.startsWith("gatehouse.draft.") && key.endsWith(".` + process + `"))?.[1] ?? "{}").description`
-	sendsInVain := func() {
+	// sendsInVain types and presses Save at once, before a draft is written.
+	sendsInVain := func(more string) {
 		t.Helper()
-		read[bool](t, alice.tab, `(() => {
+		read[bool](t, alice.tab, `((more) => {
 			let sent = 0; // the script stops the first event, and sends the form itself
 			window.addEventListener("submit", (event) => { if (++sent === 2) event.preventDefault(); });
+			const field = document.querySelector("#description");
+			field.value += more;
+			field.dispatchEvent(new Event("input", {bubbles: true}));
+			document.querySelector("button[value=stay]").click();
 			return true;
-		})()`)
-		alice.do(click("button[value=stay]"))
+		})("`+more+`")`)
 		alice.until(`sessionStorage["gatehouse.sent"] !== undefined`)
 	}
-	alice.do(fill("#description", "Twice"))
-	sendsInVain()
+	sendsInVain("Twice")
 	if got := read[string](t, alice.tab, copied); got != "Twice" {
 		t.Errorf("the copy has %q", got)
 	}
@@ -122,9 +125,28 @@ func editStopped(t *testing.T, a *app) {
 		t.Errorf("the copy brings %q", got)
 	}
 
-	sendsInVain()
-	alice.do(fill("#description", " a day"))
+	sendsInVain(" a")
+	alice.do(fill("#description", " day"))
 	if got := read[string](t, alice.tab, copied+` + (sessionStorage["gatehouse.sent"] ?? "")`); got != "Twice a day" {
 		t.Errorf("after the form was sent, the copy has %q", got)
 	}
+}
+
+// editUnreached: a save that finds the server away says so, and the page goes on: once the server is
+// back the draft is written by itself, and the next save goes.
+func editUnreached(t *testing.T, a *app) {
+	alice := newDesk(t, a, "alice@example.com")
+	process := alice.newProcess("Call the smith")
+	alice.edit(process)
+	read[bool](t, alice.tab, `(window.reallyFetch = fetch, window.fetch = (url, options) => options?.method === "PUT"
+		? new Promise((_, refuse) => { window.goAway = () => refuse(new TypeError("gone")); }) : reallyFetch(url, options), true)`)
+	alice.do(fill("#description", "At noon"))
+	alice.until(`window.goAway !== undefined`)
+	alice.do(click("button[value=stay]"))
+	read[bool](t, alice.tab, `(window.fetch = reallyFetch, goAway(), true)`)
+	alice.until(`document.querySelector("#unsaved[role=alert]")?.innerText.startsWith("Nothing was saved: the server cannot be reached.")`)
+	servicestest.Eventually(t, func() bool { return alice.draft(process) == "At noon" }, "no draft once the server is back")
+	alice.until(`document.querySelector("#unsaved, #away") === null`)
+	alice.do(click("button[value=close]"))
+	alice.until(`document.querySelector(".reader .text")?.innerText === "At noon"`)
 }

@@ -31,6 +31,7 @@ func TestEditing(t *testing.T) {
 		{"given, with a draft that does not fit any more", editGivenWithDraft},
 		{"free again", editOnceFree},
 		{"sent in vain", editStopped},
+		{"saved while the server is away", editUnreached},
 		{"keyboard only", editByKeyboard},
 		{"the lock follows the hands", editHands},
 		{"typed without a pause", editTyped},

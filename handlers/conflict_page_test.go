@@ -129,6 +129,12 @@ func TestConflict(t *testing.T) {
 			t.Errorf("the draft is %+v", got)
 		}
 	})
+	t.Run("leaving keeps the text on the page, if the process is not there any more", func(t *testing.T) {
+		process := s.process(t, "Order paper", was)
+		tab := s.conflicted(t, process, fields("Order ink", "draft", was), fields("Order pens", "draft", was))
+		check(t, s.db.DeleteProcess(t.Context(), process.ID, s.user(t, bob).ID, models.WriteGuard{GrantedVersion: s.now(t, process.ID).Version}))
+		shows(t, tab.presses("/edit/cancel"), http.StatusNotFound, "The process was deleted.", `value="Order ink"`)
+	})
 	t.Run("of long texts it shows the first lines, and both texts as a whole", func(t *testing.T) {
 		long := func(line string) (text string) {
 			for i := range 1600 {

@@ -133,9 +133,13 @@ func (h *Handlers) cancelForm(c *gin.Context) error {
 		return h.noRoute(c)
 	}
 	typed, ok := textOf(c, form)
+	own, carries := typed, ok
+	if !ok {
+		own, carries = undecided(c, form)
+	}
 	process, err := h.Processes.Process(c.Request.Context(), id)
-	if errors.Is(err, models.ErrNotFound) && ok {
-		return h.showDeleted(c, id, typed)
+	if errors.Is(err, models.ErrNotFound) && carries {
+		return h.showDeleted(c, id, own)
 	}
 	if err != nil {
 		return err
@@ -143,7 +147,7 @@ func (h *Handlers) cancelForm(c *gin.Context) error {
 	if decided := decidedOf(c, form, process); !ok && decided.complete() {
 		typed, ok = decided.text(), true
 	} else if !ok {
-		typed, ok = undecided(c, form)
+		typed, ok = own, carries
 	}
 	flash := middleware.Flash{Text: "You have stopped editing."}
 	switch {

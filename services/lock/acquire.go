@@ -83,7 +83,7 @@ func (a *attempt) claim() Claim {
 // was lost is repeated or given back with the same token.
 func (a *attempt) once(ctx context.Context, queue bool) (Lock, error) {
 	l := a.l
-	if known, untold := l.table.untoldLock(time.Now(), a.req.Resource, l.shards.get(shardOf(a.req.Resource)).epoch); untold {
+	if known, unsynced := l.table.unsyncedLock(time.Now(), a.req.Resource, l.shards.get(shardOf(a.req.Resource)).epoch); unsynced {
 		// Its holder comes first, also where claimGrace was too short for all that is reasserted, or
 		// where a single call to Redis had failed.
 		_, _ = l.reassert(ctx, known)

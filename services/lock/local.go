@@ -178,8 +178,8 @@ func (t *localTable) find(claim Claim) (entry, bool) {
 	return *l, true
 }
 
-// epochOf is that of the grant that a claim holds here, empty if it holds none. Of a degraded one it
-// is no epoch of any reply: another call may have reasserted it before the caller looks again.
+// epochOf is that of the grant that a claim holds here, empty if it holds none. Of a degraded one
+// it is no epoch of any reply: another call may have reasserted it before the caller looks again.
 func (t *localTable) epochOf(claim Claim) string {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -61,9 +61,9 @@ func (t *localTable) forgotten(now time.Time, epochs map[int]string) []entry {
 	})
 }
 
-// untoldLock is the lock of a resource, if Redis is not known to have it: it is one of forgotten, or
-// degraded.
-func (t *localTable) untoldLock(now time.Time, resource, epoch string) (known entry, untold bool) {
+// unsyncedLock is the lock of a resource, if Redis is not known to have it: one of forgotten, or a
+// degraded one.
+func (t *localTable) unsyncedLock(now time.Time, resource, epoch string) (known entry, unsynced bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	l := t.live(now, resource)

@@ -9,8 +9,8 @@
   const sent = "gatehouse.sent"; // in the session of the tab: the copy that a form has just carried
   const { note, unnote, button, paragraph, clock } = window.gatehouse;
 
-  // The server has got the form, if its answer is this page: it keeps the text, saved or as a draft.
-  // A page that is reached in another way says nothing about the form.
+  // The server has got the form, if its answer is this page: it keeps the text, saved or as a
+  // draft. A page that is reached in another way says nothing about the form.
   const arrived = () => {
     const key = sessionStorage.getItem(sent);
     const [entry] = performance.getEntriesByType("navigation");
@@ -19,20 +19,24 @@
   };
   arrived();
 
-  window.gatehouse.drafts = (form, { signedOut, forbidden }) => {
+  // read and base are for a form that has its text in other fields than those that it is named by,
+  // and the version that the text began from.
+  window.gatehouse.drafts = (form, { signedOut, forbidden, read, base }) => {
     const { user, process } = form.dataset;
     // By the time that it is sent, another user may be signed in: their draft it must not become.
     const draft = `${form.dataset.draft}?${new URLSearchParams({ user })}`;
     const key = `gatehouse.draft.${user}.${process}`;
-    const values = (of) => Object.fromEntries(fields.map((name) => [name, of(form.elements[name])]));
-    const text = () => values((field) => field.value);
+    const values = (of) => Object.fromEntries(fields.map((name) => [name, of(name)]));
+    const text = () => values(read ?? ((name) => form.elements[name].value));
     // own is the text as the form sends it: without what only changed.js has put there.
     const own = () => {
       const data = new FormData(form);
-      return values(({ name }) => data.get(name));
+      return values(read ?? ((name) => data.get(name)));
     };
     // What the server sent, and not what is there: a user may type before this script has come.
-    const shown = values((field) => field.defaultValue ?? [...field.options].find((option) => option.defaultSelected)?.value ?? field.value);
+    const sentValue = (field) => field.defaultValue ?? [...field.options].find((option) => option.defaultSelected)?.value ?? field.value;
+    const shown = values(read ?? ((name) => sentValue(form.elements[name])));
+    const began = () => base ?? form.dataset.base;
     const savedAt = Number(form.dataset.draftSaved);
     const ahead = Date.now() - Number(document.body.dataset.now); // this clock before the server's
 
@@ -47,7 +51,7 @@
     }
 
     // What the server has. A text that it did not take comes back with the answer to its form.
-    const stored = location.pathname.endsWith("/edit");
+    const stored = new URLSearchParams(location.search).has("lock");
     let kept = stored ? shown : null;
     let since = 0; // when the first key was pressed that it does not have
     let written = 0; // when the last write began
@@ -59,7 +63,7 @@
 
     const copy = () => {
       try {
-        localStorage.setItem(key, JSON.stringify({ ...own(), base: form.dataset.base, at: Date.now() - ahead }));
+        localStorage.setItem(key, JSON.stringify({ ...own(), base: began(), at: Date.now() - ahead }));
       } catch {
         // It is full or switched off: then there is no copy.
       }
@@ -72,7 +76,7 @@
       const now = text();
       return stored && !savedAt && same(now, shown)
         ? { method: "DELETE", headers: known ? { "If-Unmodified-Since": known } : {} }
-        : { method: "PUT", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ ...own(), baseVersion: Number(form.dataset.base) }) };
+        : { method: "PUT", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ ...own(), baseVersion: Number(began()) }) };
     };
 
     const write = async () => {
@@ -130,7 +134,7 @@
     // What is typed after a form was sent is not in it: the next page offers the copy.
     const changed = () => {
       if (failures || stopped) copy();
-      if (stopped) sessionStorage.removeItem(sent);
+      if (stopped) strays();
       plan();
     };
 
@@ -144,7 +148,7 @@
     const last = () => {
       if (stopped || same(text(), kept)) return;
       copy();
-      sessionStorage.setItem(key, form.dataset.base);
+      sessionStorage.setItem(key, began());
       fetch(draft, { ...request(), keepalive: true }).then(({ ok }) => { if (ok) forget(); }, () => {});
     };
 
@@ -155,6 +159,7 @@
       clearTimeout(due);
       await writing;
       stopped = !away;
+      plan(); // flush has found it stopped
       return stopped;
     };
 
@@ -163,6 +168,9 @@
       copy();
       sessionStorage.setItem(sent, key);
     };
+
+    // strays is for a page that goes in another way than the form's: the next one is no answer to it.
+    const strays = () => sessionStorage.removeItem(sent);
 
     // stop is for a text that is discarded, after the write that is under way.
     const stop = async () => {
@@ -208,9 +216,9 @@
       };
       note("copy", form, { parts: ["This browser kept changes from ", clock(found.at), " that did not reach the server. ", button("Use them", done(true)), " ", button("Discard them", done(false))] });
     };
-    offer();
+    if (!read) offer();
     plan();
 
-    return { changed, took, flush, last, send, carry, stop, keep, away: () => away };
+    return { changed, took, flush, last, send, carry, strays, stop, keep, away: () => away && !same(text(), kept) };
   };
 })();

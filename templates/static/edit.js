@@ -5,7 +5,7 @@
 (() => {
   const form = document.getElementById("edit");
   if (!form) return;
-  const { listen, ask, load, note, unnote, button, paragraph, clock, badge, left: leftKey } = window.gatehouse;
+  const { listen, active, ask, load, note, unnote, button, paragraph, clock, badge, left: leftKey } = window.gatehouse;
   const { process, user, lock } = form.dataset;
   const every = { extend: 20_000, state: 15_000 }; // in milliseconds
   const warn = 60; // seconds before the end
@@ -31,10 +31,6 @@
 
   const changed = window.gatehouse.changed(form, drafts);
 
-  // The session lives as long as there is input, and app.js clears the page when it has ended.
-  const idle = Number(document.body.dataset.ends) - Number(document.body.dataset.now);
-  const active = () => { document.body.dataset.ends = Math.max(Number(document.body.dataset.ends), Date.now() - ahead + idle); };
-
   const setEnd = (answer) => {
     ahead = Date.now() - answer.now;
     expires = answer.expires;
@@ -53,22 +49,25 @@
       if (response.ok) {
         setEnd(await response.json());
         active();
-      } else if (response.status === 401) {
-        signedOut();
-      } else {
-        check();
+        return "extended";
       }
-      return true;
+      if (response.status < 500) {
+        if (response.status === 401) signedOut();
+        else check();
+        return "refused"; // they say why
+      }
     } catch {
-      extended = 0; // with the next input; the drafts say that the server is away
-      return false;
+      // As with 5xx.
     }
+    extended = 0; // with the next input; the drafts say that the server is away
+    return "away";
   };
   // keep is for who wants the lock, and types nothing: no draft says that the server is away.
   const keep = async () => {
     field.focus();
-    if (await extend()) unnote("unsaved");
-    else cannotReach("The time was not extended");
+    const outcome = await extend();
+    if (outcome === "extended") unnote("unsaved");
+    if (outcome === "away") cannotReach("The time was not extended");
   };
   const cannotReach = (so) => note("unsaved", form, { kind: "notice failed", role: "alert", parts: [`${so}: the server cannot be reached. Your text is kept in this browser. Try again in a moment.`] });
   const follow = () => {
@@ -295,7 +294,10 @@
   });
 
   // The lock is given back when the page goes: a little later, as it may be back at once.
-  globalThis.navigation?.addEventListener("navigate", (event) => { reloading = event.navigationType === "reload"; });
+  globalThis.navigation?.addEventListener("navigate", (event) => {
+    reloading = event.navigationType === "reload";
+    if (!event.formData) drafts.strays();
+  });
   window.addEventListener("pagehide", () => {
     if (leaving) return;
     drafts.last();

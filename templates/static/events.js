@@ -127,8 +127,14 @@ window.gatehouse = (() => {
   const title = document.title;
   const badge = (sign) => { document.title = sign ? `${sign} ${title}` : title; };
 
+  // The session lives as long as there is input that the server hears of: active says so, as app.js
+  // clears the page when it has ended.
+  const until = document.body.dataset;
+  const [idle, ahead] = [Number(until.ends) - Number(until.now), Date.now() - Number(until.now)];
+  const active = () => { until.ends = Math.max(Number(until.ends), Date.now() - ahead + idle); };
+
   // left names the note of a tab that it has left an edit page, and may come back.
   const left = (process) => `gatehouse.left.${process}`;
 
-  return { left, listen, ask, load, parse, note, unnote, button, paragraph, clock, badge };
+  return { left, listen, active, ask, load, parse, note, unnote, button, paragraph, clock, badge };
 })();

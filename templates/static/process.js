@@ -101,8 +101,8 @@
     const now = fresh?.getElementById("lock");
     if (now) {
       tellChanged(fresh);
-      put(now);
       putDraft(fresh.getElementById("draft"));
+      put(now);
     }
     if (again) {
       again = false;
@@ -114,6 +114,7 @@
   const gist = (of) => {
     const made = of.cloneNode(true);
     made.querySelectorAll(".tell, .technical").forEach((part) => part.remove());
+    made.querySelectorAll("details").forEach((part) => part.removeAttribute("open"));
     made.querySelectorAll("time").forEach((time) => time.replaceWith(time.dateTime));
     return made.innerHTML;
   };
@@ -145,8 +146,8 @@
     document.dispatchEvent(new Event("gatehouse:changed"));
   };
 
-  // putDraft shows the reader's own draft as it is now: the way on to the form is there, if not in the
-  // panel. What is being typed or pressed there stays.
+  // putDraft shows the reader's own draft as it is now: the way on to the form is there, if not in
+  // the panel. What is being typed or pressed there stays.
   const putDraft = (now) => {
     const old = document.getElementById("draft");
     if (old?.matches(":focus-within, :active") || old?.querySelector("input[type=text]")?.value) return;
