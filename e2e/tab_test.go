@@ -109,8 +109,14 @@ func do(t testing.TB, tab context.Context, steps ...chromedp.Action[chromedp.Voi
 	t.Helper()
 	ctx, cancel := context.WithTimeout(tab, servicestest.Patience)
 	defer cancel()
-	if err := chromedp.Do(ctx, steps...); err != nil {
-		t.Fatal(err)
+	for _, step := range steps {
+		err := chromedp.Do(ctx, step)
+		for err != nil && strings.Contains(err.Error(), "Could not find node with given id") && ctx.Err() == nil {
+			err = chromedp.Do(ctx, step) // the page replaced it after it was found
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

@@ -3,6 +3,7 @@ package handlers
 import (
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -89,7 +90,7 @@ func (of conflict) shown(field merge.Field) templates.ConflictField {
 func conflictForm(c *gin.Context, more ...string) (map[string]string, error) {
 	more = append(more, "lock", "base", "began")
 	for _, field := range []string{merge.Title, merge.Status, merge.Description} {
-		more = append(more, field+".mine", field+".choice", field+".edited")
+		more = append(more, field+".mine", field+".choice", field+".edited", field+".proposed")
 	}
 	return formOf(c, maxBody, more...)
 }
@@ -103,27 +104,38 @@ type decided struct {
 	result  models.ProcessFields
 	choices map[string]string
 	edited  map[string]string
+	wrote   map[string]bool // into the field, beside what the page had proposed there
 }
+
+// lineFeeds are line ends as they are stored; browsers send others.
+var lineFeeds = strings.NewReplacer("\r\n", "\n")
 
 // decidedOf reads the decisions of a form; theirs is the version that they are about.
 func decidedOf(c *gin.Context, form map[string]string, theirs models.Process) decided {
-	d := decided{draft: draftKnown(c), choices: map[string]string{}, edited: map[string]string{}}
+	d := decided{draft: draftKnown(c), choices: map[string]string{}, edited: map[string]string{}, wrote: map[string]bool{}}
 	d.began, _ = strconv.ParseInt(form["began"], 10, 64)
 	d.base, _ = strconv.ParseInt(form["base"], 10, 64)
 	pick := func(field, other string) (mine, result string) {
 		mine = form[field+".mine"]
-		switch choice := form[field+".choice"]; choice {
+		edited, ok := form[field+".edited"]
+		if ok {
+			d.edited[field] = edited
+		}
+		proposed, known := form[field+".proposed"]
+		d.wrote[field] = ok && known && lineFeeds.Replace(edited) != lineFeeds.Replace(proposed)
+		choice := form[field+".choice"]
+		if choice == "" && d.wrote[field] {
+			choice = "edited"
+		}
+		switch choice {
 		case "mine":
 			d.choices[field], result = choice, mine
 		case "theirs":
 			d.choices[field], result = choice, other
 		case "edited":
-			d.choices[field], result = choice, form[field+".edited"]
+			d.choices[field], result = choice, edited
 		default:
 			result = mine
-		}
-		if edited, ok := form[field+".edited"]; ok {
-			d.edited[field] = edited
 		}
 		return mine, result
 	}
@@ -159,12 +171,17 @@ func (h *Handlers) resolveForm(c *gin.Context) error {
 	for _, field := range []string{merge.Title, merge.Status, merge.Description} {
 		if d.choices[field] == "" {
 			wrong[field] = "Decide about this one, too."
+		} else if d.wrote[field] && d.choices[field] != "edited" {
+			wrong[field] = "You wrote something here, too: choose once more."
 		}
 	}
-	for field, what := range wrongFields(d.result) {
+	lock, unfit := form["lock"], wrongFields(d.result)
+	if len(wrong) == 0 && unfit != nil { // also of a field that there is nothing to decide about
+		return h.showText(c, id, lock, d.text(), unfit)
+	}
+	for field, what := range unfit {
 		wrong[field] = what
 	}
-	lock := form["lock"]
 	if len(wrong) > 0 {
 		return h.askAgain(c, theirs, lock, d, wrong)
 	}

@@ -129,6 +129,30 @@ func TestConflict(t *testing.T) {
 			t.Errorf("the draft is %+v", got)
 		}
 	})
+	t.Run("what is written is chosen with it, or asked about", func(t *testing.T) {
+		process := s.process(t, "Order paper", was)
+		theirs := fields("Order paper", "draft", "Theirs.")
+		tab := s.conflicted(t, process, fields("Order paper", "draft", "Mine."), theirs)
+		goesTo(t, tab.presses("/edit/cancel", "description.edited", "Both."), "/processes/"+process.ID)
+		if got := s.draft(t, ann, process.ID); got == nil || got.Description != "Both." {
+			t.Errorf("the draft is %+v", got)
+		}
+		process = s.process(t, "Order paper", was)
+		tab = s.conflicted(t, process, fields("Order paper", "draft", "Mine."), theirs)
+		w := tab.presses("/edit/resolve", "description.choice", "mine", "description.edited", "All three.")
+		shows(t, w, http.StatusUnprocessableEntity, "You wrote something here, too: choose once more.", "All three.")
+		again := tab.opened(t, w, process.ID, "")
+		goesTo(t, again.presses("/edit/resolve"), "/processes/"+process.ID+"/edit")
+		if got := s.now(t, process.ID); got.Description != "Mine." {
+			t.Errorf("stored: %+v", got)
+		}
+	})
+	t.Run("a text that does not fit is shown with the mark, also where there is nothing to decide", func(t *testing.T) {
+		process := s.process(t, "Order paper", was)
+		tab := s.conflicted(t, process, fields("Order ink", "draft", strings.Repeat("x", 10_001)), fields("Order pens", "draft", was))
+		w := tab.presses("/edit/resolve", "title.choice", "mine")
+		shows(t, w, http.StatusUnprocessableEntity, `id="description-error"`, `value="Order ink"`)
+	})
 	t.Run("leaving keeps the text on the page, if the process is not there any more", func(t *testing.T) {
 		process := s.process(t, "Order paper", was)
 		tab := s.conflicted(t, process, fields("Order ink", "draft", was), fields("Order pens", "draft", was))

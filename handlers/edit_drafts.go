@@ -30,6 +30,10 @@ func (h *Handlers) draftOf(ctx context.Context, user models.UserRef, process mod
 // keepDraft keeps a text that could not be saved, notes in it when, and reports whether it did: a
 // text that no process can have, such as one of 200,000 characters, is in the page alone.
 func (h *Handlers) keepDraft(c *gin.Context, id string, typed *text) bool {
+	if h.untouched(c, id, *typed) {
+		h.settleDraft(c, id, *typed)
+		return true
+	}
 	draft := models.Draft{Title: typed.Title, Status: typed.Status, Description: typed.Description, BaseVersion: typed.base}
 	if draft.Validate() != nil {
 		return false
@@ -41,6 +45,17 @@ func (h *Handlers) keepDraft(c *gin.Context, id string, typed *text) bool {
 	}
 	typed.draft = saved.SavedAt
 	return true
+}
+
+// untouched reports whether nothing of a text is its user's: what is different from the process as
+// it is now, others have saved since. It is false if that cannot be found out.
+func (h *Handlers) untouched(c *gin.Context, id string, typed text) bool {
+	process, err := h.Processes.Process(c.Request.Context(), id)
+	if err != nil {
+		return false
+	}
+	merged, err := h.merge(c.Request.Context(), process, typed)
+	return err == nil && !merged.ChangedBy(merge.Mine)
 }
 
 // settleDraft deletes the reader's draft of a text that is what is stored. other: the reader has

@@ -50,7 +50,7 @@ const mostMerges = 3
 // words say that the text was saved. other: the user typed another one in another tab.
 func (how saving) words(other bool) string {
 	words := "Your changes are saved"
-	if how.merged > 0 {
+	if how.with != "" {
 		words += ", together with what " + how.with + " saved meanwhile"
 	}
 	words += "."
@@ -81,8 +81,14 @@ func (h *Handlers) save(c *gin.Context, id, lock string, typed text, how saving)
 		if failed != nil {
 			return failed
 		}
+		if !merged.ChangedBy(merge.Mine) { // it is stored already, as when the button was pressed twice
+			break
+		}
 		if !merged.Conflicts() && how.merged < mostMerges {
-			how.merged, how.with = how.merged+1, nameOf(refused.Current.UpdatedBy)
+			how.merged, how.with = how.merged+1, ""
+			if refused.Current.UpdatedBy.ID != me.ID {
+				how.with = nameOf(refused.Current.UpdatedBy)
+			}
 			return h.save(c, id, lock, text{merged.Result(), refused.Current.Version, typed.draft}, how)
 		}
 		kept := h.keepDraft(c, id, &typed)
@@ -152,7 +158,7 @@ func (h *Handlers) cancelForm(c *gin.Context) error {
 	flash := middleware.Flash{Text: "You have stopped editing."}
 	switch {
 	case !ok:
-	case merge.Changes(models.ProcessPatch{}.Apply(process), typed.ProcessFields) == nil:
+	case merge.Changes(models.ProcessPatch{}.Apply(process), typed.ProcessFields) == nil, h.untouched(c, id, typed):
 		h.settleDraft(c, id, typed)
 	default:
 		flash.Text += " What you typed is kept, and not saved yet."

@@ -113,16 +113,18 @@ func (h *Handlers) keepApart(c *gin.Context) {
 }
 
 // survives reports whether the text of a refused form is to be shown again. Of clients who were
-// never signed in no body is read.
+// never signed in no body is read. Who has signed out in another tab, or is back the next day, has
+// no session's cookie any more: a lock's, or that the form is one of ours, speaks for them.
 func (h *Handlers) survives(c *gin.Context, p models.Problem) bool {
 	if c.Request.Method != http.MethodPost || !textRoutes[c.FullPath()] {
 		return false
 	}
 	_, signedIn := middleware.SessionFrom(c)
 	_, err := c.Request.Cookie(h.Cookie.CookieName())
+	known := err == nil || hasLock(c) || c.GetHeader("Sec-Fetch-Site") == "same-origin"
 	switch p.Status {
 	case http.StatusUnauthorized, http.StatusServiceUnavailable:
-		return err == nil
+		return known
 	case http.StatusTooManyRequests, http.StatusInternalServerError:
 		return signedIn
 	case http.StatusForbidden: // but not what a page of another origin sent
@@ -159,7 +161,9 @@ func (h *Handlers) showUnsaved(c *gin.Context, p models.Problem) (ok bool, err e
 		why += "."
 	}
 	if path == processesRoute+"/new" {
-		return true, h.showNewProcess(c, p.Status, templates.ProcessForm{Fields: templates.ProcessFields(typed.ProcessFields), Failed: why, SignIn: signIn})
+		return true, h.showNewProcess(c, p.Status, templates.ProcessForm{
+			UserID: form["user"], Fields: templates.ProcessFields(typed.ProcessFields), Failed: why, SignIn: signIn,
+		})
 	}
 	if !hasBase || id == "" {
 		return false, nil

@@ -1,6 +1,7 @@
 package handlers_test
 
 import (
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strconv"
@@ -203,4 +204,79 @@ func TestDecisionSurvivesARefusal(t *testing.T) {
 	again.has(t, "base", "1")
 	tab.cookie = &http.Cookie{Name: tab.cookie.Name, Value: s.token(t, ann)}
 	shows(t, again.presses("/edit/save"), http.StatusConflict, "Mine: Order ink and pencils", "What "+bob+" saved: Order pens", "Only "+bob+" changed this")
+}
+
+// TestTextWithoutASession: who has signed out in another tab, or comes back the next day, has no
+// session's cookie any more. The text of the form is not lost.
+func TestTextWithoutASession(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	process := s.process(t, "Order paper", "")
+	a := s.signedIn(t, ann)
+	tab := a.begins(t, process.ID)
+	form := a.opened(t, a.get("/processes/new"), "", "")
+	a.post("/logout")
+	a.cookie = nil
+	for _, path := range []string{"/edit/save", "/edit/cancel"} {
+		shows(t, tab.presses(path, "title", "Order ink"), http.StatusUnauthorized, "Your session has ended.", `value="Order ink"`)
+	}
+	fields := []string{"user", form.fields.Get("user"), "title", "Brand new", "status", "draft", "description", ""}
+	shows(t, a.post("/processes/new", fields...), http.StatusUnauthorized, "Your session has ended.", `value="Brand new"`)
+
+	t.Run("and is not saved as another user's", func(t *testing.T) {
+		b := s.signedIn(t, bob)
+		w := b.post("/processes/new", fields...)
+		shows(t, w, http.StatusForbidden, "Another user has signed in", `value="Brand new"`)
+		again := b.opened(t, w, "", "")
+		shows(t, b.post("/processes/new", "user", again.fields.Get("user"), "title", "Brand new", "status", "draft", "description", ""), http.StatusForbidden)
+	})
+}
+
+// TestUntouchedForm: what others saved since a form was opened is no change of its user's.
+func TestUntouchedForm(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	t.Run("is not kept", func(t *testing.T) {
+		process := s.process(t, "Order paper", "")
+		a := s.signedIn(t, ann)
+		tab := a.begins(t, process.ID)
+		s.writesAnyway(t, process.ID, "Order pens")
+		w := tab.presses("/edit/cancel")
+		goesTo(t, w, "/processes/"+process.ID)
+		page := a.get("/processes/" + process.ID).Body.String()
+		if s.draft(t, ann, process.ID) != nil || strings.Contains(page, "What you typed is kept") {
+			t.Errorf("kept: %s", page)
+		}
+	})
+	t.Run("takes no draft away", func(t *testing.T) {
+		process := s.process(t, "Order paper", "")
+		a := s.signedIn(t, ann)
+		old := a.begins(t, process.ID)
+		tab := a.begins(t, process.ID, "takeOver", "true")
+		goesTo(t, tab.presses("/edit/save", "title", "Order ink"), "/processes/"+process.ID+"/edit")
+		goesTo(t, tab.presses("/edit/cancel", "title", "Order more ink", "base", "2"), "/processes/"+process.ID)
+		for _, pressed := range []string{"/edit/save", "/edit/cancel"} {
+			old.presses(pressed)
+			if got := s.draft(t, ann, process.ID); got == nil || got.Title != "Order more ink" {
+				t.Errorf("after %s the draft is %+v", pressed, got)
+			}
+		}
+	})
+	t.Run("saved twice is saved once", func(t *testing.T) {
+		process := s.process(t, "Order paper", "")
+		a := s.signedIn(t, ann)
+		tab := a.begins(t, process.ID)
+		locks := maps.Clone(a.locks)
+		for range 2 {
+			a.locks = maps.Clone(locks)
+			w := tab.presses("/edit/save", "title", "Order ink", "then", "close")
+			goesTo(t, w, "/processes/"+process.ID)
+			if page := a.get("/processes/" + process.ID).Body.String(); !strings.Contains(page, "Your changes are saved.") {
+				t.Errorf("it says: %s", page)
+			}
+		}
+		if got := s.now(t, process.ID); got.Version != 2 {
+			t.Errorf("stored: %+v", got)
+		}
+	})
 }

@@ -43,7 +43,7 @@ func (h *Handlers) historyPage(c *gin.Context) error {
 	if err != nil && !deleted {
 		return err
 	}
-	view := templates.History{ID: id, Heading: process.Title, Deleted: deleted}
+	view := templates.History{ID: id, Heading: process.Title, Deleted: deleted, Version: process.Version}
 	if deleted {
 		view.Heading = "process " + id
 	}
@@ -137,7 +137,7 @@ func technicalEntry(entry models.HistoryEntry) string {
 
 // restoreForm writes a former version again, under a lock that it takes for that.
 func (h *Handlers) restoreForm(c *gin.Context) error {
-	form, err := formValues(c, "version")
+	form, err := formValues(c, "version", "seen")
 	if err != nil {
 		return err
 	}
@@ -159,9 +159,20 @@ func (h *Handlers) restoreForm(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	_, _, err = h.Processes.Restore(ctx, user, id, lock.Token, nil, version)
+	var match *models.IfMatch // what the reader has seen
+	if seen, err := strconv.ParseInt(form["seen"], 10, 64); err == nil {
+		match = &models.IfMatch{Versions: []int64{seen}}
+	}
+	_, _, err = h.Processes.Restore(ctx, user, id, lock.Token, match, version)
 	if _, err := h.Processes.Unlock(context.WithoutCancel(ctx), user, id, lock.Token); err != nil && !errors.Is(err, models.ErrNotHeld) {
 		_ = c.Error(err) // it runs out
+	}
+	var refused *models.ConflictError
+	if errors.As(err, &refused) {
+		h.notePageRefusal(c, err)
+		return goWith(c, processPath(id)+"/history", middleware.Flash{
+			Text: "Nothing was restored: " + nameOf(refused.Current.UpdatedBy) + " saved another version since you looked.", Failed: true,
+		})
 	}
 	if err != nil {
 		return err
@@ -238,7 +249,7 @@ func refusalInWords(refusal models.Refusal, current *models.Process) (why, next 
 			return who + " was editing it.", "Ask for it on the page of the process, or wait until it is free."
 		}
 		return "It was promised to another user, who was next.", "Try again."
-	case "lock-not-held":
+	case "lock-not-held", "lock-token-required":
 		if holder.UserID != "" {
 			return "You did not have the lock any more: " + who + " was editing.", "Open the process: what you had typed is kept."
 		}

@@ -40,6 +40,18 @@ func TestHistoryPage(t *testing.T) {
 		}
 		shows(t, b.get(path+"/history"), http.StatusOK, "restored a former version")
 	})
+	t.Run("restores nothing over a version that was not seen", func(t *testing.T) {
+		pens := s.process(t, "Order pens", "")
+		history := "/processes/" + pens.ID + "/history"
+		s.writes(t, ann, pens.ID, func(f *models.ProcessFields) { f.Title = "Order more pens" })
+		form := b.opened(t, b.get(history), pens.ID, "")
+		s.writes(t, ann, pens.ID, func(f *models.ProcessFields) { f.Title = "Order no pens" })
+		goesTo(t, form.presses("/restore"), history)
+		shows(t, b.get(history), http.StatusOK, "Nothing was restored: "+ann+" saved another version since you looked.")
+		if got := s.now(t, pens.ID); got.Version != 3 {
+			t.Errorf("stored: %+v", got)
+		}
+	})
 	t.Run("restores nothing under the lock of another, or of no version", func(t *testing.T) {
 		for _, version := range []string{"0", "99", "x", ""} {
 			shows(t, b.post(path+"/restore", "version", version), http.StatusUnprocessableEntity)

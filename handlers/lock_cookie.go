@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -59,6 +60,14 @@ func (h *Handlers) keepLock(c *gin.Context, process string, lock services.Proces
 	}
 	h.setLockCookie(c, process, id, lock.Token, int(lockCookieLife/time.Second))
 	return id
+}
+
+// hasLock reports whether the browser has a lock of the process, or had one in the last 24 hours.
+func hasLock(c *gin.Context) bool {
+	return slices.ContainsFunc(c.Request.Cookies(), func(cookie *http.Cookie) bool {
+		_, id, ok := strings.Cut(cookie.Name, lockCookiePrefix)
+		return ok && isLockID(id)
+	})
 }
 
 // dropLock makes the browser forget a lock.

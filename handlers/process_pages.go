@@ -141,6 +141,9 @@ func (h *Handlers) showNewProcess(c *gin.Context, status int, view templates.Pro
 		title = "Error: New process"
 	}
 	view.Frame, view.Statuses = h.frame(c, title), models.Statuses[:]
+	if view.UserID == "" && view.User != nil {
+		view.UserID = view.User.ID
+	}
 	html, err := h.Pages.NewProcess(view)
 	return h.page(c, status, html, err)
 }

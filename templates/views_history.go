@@ -8,6 +8,7 @@ type History struct {
 	ID      string
 	Heading string // the title that it has, or had
 	Deleted bool
+	Version int64 // the current one, 0 if it was deleted
 	Entries []HistoryEntry
 	// First and Next are the links to other pages of the list, "" if there are none.
 	First, Next string

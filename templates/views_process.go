@@ -56,6 +56,7 @@ func (e Editing) Queue() string {
 // ProcessForm is the form for a new process, and what is wrong with it.
 type ProcessForm struct {
 	Frame
+	UserID   string // of who writes the text
 	Fields   ProcessFields
 	Statuses []string
 	Errors   FieldErrors
