@@ -2,7 +2,6 @@ package ratelimit
 
 import (
 	"context"
-	"fmt"
 	"math/rand/v2"
 	"time"
 
@@ -65,22 +64,20 @@ func (a *autoBlock) handOut(r rule, now int64) result {
 // autoCall is a call that decides about requests and fetches blocks for their keys.
 type autoCall struct {
 	done   chan struct{} // closed when it has ended
-	err    error         // how it ended
 	sent   int64         // the clock before it was sent
 	states []*outboxState
 	asked  []autoBlock // for each request
 	unused []autoBlock // of each key's log, given back with the call
 }
 
-// wait waits until the call has ended, and returns how. The wait is part of the request's budget.
-func (c *autoCall) wait(ctx context.Context) error {
+// wait waits until the call has ended, however: who fetched may have had little time left, and who
+// waits has a budget of its own, of which the wait is part.
+func (c *autoCall) wait(ctx context.Context) {
 	began := time.Now()
 	defer func() { redis.Spend(ctx, time.Since(began)) }()
 	select {
 	case <-c.done:
-		return c.err
 	case <-ctx.Done():
-		return fmt.Errorf("rate limit: %w: %w", models.ErrUnavailable, context.Cause(ctx))
 	}
 }
 
@@ -188,7 +185,6 @@ func (b *outbox) endFetch(tag string, requests []request, call *autoCall, err er
 			b.leave(key, s, call.asked[i])
 		}
 	}
-	call.err = err
 	close(call.done)
 }
 

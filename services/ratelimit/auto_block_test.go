@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"gatehouse/models"
-	"gatehouse/services/redis"
 	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
 )
@@ -292,7 +291,6 @@ func TestAutoBlock(t *testing.T) {
 		if call == nil {
 			t.Fatal("the key is not busy")
 		}
-		call.err = redis.ErrNotSent
 		close(call.done) // those that find it wait no longer
 		if d := take(t, w.l, hit)[0]; d.Degraded {
 			t.Errorf("%+v", d)

@@ -18,8 +18,10 @@ type blockReply struct {
 }
 
 // takeUnits decides one request from the block in use, or from a new one. While one request
-// calls Redis for a block, the others wait for it.
+// calls Redis for a block, the others wait for it, and so it goes on when its client leaves. If it
+// fails, it may have had little time left: those who waited have their own.
 func (l *Limiter) takeUnits(ctx context.Context, key taggedKey, req *request) (v result, id int64, err error) {
+	ctx = redis.EnsureBudget(ctx)
 	for {
 		if v, id, ok := l.blocks.use(key, req, l.local.now()); ok {
 			return v, id, nil
@@ -29,7 +31,7 @@ func (l *Limiter) takeUnits(ctx context.Context, key taggedKey, req *request) (v
 			asked := block{id: rand.Int64N(maxCallID) + 1}
 			asked.until = l.local.now() + blockLength(req.rule.window)
 			asked.until -= blockLength(req.rule.window)/100 + blockDrift
-			got := l.requestBlock(ctx, key, req.hit.Policy, asked.id, units, req.cost, returned)
+			got := l.requestBlock(context.WithoutCancel(ctx), key, req.hit.Policy, asked.id, units, req.cost, returned)
 			v, err := l.blocks.finish(key, req, call, got, asked, returned)
 			return v, asked.id, err
 		}
@@ -40,10 +42,7 @@ func (l *Limiter) takeUnits(ctx context.Context, key taggedKey, req *request) (v
 		case <-ctx.Done():
 			return result{}, 0, fmt.Errorf("rate limit: %w: %w", models.ErrUnavailable, context.Cause(ctx))
 		}
-		if call.err != nil {
-			return result{}, 0, call.err
-		}
-		if call.refused.retry > 0 && req.cost >= call.cost {
+		if call.err == nil && call.refused.retry > 0 && req.cost >= call.cost {
 			return call.refused, 0, nil
 		}
 	}

@@ -2,7 +2,6 @@ package ratelimit
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -110,10 +109,7 @@ func (l *Limiter) decideAlike(ctx context.Context, tag string, requests []reques
 	if id != 0 && allSizeBlocks(requests) {
 		results, now, under, begun := l.outbox.takeAhead(tag, requests, false)
 		if under != nil {
-			// The one who fetched may have had no time left for it: those who wait have their own.
-			if err := under.wait(ctx); err != nil && !errors.Is(err, redis.ErrNotSent) {
-				return nil, false, 0, err
-			}
+			under.wait(ctx)
 			ctx = l.rest(ctx, now)
 			results, now, _, begun = l.outbox.takeAhead(tag, requests, true)
 		}

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"gatehouse/models"
+	"gatehouse/services/redis"
 )
 
 const (
@@ -97,19 +98,38 @@ func (b *outbox) behindKeys() (behind []taggedKey) {
 }
 
 // flush publishes what this instance admitted of a key, once the calls about it that are under
-// way have ended. One flush of a key at a time is made, and the other callers wait for it. So
-// it goes on when its own caller leaves.
+// way have ended. One flush of a key at a time is made, in a time of its own, and all callers wait
+// for it, each for what is left of its budget.
 func (l *Limiter) flush(ctx context.Context, key taggedKey) error {
-	err := ctx.Err()
-	if err == nil {
-		_, err, _ = l.flushes.Do(key.tag+" "+key.name.policy+" "+key.name.key, func() (any, error) {
-			return nil, l.flushNow(context.WithoutCancel(ctx), key)
-		})
-	}
-	if err != nil {
+	if err := l.awaitFlush(ctx, key); err != nil {
 		return fmt.Errorf("flush %s: %w", key.name.policy, err)
 	}
 	return nil
+}
+
+func (l *Limiter) awaitFlush(ctx context.Context, key taggedKey) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	began := time.Now()
+	defer func() { redis.Spend(ctx, time.Since(began)) }()
+	var late <-chan time.Time
+	if left, limited := l.redis.Left(ctx); limited {
+		patience := time.NewTimer(left)
+		defer patience.Stop()
+		late = patience.C
+	}
+	flushed := l.flushes.DoChan(key.tag+" "+key.name.policy+" "+key.name.key, func() (any, error) {
+		return nil, l.flushNow(redis.WithBudget(context.WithoutCancel(ctx)), key)
+	})
+	select {
+	case got := <-flushed:
+		return got.Err
+	case <-late:
+		return fmt.Errorf("it takes too long: %w", models.ErrUnavailable)
+	case <-ctx.Done():
+		return fmt.Errorf("%w: %w", models.ErrUnavailable, context.Cause(ctx))
+	}
 }
 
 func (l *Limiter) flushNow(ctx context.Context, key taggedKey) (err error) {
@@ -117,10 +137,11 @@ func (l *Limiter) flushNow(ctx context.Context, key taggedKey) (err error) {
 	if !some {
 		return nil
 	}
-	patience := time.NewTimer(l.redis.Timeout())
+	began, patience := time.Now(), time.NewTimer(l.redis.Timeout())
 	defer patience.Stop()
 	select {
 	case <-idle:
+		redis.Spend(ctx, time.Since(began))
 	case <-patience.C:
 		err = fmt.Errorf("calls under way do not end: %w", models.ErrUnavailable)
 	}

@@ -2,10 +2,14 @@ package ratelimit
 
 import (
 	"context"
+	"errors"
+	"strconv"
+	"sync"
 	"testing"
 	"time"
 
 	"gatehouse/models"
+	"gatehouse/services/redis"
 	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
 )
@@ -166,17 +170,101 @@ func TestFlush(t *testing.T) {
 		under, key := make([]expectation, 1), taggedKey{"k", requests[0].name}
 		l.outbox.beginCall("k", requests, under) // a call that is under way: the flush waits for it
 		ctx, leave := context.WithCancel(t.Context())
-		reported := make(chan error, 1)
-		go func() { reported <- l.flush(ctx, key) }()
+		reported, left := make(chan error, 1), make(chan error, 1)
+		go func() { left <- l.flush(ctx, key) }()
 		servicestest.Eventually(t, func() bool {
 			l.outbox.mu.Lock()
 			defer l.outbox.mu.Unlock()
 			return under[0].state.flushing
 		}, "the report did not begin")
+		go func() { reported <- l.flush(t.Context(), key) }()
 		leave()
+		if err := <-left; !errors.Is(err, models.ErrUnavailable) {
+			t.Errorf("the one who left: %v", err)
+		}
 		l.outbox.endCall("k", requests, under)
 		if err := <-reported; err != nil {
 			t.Error(err)
+		}
+	})
+
+	// What is left of one request's budget is no matter of the others.
+	t.Run("a flush goes on when its caller has no time left", func(t *testing.T) {
+		t.Parallel()
+		proxy := servicestest.NewProxy(t, servicestest.StartRedis(t).Addr)
+		l := limiterAt(t, proxy.Addr)
+		hit := models.Hit{Policy: models.Policy{Name: "p", Limit: 10, Window: time.Minute}, Key: "k"}
+		take(t, l, hit)
+		requests, err := l.prepare([]models.Hit{hit}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		proxy.SetLatency(20 * time.Millisecond)
+		under, key := make([]expectation, 1), taggedKey{"k", requests[0].name}
+		l.outbox.beginCall("k", requests, under)
+		hasty := redis.WithSpentBudget(t.Context(), l.redis.Timeout()-time.Millisecond)
+		late, reported := make(chan error, 1), make(chan error, 1)
+		go func() { late <- l.flush(hasty, key) }()
+		servicestest.Eventually(t, func() bool {
+			l.outbox.mu.Lock()
+			defer l.outbox.mu.Unlock()
+			return under[0].state.flushing
+		}, "the flush did not begin")
+		go func() { reported <- l.flush(t.Context(), key) }()
+		if err := <-late; !errors.Is(err, models.ErrUnavailable) {
+			t.Errorf("who has none: %v", err)
+		}
+		l.outbox.endCall("k", requests, under)
+		if err := <-reported; err != nil {
+			t.Errorf("who has time: %v", err)
+		}
+	})
+
+	// A block is fetched for all who wait for it.
+	t.Run("a block is fetched although its client leaves", func(t *testing.T) {
+		t.Parallel()
+		proxy := servicestest.NewProxy(t, servicestest.StartRedis(t).Addr)
+		l := limiterAt(t, proxy.Addr)
+		policy := models.Policy{Name: "p", Limit: 100, Window: time.Minute, Block: 50, OnRedisDown: models.OnRedisDownClosed}
+		take(t, l, models.Hit{Policy: policy, Key: "first"})
+		proxy.SetLatency(100 * time.Millisecond)
+		for i := range 5 {
+			hit := models.Hit{Policy: policy, Key: strconv.Itoa(i)}
+			ctx, leave := context.WithCancel(t.Context())
+			gone := make(chan struct{})
+			go func() {
+				defer close(gone)
+				_, _ = l.Take(ctx, hit.Key, hit)
+			}()
+			fetched := func() bool {
+				l.blocks.mu.Lock()
+				defer l.blocks.mu.Unlock()
+				for key, s := range l.blocks.keys {
+					if key.name.key == hit.Key && s.call != nil {
+						return true
+					}
+				}
+				return false
+			}
+			servicestest.Eventually(t, func() bool {
+				select {
+				case <-gone: // on a busy machine it may be over before it is seen
+					return true
+				default:
+					return fetched()
+				}
+			}, "no block is fetched")
+			var waiting sync.WaitGroup
+			for range 3 {
+				waiting.Go(func() {
+					if decisions, err := l.Take(t.Context(), hit.Key, hit); err != nil || !decisions[0].Allowed || decisions[0].Degraded {
+						t.Errorf("who waits: %+v, %v", decisions, err)
+					}
+				})
+			}
+			leave()
+			waiting.Wait()
+			<-gone
 		}
 	})
 }

@@ -55,6 +55,15 @@ func Spend(ctx context.Context, waited time.Duration) {
 	}
 }
 
+// Left is how long the calls of a request may still take; limited is false if ctx has no budget.
+func (r *Client) Left(ctx context.Context) (left time.Duration, limited bool) {
+	spending, limited := ctx.Value(budgetKey{}).(*budget)
+	if !limited {
+		return 0, false
+	}
+	return max(0, r.opt.Timeout-time.Duration(spending.spent.Load())), true
+}
+
 // ErrNotSent is the error of a call that cannot have reached Redis. It is a
 // models.ErrUnavailable.
 var ErrNotSent = fmt.Errorf("redis: %w", models.ErrUnavailable)
