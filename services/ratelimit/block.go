@@ -143,6 +143,17 @@ func (s *blockState) retire(b block) {
 	s.returned = append(s.returned, b)
 }
 
+// giveUp leaves the block in use to be returned: what this instance admits without Redis would come
+// on top of it.
+func (b *blockBook) giveUp(key taggedKey) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if s := b.keys[key]; s != nil {
+		s.retire(s.block)
+		s.block = block{}
+	}
+}
+
 // join starts a call for a block that is large enough for this request and for those that
 // waited, or returns the call under way.
 func (b *blockBook) join(key taggedKey, req *request) (call *blockCall, mine bool, units int64, returned []block) {

@@ -155,6 +155,9 @@ func (l *Limiter) takeLocally(group string, requests []request, id, now int64) (
 			if !l.redis.Disabled() { // else nothing will be published
 				l.outbox.addLocal(taggedKey{tag, req.name}, req, id, v.at)
 			}
+			if req.usesBlocks() {
+				l.blocks.giveUp(taggedKey{tag, req.name})
+			}
 			decisions[i].Admission = req.admission(id, 0, v.at, tag)
 		}
 		req.count(v, counted, true)
