@@ -230,7 +230,11 @@ func TestLoss(t *testing.T) {
 		sentinel.Master.Kill()
 		sentinel.Replica.Promote()
 		sentinel.WaitFailedOver(t)
-		servicestest.Eventually(t, func() bool { return one.redis.Available() && two.redis.Available() }, "Redis did not come back")
+		uses := func(l *Limiter) bool { // it may not have noticed yet that the master is gone
+			ds, err := l.Peek(t.Context(), "group", models.Hit{Policy: lossy()[0], Key: "k"})
+			return err == nil && !ds[0].Degraded
+		}
+		servicestest.Eventually(t, func() bool { return uses(one) && uses(two) }, "the new master is not used")
 		for _, p := range lossy() {
 			servicestest.Within(t, time.Second, func() bool {
 				ds, err := one.Peek(t.Context(), "group", models.Hit{Policy: p, Key: "k"})
