@@ -107,14 +107,12 @@ type decided struct {
 	wrote   map[string]bool // into the field, beside what the page had proposed there
 }
 
-// lineFeeds are line ends as they are stored; browsers send others.
-var lineFeeds = strings.NewReplacer("\r\n", "\n")
-
 // decidedOf reads the decisions of a form; theirs is the version that they are about.
 func decidedOf(c *gin.Context, form map[string]string, theirs models.Process) decided {
 	d := decided{draft: draftKnown(c), choices: map[string]string{}, edited: map[string]string{}, wrote: map[string]bool{}}
 	d.began, _ = strconv.ParseInt(form["began"], 10, 64)
 	d.base, _ = strconv.ParseInt(form["base"], 10, 64)
+	unix := func(text string) string { return strings.ReplaceAll(text, "\r\n", "\n") } // browsers send others
 	pick := func(field, other string) (mine, result string) {
 		mine = form[field+".mine"]
 		edited, ok := form[field+".edited"]
@@ -122,7 +120,7 @@ func decidedOf(c *gin.Context, form map[string]string, theirs models.Process) de
 			d.edited[field] = edited
 		}
 		proposed, known := form[field+".proposed"]
-		d.wrote[field] = ok && known && lineFeeds.Replace(edited) != lineFeeds.Replace(proposed)
+		d.wrote[field] = ok && known && unix(edited) != unix(proposed)
 		choice := form[field+".choice"]
 		if choice == "" && d.wrote[field] {
 			choice = "edited"
