@@ -214,6 +214,9 @@ func TestFlush(t *testing.T) {
 		if err := <-late; !errors.Is(err, models.ErrUnavailable) {
 			t.Errorf("who has none: %v", err)
 		}
+		if left, _ := l.redis.Left(hasty); left > 0 {
+			t.Errorf("the wait is not charged: %s are left", left)
+		}
 		l.outbox.endCall("k", requests, under)
 		if err := <-reported; err != nil {
 			t.Errorf("who has time: %v", err)
