@@ -7,16 +7,11 @@
   const { active, ask, note } = window.gatehouse;
   const { process, lock } = form.dataset;
   const every = 20_000; // in milliseconds
-  const alarm = (id, text) => note(id, form, { kind: "notice failed", role: "alert", parts: [text] });
 
   // The draft is what the user would have if nothing more was decided: their own text, but for what
   // they wrote here.
   const read = (name) => form.elements[`${name}.${form.elements[`${name}.choice`].value === "edited" ? "edited" : "mine"}`].value;
-  const signedOut = () => {
-    drafts.keep();
-    alarm("unsaved", "You are signed out. Sign in again, in another tab; until then your text is kept in this browser alone.");
-  };
-  const drafts = window.gatehouse.drafts(form, { signedOut, forbidden() {}, read, base: form.elements.began.value });
+  const drafts = window.gatehouse.drafts(form, { signedOut: () => drafts.keep(), forbidden() {}, read, base: form.elements.began.value });
 
   let extended = 0;
   let planned = 0;
@@ -28,7 +23,7 @@
       if (response.ok) active();
       if (response.status !== 409) return;
       const { text } = await response.json();
-      alarm("lost", `${text} Press Save all the same: what you decided is kept, and you see how to go on.`);
+      note("lost", form, { kind: "notice failed", role: "alert", parts: [`${text} Press Save all the same: what you decided is kept, and you see how to go on.`] });
     } catch {
       // The server is away, as the drafts say.
     }
@@ -48,7 +43,7 @@
     event.preventDefault();
     leaving = !drafts.away() && await drafts.send();
     if (leaving) setTimeout(() => form.requestSubmit(event.submitter ?? undefined)); // not within the event that is stopped
-    else alarm("unsaved", "Nothing was saved: the server cannot be reached. Your text is kept in this browser. Try again in a moment.");
+    else drafts.unreached("Nothing was saved");
   });
   window.addEventListener("pagehide", () => { if (!leaving) drafts.last(); });
   extend();

@@ -7,7 +7,7 @@
   const fields = ["title", "status", "description"];
   const same = (a, b) => b !== null && fields.every((name) => a[name] === b[name]);
   const sent = "gatehouse.sent"; // in the session of the tab: the copy that a form has just carried
-  const { note, unnote, button, paragraph, clock } = window.gatehouse;
+  const { note, unnote, button, clock } = window.gatehouse;
 
   // The server has got the form, if its answer is this page: it keeps the text, saved or as a
   // draft. A page that is reached in another way says nothing about the form.
@@ -180,11 +180,16 @@
       forget();
     };
 
+    // unreached says that something was not done, as the server is away.
+    const alarm = (text) => note("unsaved", form, { kind: "notice failed", role: "alert", parts: [text] });
+    const unreached = (what) => alarm(`${what}: the server cannot be reached. Your text is kept in this browser. Try again in a moment.`);
+
     // keep is for a page whose user is not signed in any more: the text stays in this browser alone.
     const keep = () => {
       stopped = true;
       clearTimeout(due);
       copy();
+      alarm("You are signed out. Sign in again, in another tab; until then your text is kept in this browser alone.");
     };
 
     const offer = () => {
@@ -219,6 +224,6 @@
     if (!read) offer();
     plan();
 
-    return { changed, took, flush, last, send, carry, strays, stop, keep, away: () => away && !same(text(), kept) };
+    return { changed, took, flush, last, send, carry, strays, stop, keep, unreached, away: () => away && !same(text(), kept) };
   };
 })();

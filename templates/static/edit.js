@@ -24,8 +24,7 @@
   const signedOut = () => {
     drafts.keep();
     leaving = true;
-    if (new URLSearchParams(location.search).has("lock")) return location.reload();
-    note("unsaved", form, { kind: "notice failed", role: "alert", parts: ["You are signed out. Sign in again, in another tab; until then your text is kept in this browser alone."] });
+    if (new URLSearchParams(location.search).has("lock")) location.reload();
   };
   const drafts = window.gatehouse.drafts(form, { signedOut, forbidden: () => check() }); // which finds out why
 
@@ -62,14 +61,13 @@
     extended = 0; // with the next input; the drafts say that the server is away
     return "away";
   };
-  // keep is for who wants the lock, and types nothing: no draft says that the server is away.
-  const keep = async () => {
+  // keepLock is for who wants the lock, and types nothing: no draft says that the server is away.
+  const keepLock = async () => {
     field.focus();
     const outcome = await extend();
     if (outcome === "extended") unnote("unsaved");
-    if (outcome === "away") cannotReach("The time was not extended");
+    if (outcome === "away") drafts.unreached("The time was not extended");
   };
-  const cannotReach = (so) => note("unsaved", form, { kind: "notice failed", role: "alert", parts: [`${so}: the server cannot be reached. Your text is kept in this browser. Try again in a moment.`] });
   const follow = () => {
     if (!held || planned) return;
     planned = setTimeout(extend, Math.max(0, extended + every.extend - Date.now()));
@@ -233,7 +231,7 @@
     const rest = document.createElement("span");
     Object.assign(rest, { className: "left", textContent: `${left} s` });
     rest.dataset.until = expires;
-    note("countdown", form, { role: "alert", parts: ["You have not typed for a while. Others can edit in ", rest, ". ", button("Keep it", keep)] });
+    note("countdown", form, { role: "alert", parts: ["You have not typed for a while. Others can edit in ", rest, ". ", button("Keep it", keepLock)] });
   };
   setInterval(() => {
     countDown();
@@ -274,13 +272,13 @@
     if (leaving) return drafts.carry();
     event.preventDefault();
     if (drafts.away()) {
-      cannotReach("Nothing was saved");
+      drafts.unreached("Nothing was saved");
       return;
     }
     leaving = true;
     if (!await drafts.send()) {
       leaving = false;
-      return cannotReach("Nothing was saved");
+      return drafts.unreached("Nothing was saved");
     }
     setTimeout(() => form.requestSubmit(by ?? undefined)); // not within the event that is stopped
   });
