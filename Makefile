@@ -11,7 +11,7 @@ SWAG := $(TOOL) swag init --quiet --generalInfo main.go --dir ./ --exclude bench
 # The race detector does not look into code that takes long to compile or to run so, and shares
 # nothing: hashes, Lua, the generated builders of commands, and SQLite, which is translated from C:
 # in what belongs to it, checking each pointer would be a third of the work. gin needs MessagePack,
-# long to compile, for nothing of ours; default.pgo would have all compiled once more, for the program.
+# long to compile, for nothing of ours; default.pgo would have all compiled once more.
 # In GOFLAGS, the go commands that tests run find all this, too.
 test picture proof mutate: export GOFLAGS := $(GOFLAGS) -race -ldflags=-w -buildvcs=false \
 	-tags=nomsgpack -pgo=off -gcflags=modernc.org/...=-d=checkptr=0 -gcflags=modernc.org/sqlite/lib=-race=false \

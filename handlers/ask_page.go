@@ -13,7 +13,6 @@ import (
 	"gatehouse/middleware"
 	"gatehouse/models"
 	"gatehouse/services"
-	"gatehouse/services/merge"
 	"gatehouse/templates"
 )
 
@@ -147,7 +146,7 @@ func (h *Handlers) answerForm(c *gin.Context) error {
 		if err != nil {
 			return err
 		}
-		if merge.Changes(models.ProcessPatch{}.Apply(process), typed.ProcessFields) != nil && !h.keepDraft(c, id, &typed) {
+		if !h.untouched(c, process, typed) && !h.storeDraft(c, id, &typed) {
 			return h.showText(c, id, lock, typed, wrongFields(typed.ProcessFields))
 		}
 	}

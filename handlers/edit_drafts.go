@@ -27,13 +27,19 @@ func (h *Handlers) draftOf(ctx context.Context, user models.UserRef, process mod
 	return &draft, draft.SavedAt, nil
 }
 
-// keepDraft keeps a text that could not be saved, notes in it when, and reports whether it did: a
-// text that no process can have, such as one of 200,000 characters, is in the page alone.
+// keepDraft is storeDraft, unless nothing of the text is its user's: then there is nothing to keep.
 func (h *Handlers) keepDraft(c *gin.Context, id string, typed *text) bool {
-	if h.untouched(c, id, *typed) {
+	process, err := h.Processes.Process(c.Request.Context(), id)
+	if err == nil && h.untouched(c, process, *typed) {
 		h.settleDraft(c, id, *typed)
 		return true
 	}
+	return h.storeDraft(c, id, typed)
+}
+
+// storeDraft keeps a text that could not be saved, notes in it when, and reports whether it did: a
+// text that no process can have, such as one of 200,000 characters, is in the page alone.
+func (h *Handlers) storeDraft(c *gin.Context, id string, typed *text) bool {
 	draft := models.Draft{Title: typed.Title, Status: typed.Status, Description: typed.Description, BaseVersion: typed.base}
 	if draft.Validate() != nil {
 		return false
@@ -49,11 +55,7 @@ func (h *Handlers) keepDraft(c *gin.Context, id string, typed *text) bool {
 
 // untouched reports whether nothing of a text is its user's: what is different from the process as
 // it is now, others have saved since. It is false if that cannot be found out.
-func (h *Handlers) untouched(c *gin.Context, id string, typed text) bool {
-	process, err := h.Processes.Process(c.Request.Context(), id)
-	if err != nil {
-		return false
-	}
+func (h *Handlers) untouched(c *gin.Context, process models.Process, typed text) bool {
 	merged, err := h.merge(c.Request.Context(), process, typed)
 	return err == nil && !merged.ChangedBy(merge.Mine)
 }

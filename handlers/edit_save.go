@@ -91,7 +91,7 @@ func (h *Handlers) save(c *gin.Context, id, lock string, typed text, how saving)
 			}
 			return h.save(c, id, lock, text{merged.Result(), refused.Current.Version, typed.draft}, how)
 		}
-		kept := h.keepDraft(c, id, &typed)
+		kept := h.storeDraft(c, id, &typed)
 		h.notePageRefusal(c, err)
 		return h.showConflict(c, http.StatusConflict, conflict{
 			process: refused.Current, lock: lock, merged: merged, began: typed.base, kept: kept, draft: typed.draft, again: how.again,
@@ -158,11 +158,11 @@ func (h *Handlers) cancelForm(c *gin.Context) error {
 	flash := middleware.Flash{Text: "You have stopped editing."}
 	switch {
 	case !ok:
-	case merge.Changes(models.ProcessPatch{}.Apply(process), typed.ProcessFields) == nil, h.untouched(c, id, typed):
+	case h.untouched(c, process, typed):
 		h.settleDraft(c, id, typed)
 	default:
 		flash.Text += " What you typed is kept, and not saved yet."
-		if !h.keepDraft(c, id, &typed) { // it is far too long
+		if !h.storeDraft(c, id, &typed) { // it is far too long
 			return h.showText(c, id, form["lock"], typed, wrongFields(typed.ProcessFields))
 		}
 	}

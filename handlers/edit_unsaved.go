@@ -112,9 +112,9 @@ func (h *Handlers) keepApart(c *gin.Context) {
 	}
 }
 
-// survives reports whether the text of a refused form is to be shown again. Of clients who were
-// never signed in no body is read. Who has signed out in another tab, or is back the next day, has
-// no session's cookie any more: a lock's, or that the form is one of ours, speaks for them.
+// survives reports whether the text of a refused form is to be shown again. Who has signed out in
+// another tab, or is back the next day, has no session's cookie any more: a lock's, or that the
+// browser says the form is of this site, speaks for them. Of other clients no body is read.
 func (h *Handlers) survives(c *gin.Context, p models.Problem) bool {
 	if c.Request.Method != http.MethodPost || !textRoutes[c.FullPath()] {
 		return false
