@@ -71,9 +71,9 @@ func TestEditing(t *testing.T) {
 		tab = a.opened(t, a.get(tab.path), process.ID, tab.path)
 		goesTo(t, tab.presses("/edit/save", "then", "close", "status", "active"), path)
 		shows(t, a.get(path), http.StatusOK, "Your changes are saved.", "Nobody is editing this.", ">active</span>")
-		if len(a.locks) != 0 {
-			t.Errorf("the browser keeps %v", a.locks)
-		}
+		w := a.get(tab.path)
+		goesTo(t, w, path)
+		shows(t, a.get(path), http.StatusOK, "You stopped editing at", "Nobody is editing this.")
 	})
 	t.Run("cancels, and keeps what was typed", func(t *testing.T) {
 		tab := a.begins(t, process.ID)
@@ -188,6 +188,17 @@ func TestTwoTabsOfOneLock(t *testing.T) {
 	}
 	goesTo(t, two.presses("/edit/save", "title", "Order pens"), "/processes/"+process.ID+"/edit")
 	if got := s.now(t, process.ID); got.Title != "Order pens" {
+		t.Errorf("stored: %+v", got)
+	}
+
+	two = a.opened(t, a.get(two.path), process.ID, two.path)
+	goesTo(t, one.presses("/edit/save", "then", "close", "title", "Order tape"), "/processes/"+process.ID)
+	state := a.get(two.path[:strings.Index(two.path, "?")] + "/state?lock=" + two.fields.Get("lock")).Body.String()
+	if !strings.Contains(state, "You stopped editing at") || !strings.Contains(state, `"calm":true`) {
+		t.Errorf("the second tab is told %s after the first has closed", state)
+	}
+	goesTo(t, two.presses("/edit/save", "description", "Twenty boxes."), "/processes/"+process.ID+"/edit")
+	if got := s.now(t, process.ID); got.Title != "Order tape" || got.Description != "Twenty boxes." {
 		t.Errorf("stored: %+v", got)
 	}
 }

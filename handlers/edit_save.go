@@ -110,16 +110,16 @@ func (h *Handlers) save(c *gin.Context, id, lock string, typed text, how saving)
 		lock, token = h.keepLock(c, id, *saved.Lock), saved.Lock.Token
 	}
 	if how.leave {
-		h.giveBack(c, id, lock, token)
+		h.giveBack(c, id, token)
 		return goWith(c, processPath(id), middleware.Flash{Text: how.words(other)})
 	}
 	return goWith(c, editPath(id, lock), middleware.Flash{Text: how.words(other)})
 }
 
 // giveBack releases a lock that this browser has, whether or not it waits for the answer. If the
-// lock is over already, so much the better.
-func (h *Handlers) giveBack(c *gin.Context, id, lock, token string) {
-	h.dropLock(c, id, lock)
+// lock is over already, so much the better. The browser keeps the cookie: it may have a second tab
+// of the same lock, which hears from it that its user stopped, and can go on.
+func (h *Handlers) giveBack(c *gin.Context, id, token string) {
 	degraded, err := h.Processes.Unlock(context.WithoutCancel(c.Request.Context()), signedIn(c).User, id, token)
 	setLocksDegraded(c, degraded)
 	if err != nil && !errors.Is(err, models.ErrNotHeld) && !errors.Is(err, models.ErrNotFound) {
@@ -167,7 +167,7 @@ func (h *Handlers) cancelForm(c *gin.Context) error {
 		}
 	}
 	if token := h.lockToken(c, form["lock"]); token != "" {
-		h.giveBack(c, id, form["lock"], token)
+		h.giveBack(c, id, token)
 	}
 	return goWith(c, processPath(id), flash)
 }
