@@ -81,6 +81,32 @@ func TestPutBack(t *testing.T) {
 		}
 	})
 
+	// An instance that knows when the next unit leaves looks again before it refuses: another one may
+	// have put back older units since.
+	t.Run("what another instance put back leaves when it would have left", func(t *testing.T) {
+		t.Parallel()
+		server := miniredis.RunT(t)
+		start := time.Now()
+		server.SetTime(start)
+		one, two := embeddedAt(t, server.Addr()), embeddedAt(t, server.Addr())
+		policy := perMinute("log", 10)
+		for range 8 {
+			takeOne(t, one, policy, "k")
+		}
+		server.FlushAll()
+		for i, l := range []*Limiter{two, one} {
+			server.SetTime(start.Add(time.Duration(i+1) * 10 * time.Second))
+			takeOne(t, l, policy, "k")
+		}
+		server.SetTime(start.Add(time.Minute))
+		if got := passes(t, two, []models.Hit{hitOf(policy, "k")}); got != 8 {
+			t.Errorf("%d pass, want 8: as many as have left", got)
+		}
+		if d := takeOne(t, two, policy, "k"); d.Allowed || d.RetryAfter.Round(time.Second) != 10*time.Second {
+			t.Errorf("%+v, want it to be allowed in 10 s", d)
+		}
+	})
+
 	// What a refund took back, or a reset gave back, is not put back, by no instance.
 	t.Run("what was refunded or reset is not put back", func(t *testing.T) {
 		t.Parallel()

@@ -40,10 +40,11 @@ for i = 1, #KEYS do
   else
     local leaves = ARGV[a + 4] + 0
     if newest then
-      if leaves <= now then
-        call('ZREMRANGEBYSCORE', key, '-inf', string.format('%d', now - window))
-      end
       used = call('ZCARD', key)
+      if leaves <= now or used + cost > limit then -- another instance may have put back older ones
+        used = used - call('ZREMRANGEBYSCORE', key, '-inf', string.format('%d', now - window))
+        leaves = 0
+      end
     end
     local over = used + cost - limit
     if over > 0 and cost > 0 and not (id ~= '' and call('ZSCORE', key, id .. '000')) then
