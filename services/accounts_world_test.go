@@ -40,7 +40,7 @@ func newAccounts(t *testing.T, loginLimit int64) accountsDesk {
 
 func newAccountsOn(t *testing.T, server *servicestest.RedisServer, loginLimit int64) accountsDesk {
 	t.Helper()
-	rdb := redistest.Patient(t, server.Addr)
+	rdb := redistest.New(t, server.Addr)
 	a := accountsDesk{path: newDatabase(t), locks: lock.New(rdb, lock.Options{}), limiter: ratelimit.New(rdb, ratelimit.Options{})}
 	a.db = openStore(t, a.path)
 	a.sessions = must(session.NewCache(rdb, a.db, session.Options{MaxPerUser: 4, Logger: redistest.Quiet()}))

@@ -98,7 +98,7 @@ func TestLockDetails(t *testing.T) {
 func TestExpiredLockKnowsItsHolder(t *testing.T) {
 	t.Parallel()
 	ends := make(chan models.EndedLock, 1)
-	locks := lock.New(redistest.Patient(t, servicestest.StartRedis(t).Addr), lock.Options{Ended: func(e models.EndedLock) { ends <- e }})
+	locks := lock.New(redistest.New(t, servicestest.StartRedis(t).Addr), lock.Options{Ended: func(e models.EndedLock) { ends <- e }})
 	request := lockRequest("process:1")
 	request.TTL = 50 * time.Millisecond
 	held := must(locks.TryAcquire(t.Context(), request))

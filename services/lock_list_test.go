@@ -178,7 +178,7 @@ func (noTitles) Titles(context.Context, []string) (map[string]string, error) {
 // BenchmarkListOfLocks is a page of 50 among many locks, with and without a search.
 func BenchmarkListOfLocks(b *testing.B) {
 	for _, held := range []int{100, 10_000} {
-		d := newDesk(b, redistest.Patient(b, servicestest.StartRedis(b).Addr), openStore(b, newDatabase(b)))
+		d := newDesk(b, redistest.New(b, servicestest.StartRedis(b).Addr), openStore(b, newDatabase(b)))
 		for i := range held {
 			must(d.locks.TryAcquire(b.Context(), lockRequest(fmt.Sprint("process:", i+1))))
 		}

@@ -146,7 +146,7 @@ func (a asking) areSettled(t *testing.T) {
 		for range 5 {
 			id, held := a.held(t)
 			first, second := a.ask(t, a.carol, id), a.ask(t, a.bob, id)
-			other := newDesk(t, redistest.Patient(t, a.addr), a.store)
+			other := newDesk(t, redistest.New(t, a.addr), a.store)
 			var wg sync.WaitGroup
 			for i := range 6 {
 				at := []asking{a, {other, a.alice, a.bob, a.carol}}[i%2]

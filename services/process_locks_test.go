@@ -173,7 +173,7 @@ func TestProcessIdempotencyKey(t *testing.T) {
 func TestProcessTokenIsNotInRedis(t *testing.T) {
 	t.Parallel()
 	server := servicestest.StartRedis(t)
-	d := newDesk(t, redistest.Patient(t, server.Addr), openStore(t, newDatabase(t)))
+	d := newDesk(t, redistest.New(t, server.Addr), openStore(t, newDatabase(t)))
 	alice := addUser(t, d.store, "alice@example.com")
 	process := must(d.Create(t.Context(), alice, fields("Order paper")))
 	taken := must(d.Lock(t.Context(), alice, process.ID, services.ProcessLockOptions{IdempotencyKey: "one"}))

@@ -54,7 +54,7 @@ func (d desk) rotate(secrets ...string) desk {
 // office is one desk, two editors and a process to edit.
 func office(t *testing.T) (desk, models.UserRef, models.UserRef, models.Process) {
 	t.Helper()
-	d := newDesk(t, redistest.Patient(t, servicestest.StartRedis(t).Addr), openStore(t, newDatabase(t)))
+	d := newDesk(t, redistest.New(t, servicestest.StartRedis(t).Addr), openStore(t, newDatabase(t)))
 	alice, bob := addUser(t, d.store, "alice@example.com"), addUser(t, d.store, "bob@example.com")
 	process := must(d.Create(t.Context(), alice, models.ProcessFields{Title: "Order paper", Status: "draft"}))
 	return d, alice, bob, process

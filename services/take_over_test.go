@@ -24,7 +24,7 @@ func onEachDatabase(t *testing.T, test func(t *testing.T, d desk)) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			server := servicestest.StartRedis(t)
-			d := newDesk(t, redistest.Patient(t, server.Addr), openStore(t, url()))
+			d := newDesk(t, redistest.New(t, server.Addr), openStore(t, url()))
 			d.addr = server.Addr
 			test(t, d)
 		})

@@ -20,7 +20,7 @@ func TestToldForADay(t *testing.T) {
 	onEachDatabase(t, func(t *testing.T, d desk) {
 		var passed atomic.Int64
 		now := func() time.Time { return time.Now().Add(time.Duration(passed.Load())) }
-		d.locks = lock.New(redistest.Patient(t, d.addr), lock.Options{Clock: now, Logger: redistest.Quiet()})
+		d.locks = lock.New(redistest.New(t, d.addr), lock.Options{Clock: now, Logger: redistest.Quiet()})
 		d.Processes = newProcesses(d.store, d.locks)
 		recorder := services.NewRecorder(d.store, redistest.Quiet())
 		t.Cleanup(func() { _ = recorder.Close(context.Background()) })

@@ -59,7 +59,7 @@ func TestHeldForHours(t *testing.T) {
 	})
 	t.Run("in Redis", func(t *testing.T) {
 		server := servicestest.StartRedis(t)
-		rdb := redistest.Patient(t, server.Addr)
+		rdb := redistest.New(t, server.Addr)
 		taken := take(t, New(rdb, Options{MaxHold: most}), requestFor("r", alice, lease))
 		for held := step; held < most+step; held += step {
 			// Another instance each time: one that knows of the lock knows since when.

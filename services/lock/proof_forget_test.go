@@ -117,7 +117,7 @@ func TestProofAbandonedLeavesNoOrphan(t *testing.T) {
 			t.Parallel()
 			server := servicestest.StartRedis(t)
 			proxy := servicestest.NewProxy(t, server.Addr)
-			redis := redistest.New(t, proxy.Addr)
+			redis := redistest.Impatient(t, proxy.Addr)
 			l := New(redis, Options{Logger: redistest.Quiet()})
 			other := instances(t, server, 1)[0]
 			for range 8 { // the scripts are known on every connection

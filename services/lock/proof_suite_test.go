@@ -14,7 +14,7 @@ import (
 // TestProofOnOneServer is what holds on every topology, on the simplest.
 func TestProofOnOneServer(t *testing.T) {
 	t.Parallel()
-	f := newField(t, 500*time.Millisecond)
+	f := newField(t, patient)
 	topologySmoke(t, f)
 	topologySuite(t, f)
 	checkClean(t, f.server)

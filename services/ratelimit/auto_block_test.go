@@ -30,7 +30,7 @@ func newAutoWorld(t *testing.T) *autoWorld {
 func (w *autoWorld) another() *Limiter {
 	start := time.Now()
 	clock := func() time.Time { return start.Add(time.Duration(w.clock.Load()) * time.Microsecond) }
-	return New(redistest.Patient(w.t, w.server.Addr), Options{Logger: redistest.Quiet(), Clock: clock})
+	return New(redistest.New(w.t, w.server.Addr), Options{Logger: redistest.Quiet(), Clock: clock})
 }
 
 // hits makes so many, one each pause, and returns how many scripts they cost. All must pass.

@@ -110,7 +110,7 @@ func TestBatch(t *testing.T) {
 			t.Run(name, func(t *testing.T) {
 				server := servicestest.StartRedis(t)
 				var logged bytes.Buffer
-				rdb := redistest.Patient(t, server.Addr)
+				rdb := redistest.New(t, server.Addr)
 				l := New(rdb, Options{Logger: slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: slog.LevelError}))})
 				policy := models.Policy{Name: "p", Limit: 1000, Window: time.Hour}
 				take := func(key int) {

@@ -61,7 +61,7 @@ func TestBlockEndsFromBeforeTheSend(t *testing.T) {
 				conn, err := d.DialContext(ctx, "tcp", addr)
 				return slowConn{conn, &clock, &way}, err
 			}}
-			rdb := redistest.At(t, server.Addr, redis.Options{Client: dial, Timeout: 5 * time.Second})
+			rdb := redistest.At(t, server.Addr, redis.Options{Client: dial})
 			l := New(rdb, Options{Clock: func() time.Time { return start.Add(time.Duration(clock.Load()) * time.Microsecond) }})
 			take(t, l, hit) // a block of one; the next is of two
 			way.Store(row.way)

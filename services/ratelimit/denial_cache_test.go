@@ -17,7 +17,7 @@ func TestFloodStaysHere(t *testing.T) {
 	server := servicestest.StartRedis(t)
 	var clock atomic.Int64
 	began := time.Now()
-	l := New(redistest.Patient(t, server.Addr), Options{Clock: func() time.Time { return began.Add(time.Duration(clock.Load())) }})
+	l := New(redistest.New(t, server.Addr), Options{Clock: func() time.Time { return began.Add(time.Duration(clock.Load())) }})
 	other := limiterAt(t, server.Addr)
 	policy := perMinute("p", 2)
 	hit := hitOf(policy, "k")

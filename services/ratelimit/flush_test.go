@@ -95,7 +95,7 @@ func TestFlush(t *testing.T) {
 	// what was admitted meanwhile counts too.
 	t.Run("of blocks, what was admitted meanwhile counts too", func(t *testing.T) {
 		server := servicestest.StartRedis(t)
-		l := build(redistest.Patient(t, server.Addr), Options{Logger: redistest.Quiet()}) // or it would flush by itself
+		l := build(redistest.New(t, server.Addr), Options{Logger: redistest.Quiet()}) // or it would flush by itself
 		other := limiterAt(t, server.Addr)
 		hit := models.Hit{Policy: models.Policy{Name: "p", Limit: 20, Window: time.Minute, Block: 5}, Key: "k", Cost: 3}
 		req := newRequest(&hit)

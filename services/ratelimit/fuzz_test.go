@@ -77,7 +77,7 @@ func newScriptFuzz(f *testing.F) *scriptFuzz {
 	}}
 	z.server = miniredis.RunT(f)
 	z.clock = fuzzStart
-	rdb := redistest.At(f, z.server.Addr(), redis.Options{Embedded: true, Timeout: 5 * time.Second})
+	rdb := redistest.At(f, z.server.Addr(), redis.Options{Embedded: true})
 	z.l = build(rdb, Options{Logger: redistest.Quiet(), Clock: func() time.Time { return time.UnixMicro(z.now()) }})
 	return z
 }

@@ -145,7 +145,7 @@ func TestLimiter(t *testing.T) {
 		start := func(name string) *Limiter {
 			metrics := prometheus.WrapRegistererWith(prometheus.Labels{"site": name}, registry)
 			rdb := redistest.Start(t, redis.Options{
-				Client: rueidis.ClientOption{InitAddress: []string{server.Addr}}, KeyPrefix: name + ":", Metrics: metrics, Timeout: 5 * time.Second,
+				Client: rueidis.ClientOption{InitAddress: []string{server.Addr}}, KeyPrefix: name + ":", Metrics: metrics,
 			})
 			redistest.WaitReady(t, rdb)
 			return New(rdb, Options{Logger: redistest.Quiet(), Metrics: metrics})

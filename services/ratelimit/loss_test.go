@@ -209,7 +209,7 @@ func TestLoss(t *testing.T) {
 		sentinel := servicestest.StartSentinel(t)
 		limiter := func() *Limiter {
 			return newLimiter(redistest.At(t, sentinel.Addr, redis.Options{
-				Client: rueidis.ClientOption{Sentinel: rueidis.SentinelOption{MasterSet: servicestest.SentinelName}}, Timeout: 5 * time.Second,
+				Client: rueidis.ClientOption{Sentinel: rueidis.SentinelOption{MasterSet: servicestest.SentinelName}},
 			}))
 		}
 		one, two := limiter(), limiter()

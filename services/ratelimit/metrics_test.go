@@ -14,7 +14,7 @@ import (
 
 func TestMetrics(t *testing.T) {
 	registry := prometheus.NewRegistry()
-	rdb := redistest.Patient(t, servicestest.StartRedis(t).Addr)
+	rdb := redistest.New(t, servicestest.StartRedis(t).Addr)
 	l := New(rdb, Options{Metrics: registry})
 	policy, shadow := perMinute("p", 2), perMinute("s", 1)
 	shadow.Shadow = true

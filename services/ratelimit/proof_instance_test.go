@@ -77,7 +77,7 @@ func TestProofInstance(t *testing.T) {
 	if err := json.Unmarshal([]byte(text), &me); err != nil {
 		t.Fatal(err)
 	}
-	rdb := redistest.Patient(t, me.Addr)
+	rdb := redistest.New(t, me.Addr)
 	l := New(rdb, Options{Logger: redistest.Quiet(), Clock: func() time.Time { return time.Now().Add(me.Skew) }})
 	file, err := os.Create(me.File)
 	if err != nil {

@@ -22,13 +22,13 @@ func TestScriptsAreThePureFunctions(t *testing.T) {
 	t.Parallel()
 	t.Run("real", func(t *testing.T) {
 		t.Parallel()
-		l := build(redistest.Patient(t, servicestest.StartRedis(t).Addr), Options{Logger: redistest.Quiet()})
+		l := build(redistest.New(t, servicestest.StartRedis(t).Addr), Options{Logger: redistest.Quiet()})
 		compareWithScripts(t, l, 1000, func() {}, func(at int64) int64 { return at })
 	})
 	t.Run("embedded", func(t *testing.T) {
 		t.Parallel()
 		server := miniredis.RunT(t)
-		l := build(redistest.At(t, server.Addr(), redis.Options{Embedded: true, Timeout: 5 * time.Second}), Options{Logger: redistest.Quiet()})
+		l := build(redistest.At(t, server.Addr(), redis.Options{Embedded: true}), Options{Logger: redistest.Quiet()})
 		rnd := rand.New(rand.NewPCG(1, 1))
 		clock := time.Now()
 		compareWithScripts(t, l, 600, func() {

@@ -40,7 +40,7 @@ func (w *toTheMicrosecond) another() *Limiter {
 	if w.server == nil {
 		return New(redistest.Start(w.t, redis.Options{Disabled: true}), opt)
 	}
-	return New(redistest.At(w.t, w.server.Addr(), redis.Options{Embedded: true, Timeout: 5 * time.Second}), opt)
+	return New(redistest.At(w.t, w.server.Addr(), redis.Options{Embedded: true}), opt)
 }
 
 func (w *toTheMicrosecond) setClock(at int64) {

@@ -19,19 +19,19 @@ func newLimiter(rdb *redis.Client) *Limiter { return New(rdb, Options{Logger: re
 // limiterAt is a limiter of a real server whose calls may take as long as this machine needs.
 func limiterAt(t testing.TB, addr string) *Limiter {
 	t.Helper()
-	return newLimiter(redistest.Patient(t, addr))
+	return newLimiter(redistest.New(t, addr))
 }
 
 // impatientAt is a limiter that notices soon that Redis is away.
 func impatientAt(t testing.TB, addr string) *Limiter {
 	t.Helper()
-	return newLimiter(redistest.New(t, addr))
+	return newLimiter(redistest.Impatient(t, addr))
 }
 
 // embeddedAt is limiterAt for a miniredis.
 func embeddedAt(t testing.TB, addr string) *Limiter {
 	t.Helper()
-	return newLimiter(redistest.At(t, addr, redis.Options{Embedded: true, Timeout: 5 * time.Second}))
+	return newLimiter(redistest.At(t, addr, redis.Options{Embedded: true}))
 }
 
 // limiterWithClock is a limiter of a server whose clock the test sets.

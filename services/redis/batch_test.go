@@ -37,7 +37,7 @@ return reply`)
 // Calls that wait go together, and each has its own reply.
 func TestBatchOfCalls(t *testing.T) {
 	t.Parallel()
-	b := newCounting(redistest.Patient(t, servicestest.StartRedis(t).Addr))
+	b := newCounting(redistest.New(t, servicestest.StartRedis(t).Addr))
 	release := b.Hold()
 	const calls = redis.BatchCalls + 5
 	var wg sync.WaitGroup
@@ -63,7 +63,7 @@ func TestBatchOfCalls(t *testing.T) {
 func TestBatchWithoutTheCallerThatLeft(t *testing.T) {
 	t.Parallel()
 	server := servicestest.StartRedis(t)
-	b := newCounting(redistest.Patient(t, server.Addr))
+	b := newCounting(redistest.New(t, server.Addr))
 	release := b.Hold()
 	ctx, leave := context.WithCancel(t.Context())
 	left, stayed := make(chan error, 1), make(chan error, 1)

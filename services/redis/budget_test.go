@@ -16,7 +16,7 @@ import (
 // The calls of a request share one Timeout.
 func TestBudget(t *testing.T) {
 	t.Parallel()
-	rdb := redistest.Patient(t, servicestest.StartRedis(t).Addr)
+	rdb := redistest.New(t, servicestest.StartRedis(t).Addr)
 	const spent = 20 * time.Millisecond
 	// call spends that much and returns what it was allowed.
 	call := func(ctx context.Context) (allowed time.Duration, err error) {

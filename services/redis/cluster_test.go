@@ -17,7 +17,7 @@ func TestCluster(t *testing.T) {
 	t.Parallel()
 	nodes := servicestest.StartCluster(t)
 	var log servicestest.LogLines
-	opt := redis.Options{Timeout: 5 * time.Second, Logger: slog.New(slog.NewTextHandler(&log, nil))}
+	opt := redis.Options{Logger: slog.New(slog.NewTextHandler(&log, nil))}
 	rdb := redistest.At(t, nodes[0].Addr, opt.WithEvictionInterval(20*time.Millisecond))
 
 	t.Run("a policy that evicts locks is logged when it is set, on each node, and once", func(t *testing.T) {

@@ -30,7 +30,7 @@ func newOutage(t *testing.T) *outage {
 	t.Helper()
 	t.Parallel()
 	o := &outage{t: t, server: servicestest.StartRedis(t)}
-	o.rdb = redistest.At(t, o.server.Addr, redis.Options{Logger: slog.New(slog.NewTextHandler(&o.log, nil))})
+	o.rdb = redistest.At(t, o.server.Addr, redis.Options{Timeout: 100 * time.Millisecond, Logger: slog.New(slog.NewTextHandler(&o.log, nil))})
 	return o
 }
 

@@ -15,7 +15,7 @@ import (
 func TestSubscribe(t *testing.T) {
 	t.Parallel()
 	server := servicestest.StartRedis(t)
-	rdb := redistest.Patient(t, server.Addr)
+	rdb := redistest.New(t, server.Addr)
 	got := make(chan string, 10_000)
 	rdb.Subscribe("hints", func(m string) { got <- m })
 	arrives := func() bool {

@@ -53,8 +53,8 @@ func TestEndsEverywhere(t *testing.T) {
 		t.Run(outage, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
-			a := w.instance(t, redistest.New(t, w.server.Addr), session.Options{})
-			b := w.instance(t, redistest.New(t, w.server.Addr), session.Options{})
+			a := w.instance(t, redistest.Impatient(t, w.server.Addr), session.Options{})
+			b := w.instance(t, redistest.Impatient(t, w.server.Addr), session.Options{})
 			both := func(t *testing.T) (string, models.Session) {
 				t.Helper()
 				token, s := signIn(t, a, w.signUp(t))

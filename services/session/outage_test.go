@@ -17,7 +17,7 @@ import (
 func TestSurvivesRedis(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	a, b := w.instance(t, redistest.New(t, w.server.Addr), session.Options{}), w.instance(t, redistest.New(t, w.server.Addr), session.Options{})
+	a, b := w.instance(t, redistest.Impatient(t, w.server.Addr), session.Options{}), w.instance(t, redistest.Impatient(t, w.server.Addr), session.Options{})
 	token, s := signIn(t, a, w.signUp(t))
 	for _, step := range []struct {
 		name string
@@ -49,14 +49,14 @@ func TestDatabaseFrozen(t *testing.T) {
 	const timeout = time.Second
 	postgres := servicestest.StartPostgresServer(t)
 	patient, server := newWorldWith(t, store.Options{URL: postgres.URL, Timeout: servicestest.Patience}), servicestest.StartRedis(t)
-	other, ann := patient.instance(t, redistest.New(t, server.Addr), session.Options{}), patient.signUp(t)
+	other, ann := patient.instance(t, redistest.Impatient(t, server.Addr), session.Options{}), patient.signUp(t)
 	token, _ := signIn(t, other, ann)
 	ended, _ := signIn(t, other, ann)
 	if err := other.Delete(t.Context(), ended); err != nil {
 		t.Fatal(err)
 	}
 	w := newWorldWith(t, store.Options{URL: postgres.URL, Timeout: timeout})
-	i := w.instance(t, redistest.New(t, server.Addr), session.Options{})
+	i := w.instance(t, redistest.Impatient(t, server.Addr), session.Options{})
 	servicestest.Eventually(t, func() bool { _, err := i.Get(t.Context(), token); return err == nil && i.Warm(token) }, "no copy")
 	postgres.Freeze()
 	frozen := time.Now()

@@ -24,7 +24,7 @@ func TestFrozenRedisProof(t *testing.T) {
 		healthyFor, frozenFor = 2*time.Second, 10*time.Second
 	}
 	w := newWorld(t)
-	i := w.instance(t, redistest.New(t, w.server.Addr), session.Options{MaxPerUser: 100})
+	i := w.instance(t, redistest.Impatient(t, w.server.Addr), session.Options{MaxPerUser: 100})
 	ann := w.signUp(t)
 	var tokens []string
 	for range 20 {

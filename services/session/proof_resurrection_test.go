@@ -35,7 +35,7 @@ func proveResurrections(t *testing.T, left *countdown) {
 	w := newWorldOn(t, newDatabase(t))
 	var all []instance
 	for _, server := range []*servicestest.RedisServer{shared, shared, other} { // two share a Redis, one has its own
-		all = append(all, w.instance(t, redistest.New(t, server.Addr), session.Options{MaxPerUser: 1_000_000}))
+		all = append(all, w.instance(t, redistest.Impatient(t, server.Addr), session.Options{MaxPerUser: 1_000_000}))
 	}
 	servers := []*servicestest.RedisServer{shared, other}
 	var ended []string

@@ -145,7 +145,7 @@ func TestDatabaseRestored(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorldOn(t, newDatabase(t))
-			i := w.instance(t, redistest.Patient(t, server.Addr), session.Options{})
+			i := w.instance(t, redistest.New(t, server.Addr), session.Options{})
 			ann := w.signUp(t)
 			before, _ := signIn(t, i, ann)
 			backup := filepath.Join(t.TempDir(), "backup.db")

@@ -86,7 +86,7 @@ func TestSignInRacesPasswordChange(t *testing.T) {
 func TestLimitPerUser(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	a, b := w.instance(t, redistest.Patient(t, w.server.Addr), session.Options{MaxPerUser: 3}), w.one(t)
+	a, b := w.instance(t, redistest.New(t, w.server.Addr), session.Options{MaxPerUser: 3}), w.one(t)
 	ann := w.signUp(t)
 	var tokens []string
 	for range 5 {

@@ -41,7 +41,7 @@ func TestTrackingLost(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
 			proxy := servicestest.NewProxy(t, w.server.Addr)
-			a, b := w.withoutRedis(t), w.instance(t, redistest.New(t, proxy.Addr), session.Options{})
+			a, b := w.withoutRedis(t), w.instance(t, redistest.Impatient(t, proxy.Addr), session.Options{})
 			token, s := signIn(t, a, w.signUp(t))
 			warmForLong(t, b, token)
 			connection.lose(w.server, proxy)
@@ -100,7 +100,7 @@ func (m trackingMode) instance(t *testing.T, w *world, log *servicestest.LogLine
 		m.change(&option)
 	}
 	logger := slog.New(slog.NewTextHandler(log, nil))
-	rdb := redistest.Start(t, redis.Options{Client: option, KeyPrefix: "test:", Timeout: 5 * time.Second, Logger: logger})
+	rdb := redistest.Start(t, redis.Options{Client: option, KeyPrefix: "test:", Logger: logger})
 	redistest.WaitReady(t, rdb)
 	return w.instance(t, rdb, session.Options{Logger: logger})
 }

@@ -66,7 +66,7 @@ func TestValues(t *testing.T) {
 
 	t.Run("are read in time when the instance that saves is cut off from Redis", func(t *testing.T) {
 		proxy := servicestest.NewProxy(t, w.server.Addr)
-		cut := w.instance(t, redistest.New(t, proxy.Addr), session.Options{})
+		cut := w.instance(t, redistest.Impatient(t, proxy.Addr), session.Options{})
 		token, s := signIn(t, cut, w.signUp(t))
 		warmForLong(t, b, token)
 		proxy.Cut()

@@ -192,7 +192,7 @@ func (w *world) instance(t *testing.T, rdb *redis.Client, opt session.Options) i
 // one is an instance for tests that are about answers, not about how quickly Redis fails.
 func (w *world) one(t *testing.T) instance {
 	t.Helper()
-	return w.instance(t, redistest.Patient(t, w.server.Addr), session.Options{MaxPerUser: 1000})
+	return w.instance(t, redistest.New(t, w.server.Addr), session.Options{MaxPerUser: 1000})
 }
 
 // withoutRedis is an instance that does not use the world's Redis.

@@ -3,6 +3,7 @@
 package redistest
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"testing"
@@ -16,12 +17,17 @@ import (
 // Quiet is a log that goes nowhere.
 func Quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
-// Start returns a client that need not be connected yet. A nil Logger is Quiet.
+// patience is a Timeout for tests that are about answers, not about time.
+const patience = 5 * time.Second
+
+// Start returns a client that need not be connected yet. A nil Logger is Quiet, and a zero Timeout
+// 5 s.
 func Start(t testing.TB, opt redis.Options) *redis.Client {
 	t.Helper()
 	if opt.Logger == nil {
 		opt.Logger = Quiet()
 	}
+	opt.Timeout = cmp.Or(opt.Timeout, patience)
 	rdb := redis.New(opt)
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), servicestest.Patience)
@@ -33,16 +39,17 @@ func Start(t testing.TB, opt redis.Options) *redis.Client {
 	return rdb
 }
 
+// Impatient returns a client that is connected to addr and notices soon that Redis is away: its
+// Timeout is the default of the product, which a busy machine may outlast, too.
+func Impatient(t testing.TB, addr string) *redis.Client {
+	t.Helper()
+	return At(t, addr, redis.Options{Timeout: 100 * time.Millisecond})
+}
+
 // New returns a client that is connected to addr.
 func New(t testing.TB, addr string) *redis.Client {
 	t.Helper()
 	return At(t, addr, redis.Options{})
-}
-
-// Patient is New for tests that are about answers, not about time: its Timeout is 5 s.
-func Patient(t testing.TB, addr string) *redis.Client {
-	t.Helper()
-	return At(t, addr, redis.Options{Timeout: 5 * time.Second})
 }
 
 // At is New with what else opt says. The keys begin with "test:".
@@ -65,7 +72,7 @@ func WaitReady(t testing.TB, rdb *redis.Client) {
 func Of(t testing.TB, backend string) *redis.Client {
 	t.Helper()
 	if backend != "embedded" {
-		return Patient(t, servicestest.StartRedis(t).Addr)
+		return New(t, servicestest.StartRedis(t).Addr)
 	}
 	server, err := embedded.Start()
 	if err != nil {
