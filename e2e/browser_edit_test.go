@@ -20,6 +20,7 @@ func TestEditing(t *testing.T) {
 		run  func(t *testing.T, a *app)
 	}{
 		{"save while another looks on", editAndSave},
+		{"a new process, created with two clicks", editCreated},
 		{"asked for and given", editAsked},
 		{"forced while typing", editForced},
 		{"expired while typing", editExpired},
@@ -170,6 +171,22 @@ func editByKeyboard(t *testing.T, a *app) {
 	tabTo(t, alice.tab, "button[value=close]")
 	alice.do(press(kb.Enter))
 	alice.until(`document.querySelector(".reader .text")?.innerText === "All of them."`)
+}
+
+// editCreated: who clicks twice makes one process, also while the server has not answered the first.
+func editCreated(t *testing.T, a *app) {
+	alice := newDesk(t, a, "alice@example.com")
+	alice.do(chromedp.Navigate(a.URL+"/processes/new"), fill("#title", "Plant a tree"))
+	const twice = `(() => {
+		const form = document.querySelector("form[action='/processes/new']");
+		form.requestSubmit();
+		const second = new SubmitEvent("submit", { bubbles: true, cancelable: true });
+		return !form.dispatchEvent(second);
+	})()`
+	if !read[bool](t, alice.tab, twice) {
+		t.Error("the second click sends the form again")
+	}
+	alice.until(`document.querySelector(".reader")?.innerText.includes("Plant a tree")`)
 }
 
 // editEarly: a page can be typed in before its scripts are at work, on a slow line for long.

@@ -87,7 +87,16 @@
   // Who has sent a form goes where that leads: what a refresh is answered meanwhile, such as that
   // the session has ended, must not lead elsewhere.
   let leaves = false;
-  document.addEventListener("submit", (event) => { leaves = !event.defaultPrevented; });
+  let sent = {}; // the form, and when
+  document.addEventListener("submit", (event) => {
+    // Pressed twice is meant once, or there were two new processes. The forms with a draft know how to
+    // go again: with what was typed since.
+    const { target: form, timeStamp: at } = event;
+    if (form === sent.form && at - sent.at < 5000 && !form.dataset.draft) event.preventDefault();
+    if (event.defaultPrevented) return;
+    leaves = true;
+    sent = { form, at };
+  });
   window.addEventListener("pageshow", () => { leaves = false; });
   document.addEventListener("htmx:beforeOnLoad", (event) => { if (leaves) event.preventDefault(); });
   document.addEventListener("htmx:afterSwap", () => {
