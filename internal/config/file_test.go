@@ -40,6 +40,43 @@ func TestDotEnvFile(t *testing.T) {
 	}
 }
 
+// Every variable that may have a secret in it can be read from a file, the others cannot.
+func TestSecretFiles(t *testing.T) {
+	folder := t.TempDir()
+	write := func(name, text string) string {
+		path := filepath.Join(folder, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	c := load(t, vars{
+		"SECRET_KEY_FILE": write("key", key+"\n"), "REDIS_PASSWORD_FILE": write("redis", "hunter 2\r\n"), "REDIS_HOST": "h",
+		"DATABASE_URL_FILE": write("db", "postgres://u:p@h/db"), "ADMIN_EMAIL": "a@b.c", "ADMIN_PASSWORD_FILE": write("admin", "hunter2hunter2"),
+		"ADDR_FILE": write("addr", ":1"), "REDIS_URL_FILE": "",
+	})
+	if c.SecretKeys[0] != key || c.RedisPassword != "hunter 2" || c.DatabaseURL != "postgres://u:p@h/db" || c.AdminPassword != "hunter2hunter2" {
+		t.Error("a secret is not what is in its file")
+	}
+	if c.Addr != "127.0.0.1:8080" {
+		t.Errorf("ADDR is read from a file: %s", c.Addr)
+	}
+	if c := load(t, vars{"REDIS_URL_FILE": write("url", "redis://h:1")}); c.RedisURL != "redis://h:1" {
+		t.Errorf("REDIS_URL is %s", c.RedisURL)
+	}
+	for name, path := range map[string]string{
+		"missing": filepath.Join(folder, "none"), "a folder": folder, "empty": write("empty", "\n"), "too long": write("long", strings.Repeat("x", mostSecret+1)),
+	} {
+		if _, err := Load(vars{"REDIS_PASSWORD_FILE": path}.getenv, ""); err == nil || !strings.HasPrefix(err.Error(), "REDIS_PASSWORD_FILE=") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	_, err := Load(vars{"SECRET_KEY": key, "SECRET_KEY_FILE": filepath.Join(folder, "key")}.getenv, "")
+	checkRefused(t, "SECRET_KEY_FILE", filepath.Join(folder, "key"), err)
+	_, err = Load(vars{"ADMIN_EMAIL": "a@b.c", "ADMIN_PASSWORD_FILE": write("short", "hunter2")}.getenv, "")
+	checkRefused(t, "ADMIN_PASSWORD", "hunter2", err)
+}
+
 // TestExampleFile holds .env.example to Config: every variable once, with its
 // default and a word about it, and a copy of the file changes nothing.
 func TestExampleFile(t *testing.T) {

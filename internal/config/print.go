@@ -44,14 +44,11 @@ const hidden = "(hidden)"
 // safely it hides whole: a password with an unescaped "/" or "#" in it moves
 // the parts of a URL about.
 func redact(name, value string) string {
-	switch name {
-	case "SECRET_KEY", "REDIS_PASSWORD", "ADMIN_PASSWORD":
-		if value == "" {
-			return ""
-		}
-		return hidden
-	case "DATABASE_URL", "REDIS_URL":
+	switch {
+	case strings.HasSuffix(name, "_URL") && mayBeSecret(name):
 		return redactURL(value)
+	case mayBeSecret(name) && value != "":
+		return hidden
 	}
 	if strings.Contains(value, "://") && strings.Contains(value, "@") {
 		return redactURL(value) // also where no password belongs
