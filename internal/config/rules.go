@@ -149,8 +149,15 @@ func isOrigin(text string) bool {
 		*u == url.URL{Scheme: u.Scheme, Host: u.Host} && (u.Port() == "" || listenable(u.Host))
 }
 
-// isDatabase takes a text without a scheme as a path.
+// isDatabase takes a text without a scheme as a path, unless it is a list of connection settings:
+// the password in it would become the name of a file.
 func isDatabase(text string) bool {
+	for setting := range strings.FieldsSeq(text) {
+		name, _, found := strings.Cut(setting, "=")
+		if found && oneOf(name, "host", "hostaddr", "port", "dbname", "user", "password", "sslmode") {
+			return false
+		}
+	}
 	scheme, rest, found := strings.Cut(text, ":")
 	drive := len(scheme) == 1 && strings.HasPrefix(rest, `\`)
 	if found && scheme != "" && !drive && !strings.ContainsAny(scheme, `/\.`) {

@@ -21,7 +21,7 @@ func TestValues(t *testing.T) {
 			bad: []string{"gate.example", "ftp://x", "https://", "https://x/path", "https://x?q", "https://x/#f", "https://u:hunter2@x", "http://:80", "http://a b"}},
 		{name: "APP_ENV", good: []string{"development"}, bad: []string{"prod", "Production", "test"}},
 		{name: "DATABASE_URL", good: []string{"x.db", "/var/lib/gate house.db", `C:\gate.db`, ":memory:", "postgres://u:p@h/db", "postgresql://h1,h2:5432/db?sslmode=disable", "postgres:///db?host=/run"},
-			bad: []string{"mysql://u:hunter2@h/db", "sqlite:x.db", "postgres:u:hunter2@h", "postgres://u:hunter2@h:port/db", "x\n.db", "u:hunter2@h/db"}},
+			bad: []string{"mysql://u:hunter2@h/db", "sqlite:x.db", "postgres:u:hunter2@h", "postgres://u:hunter2@h:port/db", "x\n.db", "u:hunter2@h/db", "host=db user=u password=hunter2 dbname=x", "dbname=x"}},
 		{name: "DATABASE_TIMEOUT", good: []string{"1ms", "1m"}, bad: []string{"0", "-1s", "5", "1h", "soon"}},
 		{name: "DATABASE_MAX_CONNS", good: []string{"0", "1", "10000"}, bad: []string{"-1", "10001", "1.5", "many", "99999999999999999999"}},
 		{name: "AUDIT_RETENTION", good: []string{"24h", "9600h", "100000h"}, bad: []string{"0", "23h59m", "-1h", "400", "400d"}},
