@@ -37,3 +37,28 @@ func ensureAdmin(ctx context.Context, cfg config.Config, accounts *services.Acco
 	}
 	return nil
 }
+
+// warnInProduction logs what an operator may not know, and a start does not refuse: who can sign in,
+// and how. empty: there was no user before this start.
+func warnInProduction(ctx context.Context, cfg config.Config, empty bool, accounts *services.Accounts, log *slog.Logger) error {
+	if !cfg.Secure() {
+		log.WarnContext(ctx, "PUBLIC_URL is not https: the session cookie can be read on its way", "url", cfg.PublicURL)
+	}
+	if empty && !cfg.Demo && cfg.AdminEmail == "" {
+		log.WarnContext(ctx, "there is no user, and nobody can sign in: set ADMIN_EMAIL and ADMIN_PASSWORD, or look whether DATABASE_URL is right")
+	}
+	var open []string
+	for _, demo := range demoUsers() {
+		user, right, err := accounts.CheckPassword(ctx, demo.email, demoPassword)
+		if err != nil && !errors.Is(err, models.ErrNotFound) {
+			return err
+		}
+		if right && !user.Disabled {
+			open = append(open, demo.email)
+		}
+	}
+	if open != nil {
+		log.WarnContext(ctx, "users of the demo have a password that everybody knows: change it, or delete them", "emails", strings.Join(open, ", "))
+	}
+	return nil
+}

@@ -25,26 +25,7 @@ import (
 // one line says how it differs, without any password or hash.
 func TestEnsureAdmin(t *testing.T) {
 	t.Parallel()
-	quiet := slog.New(slog.DiscardHandler)
-	db, err := store.Open(t.Context(), store.Options{URL: filepath.Join(t.TempDir(), "test.db"), Timeout: time.Minute, Logger: quiet})
-	if err != nil {
-		t.Fatal(err)
-	}
-	rdb := redis.New(redis.Options{Disabled: true, Logger: quiet})
-	sessions, err := session.NewCache(rdb, db, session.Options{Logger: quiet})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		ctx := context.Background()
-		if err := errors.Join(sessions.Close(ctx), rdb.Close(ctx), db.Close()); err != nil {
-			t.Error(err)
-		}
-	})
-	policy := models.Policy{Name: "login", Limit: 1, Window: time.Second}
-	accounts := services.NewAccounts(db, sessions, lock.New(rdb, lock.Options{}), ratelimit.New(rdb, ratelimit.Options{}),
-		services.AccountsOptions{LoginByIP: policy, LoginByAccount: policy, Logger: quiet})
-
+	db, accounts := accountsAlone(t)
 	const first, second = "the first password", "the second password"
 	ensure := func(password string) string {
 		t.Helper()
@@ -97,5 +78,74 @@ func TestEnsureAdmin(t *testing.T) {
 		if after, err := db.CredentialsByID(t.Context(), root.ID); err != nil || after.PasswordHash != before.PasswordHash || after.Epoch != before.Epoch || after.Disabled != before.Disabled {
 			t.Errorf("changed: %+v, %v", after, err)
 		}
+	}
+}
+
+// accountsAlone are the accounts of an empty database, without Redis.
+func accountsAlone(t *testing.T) (*store.Store, *services.Accounts) {
+	t.Helper()
+	quiet := slog.New(slog.DiscardHandler)
+	db, err := store.Open(t.Context(), store.Options{URL: filepath.Join(t.TempDir(), "test.db"), Timeout: time.Minute, Logger: quiet})
+	if err != nil {
+		t.Fatal(err)
+	}
+	rdb := redis.New(redis.Options{Disabled: true, Logger: quiet})
+	sessions, err := session.NewCache(rdb, db, session.Options{Logger: quiet})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx := context.Background()
+		if err := errors.Join(sessions.Close(ctx), rdb.Close(ctx), db.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	policy := models.Policy{Name: "login", Limit: 1, Window: time.Second}
+	accounts := services.NewAccounts(db, sessions, lock.New(rdb, lock.Options{}), ratelimit.New(rdb, ratelimit.Options{}),
+		services.AccountsOptions{LoginByIP: policy, LoginByAccount: policy, Logger: quiet})
+	return db, accounts
+}
+
+// A start in production says who can sign in that should not, and when nobody can.
+func TestProductionWarns(t *testing.T) {
+	t.Parallel()
+	db, accounts := accountsAlone(t)
+	warned := func(env map[string]string, empty bool) string {
+		t.Helper()
+		env["APP_ENV"], env["REDIS_ENABLED"], env["SECRET_KEY"] = "production", "false", strings.Repeat("k", 32)
+		cfg, err := config.Load(func(name string) string { return env[name] }, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var log bytes.Buffer
+		if err := warnInProduction(t.Context(), cfg, empty, accounts, slog.New(slog.NewTextHandler(&log, nil))); err != nil {
+			t.Fatal(err)
+		}
+		return log.String()
+	}
+	https := func() map[string]string { return map[string]string{"PUBLIC_URL": "https://gatehouse.example.com"} }
+	if got := warned(https(), true); strings.Count(got, "level=WARN") != 1 || !strings.Contains(got, "nobody can sign in") {
+		t.Errorf("on an empty database: %q", got)
+	}
+	hash := servicestest.QuickHash(demoPassword)
+	alice, err := db.CreateUser(t.Context(), "alice@example.com", hash, []string{models.RoleEditor})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.CreateUser(t.Context(), "bob@example.com", servicestest.QuickHash("another password"), nil); err != nil {
+		t.Fatal(err)
+	}
+	if got := warned(https(), false); strings.Count(got, "level=WARN") != 1 || !strings.Contains(got, "emails=alice@example.com") {
+		t.Errorf("with a user of the demo: %q", got)
+	}
+	yes := true
+	if _, err := db.UpdateUser(t.Context(), alice.ID, models.UserPatch{Disabled: &yes}); err != nil {
+		t.Fatal(err)
+	}
+	if got := warned(https(), false); got != "" {
+		t.Errorf("when that is disabled: %q", got)
+	}
+	if got := warned(map[string]string{}, false); strings.Count(got, "level=WARN") != 1 || !strings.Contains(got, "PUBLIC_URL is not https") {
+		t.Errorf("without https: %q", got)
 	}
 }

@@ -40,10 +40,15 @@ func fillDatabase(ctx context.Context, cfg config.Config, db *store.Store, accou
 			return err
 		}
 	}
-	if cfg.AdminEmail == "" {
-		return nil
+	if cfg.AdminEmail != "" {
+		if err := ensureAdmin(ctx, cfg, accounts, slog.Default()); err != nil {
+			return err
+		}
 	}
-	return ensureAdmin(ctx, cfg, accounts, slog.Default())
+	if cfg.Production() {
+		return warnInProduction(ctx, cfg, empty, accounts, slog.Default())
+	}
+	return nil
 }
 
 // demo has the configured administrator in it. If that user were stored first, an instance
