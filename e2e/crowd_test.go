@@ -51,6 +51,19 @@ func TestCrowdOfConnections(t *testing.T) {
 	}
 	alice.served(t, "beside silent connections")
 
+	for i := range 300 {
+		conn, err := net.Dial("tcp", strings.TrimPrefix(a.URL, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		what := []string{"GET /healthz", "POST /nowhere", "DELETE /api/v1/auth/logout"}[i%3]
+		if _, err := fmt.Fprintf(conn, "%s HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n", what); err != nil && !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, syscall.EPIPE) {
+			t.Fatal(err)
+		}
+	}
+	alice.served(t, "beside requests whose bodies do not come")
+
 	// Of those who would wait for a lock only some may; the others are told at once.
 	lock := alice.call(t, "POST /processes/1/lock", nil).is(t, 201).text(t, "lockToken")
 	bob := a.signIn(t, "bob@example.com")

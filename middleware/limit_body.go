@@ -2,16 +2,26 @@ package middleware
 
 import (
 	"fmt"
+	"io"
 	"mime/multipart"
 	"net/http"
+	"time"
 
 	"github.com/gin-gonic/gin"
 )
 
+// net/http reads what is left of a body before it answers, and waits for it: a client that sends
+// none would hold its connection as long as the server's ReadTimeout.
+const (
+	bodyTime   = 30 * time.Second // for a body that a handler reads, from its first read on
+	unreadTime = time.Second      // for one that none reads
+)
+
 // LimitBody limits the bytes that later handlers can read of a request's body: a read beyond
-// the limit returns *http.MaxBytesError. The body of a GET or HEAD has no meaning and is
-// empty here. Mount it for every route, before all handlers that read a body. It panics on
-// a limit below 1.
+// the limit returns *http.MaxBytesError. A body must have come 30 s after its first read; one that no
+// handler reads holds the answer up for a second at most. The body of a GET or HEAD has no meaning
+// and is empty here; the connection is closed after the answer. Mount it for every route, before all
+// handlers that read a body. It panics on a limit below 1.
 //
 // Multipart forms are never parsed: no upload fills the memory or the temporary folder of
 // the server. c.PostForm, c.FormFile and the like find nothing in such a form.
@@ -24,12 +34,41 @@ func LimitBody(limit int64) gin.HandlerFunc {
 		// net/http keeps its own body in the original request: with that it can send an answer
 		// before it has read a large body that no handler wants.
 		r := *c.Request
-		if r.Method == http.MethodGet || r.Method == http.MethodHead {
-			r.Body = http.NoBody
-		} else {
+		sent := r.ContentLength != 0 && r.Body != http.NoBody
+		switch {
+		case r.Method != http.MethodGet && r.Method != http.MethodHead:
 			r.Body = http.MaxBytesReader(c.Writer, r.Body, limit)
+			if sent {
+				body := &timedBody{ReadCloser: r.Body, conn: http.NewResponseController(c.Writer)}
+				body.allow(unreadTime)
+				r.Body = body
+			}
+		case sent:
+			c.Header("Connection", "close")
+			fallthrough
+		default:
+			r.Body = http.NoBody
 		}
 		r.MultipartForm = parsed
 		c.Request = &r
 	}
+}
+
+// timedBody gives a body its time once a handler wants it. At its end net/http lifts the deadline.
+type timedBody struct {
+	io.ReadCloser
+	conn   *http.ResponseController
+	wanted bool
+}
+
+func (b *timedBody) Read(p []byte) (int, error) {
+	if !b.wanted {
+		b.wanted = true
+		b.allow(bodyTime)
+	}
+	return b.ReadCloser.Read(p)
+}
+
+func (b *timedBody) allow(d time.Duration) {
+	_ = b.conn.SetReadDeadline(time.Now().Add(d)) // a recorder of tests has none
 }

@@ -1,17 +1,21 @@
 package middleware_test
 
 import (
+	"bufio"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/gin-gonic/gin"
 
 	"gatehouse/middleware"
+	"gatehouse/services/servicestest"
 )
 
 func TestLimitBody(t *testing.T) {
@@ -59,5 +63,61 @@ func TestLimitBody(t *testing.T) {
 	}
 	if files, err := os.ReadDir(os.TempDir()); err != nil || len(files) > 0 {
 		t.Errorf("left in the temporary folder: %v, %v", files, err)
+	}
+}
+
+// A client that announces a body and sends none is answered soon, whether or not a handler wants the
+// body. The server's own limit is none here.
+func TestBodyThatDoesNotCome(t *testing.T) {
+	t.Parallel()
+	router := gin.New()
+	router.Use(middleware.LimitBody(64 << 10))
+	router.GET("/", func(c *gin.Context) { c.String(http.StatusOK, "read") })
+	router.POST("/", func(c *gin.Context) { c.String(http.StatusOK, "not wanted") })
+	router.POST("/wanted", func(c *gin.Context) {
+		body, err := io.ReadAll(c.Request.Body)
+		c.String(http.StatusOK, "%s %v", body, err)
+	})
+	server := httptest.NewServer(router)
+	t.Cleanup(server.Close)
+	for _, row := range []struct {
+		name, request, later, answer string
+		closes                       bool
+	}{
+		{"GET", "GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n", "", "read", true},
+		{"a body that no handler wants", "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n", "", "not wanted", true},
+		{"in pieces", "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", "", "not wanted", true},
+		{"one that is there", "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n1", "", "not wanted", false},
+		{"one that a handler waits for", "POST /wanted HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n", "1", "1 <nil>", false},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			conn, err := net.Dial("tcp", server.Listener.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			if err := conn.SetDeadline(time.Now().Add(servicestest.Patience)); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.WriteString(conn, row.request); err != nil {
+				t.Fatal(err)
+			}
+			if row.later != "" {
+				time.Sleep(1500 * time.Millisecond) // longer than for a body that is not wanted
+				if _, err := io.WriteString(conn, row.later); err != nil {
+					t.Fatal(err)
+				}
+			}
+			res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer res.Body.Close()
+			body, err := io.ReadAll(res.Body)
+			if err != nil || string(body) != row.answer || res.Close != row.closes {
+				t.Errorf("%q, %v, closed: %t", body, err, res.Close)
+			}
+		})
 	}
 }
