@@ -3,6 +3,8 @@ package middleware
 import (
 	"cmp"
 	"log/slog"
+	"net/netip"
+	"strings"
 	"sync/atomic"
 
 	"github.com/gin-gonic/gin"
@@ -11,8 +13,8 @@ import (
 )
 
 // WarnUntrustedProxy logs once if a request has a proxy's header and comes from a peer that
-// is not trusted, or if a trusted proxy sends no X-Forwarded-For. The header is ignored
-// then, and all clients behind that proxy share one limit.
+// is not trusted, or if a trusted proxy sends no X-Forwarded-For, or one that ends in no IP
+// address. The header is ignored then, and all clients behind that proxy share one limit.
 //
 // trusted are the addresses and networks that the engine's SetTrustedProxies got. Set its
 // RemoteIPHeaders to X-Forwarded-For alone: Gin would also read X-Real-IP, which a client can
@@ -31,8 +33,12 @@ func WarnUntrustedProxy(log *slog.Logger, trusted []string) gin.HandlerFunc {
 		}
 		header := proxyHeader(c)
 		known := proxies.HasAddress(c.RemoteIP())
+		forwarded := known && header == forwardedFor
 		switch {
-		case header == "" || known && header == forwardedFor || !warned.CompareAndSwap(false, true):
+		case header == "" || forwarded && isAddress(c.GetHeader(header)) || !warned.CompareAndSwap(false, true):
+		case forwarded:
+			log.Warn("a proxy of TRUSTED_PROXIES names its client in a way that is not understood: all of its clients share one rate limit; "+
+				"make it send the address alone in X-Forwarded-For, without a port", "proxy", c.RemoteIP())
 		case known:
 			log.Warn("a proxy of TRUSTED_PROXIES names its client only in a header that is not read: "+
 				"all of its clients share one rate limit; make it send X-Forwarded-For", "header", header, "proxy", c.RemoteIP())
@@ -41,6 +47,12 @@ func WarnUntrustedProxy(log *slog.Logger, trusted []string) gin.HandlerFunc {
 				"and all of its clients share one rate limit; if the proxy is yours, set TRUSTED_PROXIES", "header", header, "proxy", c.RemoteIP())
 		}
 	}
+}
+
+// isAddress reports whether the last of a list, which the nearest proxy has added, is an IP address.
+func isAddress(list string) bool {
+	_, err := netip.ParseAddr(strings.TrimSpace(list[strings.LastIndex(list, ",")+1:]))
+	return err == nil
 }
 
 const forwardedFor = "X-Forwarded-For"

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"net/http"
 	"os"
+	"strings"
 
 	"github.com/gin-gonic/gin"
 	swaggerfiles "github.com/swaggo/files/v2"
@@ -19,10 +20,20 @@ func swagger() gin.HandlerFunc {
 	ui := ginswagger.WrapHandler(&webdav.Handler{FileSystem: uiFiles{http.FS(swaggerfiles.FS)}, LockSystem: webdav.NewMemLS()},
 		ginswagger.PersistAuthorization(true))
 	return func(c *gin.Context) {
-		if c.Param("any") == "/" {
+		name := strings.TrimPrefix(c.Param("any"), "/")
+		switch name {
+		case "":
 			c.Redirect(http.StatusFound, "/swagger/index.html")
 			return
+		case "index.html", "index.css", "swagger-initializer.js", "doc.json": // which it makes itself
+		default:
+			if file, err := fs.Stat(swaggerfiles.FS, name); err != nil || file.IsDir() {
+				c.String(http.StatusNotFound, "404 page not found")
+				return
+			}
 		}
+		// What is before the name in the first request it takes for where its files are, for ever.
+		c.Request.RequestURI = "/swagger/" + name
 		ui(c)
 	}
 }
