@@ -99,14 +99,14 @@ func TestRefreshOfTheTable(t *testing.T) {
 func TestRefreshIsNoActivity(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	b := s.signedIn(t, "ann@example.com")
-	ann := s.user(t, "ann@example.com")
-	lastSeen := func() time.Time {
-		all, err := s.Sessions.List(t.Context(), ann.ID)
+	left, used := s.signedIn(t, ann), s.signedIn(t, bob)
+	process := s.process(t, "Order paper", "")
+	lastSeen := func(email string) time.Time {
+		all, err := s.Sessions.List(t.Context(), s.user(t, email).ID)
 		check(t, err)
 		return all[0].LastSeen
 	}
-	// As if the session had been used last two minutes ago: what is more recent is not noted.
+	// As if the sessions had been used last two minutes ago: what is more recent is not noted.
 	raw, err := sql.Open("sqlite", s.path)
 	check(t, err)
 	defer raw.Close()
@@ -115,14 +115,15 @@ func TestRefreshIsNoActivity(t *testing.T) {
 	check(t, err)
 	check(t, s.db.NoteChange(t.Context(), ""))
 	s.Sessions.Sync(t.Context())
-	before := lastSeen()
-	b.get("/dashboard/locks", "HX-Request", "true")
-	shows(t, b.get("/dashboard/locks"), http.StatusOK)
-	if got := lastSeen(); !got.Equal(before) {
+	before, usedBefore := lastSeen(ann), lastSeen(bob)
+	left.get("/dashboard/locks", "HX-Request", "true")
+	shows(t, left.get("/dashboard/locks"), http.StatusOK)
+	shows(t, left.get("/processes/"+process.ID+"?request=x"), http.StatusOK)
+	shows(t, used.get("/"), http.StatusOK)
+	servicestest.Eventually(t, func() bool { return lastSeen(bob).After(usedBefore) }, "opening the page is no activity")
+	if got := lastSeen(ann); !got.Equal(before) { // it would have been noted before the other
 		t.Errorf("a page left open moved the last activity from %s to %s", before, got)
 	}
-	shows(t, b.get("/"), http.StatusOK)
-	servicestest.Eventually(t, func() bool { return lastSeen().After(before) }, "opening the page is no activity")
 }
 
 func TestRefreshAfterTheSessionEnded(t *testing.T) {

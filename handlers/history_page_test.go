@@ -90,10 +90,9 @@ func TestHistoryPage(t *testing.T) {
 		shows(t, b.get("/processes/999/history"), http.StatusNotFound)
 	})
 	t.Run("also of a process that was deleted", func(t *testing.T) {
-		for _, cookie := range a.locks {
-			_, err := s.Processes.Delete(t.Context(), s.user(t, ann), process.ID, cookie.Value, nil)
-			check(t, err)
-		}
+		tab := a.begins(t, process.ID, "takeOver", "true")
+		_, err := s.Processes.Delete(t.Context(), s.user(t, ann), process.ID, tab.lockCookie().Value, nil)
+		check(t, err)
 		shows(t, b.get(path+"/history"), http.StatusOK, "The process was deleted.", "deleted it", "created it")
 		shows(t, b.get(path), http.StatusNotFound)
 	})

@@ -143,6 +143,8 @@ func refreshesItself(c *gin.Context) bool {
 		return false
 	case c.FullPath() == lockEventsRoute:
 		return middleware.FromCookie(c)
+	case c.FullPath() == processesRoute+"/:id": // without JavaScript, while who asked waits for an answer
+		return c.Query("request") != ""
 	}
 	return c.FullPath() == lockTableRoute || c.FullPath() == editStateRoute || isScript(c)
 }
