@@ -32,7 +32,7 @@ func (t *localTable) acquire(now time.Time, claim Claim, holder models.Holder, t
 		if queue {
 			slot.join(claim.Grant, holder, now)
 		}
-		status := models.LockStatus{Resource: claim.Resource, Held: true, TTL: waiterAlive, ExpiresAt: t.wall().Add(waiterAlive).UTC(), Degraded: true}
+		status := models.LockStatus{Resource: claim.Resource, TTL: waiterAlive, Degraded: true} // promised to the first waiter
 		if l != nil {
 			status = l.status(now)
 		}

@@ -47,6 +47,18 @@ func TestWithoutRedis(t *testing.T) {
 		}
 	})
 
+	t.Run("a lock that is promised to a waiter has no holder", func(t *testing.T) {
+		l := cutOff(t, open)
+		held := take(t, l, request("r", alice))
+		if _, err := l.newAttempt(request("r", bob)).once(t.Context(), true); !errors.Is(err, models.ErrNotAcquired) {
+			t.Fatalf("bob does not wait: %v", err)
+		}
+		giveBack(t, l, held)
+		if s := wantRefused(t, l, "r"); s.Held || s.Holder != (models.Holder{}) || !s.Degraded || s.Waiting != 1 || s.TTL <= 0 {
+			t.Errorf("refused by %+v", s)
+		}
+	})
+
 	t.Run("an open one excludes within the instance, and says so", func(t *testing.T) {
 		l := cutOff(t, open)
 		taken := take(t, l, request("r", alice))

@@ -117,7 +117,8 @@ func (l *Locker) passedOn(got reply) {
 }
 
 // Acquire waits in the lock's queue, first come, first served across instances, until it is
-// granted or ctx ends; then the error matches models.ErrNotAcquired and the cause of ctx.
+// granted or ctx ends; then the error matches models.ErrNotAcquired and the cause of ctx, and
+// models.ErrUnavailable if Redis had not answered by then.
 // A waiter that leaves gives up its place, and the lock if the grant was already under way.
 // Without Redis (open) it waits in the instance's own queue, and for a lease that Redis
 // answered about before until that was to end; closed, it returns models.ErrUnavailable.
@@ -178,7 +179,8 @@ func (l *Locker) await(ctx context.Context, a *attempt) (got Lock, err error) {
 			again.Stop()
 			l.giveUp(ctx, a)
 			if refused == nil {
-				return Lock{}, fmt.Errorf("acquire %s: %w: %w", a.req.Resource, models.ErrNotAcquired, context.Cause(ctx))
+				return Lock{}, fmt.Errorf("acquire %s, before Redis answered: %w: %w: %w",
+					a.req.Resource, models.ErrUnavailable, models.ErrNotAcquired, context.Cause(ctx))
 			}
 			return Lock{}, fmt.Errorf("%w: %w", refused, context.Cause(ctx))
 		}

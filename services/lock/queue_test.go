@@ -50,6 +50,21 @@ func TestQueue(t *testing.T) {
 		take(t, l, request("given up", alice))
 	})
 
+	t.Run("is left before Redis has answered", func(t *testing.T) {
+		frozen := servicestest.StartRedis(t)
+		l := at(t, frozen.Addr, patient, Options{})
+		frozen.Freeze()
+		defer frozen.Thaw()
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		_, err := l.Acquire(ctx, request("unknown", bob))
+		for _, want := range []error{models.ErrUnavailable, models.ErrNotAcquired, context.DeadlineExceeded} {
+			if !errors.Is(err, want) {
+				t.Errorf("%v is not: %v", err, want)
+			}
+		}
+	})
+
 	t.Run("is not overtaken by a newcomer at the end of a lease", func(t *testing.T) {
 		take(t, l, request("newcomer", alice))
 		queueUp(t, other, request("newcomer", bob))
