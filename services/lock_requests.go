@@ -5,6 +5,8 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"math"
+	"slices"
 	"time"
 
 	"gatehouse/models"
@@ -27,6 +29,7 @@ type lockRequestStore interface {
 }
 
 type lockRequestReader interface {
+	WithBudget(ctx context.Context) context.Context
 	LockRequest(ctx context.Context, id string) (models.LockRequest, error)
 	PendingLockRequests(ctx context.Context, processID string, limit int) ([]models.LockRequest, error)
 	// PendingCounts returns how many requests are pending, by the id of their process.
@@ -71,7 +74,11 @@ func (p *Processes) Ask(ctx context.Context, user models.UserRef, id string, opt
 		return request, false, status.Degraded, &models.RequestConflictError{Field: "lock", Detail: "The lock is your own. Take it over, if you have lost its token."}
 	}
 	if err := p.checkLimit(ctx, user, opt.Most-1, opt.Most); err != nil {
-		return request, false, status.Degraded, err
+		pending, known := p.pendingOf(ctx, user, id)
+		if !known {
+			return request, false, status.Degraded, err
+		}
+		return pending, false, status.Degraded, nil
 	}
 	now := time.Now().UTC()
 	entry := opt.Client.entry(models.AuditLockAsked, user.Email, Resource(id), "of "+status.Holder.Email+because(opt.Message))
@@ -85,6 +92,20 @@ func (p *Processes) Ask(ctx context.Context, user models.UserRef, id string, opt
 		p.tell(ctx, models.LockAsked, request, user, opt.Message, status.Holder)
 	}
 	return request, created, status.Degraded, err
+}
+
+// pendingOf is the request of a user that is pending already; known is false if there is none, or if
+// that cannot be found out.
+func (p *Processes) pendingOf(ctx context.Context, user models.UserRef, id string) (pending models.LockRequest, known bool) {
+	all, err := p.store.PendingLockRequests(ctx, id, math.MaxInt32)
+	if err != nil {
+		return pending, false
+	}
+	i := slices.IndexFunc(all, func(r models.LockRequest) bool { return r.By.ID == user.ID })
+	if i < 0 {
+		return pending, false
+	}
+	return all[i], true
 }
 
 // tell publishes what happened to a request. by is who did it, zero if no user did.
@@ -153,11 +174,11 @@ func (p *Processes) awaitChange(ctx context.Context, r models.LockRequest, wait 
 	poll := time.NewTicker(requestPoll)
 	defer poll.Stop()
 	for {
-		now, err := p.store.LockRequest(ctx, r.ID)
+		now, err := p.store.LockRequest(p.store.WithBudget(ctx), r.ID) // each look has its own
 		if err != nil || now.State != r.State || !now.AnsweredAt.Equal(r.AnsweredAt) {
 			return now, err
 		}
-		p.see(ctx, now)
+		p.see(p.store.WithBudget(ctx), now)
 		for woken := false; !woken; {
 			select {
 			case event, ok := <-events:

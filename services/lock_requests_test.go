@@ -181,6 +181,11 @@ func (a asking) areMade(t *testing.T) {
 		if _, _, _, err := a.Ask(ctx, a.bob, id, services.AskOptions{Most: 1}); !errors.As(err, &tooMany) {
 			t.Errorf("one lock too many: %v", err)
 		}
+		id2, _ := a.held(t)
+		first := a.ask(t, a.bob, id2)
+		if again, created, _, err := a.Ask(ctx, a.bob, id2, services.AskOptions{Most: 1}); err != nil || created || again.ID != first.ID {
+			t.Errorf("asked again, at the limit: %+v, %t, %v", again, created, err)
+		}
 	})
 
 	t.Run("are seen by the holder and by their asker, and heard of by them", func(t *testing.T) {

@@ -61,7 +61,7 @@ type ProcessLock struct {
 // with an error, if the grant was made, and given back, without Redis.
 func (p *Processes) Lock(ctx context.Context, user models.UserRef, id string, opt ProcessLockOptions) (ProcessLock, error) {
 	token, others := p.idempotentTokens(user, id, opt.IdempotencyKey)
-	if opt.Wait > 0 && token == "" { // refused before the wait; a repeated request takes no new lock
+	if opt.Wait > 0 && token == "" && !opt.TakeOver { // refused before the wait; a repeated request takes no new lock
 		if err := p.checkLimit(ctx, user, opt.Most-1, opt.Most); err != nil {
 			return ProcessLock{}, p.orNotFound(ctx, id, err)
 		}

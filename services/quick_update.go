@@ -44,7 +44,7 @@ func (p *Processes) QuickUpdate(ctx context.Context, user models.UserRef, id str
 	for {
 		process, err = p.patch(ctx, user, id, taken, opt.IfMatch, patch)
 		if !errors.Is(err, models.ErrVersionConflict) || !time.Now().Before(deadline) {
-			return process, taken.Degraded, err
+			return process, taken.Degraded, p.withStatus(ctx, err)
 		}
 	}
 }

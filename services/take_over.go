@@ -57,10 +57,18 @@ func (p *Processes) acquireOrTakeOver(id string, user models.UserRef, opt Proces
 		if wait <= 0 || !errors.As(err, &refused) {
 			return taken, err
 		}
+		if req.Token == "" { // as Lock: refused before the wait, but for a lock of the user's own
+			if err := p.checkLimit(ctx, user, opt.Most-1, opt.Most); err != nil {
+				return lock.Lock{}, err
+			}
+		}
 		taken, err = p.acquire(ctx, wait, req, nil)
 		var stillRefused *models.NotAcquiredError
-		if errors.As(err, &stillRefused) && stillRefused.Status.Grant == refused.Status.Grant {
-			stillRefused.TakeOverAt = refused.TakeOverAt
+		if errors.As(err, &stillRefused) && stillRefused.Status.Held {
+			// Where that cannot be found out, the refusal does not say it.
+			if active, _, err := p.activeAt(ctx, id, stillRefused.Status); err == nil {
+				stillRefused.TakeOverAt = active.Add(p.opt.Protection)
+			}
 		}
 		return taken, err
 	}

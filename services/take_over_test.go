@@ -83,7 +83,7 @@ func TestTakeOver(t *testing.T) {
 				t.Errorf("%+v", s)
 			}
 			opt := taking("my other tab")
-			opt.Most = 1
+			opt.Most, opt.Wait = 1, time.Minute // as for any other, there is no need to wait
 			taken, err := d.Lock(t.Context(), alice, process.ID, opt)
 			if err != nil || taken.Grant == old.Grant || taken.Token == old.Token || *taken.Fence <= *old.Fence {
 				t.Fatalf("%+v, %v", taken, err)
@@ -156,6 +156,10 @@ func TestTakeOver(t *testing.T) {
 			opt.Most = 1
 			var tooMany *models.TooManyLocksError
 			if _, err := d.unprotected().Lock(t.Context(), carol, process.ID, opt); !errors.As(err, &tooMany) {
+				t.Error(err)
+			}
+			opt.Wait = time.Minute // refused before the wait
+			if _, err := d.Lock(t.Context(), carol, process.ID, opt); !errors.As(err, &tooMany) {
 				t.Error(err)
 			}
 			check(t, errorOf(d.Extend(t.Context(), alice, process.ID, held.Token, 0)))
