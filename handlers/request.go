@@ -171,8 +171,8 @@ func waitOf(c *gin.Context, fallback time.Duration) time.Duration {
 			continue
 		}
 		digits := strings.TrimSpace(value)
-		if quoted, err := strconv.Unquote(digits); err == nil {
-			digits = quoted
+		if inner, ok := strings.CutPrefix(digits, `"`); ok && strings.HasSuffix(inner, `"`) {
+			digits = strings.TrimSuffix(inner, `"`)
 		}
 		if digits == "" || strings.Trim(digits, "0123456789") != "" {
 			return fallback

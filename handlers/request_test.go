@@ -144,6 +144,7 @@ func TestWaitOf(t *testing.T) {
 		`wait="5`:                    {7 * time.Second, ""},
 		`wait="5;x"`:                 {7 * time.Second, ""},
 		"wait=+5":                    {7 * time.Second, ""},
+		"wait='5'":                   {7 * time.Second, ""},
 		"wait=":                      {7 * time.Second, ""},
 		"wait=4; foo=bar":            {4 * time.Second, "wait=4"},
 		"foo=5; wait=4, wait=2;a":    {2 * time.Second, "wait=2"},

@@ -62,9 +62,10 @@ func findToken(c *gin.Context, cookieName string) *identity {
 
 func bearerToken(h http.Header) (token string, ok bool) {
 	for _, value := range h["Authorization"] {
-		scheme, rest, _ := strings.Cut(strings.TrimSpace(value), " ")
-		if strings.EqualFold(scheme, "Bearer") {
-			return strings.TrimSpace(rest), true
+		value = strings.TrimSpace(value)
+		end := strings.IndexAny(value+" ", " \t")
+		if strings.EqualFold(value[:end], "Bearer") {
+			return strings.TrimSpace(value[end:]), true
 		}
 	}
 	return "", false

@@ -51,6 +51,7 @@ func TestSessionIsFoundByBearerOrCookie(t *testing.T) {
 		{"cookie", []string{"Cookie", "gatehouse=" + good}, 200, `"cookie":true`},
 		{"bearer wins", []string{"Authorization", "Bearer " + good, "Cookie", "gatehouse=bad"}, 200, `"cookie":false`},
 		{"a bad bearer hides the cookie", []string{"Authorization", "Bearer bad", "Cookie", "gatehouse=" + good}, 401, ""},
+		{"a bad bearer after a tab hides the cookie", []string{"Authorization", "Bearer\tbad", "Cookie", "gatehouse=" + good}, 401, ""},
 		{"an empty bearer hides the cookie", []string{"Authorization", "Bearer", "Cookie", "gatehouse=" + good}, 401, ""},
 		{"other schemes are ignored", []string{"Authorization", "Basic YTpi", "Cookie", "gatehouse=" + good}, 200, `"cookie":true`},
 		{"a bearer after another scheme", []string{"Authorization", "Basic YTpi", "Authorization", "Bearer bad", "Cookie", "gatehouse=" + good}, 401, ""},

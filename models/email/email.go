@@ -27,7 +27,7 @@ const maxBytes = 254 // of an address, RFC 5321
 // of Latin with what is written together in Chinese, Japanese or Korean. Its decimal
 // digits are of one kind, which is ASCII in a word with Latin letters.
 func Normalize(address string) (string, error) {
-	address = strings.TrimSpace(address)
+	address = strings.TrimFunc(address, func(r rune) bool { return unicode.Is(unicode.Zs, r) })
 	if len(address) > 4*maxBytes || !utf8.ValidString(address) {
 		return "", models.Invalid("email", "must be an e-mail address")
 	}

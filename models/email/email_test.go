@@ -19,7 +19,7 @@ import (
 func TestNormalize(t *testing.T) {
 	for _, row := range []struct{ typed, want string }{
 		{"ann@example.com", "ann@example.com"},
-		{"  Ann@EXAMPLE.com\t", "ann@example.com"},
+		{"  Ann@EXAMPLE.com\u3000", "ann@example.com"},
 		{"ａｎｎ＠ｅｘａｍｐｌｅ．ｃｏｍ", "ann@example.com"},
 		{"𝐚nn@example.com", "ann@example.com"},
 		{"ann@example․com", "ann@example.com"}, // a leader of one dot
@@ -48,7 +48,7 @@ func TestNormalizeRefusesLookAlikes(t *testing.T) {
 		"invisible": {
 			"ann\u200b@example.com", "a\u200cnn@example.com", "a\u200dnn@example.com", "\ufeffann@example.com", "a\u00adnn@example.com", "\u202eann@example.com",
 			"ann\u2060@example.com", "a\u034fnn@example.com", "ann\ufe0f@example.com", "ann\u3164@example.com", "ann\uffa0@example.com", "ann\u115f@example.com",
-			"ann\u2800@example.com", "a\u0000nn@example.com", "ann\x7f@example.com", "a\u00a0nn@example.com", "a\u3000nn@example.com", "a\u2028nn@example.com",
+			"ann\u2800@example.com", "a\u0000nn@example.com", "ann\x7f@example.com", "ann@example.com\n", "\tann@example.com", "a\u00a0nn@example.com", "a\u3000nn@example.com", "a\u2028nn@example.com",
 			"a\U000e0101nn@example.com", "a\U000e0041nn@example.com", "ann\ue000@example.com", "ann@exa\u180emple.com", "ann@example.com\u200b", "ann\u0085x@example.com", "a\u0378nn@example.com",
 		},
 		"marks": {"ali\u0307ce@example.com", "alice\u0332@example.com", "\u0430\u0301\u043d\u043d\u0430@example.com"},
