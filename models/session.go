@@ -29,7 +29,8 @@ func (s Session) Live(now time.Time) bool {
 // Activity is what the use of a session changes in its row.
 type Activity struct {
 	Hash     string
-	LastSeen time.Time
+	Since    time.Time // the first use that is not in the row; the session was live from then on
+	LastSeen time.Time // the last use: Since, if there was only one
 	IdleAt   time.Time
 }
 

@@ -29,6 +29,9 @@ type activity struct {
 
 	mu       sync.Mutex
 	lastSeen map[string]time.Time // by hash
+	// since has the first use that is not written. If writes fail for longer than the idle timeout,
+	// the row looks idle at the last use, but not at the first, and each one found a live session.
+	since map[string]time.Time
 	// written has the uses stored in rows within this interval, older those of the one before:
 	// a copy in Redis may be older than they are.
 	written, older map[string]time.Time
@@ -41,6 +44,7 @@ func newActivity(idle time.Duration) *activity {
 		interval: min(maxActivityInterval, idle/10),
 		wake:     make(chan struct{}, 1),
 		lastSeen: map[string]time.Time{},
+		since:    map[string]time.Time{},
 		written:  map[string]time.Time{},
 	}
 }
@@ -48,7 +52,14 @@ func newActivity(idle time.Duration) *activity {
 // used is what is stored in the row of a session that was used at that time.
 func (a *activity) used(hash string, at time.Time) models.Activity {
 	at = atMicrosecond(at)
-	return models.Activity{Hash: hash, LastSeen: at, IdleAt: at.Add(a.idle + a.interval)}
+	return models.Activity{Hash: hash, Since: at, LastSeen: at, IdleAt: at.Add(a.idle + a.interval)}
+}
+
+// due is what is to be written of a session that is in lastSeen. It is called with a.mu held.
+func (a *activity) due(hash string) models.Activity {
+	used := a.used(hash, a.lastSeen[hash])
+	used.Since = a.since[hash]
+	return used
 }
 
 // Touch records that a session, as Get returned it, was used now. It does no I/O and never
@@ -72,6 +83,9 @@ func (a *activity) record(hash string, at time.Time) models.Activity {
 	used := a.used(hash, at)
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if _, ok := a.lastSeen[hash]; !ok {
+		a.since[hash] = used.Since
+	}
 	a.lastSeen[hash] = used.LastSeen
 	a.wakeUp()
 	return used
@@ -88,8 +102,8 @@ func (a *activity) wakeUp() {
 func (a *activity) of(hash string) (models.Activity, bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	at, ok := a.lastSeen[hash]
-	return a.used(hash, at), ok
+	_, ok := a.lastSeen[hash]
+	return a.due(hash), ok
 }
 
 // last is what this instance knows of the use of a session, written or not.
@@ -109,8 +123,8 @@ func (a *activity) unwritten() []models.Activity {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	all := make([]models.Activity, 0, len(a.lastSeen))
-	for hash, at := range a.lastSeen {
-		all = append(all, a.used(hash, at))
+	for hash := range a.lastSeen {
+		all = append(all, a.due(hash))
 	}
 	return all
 }
@@ -119,8 +133,12 @@ func (a *activity) unwritten() []models.Activity {
 func (a *activity) remove(written models.Activity) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.lastSeen[written.Hash].Equal(written.LastSeen) {
+	switch at, ok := a.lastSeen[written.Hash]; {
+	case at.Equal(written.LastSeen):
 		delete(a.lastSeen, written.Hash)
+		delete(a.since, written.Hash)
+	case ok:
+		a.since[written.Hash] = written.LastSeen // the row is live at what it has itself
 	}
 	a.written[written.Hash] = written.LastSeen
 	if now := time.Now(); now.Sub(a.rotated) > a.interval {

@@ -122,3 +122,42 @@ func TestActivityOutlivesAnOutage(t *testing.T) {
 		})
 	}
 }
+
+// While the database refuses writes for longer than the idle timeout, the rows of sessions that
+// are used look idle. None of these sessions ends by it, then or later.
+func TestActivityOutlivesARefusal(t *testing.T) {
+	t.Parallel()
+	for name, use := range map[string]func(t *testing.T, i instance, token string) error{
+		"get": func(t *testing.T, i instance, token string) error { return nil },
+		"save": func(t *testing.T, i instance, token string) error {
+			_, err := i.SaveData(t.Context(), mustGet(t, i, token), []byte("x"))
+			return err
+		},
+		"refresh": func(t *testing.T, i instance, token string) error {
+			_, err := i.Refresh(t.Context(), mustGet(t, i, token))
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inFakeTime(t, 1, session.Options{IdleTimeout: 4 * time.Minute}, func(t *testing.T, all []instance) {
+				i := all[0]
+				token, s := signIn(t, i, ann)
+				i.db.full.Store(true)
+				for range 20 { // 10 min
+					pass(30 * time.Second)
+					i.Touch(mustGet(t, i, token))
+				}
+				i.db.full.Store(false)
+				if err := use(t, i, token); err != nil {
+					t.Error(err)
+				}
+				pass(2 * time.Second)
+				if row, err := i.db.Session(t.Context(), s.Hash, time.Now()); err != nil || row.LastSeen.Before(s.CreatedAt.Add(10*time.Minute)) {
+					t.Errorf("the row was not brought up to date: %+v, %v", row, err)
+				}
+				pass(5 * time.Minute) // unused
+				refused(t, i, token)
+			})
+		})
+	}
+}

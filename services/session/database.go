@@ -31,9 +31,10 @@ type Database interface {
 	Session(ctx context.Context, hash string, at time.Time) (models.Session, error)
 	// SessionsOf returns the live sessions of a user, newest first.
 	SessionsOf(ctx context.Context, userID string, at time.Time) ([]models.Session, error)
-	// TouchSessions moves LastSeen and IdleAt of sessions that were live at LastSeen, never
-	// back, and leaves out all others. It returns the hashes that it wrote. It may leave out
-	// live ones that another transaction is changing, unless it is given one alone.
+	// TouchSessions moves LastSeen and IdleAt of sessions whose idle timeout had not passed at
+	// Since, nor the absolute one at LastSeen, never back, and leaves out all others. It returns
+	// the hashes that it wrote. It may leave out live ones that another transaction is changing,
+	// unless it is given one alone.
 	TouchSessions(ctx context.Context, used []models.Activity) (written []string, err error)
 	// SaveSessionData stores the data of a live session that still has that version, and
 	// returns the next version, which is one more. models.ErrStale if it has another,

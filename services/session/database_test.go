@@ -75,7 +75,7 @@ func holdToContract(t *testing.T, db session.Database, user models.Session) {
 	wantError("insert with another epoch", err, models.ErrStale)
 
 	later := now.Add(30 * time.Minute)
-	written, err := db.TouchSessions(ctx, []models.Activity{{Hash: "a", LastSeen: later, IdleAt: later.Add(time.Hour)}, {Hash: "b", LastSeen: later, IdleAt: later.Add(time.Hour)}})
+	written, err := db.TouchSessions(ctx, []models.Activity{{Hash: "a", Since: later, LastSeen: later, IdleAt: later.Add(time.Hour)}, {Hash: "b", Since: later, LastSeen: later, IdleAt: later.Add(time.Hour)}})
 	if strings.Join(written, " ") != "b" || err != nil {
 		t.Errorf("touched %q, %v", written, err)
 	}
@@ -85,9 +85,13 @@ func holdToContract(t *testing.T, db session.Database, user models.Session) {
 	_, err = db.Session(ctx, "c", now.Add(80*time.Minute))
 	wantError("a session that was not used", err, models.ErrNotFound)
 
-	always := []models.Activity{{Hash: "b", LastSeen: now.Add(80 * time.Minute), IdleAt: now.Add(3 * time.Hour)}}
+	always := []models.Activity{{Hash: "b", Since: now.Add(90 * time.Minute), LastSeen: now.Add(100 * time.Minute), IdleAt: now.Add(3 * time.Hour)}}
+	if written, err := db.TouchSessions(ctx, always); len(written) != 0 || err != nil {
+		t.Errorf("first used past the idle timeout it touched %q, %v", written, err)
+	}
+	always[0].Since = now.Add(80 * time.Minute)
 	if written, err := db.TouchSessions(ctx, always); len(written) != 1 || err != nil {
-		t.Errorf("touched %q, %v", written, err)
+		t.Errorf("used before the idle timeout, and past it, it touched %q, %v", written, err)
 	}
 	always[0].LastSeen = now.Add(2 * time.Hour)
 	if written, err := db.TouchSessions(ctx, always); len(written) != 0 || err != nil {

@@ -96,7 +96,7 @@ func (d *mapDatabase) TouchSessions(_ context.Context, used []models.Activity) (
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, u := range used {
-		if s, ok := d.live(u.Hash, u.LastSeen); ok {
+		if s, ok := d.live(u.Hash, u.Since); ok && u.LastSeen.Before(s.ExpiresAt) {
 			if u.IdleAt.After(s.IdleAt) {
 				s.LastSeen, s.IdleAt = u.LastSeen, u.IdleAt
 			}

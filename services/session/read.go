@@ -146,7 +146,7 @@ func (c *Cache) readRow(ctx context.Context, hash string) (rowRead, error) {
 	asOf := read.sentAt
 	used, unwritten := c.activity.of(hash)
 	if unwritten {
-		asOf = used.LastSeen // the row may only look idle
+		asOf = used.Since // the row may only look idle
 	}
 	s, err := c.database.Session(ctx, hash, asOf)
 	switch {

@@ -117,6 +117,7 @@ func (w *world) forgetTheLog(t *testing.T) {
 type testDB struct {
 	session.Database
 	gone                         atomic.Bool
+	full                         atomic.Bool // it refuses writes of activity, and reads go on
 	reads, touches, notes, polls atomic.Int64
 	// afterRead runs between the read of a row and its return.
 	afterRead atomic.Pointer[func()]
@@ -138,7 +139,7 @@ func (d *testDB) Session(ctx context.Context, hash string, now time.Time) (model
 
 func (d *testDB) TouchSessions(ctx context.Context, seen []models.Activity) ([]string, error) {
 	d.touches.Add(1)
-	if d.gone.Load() {
+	if d.gone.Load() || d.full.Load() {
 		return nil, errGone
 	}
 	return d.Database.TouchSessions(ctx, seen)

@@ -27,7 +27,7 @@ func TestOneConnectionIsEnough(t *testing.T) {
 		kept := begin("b", now.Add(time.Hour))
 		wantError(t, errorOf(s.SaveSessionData(t.Context(), kept.Hash, 7, []byte("x"))), models.ErrStale)
 		wantError(t, errorOf(s.SaveSessionData(t.Context(), "nobody's", 0, []byte("x"))), models.ErrNotFound)
-		check(t, errorOf(s.TouchSessions(t.Context(), []models.Activity{{Hash: "b", LastSeen: now, IdleAt: now.Add(time.Hour)}})))
+		check(t, errorOf(s.TouchSessions(t.Context(), []models.Activity{{Hash: "b", Since: now, LastSeen: now, IdleAt: now.Add(time.Hour)}})))
 		_, removed, err := s.CleanUpSessions(t.Context(), now.Add(2*time.Minute), "", 10)
 		check(t, err)
 		if removed != 1 {

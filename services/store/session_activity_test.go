@@ -17,19 +17,21 @@ func TestTouchSessions(t *testing.T) {
 		s := w.s
 		user, other := newUser(t, s, "ann@example.com"), newUser(t, s, "bob@example.com")
 		used, fresh, idle, ended := session(user, "used"), session(user, "fresh"), session(user, "idle"), session(other, "ended")
+		late := session(user, "late") // used before its idle timeout, which could not be written, and past it
 		fresh.LastSeen, fresh.IdleAt = start.Add(10*time.Minute), start.Add(40*time.Minute)
-		idle.IdleAt = start
-		insert(t, s, used, fresh, idle, ended)
+		idle.IdleAt, late.IdleAt = start, start.Add(time.Second)
+		insert(t, s, used, fresh, idle, ended, late)
 		check(t, s.EndSessions(t.Context(), models.Ending{UserID: other.ID}))
 
 		at := start.Add(time.Minute)
 		var seen []models.Activity
 		for _, hash := range []string{used.Hash, fresh.Hash, idle.Hash, ended.Hash, "none"} {
-			seen = append(seen, models.Activity{Hash: hash, LastSeen: at, IdleAt: at.Add(30 * time.Minute)})
+			seen = append(seen, models.Activity{Hash: hash, Since: at, LastSeen: at, IdleAt: at.Add(30 * time.Minute)})
 		}
+		seen = append(seen, models.Activity{Hash: late.Hash, Since: start, LastSeen: at, IdleAt: at.Add(30 * time.Minute)})
 		written := must(s.TouchSessions(t.Context(), seen))
 		slices.Sort(written)
-		if want := []string{fresh.Hash, used.Hash}; !slices.Equal(written, want) {
+		if want := []string{fresh.Hash, late.Hash, used.Hash}; !slices.Equal(written, want) {
 			t.Errorf("written %q, want %q", written, want)
 		}
 		if x := must(s.Session(t.Context(), used.Hash, at)); !x.LastSeen.Equal(at) || !x.IdleAt.Equal(at.Add(30*time.Minute)) {
@@ -52,7 +54,7 @@ func TestTouchSessionsAtTheSameTime(t *testing.T) {
 		for i := range all {
 			x := session(user, fmt.Sprint(i))
 			insert(t, instances[0], x)
-			seen = append(seen, models.Activity{Hash: x.Hash, LastSeen: start, IdleAt: x.IdleAt})
+			seen = append(seen, models.Activity{Hash: x.Hash, Since: start, LastSeen: start, IdleAt: x.IdleAt})
 		}
 		var wg sync.WaitGroup
 		for _, s := range instances {

@@ -169,10 +169,10 @@ func (s *Store) CountSessions(ctx context.Context, userIDs []string, now time.Ti
 	return counts, failed("count sessions", err)
 }
 
-// TouchSessions moves the idle timeouts of sessions that are live when they were last
-// seen, in one write. Neither time ever goes back. It returns the hashes that it wrote.
-// The others are not live, or another transaction is changing them now; for that, a
-// single one is waited for.
+// TouchSessions moves the idle timeouts of live sessions, in one write. Their rows were not
+// idle at Since; between Since and LastSeen the caller knows that they were not. Neither time
+// ever goes back. It returns the hashes that it wrote. The others are not live, or another
+// transaction is changing them now; for that, a single one is waited for.
 func (s *Store) TouchSessions(ctx context.Context, seen []models.Activity) (written []string, err error) {
 	if len(seen) == 0 {
 		return nil, nil
@@ -184,20 +184,20 @@ func (s *Store) TouchSessions(ctx context.Context, seen []models.Activity) (writ
 	rows := make([]string, len(seen))
 	var args []any
 	for i, a := range seen {
-		rows[i] = fmt.Sprintf("(CAST($%d AS TEXT), CAST($%d AS BIGINT), CAST($%d AS BIGINT))", 3*i+1, 3*i+2, 3*i+3)
-		args = append(args, clean(a.Hash), a.LastSeen.UnixMicro(), a.IdleAt.UnixMicro())
+		rows[i] = fmt.Sprintf("(CAST($%d AS TEXT), CAST($%d AS BIGINT), CAST($%d AS BIGINT), CAST($%d AS BIGINT))", 4*i+1, 4*i+2, 4*i+3, 4*i+4)
+		args = append(args, clean(a.Hash), a.Since.UnixMicro(), a.LastSeen.UnixMicro(), a.IdleAt.UnixMicro())
 	}
 	written, err = result(ctx, s.change, func(ctx context.Context, q querier) ([]string, error) {
 		return collect(ctx, q, func(row scanner) (hash string, err error) {
 			return hash, row.Scan(&hash)
-		}, `WITH used (hash, at, idle) AS (VALUES `+strings.Join(rows, ", ")+`),
+		}, `WITH used (hash, since, at, idle) AS (VALUES `+strings.Join(rows, ", ")+`),
 			   free AS (SELECT hash FROM sessions WHERE hash IN (SELECT hash FROM used)`+skip+`)
 			UPDATE sessions
 			   SET last_seen = CASE WHEN last_seen < used.at THEN used.at ELSE last_seen END,
 			       idle_at = CASE WHEN idle_at < used.idle THEN used.idle ELSE idle_at END
 			  FROM used
 			 WHERE sessions.hash = used.hash AND sessions.hash IN (SELECT hash FROM free)
-			   AND idle_at > used.at AND expires_at > used.at AND`+unrevoked+`
+			   AND idle_at > used.since AND expires_at > used.at AND`+unrevoked+`
 			RETURNING sessions.hash`, args...)
 	})
 	return written, failed("touch sessions", err)

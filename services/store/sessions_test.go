@@ -232,7 +232,7 @@ func TestInsertNeedsTheCurrentEpoch(t *testing.T) {
 // touch is TouchSessions for one session, whose caller must know whether it is live.
 func touch(t *testing.T, s *store.Store, hash string, lastSeen, idleAt time.Time) error {
 	t.Helper()
-	written, err := s.TouchSessions(t.Context(), []models.Activity{{Hash: hash, LastSeen: lastSeen, IdleAt: idleAt}})
+	written, err := s.TouchSessions(t.Context(), []models.Activity{{Hash: hash, Since: lastSeen, LastSeen: lastSeen, IdleAt: idleAt}})
 	if err == nil && len(written) == 0 {
 		err = models.ErrNotFound
 	}

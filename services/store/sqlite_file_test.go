@@ -48,11 +48,11 @@ func writes(s *store.Store, user models.User) map[string]func(ctx context.Contex
 		"session":       func(ctx context.Context) error { return errorOf(s.InsertSession(ctx, models.Session{Hash: "h"}, 1)) },
 		"user session":  func(ctx context.Context) error { return errorOf(s.InsertSession(ctx, session("u"), 1)) },
 		"touch": func(ctx context.Context) error {
-			_, err := s.TouchSessions(ctx, []models.Activity{{Hash: "kept", LastSeen: now, IdleAt: now.Add(time.Hour)}})
+			_, err := s.TouchSessions(ctx, []models.Activity{{Hash: "kept", Since: now, LastSeen: now, IdleAt: now.Add(time.Hour)}})
 			return err
 		},
 		"touches": func(ctx context.Context) error {
-			return errorOf(s.TouchSessions(ctx, []models.Activity{{Hash: "kept", LastSeen: now, IdleAt: now.Add(time.Hour)}}))
+			return errorOf(s.TouchSessions(ctx, []models.Activity{{Hash: "kept", Since: now, LastSeen: now, IdleAt: now.Add(time.Hour)}}))
 		},
 		"session data": func(ctx context.Context) error { return errorOf(s.SaveSessionData(ctx, "kept", 0, []byte("x"))) },
 		"end":          func(ctx context.Context) error { return s.EndSessions(ctx, models.Ending{Hash: "kept"}) },
