@@ -20,8 +20,8 @@ type SessionBackend interface {
 	SessionReader
 	// Create begins a session that has the Data of s and no user.
 	Create(ctx context.Context, s models.Session) (token string, begun models.Session, err error)
-	// SaveData stores data if the session still has s.Version, else it returns
-	// models.ErrStale and the session as it is now. models.ErrNotFound if it has ended.
+	// SaveData stores data if the session still has s.Version, whose next is one more, else it
+	// returns models.ErrStale and the session as it is now. models.ErrNotFound if it has ended.
 	SaveData(ctx context.Context, s models.Session, data []byte) (models.Session, error)
 	// Delete ends the session of a token. models.ErrNotFound if there is none.
 	Delete(ctx context.Context, token string) error
@@ -220,6 +220,10 @@ func (s *SessionStore) update(ctx context.Context, session *gorilla.Session, loa
 		}
 		saved, err := s.backend.SaveData(ctx, current, data)
 		if err == nil {
+			if saved.Version != current.Version+1 { // another request stored since: values lack that
+				current.Data, current.Version = data, current.Version+1
+				saved = current // so the next Save finds out, and merges
+			}
 			loaded.record, session.Values = saved, values
 			return nil
 		}

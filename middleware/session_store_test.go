@@ -265,6 +265,48 @@ func TestSessionStoreMergesByKey(t *testing.T) {
 	}
 }
 
+// overtaken is a backend in which another request stores between a write and what SaveData reads
+// back of it.
+type overtaken struct {
+	*fakeSessions
+	other func(saved models.Session) models.Session
+}
+
+func (o *overtaken) SaveData(ctx context.Context, s models.Session, data []byte) (models.Session, error) {
+	saved, err := o.fakeSessions.SaveData(ctx, s, data)
+	if other := o.other; err == nil && other != nil {
+		o.other = nil
+		saved = other(saved)
+	}
+	return saved, err
+}
+
+// What another request stored after the first Save is not lost in the second one of a request.
+func TestSessionStoreSavesTwice(t *testing.T) {
+	backend := &overtaken{fakeSessions: newFakeSessions()}
+	store := middleware.NewSessionStore(backend, middleware.SessionStoreOptions{})
+	app := storeApp(middleware.Sessions, store)
+	cookie := "session=" + cookieOf(t, ask(app, "/set?key=first&value=0")).Value
+	app.GET("/twice", func(c *gin.Context) {
+		current := sessions.Default(c)
+		for _, key := range []string{"a", "c"} {
+			current.Set(key, key)
+			if err := current.Save(); err != nil {
+				t.Errorf("save %s: %v", key, err)
+			}
+		}
+	})
+	backend.other = func(saved models.Session) models.Session {
+		ask(app, "/set?key=b&value=b", "Cookie", cookie)
+		return backend.sessions[saved.Hash]
+	}
+	ask(app, "/twice", "Cookie", cookie)
+	get := func(key string) string { return ask(app, "/get?key="+key, "Cookie", cookie).Body.String() }
+	if got := get("first") + get("a") + get("b") + get("c"); got != "0abc" {
+		t.Errorf("stored are %s", got)
+	}
+}
+
 func TestSessionStoreRefusesWhatItCannotKeep(t *testing.T) {
 	store := middleware.NewSessionStore(newFakeSessions(), middleware.SessionStoreOptions{})
 	gin.SetMode(gin.TestMode)
