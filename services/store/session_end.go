@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"gatehouse/models"
@@ -28,7 +29,11 @@ func (s *Store) EndSessions(ctx context.Context, which models.Ending) error {
 		case which.Hash != "":
 			ended.SessionHash, err = endOne(ctx, q, `hash = $1`, clean(which.Hash))
 		case which.ID != "":
-			ended.SessionHash, err = endOne(ctx, q, `user_id = $1 AND id = $2 AND`+unrevoked, user, clean(which.ID))
+			live := `user_id = $1 AND id = $2 AND` + unrevoked
+			ended.SessionHash, err = endOne(ctx, q, live, user, clean(which.ID))
+			if errors.Is(err, models.ErrNotFound) { // see unrevoked
+				ended.SessionHash, err = endOne(ctx, q, live, user, clean(which.ID))
+			}
 		case user != 0:
 			ended.UserID, err = which.UserID, endUser(ctx, q, user, which.Keep)
 		case which.Everybody:

@@ -13,6 +13,10 @@ import (
 
 // unrevoked is true for the rows of sessions that were not ended: their era and their user's
 // epoch are still the current ones. Timeouts are checked apart.
+//
+// In PostgreSQL a change of a session that waits until all others have been ended does not find
+// it: era and epoch are then read as they were before. So a call about one session that finds
+// nothing tries once more.
 const unrevoked = ` sessions.era = (SELECT era FROM revocation_head) AND (sessions.user_id IS NULL OR EXISTS (
 	SELECT 1 FROM users AS owner WHERE owner.id = sessions.user_id AND owner.epoch = sessions.epoch AND NOT owner.disabled))`
 
@@ -187,7 +191,7 @@ func (s *Store) TouchSessions(ctx context.Context, seen []models.Activity) (writ
 		rows[i] = fmt.Sprintf("(CAST($%d AS TEXT), CAST($%d AS BIGINT), CAST($%d AS BIGINT), CAST($%d AS BIGINT))", 4*i+1, 4*i+2, 4*i+3, 4*i+4)
 		args = append(args, clean(a.Hash), a.Since.UnixMicro(), a.LastSeen.UnixMicro(), a.IdleAt.UnixMicro())
 	}
-	written, err = result(ctx, s.change, func(ctx context.Context, q querier) ([]string, error) {
+	touch := func(ctx context.Context, q querier) ([]string, error) {
 		return collect(ctx, q, func(row scanner) (hash string, err error) {
 			return hash, row.Scan(&hash)
 		}, `WITH used (hash, since, at, idle) AS (VALUES `+strings.Join(rows, ", ")+`),
@@ -199,7 +203,11 @@ func (s *Store) TouchSessions(ctx context.Context, seen []models.Activity) (writ
 			 WHERE sessions.hash = used.hash AND sessions.hash IN (SELECT hash FROM free)
 			   AND idle_at > used.since AND expires_at > used.at AND`+unrevoked+`
 			RETURNING sessions.hash`, args...)
-	})
+	}
+	written, err = result(ctx, s.change, touch)
+	if err == nil && len(written) == 0 && len(seen) == 1 {
+		written, err = result(ctx, s.change, touch) // see unrevoked
+	}
 	return written, failed("touch sessions", err)
 }
 
