@@ -6,7 +6,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"gatehouse/models"
+	"gatehouse/services/redis"
 	"gatehouse/services/redis/redistest"
 	"gatehouse/services/servicestest"
 	"gatehouse/services/session"
@@ -40,6 +43,66 @@ func TestSurvivesRedis(t *testing.T) {
 		}
 	}
 	servicestest.Eventually(t, func() bool { return !b.Degraded(token) }, "still degraded")
+}
+
+// A call of an application that sets no budget for Redis waits for a frozen one once.
+func TestFrozenRedisIsWaitedForOnce(t *testing.T) {
+	t.Parallel()
+	for name, call := range map[string]func(t *testing.T, w *world, i instance) func() error{
+		"get": func(t *testing.T, w *world, i instance) func() error {
+			token, _ := signIn(t, i, w.signUp(t))
+			i.Evict(token)
+			return func() error { _, err := i.Get(t.Context(), token); return err }
+		},
+		"rotate": func(t *testing.T, w *world, i instance) func() error {
+			ann := w.signUp(t)
+			_, s := signIn(t, i, ann)
+			return func() error { _, _, err := w.changePassword(t.Context(), i, s, ann.Epoch); return err }
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w, registry := newWorld(t), prometheus.NewRegistry()
+			rdb := redistest.At(t, w.server.Addr, redis.Options{Timeout: 100 * time.Millisecond, Metrics: registry})
+			i := w.instance(t, rdb, session.Options{})
+			servicestest.Eventually(t, func() bool { // until the call comes before Redis counts as away
+				servicestest.Eventually(t, rdb.Available, "Redis is not used again")
+				ask := call(t, w, i)
+				before := redisCalls(t, registry)
+				w.server.Freeze()
+				err := ask()
+				after := redisCalls(t, registry)
+				w.server.Thaw()
+				if err != nil {
+					t.Fatal(err)
+				}
+				late, skipped := after["timeout"]-before["timeout"], after["skipped"]-before["skipped"]
+				if late > 0 && skipped == 0 {
+					t.Fatalf("%v calls timed out, and the others were sent, too", late)
+				}
+				return late > 0
+			}, "no call times out")
+		})
+	}
+}
+
+// redisCalls counts the calls to Redis by their result.
+func redisCalls(t *testing.T, registry *prometheus.Registry) map[string]float64 {
+	t.Helper()
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	calls := map[string]float64{}
+	for _, family := range families {
+		if family.GetName() != "gatehouse_redis_calls_total" {
+			continue
+		}
+		for _, m := range family.GetMetric() {
+			calls[m.GetLabel()[0].GetValue()] = m.GetCounter().GetValue()
+		}
+	}
+	return calls
 }
 
 // A database that hangs is reported within its timeout. No session ends by it, and no token

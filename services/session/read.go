@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"gatehouse/models"
+	"gatehouse/services/redis"
 )
 
 const (
@@ -34,6 +35,7 @@ func (c *Cache) Get(ctx context.Context, token string) (*models.Session, error) 
 		c.reads.none.Inc()
 		return nil, fmt.Errorf("get session: %w", models.ErrNotFound)
 	}
+	ctx = redis.EnsureBudget(ctx) // up to two calls
 	hash := hex.EncodeToString(key[:])
 	if s, ok := c.fromRedis(ctx, key, hash); ok {
 		c.reads.redis.Inc()

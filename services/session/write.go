@@ -11,6 +11,7 @@ import (
 	"unicode/utf8"
 
 	"gatehouse/models"
+	"gatehouse/services/redis"
 )
 
 const maxUserAgent = 400 // bytes
@@ -134,6 +135,7 @@ func (c *Cache) noteUnlessInRedis(ctx context.Context, hash string, now rowRead)
 // epoch next.Epoch, unless that session has ended or the epoch is not the given one any more.
 // Its errors are returned; models.ErrNotFound also if the session has ended before.
 func (c *Cache) Rotate(ctx context.Context, s models.Session, epoch int64, write func(next models.Session) error) (token string, _ models.Session, err error) {
+	ctx = redis.EnsureBudget(ctx) // two calls
 	next, err := c.fromRow(ctx, s.Hash)
 	if err != nil {
 		return "", models.Session{}, fmt.Errorf("rotate session %s: %w", s.ID, err)
