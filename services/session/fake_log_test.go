@@ -38,7 +38,10 @@ func (l *fakeLog) NoteChange(_ context.Context, hash string) error {
 	return nil
 }
 
-func (l *fakeLog) Revocations(_ context.Context, after int64, since time.Time) (models.Revocations, error) {
+func (l *fakeLog) Revocations(ctx context.Context, after int64, since time.Time) (models.Revocations, error) {
+	if ctx.Err() != nil {
+		return models.Revocations{}, errors.Join(models.ErrUnavailable, context.Cause(ctx))
+	}
 	l.mu.Lock()
 	l.queries++
 	read, err, delay := models.Revocations{Head: l.head, Nonce: l.head + 1000*l.history}, l.err, l.delay

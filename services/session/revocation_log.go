@@ -195,6 +195,7 @@ func (f *logFollower) distrust() {
 	defer f.mu.Unlock()
 	f.notBefore = time.Now()
 	f.renewState(false)
+	f.wake() // the caller may only have been out of time
 }
 
 // renewState is called with f.mu held.

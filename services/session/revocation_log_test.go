@@ -109,6 +109,25 @@ func TestLogFollowerSync(t *testing.T) {
 	})
 }
 
+// A caller whose time is over leaves the instance without copies only until the log is read again,
+// which is at once.
+func TestLogFollowerReadsAgainAfterSyncFails(t *testing.T) {
+	log := &fakeLog{}
+	followerTest(t, log, func(t *testing.T, follower *logFollower) {
+		pass(logInterval / 2)
+		late, cancel := context.WithCancel(t.Context())
+		cancel()
+		before := log.asked()
+		if err := follower.sync(late); !errors.Is(err, models.ErrUnavailable) {
+			t.Fatalf("err = %v", err)
+		}
+		synctest.Wait() // no time passes
+		if asked := log.asked() - before; asked != 1 || !valid(follower, 0) {
+			t.Errorf("the log was asked %d times, copies count: %t", asked, valid(follower, 0))
+		}
+	})
+}
+
 // Callers that wait for the same poll share it.
 func TestLogFollowerSyncIsShared(t *testing.T) {
 	log := &fakeLog{delay: 100 * time.Millisecond}
