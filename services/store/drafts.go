@@ -44,9 +44,10 @@ func draftKey(processID, userID string) (process, user int64, err error) {
 }
 
 // SaveDraft stores the user's draft of a process in place of the one before, if that was not saved
-// after unchangedSince; the zero time is no condition. Errors are models.ErrNotFound if there is no
-// such process, a *models.ValidationError if it has no version d.BaseVersion yet, and a
-// *models.DraftConflictError with the draft that was saved later.
+// after unchangedSince; the zero time is no condition. SavedAt is also the version of the draft, so
+// it always rises, also where the clock was set back or is behind another instance's. Errors are
+// models.ErrNotFound if there is no such process, a *models.ValidationError if it has no version
+// d.BaseVersion yet, and a *models.DraftConflictError with the draft that was saved later.
 func (s *Store) SaveDraft(ctx context.Context, processID, userID string, d models.Draft, unchangedSince time.Time) (models.Draft, error) {
 	process, user, err := draftKey(processID, userID)
 	if err != nil {
@@ -59,7 +60,8 @@ func (s *Store) SaveDraft(ctx context.Context, processID, userID string, d model
 			  FROM processes WHERE id = $1 AND version >= $6
 			ON CONFLICT (process_id, user_id) DO UPDATE
 			   SET title = excluded.title, status = excluded.status, description = excluded.description,
-			       base_version = excluded.base_version, saved_at = excluded.saved_at
+			       base_version = excluded.base_version,
+			       saved_at = CASE WHEN excluded.saved_at > drafts.saved_at THEN excluded.saved_at ELSE drafts.saved_at + 1 END
 			 WHERE drafts.saved_at <= COALESCE($8, drafts.saved_at)
 			RETURNING `+draftColumns,
 			process, user, clean(d.Title), d.Status, clean(d.Description), d.BaseVersion, s.now().UnixMicro(), nullTime(unchangedSince)))

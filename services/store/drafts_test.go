@@ -112,11 +112,12 @@ func TestDraftUnchangedSince(t *testing.T) {
 		first := must(d.save(t, d.ann, draftFrom(2, "first"), start.Add(-time.Hour))) // there was none to be changed
 		d.now = d.now.Add(time.Microsecond)
 		second := must(d.save(t, d.ann, draftFrom(2, "second"), first.SavedAt))
+		latest := second
 		refused := func(err error) {
 			t.Helper()
 			var conflict *models.DraftConflictError
-			if !errors.As(err, &conflict) || conflict.Current != second || !errors.Is(err, models.ErrPreconditionFailed) {
-				t.Errorf("error is %v, want a conflict with %+v", err, second)
+			if !errors.As(err, &conflict) || conflict.Current != latest || !errors.Is(err, models.ErrPreconditionFailed) {
+				t.Errorf("error is %v, want a conflict with %+v", err, latest)
 			}
 		}
 		refused(errorOf(d.save(t, d.ann, draftFrom(2, "late"), first.SavedAt)))
@@ -124,6 +125,11 @@ func TestDraftUnchangedSince(t *testing.T) {
 		if got := must(d.Draft(t.Context(), d.process.ID, d.ann.ID)); got != second {
 			t.Errorf("the draft is %+v, want %+v", got, second)
 		}
-		check(t, d.DeleteDraft(t.Context(), d.process.ID, d.ann.ID, second.SavedAt))
+		// The clock of another instance is behind, and so is one that was set back.
+		d.now = d.now.Add(-2 * time.Second)
+		latest = must(d.save(t, d.ann, draftFrom(2, "third"), time.Time{}))
+		refused(errorOf(d.save(t, d.ann, draftFrom(2, "late"), second.SavedAt)))
+		refused(d.DeleteDraft(t.Context(), d.process.ID, d.ann.ID, second.SavedAt))
+		check(t, d.DeleteDraft(t.Context(), d.process.ID, d.ann.ID, latest.SavedAt))
 	})
 }
