@@ -2,8 +2,11 @@ package store
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"gatehouse/internal/background"
@@ -13,7 +16,7 @@ import (
 const (
 	cleanUpInterval = time.Minute
 	cleanUpBatch    = 500
-	cleanUpParts    = 20 // of the sessions, looked at in each interval; a million are 200
+	partsInRound    = 20 // of the sessions, looked at in each interval; a million are 200
 	// keepIdle is for which time sessions stay after their idle timeout: an instance may
 	// know that one was used, and have failed to write it.
 	keepIdle = 2 * time.Minute
@@ -23,6 +26,9 @@ const (
 	// lookedAt is how many sessions one CleanUpSessions looks at for each that it
 	// may delete.
 	lookedAt = 10
+	// sessionsAtOnce is how many sessions one statement deletes. It always has that many
+	// parameters, so that it is prepared once.
+	sessionsAtOnce = 50
 )
 
 // KeepClean removes what has expired, a batch at a time, until stop is called. Options.Logger
@@ -51,26 +57,29 @@ type cleaner interface {
 }
 
 // cleanUpRound goes on after a session and returns where it stopped: many sessions take
-// several rounds, so that looking for the dead ones stays a small load.
+// several rounds, so that looking for the dead ones stays a small load. A failure there
+// does not stop the rest.
 func cleanUpRound(ctx context.Context, s cleaner, after string) (string, error) {
-	for parts := 0; parts < cleanUpParts; {
+	after, sessions := cleanUpParts(ctx, s, after)
+	for {
+		if n, err := s.CleanUp(ctx, time.Now(), cleanUpBatch); err != nil || n < cleanUpBatch {
+			return after, errors.Join(sessions, err)
+		}
+	}
+}
+
+func cleanUpParts(ctx context.Context, s cleaner, after string) (string, error) {
+	for parts := 0; parts < partsInRound; {
 		next, removed, err := s.CleanUpSessions(ctx, time.Now().Add(-keepIdle), after, cleanUpBatch)
-		if err != nil {
-			return after, err
+		if err != nil || next == "" {
+			return next, err
 		}
 		after = next
-		if after == "" {
-			break
-		}
 		if removed < cleanUpBatch { // else it stopped early, at the end of a batch
 			parts++
 		}
 	}
-	for {
-		if n, err := s.CleanUp(ctx, time.Now(), cleanUpBatch); err != nil || n < cleanUpBatch {
-			return after, err
-		}
-	}
+	return after, nil
 }
 
 // dead is true for sessions that have no effect at time $1.
@@ -79,9 +88,12 @@ const dead = `(idle_at <= $1 OR expires_at <= $1 OR NOT (` + unrevoked + `))`
 // CleanUpSessions deletes sessions that were ended or whose timeouts have passed,
 // at most limit of them. It looks at the ten times limit rows behind the hash
 // after ("" is the beginning), and so takes as long with a million sessions as
-// with a thousand. next is where to go on; "" says that it has seen the last one.
-// models.ErrUnavailable if the database could not be asked; next is then after.
+// with a thousand. It stops when half of its time has passed, so that a slow database
+// removes some of them each time. next is where to go on; "" says that it has seen the
+// last one. models.ErrUnavailable if the database could not be asked; next is then
+// behind those that were removed.
 func (s *Store) CleanUpSessions(ctx context.Context, now time.Time, after string, limit int) (next string, removed int, err error) {
+	began := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
 	// The search does not hold the lock of SQLite's one writer.
@@ -89,25 +101,31 @@ func (s *Store) CleanUpSessions(ctx context.Context, now time.Time, after string
 	if err != nil {
 		return after, 0, failed("clean up sessions", err)
 	}
-	if len(hashes) == 0 {
-		return next, 0, nil
-	}
-	removed, err = result(ctx, s.transact, func(ctx context.Context, q querier) (int, error) {
-		removed := 0
-		for _, hash := range hashes {
-			n, err := deleted(ctx, q, `DELETE FROM sessions WHERE hash =
-				(SELECT hash FROM sessions WHERE `+dead+` AND hash = $2`+s.skipLocked+`)`, now.UnixMicro(), hash)
-			if err != nil {
-				return 0, err
-			}
-			removed += n
+	for chunk := range slices.Chunk(hashes, sessionsAtOnce) {
+		n, err := s.deleteDead(ctx, now, chunk)
+		if err != nil {
+			return after, removed, failed("clean up sessions", err)
 		}
-		return removed, nil
-	})
-	if err != nil {
-		return after, 0, failed("clean up sessions", err)
+		removed += n
+		after = chunk[len(chunk)-1]
+		if time.Since(began) >= s.timeout/2 && after != hashes[len(hashes)-1] {
+			return after, removed, nil
+		}
 	}
 	return next, removed, nil
+}
+
+// deleteDead deletes those of at most sessionsAtOnce sessions that still are dead.
+func (s *Store) deleteDead(ctx context.Context, now time.Time, hashes []string) (int, error) {
+	query := `DELETE FROM sessions WHERE hash IN (SELECT hash FROM sessions WHERE ` + dead + `
+		AND hash IN (` + strings.TrimPrefix(numbered(1+sessionsAtOnce), "$1, ") + `)` + s.skipLocked + `)`
+	args := []any{now.UnixMicro()}
+	for i := range sessionsAtOnce {
+		args = append(args, hashes[min(i, len(hashes)-1)])
+	}
+	return result(ctx, s.change, func(ctx context.Context, q querier) (int, error) {
+		return deleted(ctx, q, query, args...)
+	})
 }
 
 func (s *Store) deadSessions(ctx context.Context, now time.Time, after string, limit int) (hashes []string, next string, err error) {

@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -89,5 +90,96 @@ func TestKeepCleanIsSpread(t *testing.T) {
 		if want := fmt.Sprint("part ", i+1); after != want {
 			t.Fatalf("part %d goes on after %q, want %q", i+1, after, want)
 		}
+	}
+}
+
+// failingSessions is a cleaner whose sessions cannot be cleaned up.
+type failingSessions struct{ cleaned int }
+
+func (f *failingSessions) CleanUp(context.Context, time.Time, int) (int, error) {
+	f.cleaned++
+	return 0, nil
+}
+
+func (f *failingSessions) CleanUpSessions(context.Context, time.Time, string, int) (string, int, error) {
+	return "as far as it came", 0, models.ErrUnavailable
+}
+
+// What is not a session must not stay for ever because sessions cannot be removed.
+func TestKeepCleanBeyondAFailure(t *testing.T) {
+	t.Parallel()
+	failing := &failingSessions{}
+	after, err := cleanUpRound(t.Context(), failing, "")
+	if !errors.Is(err, models.ErrUnavailable) || failing.cleaned != 1 || after != "as far as it came" {
+		t.Errorf("%v, the rest was cleaned up %d times, and it goes on after %q", err, failing.cleaned, after)
+	}
+}
+
+// slowWriter needs some time for each statement, and ends with the caller's context as PostgreSQL
+// does.
+type slowWriter struct {
+	writer
+	timeout, each time.Duration
+}
+
+func (w *slowWriter) one(ctx context.Context, write writeFunc) error { return w.all(ctx, write) }
+
+func (w *slowWriter) all(ctx context.Context, write writeFunc) error {
+	ctx, cancel := context.WithTimeout(ctx, w.timeout)
+	defer cancel()
+	return w.writer.all(ctx, func(_ context.Context, q querier) error { return write(ctx, &slowQuerier{q, w.each}) })
+}
+
+type slowQuerier struct {
+	querier
+	each time.Duration
+}
+
+func (q *slowQuerier) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
+	select {
+	case <-time.After(q.each):
+		return q.querier.ExecContext(ctx, query, args...)
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// A slow database removes some of a batch, and goes on behind them the next time.
+func TestCleanUpSessionsOfASlowDatabase(t *testing.T) {
+	const timeout = time.Second
+	for name, row := range map[string]struct {
+		each  time.Duration
+		first int // of 500 sessions
+	}{
+		"it removes what it can in half of its time": {timeout / 10, 5 * sessionsAtOnce},
+		"a statement that takes half of the time":    {timeout / 2, sessionsAtOnce},
+	} {
+		path := newDatabase(t)
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, err := Open(t.Context(), Options{URL: path, Timeout: timeout})
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer s.Close()
+				now := time.Now()
+				for i := range 500 {
+					x := models.Session{Hash: fmt.Sprintf("h%03d", i), ID: fmt.Sprint(i), CreatedAt: now, IdleAt: now, ExpiresAt: now}
+					if _, err := s.InsertSession(t.Context(), x, 0); err != nil {
+						t.Fatal(err)
+					}
+				}
+				s.write = &slowWriter{s.write, timeout, row.each}
+				next, removed, err := s.CleanUpSessions(t.Context(), now, "", 500)
+				if want := fmt.Sprintf("h%03d", row.first-1); err != nil || next != want || removed != row.first {
+					t.Fatalf("removed %d, goes on after %q, %v; want %d and %q", removed, next, err, row.first, want)
+				}
+				for all := removed; all < 500; all += removed {
+					if next, removed, err = s.CleanUpSessions(t.Context(), now, next, 500); err != nil || removed == 0 {
+						t.Fatalf("%d removed, then %d, %v", all, removed, err)
+					}
+				}
+			})
+		})
 	}
 }
