@@ -1,10 +1,12 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,11 +23,18 @@ type refusalBody struct {
 // AddRefusals stores refusals, all or none. Of two with the same user and request the later one
 // stays. A refused save also becomes part of the history of its process.
 func (s *Store) AddRefusals(ctx context.Context, refusals []models.Refusal) error {
+	// In one order, so that no two instances that store the same ones wait for each other.
+	sorted := slices.Clone(refusals)
+	slices.SortStableFunc(sorted, func(a, b models.Refusal) int {
+		return cmp.Or(cmp.Compare(a.RequestID, b.RequestID), cmp.Compare(a.User.ID, b.User.ID))
+	})
 	return failed("write refusals", s.transact(ctx, func(ctx context.Context, q querier) error {
-		for _, r := range refusals {
+		for _, r := range sorted {
 			if err := insertRefusal(ctx, q, r); err != nil {
 				return err
 			}
+		}
+		for _, r := range refusals {
 			process, err := parseID(strings.TrimPrefix(r.Resource, "process:"))
 			if err == nil && r.Save {
 				if err := insertRefusedSave(ctx, q, process, r); err != nil {

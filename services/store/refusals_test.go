@@ -2,12 +2,17 @@ package store_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"gatehouse/models"
+	"gatehouse/services/store"
 )
 
 func TestRefusals(t *testing.T) {
@@ -46,6 +51,27 @@ func TestRefusals(t *testing.T) {
 		wantError(t, errorOf(d.Refusal(t.Context(), ann.ID, "r-1", start.Add(time.Microsecond))), models.ErrNotFound)
 		// There never was a process 99, so it has no history.
 		wantError(t, errorOf(d.History(t.Context(), "99", models.Page{})), models.ErrNotFound)
+	})
+}
+
+// Clients choose the ids of their requests, and so two instances may store the same ones, in any
+// order: neither waits for the other in a circle.
+func TestRefusalsInAnyOrder(t *testing.T) {
+	onBoth(t, func(t *testing.T, w world) {
+		ann := newUser(t, w.s, "ann@example.com")
+		refusals := make([]models.Refusal, 100)
+		for i := range refusals {
+			refusals[i] = models.Refusal{RequestID: fmt.Sprint("r-", i), User: models.UserRef{ID: ann.ID}, At: start, Status: 423, Type: "locked", Resource: "process:1"}
+		}
+		var writes errgroup.Group
+		for _, s := range []*store.Store{w.s, w.other} {
+			batch := slices.Clone(refusals)
+			for range 20 {
+				writes.Go(func() error { return s.AddRefusals(t.Context(), batch) })
+			}
+			slices.Reverse(refusals)
+		}
+		check(t, writes.Wait())
 	})
 }
 
