@@ -97,13 +97,23 @@ func (s *Store) Audit(ctx context.Context, action string, p models.Page) (models
 	ctx, done := s.read.turn(ctx)
 	defer done()
 	limit := pageLimit(p)
+	query, args := auditPage(clean(action), before[0], limit+1)
 	rows, err := collect(ctx, s.read, func(row scanner) (keyed[models.AuditEntry], error) {
 		var e models.AuditEntry
 		var id, at int64
 		err := row.Scan(&id, &at, &e.Action, &e.Actor, &e.Target, &e.IP, &e.RequestID, &e.Detail)
 		e.At = micros(at)
 		return keyed[models.AuditEntry]{e, []int64{id}}, err
-	}, `SELECT id, at, action, actor, target, ip, request_id, detail FROM audit
-		WHERE ($1 = '' OR action = $1) AND id < $2 ORDER BY id DESC LIMIT $3`, clean(action), before[0], limit+1)
+	}, query, args...)
 	return page("audit", rows, limit), failed("list audit", err)
+}
+
+// auditPage is the query of a page, a text for each kind: with a condition that is also true for
+// any action SQLite would look at all entries for those of a rare one.
+func auditPage(action string, before int64, limit int) (query string, args []any) {
+	const columns = `SELECT id, at, action, actor, target, ip, request_id, detail FROM audit WHERE `
+	if action == "" {
+		return columns + `id < $1 ORDER BY id DESC LIMIT $2`, []any{before, limit}
+	}
+	return columns + `action = $3 AND id < $1 ORDER BY id DESC LIMIT $2`, []any{before, limit, action}
 }
