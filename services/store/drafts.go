@@ -46,8 +46,8 @@ func draftKey(processID, userID string) (process, user int64, err error) {
 // SaveDraft stores the user's draft of a process in place of the one before, if that was not saved
 // after unchangedSince; the zero time is no condition. SavedAt is also the version of the draft, so
 // it always rises, also where the clock was set back or is behind another instance's. Errors are
-// models.ErrNotFound if there is no such process, a *models.ValidationError if it has no version
-// d.BaseVersion yet, and a *models.DraftConflictError with the draft that was saved later.
+// models.ErrNotFound if there is no such process or user, a *models.ValidationError if it has no
+// version d.BaseVersion yet, and a *models.DraftConflictError with the draft that was saved later.
 func (s *Store) SaveDraft(ctx context.Context, processID, userID string, d models.Draft, unchangedSince time.Time) (models.Draft, error) {
 	process, user, err := draftKey(processID, userID)
 	if err != nil {
@@ -68,7 +68,7 @@ func (s *Store) SaveDraft(ctx context.Context, processID, userID string, d model
 		if errors.Is(err, sql.ErrNoRows) {
 			err = draftRefused(ctx, q, process, user, d)
 		}
-		return saved, err
+		return saved, orGone(err)
 	})
 	return saved, failed("save draft of process "+processID, err)
 }

@@ -49,7 +49,7 @@ func (s *Store) AskForLock(ctx context.Context, r models.LockRequest) (stored mo
 			ON CONFLICT DO NOTHING`,
 			clean(r.ID), process, nullID(r.By.ID), clean(r.Message), r.At.UnixMicro(), r.AnswerBy.UnixMicro(), clean(r.HolderGrant)))
 		if err != nil {
-			return a, err
+			return a, orGone(err)
 		}
 		auditOf(ctx).unless(!a.created)
 		a.stored, err = scanLockRequest(q.QueryRowContext(ctx, `SELECT `+lockRequestColumns+fromLockRequests+`

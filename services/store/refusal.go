@@ -75,6 +75,20 @@ func answered(err error) bool {
 	return true
 }
 
+// orGone returns models.ErrNotFound in place of a refusal because what the row refers to is not
+// there: it was deleted while the write was under way.
+func orGone(err error) error {
+	var postgres *pgconn.PgError
+	if errors.As(err, &postgres) && postgres.Code == "23503" { // foreign_key_violation
+		return models.ErrNotFound
+	}
+	var coded interface{ Code() int }
+	if errors.As(err, &coded) && coded.Code() == sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY {
+		return models.ErrNotFound
+	}
+	return err
+}
+
 // sqliteCode is the code of an error of SQLite without what its upper bits say; 0 if
 // it is none.
 func sqliteCode(err error) int {
