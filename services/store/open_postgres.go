@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"strings"
 	"time"
 
@@ -21,7 +22,7 @@ import (
 //go:embed migrations
 var migrationFiles embed.FS
 
-func openPostgres(ctx context.Context, opts Options) (*Store, error) {
+func openPostgres(ctx context.Context, opts Options, wait time.Duration) (*Store, error) {
 	config, err := pgx.ParseConfig(opts.URL)
 	if err != nil {
 		return nil, oneLine("open database", err)
@@ -53,19 +54,19 @@ func openPostgres(ctx context.Context, opts Options) (*Store, error) {
 			return listenPostgres(ctx, config.Copy(), opts.Timeout, changed)
 		},
 	}
-	if err := s.startPostgres(ctx, *config); err != nil {
+	if err := s.startPostgres(ctx, *config, wait); err != nil {
 		return nil, errors.Join(oneLine(fmt.Sprintf("open database %s on %s", config.Database, config.Host), err), s.Close())
 	}
 	return s, nil
 }
 
-func (s *Store) startPostgres(ctx context.Context, config pgx.ConnConfig) error {
+// startPostgres waits for other processes for so long, each time that one has what it needs. Its own
+// migrations may last: on large tables they do.
+func (s *Store) startPostgres(ctx context.Context, config pgx.ConnConfig, wait time.Duration) error {
 	if err := patiently(ctx, func() error { return s.reach(ctx) }); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, openWait)
-	defer cancel()
-	db := postgresConns(config)
+	db := postgresConns(config, stdlib.OptionAfterConnect(limitLocks(wait)))
 	db.SetMaxOpenConns(1)
 	defer db.Close()
 	migrations, err := fs.Sub(migrationFiles, "migrations/postgres")
@@ -77,12 +78,18 @@ func (s *Store) startPostgres(ctx context.Context, config pgx.ConnConfig) error 
 	if err != nil {
 		return err
 	}
-	if err := migrate(ctx, provider); err != nil {
+	var existing bool
+	if err := db.QueryRowContext(ctx, `SELECT to_regclass($1) IS NOT NULL`, goose.DefaultTablename).Scan(&existing); err != nil {
+		return err
+	}
+	if err := migrate(ctx, provider, existing, s.writes.log); err != nil {
 		return err
 	}
 	if err := keyAddressesPostgres(ctx, db, s.writes.log); err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeout(ctx, openWait)
+	defer cancel()
 	return patiently(ctx, func() error { return tryWrite(ctx, s.read) })
 }
 
@@ -110,8 +117,18 @@ func patiently(ctx context.Context, call func() error) error {
 	}
 }
 
-// migrate brings the tables up to date. It leaves those alone that are ahead of it.
-func migrate(ctx context.Context, provider *goose.Provider) error {
+// migrate brings the tables up to date. It leaves those alone that are ahead of it. As it may last,
+// it says so first if there already are tables.
+func migrate(ctx context.Context, provider *goose.Provider, existing bool, log *slog.Logger) error {
+	if existing {
+		from, to, err := provider.GetVersions(ctx)
+		if err != nil {
+			return err
+		}
+		if from < to {
+			log.Info("the tables of the database are being brought up to date", "from", from, "to", to)
+		}
+	}
 	if _, err := provider.Up(ctx); err != nil {
 		return err
 	}
@@ -140,7 +157,15 @@ func ofAge(db *sql.DB) *sql.DB {
 // begun: otherwise its row locks would stop the writes of all other instances.
 func limitSession(timeout time.Duration) func(context.Context, *pgx.Conn) error {
 	limit := (2*timeout + time.Second).Milliseconds()
-	settings := fmt.Sprintf(`SET statement_timeout = %d; SET idle_in_transaction_session_timeout = %d`, limit, limit)
+	return setting(fmt.Sprintf(`SET statement_timeout = %d; SET idle_in_transaction_session_timeout = %d`, limit, limit))
+}
+
+// limitLocks bounds each wait for what others have locked, the migrationLock too, and not the work.
+func limitLocks(wait time.Duration) func(context.Context, *pgx.Conn) error {
+	return setting(fmt.Sprintf(`SET lock_timeout = %d`, wait.Milliseconds()))
+}
+
+func setting(settings string) func(context.Context, *pgx.Conn) error {
 	return func(ctx context.Context, conn *pgx.Conn) error {
 		_, err := conn.Exec(ctx, settings, pgx.QueryExecModeSimpleProtocol)
 		if err != nil {

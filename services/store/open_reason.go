@@ -62,6 +62,8 @@ func postgresReason(code string) string {
 		return "there is no such database on this server"
 	case "42501": // insufficient_privilege
 		return "the user may not create tables in it"
+	case "55P03": // lock_not_available
+		return "another process has it locked"
 	case "57P03": // cannot_connect_now
 		return "it is starting or stopping"
 	}

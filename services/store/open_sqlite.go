@@ -101,15 +101,16 @@ func sqliteConnector(path string, settings ...string) driver.Connector {
 
 // migrateSQLite brings the tables up to date. One connection holds the write
 // lock from before it looks at the version until everything is done, so
-// processes that start together take turns, and a failure leaves no half.
+// processes that start together take turns, and a failure leaves no half. Only the wait
+// for the others is bounded: the migrations of large tables take their time.
 func migrateSQLite(ctx context.Context, path string, log *slog.Logger) (err error) {
-	ctx, cancel := context.WithTimeout(ctx, openWait)
+	wait, cancel := context.WithTimeout(ctx, openWait)
 	defer cancel()
 	db := sql.OpenDB(sqliteConnector(path))
 	db.SetMaxOpenConns(1)
 	defer db.Close()
 
-	if err := enableWAL(ctx, db); err != nil {
+	if err := enableWAL(wait, db); err != nil {
 		return err
 	}
 	migrations, err := fs.Sub(migrationFiles, "migrations/sqlite")
@@ -120,7 +121,7 @@ func migrateSQLite(ctx context.Context, path string, log *slog.Logger) (err erro
 	if err != nil {
 		return err
 	}
-	if _, err := db.ExecContext(ctx, `BEGIN IMMEDIATE`); err != nil {
+	if _, err := db.ExecContext(wait, `BEGIN IMMEDIATE`); err != nil {
 		return err
 	}
 	defer func() {
@@ -129,10 +130,11 @@ func migrateSQLite(ctx context.Context, path string, log *slog.Logger) (err erro
 			err = errors.Join(err, rollback)
 		}
 	}()
-	if err := createVersionTable(ctx, db); err != nil {
+	existing, err := createVersionTable(ctx, db)
+	if err != nil {
 		return err
 	}
-	if err := migrate(ctx, provider); err != nil {
+	if err := migrate(ctx, provider, existing, log); err != nil {
 		return err
 	}
 	if err := keyAddresses(ctx, db, log); err != nil {
@@ -165,19 +167,18 @@ func enableWAL(ctx context.Context, db *sql.DB) error {
 }
 
 // createVersionTable does what goose would do in a transaction of its own,
-// which SQLite does not allow inside ours.
-func createVersionTable(ctx context.Context, db *sql.DB) error {
+// which SQLite does not allow inside ours. It reports whether there was one.
+func createVersionTable(ctx context.Context, db *sql.DB) (existing bool, err error) {
 	versions, err := database.NewStore(goose.DialectSQLite3, goose.DefaultTablename)
 	if err != nil {
-		return err
+		return false, err
 	}
-	var exists bool
-	err = db.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE name = $1)`, versions.Tablename()).Scan(&exists)
-	if err != nil || exists {
-		return err
+	err = db.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE name = $1)`, versions.Tablename()).Scan(&existing)
+	if err != nil || existing {
+		return existing, err
 	}
 	if err := versions.CreateVersionTable(ctx, db); err != nil {
-		return err
+		return false, err
 	}
-	return versions.Insert(ctx, db, database.InsertRequest{Version: 0})
+	return false, versions.Insert(ctx, db, database.InsertRequest{Version: 0})
 }

@@ -30,7 +30,8 @@ type Options struct {
 	// Now is the clock for what is stored as "now". nil is time.Now.
 	Now func() time.Time
 	// Logger gets one line when nothing can be written any more, one when it can again,
-	// and one when KeepClean fails. nil is slog.Default.
+	// one when KeepClean fails, and one when Open begins to bring tables up to date. nil is
+	// slog.Default.
 	Logger *slog.Logger
 }
 
@@ -69,7 +70,8 @@ type Store struct {
 
 // Open connects, brings the tables up to date under a database lock and returns
 // the database. Its errors are one line that names the database, without the
-// password. Several processes may open the same database at the same time.
+// password. Several processes may open the same database at the same time: each waits
+// for another one for half a minute, and takes as long as it needs for its own work.
 func Open(ctx context.Context, opts Options) (*Store, error) {
 	if opts.Timeout <= 0 {
 		opts.Timeout = time.Second
@@ -86,7 +88,7 @@ func Open(ctx context.Context, opts Options) (*Store, error) {
 	scheme, _, hasScheme := strings.Cut(opts.URL, "://")
 	switch {
 	case hasScheme && (scheme == "postgres" || scheme == "postgresql"):
-		return openPostgres(ctx, opts)
+		return openPostgres(ctx, opts, openWait)
 	case hasScheme:
 		return nil, fmt.Errorf("open database: scheme %q is not one of postgres, postgresql; a SQLite file is a path without a scheme", scheme)
 	case opts.URL == "" || strings.HasPrefix(opts.URL, ":memory:") || strings.HasPrefix(opts.URL, "file:"):
