@@ -37,7 +37,7 @@ type historyList struct {
 // listHistory answers a page of a process's history.
 //
 //	@Summary		The history of a process, newest first
-//	@Description	One entry for an editing session: all saves in a row under one grant of the lock. changes are against the version before the session. lockEnded is {how, by, reason, at}, as in endedBy of a 409. A page has fewer entries than limit if their texts are long: it ends behind the entry with which they pass 1 MiB, and nextCursor goes on. Refused saves are listed for 24 h. A deleted process keeps its history.
+//	@Description	One entry for an editing session: all saves in a row under one grant of the lock. changes are against the version before the session. lockEnded is {how, by, reason, at}, as in endedBy of a 409. A page has fewer entries than limit if their texts are long: it ends behind the entry with which they pass 1 MiB, and nextCursor goes on. Refused saves are listed for 24 h, those of one user in a row as one entry, the last. A deleted process keeps its history.
 //	@Tags			history
 //	@Produce		json
 //	@Param			id		path		string	true	"process"

@@ -18,14 +18,28 @@ func (s *Store) insertDeletion(ctx context.Context, tx querier, was models.Proce
 	return err
 }
 
-// insertRefusedSave adds to the history that a save was refused; it has none of the text. It does
-// nothing if there never was such a process.
-func insertRefusedSave(ctx context.Context, tx querier, process int64, r models.Refusal) error {
-	_, err := tx.ExecContext(ctx, `
+// refusedAgain changes the last row of a process, which is the last that begins an entry if no
+// version came after it. It finds both by an index.
+const refusedAgain = `
+	UPDATE process_versions SET at = $2, actor_email = $4, request_id = $6
+	 WHERE id = (SELECT id FROM process_versions WHERE process_id = $1 AND entry IS NULL ORDER BY entry DESC, id DESC LIMIT 1)
+	   AND how = $5 AND actor_id = $3
+	   AND id > (SELECT id FROM process_versions WHERE process_id = $1 AND version IS NOT NULL ORDER BY version DESC LIMIT 1)`
+
+// noteRefusedSave adds to the history that a save was refused; it has none of the text. If that is
+// already the last that happened to the process, by the same user, the entry is changed to this
+// refusal: a client that repeats a save must not fill the history. It does nothing if there never
+// was such a process.
+func noteRefusedSave(ctx context.Context, tx querier, r refusedSave) error {
+	args := []any{r.process, r.At.UnixMicro(), nullID(r.User.ID), clean(r.User.Email), models.HowRefused, clean(r.RequestID)}
+	again, err := changes(tx.ExecContext(ctx, refusedAgain, args...))
+	if err != nil || again {
+		return err
+	}
+	_, err = tx.ExecContext(ctx, `
 		INSERT INTO process_versions (process_id, at, created_at, actor_id, actor_email, how, request_id, status, title, description)
 		SELECT process_id, CAST($2 AS BIGINT), created_at, CAST($3 AS BIGINT), CAST($4 AS TEXT), CAST($5 AS TEXT), CAST($6 AS TEXT), '', '', ''
-		  FROM process_versions WHERE process_id = $1 LIMIT 1`,
-		process, r.At.UnixMicro(), nullID(r.User.ID), clean(r.User.Email), models.HowRefused, clean(r.RequestID))
+		  FROM process_versions WHERE process_id = $1 LIMIT 1`, args...)
 	return err
 }
 

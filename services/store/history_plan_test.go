@@ -7,10 +7,11 @@ import (
 	"strings"
 	"testing"
 
+	"gatehouse/models"
 	"gatehouse/services/servicestest"
 )
 
-// A page of a long history is found by indexes, and in order.
+// A page of a long history, and the last row of one, are found by indexes, and in order.
 func TestHistoryUsesIndexes(t *testing.T) {
 	t.Parallel()
 	for name, row := range map[string]struct {
@@ -39,20 +40,28 @@ func TestHistoryUsesIndexes(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			plan, err := collect(t.Context(), s.read, func(scan scanner) (line string, err error) {
-				if name == "postgres" {
-					return line, scan.Scan(&line)
+			for _, query := range []struct {
+				text string
+				args []any
+			}{
+				{historyPage, []any{3, int64(math.MaxInt64), 51}},
+				{refusedAgain, []any{3, 1, 1, "ann@example.com", models.HowRefused, "r"}},
+			} {
+				plan, err := collect(t.Context(), s.read, func(scan scanner) (line string, err error) {
+					if name == "postgres" {
+						return line, scan.Scan(&line)
+					}
+					var ignored any
+					return line, scan.Scan(&ignored, &ignored, &ignored, &line)
+				}, row.explain+query.text, query.args...)
+				if err != nil {
+					t.Fatal(err)
 				}
-				var ignored any
-				return line, scan.Scan(&ignored, &ignored, &ignored, &line)
-			}, row.explain+historyPage, 3, int64(math.MaxInt64), 51)
-			if err != nil {
-				t.Fatal(err)
-			}
-			steps := strings.Join(plan, "\n")
-			for _, slow := range row.slow {
-				if strings.Contains(steps, slow) {
-					t.Errorf("%s in\n%s", slow, steps)
+				steps := strings.Join(plan, "\n")
+				for _, slow := range row.slow {
+					if strings.Contains(steps, slow) {
+						t.Errorf("%s in\n%s", slow, steps)
+					}
 				}
 			}
 		})

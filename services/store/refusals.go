@@ -21,29 +21,43 @@ type refusalBody struct {
 }
 
 // AddRefusals stores refusals, all or none. Of two with the same user and request the later one
-// stays. A refused save also becomes part of the history of its process.
+// stays. A refused save also becomes part of the history of its process, those of one user in a row
+// as one entry, which is about the last of them.
 func (s *Store) AddRefusals(ctx context.Context, refusals []models.Refusal) error {
 	// In one order, so that no two instances that store the same ones wait for each other.
-	sorted := slices.Clone(refusals)
-	slices.SortStableFunc(sorted, func(a, b models.Refusal) int {
+	byKey, saves := slices.Clone(refusals), refusedSaves(refusals)
+	slices.SortStableFunc(byKey, func(a, b models.Refusal) int {
 		return cmp.Or(cmp.Compare(a.RequestID, b.RequestID), cmp.Compare(a.User.ID, b.User.ID))
 	})
+	slices.SortStableFunc(saves, func(a, b refusedSave) int { return cmp.Compare(a.process, b.process) })
 	return failed("write refusals", s.transact(ctx, func(ctx context.Context, q querier) error {
-		for _, r := range sorted {
+		for _, r := range byKey {
 			if err := insertRefusal(ctx, q, r); err != nil {
 				return err
 			}
 		}
-		for _, r := range refusals {
-			process, err := parseID(strings.TrimPrefix(r.Resource, "process:"))
-			if err == nil && r.Save {
-				if err := insertRefusedSave(ctx, q, process, r); err != nil {
-					return err
-				}
+		for _, save := range saves {
+			if err := noteRefusedSave(ctx, q, save); err != nil {
+				return err
 			}
 		}
 		return nil
 	}))
+}
+
+// refusedSave is a refusal for the history of a process.
+type refusedSave struct {
+	models.Refusal
+	process int64
+}
+
+func refusedSaves(refusals []models.Refusal) (saves []refusedSave) {
+	for _, r := range refusals {
+		if process, err := parseID(strings.TrimPrefix(r.Resource, "process:")); err == nil && r.Save {
+			saves = append(saves, refusedSave{r, process})
+		}
+	}
+	return saves
 }
 
 func insertRefusal(ctx context.Context, tx querier, r models.Refusal) error {

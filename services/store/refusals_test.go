@@ -12,7 +12,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"gatehouse/models"
-	"gatehouse/services/store"
 )
 
 func TestRefusals(t *testing.T) {
@@ -55,23 +54,76 @@ func TestRefusals(t *testing.T) {
 }
 
 // Clients choose the ids of their requests, and so two instances may store the same ones, in any
-// order: neither waits for the other in a circle.
+// order, or others about the same processes: neither waits for the other in a circle.
 func TestRefusalsInAnyOrder(t *testing.T) {
 	onBoth(t, func(t *testing.T, w world) {
-		ann := newUser(t, w.s, "ann@example.com")
-		refusals := make([]models.Refusal, 100)
-		for i := range refusals {
-			refusals[i] = models.Refusal{RequestID: fmt.Sprint("r-", i), User: models.UserRef{ID: ann.ID}, At: start, Status: 423, Type: "locked", Resource: "process:1"}
-		}
-		var writes errgroup.Group
-		for _, s := range []*store.Store{w.s, w.other} {
-			batch := slices.Clone(refusals)
-			for range 20 {
-				writes.Go(func() error { return s.AddRefusals(t.Context(), batch) })
+		d := newDrafting(t, w)
+		var refusals []models.Refusal
+		for i := range 100 {
+			if i%20 == 0 {
+				d.process = must(d.CreateProcess(t.Context(), d.ann.ID, fields("another")))
 			}
-			slices.Reverse(refusals)
+			refusals = append(refusals, d.refusedSave(fmt.Sprint("r-", i), d.ann, start))
 		}
-		check(t, writes.Wait())
+		reversed := slices.Clone(refusals)
+		slices.Reverse(reversed)
+		others := slices.Clone(reversed)
+		for i := range others {
+			others[i].RequestID = fmt.Sprint("other-", i)
+		}
+		for _, second := range [][]models.Refusal{reversed, others} {
+			var writes errgroup.Group
+			for range 10 {
+				writes.Go(func() error { return w.s.AddRefusals(t.Context(), refusals) })
+				writes.Go(func() error { return w.other.AddRefusals(t.Context(), second) })
+			}
+			check(t, writes.Wait())
+		}
+	})
+}
+
+func (d *drafting) refusedSave(request string, user models.User, at time.Time) models.Refusal {
+	return models.Refusal{
+		RequestID: request, User: models.UserRef{ID: user.ID, Email: user.Email}, At: at, Status: 412, Type: "precondition-failed",
+		Resource: "process:" + d.process.ID, Save: true,
+	}
+}
+
+// A client that repeats a save does not fill the history: it has one entry for all in a row, and
+// still each request can be asked about.
+func TestRefusedSavesInARow(t *testing.T) {
+	onBoth(t, func(t *testing.T, w world) {
+		d := newDrafting(t, w)
+		save := func() {
+			t.Helper()
+			guard := models.WriteGuard{Grant: "held", GrantedVersion: d.process.Version}
+			d.process = must(d.UpdateProcess(t.Context(), d.process.ID, d.ann.ID, fields(fmt.Sprint(d.process.Version)), guard))
+		}
+		save()
+		var batch []models.Refusal
+		for i := range 100 {
+			batch = append(batch, d.refusedSave(fmt.Sprint("r", i), d.ann, start.Add(time.Duration(i)*time.Second)))
+		}
+		check(t, d.AddRefusals(t.Context(), batch[:60]))
+		check(t, d.AddRefusals(t.Context(), batch[60:]))
+		save() // of the same session, whose entry began before
+		check(t, d.AddRefusals(t.Context(), []models.Refusal{d.refusedSave("r100", d.ann, start), d.refusedSave("r101", d.bob, start), d.refusedSave("r102", d.ann, start)}))
+		must(d.UpdateProcess(t.Context(), d.process.ID, d.bob.ID, fields("last"), models.WriteGuard{GrantedVersion: d.process.Version}))
+
+		want := "bob@example.com edited v5 title:3>last description:about 3>about last ()\n" +
+			"ann@example.com refused (r102)\nbob@example.com refused (r101)\nann@example.com refused (r100)\nann@example.com refused (r99)\n" +
+			"ann@example.com edited v4 title:two>3 description:about two>about 3 ()\nann@example.com edited v2 title:one>two description:about one>about two ()\n" +
+			"ann@example.com created v1 title:>one status:>draft description:>about one ()"
+		list := must(d.History(t.Context(), d.process.ID, models.Page{}))
+		if got := entries(list); got != want {
+			t.Errorf("the history is\n%s\nwant\n%s", got, want)
+		}
+		if at := list.Items[4].At; !at.Equal(batch[99].At) {
+			t.Errorf("the entry of many says %v, want the last, %v", at, batch[99].At)
+		}
+		for i := range 103 {
+			must(d.Refusal(t.Context(), "", fmt.Sprint("r", i), start))
+		}
 	})
 }
 
@@ -80,15 +132,13 @@ func TestCleanUpOfRefusals(t *testing.T) {
 	onBoth(t, func(t *testing.T, w world) {
 		d := newDrafting(t, w)
 		must(d.save(t, d.ann, draftFrom(1, "kept"), time.Time{}))
-		refuse := func(request string, at time.Time) {
+		refuse := func(request string, user models.User, at time.Time) {
 			t.Helper()
-			check(t, d.AddRefusals(t.Context(), []models.Refusal{{
-				RequestID: request, User: models.UserRef{ID: d.ann.ID, Email: d.ann.Email}, At: at, Status: 412, Resource: "process:" + d.process.ID, Save: true,
-			}}))
+			check(t, d.AddRefusals(t.Context(), []models.Refusal{d.refusedSave(request, user, at)}))
 		}
-		refuse("a", start)
-		refuse("b", start)
-		refuse("new", start.Add(2*time.Hour))
+		refuse("a", d.ann, start)
+		refuse("b", d.bob, start)
+		refuse("new", d.ann, start.Add(2*time.Hour))
 		removed := func(limit int) int {
 			t.Helper()
 			return must(d.CleanUp(t.Context(), start.Add(25*time.Hour), limit))
