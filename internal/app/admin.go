@@ -58,7 +58,7 @@ func warnInProduction(ctx context.Context, cfg config.Config, empty bool, accoun
 		}
 	}
 	if open != nil {
-		log.WarnContext(ctx, "users of the demo have a password that everybody knows: change it, or delete them", "emails", strings.Join(open, ", "))
+		log.WarnContext(ctx, "users of the demo have its public password: change it, or delete them", "emails", strings.Join(open, ", "))
 	}
 	return nil
 }

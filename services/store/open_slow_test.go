@@ -107,7 +107,11 @@ func TestStartWaitsForAnother(t *testing.T) {
 	if err := (migrationLock{}).SessionLock(t.Context(), conn); err != nil {
 		t.Fatal(err)
 	}
-	defer (migrationLock{}).SessionUnlock(t.Context(), conn)
+	defer func() {
+		if err := (migrationLock{}).SessionUnlock(context.Background(), conn); err != nil {
+			t.Error(err)
+		}
+	}()
 	late, err := openPostgres(t.Context(), opts, 10*time.Millisecond)
 	if err == nil {
 		_ = late.Close()
