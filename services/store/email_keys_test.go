@@ -92,7 +92,7 @@ func TestAddressesFromBeforeKeys(t *testing.T) {
 
 		for start := range 2 {
 			var log bytes.Buffer
-			s = openWith(t, store.Options{URL: url, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+			s = openWith(t, store.Options{URL: url, Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn}))})
 			if lines := strings.Count(log.String(), "\n"); lines != 1-start || start == 0 && !strings.Contains(log.String(), fmt.Sprintf("users=\"[%s %s]\"", ids[old[1]], ids[old[5]])) {
 				t.Errorf("start %d, the log: %s", start, &log)
 			}

@@ -60,8 +60,8 @@ func openPostgres(ctx context.Context, opts Options, wait time.Duration) (*Store
 	return s, nil
 }
 
-// startPostgres waits for other processes for so long, each time that one has what it needs. Its own
-// migrations may last: on large tables they do.
+// startPostgres waits for other processes for so long, each time that one has locked what it needs.
+// Its own migrations may last: on large tables they do.
 func (s *Store) startPostgres(ctx context.Context, config pgx.ConnConfig, wait time.Duration) error {
 	if err := patiently(ctx, func() error { return s.reach(ctx) }); err != nil {
 		return err

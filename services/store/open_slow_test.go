@@ -108,7 +108,7 @@ func TestStartWaitsForAnother(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() {
-		if err := (migrationLock{}).SessionUnlock(context.Background(), conn); err != nil {
+		if err := (migrationLock{}).SessionUnlock(t.Context(), conn); err != nil {
 			t.Error(err)
 		}
 	}()
