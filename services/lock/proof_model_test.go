@@ -26,6 +26,9 @@ type lockState struct {
 	holder int // the acquire that has the lock, 0 when free
 	fence  int64
 	unsure bool // fence is that of the one before: the holder was not answered
+	// passing: holder got it by a replace that was refused all the same, as it was sent again, and over
+	// by then. Next comes what ended it.
+	passing bool
 }
 
 // lockModel is a lock as its clients may see it. What was answered "unavailable"
@@ -48,6 +51,9 @@ func lockModel() porcupine.Model {
 func stepLock(s lockState, op operation, got lockAnswer) []lockState {
 	free := lockState{fence: s.fence}
 	mine := s.holder == op.Grant
+	if s.passing && op.Kind != "force" && op.Kind != "replace" {
+		return nil
+	}
 	switch op.Kind {
 	case "end":
 		if mine {
@@ -95,6 +101,8 @@ func stepAcquire(s lockState, op operation, got lockAnswer) []lockState {
 func stepReplace(s lockState, op operation, got lockAnswer) []lockState {
 	held := s.holder != 0 || op.Busy // or offered, and not taken
 	switch {
+	case got.Result == "refused" && held:
+		return []lockState{s, {holder: op.Grant, fence: s.fence, unsure: true, passing: true}}
 	case got.Result == "refused":
 		return []lockState{s}
 	case got.Result == "ok" && held && got.Fence > s.fence:
@@ -163,6 +171,7 @@ func TestProofModelRefuses(t *testing.T) {
 	refused := func(kind string, grant int, at int64) row {
 		return row{operation{Kind: kind, Grant: grant}, at, at + 1, lockAnswer{Result: "refused"}}
 	}
+	again := row{operation{Kind: "replace", Grant: 2}, 2, 9, lockAnswer{Result: "refused"}} // its first reply was lost
 	end := row{operation{Kind: "end", Grant: 1}, 100, math.MaxInt64, lockAnswer{}}
 	for name, c := range map[string]struct {
 		rows  []row
@@ -180,6 +189,8 @@ func TestProofModelRefuses(t *testing.T) {
 		"replaced, then the next":         {[]row{ok("acquire", 1, 0, 5), ok("replace", 2, 2, 6), refused("check", 1, 4), ok("release", 2, 6, 0), ok("acquire", 3, 8, 7)}, true},
 		"replaced, and still there":       {[]row{ok("acquire", 1, 0, 5), ok("replace", 2, 2, 6), ok("check", 1, 4, 0)}, false},
 		"replaced by two":                 {[]row{ok("acquire", 1, 0, 5), ok("replace", 2, 2, 6), ok("replace", 3, 4, 7), ok("check", 2, 6, 0)}, false},
+		"replaced, forced and sent again": {[]row{ok("acquire", 1, 0, 5), again, ok("force", 0, 4, 6), ok("acquire", 3, 12, 7)}, true},
+		"refused, and replaced":           {[]row{ok("acquire", 1, 0, 5), again, refused("check", 1, 12)}, false},
 		"replaced at the same fence":      {[]row{ok("acquire", 1, 0, 5), ok("replace", 2, 2, 5)}, false},
 		"replaced what is free":           {[]row{ok("replace", 2, 2, 5)}, false},
 		"forced another":                  {[]row{ok("acquire", 1, 0, 5), ok("force", 0, 2, 4)}, false},
