@@ -202,3 +202,20 @@ func TestTwoTabsOfOneLock(t *testing.T) {
 		t.Errorf("stored: %+v", got)
 	}
 }
+
+// A browser keeps the cookies of the last locks of a process, and forgets the first.
+func TestLastLockCookiesAreKept(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	process := s.process(t, "Order paper", "")
+	a := s.signedIn(t, ann)
+	first := a.begins(t, process.ID)
+	for range 3 {
+		goesTo(t, a.begins(t, process.ID, "takeOver", "true").presses("/edit/cancel"), "/processes/"+process.ID)
+	}
+	one := a.begins(t, process.ID)
+	two := a.begins(t, process.ID, "takeOver", "true")
+	if one.lockCookie() == nil || two.lockCookie() == nil || first.lockCookie() != nil || len(a.locks) != 4 {
+		t.Errorf("kept are %v", a.locks)
+	}
+}

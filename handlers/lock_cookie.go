@@ -20,7 +20,7 @@ const (
 	lockCookiePrefix = "gatehouse-lock-"
 	// lockCookieLife is longer than any lock: how a lost one ended is known as long.
 	lockCookieLife = 24 * time.Hour
-	// lockCookies is how many cookies of one process a browser keeps: of lost locks, too.
+	// lockCookies is how many cookies of one process a browser keeps: of locks that are over, too.
 	lockCookies = 4
 )
 
@@ -48,15 +48,14 @@ func (h *Handlers) lockCookieName(lock string) string {
 // short id. Of former locks of the process it keeps only some.
 func (h *Handlers) keepLock(c *gin.Context, process string, lock services.ProcessLock) string {
 	id := lockID(lock.Grant)
-	kept := 0
+	var others []string // browsers send the oldest first
 	for _, cookie := range c.Request.Cookies() {
-		_, other, ok := strings.Cut(cookie.Name, lockCookiePrefix)
-		if !ok || !isLockID(other) || other == id {
-			continue
+		if _, other, ok := strings.Cut(cookie.Name, lockCookiePrefix); ok && isLockID(other) && other != id {
+			others = append(others, other)
 		}
-		if kept++; kept >= lockCookies {
-			h.dropLock(c, process, other)
-		}
+	}
+	for _, other := range others[:max(0, len(others)-(lockCookies-1))] {
+		h.dropLock(c, process, other)
 	}
 	h.setLockCookie(c, process, id, lock.Token, int(lockCookieLife/time.Second))
 	return id

@@ -1,11 +1,14 @@
 package handlers_test
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -166,6 +169,7 @@ type browser struct {
 	site   *site
 	cookie *http.Cookie
 	locks  map[string]*http.Cookie
+	came   map[string]int // in which order
 	agent  string
 }
 
@@ -205,7 +209,9 @@ func (b *browser) send(r *http.Request, headers ...string) *httptest.ResponseRec
 	if b.cookie != nil {
 		r.AddCookie(b.cookie)
 	}
-	for _, cookie := range b.locks {
+	byAge := func(x, y string) int { return cmp.Compare(b.came[x], b.came[y]) }
+	for _, name := range slices.SortedFunc(maps.Keys(b.locks), byAge) { // as browsers do
+		cookie := b.locks[name]
 		if r.URL.Path == cookie.Path || strings.HasPrefix(r.URL.Path, cookie.Path+"/") {
 			r.AddCookie(cookie)
 		}
@@ -224,6 +230,10 @@ func (b *browser) keep(cookie *http.Cookie) {
 		if b.locks == nil {
 			b.locks = map[string]*http.Cookie{}
 		}
+		if b.came == nil {
+			b.came = map[string]int{}
+		}
+		b.came[cookie.Name] = cmp.Or(b.came[cookie.Name], len(b.came)+1)
 		b.locks[cookie.Name] = cookie
 		if gone {
 			delete(b.locks, cookie.Name)
