@@ -18,8 +18,10 @@ const (
 	cleanUpBatch    = 500
 	partsInRound    = 20 // of the sessions, looked at in each interval; a million are 200
 	// keepIdle is for which time sessions stay after their idle timeout: an instance may
-	// know that one was used, and have failed to write it.
+	// know that one was used, and have failed to write it. For the same reason none are
+	// removed until writes have worked for settled.
 	keepIdle = 2 * time.Minute
+	settled  = time.Minute
 
 	keepLog      = 24 * time.Hour
 	keepNetworks = 30 * 24 * time.Hour
@@ -91,8 +93,11 @@ const dead = `(idle_at <= $1 OR expires_at <= $1 OR NOT (` + unrevoked + `))`
 // with a thousand. It stops when half of its time has passed, so that a slow database
 // removes some of them each time. next is where to go on; "" says that it has seen the
 // last one. models.ErrUnavailable if the database could not be asked; next is then
-// behind those that were removed.
+// behind those that were removed. It does nothing for a minute after a write was refused.
 func (s *Store) CleanUpSessions(ctx context.Context, now time.Time, after string, limit int) (next string, removed int, err error) {
+	if !s.writes.workedFor(settled) {
+		return after, 0, nil
+	}
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()

@@ -43,6 +43,38 @@ func TestKeepClean(t *testing.T) {
 	})
 }
 
+// While writes are refused, and for a minute after, no session is removed: an instance may know that
+// one was used, and could not write it.
+func TestKeepCleanAfterARefusal(t *testing.T) {
+	path := newDatabase(t)
+	synctest.Test(t, func(t *testing.T) {
+		s, err := Open(t.Context(), Options{URL: path, Logger: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		stop := s.KeepClean()
+		began := time.Now()
+		x := models.Session{Hash: "h", ID: "i", CreatedAt: began, IdleAt: began.Add(time.Minute), ExpiresAt: began.Add(time.Hour)}
+		if _, err := s.InsertSession(t.Context(), x, 0); err != nil {
+			t.Fatal(err)
+		}
+		for range 20 {
+			s.writes.broke(errors.New("full"), time.Now())
+			time.Sleep(30 * time.Second) // of the bubble's time
+		}
+		if _, err := s.Session(t.Context(), "h", began); err != nil {
+			t.Errorf("removed before its use could be written: %v", err)
+		}
+		time.Sleep(3 * time.Minute)
+		if _, err := s.Session(t.Context(), "h", began); !errors.Is(err, models.ErrNotFound) {
+			t.Errorf("the expired row is still there: %v", err)
+		}
+		if err := errors.Join(stop(context.Background()), s.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // A failure is for the logger of the Store.
 func TestKeepCleanLogsItsFailures(t *testing.T) {
 	path := newDatabase(t)

@@ -122,6 +122,7 @@ type writeState struct {
 	mu         sync.Mutex
 	broken     error     // why nothing can be written; nil if nothing is known against it
 	retryAt    time.Time // while broken
+	brokenAt   time.Time // the last time that a write was refused
 	unanswered time.Time // the first write without an answer, if none had one since
 }
 
@@ -156,7 +157,14 @@ func (w *writeState) breakFor(why error, retryAt time.Time) {
 	if w.broken == nil {
 		w.log.Error("the database cannot be written: changes are refused", "error", why)
 	}
-	w.broken, w.retryAt = why, retryAt
+	w.broken, w.retryAt, w.brokenAt = why, retryAt, time.Now()
+}
+
+// workedFor reports whether no write was refused in the last d.
+func (w *writeState) workedFor(d time.Duration) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return time.Since(w.brokenAt) >= d
 }
 
 // retryDue reports whether to find out now if writes work again.
