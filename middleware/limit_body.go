@@ -34,23 +34,28 @@ func LimitBody(limit int64) gin.HandlerFunc {
 		// net/http keeps its own body in the original request: with that it can send an answer
 		// before it has read a large body that no handler wants.
 		r := *c.Request
-		sent := r.ContentLength != 0 && r.Body != http.NoBody
-		switch {
-		case r.Method != http.MethodGet && r.Method != http.MethodHead:
-			r.Body = http.MaxBytesReader(c.Writer, r.Body, limit)
-			if sent {
-				body := &timedBody{ReadCloser: r.Body, conn: http.NewResponseController(c.Writer)}
-				body.allow(unreadTime)
-				r.Body = body
+		body := &timedBody{conn: http.NewResponseController(c.Writer), ended: r.ContentLength == 0 || r.Body == http.NoBody}
+		if r.Method == http.MethodGet || r.Method == http.MethodHead {
+			if !body.ended {
+				c.Header("Connection", "close")
 			}
-		case sent:
-			c.Header("Connection", "close")
-			fallthrough
-		default:
 			r.Body = http.NoBody
+		} else {
+			body.ReadCloser = http.MaxBytesReader(c.Writer, r.Body, limit)
+			r.Body = body
 		}
 		r.MultipartForm = parsed
 		c.Request = &r
+		if body.ended {
+			return
+		}
+		if r.ProtoMajor == 1 { // with HTTP/2 a deadline that has passed cannot be moved
+			body.allow(unreadTime) // a long answer is sent while its handler runs
+		}
+		c.Next()
+		if !body.ended {
+			body.allow(unreadTime)
+		}
 	}
 }
 
@@ -59,14 +64,17 @@ type timedBody struct {
 	io.ReadCloser
 	conn   *http.ResponseController
 	wanted bool
+	ended  bool
 }
 
-func (b *timedBody) Read(p []byte) (int, error) {
-	if !b.wanted {
+func (b *timedBody) Read(p []byte) (n int, err error) {
+	if !b.wanted && !b.ended {
 		b.wanted = true
 		b.allow(bodyTime)
 	}
-	return b.ReadCloser.Read(p)
+	n, err = b.ReadCloser.Read(p)
+	b.ended = b.ended || err == io.EOF
+	return n, err
 }
 
 func (b *timedBody) allow(d time.Duration) {

@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -109,7 +110,8 @@ func TestBodyThatDoesNotCome(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			stream := bufio.NewReader(conn)
+			res, err := http.ReadResponse(stream, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -117,6 +119,12 @@ func TestBodyThatDoesNotCome(t *testing.T) {
 			body, err := io.ReadAll(res.Body)
 			if err != nil || string(body) != row.answer || res.Close != row.closes {
 				t.Errorf("%q, %v, closed: %t", body, err, res.Close)
+			}
+			if !row.closes {
+				return
+			}
+			if _, err := stream.ReadByte(); !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) {
+				t.Errorf("the connection stays open: %v", err)
 			}
 		})
 	}
