@@ -3,7 +3,9 @@ package middleware
 import (
 	"cmp"
 	"log/slog"
+	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync/atomic"
 
@@ -35,7 +37,7 @@ func WarnUntrustedProxy(log *slog.Logger, trusted []string) gin.HandlerFunc {
 		known := proxies.HasAddress(c.RemoteIP())
 		forwarded := known && header == forwardedFor
 		switch {
-		case header == "" || forwarded && isAddress(c.GetHeader(header)) || !warned.CompareAndSwap(false, true):
+		case header == "" || forwarded && namesAddress(c.Request.Header, proxies) || !warned.CompareAndSwap(false, true):
 		case forwarded:
 			log.Warn("a proxy of TRUSTED_PROXIES names its client in a way that is not understood: all of its clients share one rate limit; "+
 				"make it send the address alone in X-Forwarded-For, without a port", "proxy", c.RemoteIP())
@@ -49,10 +51,20 @@ func WarnUntrustedProxy(log *slog.Logger, trusted []string) gin.HandlerFunc {
 	}
 }
 
-// isAddress reports whether the last of a list, which the nearest proxy has added, is an IP address.
-func isAddress(list string) bool {
-	_, err := netip.ParseAddr(strings.TrimSpace(list[strings.LastIndex(list, ",")+1:]))
-	return err == nil
+// namesAddress reports whether gin finds a client in X-Forwarded-For. It goes from the end on through
+// the addresses of trusted proxies, and ignores it all if it comes to something else than an address.
+func namesAddress(h http.Header, proxies models.ClientList) bool {
+	names := strings.Split(strings.Join(h.Values(forwardedFor), ","), ",")
+	for _, name := range slices.Backward(names) {
+		address := strings.TrimSpace(name)
+		if _, err := netip.ParseAddr(address); err != nil {
+			return false
+		}
+		if !proxies.HasAddress(address) {
+			break
+		}
+	}
+	return true
 }
 
 const forwardedFor = "X-Forwarded-For"

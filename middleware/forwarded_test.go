@@ -24,6 +24,7 @@ func TestWarnUntrustedProxy(t *testing.T) {
 		{"another is trusted", "Forwarded", "203.0.113.5", []string{"198.51.100.0/24"}, 1},
 		{"trusted", "X-Forwarded-For", "203.0.113.5", []string{"192.0.2.0/24"}, 0},
 		{"trusted, behind another", "X-Forwarded-For", "203.0.113.5:1, 2001:db8::1", []string{"192.0.2.0/24"}, 0},
+		{"two trusted, the first with a port", "X-Forwarded-For", "203.0.113.5:1, 192.0.2.9", []string{"192.0.2.0/24"}, 1},
 		{"trusted, with a port", "X-Forwarded-For", "203.0.113.5:51234", []string{"192.0.2.0/24"}, 1},
 		{"trusted, by another header", "X-Real-IP", "203.0.113.5", []string{"192.0.2.0/24"}, 1},
 		{"trusted, by a header that is not read", "Forwarded", "203.0.113.5", []string{"192.0.2.0/24"}, 1},

@@ -65,7 +65,7 @@ func (p *Processes) acquireOrTakeOver(id string, user models.UserRef, opt Proces
 		taken, err = p.acquire(ctx, wait, req, nil)
 		var stillRefused *models.NotAcquiredError
 		if errors.As(err, &stillRefused) && stillRefused.Status.Held {
-			// Where that cannot be found out, the refusal does not say it.
+			// If the database does not tell, the refusal says nothing of a take-over.
 			if active, _, err := p.activeAt(ctx, id, stillRefused.Status); err == nil {
 				stillRefused.TakeOverAt = active.Add(p.opt.Protection)
 			}

@@ -46,7 +46,7 @@ func fillDatabase(ctx context.Context, cfg config.Config, db *store.Store, accou
 		}
 	}
 	if cfg.Production() {
-		return warnInProduction(ctx, cfg, empty, accounts, slog.Default())
+		warnInProduction(ctx, cfg, empty, accounts, slog.Default())
 	}
 	return nil
 }

@@ -32,7 +32,7 @@ func swagger() gin.HandlerFunc {
 				return
 			}
 		}
-		// What is before the name in the first request it takes for where its files are, for ever.
+		// Swagger UI remembers the path of its first request as that of all its files.
 		c.Request.RequestURI = "/swagger/" + name
 		ui(c)
 	}

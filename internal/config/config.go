@@ -111,8 +111,8 @@ func (l Lease) String() string {
 
 // Load reads the variables of Config from getenv and, those unset there,
 // from the file named dotenv if it exists. An empty value counts as unset; other
-// variables are not looked at, but that NAME_FILE names the file in which the secret
-// NAME is. An error is one line that names the variable, its
+// variables are not looked at, except NAME_FILE, which names the file with the secret
+// NAME. An error is one line that names the variable, its
 // value (hidden if it is a secret) and what is allowed.
 func Load(getenv func(string) string, dotenv string) (Config, error) {
 	file, err := godotenv.Read(dotenv)
@@ -121,14 +121,18 @@ func Load(getenv func(string) string, dotenv string) (Config, error) {
 		return Config{}, fmt.Errorf("%s: cannot be read; it must be a file of NAME=value lines", dotenv)
 	}
 	given := map[string]string{}
-	value := func(name string) string { return cmp.Or(getenv(name), file[name]) }
 	for _, field := range reflect.VisibleFields(reflect.TypeFor[Config]()) {
 		name := field.Tag.Get("env")
-		given[name] = value(name)
-		if path := value(name + "_FILE"); path != "" && mayBeSecret(name) {
-			if given[name], err = readSecret(name, given[name], path); err != nil {
-				return Config{}, err
-			}
+		given[name] = cmp.Or(getenv(name), file[name])
+		if !mayBeSecret(name) {
+			continue
+		}
+		source := getenv
+		if getenv(name) == "" && getenv(name+"_FILE") == "" {
+			source = func(name string) string { return file[name] }
+		}
+		if given[name], err = readSecret(name, source); err != nil {
+			return Config{}, err
 		}
 	}
 	var c Config

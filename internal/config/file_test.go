@@ -65,11 +65,15 @@ func TestSecretFiles(t *testing.T) {
 		t.Errorf("REDIS_URL is %s", c.RedisURL)
 	}
 	for name, path := range map[string]string{
-		"missing": filepath.Join(folder, "none"), "a folder": folder, "empty": write("empty", "\n"), "too long": write("long", strings.Repeat("x", mostSecret+1)),
+		"missing": filepath.Join(folder, "none"), "a folder": folder, "empty": write("empty", "\n"), "too long": write("long", strings.Repeat("x", maxSecret+1)),
 	} {
 		if _, err := Load(vars{"REDIS_PASSWORD_FILE": path}.getenv, ""); err == nil || !strings.HasPrefix(err.Error(), "REDIS_PASSWORD_FILE=") {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+	dotenv := write(".env", "SECRET_KEY_FILE=none\nADMIN_PASSWORD_FILE="+filepath.Join(folder, "admin")+"\nADMIN_EMAIL=a@b.c\n")
+	if c, err := Load(vars{"SECRET_KEY": key}.getenv, dotenv); err != nil || c.SecretKeys[0] != key || c.AdminPassword != "hunter2hunter2" {
+		t.Errorf("the environment does not win over the file .env: %v", err)
 	}
 	_, err := Load(vars{"SECRET_KEY": key, "SECRET_KEY_FILE": filepath.Join(folder, "key")}.getenv, "")
 	checkRefused(t, "SECRET_KEY_FILE", filepath.Join(folder, "key"), err)

@@ -152,9 +152,9 @@ func isOrigin(text string) bool {
 // isDatabase takes a text without a scheme as a path, unless it is a list of connection settings:
 // the password in it would become the name of a file.
 func isDatabase(text string) bool {
-	for setting := range strings.FieldsSeq(text) {
-		name, _, found := strings.Cut(setting, "=")
-		if found && oneOf(name, "host", "hostaddr", "port", "dbname", "user", "password", "sslmode") {
+	words := strings.Fields(strings.ReplaceAll(text, "=", " = "))
+	for i, word := range words[min(1, len(words)):] {
+		if word == "=" && oneOf(words[i], "host", "hostaddr", "port", "dbname", "user", "password", "sslmode", "service") {
 			return false
 		}
 	}

@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// mostSecret bounds what is read of a file with a secret, in bytes.
-const mostSecret = 64 << 10
+// maxSecret bounds what is read of a file with a secret, in bytes.
+const maxSecret = 64 << 10
 
 // mayBeSecret reports whether a variable is a secret, or a URL that may have a password in it.
 func mayBeSecret(name string) bool {
@@ -19,9 +19,13 @@ func mayBeSecret(name string) bool {
 	return false
 }
 
-// readSecret is the value of a variable whose file was named, as orchestrators mount secrets. value
-// is what the variable itself says, which must be nothing. Newlines at the end are not part of it.
-func readSecret(name, value, path string) (string, error) {
+// readSecret is the value of a variable, or what is in the file that NAME_FILE names: orchestrators
+// mount secrets so. Newlines at its end are not part of it.
+func readSecret(name string, source func(string) string) (string, error) {
+	value, path := source(name), source(name+"_FILE")
+	if path == "" {
+		return value, nil
+	}
 	if value != "" {
 		return "", fmt.Errorf("%s_FILE=%q: must be unset when %s is set", name, path, name)
 	}
@@ -30,9 +34,9 @@ func readSecret(name, value, path string) (string, error) {
 		return "", unreadable(name, path)
 	}
 	defer file.Close()
-	secret, err := io.ReadAll(io.LimitReader(file, mostSecret+1))
+	secret, err := io.ReadAll(io.LimitReader(file, maxSecret+1))
 	text := strings.TrimRight(string(secret), "\r\n")
-	if err != nil || text == "" || len(secret) > mostSecret {
+	if err != nil || text == "" || len(secret) > maxSecret {
 		return "", unreadable(name, path)
 	}
 	return text, nil

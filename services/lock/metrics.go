@@ -73,7 +73,7 @@ func (l *Locker) countAcquire(lock Lock, err error) {
 	switch {
 	case err == nil, errors.As(err, &refused) && refused.Status.Degraded:
 		l.count("acquire", "degraded")
-	case errors.Is(err, models.ErrNotAcquired):
+	case errors.Is(err, models.ErrNotAcquired) && !errors.Is(err, models.ErrUnavailable):
 		l.count("acquire", "refused")
 	default:
 		l.count("acquire", "unavailable")

@@ -89,10 +89,10 @@
   let leaves = false;
   let sent = {}; // the form, and when
   document.addEventListener("submit", (event) => {
-    // Pressed twice is meant once, or there were two new processes. The forms with a draft know how to
-    // go again: with what was typed since.
+    // A double click would create two processes. The forms with a draft may go again, with what was
+    // typed since; a search, too.
     const { target: form, timeStamp: at } = event;
-    if (form === sent.form && at - sent.at < 5000 && !form.dataset.draft) event.preventDefault();
+    if (form === sent.form && at - sent.at < 5000 && form.method === "post" && !form.dataset.draft) event.preventDefault();
     if (event.defaultPrevented) return;
     leaves = true;
     sent = { form, at };
