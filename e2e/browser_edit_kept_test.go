@@ -118,7 +118,11 @@ func editStopped(t *testing.T, a *app) {
 	if got := read[string](t, alice.tab, copied); got != "Twice" {
 		t.Errorf("the copy has %q", got)
 	}
-	alice.do(chromedp.Navigate(read[string](t, alice.tab, `location.href`)))
+	form := read[string](t, alice.tab, `location.href`)
+	alice.do(chromedp.Navigate(a.URL + "/"))
+	read[bool](t, alice.tab, `(location.assign("/processes/`+process+`"), true)`) // which is no answer to the form
+	alice.until(`document.querySelector(".reader") !== null && document.readyState === "complete"`)
+	alice.do(chromedp.Navigate(form))
 	alice.until(`document.querySelector("#copy button") !== null`)
 	alice.do(click("#copy button"))
 	if got := alice.typed(); got != "Twice" {
@@ -129,6 +133,68 @@ func editStopped(t *testing.T, a *app) {
 	alice.do(fill("#description", " day"))
 	if got := read[string](t, alice.tab, copied+` + (sessionStorage["gatehouse.sent"] ?? "")`); got != "Twice a day" {
 		t.Errorf("after the form was sent, the copy has %q", got)
+	}
+	// If it does not go, the page goes on.
+	read[bool](t, alice.tab, `(Date.now = ((now) => () => now() + 6000)(Date.now), true)`)
+	alice.do(fill("#description", "!"))
+	alice.kept(process, "Twice a day!")
+	alice.until(`Object.keys(localStorage).every((key) => !key.endsWith(".%s"))`, process)
+
+	// A copy that never reached the server is offered, whatever was typed elsewhere since; one that was
+	// on its way only if there is nothing later.
+	for onItsWay, want := range map[string]bool{"false": true, "true": false} {
+		read[bool](t, alice.tab, `(({user, process, base}) => {
+			const copy = {title: "Ring it", status: "draft", description: "Thrice", base, at: 1000, onItsWay: `+onItsWay+`};
+			localStorage.setItem("gatehouse.draft." + user + "." + process, JSON.stringify(copy));
+			return true;
+		})(edit.dataset)`)
+		alice.do(chromedp.Navigate(form))
+		alice.until(`document.querySelector("#edit")?.dataset.held === "true" && document.documentElement.matches(".live")`)
+		if got := read[bool](t, alice.tab, `document.querySelector("#copy") !== null`); got != want {
+			t.Errorf("on its way: %s, offered: %t", onItsWay, got)
+		}
+	}
+}
+
+// editTwins: of two tabs of one lock, as of a tab that was duplicated, one goes. The other keeps it.
+func editTwins(t *testing.T, a *app) {
+	alice := newDesk(t, a, "alice@example.com")
+	process := alice.newProcess("Mend the net")
+	alice.edit(process)
+	twin, _ := alice.beside()
+	twin.do(chromedp.Navigate(read[string](t, alice.tab, `location.href`)))
+	twin.until(`document.querySelector("#edit")?.dataset.held === "true" && document.documentElement.matches(".live")`)
+	read[bool](t, alice.tab, `(window.reallyFetch = fetch, window.kept = 0, window.fetch = async (url, ...more) => {
+		const response = await reallyFetch(url, ...more);
+		if (String(url).includes("/edit/extend") && response.ok) kept++;
+		return response;
+	}, true)`)
+	twin.do(chromedp.Navigate(a.URL + "/"))
+	alice.until(`window.kept > 0`)
+	if ttl := alice.call(t, "GET /processes/"+process+"/lock/status", nil).is(t, 200).number(t, "ttl"); ttl < 60 {
+		t.Errorf("the lock ends in %v s", ttl)
+	}
+	alice.noAlarm()
+}
+
+// editBarred: an editor who becomes a viewer while typing hears it, and keeps the text on the page.
+func editBarred(t *testing.T, a *app) {
+	const forbidden = "status of 403"
+	admin := a.signIn(t, adminEmail)
+	id := admin.call(t, "POST /users", map[string]any{"email": "carol@example.com", "password": demoPassword, "roles": []string{"editor"}}).is(t, 201).text(t, "id")
+	carol := newDesk(t, a, "carol@example.com", forbidden)
+	process := carol.newProcess("Sweep the yard")
+	carol.edit(process)
+	carol.do(fill("#description", "Twice"))
+	carol.kept(process, "Twice")
+	admin.call(t, "PATCH /users/"+id, map[string]any{"roles": []string{"viewer"}}).is(t, 200)
+	carol.do(fill("#description", " a week"))
+	carol.until(`document.querySelector("#lost")?.innerText.includes("You may not edit any more.")`)
+	if got := carol.typed(); got != "Twice a week" {
+		t.Errorf("the text is %q", got)
+	}
+	if read[bool](t, carol.tab, `document.querySelector("#edit > .actions .primary, #countdown") !== null`) {
+		t.Error("the page offers what a viewer may not do")
 	}
 }
 

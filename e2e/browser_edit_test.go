@@ -32,6 +32,8 @@ func TestEditing(t *testing.T) {
 		{"given, with a draft that does not fit any more", editGivenWithDraft},
 		{"free again", editOnceFree},
 		{"sent in vain", editStopped},
+		{"one of two tabs of a lock goes", editTwins},
+		{"the role is taken away", editBarred},
 		{"saved while the server is away", editUnreached},
 		{"keyboard only", editByKeyboard},
 		{"the lock follows the hands", editHands},
@@ -187,6 +189,19 @@ func editCreated(t *testing.T, a *app) {
 		t.Error("the second click sends the form again")
 	}
 	alice.until(`document.querySelector(".reader")?.innerText.includes("Plant a tree")`)
+
+	// What is typed for longer than the session lives is there again. Created, it is no more.
+	alice.do(chromedp.Navigate(a.URL+"/processes/new"), fill("#title", "Water it"), fill("#description", "Each evening"))
+	read[bool](t, alice.tab, `(document.body.dataset.ends = "1", true)`)
+	alice.until(`location.pathname === "/" && document.readyState === "complete"`)
+	alice.do(chromedp.Navigate(a.URL + "/processes/new"))
+	alice.until(`document.querySelector("#copy button") !== null`)
+	alice.do(click("#copy button"))
+	if got := alice.typed(); got != "Each evening" {
+		t.Errorf("the copy brings %q", got)
+	}
+	alice.do(click("button.primary"))
+	alice.until(`document.querySelector(".reader .text")?.innerText === "Each evening" && Object.keys(localStorage).every((key) => !key.startsWith("gatehouse.new."))`)
 }
 
 // editEarly: a page can be typed in before its scripts are at work, on a slow line for long.

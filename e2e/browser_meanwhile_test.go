@@ -209,7 +209,7 @@ func (d desk) warned() {
 		return Response.json({...state, expires: state.now + 59_000});
 	}, true)`)
 	d.looks()
-	d.until(`/Others can edit in 5\d s\./.test(document.querySelector("#countdown[role=alert]")?.innerText)`)
+	d.until(`/Others can edit in 5\d s/.test(document.querySelector("#countdown[role=alert]")?.innerText)`)
 	read[bool](d.t, d.tab, `(window.fetch = reallyFetch, true)`)
 	d.do(click("#countdown button"))
 	d.until(`document.querySelector("#countdown") === null && document.querySelector("#edit").dataset.held === "true"`)

@@ -32,14 +32,23 @@
   const follow = () => { planned ||= setTimeout(extend, Math.max(0, extended + every - Date.now())); };
   for (const kind of ["input", "keydown", "pointermove", "scroll"]) document.addEventListener(kind, follow, { passive: true });
 
+  let leaving = false;
+  let sent = 0; // when the form was
   form.addEventListener("input", ({ target }) => {
+    if (sent && Date.now() - sent > 5000) { // it has not gone
+      sent = 0;
+      leaving = false;
+      drafts.resume();
+    }
     if (target.name.endsWith(".edited")) document.getElementById(`${target.id}-edited`).checked = true;
     drafts.changed();
   });
 
-  let leaving = false;
   form.addEventListener("submit", async (event) => {
-    if (leaving) return drafts.carry();
+    if (leaving) {
+      sent = Date.now();
+      return drafts.carry();
+    }
     event.preventDefault();
     leaving = !drafts.away() && await drafts.send();
     if (leaving) setTimeout(() => form.requestSubmit(event.submitter ?? undefined)); // not within the event that is stopped

@@ -6,18 +6,21 @@
   const pause = { key: 500, least: 2000, most: 10_000, patience: 5000 }; // in milliseconds
   const fields = ["title", "status", "description"];
   const same = (a, b) => b !== null && fields.every((name) => a[name] === b[name]);
-  const sent = "gatehouse.sent"; // in the session of the tab: the copy that a form has just carried
-  const { note, unnote, button, clock } = window.gatehouse;
+  const sent = "gatehouse.sent"; // in the session of the tab: a copy that a form has just carried, and from where
+  const { active, note, unnote, button, clock } = window.gatehouse;
 
   // The server has got the form, if its answer is this page: it keeps the text, saved or as a
   // draft. A page that is reached in another way says nothing about the form.
   const arrived = () => {
-    const key = sessionStorage.getItem(sent);
+    const [key, from] = JSON.parse(sessionStorage.getItem(sent) ?? "[]");
     const [entry] = performance.getEntriesByType("navigation");
-    if (key && document.referrer && entry?.type !== "back_forward") localStorage.removeItem(key);
+    if (key && document.referrer === from && entry?.type !== "back_forward") localStorage.removeItem(key);
     sessionStorage.removeItem(sent);
   };
   arrived();
+  // carried is for a form that goes, and of which there is a copy.
+  const carried = (key) => sessionStorage.setItem(sent, JSON.stringify([key, location.href.split("#")[0]]));
+  window.gatehouse.carried = carried;
 
   // read and base are for a form that has its text in other fields than those that it is named by,
   // and the version that the text began from.
@@ -61,9 +64,10 @@
     let stopped = false;
     let writing = null; // a promise
 
-    const copy = () => {
+    // A copy that was on its way to the server is not offered if that has a later draft.
+    const copy = (onItsWay = false) => {
       try {
-        localStorage.setItem(key, JSON.stringify({ ...own(), base: began(), at: Date.now() - ahead }));
+        localStorage.setItem(key, JSON.stringify({ ...own(), base: began(), at: Date.now() - ahead, onItsWay }));
       } catch {
         // It is full or switched off: then there is no copy.
       }
@@ -93,6 +97,7 @@
         const { ok, status } = response;
         const done = ok || status === 404 || status === 412; // 404: there is none, or no process; 412: another tab's
         if (status === 200) known = (await response.json()).savedAt;
+        if (ok) active();
         if (done) kept = now;
         if (status === 401) return signedOut();
         if (status === 403) forbidden();
@@ -147,7 +152,7 @@
     // last is for a page that goes: the browser sends it even so.
     const last = () => {
       if (stopped || same(text(), kept)) return;
-      copy();
+      copy(!failures);
       sessionStorage.setItem(key, began());
       fetch(draft, { ...request(), keepalive: true }).then(({ ok }) => { if (ok) forget(); }, () => {});
     };
@@ -166,11 +171,25 @@
     // carry is for a form that goes. Until a page of the server comes the copy is all there is.
     const carry = () => {
       copy();
-      sessionStorage.setItem(sent, key);
+      carried(key);
     };
 
     // strays is for a page that goes in another way than the form's: the next one is no answer to it.
     const strays = () => sessionStorage.removeItem(sent);
+
+    // resume is for a form that was sent and has not gone: its user has stopped that.
+    const resume = () => {
+      stopped = false;
+      strays();
+      plan();
+    };
+
+    // A phone suspends a page that is not seen, and may never let it go on.
+    document.addEventListener("visibilitychange", () => {
+      if (!document.hidden || stopped || same(text(), kept)) return;
+      copy();
+      flush();
+    });
 
     // stop is for a text that is discarded, after the write that is under way.
     const stop = async () => {
@@ -201,7 +220,7 @@
       } catch {
         // Not one of ours.
       }
-      if (!found || same(found, shown) || !(found.at > savedAt)) return forget();
+      if (!found || same(found, shown) || (found.onItsWay && !(found.at > savedAt))) return forget();
       const fill = () => {
         for (const name of fields) form.elements[name].value = found[name];
         // It is older than what the page has merged since: its fields are compared with its own base.
@@ -224,6 +243,6 @@
     if (!read) offer();
     plan();
 
-    return { changed, took, flush, last, send, carry, strays, stop, keep, unreached, away: () => away && !same(text(), kept) };
+    return { changed, took, flush, last, send, carry, resume, strays, stop, keep, unreached, away: () => away && !same(text(), kept) };
   };
 })();

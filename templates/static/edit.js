@@ -17,6 +17,7 @@
   let expires = Number(form.dataset.expires); // by the server's clock
   let ahead = Date.now() - Number(document.body.dataset.now); // this clock before the server's
   let leaving = false; // for a page of ours, which decides about the lock
+  let sent = 0; // when the form was sent
   let reloading = false;
 
   // Signed out, or another user is signed in: the text stays in this browser, the page does not. The
@@ -37,6 +38,8 @@
     if (left && expires) left.dataset.until = expires;
   };
 
+  let typed = 0;
+  let told = 0; // when the server last extended the lock
   let extended = 0;
   let planned = 0;
   const extend = async () => {
@@ -47,6 +50,7 @@
       const response = await ask(form.dataset.extend, { lock });
       if (response.ok) {
         setEnd(await response.json());
+        told = Date.now();
         active();
         return "extended";
       }
@@ -77,6 +81,13 @@
   form.addEventListener("focusin", ({ target }) => { if (target.matches("[name=title], [name=status], [name=description]")) field = target; });
   form.addEventListener("input", (event) => {
     if (!event.target.name) return;
+    if (sent && Date.now() - sent > 5000) { // it has not gone: its user has stopped that, or waits
+      sent = 0;
+      leaving = false;
+      drafts.resume();
+      check();
+    }
+    typed = Date.now();
     drafts.changed();
     follow();
   });
@@ -97,6 +108,8 @@
       const response = await ask(`${form.dataset.state}?${new URLSearchParams({ lock })}`);
       if (leaving) return;
       if (response.status === 401) signedOut();
+      // Their rights have changed, if it is not another user who has signed in.
+      if (response.status === 403 && await load(here, signedOut)) lose({ text: "You may not edit any more.", calm: false, barred: true });
       if (response.ok) await apply(await response.json());
       if (response.status === 404) lose({ text: "The process was deleted.", calm: false, deleted: true });
     } catch {
@@ -185,6 +198,7 @@
       return made;
     };
     const goOn = () => {
+      if (state.barred) return null;
       if (state.deleted) return button("Make a new process from this text", "/processes/new");
       if (!state.holder) return button("Edit again with this text", `${here}/edit`);
       if (state.holder.userId === user) return button("Go on here", `${here}/edit`, "takeOver");
@@ -210,13 +224,14 @@
       badge(state.calm ? "" : "!");
       note("lost", form, {
         kind: state.calm ? "notice" : "notice failed", role: "alert",
-        parts: [paragraph(...timed(state)), paragraph(`You cannot save it now. Your text is here${state.deleted ? "" : ", and kept for you until you save or discard it"}.`)],
+        parts: [paragraph(...timed(state)), paragraph(`You cannot save it now. Your text is here${state.deleted || state.barred ? "" : ", and kept for you until you save or discard it"}.`)],
       });
     }
     const next = goOn();
     const shown = actions.querySelector(":scope > .primary");
-    if (shown?.textContent === next.textContent) return;
+    if (shown?.textContent === next?.textContent) return;
     shown?.remove();
+    if (!next) return;
     actions.prepend(next);
     if (pressed) next.focus();
   };
@@ -228,10 +243,13 @@
     if (left <= 5) drafts.flush();
     if (left <= 0) return check();
     if (document.getElementById("countdown")) return;
-    const rest = document.createElement("span");
-    Object.assign(rest, { className: "left", textContent: `${left} s` });
+    // A screen reader would say each second that passes.
+    const [rest, said] = ["left", "visually-hidden"].map((className) => Object.assign(document.createElement("span"), { className }));
+    Object.assign(rest, { textContent: `${left} s`, ariaHidden: "true" });
+    said.textContent = "a minute";
     rest.dataset.until = expires;
-    note("countdown", form, { role: "alert", parts: ["You have not typed for a while. Others can edit in ", rest, ". ", button("Keep it", keepLock)] });
+    const why = typed > told + every.extend ? "The time could not be extended." : "You have not typed for a while.";
+    note("countdown", form, { role: "alert", parts: [`${why} Others can edit in `, rest, said, ". ", button("Keep it", keepLock)] });
   };
   setInterval(() => {
     countDown();
@@ -269,7 +287,10 @@
       event.preventDefault();
       return answer(by);
     }
-    if (leaving) return drafts.carry();
+    if (leaving) {
+      sent = Date.now();
+      return drafts.carry();
+    }
     event.preventDefault();
     if (drafts.away()) {
       drafts.unreached("Nothing was saved");
@@ -291,6 +312,10 @@
     setTimeout(() => discard.requestSubmit()); // not within the event that is stopped
   });
 
+  // Another tab of the same lock, as of a tab that was duplicated, keeps it when this one goes.
+  const twins = new BroadcastChannel(`gatehouse.lock.${lock}`);
+  twins.onmessage = () => setTimeout(() => { if (held && !leaving) extend(); }, 1000);
+
   // The lock is given back when the page goes: a little later, as it may be back at once.
   globalThis.navigation?.addEventListener("navigate", (event) => {
     reloading = event.navigationType === "reload";
@@ -301,6 +326,7 @@
     drafts.last();
     if (!held || reloading) return;
     sessionStorage.setItem(leftKey(process), "true");
+    twins.postMessage("");
     ask(form.dataset.release, { lock, soon: "true" }, { keepalive: true, signal: undefined }).catch(() => {});
   });
   sessionStorage.removeItem(leftKey(process));
