@@ -119,3 +119,15 @@ func editConflict(t *testing.T, a *app, scripts bool) {
 	alice.until(`document.querySelector("#conflict") === null && document.querySelector("#edit") !== null`)
 	bob.call(t, "GET /processes/"+process, nil).is(t, 200).with(t, "title", "Order more seeds").with(t, "description", "Beans")
 }
+
+// editDeleted: who waits until a process is free hears that it was deleted.
+func editDeleted(t *testing.T, a *app) {
+	alice, bob := a.signIn(t, "alice@example.com"), newDesk(t, a, "bob@example.com", "status of 404")
+	process := bob.newProcess("Empty the bin")
+	token := "X-Lock-Token: " + alice.call(t, "POST /processes/"+process+"/lock", nil).is(t, 201).text(t, "lockToken")
+	bob.look(process)
+	bob.do(click(".tell button"))
+	bob.until(`document.querySelector(".tell")?.innerText.includes("You will be told") && document.documentElement.matches(".live")`)
+	alice.call(t, "DELETE /processes/"+process, nil, token).is(t, 204)
+	bob.until(`document.querySelector("#deleted[role=alert]") !== null && document.querySelector("#lock").hidden && document.querySelector("#free") === null`)
+}

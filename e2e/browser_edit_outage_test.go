@@ -30,10 +30,20 @@ func TestEditingOutages(t *testing.T) {
 		bob := other.signIn(t, "bob@example.com")
 		alice.edit(process)
 		alice.do(fill("#description", "Three feet"))
+		reader := newDesk(t, other, "viewer@example.com", "net::ERR") // once that server is gone
+		reader.look(process)
+		reader.do(click(".tell button"))
+		reader.until(`document.querySelector(".tell")?.innerText.includes("You will be told")`)
 		redis.Kill()
 		alice.do(fill("#description", " deep"))
 		alice.kept(process, "Three feet deep")
 		alice.noAlarm()
+		// Nobody is told what is not sure now: that it is free, or that nobody else can save.
+		reader.until(`document.querySelector(".reader > .banner:not([id])")?.innerText.includes("although it is not shown") && document.querySelector("#free") === null`)
+		if !read[bool](t, reader.tab, `sessionStorage["gatehouse.watched.`+process+`"] !== undefined`) {
+			t.Error("the reader's wish is forgotten")
+		}
+		alice.until(`!document.querySelector("#lock-line").innerText.includes("only you") && document.querySelector("main .banner:not([id])") !== null`)
 		bothSave(t, alice, process, bob)
 		alice.do(click("button[value=close]"))
 		alice.until(`document.querySelector(".reader .text")?.innerText === "Three feet deep!"`)

@@ -31,6 +31,7 @@ func TestEditing(t *testing.T) {
 		{"refused", editRefused},
 		{"given, with a draft that does not fit any more", editGivenWithDraft},
 		{"free again", editOnceFree},
+		{"deleted while another waits", editDeleted},
 		{"sent in vain", editStopped},
 		{"one of two tabs of a lock goes", editTwins},
 		{"the role is taken away", editBarred},

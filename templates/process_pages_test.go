@@ -214,21 +214,33 @@ func TestWordsForTheAsker(t *testing.T) {
 		state    string
 		answerBy time.Time
 		want     string
+		free     bool
+		ask      bool
 	}{
-		{"open", now.Add(time.Minute), "If there is no answer by 14:06 UTC and nobody is typing, it is yours."},
-		{"open", now, "There was no answer: it passes to the first who asked, once its holder has not typed for a while."},
-		{"later", now.Add(time.Minute), "The answer: a few more minutes, until 14:06 UTC."},
-		{"later", now, "until 14:05 UTC. That time is over: it passes to the first who asked, once its holder has not typed for a while."},
+		{"open", now.Add(time.Minute), "If there is no answer by 14:06 UTC and nobody is typing, it is yours.", false, false},
+		{"open", now, "There was no answer: it passes to the first who asked, once its holder has not typed for a while.", false, false},
+		{"later", now.Add(time.Minute), "The answer: a few more minutes, until 14:06 UTC.", false, false},
+		{"later", now, "until 14:05 UTC. That time is over: it passes to the first who asked, once its holder has not typed for a while.", false, false},
+		{"expired", now, "You asked for it at 14:05 UTC, and were away for too long: your request is over.", false, true},
+		{"expired", now, "and were away for too long: your request is over.", true, false},
+		{"given", now, "Alice is editing since 14:05 UTC.", false, true}, // the asker had it
 	} {
+		editing := &Editing{Now: now, Who: "Alice", Since: now}
+		if row.free {
+			editing = nil
+		}
 		page, err := newPages(t).Process(Process{
 			Frame: Frame{Title: "T", Now: now}, ID: "1", Changed: now, MayEdit: true,
-			Lock: LockPanel{Editing: &Editing{Now: now, Who: "Alice", Since: now}, Request: &Asked{ID: "1", At: now, AnswerBy: row.answerBy, State: row.state}},
+			Lock: LockPanel{Editing: editing, MayAsk: !row.free, Request: &Asked{ID: "1", At: now, AnswerBy: row.answerBy, State: row.state}},
 		})
 		if err != nil {
 			t.Fatal(err)
 		}
 		if !slices.ContainsFunc(elements(t, page), func(n *html.Node) bool { return n.Data == "p" && strings.HasSuffix(text(n), row.want) }) {
 			t.Errorf("%s, %s: the page has not %q: %s", row.state, row.answerBy, row.want, page)
+		}
+		if asks := strings.Contains(string(page), ">Ask</button>"); asks != row.ask {
+			t.Errorf("%s: the reader can ask: %t", row.state, asks)
 		}
 	}
 }

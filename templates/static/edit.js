@@ -5,7 +5,7 @@
 (() => {
   const form = document.getElementById("edit");
   if (!form) return;
-  const { listen, active, ask, load, note, unnote, button, paragraph, clock, badge, left: leftKey } = window.gatehouse;
+  const { listen, active, ask, load, note, unnote, banner, button, paragraph, clock, badge, left: leftKey } = window.gatehouse;
   const { process, user, lock } = form.dataset;
   const every = { extend: 20_000, state: 15_000 }; // in milliseconds
   const warn = 60; // seconds before the end
@@ -123,10 +123,11 @@
     }
   };
 
-  // shown is what the page says of those who want the lock; a state says the same in wanted.
+  // shown is what the page says of those who want the lock, and whether it is sure; a state says the
+  // same in wanted.
   const items = (of) => [...of.querySelectorAll("li[data-request]")];
-  const shown = () => JSON.stringify([line.dataset.waiting, items(panel).map(({ dataset }) => [dataset.request, dataset.answerBy])]);
-  const wanted = (state) => JSON.stringify([String(state.waiting), state.requests.map(({ id, answerBy }) => [id, String(answerBy)])]);
+  const shown = () => JSON.stringify([line.dataset.waiting, Boolean(banner(document)), items(panel).map(({ dataset }) => [dataset.request, dataset.answerBy])]);
+  const wanted = (state) => JSON.stringify([String(state.waiting), state.degraded, state.requests.map(({ id, answerBy }) => [id, String(answerBy)])]);
   const apply = async (state) => {
     if (state.user !== user) return signedOut(); // another one has signed in
     if (!state.held) return lose(state);
@@ -141,6 +142,11 @@
     const fresh = await load(page, signedOut);
     const [now, list] = ["lock-line", "requests"].map((id) => fresh?.getElementById(id));
     if (!now || !list || !held) return;
+    const [old, says] = [banner(document), banner(fresh)];
+    if (old?.textContent !== says?.textContent) {
+      old?.remove();
+      if (says) form.before(says);
+    }
     now.querySelectorAll(".left").forEach((left) => { left.dataset.until = expires; });
     const focused = line.contains(document.activeElement);
     line.replaceChildren(...now.childNodes);

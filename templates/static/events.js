@@ -78,10 +78,12 @@ window.gatehouse = (() => {
   });
 
   // load is a page as a document; null if it cannot be had. If it is for another user, or for none,
-  // this page is nobody's any more: ended() says what becomes of it.
-  const load = async (url, ended = () => location.reload()) => {
+  // this page is nobody's any more: ended() says what becomes of it. So does gone() if there is no
+  // such page any more.
+  const load = async (url, ended = () => location.reload(), gone = () => {}) => {
     try {
       const response = await ask(url);
+      if (response.status === 404) gone();
       if (!response.ok && response.status !== 401) return null;
       const page = parse(await response.text());
       if (page.body.dataset.user === user) return page;
@@ -104,6 +106,8 @@ window.gatehouse = (() => {
     document.dispatchEvent(new Event("gatehouse:changed"));
     return box;
   };
+  // banner is what a page of the server says of all that it shows.
+  const banner = (page) => page.querySelector("main .banner:not([id])");
   const unnote = (id) => document.getElementById(id)?.remove();
 
   const button = (text, press) => {
@@ -136,5 +140,5 @@ window.gatehouse = (() => {
   // left names the note of a tab that it has left an edit page, and may come back.
   const left = (process) => `gatehouse.left.${process}`;
 
-  return { left, listen, active, ask, load, parse, note, unnote, button, paragraph, clock, badge };
+  return { left, listen, active, ask, load, parse, note, unnote, banner, button, paragraph, clock, badge };
 })();

@@ -4,7 +4,7 @@
 (() => {
   const reader = document.querySelector(".reader");
   if (!reader) return;
-  const { listen, load, note, button, badge, left } = window.gatehouse;
+  const { listen, load, note, banner, button, badge, left } = window.gatehouse;
   const { process } = reader.dataset;
   const panel = () => document.getElementById("lock");
   const every = 20_000; // in milliseconds, as a message may get lost
@@ -12,6 +12,7 @@
 
   let last = Date.now();
   let busy = false;
+  let ended = false; // the process was deleted
   let again = false;
   let version = reader.dataset.version;
 
@@ -67,7 +68,7 @@
 
   const tellFree = () => {
     const how = watching();
-    if (!how || document.getElementById("editing")) return;
+    if (!how || document.getElementById("editing") || banner(document)) return; // where it is not sure, it may not be free
     watch("");
     badge("Free:");
     note("free", panel(), { kind: "notice", parts: ["It is free now: you can edit."] });
@@ -87,20 +88,30 @@
     note("changed", reader, { parts: [`Changed while you looked: ${parts.join(" and ") || "saved again"} (${words}). `, button("Show it", () => location.assign(`/processes/${process}`))] });
   };
 
+  const tellDeleted = () => {
+    ended = true;
+    watch("");
+    badge("");
+    panel().hidden = true;
+    note("deleted", panel(), { kind: "notice failed", role: "alert", parts: ["The process was deleted. What you see here is what it was."] });
+  };
+
   const refresh = async () => {
+    if (ended) return;
     if (busy) {
       again = true;
       return;
     }
     busy = true;
     last = Date.now();
-    const fresh = await load(address());
+    const fresh = await load(address(), undefined, tellDeleted);
     busy = false;
     const given = fresh?.querySelector("#edit, #conflict")?.dataset.lock; // with a draft to decide about, it is the latter
     if (given) return location.assign(`/processes/${process}/edit?${new URLSearchParams({ lock: given })}`);
     const now = fresh?.getElementById("lock");
     if (now) {
       tellChanged(fresh);
+      putBanner(banner(fresh));
       putDraft(fresh.getElementById("draft"));
       put(now);
     }
@@ -144,6 +155,13 @@
     }
     tellFree();
     document.dispatchEvent(new Event("gatehouse:changed"));
+  };
+
+  const putBanner = (now) => {
+    const old = banner(document);
+    if (old?.textContent === now?.textContent) return;
+    old?.remove();
+    if (now) panel().before(now);
   };
 
   // putDraft shows the reader's own draft as it is now: the way on to the form is there, if not in
