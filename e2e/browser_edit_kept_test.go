@@ -158,10 +158,11 @@ func editStopped(t *testing.T, a *app) {
 
 // editTwins: of two tabs of one lock, as of a tab that was duplicated, one goes. The other keeps it.
 func editTwins(t *testing.T, a *app) {
-	alice := newDesk(t, a, "alice@example.com")
+	const replaced = "status of 412"
+	alice := newDesk(t, a, "alice@example.com", replaced)
 	process := alice.newProcess("Mend the net")
 	alice.edit(process)
-	twin, _ := alice.beside()
+	twin, _ := alice.beside(replaced)
 	twin.do(chromedp.Navigate(read[string](t, alice.tab, `location.href`)))
 	twin.until(`document.querySelector("#edit")?.dataset.held === "true" && document.documentElement.matches(".live")`)
 	read[bool](t, alice.tab, `(window.reallyFetch = fetch, window.kept = 0, window.fetch = async (url, ...more) => {
@@ -169,6 +170,21 @@ func editTwins(t *testing.T, a *app) {
 		if (String(url).includes("/edit/extend") && response.ok) kept++;
 		return response;
 	}, true)`)
+	// Of two texts neither replaces the other without a word.
+	alice.do(fill("#description", "Here"))
+	alice.kept(process, "Here")
+	twin.do(fill("#description", "There"))
+	twin.until(`document.querySelector("#elsewhere[role=alert]")?.innerText.includes("You typed something else")`)
+	alice.kept(process, "Here")
+	twin.do(click("#elsewhere button"))
+	alice.kept(process, "There")
+	alice.do(fill("#description", "!"))
+	alice.until(`document.querySelector("#elsewhere button:last-child") !== null`)
+	alice.do(click("#elsewhere button:last-child"))
+	alice.until(`document.querySelector("#elsewhere") === null && document.querySelector("#description").value === "There"`)
+	alice.do(fill("#description", "!"))
+	alice.kept(process, "There!")
+
 	twin.do(chromedp.Navigate(a.URL + "/"))
 	alice.until(`window.kept > 0`)
 	if ttl := alice.call(t, "GET /processes/"+process+"/lock/status", nil).is(t, 200).number(t, "ttl"); ttl < 60 {

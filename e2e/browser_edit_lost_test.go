@@ -71,6 +71,8 @@ func editElsewhere(t *testing.T, a *app) {
 	here.until(`window.deleted === 412`)
 
 	here.do(fill("#description", "To the shoulder"))
+	here.until(`document.querySelector("#elsewhere button") !== null`) // what is there was typed elsewhere
+	here.do(click("#elsewhere button"))
 	here.kept(process, "To the shoulder")
 	there.look(process)
 	there.until(`document.querySelector("#lock")?.innerText.includes("You are editing")`)

@@ -127,7 +127,7 @@ func (d desk) noDraftAfter(typed func(), save string) {
 
 // editReload: a reload goes on, and so does who comes back. Who stays away gives the lock back.
 func editReload(t *testing.T, a *app) {
-	alice := newDesk(t, a, "alice@example.com")
+	alice := newDesk(t, a, "alice@example.com", "status of 412") // the last write of the page before was there first
 	process := alice.newProcess("Count the chairs")
 	status := func() *answer { return alice.call(t, "GET /processes/"+process+"/lock/status", nil).is(t, 200) }
 	alice.edit(process)

@@ -71,6 +71,7 @@ func TestAskForALock(t *testing.T) {
 		form := tab.get(tab.path)
 		shows(t, form, http.StatusOK, bob+" is told: 5 more minutes.", `value="Order ink"`) // what was typed is there
 		shows(t, b.get(waiting), http.StatusOK, "The answer: a few more minutes, until")
+		tab = tab.opened(t, form, process.ID, tab.path)
 	})
 	t.Run("given: the asker's page goes on to the form, and the holder's text is kept", func(t *testing.T) {
 		goesTo(t, tab.presses("/edit/answer", "answer", "give "+request, "title", "Order red ink"), path)
@@ -82,8 +83,8 @@ func TestAskForALock(t *testing.T) {
 			t.Errorf("without JavaScript bob has %v to type", status.TTL)
 		}
 		goesTo(t, mine.presses("/edit/save", "description", "Twelve boxes."), path+"/edit")
-		shows(t, tab.presses("/edit/save", "title", "Order blue ink"), http.StatusConflict, "You gave it away at", "Ask for it")
-		if got := s.draft(t, ann, process.ID); got == nil || got.Title != "Order blue ink" {
+		shows(t, tab.presses("/edit/save", "title", "Order blue ink"), http.StatusConflict, "You gave it away at", "Ask for it", "You typed something else", `value="Order blue ink"`)
+		if got := s.draft(t, ann, process.ID); got == nil || got.Title != "Order red ink" { // the page of before does not replace it
 			t.Errorf("the draft is %+v", got)
 		}
 		mine.presses("/edit/save", "description", "Twelve boxes.", "then", "close")

@@ -22,6 +22,7 @@ type conflict struct {
 	began   int64     // the version from which the editor began
 	kept    bool      // the text is kept as a draft
 	draft   time.Time // as that of a text
+	other   time.Time // as that of a text
 	again   bool      // another save came in while the editor decided
 	// choices and edited are what the editor decided already; nil at first.
 	choices, edited map[string]string
@@ -32,7 +33,7 @@ type conflict struct {
 func (h *Handlers) showConflict(c *gin.Context, status int, of conflict) error {
 	process := of.process
 	view := templates.Conflict{
-		Frame: h.frame(c, "Two versions of “"+process.Title+"”"), ID: process.ID, Heading: process.Title, LockID: of.lock, DraftKnown: of.draft,
+		Frame: h.frame(c, "Two versions of “"+process.Title+"”"), ID: process.ID, Heading: process.Title, LockID: of.lock, DraftKnown: of.draft, Other: of.other,
 		Statuses: models.Statuses[:], Began: of.began, Base: process.Version, By: nameOf(process.UpdatedBy), At: process.UpdatedAt,
 		Own: process.UpdatedBy.ID == signedIn(c).User.ID, Again: of.again, BaseUnknown: of.merged.BaseUnknown, Kept: of.kept, Errors: of.wrong,
 	}
@@ -147,7 +148,7 @@ func decidedOf(c *gin.Context, form map[string]string, theirs models.Process) de
 // complete reports whether the editor has decided about each field.
 func (d decided) complete() bool { return len(d.choices) == 3 && d.base > 0 }
 
-func (d decided) text() text { return text{d.result, d.base, d.draft} }
+func (d decided) text() text { return text{ProcessFields: d.result, base: d.base, draft: d.draft} }
 
 // resolveForm saves what the editor decided. If a further save came in meanwhile, the editor
 // decides again, between that and what was decided.
@@ -197,7 +198,7 @@ func (h *Handlers) decidedAbout(c *gin.Context, id, base string) (models.Process
 
 // askAgain shows the conflict again, with what was decided and what is wrong with it.
 func (h *Handlers) askAgain(c *gin.Context, theirs models.Process, lock string, d decided, wrong templates.FieldErrors) error {
-	merged, err := h.merge(c.Request.Context(), theirs, text{d.mine, d.began, d.draft})
+	merged, err := h.merge(c.Request.Context(), theirs, text{ProcessFields: d.mine, base: d.began, draft: d.draft})
 	if err != nil {
 		return err
 	}

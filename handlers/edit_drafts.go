@@ -38,19 +38,33 @@ func (h *Handlers) keepDraft(c *gin.Context, id string, typed *text) bool {
 }
 
 // storeDraft keeps a text that could not be saved, notes in it when, and reports whether it did: a
-// text that no process can have, such as one of 200,000 characters, is in the page alone.
+// text that no process can have, such as one of 200,000 characters, is in the page alone. So is one
+// that would replace what its user typed in another tab since.
 func (h *Handlers) storeDraft(c *gin.Context, id string, typed *text) bool {
 	draft := models.Draft{Title: typed.Title, Status: typed.Status, Description: typed.Description, BaseVersion: typed.base}
-	if draft.Validate() != nil {
+	if draft.Validate() != nil || !typed.other.IsZero() {
 		return false
 	}
-	saved, err := h.Processes.SaveDraft(c.Request.Context(), signedIn(c).User, id, draft, time.Time{})
-	if err != nil {
+	known := typed.draft
+	if known.IsZero() {
+		known = time.Unix(0, 0) // the zero time is no condition
+	}
+	saved, err := h.Processes.SaveDraft(c.Request.Context(), signedIn(c).User, id, draft, known)
+	var later *models.DraftConflictError
+	switch {
+	case err == nil:
+		typed.draft = saved.SavedAt
+		return true
+	case errors.As(err, &later):
+		typed.draft = later.Current.SavedAt
+		if merge.Changes(draft.Fields(), later.Current.Fields()) == nil {
+			return true
+		}
+		typed.other = typed.draft
+	default:
 		_ = c.Error(err)
-		return false
 	}
-	typed.draft = saved.SavedAt
-	return true
+	return false
 }
 
 // untouched reports whether nothing of a text is its user's: what is different from the process as

@@ -42,6 +42,9 @@ type text struct {
 	models.ProcessFields
 	base  int64     // the version that it began from
 	draft time.Time // when the draft was stored that the form knows of; zero if it knows of none
+	// other is when a later draft was stored, of another tab, which this text did not replace. From then
+	// on the form knows of that one.
+	other time.Time
 }
 
 // textOf is the text of a form, as it is stored. ok is false if the form has none.
@@ -179,13 +182,13 @@ func (h *Handlers) addText(c *gin.Context, view *templates.Edit, process models.
 				return shown, nil, err
 			}
 		}
-		return text{current, process.Version, known}, nil, nil
+		return text{ProcessFields: current, base: process.Version, draft: known}, nil, nil
 	}
 	view.Draft = draft.SavedAt
 	if draft.BaseVersion == process.Version {
-		return text{draft.Fields(), process.Version, known}, nil, nil
+		return text{ProcessFields: draft.Fields(), base: process.Version, draft: known}, nil, nil
 	}
-	merged, err := h.merge(ctx, process, text{draft.Fields(), draft.BaseVersion, known})
+	merged, err := h.merge(ctx, process, text{ProcessFields: draft.Fields(), base: draft.BaseVersion, draft: known})
 	if err != nil {
 		return shown, nil, err
 	}
@@ -195,7 +198,7 @@ func (h *Handlers) addText(c *gin.Context, view *templates.Edit, process models.
 	if view.Changed, err = h.changedSince(ctx, process, draft.BaseVersion, me); view.Changed != nil {
 		view.Changed.Merged = true
 	}
-	return text{merged.Result(), process.Version, known}, nil, err
+	return text{ProcessFields: merged.Result(), base: process.Version, draft: known}, nil, err
 }
 
 // changedSince is what others changed since a version; nil if nobody did, or if it is not known.

@@ -89,12 +89,12 @@ func (h *Handlers) save(c *gin.Context, id, lock string, typed text, how saving)
 			if refused.Current.UpdatedBy.ID != me.ID {
 				how.with = nameOf(refused.Current.UpdatedBy)
 			}
-			return h.save(c, id, lock, text{merged.Result(), refused.Current.Version, typed.draft}, how)
+			return h.save(c, id, lock, text{ProcessFields: merged.Result(), base: refused.Current.Version, draft: typed.draft}, how)
 		}
 		kept := h.storeDraft(c, id, &typed)
 		h.notePageRefusal(c, err)
 		return h.showConflict(c, http.StatusConflict, conflict{
-			process: refused.Current, lock: lock, merged: merged, began: typed.base, kept: kept, draft: typed.draft, again: how.again,
+			process: refused.Current, lock: lock, merged: merged, began: typed.base, kept: kept, draft: typed.draft, other: typed.other, again: how.again,
 		})
 	case errors.Is(err, models.ErrNotFound):
 		return h.showDeleted(c, id, typed)
@@ -104,7 +104,7 @@ func (h *Handlers) save(c *gin.Context, id, lock string, typed text, how saving)
 	case err != nil:
 		return err
 	}
-	other := h.settleDraft(c, id, text{how.typed, typed.base, typed.draft})
+	other := h.settleDraft(c, id, text{ProcessFields: how.typed, base: typed.base, draft: typed.draft})
 	if saved.Lock != nil {
 		h.dropLock(c, id, lock)
 		lock, token = h.keepLock(c, id, *saved.Lock), saved.Lock.Token

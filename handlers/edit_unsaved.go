@@ -36,6 +36,7 @@ func (h *Handlers) showHeld(c *gin.Context, status int, id, lock, token string, 
 		view.Title = "Error: " + view.Title
 	}
 	view.Fields, view.Base, view.DraftKnown, view.Errors = templates.ProcessFields(typed.ProcessFields), typed.base, typed.draft, wrong
+	view.Other = typed.other
 	html, err := h.Pages.Edit(view)
 	return h.page(c, status, html, err)
 }
@@ -78,7 +79,7 @@ func (h *Handlers) unsavedView(c *gin.Context, id, title string, typed text) tem
 	writer := cmp.Or(c.Request.PostForm.Get("user"), signedIn(c).User.ID)
 	return templates.Edit{
 		Frame: h.frame(c, "Not saved: “"+title+"”"), ID: id, UserID: writer, Heading: title,
-		Fields: templates.ProcessFields(typed.ProcessFields), Base: typed.base, DraftKnown: typed.draft, Statuses: models.Statuses[:],
+		Fields: templates.ProcessFields(typed.ProcessFields), Base: typed.base, DraftKnown: typed.draft, Other: typed.other, Statuses: models.Statuses[:],
 	}
 }
 
@@ -180,5 +181,5 @@ func undecided(c *gin.Context, form map[string]string) (typed text, ok bool) {
 	var own models.Process
 	own.Title, own.Status, own.Description = form[merge.Title+".mine"], form[merge.Status+".mine"], form[merge.Description+".mine"]
 	d := decidedOf(c, form, own)
-	return text{d.result, d.began, d.draft}, d.began > 0
+	return text{ProcessFields: d.result, base: d.began, draft: d.draft}, d.began > 0
 }

@@ -280,3 +280,35 @@ func TestUntouchedForm(t *testing.T) {
 		}
 	})
 }
+
+// A page that another tab of its user has overtaken does not replace what was typed there, in
+// whichever way it is left: it says so, and replaces it at the next press.
+func TestOlderTabReplacesNoDraft(t *testing.T) {
+	t.Parallel()
+	for press, fields := range map[string][]string{
+		"/edit": {"takeOver", "true"}, "/edit/cancel": nil, "/edit/save": nil, "/ask": nil,
+	} {
+		t.Run(strings.Trim(press, "/"), func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t)
+			process := s.process(t, "Order paper", "Ten boxes.")
+			a := s.signedIn(t, ann)
+			older := a.begins(t, process.ID)
+			newer := a.begins(t, process.ID, "takeOver", "true")
+			goesTo(t, newer.presses("/edit/cancel", "title", "Order ink"), "/processes/"+process.ID)
+			if press != "/edit" && press != "/edit/cancel" { // another user has it by now
+				s.signedIn(t, bob).begins(t, process.ID)
+			}
+			page := older.presses(press, append(fields, "title", "Order pens")...)
+			shows(t, page, page.Code, "You typed something else", `value="Order pens"`)
+			if got := s.draft(t, ann, process.ID); got == nil || got.Title != "Order ink" {
+				t.Fatalf("the draft is %+v", got)
+			}
+			older = a.opened(t, page, process.ID, older.path)
+			older.presses("/edit/cancel", "title", "Order pens")
+			if got := s.draft(t, ann, process.ID); got == nil || got.Title != "Order pens" {
+				t.Errorf("the draft is %+v after it was said", got)
+			}
+		})
+	}
+}

@@ -25,6 +25,9 @@ type Edit struct {
 	Draft time.Time
 	// DraftKnown is when the draft was stored that goes with a save of this text; zero for none.
 	DraftKnown time.Time
+	// Other is when the reader typed another text, in another tab, of which a draft is kept, and none of
+	// this one; zero if not.
+	Other time.Time
 	// Changed is what others saved since the reader looked or began.
 	Changed  *ChangedMeanwhile
 	Requests []LockRequest
@@ -92,6 +95,7 @@ type Conflict struct {
 	Fields      []ConflictField
 	Kept        bool      // the reader's text is kept as a draft
 	DraftKnown  time.Time // as that of Edit
+	Other       time.Time // as that of Edit
 	Errors      FieldErrors
 	Banner      *Banner
 	RequestID   string // of the refused save, to look it up later; "" if none was refused

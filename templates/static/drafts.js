@@ -49,6 +49,9 @@
     // When the draft was stored that a save takes with it. The field stays as the page came: a browser
     // brings a changed one back after a reload.
     let known = form.elements.draft.value;
+    // When its user stored another text, in another tab: this one replaces it only on request.
+    let other = form.dataset.other;
+    if (other) known = "";
     for (const sending of [form, document.getElementById("discard")]) {
       sending?.addEventListener("formdata", ({ formData }) => formData.set("draft", known));
     }
@@ -61,6 +64,7 @@
     let failures = 0;
     let away = false; // so that a form would not arrive, either
     let due = 0;
+    let attempted = null; // the text of the last write
     let stopped = false;
     let writing = null; // a promise
 
@@ -77,17 +81,45 @@
     // The text as the page came needs no draft, unless it was one. What another tab has stored since
     // is not deleted.
     const request = () => {
-      const now = text();
-      return stored && !savedAt && same(now, shown)
-        ? { method: "DELETE", headers: known ? { "If-Unmodified-Since": known } : {} }
-        : { method: "PUT", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ ...own(), baseVersion: Number(began()) }) };
+      const since = { "If-Unmodified-Since": known || new Date(0).toISOString() };
+      return stored && !savedAt && same(text(), shown)
+        ? { method: "DELETE", headers: since }
+        : { method: "PUT", headers: { ...since, "Content-Type": "application/json" }, body: JSON.stringify({ ...own(), baseVersion: Number(began()) }) };
+    };
+
+    // elsewhere is for a text that would replace another one of its user's: that one stays, and this one
+    // is kept in this browser, until its user decides.
+    const elsewhere = (at) => {
+      other = at;
+      copy();
+      const decided = () => {
+        known = other;
+        other = "";
+        unnote("elsewhere");
+      };
+      const mine = button("Keep this text", () => {
+        decided();
+        flush();
+      });
+      const theirs = button("Show the other one", async () => {
+        const response = await fetch(draft);
+        if (!response.ok) return;
+        const stored = await response.json();
+        other = stored.savedAt;
+        decided();
+        for (const name of fields) form.elements[name].value = stored[name];
+        form.dataset.base = stored.baseVersion;
+        kept = text();
+        forget();
+      });
+      note("elsewhere", form, { role: "alert", parts: ["You typed something else at ", clock(at), ", in another tab or on another device. That is kept; what is here is kept in this browser only. ", mine, " ", ...(read ? [] : [theirs])] });
     };
 
     const write = async () => {
       clearTimeout(due);
       due = 0;
       const now = text();
-      if (stopped || same(now, kept)) return;
+      if (stopped || other || same(now, kept)) return;
       written = Date.now();
       since = 0;
       let problem = "";
@@ -95,15 +127,28 @@
       try {
         const response = await fetch(draft, { ...request(), signal: AbortSignal.timeout(pause.patience) });
         const { ok, status } = response;
-        const done = ok || status === 404 || status === 412; // 404: there is none, or no process; 412: another tab's
+        let stands = ok || status === 404 ? now : null; // 404: there is none, or no process
+        if (status === 412) {
+          const { current } = await response.json();
+          if ([now, attempted].some((own) => own && same(current, own))) { // a write of this page, whose answer did not come
+            known = current.savedAt;
+            stands = values((name) => current[name]);
+          } else if (stored && same(now, shown)) {
+            stands = now; // nothing is typed here
+          } else {
+            return elsewhere(current.savedAt);
+          }
+        }
+        attempted = now;
         if (status === 200) known = (await response.json()).savedAt;
         if (ok) active();
-        if (done) kept = now;
+        kept = stands ?? kept;
         if (status === 401) return signedOut();
         if (status === 403) forbidden();
         away = status >= 500;
-        if (!done) problem = away ? "The server cannot be reached" : "The server does not accept it";
+        if (!stands) problem = away ? "The server cannot be reached" : "The server does not accept it";
       } catch {
+        attempted = now; // it may have arrived
         away = true;
         problem = "The server cannot be reached";
       }
@@ -121,7 +166,7 @@
     };
 
     const plan = () => {
-      if (stopped || writing || same(text(), kept)) return;
+      if (stopped || writing || other || same(text(), kept)) return;
       const now = Date.now();
       since ||= now;
       const soonest = written + Math.min(pause.least * 2 ** failures / (failures ? 2 : 1), pause.most);
@@ -138,7 +183,7 @@
 
     // What is typed after a form was sent is not in it: the next page offers the copy.
     const changed = () => {
-      if (failures || stopped) copy();
+      if (failures || stopped || other) copy();
       if (stopped) strays();
       plan();
     };
@@ -152,7 +197,8 @@
     // last is for a page that goes: the browser sends it even so.
     const last = () => {
       if (stopped || same(text(), kept)) return;
-      copy(!failures);
+      copy(!failures && !other);
+      if (other) return;
       sessionStorage.setItem(key, began());
       fetch(draft, { ...request(), keepalive: true }).then(({ ok }) => { if (ok) forget(); }, () => {});
     };
@@ -223,12 +269,18 @@
       if (!found || same(found, shown) || (found.onItsWay && !(found.at > savedAt))) return forget();
       const fill = () => {
         for (const name of fields) form.elements[name].value = found[name];
+        attempted = found; // the last write of the page before may have arrived
         // It is older than what the page has merged since: its fields are compared with its own base.
         if (found.base) form.dataset.base = found.base;
         changed();
       };
-      // The same tab is back before its last write is there, as after a reload: it goes on.
-      if (ours && ours === form.dataset.base) return fill();
+      // The same tab is back before its last write is there, as after a reload: it goes on, and finds out
+      // at once whether that has arrived.
+      if (ours && ours === form.dataset.base) {
+        fill();
+        flush();
+        return;
+      }
       const done = (use) => () => {
         if (use) {
           fill();
@@ -241,6 +293,7 @@
       note("copy", form, { parts: ["This browser kept changes from ", clock(found.at), " that did not reach the server. ", button("Use them", done(true)), " ", button("Discard them", done(false))] });
     };
     if (!read) offer();
+    if (other) elsewhere(other);
     plan();
 
     return { changed, took, flush, last, send, carry, resume, strays, stop, keep, unreached, away: () => away && !same(text(), kept) };
