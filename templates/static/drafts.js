@@ -11,8 +11,15 @@
 
   // The server has got the form, if its answer is this page: it keeps the text, saved or as a
   // draft. A page that is reached in another way says nothing about the form.
+  const parsed = (text) => {
+    try {
+      return JSON.parse(text);
+    } catch {
+      return null; // not one of ours
+    }
+  };
   const arrived = () => {
-    const [key, from] = JSON.parse(sessionStorage.getItem(sent) ?? "[]");
+    const [key, from] = parsed(sessionStorage.getItem(sent)) ?? [];
     const [entry] = performance.getEntriesByType("navigation");
     if (key && document.referrer === from && entry?.type !== "back_forward") localStorage.removeItem(key);
     sessionStorage.removeItem(sent);
@@ -51,7 +58,6 @@
     let known = form.elements.draft.value;
     // When its user stored another text, in another tab: this one replaces it only on request.
     let other = form.dataset.other;
-    if (other) known = "";
     for (const sending of [form, document.getElementById("discard")]) {
       sending?.addEventListener("formdata", ({ formData }) => formData.set("draft", known));
     }
@@ -64,14 +70,17 @@
     let failures = 0;
     let away = false; // so that a form would not arrive, either
     let due = 0;
-    let attempted = null; // the text of the last write
+    let attempts = []; // texts of writes without an answer, which may have arrived
+    let gone = false; // the page
     let stopped = false;
     let writing = null; // a promise
 
-    // A copy that was on its way to the server is not offered if that has a later draft.
+    // A copy that was on its way to the server is not offered if that has a later draft. One that was
+    // not to go there is apart from that of the other tab.
+    const aside = `${key}.elsewhere`;
     const copy = (onItsWay = false) => {
       try {
-        localStorage.setItem(key, JSON.stringify({ ...own(), base: began(), at: Date.now() - ahead, onItsWay }));
+        localStorage.setItem(other ? aside : key, JSON.stringify({ ...own(), base: began(), at: Date.now() - ahead, onItsWay }));
       } catch {
         // It is full or switched off: then there is no copy.
       }
@@ -90,11 +99,13 @@
     // elsewhere is for a text that would replace another one of its user's: that one stays, and this one
     // is kept in this browser, until its user decides.
     const elsewhere = (at) => {
-      other = at;
+      other = known = at;
+      failures = 0;
+      unnote("away");
       copy();
       const decided = () => {
-        known = other;
         other = "";
+        localStorage.removeItem(aside);
         unnote("elsewhere");
       };
       const mine = button("Keep this text", () => {
@@ -102,17 +113,23 @@
         flush();
       });
       const theirs = button("Show the other one", async () => {
-        const response = await fetch(draft);
-        if (!response.ok) return;
-        const stored = await response.json();
-        other = stored.savedAt;
-        decided();
-        for (const name of fields) form.elements[name].value = stored[name];
-        form.dataset.base = stored.baseVersion;
-        kept = text();
-        forget();
+        try {
+          const response = await fetch(draft, { signal: AbortSignal.timeout(pause.patience) });
+          if (response.status === 404) { // it was saved or discarded there
+            decided();
+            return flush();
+          }
+          const stored = await response.json();
+          known = stored.savedAt;
+          for (const name of fields) form.elements[name].value = stored[name];
+          form.dataset.base = stored.baseVersion;
+          kept = text();
+          decided();
+        } catch {
+          unreached("The other text cannot be shown");
+        }
       });
-      note("elsewhere", form, { role: "alert", parts: ["You typed something else at ", clock(at), ", in another tab or on another device. That is kept; what is here is kept in this browser only. ", mine, " ", ...(read ? [] : [theirs])] });
+      note("elsewhere", form, { role: "alert", parts: ["You typed something else at ", clock(at), ", in another tab or on another device. That is kept; what is here is kept in this browser only. If you save it, it takes the place of the other one. ", mine, " ", ...(read ? [] : [theirs])] });
     };
 
     const write = async () => {
@@ -122,6 +139,7 @@
       if (stopped || other || same(now, kept)) return;
       written = Date.now();
       since = 0;
+      const sending = own();
       let problem = "";
       away = false;
       try {
@@ -130,8 +148,9 @@
         let stands = ok || status === 404 ? now : null; // 404: there is none, or no process
         if (status === 412) {
           const { current } = await response.json();
-          if ([now, attempted].some((own) => own && same(current, own))) { // a write of this page, whose answer did not come
+          if ([sending, ...attempts].some((one) => same(current, one))) { // a write of this page, whose answer did not come
             known = current.savedAt;
+            attempts = [];
             stands = values((name) => current[name]);
           } else if (stored && same(now, shown)) {
             stands = now; // nothing is typed here
@@ -139,8 +158,11 @@
             return elsewhere(current.savedAt);
           }
         }
-        attempted = now;
-        if (status === 200) known = (await response.json()).savedAt;
+        if (status === 200) {
+          known = (await response.json()).savedAt;
+          attempts = [];
+        }
+        if (status >= 500) attempts.push(sending);
         if (ok) active();
         kept = stands ?? kept;
         if (status === 401) return signedOut();
@@ -148,7 +170,7 @@
         away = status >= 500;
         if (!stands) problem = away ? "The server cannot be reached" : "The server does not accept it";
       } catch {
-        attempted = now; // it may have arrived
+        attempts.push(sending);
         away = true;
         problem = "The server cannot be reached";
       }
@@ -197,7 +219,8 @@
     // last is for a page that goes: the browser sends it even so.
     const last = () => {
       if (stopped || same(text(), kept)) return;
-      copy(!failures && !other);
+      copy(!failures && !other && !writing);
+      gone = true;
       if (other) return;
       sessionStorage.setItem(key, began());
       fetch(draft, { ...request(), keepalive: true }).then(({ ok }) => { if (ok) forget(); }, () => {});
@@ -232,7 +255,7 @@
 
     // A phone suspends a page that is not seen, and may never let it go on.
     document.addEventListener("visibilitychange", () => {
-      if (!document.hidden || stopped || same(text(), kept)) return;
+      if (!document.hidden || gone || stopped || same(text(), kept)) return;
       copy();
       flush();
     });
@@ -257,19 +280,27 @@
       alarm("You are signed out. Sign in again, in another tab; until then your text is kept in this browser alone.");
     };
 
+    // bar is for a page whose user may not edit any more.
+    const bar = () => {
+      stopped = true;
+      clearTimeout(due);
+      copy();
+      unnote("away");
+    };
+
     const offer = () => {
-      const ours = sessionStorage.getItem(key);
+      let ours = sessionStorage.getItem(key);
       sessionStorage.removeItem(key);
-      let found = null;
-      try {
-        found = JSON.parse(localStorage.getItem(key));
-      } catch {
-        // Not one of ours.
+      let found = parsed(localStorage.getItem(key));
+      if (!found || same(found, shown) || (found.onItsWay && !(found.at > savedAt))) {
+        forget();
+        ours = "";
+        found = parsed(localStorage.getItem(aside));
       }
-      if (!found || same(found, shown) || (found.onItsWay && !(found.at > savedAt))) return forget();
+      if (!found || same(found, shown)) return localStorage.removeItem(aside);
       const fill = () => {
         for (const name of fields) form.elements[name].value = found[name];
-        attempted = found; // the last write of the page before may have arrived
+        attempts.push(found); // the last write of the page before
         // It is older than what the page has merged since: its fields are compared with its own base.
         if (found.base) form.dataset.base = found.base;
         changed();
@@ -282,10 +313,11 @@
         return;
       }
       const done = (use) => () => {
+        forget();
+        localStorage.removeItem(aside);
         if (use) {
           fill();
-        } else {
-          forget();
+          copy();
         }
         unnote("copy");
         form.elements.title.focus();
@@ -296,6 +328,6 @@
     if (other) elsewhere(other);
     plan();
 
-    return { changed, took, flush, last, send, carry, resume, strays, stop, keep, unreached, away: () => away && !same(text(), kept) };
+    return { changed, took, flush, last, send, carry, resume, strays, stop, keep, bar, unreached, away: () => away && !same(text(), kept) };
   };
 })();

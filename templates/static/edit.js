@@ -216,7 +216,8 @@
     if (held) {
       held = false;
       form.dataset.held = "false";
-      drafts.flush();
+      if (state.barred) drafts.bar();
+      else drafts.flush();
       for (const id of ["countdown", "told", "changed", "draft-note", "lock-line", "requests"]) unnote(id); // one notice for one thing
       document.querySelectorAll("button[name=then]").forEach((save) => save.remove());
       lostAt = Date.now();

@@ -8,30 +8,34 @@
   const text = () => Object.fromEntries(fields.map((name) => [name, form.elements[name].value]));
   const same = (a, b) => fields.every((name) => a[name] === b[name]);
 
-  const found = JSON.parse(localStorage.getItem(key));
-  let offered = false; // until it is decided about, what is typed does not replace it
+  form.autocomplete = "off"; // the browser would bring back a part of it
+  // What was typed before is offered, and apart from what is typed now until it is decided about.
+  const before = `${key}.before`;
   const keep = () => {
-    if (offered) return;
     try {
       localStorage.setItem(key, JSON.stringify({ ...text(), at: Date.now() }));
     } catch {
       // It is full or switched off: then there is no copy.
     }
   };
-  const decide = (use) => () => {
-    if (use) {
+  const decide = (found) => {
+    localStorage.removeItem(before);
+    if (found) {
       for (const name of fields) form.elements[name].value = found[name];
+      keep();
     }
-    offered = false;
-    keep();
     unnote("copy");
     form.elements.title.focus();
   };
-  if (form.elements.title.value || form.elements.description.value) {
+  if (form.elements.title.defaultValue || form.elements.description.defaultValue) {
     keep(); // what the server did not create
-  } else if (found && !same(found, text())) {
-    offered = true;
-    note("copy", form, { parts: ["This browser kept a text from ", clock(found.at), " that was not created. ", button("Use it", decide(true)), " ", button("Discard it", decide(false))] });
+  } else {
+    if (localStorage.getItem(key)) localStorage.setItem(before, localStorage.getItem(key));
+    localStorage.removeItem(key);
+    const found = JSON.parse(localStorage.getItem(before));
+    if (found && !same(found, text())) {
+      note("copy", form, { parts: ["This browser kept a text from ", clock(found.at), " that was not created. ", button("Use it", () => decide(found)), " ", button("Discard it", () => decide())] });
+    }
   }
   form.addEventListener("input", keep);
   form.addEventListener("submit", () => carried(key));
