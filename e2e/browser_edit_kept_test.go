@@ -180,6 +180,13 @@ func editTwins(t *testing.T, a *app) {
 	alice.kept(process, "There")
 	alice.do(fill("#description", "!"))
 	alice.until(`document.querySelector("#elsewhere button:last-child") !== null`)
+	read[bool](t, alice.tab, `(window.counting = fetch, window.fetch = async () => new Response("{}", {status: 503}), true)`)
+	alice.do(click("#elsewhere button:last-child"))
+	alice.until(`document.querySelector("#unsaved") !== null`)
+	if got := alice.typed(); got != "Here!" {
+		t.Errorf("a server that is away leaves %q", got)
+	}
+	read[bool](t, alice.tab, `(window.fetch = counting, true)`)
 	alice.do(click("#elsewhere button:last-child"))
 	alice.until(`document.querySelector("#elsewhere") === null && document.querySelector("#description").value === "There"`)
 	alice.do(fill("#description", "!"))

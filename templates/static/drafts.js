@@ -9,8 +9,6 @@
   const sent = "gatehouse.sent"; // in the session of the tab: a copy that a form has just carried, and from where
   const { active, note, unnote, button, clock } = window.gatehouse;
 
-  // The server has got the form, if its answer is this page: it keeps the text, saved or as a
-  // draft. A page that is reached in another way says nothing about the form.
   const parsed = (text) => {
     try {
       return JSON.parse(text);
@@ -18,6 +16,8 @@
       return null; // not one of ours
     }
   };
+  // The server has got the form, if its answer is this page: it keeps the text, saved or as a
+  // draft. A page that is reached in another way says nothing about the form.
   const arrived = () => {
     const [key, from] = parsed(sessionStorage.getItem(sent)) ?? [];
     const [entry] = performance.getEntriesByType("navigation");
@@ -119,6 +119,7 @@
             decided();
             return flush();
           }
+          if (!response.ok) throw new Error(response.statusText);
           const stored = await response.json();
           known = stored.savedAt;
           for (const name of fields) form.elements[name].value = stored[name];
