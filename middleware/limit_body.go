@@ -34,20 +34,19 @@ func LimitBody(limit int64) gin.HandlerFunc {
 		// net/http keeps its own body in the original request: with that it can send an answer
 		// before it has read a large body that no handler wants.
 		r := *c.Request
-		body := &timedBody{conn: http.NewResponseController(c.Writer), ended: r.ContentLength == 0 || r.Body == http.NoBody}
+		r.MultipartForm = parsed
+		c.Request = &r
+		if r.ContentLength == 0 || r.Body == http.NoBody {
+			r.Body = http.NoBody
+			return
+		}
+		body := &timedBody{conn: http.NewResponseController(c.Writer)}
 		if r.Method == http.MethodGet || r.Method == http.MethodHead {
-			if !body.ended {
-				c.Header("Connection", "close")
-			}
+			c.Header("Connection", "close")
 			r.Body = http.NoBody
 		} else {
 			body.ReadCloser = http.MaxBytesReader(c.Writer, r.Body, limit)
 			r.Body = body
-		}
-		r.MultipartForm = parsed
-		c.Request = &r
-		if body.ended {
-			return
 		}
 		if r.ProtoMajor == 1 { // with HTTP/2 a deadline that has passed cannot be moved
 			body.allow(unreadTime) // a long answer is sent while its handler runs
@@ -68,7 +67,7 @@ type timedBody struct {
 }
 
 func (b *timedBody) Read(p []byte) (n int, err error) {
-	if !b.wanted && !b.ended {
+	if !b.wanted {
 		b.wanted = true
 		b.allow(bodyTime)
 	}
