@@ -38,7 +38,7 @@ func TestEditingOutages(t *testing.T) {
 		alice.do(fill("#description", " deep"))
 		alice.kept(process, "Three feet deep")
 		alice.noAlarm()
-		// Nobody is told what is not sure now: that it is free, or that nobody else can save.
+		// No page says what is not sure now: that it is free, or that no other user can save.
 		reader.until(`document.querySelector(".reader > .banner:not([id])")?.innerText.includes("although it is not shown") && document.querySelector("#free") === null`)
 		if !read[bool](t, reader.tab, `sessionStorage["gatehouse.watched.`+process+`"] !== undefined`) {
 			t.Error("the reader's wish is forgotten")

@@ -26,7 +26,7 @@ func (h *Handlers) askForm(c *gin.Context) error {
 	if err != nil {
 		return h.noRoute(c)
 	}
-	if typed, ok := textOf(c, form); ok && !h.keepDraft(c, id, &typed) { // it is far too long
+	if typed, ok := textOf(c, form); ok && !h.keepDraft(c, id, &typed) { // it is far too long, or another one is there
 		return h.showText(c, id, form["lock"], typed, wrongFields(typed.ProcessFields))
 	}
 	if utf8.RuneCountInString(form["message"]) > maxReason {
@@ -146,7 +146,7 @@ func (h *Handlers) answerForm(c *gin.Context) error {
 		if err != nil {
 			return err
 		}
-		if !h.untouched(c, process, typed) && !h.storeDraft(c, id, &typed) {
+		if !h.untouched(c, process, typed) && !h.storeDraft(c, id, &typed) { // as in askForm
 			return h.showText(c, id, lock, typed, wrongFields(typed.ProcessFields))
 		}
 	}

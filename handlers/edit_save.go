@@ -162,7 +162,7 @@ func (h *Handlers) cancelForm(c *gin.Context) error {
 		h.settleDraft(c, id, typed)
 	default:
 		flash.Text += " What you typed is kept, and not saved yet."
-		if !h.storeDraft(c, id, &typed) { // it is far too long
+		if !h.storeDraft(c, id, &typed) { // it is far too long, or another one is there
 			return h.showText(c, id, form["lock"], typed, wrongFields(typed.ProcessFields))
 		}
 	}

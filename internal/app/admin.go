@@ -45,7 +45,7 @@ func warnInProduction(ctx context.Context, cfg config.Config, empty bool, accoun
 		log.WarnContext(ctx, "PUBLIC_URL is not https: the session cookie can be read on its way", "url", cfg.PublicURL)
 	}
 	if empty && !cfg.Demo && cfg.AdminEmail == "" {
-		log.WarnContext(ctx, "there is no user, and nobody can sign in: set ADMIN_EMAIL and ADMIN_PASSWORD, or look whether DATABASE_URL is right")
+		log.WarnContext(ctx, "there is no user who could sign in: set ADMIN_EMAIL and ADMIN_PASSWORD, or look whether DATABASE_URL is right")
 	}
 	var open []string
 	for _, demo := range demoUsers() {

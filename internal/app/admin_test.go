@@ -106,7 +106,7 @@ func accountsAlone(t *testing.T) (*store.Store, *services.Accounts) {
 	return db, accounts
 }
 
-// A start in production says who can sign in that should not, and when nobody can.
+// A start in production warns of users who should not be able to sign in, and if there is none.
 func TestProductionWarns(t *testing.T) {
 	t.Parallel()
 	db, accounts := accountsAlone(t)
@@ -122,7 +122,7 @@ func TestProductionWarns(t *testing.T) {
 		return log.String()
 	}
 	https := func() map[string]string { return map[string]string{"PUBLIC_URL": "https://gatehouse.example.com"} }
-	if got := warned(https(), true); strings.Count(got, "level=WARN") != 1 || !strings.Contains(got, "nobody can sign in") {
+	if got := warned(https(), true); strings.Count(got, "level=WARN") != 1 || !strings.Contains(got, "no user who could sign in") {
 		t.Errorf("on an empty database: %q", got)
 	}
 	hash := servicestest.QuickHash(demoPassword)
