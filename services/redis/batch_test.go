@@ -39,18 +39,21 @@ func TestBatchOfCalls(t *testing.T) {
 	t.Parallel()
 	b := newCounting(redistest.New(t, servicestest.StartRedis(t).Addr))
 	release := b.Hold()
-	const calls = redis.BatchCalls + 5
 	var wg sync.WaitGroup
-	for i := range calls {
-		wg.Go(func() {
-			got, err := b.Exec(t.Context(), fmt.Sprint("{a}", i), fmt.Sprint(i))
-			if err != nil || got[0] != int64(i) || got[1] != redis.BatchCalls && got[1] != calls-redis.BatchCalls {
-				t.Errorf("call %d was answered %v, %v", i, got, err)
-			}
-		})
+	call := func(n int) {
+		for i := range n {
+			wg.Go(func() {
+				got, err := b.Exec(t.Context(), fmt.Sprint("{a}", n, " ", i), fmt.Sprint(i))
+				if err != nil || !slices.Equal(got, []int64{int64(i), int64(n)}) {
+					t.Errorf("call %d of %d was answered %v, %v", i, n, got, err)
+				}
+			})
+		}
 	}
-	// A full batch does not wait.
-	servicestest.Eventually(t, func() bool { return b.Waiting() == calls-redis.BatchCalls }, "no full batch was sent")
+	call(redis.BatchCalls)
+	wg.Wait() // a full batch does not wait
+	call(5)
+	servicestest.Eventually(t, func() bool { return b.Waiting() == 5 }, "they do not wait")
 	release()
 	wg.Wait()
 	if got, err := b.Exec(t.Context(), "{a}alone", "7"); err != nil || !slices.Equal(got, []int64{7, 1}) {

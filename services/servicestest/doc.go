@@ -47,7 +47,7 @@
 //
 // Tests wait for a condition or a signal, not until something has probably happened. What is about
 // time runs on fake time (testing/synctest), or measures against the bound of the promise with
-// Within or Slack: they add what the machine itself was late, up to 20 s, so that a busy machine
+// Within or Slack: they add what the machine itself was late, up to 40 s, so that a busy machine
 // does not fail a test and a quiet one is held to the promise. The proofs, which inject faults at
 // random, pause at random between them.
 package servicestest

@@ -1,6 +1,8 @@
 package servicestest
 
 import (
+	"os"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -52,40 +54,64 @@ func Within(t testing.TB, bound time.Duration, ok func() bool, msg string) {
 // measures. Whatever is promised takes a chain of wake-ups: of goroutines, of Redis, of the
 // kernel. Slack allows for 50, each as late as the latest that the harness has seen of its own.
 // On a quiet machine that is some 50 ms, beside two busy loops on two processors about a second.
-// It is never more than 20 s.
-func Slack(since time.Time) time.Duration { return machine.slack(since) }
+// Where an instance was started, it allows for four writes to the disk besides, each as slow as the
+// slowest of the harness' own. It is never more than 40 s.
+func Slack(since time.Time) time.Duration { return wakeUps.slack(since) + diskWrites.slack(since) }
 
-// machine measures for as long as the test binary runs.
-var machine = newLateness()
+// wakeUps measures for as long as the test binary runs.
+var wakeUps = func() *lateness {
+	l := newLateness(50, lateSleep)
+	go func() {
+		for before := l.began; ; {
+			time.Sleep(lateSleep)
+			now := time.Now()
+			l.note(before, now)
+			before = now
+		}
+	}()
+	return l
+}()
 
-// lateness keeps how late the machine woke a goroutine that sleeps all the time.
+// lateSleep is how long wakeUps means to sleep.
+const lateSleep = 5 * time.Millisecond
+
+// diskWrites measures from measureDisk on.
+var diskWrites = newLateness(4, 0)
+
+// measureDisk lets Slack know how slow the disk is: something else may keep it busy, too.
+var measureDisk = sync.OnceFunc(func() {
+	file, err := os.CreateTemp("", "slack")
+	if err != nil {
+		return // then no disk is slow
+	}
+	_ = os.Remove(file.Name()) // it is there until the test binary ends
+	go func() {
+		for {
+			time.Sleep(100 * time.Millisecond)
+			before := time.Now()
+			_, _ = file.Write(make([]byte, 4096)) // as a database does: what it adds is on the disk at once
+			_ = file.Sync()
+			diskWrites.note(before, time.Now())
+		}
+	}()
+})
+
+// lateness keeps how late steps of the machine ended that the harness takes all the time.
 type lateness struct {
 	began time.Time
+	chain int                // steps that follow each other in what a test measures
+	least time.Duration      // what a step takes in any case
 	worst [1024]atomic.Int64 // of each second, in turn
 }
 
-func newLateness() *lateness {
-	l := &lateness{began: time.Now()}
-	go l.measure()
-	return l
+func newLateness(chain int, least time.Duration) *lateness {
+	return &lateness{began: time.Now(), chain: chain, least: least}
 }
 
-// lateSleep is how long measure means to sleep.
-const lateSleep = 5 * time.Millisecond
-
-func (l *lateness) measure() {
-	for before := l.began; ; {
-		time.Sleep(lateSleep)
-		now := time.Now()
-		l.note(before, now)
-		before = now
-	}
-}
-
-// note keeps how late a sleep ended.
+// note keeps how late a step ended.
 func (l *lateness) note(before, now time.Time) {
-	late := int64(now.Sub(before) - lateSleep)
-	// A second in which the machine ran nothing is as late as the sleep that spans it.
+	late := int64(now.Sub(before) - l.least)
+	// A second in which the machine ran nothing is as late as the step that spans it.
 	last := l.second(now)
 	for second := l.second(before) + 1; second <= last; second++ {
 		l.slot(second).Store(late)
@@ -96,8 +122,8 @@ func (l *lateness) note(before, now time.Time) {
 }
 
 func (l *lateness) slack(since time.Time) time.Duration {
-	const wakeUps, most = 50, 20 * time.Second
-	return min(wakeUps*l.latest(since), most)
+	const most = 20 * time.Second
+	return min(time.Duration(l.chain)*l.latest(since), most)
 }
 
 func (l *lateness) second(at time.Time) int { return int(at.Sub(l.began) / time.Second) }

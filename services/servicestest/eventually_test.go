@@ -72,7 +72,8 @@ func TestSlack(t *testing.T) {
 		{"a lateness of 1 s gives the most, 20 s", map[int]time.Duration{3: time.Second}, 0, 20 * time.Second},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			l := &lateness{began: began.Add(-10 * time.Second)}
+			l := newLateness(50, lateSleep)
+			l.began = began.Add(-10 * time.Second)
 			for second, late := range row.late {
 				l.slot(second).Store(int64(late))
 			}
@@ -85,7 +86,7 @@ func TestSlack(t *testing.T) {
 
 func TestLateness(t *testing.T) {
 	const ms = time.Millisecond
-	l := &lateness{began: time.Now()}
+	l := newLateness(50, 5*ms)
 	l.slot(2).Store(int64(time.Hour)) // of 1024 s before
 	for _, sleep := range [][2]time.Duration{
 		{100 * ms, 105 * ms}, {300 * ms, 312 * ms}, {400 * ms, 408 * ms}, // the latest of a second stays
