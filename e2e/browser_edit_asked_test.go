@@ -8,8 +8,8 @@ import (
 	"gatehouse/services/servicestest"
 )
 
-// editAsked: who asked for a lock comes to the form by itself once it is given, and is not told of
-// another tab. What the holder typed is kept.
+// editAsked: who asked for a lock comes to the form by itself once it is given, with a sound if they
+// want one. What the holder typed is kept.
 func editAsked(t *testing.T, a *app) {
 	alice, bob := newDesk(t, a, "alice@example.com", lateExtend), newDesk(t, a, "bob@example.com")
 	process := alice.newProcess("Asked for")
@@ -18,8 +18,8 @@ func editAsked(t *testing.T, a *app) {
 	bob.asks("two minutes?")
 	request := bob.request()
 	bob.until(`document.documentElement.matches(".live")`)
-	if offered := bob.text(".tell"); offered != "" {
-		t.Errorf("who asked is told anyway: %s", offered)
+	if offered := bob.text(".tell"); !strings.HasPrefix(offered, "When it is yours, this tab shows the form, and its title says so.") {
+		t.Errorf("who asked is offered %q", offered)
 	}
 	alice.until(`document.querySelector("#lock-line .asked")?.textContent.includes("two minutes?") && document.title.startsWith("(1) ")`)
 
@@ -63,12 +63,15 @@ func editAsked(t *testing.T, a *app) {
 	}
 
 	alice.until(`document.querySelector("#lock-line .asked")?.textContent.includes("ten minutes?")`)
+	read[bool](t, bob.tab, `(window.AudioContext = class extends AudioContext { constructor() { super(); sessionStorage.sounds = "1"; } }, true)`)
+	bob.do(click(".tell button"))
+	bob.until(`document.activeElement.innerText === "Without a sound"`)
 	if got := alice.typed(); got != "a draft" || !read[bool](t, alice.tab, `window.sameDocument === true`) {
 		t.Errorf("the page was loaded anew, or the text is %q", got)
 	}
 	alice.do(click("#requests button[value^=give]"))
 	alice.until(`document.querySelector("#draft")?.textContent.includes("You left changes at")`)
-	bob.until(`document.querySelector("#edit")?.dataset.held === "true"`)
+	bob.until(`document.querySelector("#edit")?.dataset.held === "true" && sessionStorage.sounds === "1"`)
 	if got := alice.draft(process); got != "a draft" {
 		t.Errorf("alice's draft is %q", got)
 	}

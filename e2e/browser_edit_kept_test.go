@@ -99,7 +99,7 @@ func editStopped(t *testing.T, a *app) {
 	alice := newDesk(t, a, "alice@example.com")
 	process := alice.newProcess("Ring the bell")
 	alice.edit(process)
-	copied := `JSON.parse(Object.entries(localStorage).find(([key]) => key.startsWith("gatehouse.draft.") && key.endsWith(".` + process + `"))?.[1] ?? "{}").description`
+	copied := `JSON.parse(Object.entries(localStorage).find(([key]) => key.startsWith("gatehouse.draft.") && key.includes(".` + process + `."))?.[1] ?? "{}").description`
 	// sendsInVain types and presses Save at once, before a draft is written.
 	sendsInVain := func(more string) {
 		t.Helper()
@@ -138,14 +138,14 @@ func editStopped(t *testing.T, a *app) {
 	read[bool](t, alice.tab, `(Date.now = ((now) => () => now() + 6000)(Date.now), true)`)
 	alice.do(fill("#description", "!"))
 	alice.kept(process, "Twice a day!")
-	alice.until(`Object.keys(localStorage).every((key) => !key.endsWith(".%s"))`, process)
+	alice.until(`Object.keys(localStorage).every((key) => !key.includes(".%s."))`, process)
 
 	// A copy that never reached the server is offered, whatever was typed elsewhere since; one that was
 	// on its way only if there is nothing later.
 	for onItsWay, want := range map[string]bool{"false": true, "true": false} {
 		read[bool](t, alice.tab, `(({user, process, base}) => {
 			const copy = {title: "Ring it", status: "draft", description: "Thrice", base, at: 1000, onItsWay: `+onItsWay+`};
-			localStorage.setItem("gatehouse.draft." + user + "." + process, JSON.stringify(copy));
+			localStorage.setItem("gatehouse.draft." + user + "." + process + ".1", JSON.stringify(copy));
 			return true;
 		})(edit.dataset)`)
 		alice.do(chromedp.Navigate(form))
@@ -154,6 +154,109 @@ func editStopped(t *testing.T, a *app) {
 			t.Errorf("on its way: %s, offered: %t", onItsWay, got)
 		}
 	}
+}
+
+// editUndecided: a copy that its user has not decided about stays, whatever is typed, saved or
+// decided on the pages that come.
+func editUndecided(t *testing.T, a *app) {
+	alice, bob := newDesk(t, a, "alice@example.com"), a.signIn(t, "bob@example.com")
+	process := alice.newProcess("Bake the bread")
+	alice.edit(process)
+	// As if that had been typed while the server was away, in a tab that was closed.
+	read[bool](t, alice.tab, `(({user, process, base}) => {
+		const copy = {title: "Bake the bread", status: "draft", description: "Rye", base, at: 1000};
+		localStorage.setItem("gatehouse.draft." + user + "." + process + ".1", JSON.stringify(copy));
+		return true;
+	})(edit.dataset)`)
+	offered := `document.querySelector("#copy button") !== null && document.documentElement.matches(".live")`
+	alice.do(chromedp.Reload())
+	alice.until("%s", offered)
+	alice.do(fill("#description", "Wheat"))
+	alice.kept(process, "Wheat")
+	alice.until("%s", offered)
+	alice.do(click("button[value=stay]"))
+	alice.until(`document.querySelector(".notice")?.textContent.includes("Your changes are saved") && %s`, offered)
+
+	alice.do(fill("#description", "Salt, "))
+	alice.kept(process, "Salt, Wheat")
+	alice.do(click("#cancel"))
+	alice.until(`document.querySelector(".reader") !== null`)
+	token := "X-Lock-Token: " + bob.call(t, "POST /processes/"+process+"/lock", nil).is(t, 201).text(t, "lockToken")
+	bob.call(t, "PUT /processes/"+process, map[string]any{"title": "Bake the bread", "status": "draft", "description": "Wheat, nuts"}, token).is(t, 200)
+	bob.call(t, "DELETE /processes/"+process+"/lock", nil, token).is(t, 204)
+	alice.look(process)
+	alice.do(click("#draft form.begin button"))
+	alice.until(`document.querySelector("#conflict") !== null && document.documentElement.matches(".live")`)
+	alice.do(fill("#description", "Honey, "))
+	written := alice.typed()
+	alice.kept(process, written)
+	alice.do(click("#conflict button.primary"))
+	alice.until(`document.querySelector("#edit") !== null && %s`, offered)
+	alice.do(click("#copy button"))
+	if got := alice.typed(); got != "Rye" {
+		t.Errorf("the copy brings %q", got)
+	}
+	alice.kept(process, "Rye")
+	alice.until(`document.querySelector("#copy") === null`)
+}
+
+// editDeciding: who decides between two texts hears that another user asks, and answers. The lock of
+// a page that is left goes back.
+func editDeciding(t *testing.T, a *app) {
+	alice, bob := newDesk(t, a, "alice@example.com"), newDesk(t, a, "bob@example.com")
+	process := alice.newProcess("Feed the hens")
+	bob.call(t, "PUT /processes/"+process+"/draft", map[string]any{"title": "Feed the hens", "status": "draft", "description": "Corn", "baseVersion": 1}).is(t, 200)
+	alice.edit(process)
+	alice.do(fill("#description", "Oats"), click("button[value=close]"))
+	alice.until(`document.querySelector(".reader .text")?.innerText === "Oats"`)
+	decides := func() {
+		t.Helper()
+		bob.look(process)
+		bob.do(click("#draft form.begin button"))
+		bob.until(`document.querySelector("#conflict") !== null && document.documentElement.matches(".live")`)
+	}
+	decides()
+	alice.look(process)
+	alice.asks("one more thing")
+	bob.until(`document.querySelector("#asked")?.innerText.includes("alice@example.com asks to edit: “one more thing”") && document.title.startsWith("(1)")`)
+	bob.do(click("#asked button:last-child"))
+	alice.until(`document.querySelector("#lock")?.textContent.includes("The answer: no")`)
+	bob.until(`document.querySelector("#asked") === null && !document.title.startsWith("(")`)
+	alice.asks("please")
+	bob.until(`document.querySelector("#asked button") !== null`)
+	bob.do(click("#asked button"))
+	bob.until(`document.querySelector(".notice")?.textContent.includes("alice@example.com can edit it now.")`)
+	alice.until(`document.querySelector("#edit")?.dataset.held === "true" && document.documentElement.matches(".live")`)
+	alice.do(click("#cancel"))
+	alice.until(`document.querySelector(".reader") !== null`)
+
+	decides()
+	bob.do(click(`nav a[href="/account"]`))
+	servicestest.Eventually(t, func() bool {
+		return bob.call(t, "GET /processes/"+process+"/lock/status", nil).is(t, 200).at(t, "isLocked") == false
+	}, "the lock of a page that is gone stays")
+}
+
+// editGone: the text of a process that is deleted meanwhile is there for a new one.
+func editGone(t *testing.T, a *app) {
+	alice, bob := newDesk(t, a, "alice@example.com", lateExtend, "status of 404", "status of 409"), a.signIn(t, "bob@example.com")
+	process := alice.newProcess("Whet the scythe")
+	alice.edit(process)
+	alice.do(fill("#description", "Twice"))
+	alice.kept(process, "Twice")
+	a.signIn(t, adminEmail).call(t, "DELETE /locks/process:"+process+"?reason=test", nil).is(t, 204)
+	token := "X-Lock-Token: " + bob.call(t, "POST /processes/"+process+"/lock", nil).is(t, 201).text(t, "lockToken")
+	bob.call(t, "DELETE /processes/"+process, nil, token).is(t, 204)
+	alice.until(`document.querySelector("#lost")?.innerText.includes("The process was deleted.")`)
+	alice.do(fill("#description", " a day"))
+	alice.do(chromedp.Navigate(a.URL + "/processes/new"))
+	alice.until(`document.querySelector("#copy button") !== null`)
+	alice.do(click("#copy button"))
+	if got := alice.typed(); got != "Twice a day" {
+		t.Errorf("the copy brings %q", got)
+	}
+	alice.do(click("button.primary"))
+	alice.until(`document.querySelector(".reader .text")?.innerText === "Twice a day" && Object.keys(localStorage).every((key) => !key.startsWith("gatehouse.new."))`)
 }
 
 // editTwins: of two tabs of one lock, as of a tab that was duplicated, one goes. The other keeps it.
@@ -189,6 +292,17 @@ func editTwins(t *testing.T, a *app) {
 	read[bool](t, alice.tab, `(window.fetch = counting, true)`)
 	alice.do(click("#elsewhere button:last-child"))
 	alice.until(`document.querySelector("#elsewhere") === null && document.querySelector("#description").value === "There"`)
+	// Who only wanted to look at the other one gets the first back, and the other one again.
+	for _, want := range []string{"Here!", "There"} {
+		alice.until(`document.querySelector("#copy")?.innerText.includes("that was here before")`)
+		alice.do(click("#copy button"))
+		if got := alice.typed(); got != want {
+			t.Errorf("what was here before is %q, want %q", got, want)
+		}
+		alice.kept(process, want)
+	}
+	alice.do(click("#copy button:last-child"))
+	alice.until(`document.querySelector("#copy") === null`)
 	alice.do(fill("#description", "!"))
 	alice.kept(process, "There!")
 
@@ -216,7 +330,7 @@ func editBarred(t *testing.T, a *app) {
 	if got := carol.typed(); got != "Twice a week" {
 		t.Errorf("the text is %q", got)
 	}
-	if read[bool](t, carol.tab, `document.querySelector("#edit > .actions .primary, #countdown") !== null`) {
+	if read[bool](t, carol.tab, `document.querySelector("#edit > .actions button, #countdown") !== null`) {
 		t.Error("the page offers what a viewer may not do")
 	}
 }

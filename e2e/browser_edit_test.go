@@ -33,6 +33,9 @@ func TestEditing(t *testing.T) {
 		{"free again", editOnceFree},
 		{"deleted while another waits", editDeleted},
 		{"sent in vain", editStopped},
+		{"a copy that is not decided about", editUndecided},
+		{"asked while deciding between two texts", editDeciding},
+		{"deleted while typing", editGone},
 		{"one of two tabs of a lock goes", editTwins},
 		{"the role is taken away", editBarred},
 		{"saved while the server is away", editUnreached},
@@ -92,6 +95,8 @@ func editAndSave(t *testing.T, a *app) {
 	bob.until(`document.querySelector(".tell button")?.innerText === "Without a sound"`)
 	alice.call(t, "DELETE /processes/"+process+"/lock", nil, token).is(t, 204)
 	bob.until(`sounds === 1`)
+	alice.call(t, "POST /processes/"+process+"/lock", nil).is(t, 201)
+	bob.until(`document.querySelector("#editing") !== null && document.querySelector("#free") === null && !document.title.startsWith("Free:")`)
 	if !read[bool](t, bob.tab, `window.sameDocument === true`) {
 		t.Error("the page was loaded anew")
 	}
@@ -146,10 +151,19 @@ func editReload(t *testing.T, a *app) {
 	alice.kept(process, "Twelve and one")
 	servicestest.Eventually(t, func() bool { return status().at(t, "isLocked") == false }, "the lock of a page that is gone stays")
 
-	read[bool](t, alice.tab, `(history.back(), true)`)
+	back(t, alice.tab, 1)
 	alice.until(`document.querySelector("#edit")?.dataset.held === "true" && document.querySelector("#description").value === "Twelve and one"`)
 	alice.do(click("button[value=close]"))
 	alice.until(`document.querySelector(".reader .text")?.innerText === "Twelve and one"`)
+
+	// "Back" from the form to the page before leaves it, too.
+	alice.edit(process)
+	back(t, alice.tab, 1)
+	alice.until(`document.querySelector(".reader") !== null`)
+	servicestest.Eventually(t, func() bool { return status().at(t, "isLocked") == false }, "the lock of a page that is gone stays")
+	if !read[bool](t, alice.tab, `document.querySelector(".reader") !== null`) {
+		t.Error("the form is back")
+	}
 }
 
 func editByKeyboard(t *testing.T, a *app) {
@@ -189,7 +203,7 @@ func editCreated(t *testing.T, a *app) {
 	if !read[bool](t, alice.tab, twice) {
 		t.Error("the second click sends the form again")
 	}
-	alice.until(`document.querySelector(".reader")?.innerText.includes("Plant a tree")`)
+	alice.until(`document.querySelector(".reader")?.innerText.includes("Plant a tree") && document.documentElement.matches(".live")`) // its scripts know that the form has arrived
 
 	// What is typed for longer than the session lives is there again. Created, it is no more.
 	alice.do(chromedp.Navigate(a.URL+"/processes/new"), fill("#title", "Water it"), fill("#description", "Each evening"))

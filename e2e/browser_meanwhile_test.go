@@ -189,7 +189,7 @@ func bothSave(t *testing.T, alice desk, process string, bob *client) {
 	// A copy of this browser's, from the time of version 4, is compared with that one.
 	read[bool](t, alice.tab, `(({user, process}) => {
 		const copy = {title: "Dig the deepest pond", status: "draft", description: edit.elements.description.value, base: "4", at: Date.now()};
-		localStorage.setItem("gatehouse.draft." + user + "." + process, JSON.stringify(copy));
+		localStorage.setItem("gatehouse.draft." + user + "." + process + ".1", JSON.stringify(copy));
 		return true;
 	})(edit.dataset)`)
 	alice.do(chromedp.Reload())

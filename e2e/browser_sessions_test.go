@@ -76,7 +76,8 @@ func browserBack(t *testing.T, a *app) {
 				if (event.persisted) sessionStorage.kept = document.querySelector(".who")?.textContent ?? "";
 			}), true)`)
 			row.leave(t, tab)
-			read[bool](t, tab, fmt.Sprintf(`(window.left = true, history.go(-%d), true)`, row.pages))
+			read[bool](t, tab, `window.left = true`)
+			back(t, tab, row.pages)
 			until(t, tab, fmt.Sprintf(`!window.left && location.pathname + location.search === %q && document.readyState === "complete" && (%s)`, row.path, row.then))
 			if kept := read[string](t, tab, `sessionStorage.kept ?? ""`); strings.Contains(kept, adminEmail) {
 				t.Errorf("the page of before is shown: %s", kept)

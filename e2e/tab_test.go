@@ -136,6 +136,14 @@ func read[T any](t testing.TB, tab context.Context, expression string) T {
 	return value
 }
 
+// back goes so many pages back. The page may be gone before the browser answers.
+func back(t testing.TB, tab context.Context, pages int) {
+	t.Helper()
+	if _, err := evaluate[bool](tab, fmt.Sprintf(`(history.go(-%d), true)`, pages)); err != nil && !strings.Contains(err.Error(), "navigated or closed") {
+		t.Fatal(err)
+	}
+}
+
 // until waits until the condition, an expression, is true in the page, also
 // across a change of page.
 func until(t testing.TB, tab context.Context, condition string) {

@@ -6,36 +6,16 @@
   const pause = { key: 500, least: 2000, most: 10_000, patience: 5000 }; // in milliseconds
   const fields = ["title", "status", "description"];
   const same = (a, b) => b !== null && fields.every((name) => a[name] === b[name]);
-  const sent = "gatehouse.sent"; // in the session of the tab: a copy that a form has just carried, and from where
-  const { active, note, unnote, button, clock } = window.gatehouse;
-
-  const parsed = (text) => {
-    try {
-      return JSON.parse(text);
-    } catch {
-      return null; // not one of ours
-    }
-  };
-  // The server has got the form, if its answer is this page: it keeps the text, saved or as a
-  // draft. A page that is reached in another way says nothing about the form.
-  const arrived = () => {
-    const [key, from] = parsed(sessionStorage.getItem(sent)) ?? [];
-    const [entry] = performance.getEntriesByType("navigation");
-    if (key && document.referrer === from && entry?.type !== "back_forward") localStorage.removeItem(key);
-    sessionStorage.removeItem(sent);
-  };
-  arrived();
-  // carried is for a form that goes, and of which there is a copy.
-  const carried = (key) => sessionStorage.setItem(sent, JSON.stringify([key, location.href.split("#")[0]]));
-  window.gatehouse.carried = carried;
+  const { active, note, unnote, button, clock, strays } = window.gatehouse;
 
   // read and base are for a form that has its text in other fields than those that it is named by,
   // and the version that the text began from.
-  window.gatehouse.drafts = (form, { signedOut, forbidden, read, base }) => {
+  window.gatehouse.drafts = (form, { signedOut, refused, read, base }) => {
     const { user, process } = form.dataset;
     // By the time that it is sent, another user may be signed in: their draft it must not become.
     const draft = `${form.dataset.draft}?${new URLSearchParams({ user })}`;
-    const key = `gatehouse.draft.${user}.${process}`;
+    let copies = window.gatehouse.copies(`gatehouse.draft.${user}.${process}`);
+    const left = `gatehouse.went.${user}.${process}`; // in the session of the tab: the copy of a page that went, and its base
     const values = (of) => Object.fromEntries(fields.map((name) => [name, of(name)]));
     const text = () => values(read ?? ((name) => form.elements[name].value));
     // own is the text as the form sends it: without what only changed.js has put there.
@@ -72,20 +52,19 @@
     let due = 0;
     let attempts = []; // texts of writes without an answer, which may have arrived
     let gone = false; // the page
+    let orphaned = false; // the process is
     let stopped = false;
     let writing = null; // a promise
 
-    // A copy that was on its way to the server is not offered if that has a later draft. One that was
-    // not to go there is apart from that of the other tab.
-    const aside = `${key}.elsewhere`;
-    const copy = (onItsWay = false) => {
-      try {
-        localStorage.setItem(other ? aside : key, JSON.stringify({ ...own(), base: began(), at: Date.now() - ahead, onItsWay }));
-      } catch {
-        // It is full or switched off: then there is no copy.
-      }
+    const copy = (onItsWay = false) => copies.keep({ ...own(), base: began(), at: Date.now() - ahead, onItsWay });
+    const forget = () => copies.drop();
+    // spare keeps the text that is there in this browser before another one takes its place. It is
+    // offered in turn.
+    const spare = () => {
+      copies.keep({ ...own(), base: began(), at: Date.now() - ahead, replaced: true });
+      copies.leave();
     };
-    const forget = () => localStorage.removeItem(key);
+    const show = (found) => { for (const name of fields) form.elements[name].value = found[name]; };
 
     // The text as the page came needs no draft, unless it was one. What another tab has stored since
     // is not deleted.
@@ -105,11 +84,12 @@
       copy();
       const decided = () => {
         other = "";
-        localStorage.removeItem(aside);
         unnote("elsewhere");
+        if (!read) form.elements.title.focus();
       };
       const mine = button("Keep this text", () => {
         decided();
+        kept = null; // what the server has is the other one
         flush();
       });
       const theirs = button("Show the other one", async () => {
@@ -117,15 +97,18 @@
           const response = await fetch(draft, { signal: AbortSignal.timeout(pause.patience) });
           if (response.status === 404) { // it was saved or discarded there
             decided();
+            kept = null;
             return flush();
           }
           if (!response.ok) throw new Error(response.statusText);
           const stored = await response.json();
           known = stored.savedAt;
-          for (const name of fields) form.elements[name].value = stored[name];
+          spare();
+          show(stored);
           form.dataset.base = stored.baseVersion;
           kept = text();
           decided();
+          offer();
         } catch {
           unreached("The other text cannot be shown");
         }
@@ -137,16 +120,17 @@
       clearTimeout(due);
       due = 0;
       const now = text();
-      if (stopped || other || same(now, kept)) return;
+      if (stopped || orphaned || other || same(now, kept)) return;
       written = Date.now();
       since = 0;
       const sending = own();
       let problem = "";
       away = false;
       try {
-        const response = await fetch(draft, { ...request(), signal: AbortSignal.timeout(pause.patience) });
+        const asked = request();
+        const response = await fetch(draft, { ...asked, signal: AbortSignal.timeout(pause.patience) });
         const { ok, status } = response;
-        let stands = ok || status === 404 ? now : null; // 404: there is none, or no process
+        let stands = ok || (status === 404 && asked.method === "DELETE") ? now : null;
         if (status === 412) {
           const { current } = await response.json();
           if ([sending, ...attempts].some((one) => same(current, one))) { // a write of this page, whose answer did not come
@@ -167,7 +151,11 @@
         if (ok) active();
         kept = stands ?? kept;
         if (status === 401) return signedOut();
-        if (status === 403) forbidden();
+        if (status === 403) refused();
+        if (status === 404 && !stands) { // there is no such process any more
+          copy();
+          return refused();
+        }
         away = status >= 500;
         if (!stands) problem = away ? "The server cannot be reached" : "The server does not accept it";
       } catch {
@@ -189,7 +177,7 @@
     };
 
     const plan = () => {
-      if (stopped || writing || other || same(text(), kept)) return;
+      if (stopped || orphaned || writing || other || same(text(), kept)) return;
       const now = Date.now();
       since ||= now;
       const soonest = written + Math.min(pause.least * 2 ** failures / (failures ? 2 : 1), pause.most);
@@ -206,7 +194,7 @@
 
     // What is typed after a form was sent is not in it: the next page offers the copy.
     const changed = () => {
-      if (failures || stopped || other) copy();
+      if (failures || stopped || other || orphaned) copy();
       if (stopped) strays();
       plan();
     };
@@ -220,10 +208,10 @@
     // last is for a page that goes: the browser sends it even so.
     const last = () => {
       if (stopped || same(text(), kept)) return;
-      copy(!failures && !other && !writing);
+      const at = copy(!failures && !other && !writing);
       gone = true;
-      if (other) return;
-      sessionStorage.setItem(key, began());
+      if (other || orphaned) return;
+      sessionStorage.setItem(left, JSON.stringify([at, began()]));
       fetch(draft, { ...request(), keepalive: true }).then(({ ok }) => { if (ok) forget(); }, () => {});
     };
 
@@ -241,11 +229,8 @@
     // carry is for a form that goes. Until a page of the server comes the copy is all there is.
     const carry = () => {
       copy();
-      carried(key);
+      copies.carry();
     };
-
-    // strays is for a page that goes in another way than the form's: the next one is no answer to it.
-    const strays = () => sessionStorage.removeItem(sent);
 
     // resume is for a form that was sent and has not gone: its user has stopped that.
     const resume = () => {
@@ -289,46 +274,59 @@
       unnote("away");
     };
 
+    // orphan is for a text whose process was deleted: the form of a new one offers it.
+    const orphan = () => {
+      if (orphaned) return;
+      orphaned = true;
+      clearTimeout(due);
+      unnote("away");
+      forget();
+      copies = window.gatehouse.copies(`gatehouse.new.${user}`);
+      if (savedAt || !stored || !same(text(), shown)) copy();
+    };
+
+    const fill = (found) => {
+      show(found);
+      attempts.push(found); // the last write of the page before
+      // It is older than what the page has merged since: its fields are compared with its own base.
+      if (found.base) form.dataset.base = found.base;
+      copy();
+      copies.drop(found.key);
+      changed();
+    };
+    // goOn is for the same tab that is back before its last write is there, as after a reload: it finds
+    // out at once whether that has arrived.
+    const goOn = () => {
+      const [at, from] = JSON.parse(sessionStorage.getItem(left)) ?? [];
+      sessionStorage.removeItem(left);
+      const found = copies.others().find(({ key }) => key === at);
+      if (!found || useless(found) || from !== form.dataset.base) return;
+      fill(found);
+      flush();
+    };
+    // A copy that was on its way to the server is of no use if that has a later draft.
+    const useless = (found) => same(found, text()) || (found.onItsWay && !(found.at > savedAt));
     const offer = () => {
-      let ours = sessionStorage.getItem(key);
-      sessionStorage.removeItem(key);
-      let found = parsed(localStorage.getItem(key));
-      if (!found || same(found, shown) || (found.onItsWay && !(found.at > savedAt))) {
-        forget();
-        ours = "";
-        found = parsed(localStorage.getItem(aside));
-      }
-      if (!found || same(found, shown)) return localStorage.removeItem(aside);
-      const fill = () => {
-        for (const name of fields) form.elements[name].value = found[name];
-        attempts.push(found); // the last write of the page before
-        // It is older than what the page has merged since: its fields are compared with its own base.
-        if (found.base) form.dataset.base = found.base;
-        changed();
-      };
-      // The same tab is back before its last write is there, as after a reload: it goes on, and finds out
-      // at once whether that has arrived.
-      if (ours && ours === form.dataset.base) {
-        fill();
-        flush();
-        return;
-      }
-      const done = (use) => () => {
-        forget();
-        localStorage.removeItem(aside);
-        if (use) {
-          fill();
-          copy();
-        }
-        unnote("copy");
+      unnote("copy");
+      const all = copies.others();
+      all.filter(useless).forEach(({ key }) => copies.drop(key));
+      const found = all.find((one) => !useless(one));
+      if (!found || read) return; // who decides between two texts is not shown a third
+      const decide = (use) => () => {
+        if (use && (!same(text(), shown) || savedAt > found.at)) spare();
+        if (use) fill(found);
+        else copies.drop(found.key);
+        offer();
         form.elements.title.focus();
       };
-      note("copy", form, { parts: ["This browser kept changes from ", clock(found.at), " that did not reach the server. ", button("Use them", done(true)), " ", button("Discard them", done(false))] });
+      const words = found.replaced ? ["This browser kept the text from ", clock(found.at), " that was here before. "] : ["This browser kept changes from ", clock(found.at), " that did not reach the server. "];
+      note("copy", form, { parts: [...words, button("Use them", decide(true)), " ", button("Discard them", decide(false))] });
     };
-    if (!read) offer();
+    if (!read) goOn();
+    offer();
     if (other) elsewhere(other);
     plan();
 
-    return { changed, took, flush, last, send, carry, resume, strays, stop, keep, bar, unreached, away: () => away && !same(text(), kept) };
+    return { changed, took, flush, last, send, carry, resume, stop, keep, bar, orphan, unreached, away: () => away && !same(text(), kept) };
   };
 })();

@@ -5,7 +5,7 @@
 (() => {
   const form = document.getElementById("edit");
   if (!form) return;
-  const { listen, active, ask, load, note, unnote, banner, button, paragraph, clock, badge, left: leftKey } = window.gatehouse;
+  const { listen, active, ask, load, note, unnote, banner, button, paragraph, clock, badge, strays, left: leftKey } = window.gatehouse;
   const { process, user, lock } = form.dataset;
   const every = { extend: 20_000, state: 15_000 }; // in milliseconds
   const warn = 60; // seconds before the end
@@ -27,7 +27,7 @@
     leaving = true;
     if (new URLSearchParams(location.search).has("lock")) location.reload();
   };
-  const drafts = window.gatehouse.drafts(form, { signedOut, forbidden: () => check() }); // which finds out why
+  const drafts = window.gatehouse.drafts(form, { signedOut, refused: () => check() }); // which finds out why
 
   const changed = window.gatehouse.changed(form, drafts);
 
@@ -217,14 +217,15 @@
       held = false;
       form.dataset.held = "false";
       if (state.barred) drafts.bar();
-      else drafts.flush();
+      else if (!state.deleted) drafts.flush();
       for (const id of ["countdown", "told", "changed", "draft-note", "lock-line", "requests"]) unnote(id); // one notice for one thing
       document.querySelectorAll("button[name=then]").forEach((save) => save.remove());
       lostAt = Date.now();
       for (const wait of [400, 1500]) setTimeout(check, wait); // who did it may be known a little later
     }
+    if (state.deleted) drafts.orphan();
     const cancel = document.getElementById("cancel");
-    if (state.deleted) cancel?.remove(); // the draft went, too
+    if (state.deleted || state.barred) cancel?.remove(); // no draft can be kept
     else if (cancel) cancel.textContent = "Leave, and keep the text";
     if (state.text !== lostText && (state.deleted || Date.now() - lostAt < 3000)) {
       lostText = state.text;
@@ -288,6 +289,7 @@
     }
   };
 
+  let judging = false; // whether the form can go
   form.addEventListener("submit", async (event) => {
     const by = event.submitter;
     if (by?.name === "answer" && !by.value.startsWith("give ")) {
@@ -299,15 +301,12 @@
       return drafts.carry();
     }
     event.preventDefault();
-    if (drafts.away()) {
-      drafts.unreached("Nothing was saved");
-      return;
-    }
-    leaving = true;
-    if (!await drafts.send()) {
-      leaving = false;
-      return drafts.unreached("Nothing was saved");
-    }
+    if (judging) return;
+    judging = true;
+    if (drafts.away()) await drafts.flush(); // it may be back
+    leaving = !drafts.away() && await drafts.send();
+    judging = false;
+    if (!leaving) return drafts.unreached(by?.name === "then" ? "Nothing was saved" : "Nothing was done");
     setTimeout(() => form.requestSubmit(by ?? undefined)); // not within the event that is stopped
   });
   const discard = document.getElementById("discard");
@@ -315,6 +314,7 @@
     if (leaving) return;
     event.preventDefault();
     leaving = true;
+    sent = Date.now();
     await drafts.stop();
     setTimeout(() => discard.requestSubmit()); // not within the event that is stopped
   });
@@ -326,7 +326,7 @@
   // The lock is given back when the page goes: a little later, as it may be back at once.
   globalThis.navigation?.addEventListener("navigate", (event) => {
     reloading = event.navigationType === "reload";
-    if (!event.formData) drafts.strays();
+    if (!event.formData) strays();
   });
   window.addEventListener("pagehide", () => {
     if (leaving) return;
@@ -338,4 +338,8 @@
   });
   sessionStorage.removeItem(leftKey(process));
   if (held) extend();
+  if (held && document.hidden) { // who asked for it looks at another tab
+    badge("Yours:");
+    document.addEventListener("visibilitychange", () => badge(""), { once: true });
+  }
 })();

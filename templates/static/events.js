@@ -86,7 +86,10 @@ window.gatehouse = (() => {
       if (response.status === 404) gone();
       if (!response.ok && response.status !== 401) return null;
       const page = parse(await response.text());
-      if (page.body.dataset.user === user) return page;
+      if (page.body.dataset.user === user) {
+        extendTo(Number(page.body.dataset.ends ?? 0)); // its user is active in another tab
+        return page;
+      }
       ended();
       return null;
     } catch {
@@ -135,7 +138,8 @@ window.gatehouse = (() => {
   // clears the page when it has ended.
   const until = document.body.dataset;
   const [idle, ahead] = [Number(until.ends) - Number(until.now), Date.now() - Number(until.now)];
-  const active = () => { until.ends = Math.max(Number(until.ends), Date.now() - ahead + idle); };
+  const extendTo = (ends) => { until.ends = Math.max(Number(until.ends), ends); };
+  const active = () => extendTo(Date.now() - ahead + idle);
 
   // left names the note of a tab that it has left an edit page, and may come back.
   const left = (process) => `gatehouse.left.${process}`;

@@ -4,7 +4,7 @@
 (() => {
   const reader = document.querySelector(".reader");
   if (!reader) return;
-  const { listen, load, note, banner, button, badge, left } = window.gatehouse;
+  const { listen, load, note, unnote, banner, button, badge, left } = window.gatehouse;
   const { process } = reader.dataset;
   const panel = () => document.getElementById("lock");
   const every = 20_000; // in milliseconds, as a message may get lost
@@ -12,15 +12,15 @@
 
   let last = Date.now();
   let busy = false;
-  let ended = false; // the process was deleted
+  let ended = false; // the process was deleted, or this page goes on to the form
   let again = false;
   let version = reader.dataset.version;
 
-  // "Back" to an edit page that was left goes on there.
+  // "Back" to an edit page that was left leads here once the lock was given back, and goes on there.
+  // "Back" from it to this page does not.
   const [entry] = performance.getEntriesByType("navigation");
-  if (sessionStorage.getItem(left(process)) && entry?.type === "back_forward") {
-    const mine = document.getElementById("editing")?.textContent.trim().startsWith("You ");
-    const goOn = document.querySelector(mine ? "#lock form:has([name=takeOver])" : "#draft form[action$='/edit']") ?? document.querySelector("#lock form:has([name=reason])");
+  if (sessionStorage.getItem(left(process)) && entry?.type === "back_forward" && entry.redirectCount > 0) {
+    const goOn = document.querySelector("#draft form[action$='/edit']") ?? document.querySelector("#lock form:has([name=reason])");
     goOn?.requestSubmit();
   }
   sessionStorage.removeItem(left(process));
@@ -33,6 +33,8 @@
   };
 
   const watching = () => sessionStorage.getItem(watched);
+  const told = Object.assign(document.createElement("p"), { className: "visually-hidden", role: "status" });
+  panel().before(told);
   const watch = (how) => {
     if (how) {
       sessionStorage.setItem(watched, how);
@@ -46,17 +48,28 @@
   const offer = () => {
     panel().querySelector(".tell")?.remove();
     const editing = document.getElementById("editing")?.textContent.trim();
-    if (!editing || editing.startsWith("You ") || (asked() && !watching())) return; // who asked is told anyway
+    if (!editing || editing.startsWith("You ")) return;
     const row = document.createElement("p");
     row.className = "tell";
     const how = watching();
-    if (how) {
-      row.append("You will be told here, and in the title of this tab, when it is free. ", button(how === "loud" ? "Without a sound" : "With a sound", () => watch(how === "loud" ? "quiet" : "loud")), " ", button("Do not tell me", () => watch("")));
+    const press = (text, next) => button(text, () => {
+      watch(next);
+      const now = panel().querySelector(".tell");
+      now?.querySelector("button")?.focus();
+      told.textContent = next ? now?.firstChild.textContent ?? "" : "You will not be told.";
+    });
+    const sound = how === "loud" ? press("Without a sound", "quiet") : press("With a sound", "loud");
+    if (asked()) {
+      row.append("When it is yours, this tab shows the form, and its title says so. ", sound);
+    } else if (how) {
+      row.append("You will be told here, and in the title of this tab, when it is free. ", sound, " ", press("Do not tell me", ""));
     } else {
-      row.append(button("Tell me when it is free", () => watch("quiet")));
+      row.append(press("Tell me when it is free", "quiet"));
     }
     panel().insertBefore(row, panel().querySelector(".force"));
   };
+  // Who edits is not told once it is free again.
+  document.addEventListener("submit", ({ target }) => { if (target.action.endsWith("/edit")) sessionStorage.removeItem(watched); });
 
   const beep = () => {
     const audio = new AudioContext();
@@ -68,10 +81,15 @@
 
   const tellFree = () => {
     const how = watching();
-    if (!how || document.getElementById("editing") || banner(document)) return; // where it is not sure, it may not be free
+    const taken = document.getElementById("editing");
+    if (taken) { // by another one, since it was free
+      unnote("free");
+      badge("");
+    }
+    if (!how || taken || banner(document)) return; // where it is not sure, it may not be free
     watch("");
     badge("Free:");
-    note("free", panel(), { kind: "notice", parts: ["It is free now: you can edit."] });
+    note("free", panel(), { kind: "notice", parts: [document.querySelector("form[action$='/edit']") ? "It is free now: you can edit." : "It is free now."] });
     if (how === "loud") beep();
   };
   document.addEventListener("visibilitychange", () => {
@@ -96,6 +114,15 @@
     note("deleted", panel(), { kind: "notice failed", role: "alert", parts: ["The process was deleted. What you see here is what it was."] });
   };
 
+  // goTo goes on to the form of a lock that was given.
+  const goTo = (lock) => {
+    ended = true;
+    const loud = watching() === "loud";
+    sessionStorage.removeItem(watched);
+    if (loud) beep();
+    setTimeout(() => location.assign(`/processes/${process}/edit?${new URLSearchParams({ lock })}`), loud ? 300 : 0); // or nobody would hear it
+  };
+
   const refresh = async () => {
     if (ended) return;
     if (busy) {
@@ -107,7 +134,7 @@
     const fresh = await load(address(), undefined, tellDeleted);
     busy = false;
     const given = fresh?.querySelector("#edit, #conflict")?.dataset.lock; // with a draft to decide about, it is the latter
-    if (given) return location.assign(`/processes/${process}/edit?${new URLSearchParams({ lock: given })}`);
+    if (given) return goTo(given);
     const now = fresh?.getElementById("lock");
     if (now) {
       tellChanged(fresh);
