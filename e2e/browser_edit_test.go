@@ -208,9 +208,7 @@ func editCreated(t *testing.T, a *app) {
 	// What is typed for longer than the session lives is there again. Created, it is no more.
 	alice.do(chromedp.Navigate(a.URL+"/processes/new"), fill("#title", "Water it"), fill("#description", "Each evening"))
 	read[bool](t, alice.tab, `(document.body.dataset.ends = "1", true)`)
-	alice.until(`location.pathname === "/" && document.readyState === "complete"`)
-	alice.do(chromedp.Navigate(a.URL + "/processes/new"))
-	alice.until(`document.querySelector("#copy button") !== null`)
+	alice.until(`location.search === "?left-open=true" && document.querySelector("#copy button") !== null`)
 	alice.do(click("#copy button"))
 	if got := alice.typed(); got != "Each evening" {
 		t.Errorf("the copy brings %q", got)

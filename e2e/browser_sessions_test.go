@@ -30,6 +30,15 @@ func browserRevoked(t *testing.T, a *app) {
 	until(t, tab, `document.querySelector("h1")?.textContent === "Locks held now"`)
 	a.signIn(t, adminEmail).call(t, "DELETE /sessions", nil).is(t, 204)
 	until(t, tab, `document.querySelector("#password") !== null && !document.body.innerText.includes("Locks held now")`)
+
+	// One that asks for nothing meanwhile goes when its time is over, and is there again after signing in.
+	a.signIn(t, adminEmail).enter(t, tab)
+	do(t, tab, chromedp.Navigate(a.URL+"/processes?q=saws"))
+	a.signIn(t, adminEmail).call(t, "DELETE /sessions", nil).is(t, 204)
+	read[bool](t, tab, `(document.body.dataset.ends = "1", true)`)
+	until(t, tab, `document.querySelector("#password") !== null && document.querySelector("#error").textContent === "Your session has ended. Sign in again."`)
+	do(t, tab, fill("#email", adminEmail), fill("#password", demoPassword), click("main form button"))
+	until(t, tab, `location.pathname + location.search === "/processes?q=saws" && document.querySelector("#q")?.value === "saws"`)
 }
 
 // browserBack: a page that the browser has kept for "Back" is not shown again once its

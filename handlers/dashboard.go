@@ -35,7 +35,7 @@ func (h *Handlers) home(c *gin.Context) error {
 	if session, ok := middleware.SessionFrom(c); ok {
 		return h.showDashboard(c, session)
 	}
-	return h.showSignIn(c, http.StatusOK, "")
+	return h.showSignIn(c, http.StatusOK, templates.SignIn{})
 }
 
 func (h *Handlers) showDashboard(c *gin.Context, session models.Session) error {
@@ -45,7 +45,10 @@ func (h *Handlers) showDashboard(c *gin.Context, session models.Session) error {
 	}
 	view := templates.Dashboard{Frame: h.frame(c, "Locks"), Table: table}
 	view.Notices = notices(c)
-	view.Reload = locksLink(lockTableRoute, table.Filter, "cursor", c.Query("cursor"))
+	view.Again = locksLink("/", table.Filter, "cursor", c.Query("cursor"))
+	if len(view.Notices) == 0 { // they would be gone before they are read
+		view.Refresh, view.RefreshAfter = locksLink(lockTableRoute, table.Filter, "cursor", c.Query("cursor")), 60
+	}
 	html, err := h.Pages.Dashboard(view)
 	return h.page(c, http.StatusOK, html, err)
 }

@@ -96,6 +96,23 @@ func TestRefreshOfTheTable(t *testing.T) {
 	shows(t, b.get("/dashboard/locks"), http.StatusOK, "<!doctype html>", resource, "Locks held now")
 }
 
+func TestRefreshWithoutJavaScript(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	resource, _ := s.lockAs(t, ann, "Order paper", "")
+	admin := s.signedIn(t, "admin@example.com")
+	shows(t, admin.get("/?q=paper"), http.StatusOK, `<noscript><meta http-equiv="refresh" content="60; url=/dashboard/locks?q=paper"></noscript>`,
+		`<noscript>Refreshes every minute. <a href="/?q=paper">Refresh now</a></noscript>`)
+
+	// What was done stays there until it is read.
+	sendsHome(t, admin.post("/locks/force", "resource", resource, "reason", "gone home"))
+	page := admin.get("/")
+	shows(t, page, http.StatusOK, "has ended.", `<noscript><a href="/">Refresh now</a></noscript>`)
+	if strings.Contains(page.Body.String(), `http-equiv="refresh"`) {
+		t.Errorf("a message goes by itself: %s", page.Body)
+	}
+}
+
 func TestRefreshIsNoActivity(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -119,6 +136,8 @@ func TestRefreshIsNoActivity(t *testing.T) {
 	left.get("/dashboard/locks", "HX-Request", "true")
 	shows(t, left.get("/dashboard/locks"), http.StatusOK)
 	shows(t, left.get("/processes/"+process.ID+"?request=x"), http.StatusOK)
+	shows(t, left.get("/account?left-open=true"), http.StatusOK)
+	shows(t, left.get("/processes?q=paper&left-open=true"), http.StatusOK)
 	shows(t, used.get("/"), http.StatusOK)
 	servicestest.Eventually(t, func() bool { return lastSeen(bob).After(usedBefore) }, "opening the page is no activity")
 	if got := lastSeen(ann); !got.Equal(before) { // it would have been noted before the other

@@ -141,6 +141,8 @@ func refreshesItself(c *gin.Context) bool {
 	switch {
 	case c.Request.Method != http.MethodGet:
 		return false
+	case c.GetBool(leftOpenKey{}):
+		return true
 	case c.FullPath() == lockEventsRoute:
 		return middleware.FromCookie(c)
 	case c.FullPath() == processesRoute+"/:id": // without JavaScript, while who asked waits for an answer

@@ -20,7 +20,7 @@ func (h *Handlers) registerPages(r gin.IRouter, identify ...gin.HandlerFunc) {
 	r.GET("/static/:name", h.handle(h.staticFile))
 	r.HEAD("/static/:name", h.handle(h.staticFile))
 
-	page := r.Group("", append([]gin.HandlerFunc{noStore, middleware.ShowProblems(h.showProblem)}, identify...)...)
+	page := r.Group("", append([]gin.HandlerFunc{noStore, noteLeftOpen, middleware.ShowProblems(h.showProblem)}, identify...)...)
 	page.GET("/problems", h.handle(h.problemList))
 	page.GET("/problems/:name", h.handle(h.problemHelp))
 	page.GET("/login", h.handle(goHome))
@@ -98,6 +98,7 @@ func (h *Handlers) frame(c *gin.Context, title string) templates.Frame {
 	if !ok {
 		return frame
 	}
+	frame.Reload = reloadOf(c)
 	frame.User = &templates.User{ID: session.User.ID, Email: session.User.Email, Role: "viewer"}
 	switch {
 	case models.HasRole(session.Roles, models.RoleAdmin):

@@ -32,6 +32,43 @@ func TestRefusalsArePages(t *testing.T) {
 	}
 }
 
+// TestPageLeftOpen: once its session must have ended a page asks for itself.
+func TestPageLeftOpen(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	a := s.signedIn(t, "ann@example.com")
+	id := s.process(t, "Order paper", "").ID
+	for path, want := range map[string]string{
+		"/":                                  "/?left-open=true",
+		"/account":                           "/account?left-open=true",
+		"/account?left-open=true":            "/account?left-open=true",
+		"/processes?order=title&q=a":         "/processes?order=title&amp;q=a&amp;left-open=true",
+		"/processes/" + id + "/history":      "/processes/" + id + "/history?left-open=true",
+		"/refusals?request=x&left-open=true": "/refusals?request=x&amp;left-open=true",
+		"//evil.example/account":             "/", // there is no such page
+	} {
+		if page := a.get(path).Body.String(); !strings.Contains(page, ` data-reload="`+want+`"`) {
+			t.Errorf("%s: not %s: %s", path, want, page)
+		}
+	}
+	shows(t, a.post("/processes/new", "title", ""), http.StatusUnprocessableEntity, ` data-reload="/"`)
+}
+
+// TestWayOutOfARefusal: a form that is refused leads back to where it was.
+func TestWayOutOfARefusal(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	a := s.signedIn(t, "ann@example.com")
+	path := "/processes/" + s.process(t, "Order paper", "").ID
+	back := `href="` + path + `">Back to the process</a>`
+	shows(t, a.post(path+"/restore", "version", "99"), http.StatusUnprocessableEntity, back)
+	shows(t, a.post("/processes/999/draft/discard"), http.StatusNotFound, `href="/">Go to the start page</a>`)
+	check(t, s.db.Close())
+	shows(t, a.post(path+"/restore", "version", "1"), http.StatusServiceUnavailable, back)
+	shows(t, a.post("/sessions/end-others"), http.StatusServiceUnavailable, `href="/">Go to the start page</a>`)
+	shows(t, a.get(path), http.StatusServiceUnavailable, `href="`+path+`">Try again</a>`)
+}
+
 func TestProblemPages(t *testing.T) {
 	t.Parallel()
 	b := newSiteWithoutRedis(t).browser(t)

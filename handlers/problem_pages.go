@@ -92,20 +92,25 @@ func (h *Handlers) problemPage(c *gin.Context, p models.Problem) error {
 	signingIn := c.FullPath() == "/login" && p.Status < http.StatusInternalServerError && p.Status != http.StatusForbidden
 	switch {
 	case signingIn:
-		return h.showSignIn(c, p.Status, problemText(p))
+		return h.showSignIn(c, p.Status, templates.SignIn{Error: problemText(p)})
+	case p.Status == http.StatusUnauthorized && c.Request.Method == http.MethodGet && middleware.TokenFrom(c) == "":
+		return h.showSignIn(c, p.Status, templates.SignIn{Note: "Sign in to see this page."})
 	case p.Status == http.StatusUnauthorized:
-		return h.showSignIn(c, p.Status, "Your session has ended. Sign in again.")
+		return h.showSignIn(c, p.Status, templates.SignIn{Error: "Your session has ended. Sign in again."})
 	}
 	view := templates.Message{
 		Kicker: strconv.Itoa(p.Status), Heading: p.Title, Paragraphs: []string{problemText(p)}, RequestID: p.RequestID,
 		Action: "Go to the start page", Href: "/",
 	}
+	id, err := pathID(c)
+	if err == nil && c.Request.Method == http.MethodPost && strings.HasPrefix(c.FullPath(), processesRoute+"/:id/") && p.Status != http.StatusNotFound {
+		view.Action, view.Href = "Back to the process", processPath(id)
+	}
 	if p.Status == http.StatusServiceUnavailable {
 		view.Heading, view.Paragraphs = h.whyUnavailable(c)
-		view.Action = "Try again"
 		if c.Request.Method == http.MethodGet {
 			view.RetryAfter = 5
-			view.Href = c.Request.URL.RequestURI()
+			view.Action, view.Href = "Try again", c.Request.URL.RequestURI()
 		}
 	}
 	return h.message(c, p.Status, view)

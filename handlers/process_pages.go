@@ -224,7 +224,8 @@ func (h *Handlers) showProcess(c *gin.Context, code int, id string, panel templa
 	status := h.addLock(c, process, view.Now, &view.Lock)
 	view.Banner = h.partialBanner(status.Degraded || view.Lock.Unknown, readerPartial)
 	if request := view.Lock.Request; request != nil && (request.State == "open" || request.State == "later") {
-		view.Reload = askedPath(id, request.ID) // where the answer leads to the form
+		// Where the answer leads to the form. What is given has to be fetched within 30 s.
+		view.Refresh, view.RefreshAfter = askedPath(id, request.ID), 10
 	}
 	if view.MayEdit {
 		if err := h.addDrafts(ctx, &view, process, drafts, signedIn(c).User); err != nil {

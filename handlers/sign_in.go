@@ -1,6 +1,8 @@
 package handlers
 
 import (
+	"strings"
+
 	"github.com/gin-gonic/gin"
 
 	"gatehouse/middleware"
@@ -8,8 +10,8 @@ import (
 	"gatehouse/templates"
 )
 
-// signInForm signs in on the page: the browser gets a cookie and goes to the dashboard. After a
-// refusal it shows the form again (see problemPage).
+// signInForm signs in on the page: the browser gets a cookie and goes to the page that it had asked
+// for, or to the dashboard. After a refusal it shows the form again (see problemPage).
 func (h *Handlers) signInForm(c *gin.Context) error {
 	form, err := formValues(c, "email", "password")
 	if err != nil {
@@ -23,17 +25,28 @@ func (h *Handlers) signInForm(c *gin.Context) error {
 		return err
 	}
 	h.Cookie.SetCookie(c.Writer, token, session.ExpiresAt)
-	return goHome(c)
+	return goTo(c, wayBack(c.Request.PostForm.Get("next")))
 }
 
-func (h *Handlers) showSignIn(c *gin.Context, status int, problem string) error {
-	view := templates.SignIn{Frame: h.frame(c, "Sign in"), Error: problem}
-	view.Email = c.Request.PostForm.Get("email") // empty if the request was refused before its form was read
-	if problem != "" {
+// showSignIn shows the form, with what view says of the attempt before. It leads back to the page
+// that was asked for.
+func (h *Handlers) showSignIn(c *gin.Context, status int, view templates.SignIn) error {
+	view.Frame = h.frame(c, "Sign in")
+	if view.Error != "" {
 		view.Title = "Error: Sign in" // what a screen reader says first
 	}
-	if c.Query("signed-out") != "" {
-		view.Note = "You are signed out."
+	next := addressOf(c)
+	switch {
+	case c.FullPath() == "/login":
+		form := c.Request.PostForm // empty if the request was refused before its form was read
+		view.Email, next = form.Get("email"), form.Get("next")
+	case c.FullPath() == lockTableRoute:
+		next = "/" + strings.TrimPrefix(next, lockTableRoute)
+	case c.Query("signed-out") != "":
+		view.Note, next = "You are signed out.", ""
+	}
+	if next = wayBack(next); next != "/" { // where it leads anyway
+		view.Next = next
 	}
 	html, err := h.Pages.SignIn(view)
 	return h.page(c, status, html, err)

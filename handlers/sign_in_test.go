@@ -59,6 +59,62 @@ func TestSignIn(t *testing.T) {
 	})
 }
 
+// TestSignInLeadsBack: to the page that was asked for, as from a link in a message, also after a wrong
+// password.
+func TestSignInLeadsBack(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	b := s.browser(t)
+	history := "/processes/" + s.process(t, "Order paper", "").ID + "/history"
+	page := b.get(history + "?left-open=true")
+	shows(t, page, http.StatusUnauthorized, "Sign in to see this page.", `<input type="hidden" name="next" value="`+history+`">`)
+	if strings.Contains(page.Body.String(), "has ended") {
+		t.Errorf("who was never signed in is told of a session: %s", page.Body)
+	}
+	w := b.post("/login", "email", "ann@example.com", "password", "wrong", "next", history)
+	shows(t, w, http.StatusUnauthorized, `name="next" value="`+history+`"`)
+	sendsTo(t, b.post("/login", "email", "ann@example.com", "password", password, "next", history), history)
+	check(t, s.Sessions.Delete(t.Context(), b.cookie.Value))
+	shows(t, b.get(history), http.StatusUnauthorized, "Your session has ended. Sign in again.", `name="next" value="`+history+`"`)
+
+	t.Run("whichever page it is", func(t *testing.T) {
+		stranger := s.browser(t)
+		for _, route := range s.router.Routes() {
+			path := strings.Replace(route.Path, ":id", "999", 1)
+			if route.Method != http.MethodGet || strings.HasPrefix(path, "/api/") || path == "/dashboard/locks" {
+				continue
+			}
+			w := stranger.get(path + "?q=a%20b")
+			if asks := w.Code == http.StatusUnauthorized && strings.HasPrefix(w.Header().Get("Content-Type"), "text/html"); asks && !strings.Contains(w.Body.String(), `value="`+path+`?q=a%20b"`) {
+				t.Errorf("%s: %s", path, w.Body)
+			}
+		}
+		shows(t, stranger.get("/dashboard/locks"+"?q=a"), http.StatusUnauthorized, `name="next" value="/?q=a"`)
+		shows(t, stranger.get("/?q=a"), http.StatusOK, `name="next" value="/?q=a"`)
+	})
+	t.Run("and only to a page", func(t *testing.T) {
+		for _, next := range []string{
+			"", "/", "account", "//evil.example", "//evil.example/account", "///account", `/\evil.example`, "https://evil.example/account", "javascript:alert(1)",
+			"/\t/evil.example", "/account\r\nX: y", "/logout", "/login", "/sessions/end", "/processes/1/edit/save", "/processes/../logout", "/processes/1/edit/state",
+			"/api/v1/locks", "/nowhere", "/processes?q=" + strings.Repeat("x", 500),
+		} {
+			w := b.post("/login", "email", "", "password", "", "next", next)
+			shows(t, w, http.StatusUnprocessableEntity, "Enter your e-mail address")
+			if strings.Contains(w.Body.String(), `name="next"`) {
+				t.Errorf("%q is kept: %s", next, w.Body)
+			}
+		}
+		sendsHome(t, b.post("/login", "email", "ann@example.com", "password", password, "next", "//evil.example/account"))
+	})
+	t.Run("but a form is not sent again", func(t *testing.T) {
+		w := s.browser(t).post("/sessions/end", "id", "1")
+		shows(t, w, http.StatusUnauthorized, "Sign in again.")
+		if strings.Contains(w.Body.String(), `name="next"`) {
+			t.Errorf("it leads to %s", w.Body)
+		}
+	})
+}
+
 func TestTooManySignIns(t *testing.T) {
 	t.Parallel()
 	b := newSite(t).browser(t)

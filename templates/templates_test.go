@@ -31,7 +31,8 @@ func everyPage(t *testing.T) map[string][]byte {
 	now := time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
 	frame := Frame{
 		Title: hostile, User: &User{Email: hostile, Role: "administrator", Admin: true}, Now: now, Ends: now.Add(time.Hour),
-		Notices: []Notice{{Text: hostile}, {Text: hostile, Failed: true}}, Reload: "/dashboard/locks?cursor=" + hostile,
+		Notices: []Notice{{Text: hostile}, {Text: hostile, Failed: true}}, Reload: "/?cursor=" + hostile,
+		Refresh: "/dashboard/locks?cursor=" + hostile, RefreshAfter: 60,
 	}
 	plain := Frame{Title: "Plain", Now: now}
 	quiet := Frame{Title: hostile, User: frame.User, Now: now, Ends: frame.Ends}
@@ -57,11 +58,12 @@ func everyPage(t *testing.T) map[string][]byte {
 	keep("sign in")(pages.SignIn(SignIn{Frame: plain}))
 	keep("sign in again")(pages.SignIn(SignIn{Frame: plain, Email: hostile, Error: hostile}))
 	keep("signed out")(pages.SignIn(SignIn{Frame: plain, Note: hostile}))
-	keep("dashboard")(pages.Dashboard(Dashboard{Frame: frame, Table: table}))
+	keep("dashboard")(pages.Dashboard(Dashboard{Frame: frame, Table: table, Again: "/?cursor=" + hostile}))
 	keep("account")(pages.Account(Account{Frame: frame, Sessions: sessions}))
-	keep("nothing found")(pages.Dashboard(Dashboard{Frame: frame, Table: LockTable{Now: now, Poll: "/dashboard/locks", Filter: Filter{Waiting: true}}}))
-	keep("empty dashboard")(pages.Dashboard(Dashboard{Frame: frame, Table: LockTable{Now: now, Poll: "/dashboard/locks", Example: hostile}}))
-	keep("dashboard without locks")(pages.Dashboard(Dashboard{Frame: frame, Table: LockTable{Now: now, Poll: "/dashboard/locks", Missing: true}}))
+	keep("nothing found")(pages.Dashboard(Dashboard{Frame: frame, Again: "/", Table: LockTable{Now: now, Poll: "/dashboard/locks", Filter: Filter{Waiting: true}}}))
+	keep("nothing more")(pages.Dashboard(Dashboard{Frame: frame, Again: "/", Table: LockTable{Now: now, Poll: "/dashboard/locks", First: "/?q=" + hostile, Filter: Filter{Text: hostile}}}))
+	keep("empty dashboard")(pages.Dashboard(Dashboard{Frame: frame, Again: "/", Table: LockTable{Now: now, Poll: "/dashboard/locks", Example: hostile}}))
+	keep("dashboard without locks")(pages.Dashboard(Dashboard{Frame: frame, Again: "/", Table: LockTable{Now: now, Poll: "/dashboard/locks", Missing: true}}))
 	keep("users")(pages.Users(Users{
 		Frame: frame, Users: []UserRow{{ID: hostile, Email: hostile, Roles: hostile, Disabled: true, Sessions: 2}, {ID: "1", Email: hostile, Me: true}},
 		First: "/users", Next: "/users?cursor=" + hostile,
@@ -284,7 +286,7 @@ func TestReloading(t *testing.T) {
 		return "", ""
 	}
 	pages := everyPage(t)
-	if content, parent := refresh(pages["dashboard"]); !strings.HasPrefix(content, "10; url=/dashboard/locks?cursor=") || parent != "noscript" {
+	if content, parent := refresh(pages["dashboard"]); !strings.HasPrefix(content, "60; url=/dashboard/locks?cursor=") || parent != "noscript" {
 		t.Errorf("without JavaScript the dashboard goes to %q (in %s)", content, parent)
 	}
 	if content, parent := refresh(pages["message"]); content != "5" || parent != "head" {

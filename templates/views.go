@@ -12,9 +12,13 @@ type Frame struct {
 	// Ends is when the session ends without further activity; the page then clears itself.
 	// Zero when signed out.
 	Ends time.Time
-	// Reload is the URL that a browser without JavaScript loads every 10 s, and one with
-	// JavaScript when the session has ended. "" is none.
+	// Reload is the URL that a browser with JavaScript loads when the session has ended. "" is the
+	// start page.
 	Reload string
+	// Refresh is the URL that a browser without JavaScript loads after RefreshAfter seconds. "" is
+	// none.
+	Refresh      string
+	RefreshAfter int
 	// RetryAfter is the number of seconds after which the page reloads, with and without
 	// JavaScript. 0 is never.
 	RetryAfter int
@@ -39,6 +43,7 @@ type Notice struct {
 type SignIn struct {
 	Frame
 	Email string // from the attempt before
+	Next  string // the URL of the page that was asked for; "" is the start page
 	Note  string // about the action before, such as a sign-out; "" if none
 	Error string // "" if there is none
 }
@@ -47,6 +52,7 @@ type SignIn struct {
 type Dashboard struct {
 	Frame
 	Table LockTable
+	Again string // the URL of the page
 }
 
 // Account is what a user sees of the own account.
