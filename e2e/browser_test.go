@@ -280,5 +280,26 @@ func browserPointer(t *testing.T, a *app) {
 	}
 	admin.mouse(input.DispatchMouseEventTypeMouseMoved, "h1")
 	admin.until(`document.querySelector(%q) === null && document.querySelector(%q) !== null`, l.row, other.row)
+
+	// A row that goes from a search is not one whose lock has ended.
+	another := takeLock(t, a, "Hang the bell")
+	admin.do(chromedp.Navigate(a.URL + "/?q=bell"))
+	admin.until(`document.querySelector(".count")?.innerText === "2 locks found" && document.documentElement.matches(".live")`)
+	admin.mouse(input.DispatchMouseEventTypeMouseMoved, other.row)
+	other.alice.call(t, "PUT /processes/"+other.process, map[string]any{"title": "Ring twice", "status": "draft", "description": ""}, "X-Lock-Token: "+other.token).is(t, 200)
+	admin.until(`document.querySelector(%q)?.innerText.includes("not in this list now") && document.querySelector(".count").innerText === "1 lock found"`, other.row)
+	if read[bool](t, admin.tab, fmt.Sprintf(`document.querySelector(%q).matches(".over")`, other.row)) {
+		t.Error("a lock that is held is struck through")
+	}
+	// Where the locks cannot be listed at all, the page says so above the rows, which stay.
+	missing := read[string](t, admin.tab, fmt.Sprintf(`(() => {
+		const list = "<div id=locks data-user=" + document.body.dataset.user + " data-partial><p class='empty missing'>Not now.</p></div>";
+		document.dispatchEvent(new CustomEvent("htmx:beforeSwap", { detail: { xhr: { status: 200 }, serverResponse: list } }));
+		return document.querySelector(%q) && !document.querySelector("#locks .count, #locks .over") ? "" : document.querySelector("#locks").innerText;
+	})()`, "#locks > .missing + table "+another.row+" .left"))
+	if missing != "" {
+		t.Errorf("while the locks cannot be listed the page has %s", missing)
+	}
 	other.release(t)
+	another.release(t)
 }

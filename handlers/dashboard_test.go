@@ -273,4 +273,15 @@ func TestPagesOfLocks(t *testing.T) {
 	if len(seen) != 51 {
 		t.Errorf("%d of 51 locks are shown", len(seen))
 	}
+
+	t.Run("of which the last can be empty by the time that it is opened", func(t *testing.T) {
+		body := strings.ReplaceAll(b.get("/").Body.String(), "&amp;", "&")
+		next := regexp.MustCompile(`href="(/\?cursor=[^"]+)"`).FindStringSubmatch(body)[1]
+		for resource := range seen {
+			_, err := s.Locks.ForceRelease(t.Context(), resource, nil)
+			check(t, err)
+		}
+		shows(t, b.get(next), http.StatusOK, `There is nothing more here. <a href="/">First page</a>`)
+		shows(t, b.get(next+"&q=paper"), http.StatusOK, `There is nothing more here. <a href="/?q=paper">First page</a>`)
+	})
 }

@@ -52,6 +52,10 @@ func TestProcessList(t *testing.T) {
 			t.Errorf("%q", got)
 		}
 	})
+	t.Run("of which the last can be empty by the time that it is opened", func(t *testing.T) {
+		last := next(a.get("/processes").Body.String()) + "&status=active" // as if those there were that, and are not any more
+		shows(t, a.get(last), http.StatusOK, `There is nothing more here. <a href="/processes?status=active">First page</a>`)
+	})
 	t.Run("searched", func(t *testing.T) {
 		if got := titles(a.get("/processes?q=ORDER+2").Body.String()); len(got) != 11 {
 			t.Errorf("%q", got)

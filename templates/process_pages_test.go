@@ -29,6 +29,7 @@ func processPages(keep func(name string) func([]byte, error), pages *Pages, fram
 		Rows: []ProcessRow{{ID: "1", Title: hostile, Status: hostile, Changed: now, ChangedBy: hostile, Editing: editing}, {ID: "2", Title: "T", Status: "draft", Changed: now, Editing: mine}},
 	}))
 	keep("no processes")(pages.ProcessList(ProcessList{Frame: quiet, Statuses: states, MayEdit: true}))
+	keep("no more processes")(pages.ProcessList(ProcessList{Frame: quiet, Query: "x", Statuses: states, First: "/processes?q=x"}))
 	keep("no processes found")(pages.ProcessList(ProcessList{Frame: quiet, Query: "x", Statuses: states}))
 	keep("new process")(pages.NewProcess(ProcessForm{Frame: quiet, Statuses: states}))
 	keep("new process, wrong")(pages.NewProcess(ProcessForm{Frame: quiet, Fields: fields, Statuses: states, Errors: wrong}))
@@ -101,6 +102,7 @@ func processPages(keep func(name string) func([]byte, error), pages *Pages, fram
 			{Who: hostile, What: "saved", At: now, Changed: true, Version: 2, Restorable: true},
 		},
 	}))
+	keep("no more history")(pages.History(History{Frame: quiet, ID: "1", Heading: hostile, First: "/processes/1/history"}))
 	keep("history, deleted")(pages.History(History{Frame: quiet, ID: "1", Heading: hostile, Deleted: true}))
 	keep("refusal")(pages.Refusal(Refusal{Frame: quiet, RequestID: hostile, Error: hostile}))
 	keep("refusal, found")(pages.Refusal(Refusal{

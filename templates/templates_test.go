@@ -299,6 +299,33 @@ func TestReloading(t *testing.T) {
 	}
 }
 
+// TestPartialTable: a list that may lack a lock says so to its script, which must not take what it
+// lacks for ended.
+func TestPartialTable(t *testing.T) {
+	pages, locks := newPages(t), []Lock{{Resource: "process:1"}}
+	for name, row := range map[string]struct {
+		table LockTable
+		want  bool
+	}{
+		"all locks":     {LockTable{Locks: locks}, false},
+		"no locks":      {LockTable{}, false},
+		"not shared":    {LockTable{Locks: locks, Banner: &Banner{}}, true},
+		"not listed":    {LockTable{Missing: true}, true},
+		"a search":      {LockTable{Locks: locks, Filter: Filter{Waiting: true}}, true},
+		"a first page":  {LockTable{Locks: locks, Next: "/?cursor=1"}, true},
+		"another page":  {LockTable{Locks: locks, First: "/"}, true},
+		"a page beyond": {LockTable{First: "/"}, true},
+	} {
+		page, err := pages.LockTable(row.table)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := bytes.Contains(page, []byte(" data-partial>")); got != row.want {
+			t.Errorf("%s: partial is %t: %s", name, got, page)
+		}
+	}
+}
+
 func TestLockTableIsTheSameAlone(t *testing.T) {
 	now := time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
 	table := LockTable{Now: now, Poll: "/dashboard/locks?seen=1", Locks: []Lock{{Resource: "process:1", Since: now, ExpiresAt: now.Add(time.Minute)}}}

@@ -87,6 +87,11 @@ type Filter struct {
 // Any reports whether there is a filter at all.
 func (f Filter) Any() bool { return f != Filter{} }
 
+// Partial reports whether there may be locks that the list does not show.
+func (t LockTable) Partial() bool {
+	return t.Banner != nil || t.Missing || t.Any() || t.First != "" || t.Next != ""
+}
+
 // Banner says that the page does not work as usual.
 type Banner struct {
 	Title, Text string

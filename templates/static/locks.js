@@ -34,23 +34,44 @@
   const inUse = () => table().querySelector("tbody:hover, tbody:focus-within") !== null;
   const rowsOf = (root) => [...root.querySelectorAll("tr[data-resource]")];
 
-  // Each row keeps its place. One that is over says so, new ones come last.
+  // gone is for a row that is not in the list any more. A list that is partial does not have all
+  // locks: what is not in it may still be held.
+  const gone = (row, partial) => {
+    row.classList.toggle("over", !partial);
+    const said = Object.assign(document.createElement("span"), { className: "gone", textContent: partial ? "not in this list now" : "ended" });
+    row.querySelector(".left, .gone")?.replaceWith(said);
+  };
+
+  // What is said above the rows. Where it is the same it stays, or it would be read out again.
+  const above = (root) => [...root.querySelectorAll(":scope > :is(.banner, .missing, .count)")];
+  const words = (parts) => parts.map((part) => part.textContent).join("\n");
+
+  // update is for a table in use. Of a list that is missing there are no rows: those of before stay.
   const update = (fresh) => {
+    const [old, now] = [above(table()), above(fresh)];
+    if (words(old) !== words(now)) {
+      old.forEach((part) => part.remove());
+      table().prepend(...now);
+    }
+    if (!table().querySelector(".missing")) updateRows(fresh);
+    document.dispatchEvent(new Event("gatehouse:changed"));
+  };
+  // Each row keeps its place. One that is gone says so, new ones come last.
+  const updateRows = (fresh) => {
     const news = new Map(rowsOf(fresh).map((row) => [row.dataset.resource, row]));
     for (const row of rowsOf(table())) {
       const now = news.get(row.dataset.resource);
       news.delete(row.dataset.resource);
-      row.classList.toggle("over", !now);
       if (!now) {
-        row.querySelector(".left")?.replaceWith("ended");
+        gone(row, "partial" in fresh.dataset);
         continue;
       }
+      row.classList.remove("over");
       [...row.cells].forEach((cell, i) => {
         if (!cell.contains(document.activeElement)) cell.replaceChildren(...now.cells[i].childNodes);
       });
     }
     table().querySelector("tbody").append(...news.values());
-    document.dispatchEvent(new Event("gatehouse:changed"));
   };
 
   document.addEventListener("htmx:beforeSwap", (event) => {
