@@ -65,7 +65,12 @@ func (h *Handlers) awaitAnswer(c *gin.Context, id string, panel *templates.LockP
 		// As long as one that the page takes; a failure leaves it its 300 s.
 		_, _ = h.Processes.Extend(context.WithoutCancel(c.Request.Context()), signedIn(c).User, id, asked.Lock.Token, pageTTL)
 		setLocksDegraded(c, asked.Lock.Degraded)
-		return true, goTo(c, editPath(id, h.keepLock(c, id, *asked.Lock)))
+		known := h.lockToken(c, lockID(asked.Lock.Grant)) != ""
+		form := editPath(id, h.keepLock(c, id, *asked.Lock))
+		if known { // as when the page's script has looked before
+			return true, goTo(c, form)
+		}
+		return true, goWith(c, form, middleware.Flash{Text: "It is yours now: you can edit."})
 	}
 	panel.Request = shownRequest(asked.LockRequest)
 	return false, nil

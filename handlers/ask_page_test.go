@@ -76,7 +76,17 @@ func TestAskForALock(t *testing.T) {
 	t.Run("given: the asker's page goes on to the form, and the holder's text is kept", func(t *testing.T) {
 		goesTo(t, tab.presses("/edit/answer", "answer", "give "+request, "title", "Order red ink"), path)
 		shows(t, tab.get(path), http.StatusOK, bob+" can edit it now. What you had typed is kept for you.", "You left changes", "Order red ink")
-		mine := b.follows(t, b.get(waiting), process.ID)
+		for range 2 {
+			goesTo(t, b.get(waiting, "HX-Request", "true"), path+"/edit") // a script's looks, which take no message
+		}
+		form := goesTo(t, b.get(waiting), path+"/edit")
+		b.get(form, "HX-Request", "true")
+		page := b.get(form)
+		shows(t, page, http.StatusOK, "It is yours now: you can edit.")
+		if n := strings.Count(page.Body.String(), "It is yours now"); n != 1 {
+			t.Errorf("it is said %d times", n)
+		}
+		mine := b.opened(t, page, process.ID, form)
 		status, err := s.Locks.Status(t.Context(), "process:"+process.ID)
 		check(t, err)
 		if status.TTL < 10*time.Minute {

@@ -112,6 +112,9 @@ func (h *Handlers) editPage(c *gin.Context) error {
 	editing, err := h.Processes.Editing(c.Request.Context(), signedIn(c).User, id, token)
 	var lost *models.NotHeldError
 	if errors.As(err, &lost) {
+		if isScript(c) { // it looks only: how the lock ended is for the page that its user opens
+			return goTo(c, processPath(id))
+		}
 		h.dropLock(c, id, lock)
 		why, calm := endInWords(time.Now(), lostLock{lost.Status, lost.EndedBy}, signedIn(c).User)
 		flash := middleware.Flash{Text: why, Failed: !calm}

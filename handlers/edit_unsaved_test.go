@@ -56,6 +56,10 @@ func TestLostLock(t *testing.T) {
 	t.Run("a reload says so", func(t *testing.T) {
 		tab := a.begins(t, process.ID)
 		force(t)
+		goesTo(t, a.get(tab.path, "HX-Request", "true"), path) // a script's look takes nothing of it
+		if page := a.get("/").Body.String(); tab.lockCookie() == nil || strings.Contains(page, "Your lock has ended.") {
+			t.Errorf("cookie %v; the start page: %s", tab.lockCookie(), page)
+		}
 		goesTo(t, a.get(tab.path), path)
 		shows(t, a.get(path), http.StatusOK, "Your lock has ended.", "Nobody is editing this.")
 		if tab.lockCookie() != nil {
