@@ -2,7 +2,6 @@ package handlers
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -18,10 +17,7 @@ import (
 	"gatehouse/templates"
 )
 
-const (
-	historyPerPage = 25
-	refusalsRoute  = "/refusals"
-)
+const historyPerPage = 25
 
 // historyPage shows what was done to a process, also after its deletion.
 func (h *Handlers) historyPage(c *gin.Context) error {
@@ -154,7 +150,7 @@ func (h *Handlers) restoreForm(c *gin.Context) error {
 	setLocksDegraded(c, lock.Degraded)
 	if errors.Is(err, models.ErrNotAcquired) {
 		h.notePageRefusal(c, err)
-		return h.showProcess(c, http.StatusLocked, id, templates.LockPanel{Refused: true})
+		return h.showProcess(c, http.StatusLocked, id, templates.LockPanel{}, templates.Notice{Text: "Nothing was restored: " + heldInWords(err, user), Failed: true})
 	}
 	if err != nil {
 		return err
@@ -168,94 +164,39 @@ func (h *Handlers) restoreForm(c *gin.Context) error {
 		_ = c.Error(err) // it runs out
 	}
 	var refused *models.ConflictError
-	if errors.As(err, &refused) {
+	switch {
+	case errors.As(err, &refused) && h.isRestored(ctx, refused.Current, version, user): // by the press before
+	case refused != nil:
 		h.notePageRefusal(c, err)
-		return goWith(c, processPath(id)+"/history", middleware.Flash{
-			Text: "Nothing was restored: " + nameOf(refused.Current.UpdatedBy) + " saved another version since you looked.", Failed: true,
-		})
-	}
-	if err != nil {
+		saved := nameOf(refused.Current.UpdatedBy) + " saved another version since you looked."
+		if refused.Current.UpdatedBy.ID == user.ID {
+			saved = "you saved another version since you looked, in another tab or on another device."
+		}
+		return goWith(c, processPath(id)+"/history", middleware.Flash{Text: "Nothing was restored: " + saved, Failed: true})
+	case err != nil:
 		return err
 	}
 	return goWith(c, processPath(id), middleware.Flash{Text: "The former version is restored. What it replaced is in the history."})
 }
 
-// refusalPage tells a user why a save was refused.
-func (h *Handlers) refusalPage(c *gin.Context) error {
-	params, err := query(c, "request")
-	if err != nil {
-		return err
-	}
-	view := templates.Refusal{Frame: h.frame(c, "Why was my save refused?"), RequestID: strings.TrimSpace(params["request"])}
-	status := http.StatusOK
-	if view.RequestID != "" {
-		if err := h.addRefusal(c, &view); err != nil {
-			return err
-		}
-	}
-	if view.Error != "" {
-		status = http.StatusNotFound
-		view.Title = "Error: " + view.Title
-	}
-	html, err := h.Pages.Refusal(view)
-	return h.page(c, status, html, err)
+// isRestored reports whether a process is what the user wants to restore, and was saved by that user,
+// as when the button was pressed twice. If that cannot be found out, it is not.
+func (h *Handlers) isRestored(ctx context.Context, current models.Process, version int64, user models.UserRef) bool {
+	wanted, err := h.Processes.Version(ctx, current.ID, version)
+	return err == nil && current.UpdatedBy.ID == user.ID && models.ProcessPatch{}.Apply(wanted) == models.ProcessPatch{}.Apply(current)
 }
 
-func (h *Handlers) addRefusal(c *gin.Context, view *templates.Refusal) error {
-	const unknown = "Nothing that was refused in the last 24 hours has this id."
-	if !models.IsName(view.RequestID, "._-") {
-		view.Error = unknown
-		return nil
+// heldInWords says who has the lock that a user was refused.
+func heldInWords(err error, user models.UserRef) string {
+	held, _ := lostOf(err)
+	switch holder := held.status.Holder; {
+	case !held.status.Held:
+		return "another user is next. Try again in a moment."
+	case holder.UserID == user.ID:
+		return "you are editing this in another tab, or on another device."
+	default:
+		return nameOf(models.UserRef{ID: holder.UserID, Email: holder.Email}) + " is editing this now."
 	}
-	ctx, me := c.Request.Context(), signedIn(c).User
-	refusal, current, err := h.Recorder.Refusal(ctx, me, isAdmin(c), view.RequestID)
-	if errors.Is(err, models.ErrNotFound) {
-		view.Error = unknown
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	found := &templates.Refused{Heading: models.ProblemKinds[refusal.Type].Title, At: refusal.At}
-	found.Why, found.Next = refusalInWords(refusal, current)
-	if refusal.User.ID != me.ID {
-		found.Who = "user " + refusal.User.ID
-		if user, err := h.Accounts.User(ctx, refusal.User.ID); err == nil { // or the user was deleted
-			found.Who = user.Email
-		}
-	}
-	if id, ok := strings.CutPrefix(refusal.Resource, services.Resource("")); ok && isID(id) {
-		found.Process, found.Title = id, h.titleOf(ctx, refusal.Resource)
-	}
-	view.Found = found
-	return nil
-}
-
-// refusalInWords says why a request was refused, and what to do. current is the process as it was
-// then, if that is known.
-func refusalInWords(refusal models.Refusal, current *models.Process) (why, next string) {
-	var holder models.Holder
-	_ = json.Unmarshal(refusal.Holder, &holder) // without a holder it is empty
-	who := nameOf(models.UserRef{ID: holder.UserID, Email: holder.Email})
-	switch refusal.Type {
-	case "version-conflict", "precondition-failed":
-		why = "Another save came in between, so that yours would have overwritten it."
-		if current != nil {
-			why = fmt.Sprintf("%s saved another version in between, so that yours would have overwritten it.", nameOf(current.UpdatedBy))
-		}
-		return why, "Open the process and edit it: what you had typed is kept, and you decide about both texts."
-	case "locked":
-		if holder.UserID != "" {
-			return who + " was editing it.", "Ask for it on the page of the process, or wait until it is free."
-		}
-		return "It was promised to another user, who was next.", "Try again."
-	case "lock-not-held", "lock-token-required":
-		if holder.UserID != "" {
-			return "You did not have the lock any more: " + who + " was editing.", "Open the process: what you had typed is kept."
-		}
-		return "You did not have the lock any more.", "Open the process and edit it: what you had typed is kept."
-	}
-	return refusal.Detail, ""
 }
 
 // notePageRefusal records why a page was refused a write or a lock, which it shows in its own way.

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"gatehouse/models"
+	"gatehouse/services"
 )
 
 func TestHistoryPage(t *testing.T) {
@@ -52,12 +53,34 @@ func TestHistoryPage(t *testing.T) {
 			t.Errorf("stored: %+v", got)
 		}
 	})
+	t.Run("pressed twice restores once", func(t *testing.T) {
+		pens := s.process(t, "Order pens", "")
+		path := "/processes/" + pens.ID
+		s.writes(t, ann, pens.ID, func(f *models.ProcessFields) { f.Title = "Order more pens" })
+		form := b.opened(t, b.get(path+"/history"), pens.ID, "")
+		for range 2 {
+			goesTo(t, form.presses("/restore"), path)
+		}
+		shows(t, b.get(path), http.StatusOK, "The former version is restored.")
+		if got := s.now(t, pens.ID); got.Version != 3 || got.Title != "Order pens" {
+			t.Errorf("stored: %+v", got)
+		}
+		s.writes(t, bob, pens.ID, func(f *models.ProcessFields) { f.Title = "Order no pens" })
+		goesTo(t, form.presses("/restore"), path+"/history")
+		s.Recorder.Flush(t.Context())
+		page := b.get(path + "/history")
+		shows(t, page, http.StatusOK, "Nothing was restored: you saved another version since you looked, in another tab or on another device.")
+		if n := strings.Count(page.Body.String(), "could not save"); n != 1 {
+			t.Errorf("%d refusals in the history", n)
+		}
+	})
 	t.Run("restores nothing under the lock of another, or of no version", func(t *testing.T) {
 		for _, version := range []string{"0", "99", "x", ""} {
 			shows(t, b.post(path+"/restore", "version", version), http.StatusUnprocessableEntity)
 		}
 		a.begins(t, process.ID)
-		shows(t, b.post(path+"/restore", "version", "1"), http.StatusLocked, "<strong>"+ann+"</strong> is editing since")
+		shows(t, b.post(path+"/restore", "version", "1"), http.StatusLocked, `<p class="notice failed" role="alert"`, "Nothing was restored: "+ann+" is editing this now.", "<strong>"+ann+"</strong> is editing since")
+		shows(t, a.post(path+"/restore", "version", "1"), http.StatusLocked, "Nothing was restored: you are editing this in another tab, or on another device.", "Go on here")
 		shows(t, s.signedIn(t, vic).post(path+"/restore", "version", "1"), http.StatusForbidden)
 		if got := s.now(t, process.ID); got.Version != 5 {
 			t.Errorf("stored: %+v", got)
@@ -114,13 +137,32 @@ func TestRefusalPage(t *testing.T) {
 	locked := b.post("/processes/"+process.ID+"/edit", "reason", "mine").Header().Get("X-Request-Id")
 	_, err := s.Locks.ForceRelease(t.Context(), "process:"+process.ID, nil)
 	check(t, err)
-	b.begins(t, process.ID)
+	theirs := b.begins(t, process.ID)
 	lost := lookUp(tab.presses("/edit/save", "title", "Order ink").Body.String())
+	_, err = s.Accounts.ForceLock(t.Context(), s.user(t, "admin@example.com"), "process:"+process.ID, "needed <at once>", nil, services.Client{})
+	check(t, err)
+	a.begins(t, process.ID)
+	forced := lookUp(theirs.presses("/edit/save", "title", "Order wax").Body.String())
 
 	shows(t, a.get("/refusals"), http.StatusOK, "Why was my save refused?", `name="request"`)
 	shows(t, a.get(conflict), http.StatusOK, bob+" saved another version in between", "Order crayons", "/processes/"+process.ID, "you decide about both texts")
-	shows(t, a.get(lost), http.StatusOK, "You did not have the lock any more: "+bob+" was editing.")
+	shows(t, a.get(lost), http.StatusOK, "You did not have the lock any more. "+bob+" was editing.")
 	shows(t, b.get("/refusals?request="+locked), http.StatusOK, ann+" was editing it.")
+	shows(t, b.get(forced), http.StatusOK, `You did not have the lock any more. admin@example.com ended your lock at <time class="clock" datetime="`, "</time>: “needed &lt;at once&gt;”. "+ann+" was editing.", "What now")
+	own := a.post("/processes/" + process.ID + "/edit").Header().Get("X-Request-Id")
+	shows(t, a.get("/refusals?request="+own), http.StatusOK, "You were editing it in another tab, or on another device.")
+	admin := s.signedIn(t, "admin@example.com")
+	for of, want := range map[string]string{
+		conflict:                   bob + " saved another version in between, so that this save would have overwritten it.",
+		forced:                     "They did not have the lock any more. The lock was ended by admin@example.com: “needed &lt;at once&gt;”. That was at <time",
+		"/refusals?request=" + own: ann + " was editing it.",
+	} {
+		page := admin.get(of)
+		shows(t, page, http.StatusOK, "Whose request", want)
+		if _, found, _ := strings.Cut(page.Body.String(), `id="found"`); strings.Contains(strings.ToLower(found), " you") || strings.Contains(found, ">You") {
+			t.Errorf("the administrator is taken for the user: %s", found)
+		}
+	}
 	shows(t, b.get(conflict), http.StatusNotFound, "Nothing that was refused in the last 24 hours has this id.")
 	shows(t, s.signedIn(t, "admin@example.com").get(conflict), http.StatusOK, "Whose request", ann)
 	for _, wrong := range []string{"x", "a%20b", "%3Cb%3E", strings.Repeat("x", 65)} {

@@ -207,8 +207,9 @@ func (h *Handlers) processPage(c *gin.Context) error {
 	return h.showProcess(c, http.StatusOK, id, panel)
 }
 
-// showProcess is the page of a process; panel is what is known of its lock from a refusal.
-func (h *Handlers) showProcess(c *gin.Context, code int, id string, panel templates.LockPanel) error {
+// showProcess is the page of a process; panel is what is known of its lock from a refusal, and said
+// what the page says of that.
+func (h *Handlers) showProcess(c *gin.Context, code int, id string, panel templates.LockPanel, said ...templates.Notice) error {
 	ctx := c.Request.Context()
 	process, drafts, err := h.Processes.ProcessWithDrafts(ctx, id)
 	if err != nil {
@@ -218,6 +219,7 @@ func (h *Handlers) showProcess(c *gin.Context, code int, id string, panel templa
 		Frame: h.frame(c, process.Title), ID: id, Fields: shownFields(process), Version: process.Version,
 		Changed: process.UpdatedAt, ChangedBy: process.UpdatedBy.Email, MayEdit: mayEdit(c), Lock: panel,
 	}
+	view.Notices = said
 	if code == http.StatusOK {
 		view.Notices = notices(c)
 	}

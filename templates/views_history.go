@@ -46,5 +46,6 @@ type Refused struct {
 	Process string // its id, "" if it was about another thing
 	Title   string // of the process, "" if it is unknown
 	Why     string
-	Next    string // what to do, "" if there is nothing
+	EndedAt time.Time // the time that Why says, as that of Lost
+	Next    string    // what to do, "" if there is nothing
 }
