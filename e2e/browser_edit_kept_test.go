@@ -333,6 +333,21 @@ func editBarred(t *testing.T, a *app) {
 	if read[bool](t, carol.tab, `document.querySelector("#edit > .actions button, #countdown") !== null`) {
 		t.Error("the page offers what a viewer may not do")
 	}
+	carol.do(click("#cancel"))
+	carol.until(`document.querySelector("#failed")?.innerText.includes("An administrator can give you the right back.")`)
+	if got := carol.typed(); got != "Twice a week" || read[bool](t, carol.tab, `document.querySelector("main button") !== null`) {
+		t.Errorf("the text to copy is %q: %s", got, carol.text("main"))
+	}
+	carol.accessible("may not edit any more")
+
+	// The browser has kept it, too.
+	admin.call(t, "PATCH /users/"+id, map[string]any{"roles": []string{"editor"}}).is(t, 200)
+	carol.edit(process)
+	carol.until(`document.querySelector("#copy button") !== null`)
+	carol.do(click("#copy button"))
+	if got := carol.typed(); got != "Twice a week" {
+		t.Errorf("the copy brings %q", got)
+	}
 }
 
 // editUnreached: a save that finds the server away says so, and the page goes on: once the server is

@@ -161,13 +161,19 @@ func (h *Handlers) showUnsaved(c *gin.Context, p models.Problem) (ok bool, err e
 		why, _ = h.whyUnavailable(c)
 		why += "."
 	}
-	if path == processesRoute+"/new" {
+	isNew := path == processesRoute+"/new"
+	if !isNew && (!hasBase || id == "") {
+		return false, nil
+	}
+	if p.Status == http.StatusForbidden && !isOtherUsers(c) && !mayEdit(c) { // whatever is pressed there
+		title := "Not saved: “" + typed.Title + "”"
+		html, err := h.Pages.Unsaved(templates.Unsaved{Frame: h.frame(c, title), Process: id, Fields: templates.ProcessFields(typed.ProcessFields)})
+		return true, h.page(c, p.Status, html, err)
+	}
+	if isNew {
 		return true, h.showNewProcess(c, p.Status, templates.ProcessForm{
 			UserID: form["user"], Fields: templates.ProcessFields(typed.ProcessFields), Failed: why, SignIn: signIn,
 		})
-	}
-	if !hasBase || id == "" {
-		return false, nil
 	}
 	view := h.unsavedView(c, id, typed.Title, typed)
 	view.Failed, view.SignIn, view.Lock.ID = why, signIn, form["lock"]

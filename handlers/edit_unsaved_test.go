@@ -114,10 +114,16 @@ func TestTextSurvivesARefusal(t *testing.T) {
 			a.cookie = &http.Cookie{Name: session.Name, Value: s.token(t, ann)} // signed in again, in another tab
 		}
 		has(models.RoleViewer)
-		w := tab.presses("/edit/save", "title", "Order less ink")
-		shows(t, w, http.StatusForbidden, "This needs the role editor.", `value="Order less ink"`)
+		for _, path := range []string{"/edit/save", "/edit/cancel", "/edit", "/ask"} {
+			w := tab.presses(path, "title", "Order less ink")
+			shows(t, w, http.StatusForbidden, "You may not edit any more. An administrator can give you the right back.", "Copy your text", `readonly value="Order less ink"`)
+			if _, main, _ := strings.Cut(w.Body.String(), "<main"); strings.Contains(main, "<button") || strings.Contains(main, "save it again") {
+				t.Errorf("%s: what is offered would be refused again: %s", path, main)
+			}
+		}
+		shows(t, a.post("/processes/new", "title", "Brand new", "status", "draft", "description", "x"), http.StatusForbidden, "Copy your text", `readonly value="Brand new"`)
 		has(models.RoleEditor)
-		goesTo(t, a.opened(t, w, process.ID, "").presses("/edit/save"), "/processes/"+process.ID+"/edit")
+		goesTo(t, tab.presses("/edit/save", "title", "Order less ink"), "/processes/"+process.ID+"/edit")
 		tab.presses("/edit/cancel")
 	})
 	t.Run("but one that began from a version that there is not yet is no text of a form", func(t *testing.T) {

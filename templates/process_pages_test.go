@@ -70,6 +70,8 @@ func processPages(keep func(name string) func([]byte, error), pages *Pages, fram
 	failed := edit
 	failed.Failed, failed.SignIn = hostile, true
 	keep("edit, signed out")(pages.Edit(failed))
+	keep("edit, barred")(pages.Unsaved(Unsaved{Frame: quiet, Process: "1", Fields: fields}))
+	keep("new process, barred")(pages.Unsaved(Unsaved{Frame: quiet}))
 	for name, lost := range map[string]*Lost{
 		"edit, lost":    {Text: hostile + " at " + Clock(now, now) + hostile, At: now, Kept: true, Panel: LockPanel{Editing: editing, MayAsk: true}},
 		"edit, ended":   {Text: hostile, Calm: true},

@@ -125,6 +125,9 @@ func (p *Pages) Process(v Process) ([]byte, error) { return p.render("page_proce
 // Edit renders the form on which a process is edited.
 func (p *Pages) Edit(v Edit) ([]byte, error) { return p.render("page_edit.html", "layout", v) }
 
+// Unsaved renders a text that its writer may not save any more.
+func (p *Pages) Unsaved(v Unsaved) ([]byte, error) { return p.render("page_unsaved.html", "layout", v) }
+
 // Conflict renders the choice between two texts.
 func (p *Pages) Conflict(v Conflict) ([]byte, error) {
 	return p.render("page_conflict.html", "layout", v)

@@ -41,6 +41,13 @@ func (e Edit) FocusField() bool {
 	return len(e.Notices) == 0 && len(e.Errors) == 0 && e.Failed == "" && e.Lost == nil
 }
 
+// Unsaved is the page with a text whose writer may not edit any more, to copy it.
+type Unsaved struct {
+	Frame
+	Process string // its id, "" for a new one
+	Fields  ProcessFields
+}
+
 // EditLock is the lock under which the page edits.
 type EditLock struct {
 	ID        string // names it in addresses; not a secret
