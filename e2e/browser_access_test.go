@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"net/url"
 	"os"
 	"strings"
 	"testing"
@@ -107,7 +108,10 @@ func walked(t *testing.T, tab context.Context) {
 func browserAccessible(t *testing.T, a *app) {
 	alice, admin := pageDesk(t, a, "alice@example.com", "status of 4"), pageDesk(t, a, adminEmail, "status of 4")
 	bob := a.signIn(t, "bob@example.com")
-	process := alice.newProcess("Sharpen the saws")
+	// What users write may have a word that is wider than a phone, or run from right to left.
+	word := strings.Repeat("Donaudampfschifffahrt", 6) + " השחז את המסורים"
+	title := "Sharpen the saws " + word
+	process := alice.newProcess(title)
 	open := func(d desk, path string) {
 		t.Helper()
 		d.do(chromedp.Navigate(a.URL + path))
@@ -117,8 +121,8 @@ func browserAccessible(t *testing.T, a *app) {
 	alice.look(process)
 	alice.accessible("process")
 	alice.edit(process)
-	alice.do(fill("#description", "The long one first"))
-	alice.kept(process, "The long one first")
+	alice.do(fill("#description", "The long one first "+word))
+	alice.kept(process, "The long one first "+word)
 	alice.accessible("edit")
 	admin.look(process)
 	admin.accessible("process that another edits")
@@ -129,11 +133,11 @@ func browserAccessible(t *testing.T, a *app) {
 		open(admin, path)
 		admin.accessible("page of " + strings.Trim(strings.NewReplacer("/", " ", "?", " ", "=", " ", ":", " ").Replace(path), " "))
 	}
-	admin.call(t, "DELETE /locks/process:"+process+"?reason=test", nil).is(t, 204)
-	alice.until(`document.querySelector("#lost") !== null`)
+	admin.call(t, "DELETE /locks/process:"+process+"?reason="+url.QueryEscape(word), nil).is(t, 204)
+	alice.until(`document.querySelector("#lost")?.innerText.includes("המסורים")`)
 	alice.accessible("lost")
 	token := bob.call(t, "POST /processes/"+process+"/lock", nil).is(t, 201).text(t, "lockToken")
-	bob.call(t, "PUT /processes/"+process, map[string]any{"title": "Sharpen the saws", "status": "active", "description": "The short one\nfirst"}, "X-Lock-Token: "+token).is(t, 200)
+	bob.call(t, "PUT /processes/"+process, map[string]any{"title": title, "status": "active", "description": "The short one\nfirst\n" + word}, "X-Lock-Token: "+token).is(t, 200)
 	bob.call(t, "DELETE /processes/"+process+"/lock", nil, "X-Lock-Token: "+token).is(t, 204)
 	alice.look(process)
 	alice.accessible("process with a draft")

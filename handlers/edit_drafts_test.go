@@ -21,7 +21,7 @@ func TestDraftComesBack(t *testing.T) {
 	t.Run("to its writer, and others see that there is one", func(t *testing.T) {
 		shows(t, a.get(path), http.StatusOK, "You left changes", `<del>Order paper</del>`, `<ins>Order ink</ins>`, saved.SavedAt.Format("15:04 UTC"))
 		page := s.signedIn(t, bob).get(path)
-		shows(t, page, http.StatusOK, ann+" has changes from")
+		shows(t, page, http.StatusOK, ann+"</bdi> has changes from")
 		if strings.Contains(page.Body.String(), "Order ink") || strings.Contains(s.signedIn(t, vic).get(path).Body.String(), "has changes from") {
 			t.Error("others see too much of it")
 		}

@@ -34,7 +34,7 @@ func TestEditing(t *testing.T) {
 			t.Error("the token is in the page or its address")
 		}
 	}
-	shows(t, s.signedIn(t, bob).get(path), http.StatusOK, "<strong>"+ann+"</strong> is editing since", "“new supplier”")
+	shows(t, s.signedIn(t, bob).get(path), http.StatusOK, "<strong>"+ann+"</strong> is editing since", "“<bdi>new supplier</bdi>”")
 	shows(t, a.get("/processes"), http.StatusOK, "<strong>You</strong> are editing since")
 
 	t.Run("saves, and goes on", func(t *testing.T) {
@@ -154,7 +154,7 @@ func TestLockedByAnother(t *testing.T) {
 	path := "/processes/" + process.ID
 	tab := s.signedIn(t, ann).begins(t, process.ID, "reason", "new supplier")
 	b := s.signedIn(t, bob)
-	shows(t, b.post(path+"/edit"), http.StatusLocked, "<strong>"+ann+"</strong> is editing since", "“new supplier”", "refused")
+	shows(t, b.post(path+"/edit"), http.StatusLocked, "<strong>"+ann+"</strong> is editing since", "“<bdi>new supplier</bdi>”", "refused")
 	if len(b.locks) != 0 {
 		t.Errorf("bob has %v", b.locks)
 	}

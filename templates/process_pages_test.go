@@ -100,7 +100,7 @@ func processPages(keep func(name string) func([]byte, error), pages *Pages, fram
 	keep("history")(pages.History(History{
 		Frame: frame, ID: "1", Heading: hostile, Next: "/processes/1/history?cursor=" + hostile, First: "/processes/1/history",
 		Entries: []HistoryEntry{
-			{Who: hostile, What: hostile, At: now, EndedAt: now.Add(time.Hour), Changes: changes, Changed: true, Version: 3, LockEnded: hostile, Technical: hostile, Current: true},
+			{Who: hostile, What: "edited it", At: now, EndedAt: now.Add(time.Hour), Changes: changes, Changed: true, Version: 3, LockEnded: hostile, Technical: hostile, Current: true},
 			{Who: hostile, What: "saved", At: now, Changed: true, Version: 2, Restorable: true},
 		},
 	}))

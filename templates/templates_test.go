@@ -216,6 +216,28 @@ func TestPagesAreAccessible(t *testing.T) {
 	}
 }
 
+// TestTextOfUsersIsSetApart: text that a user wrote, within a sentence of the page, may run from right
+// to left without turning the rest of it. What is all of an element, or a link, stands alone.
+func TestTextOfUsersIsSetApart(t *testing.T) {
+	apart := []string{"bdi", "strong", "del", "ins", "title", "code", "option", "pre"}
+	for name, page := range everyPage(t) {
+		if strings.HasPrefix(name, "edit") || strings.HasPrefix(name, "conflict") || name == "new process, signed out" {
+			continue
+		}
+		for _, n := range elements(t, page) {
+			class, _ := attribute(n, "class")
+			if slices.Contains(apart, n.Data) || text(n) == hostile || class == "banner" { // whose words are the program's
+				continue
+			}
+			for child := range n.ChildNodes() {
+				if child.Type == html.TextNode && strings.Contains(child.Data, hostile) {
+					t.Errorf("%s: in a %s there is %q", name, n.Data, text(n))
+				}
+			}
+		}
+	}
+}
+
 func TestHostileTextIsShownAsText(t *testing.T) {
 	for name, want := range map[string]map[string]int{ // how often it is the whole text of an element
 		"dashboard": {"a": 1, "p": 2, "td": 1, "strong": 1},
