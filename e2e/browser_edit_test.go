@@ -54,7 +54,6 @@ func editAndSave(t *testing.T, a *app) {
 	process := alice.newProcess("Paint the fence")
 	bob.look(process)
 	bob.until(`document.querySelector("#lock")?.innerText.includes("Nobody is editing")`)
-	read[bool](t, bob.tab, `window.sameDocument = true`)
 	bob.pressed(process, alice.client)
 	alice.edit(process)
 	bob.until(`document.querySelector("#editing")?.innerText.includes("alice@example.com is editing since")`)
@@ -62,6 +61,9 @@ func editAndSave(t *testing.T, a *app) {
 	alice.do(fill("#description", "Two coats of green."))
 	alice.kept(process, "Two coats of green.")
 	bob.call(t, "GET /processes/"+process, nil).is(t, 200).with(t, "drafts.0.email", "alice@example.com")
+	bob.look(process)
+	bob.until(`document.querySelector("#drafts").innerText.startsWith("alice@example.com has changes from") && document.documentElement.matches(".live")`)
+	read[bool](t, bob.tab, `window.sameDocument = true`)
 	read[bool](t, bob.tab, `(window.sounds = 0, window.AudioContext = class extends AudioContext { constructor() { super(); sounds++; } }, true)`)
 	bob.do(click(".tell button"))
 	bob.until(`document.querySelector(".tell")?.innerText.includes("You will be told")`)
@@ -83,7 +85,7 @@ func editAndSave(t *testing.T, a *app) {
 	}
 
 	bob.until(`document.querySelector("#lock")?.innerText.includes("Nobody is editing")`)
-	bob.until(`document.querySelector("#changed")?.innerText.includes("the description")`)
+	bob.until(`document.querySelector("#changed")?.innerText.includes("the description") && document.querySelector("#drafts").innerText === ""`)
 	bob.until(`document.querySelector("#free") !== null && document.title.startsWith("Free:")`)
 	if sounds := read[int](t, bob.tab, `sounds`); sounds != 0 {
 		t.Errorf("%d sounds, which bob has not asked for", sounds)

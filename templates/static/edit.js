@@ -109,7 +109,7 @@
       if (leaving) return;
       if (response.status === 401) signedOut();
       // Their rights have changed, if it is not another user who has signed in.
-      if (response.status === 403 && await load(here, signedOut)) lose({ text: "You may not edit any more.", calm: false, barred: true });
+      if (response.status === 403 && await load(here, signedOut)) lose({ text: "You may not edit any more. An administrator can give you the right back.", calm: false, barred: true });
       if (response.ok) await apply(await response.json());
       if (response.status === 404) lose({ text: "The process was deleted.", calm: false, deleted: true });
     } catch {

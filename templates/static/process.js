@@ -140,6 +140,7 @@
       tellChanged(fresh);
       putBanner(banner(fresh));
       putDraft(fresh.getElementById("draft"));
+      putDrafts(fresh.getElementById("drafts"));
       put(now);
     }
     if (again) {
@@ -201,6 +202,12 @@
     old?.remove();
     if (now) panel().after(now);
     if (now && open) now.querySelector("details")?.setAttribute("open", "");
+  };
+
+  // putDrafts says whose changes are not saved now.
+  const putDrafts = (now) => {
+    const old = document.getElementById("drafts");
+    if (gist(old) !== gist(now)) old.replaceWith(now);
   };
 
   setInterval(() => {
