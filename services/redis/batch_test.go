@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -40,9 +41,11 @@ func TestBatchOfCalls(t *testing.T) {
 	b := newCounting(redistest.New(t, servicestest.StartRedis(t).Addr))
 	release := b.Hold()
 	var wg sync.WaitGroup
+	var answered atomic.Int32
 	call := func(n int) {
 		for i := range n {
 			wg.Go(func() {
+				defer answered.Add(1)
 				got, err := b.Exec(t.Context(), fmt.Sprint("{a}", n, " ", i), fmt.Sprint(i))
 				if err != nil || !slices.Equal(got, []int64{int64(i), int64(n)}) {
 					t.Errorf("call %d of %d was answered %v, %v", i, n, got, err)
@@ -51,7 +54,7 @@ func TestBatchOfCalls(t *testing.T) {
 		}
 	}
 	call(redis.BatchCalls)
-	wg.Wait() // a full batch does not wait
+	servicestest.Eventually(t, func() bool { return answered.Load() == redis.BatchCalls }, "a full batch waits")
 	call(5)
 	servicestest.Eventually(t, func() bool { return b.Waiting() == 5 }, "they do not wait")
 	release()

@@ -37,6 +37,7 @@
 //
 //	Eventually      something that must become true, however long this machine takes
 //	Within          a promise with a time: it fails when the promise is broken, or kept too late
+//	By              the same, counted from an earlier moment
 //	Slack           what this machine may have added to a time that a test measured itself
 //	Patience        the time limit of a client that needs one
 //	LogLines        a log, or the output of a process, that is read while it is written
@@ -47,7 +48,7 @@
 //
 // Tests wait for a condition or a signal, not until something has probably happened. What is about
 // time runs on fake time (testing/synctest), or measures against the bound of the promise with
-// Within or Slack: they add what the machine itself was late, up to 40 s, so that a busy machine
+// Within, By or Slack: they add what the machine itself was late, up to 40 s, so that a busy machine
 // does not fail a test and a quiet one is held to the promise. The proofs, which inject faults at
 // random, pause at random between them.
 package servicestest

@@ -50,12 +50,25 @@ func Within(t testing.TB, bound time.Duration, ok func() bool, msg string) {
 	}
 }
 
+// By is Within for a bound that began earlier, at since: what the test did meanwhile may have taken
+// longer. It fails the test if ok is asked after the bound, and is not true.
+func By(t testing.TB, since time.Time, bound time.Duration, ok func() bool, msg string) {
+	t.Helper()
+	began := time.Now()
+	for asked := began; !ok(); asked = time.Now() {
+		if passed := asked.Sub(since); passed > bound+Slack(since) {
+			t.Fatalf("%s (after %v, promised is %v)", msg, passed, bound)
+		}
+		time.Sleep(pause(time.Since(began)))
+	}
+}
+
 // Slack is what this machine, busy with other work, may have added since then to what a test
 // measures. Whatever is promised takes a chain of wake-ups: of goroutines, of Redis, of the
 // kernel. Slack allows for 50, each as late as the latest that the harness has seen of its own.
 // On a quiet machine that is some 50 ms, beside two busy loops on two processors about a second.
-// Where an instance was started, it allows for four writes to the disk besides, each as slow as the
-// slowest of the harness' own. It is never more than 40 s.
+// After MeasureDisk it allows for four writes to the disk besides, each as slow as the slowest of
+// the harness' own. It is never more than 40 s.
 func Slack(since time.Time) time.Duration { return wakeUps.slack(since) + diskWrites.slack(since) }
 
 // wakeUps measures for as long as the test binary runs.
@@ -75,10 +88,13 @@ var wakeUps = func() *lateness {
 // lateSleep is how long wakeUps means to sleep.
 const lateSleep = 5 * time.Millisecond
 
-// diskWrites measures from measureDisk on.
+// diskWrites measures from MeasureDisk on.
 var diskWrites = newLateness(4, 0)
 
-// measureDisk lets Slack know how slow the disk is: something else may keep it busy, too.
+// MeasureDisk lets Slack know from now on how slow the disk is, which something else may keep busy,
+// too. It is for tests of what has a database.
+func MeasureDisk() { measureDisk() }
+
 var measureDisk = sync.OnceFunc(func() {
 	file, err := os.CreateTemp("", "slack")
 	if err != nil {
@@ -89,9 +105,11 @@ var measureDisk = sync.OnceFunc(func() {
 		for {
 			time.Sleep(100 * time.Millisecond)
 			before := time.Now()
+			diskWrites.underway.Store(&before)
 			_, _ = file.Write(make([]byte, 4096)) // as a database does: what it adds is on the disk at once
 			_ = file.Sync()
 			diskWrites.note(before, time.Now())
+			diskWrites.underway.Store(nil)
 		}
 	}()
 })
@@ -102,6 +120,8 @@ type lateness struct {
 	chain int                // steps that follow each other in what a test measures
 	least time.Duration      // what a step takes in any case
 	worst [1024]atomic.Int64 // of each second, in turn
+	// When the step began that has not ended yet, if that is not when the one before ended.
+	underway atomic.Pointer[time.Time]
 }
 
 func newLateness(chain int, least time.Duration) *lateness {
@@ -136,6 +156,9 @@ func (l *lateness) latest(since time.Time) time.Duration {
 	var worst int64
 	for second := first; second <= now; second++ {
 		worst = max(worst, l.slot(second).Load())
+	}
+	if began := l.underway.Load(); began != nil {
+		worst = max(worst, int64(time.Since(*began)))
 	}
 	return time.Duration(worst)
 }

@@ -58,6 +58,28 @@ func TestWithin(t *testing.T) {
 	})
 }
 
+func TestBy(t *testing.T) {
+	asks := func(kept func() bool, since time.Duration) string {
+		return run(func(t testing.TB) { By(t, time.Now().Add(-since), time.Minute, kept, "never") })
+	}
+	t.Run("kept, and asked late, passes", func(t *testing.T) {
+		if msg := asks(func() bool { return true }, time.Hour); msg != "" {
+			t.Error(msg)
+		}
+	})
+	t.Run("not kept, and asked late, fails", func(t *testing.T) {
+		if msg := asks(func() bool { return false }, time.Hour); msg == "" {
+			t.Error("it passed")
+		}
+	})
+	t.Run("what is kept meanwhile passes", func(t *testing.T) {
+		calls := 0
+		if msg := asks(func() bool { calls++; return calls == 3 }, 0); msg != "" {
+			t.Error(msg)
+		}
+	})
+}
+
 func TestSlack(t *testing.T) {
 	began := time.Now()
 	for _, row := range []struct {
@@ -82,6 +104,18 @@ func TestSlack(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestSlackOfAStepThatDoesNotEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLateness(4, 0)
+		began := time.Now()
+		l.underway.Store(&began)
+		time.Sleep(time.Second)
+		if got := l.slack(began); got != 4*time.Second {
+			t.Errorf("%v", got)
+		}
+	})
 }
 
 func TestLateness(t *testing.T) {

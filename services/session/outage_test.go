@@ -135,7 +135,7 @@ func TestDatabaseFrozen(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	servicestest.Within(t, time.Until(frozen.Add(promised+timeout)), func() bool {
+	servicestest.By(t, frozen, promised+timeout, func() bool {
 		_, err := i.Get(t.Context(), token)
 		if errors.Is(err, models.ErrNotFound) {
 			t.Fatal("signed out by a database that hangs")

@@ -149,7 +149,7 @@ func TestTrackingModesProof(t *testing.T) {
 					t.Fatal(err)
 				}
 				refusedInTime(t, b, ended, time.Now())
-				servicestest.Within(t, time.Until(savedAt.Add(promised)), func() bool {
+				servicestest.By(t, savedAt, promised, func() bool {
 					return string(mustGet(t, b, saved).Data) == fmt.Sprint(round) && slices.Equal(mustGet(t, b, changed).Roles, roles)
 				}, "the other instance goes on with what was")
 				ended, _ = signIn(t, a, w.signUp(t))
