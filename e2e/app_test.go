@@ -99,6 +99,7 @@ func launchCommand(t *testing.T, cmd *exec.Cmd, env ...string) *app {
 		Timeout:       servicestest.Patience,
 	}}
 	t.Cleanup(func() { a.keepsSecrets(t) })
+	servicestest.MeasureDisk()
 	a.Gatehouse = servicestest.StartGatehouse(t, cmd, append([]string{
 		"RATE_LIMIT_MAX=1000", "LOGIN_RATE_LIMIT_MAX=1000",
 		// What is there may be slow on a machine that runs other tests, too.

@@ -149,17 +149,14 @@ func editStopped(t *testing.T, a *app) {
 			return true;
 		})(edit.dataset)`)
 		alice.do(chromedp.Navigate(form))
-		alice.until(`document.querySelector("#edit")?.dataset.held === "true" && document.documentElement.matches(".live")`)
-		if got := read[bool](t, alice.tab, `document.querySelector("#copy") !== null`); got != want {
-			t.Errorf("on its way: %s, offered: %t", onItsWay, got)
-		}
+		alice.until(`document.querySelector("#edit")?.dataset.held === "true" && document.documentElement.matches(".live") && (document.querySelector("#copy") !== null) === %t && Object.keys(localStorage).some((key) => key.endsWith(".1")) === %t`, want, want)
 	}
 }
 
 // editUndecided: a copy that its user has not decided about stays, whatever is typed, saved or
 // decided on the pages that come.
 func editUndecided(t *testing.T, a *app) {
-	alice, bob := newDesk(t, a, "alice@example.com"), a.signIn(t, "bob@example.com")
+	alice, bob := newDesk(t, a, "alice@example.com", "status of 422"), a.signIn(t, "bob@example.com")
 	process := alice.newProcess("Bake the bread")
 	alice.edit(process)
 	// As if that had been typed while the server was away, in a tab that was closed.
@@ -174,6 +171,18 @@ func editUndecided(t *testing.T, a *app) {
 	alice.do(fill("#description", "Wheat"))
 	alice.kept(process, "Wheat")
 	alice.until("%s", offered)
+	alice.do(click("button[value=stay]"))
+	alice.until(`document.querySelector(".notice")?.textContent.includes("Your changes are saved") && %s`, offered)
+
+	// Nor does it take the place of a text that was not saved, but beside it.
+	read[bool](t, alice.tab, `(document.querySelector("#description").value = "Oats ".repeat(2001), true)`)
+	alice.do(click("button[value=stay]"))
+	alice.until(`document.querySelector("#description-error") !== null && %s`, offered)
+	alice.do(click("#copy button"))
+	alice.until(`document.querySelector("#copy")?.innerText.includes("that was here before") && document.querySelector("#description").value === "Rye"`)
+	alice.do(click("#copy button"))
+	alice.until(`document.querySelector("#description").value.startsWith("Oats Oats")`)
+	read[bool](t, alice.tab, `(document.querySelector("#description").value = "Wheat", true)`)
 	alice.do(click("button[value=stay]"))
 	alice.until(`document.querySelector(".notice")?.textContent.includes("Your changes are saved") && %s`, offered)
 
@@ -198,6 +207,37 @@ func editUndecided(t *testing.T, a *app) {
 	}
 	alice.kept(process, "Rye")
 	alice.until(`document.querySelector("#copy") === null`)
+}
+
+// editDiscarded: what is discarded does not come back, although the page that was left had a copy of
+// it.
+func editDiscarded(t *testing.T, a *app) {
+	alice := newDesk(t, a, "alice@example.com")
+	process := alice.newProcess("Stack the wood")
+	alice.edit(process)
+	alice.do(fill("#description", "By the door"), click(`nav a[href="/processes"]`))
+	alice.until(`location.pathname === "/processes"`)
+	servicestest.Eventually(t, func() bool { return alice.draft(process) == "By the door" }, "the last write of the page is lost")
+	alice.look(process)
+	alice.do(click("#draft form[action$=discard] button"))
+	alice.until(`document.querySelector("#draft") === null && document.documentElement.matches(".live")`)
+	alice.edit(process)
+	alice.noAlarm()
+	if got := alice.typed(); got != "" {
+		t.Errorf("the form has %q", got)
+	}
+
+	// The same tab goes on with what it had, but not if its user typed something later elsewhere.
+	alice.do(fill("#description", "In the barn"))
+	alice.kept(process, "In the barn")
+	read[bool](t, alice.tab, `(({user, process, base}) => {
+		const key = "gatehouse.draft." + user + "." + process + ".1";
+		localStorage.setItem(key, JSON.stringify({title: "Stack the wood", status: "draft", description: "Outside", base, at: 1000}));
+		sessionStorage.setItem("gatehouse.went." + user + "." + process, JSON.stringify([key, base]));
+		return true;
+	})(edit.dataset)`)
+	alice.do(chromedp.Reload())
+	alice.until(`document.querySelector("#copy button") !== null && document.querySelector("#description").value === "In the barn"`)
 }
 
 // editDeciding: who decides between two texts hears that another user asks, and answers. The lock of

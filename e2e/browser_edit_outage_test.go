@@ -112,7 +112,7 @@ func TestEditingOutages(t *testing.T) {
 		alice.do(click("#lock form.actions button"))
 		alice.until(`document.querySelector("#copy button") !== null`)
 		alice.do(click("#copy button"))
-		alice.until(`document.querySelector("#description").value === %q`, whole+".")
+		alice.until(`document.querySelector("#description").value === %q && document.querySelector("#copy") === null`, whole+".")
 		alice.kept(process, whole+".")
 		alice.do(click("button[value=close]"))
 		alice.until(`document.querySelector(".reader .text") !== null`)

@@ -34,6 +34,7 @@ func TestEditing(t *testing.T) {
 		{"deleted while another waits", editDeleted},
 		{"sent in vain", editStopped},
 		{"a copy that is not decided about", editUndecided},
+		{"discarded", editDiscarded},
 		{"asked while deciding between two texts", editDeciding},
 		{"deleted while typing", editGone},
 		{"one of two tabs of a lock goes", editTwins},
@@ -210,7 +211,7 @@ func editCreated(t *testing.T, a *app) {
 	// What is typed for longer than the session lives is there again. Created, it is no more.
 	alice.do(chromedp.Navigate(a.URL+"/processes/new"), fill("#title", "Water it"), fill("#description", "Each evening"))
 	read[bool](t, alice.tab, `(document.body.dataset.ends = "1", true)`)
-	alice.until(`location.search === "?left-open=true" && document.querySelector("#copy button") !== null`)
+	alice.until(`location.search === "" && document.querySelector("#title")?.value === "" && document.querySelector("#copy button") !== null`)
 	alice.do(click("#copy button"))
 	if got := alice.typed(); got != "Each evening" {
 		t.Errorf("the copy brings %q", got)

@@ -145,10 +145,14 @@ func (h *Handlers) restoreForm(c *gin.Context) error {
 	if err != nil || version < 1 {
 		return models.Invalid("version", "must be a version of the process")
 	}
+	restored := middleware.Flash{Text: "The former version is restored. What it replaced is in the history."}
 	ctx, user := c.Request.Context(), signedIn(c).User
 	lock, err := h.Processes.Lock(ctx, user, id, services.ProcessLockOptions{Reason: "restores a former version", Most: h.LocksPerUser})
 	setLocksDegraded(c, lock.Degraded)
 	if errors.Is(err, models.ErrNotAcquired) {
+		if now, err := h.Processes.Process(ctx, id); err == nil && h.isRestored(ctx, now, version, user) { // by the press before
+			return goWith(c, processPath(id), restored)
+		}
 		h.notePageRefusal(c, err)
 		return h.showProcess(c, http.StatusLocked, id, templates.LockPanel{}, templates.Notice{Text: "Nothing was restored: " + heldInWords(err, user), Failed: true})
 	}
@@ -176,7 +180,7 @@ func (h *Handlers) restoreForm(c *gin.Context) error {
 	case err != nil:
 		return err
 	}
-	return goWith(c, processPath(id), middleware.Flash{Text: "The former version is restored. What it replaced is in the history."})
+	return goWith(c, processPath(id), restored)
 }
 
 // isRestored reports whether a process is what the user wants to restore, and was saved by that user,
@@ -184,19 +188,6 @@ func (h *Handlers) restoreForm(c *gin.Context) error {
 func (h *Handlers) isRestored(ctx context.Context, current models.Process, version int64, user models.UserRef) bool {
 	wanted, err := h.Processes.Version(ctx, current.ID, version)
 	return err == nil && current.UpdatedBy.ID == user.ID && models.ProcessPatch{}.Apply(wanted) == models.ProcessPatch{}.Apply(current)
-}
-
-// heldInWords says who has the lock that a user was refused.
-func heldInWords(err error, user models.UserRef) string {
-	held, _ := lostOf(err)
-	switch holder := held.status.Holder; {
-	case !held.status.Held:
-		return "another user is next. Try again in a moment."
-	case holder.UserID == user.ID:
-		return "you are editing this in another tab, or on another device."
-	default:
-		return nameOf(models.UserRef{ID: holder.UserID, Email: holder.Email}) + " is editing this now."
-	}
 }
 
 // notePageRefusal records why a page was refused a write or a lock, which it shows in its own way.

@@ -73,6 +73,10 @@ func TestHistoryPage(t *testing.T) {
 		if n := strings.Count(page.Body.String(), "could not save"); n != 1 {
 			t.Errorf("%d refusals in the history", n)
 		}
+		// The second press can come while the first one has the lock.
+		s.writes(t, bob, pens.ID, func(f *models.ProcessFields) { f.Title = "Order pens" })
+		b.begins(t, pens.ID)
+		goesTo(t, form.presses("/restore"), path)
 	})
 	t.Run("restores nothing under the lock of another, or of no version", func(t *testing.T) {
 		for _, version := range []string{"0", "99", "x", ""} {

@@ -93,7 +93,7 @@ func (h *Handlers) problemPage(c *gin.Context, p models.Problem) error {
 	switch {
 	case signingIn:
 		return h.showSignIn(c, p.Status, templates.SignIn{Error: problemText(p)})
-	case p.Status == http.StatusUnauthorized && c.Request.Method == http.MethodGet && middleware.TokenFrom(c) == "":
+	case p.Status == http.StatusUnauthorized && c.Request.Method == http.MethodGet && middleware.TokenFrom(c) == "" && !c.GetBool(leftOpenKey{}):
 		return h.showSignIn(c, p.Status, templates.SignIn{Note: "Sign in to see this page."})
 	case p.Status == http.StatusUnauthorized:
 		return h.showSignIn(c, p.Status, templates.SignIn{Error: "Your session has ended. Sign in again."})

@@ -106,6 +106,19 @@ func endInWords(now time.Time, lost lostLock, me models.UserRef) (text string, c
 	return nameOf(holder) + " is editing this now.", false
 }
 
+// heldInWords says who has the lock that a user was refused.
+func heldInWords(err error, user models.UserRef) string {
+	held, _ := lostOf(err)
+	switch holder := held.status.Holder; {
+	case !held.status.Held:
+		return "another user is next. Try again in a moment."
+	case holder.UserID == user.ID:
+		return "you are editing this in another tab, or on another device."
+	default:
+		return nameOf(models.UserRef{ID: holder.UserID, Email: holder.Email}) + " is editing this now."
+	}
+}
+
 // wayInWords says how, by whom, why and when a lock of the user ended.
 func wayInWords(now time.Time, end models.LockEnd, me models.UserRef) (text string, calm bool) {
 	who, when, own := "An administrator", templates.Clock(now, end.At), end.By.ID == me.ID

@@ -67,7 +67,7 @@ func TestSignInLeadsBack(t *testing.T) {
 	b := s.browser(t)
 	history := "/processes/" + s.process(t, "Order paper", "").ID + "/history"
 	page := b.get(history + "?left-open=true")
-	shows(t, page, http.StatusUnauthorized, "Sign in to see this page.", `<input type="hidden" name="next" value="`+history+`">`)
+	shows(t, page, http.StatusUnauthorized, "Your session has ended.", `<input type="hidden" name="next" value="`+history+`">`)
 	if strings.Contains(page.Body.String(), "has ended") {
 		t.Errorf("who was never signed in is told of a session: %s", page.Body)
 	}

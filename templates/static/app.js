@@ -70,6 +70,13 @@
     if (!why) since = new Date();
   };
 
+  // The page came back by itself: asked for again, that is its reader's doing.
+  const address = new URL(location.href);
+  if (address.searchParams.has("left-open")) {
+    address.searchParams.delete("left-open");
+    history.replaceState(null, "", address);
+  }
+
   setClock(document.body);
   refresh();
   document.documentElement.classList.add("script");

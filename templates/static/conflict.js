@@ -1,10 +1,11 @@
 // The page on which a user decides between two texts. What is written there is chosen with it, and
-// kept as the draft. The lock follows the hands, as on the page before, and so does what is said of it.
+// kept as the draft. The lock follows the hands, as on the page before. Who asks for it is shown, and
+// how it ended.
 "use strict";
 (() => {
   const form = document.getElementById("conflict");
   if (!form) return;
-  const { listen, active, ask, note, unnote, button, paragraph, clock, badge, strays, left } = window.gatehouse;
+  const { listen, active, ask, load, note, unnote, button, paragraph, clock, badge, bdi, uncarry, left } = window.gatehouse;
   const { process, user, lock } = form.dataset;
   const every = { extend: 20_000, state: 15_000 }; // in milliseconds
   const here = `/processes/${process}`;
@@ -15,14 +16,20 @@
   // The draft is what the user would have if nothing more was decided: their own text, but for what
   // they wrote here.
   const read = (name) => form.elements[`${name}.${form.elements[`${name}.choice`].value === "edited" ? "edited" : "mine"}`].value;
-  const drafts = window.gatehouse.drafts(form, { signedOut: () => drafts.keep(), refused: () => check(), read, base: form.elements.began.value });
+  const drafts = window.gatehouse.drafts(form, { signedOut: () => signedOut(), refused: () => check(), read, base: form.elements.began.value });
 
-  const lose = (text) => {
+  let over = false; // the user is signed out, or another one is signed in
+  const signedOut = () => {
+    if (over) return;
+    over = true;
+    drafts.keep();
+  };
+  const lose = (text, next = "Press Save all the same: what you decided is kept, and you see how to go on.") => {
     if (!held) return;
     held = false;
     unnote("asked");
     badge("!");
-    note("lost", form, { kind: "notice failed", role: "alert", parts: [`${text} Press Save all the same: what you decided is kept, and you see how to go on.`] });
+    note("lost", form, { kind: "notice failed", role: "alert", parts: [`${text} ${next}`] });
   };
 
   let extended = 0;
@@ -48,8 +55,9 @@
       await drafts.flush();
       const response = await ask(`${here}/edit/answer`, { lock, answer: `${word} ${id}` });
       if (!response.ok) throw new Error(response.statusText);
-      if (word !== "give") return check();
-      leaving = true;
+      unnote("told");
+      if (!response.redirected) return check(); // also where the request had been taken back
+      held = false; // given away
       location.assign(here);
     } catch {
       note("told", form, { kind: "notice failed", role: "alert", parts: ["Nothing was answered. Try again in a moment."] });
@@ -64,7 +72,7 @@
     badge(requests.length ? `(${requests.length})` : "");
     if (!requests.length) return unnote("asked");
     const box = note("asked", form, { parts: requests.flatMap((asked) => [
-      paragraph(`${asked.by.email} asks to edit${asked.message ? `: “${asked.message}”` : ""}. Without an answer they get it at `, clock(asked.answerBy), ", unless you are typing then."),
+      paragraph(asked.by.email, " asks to edit", ...(asked.message ? [": “", bdi(asked.message), "”"] : []), `. Without an answer they get it at `, clock(asked.answerBy), ", unless you are typing then."),
       button("Give it, and keep my text", () => answer("give", asked)), " ", button("5 more minutes", () => answer("later", asked)), " ", button("No", () => answer("no", asked)),
     ]) });
     if (focused) box.querySelector("button").focus();
@@ -72,17 +80,24 @@
 
   let checked = 0;
   const check = async () => {
-    if (leaving || !held) return;
+    if (leaving || over) return;
     checked = Date.now();
     try {
       const response = await ask(`${here}/edit/state?${new URLSearchParams({ lock })}`);
-      if (response.status === 401) return drafts.keep();
-      if (response.status === 404) return lose("The process was deleted.");
+      if (response.status === 401) return signedOut();
+      if (response.status === 403 && await load(here, signedOut)) { // it is the same user
+        drafts.bar();
+        return lose("You may not edit any more. An administrator can give you the right back.", "Copy your text before you leave this page.");
+      }
+      if (response.status === 404) {
+        drafts.orphan();
+        return lose("The process was deleted.", "Your text is kept in this browser, and offered for a new process.");
+      }
       if (!response.ok) return;
       const state = await response.json();
-      if (state.user !== user) return drafts.keep(); // another one has signed in
-      if (state.held) showAskers(state.requests);
-      else lose(state.text);
+      if (state.user !== user) return signedOut(); // another one has signed in
+      if (!state.held) return lose(state.text);
+      if (held) showAskers(state.requests);
     } catch {
       // The server is away.
     }
@@ -105,20 +120,29 @@
     drafts.changed();
   });
 
+  let judging = false; // whether the form can go
   form.addEventListener("submit", async (event) => {
     if (leaving) {
       sent = Date.now();
       return drafts.carry();
     }
+    const by = event.submitter;
     event.preventDefault();
+    if (judging) return;
+    judging = true;
     if (drafts.away()) await drafts.flush(); // it may be back
     leaving = !drafts.away() && await drafts.send();
-    if (leaving) setTimeout(() => form.requestSubmit(event.submitter ?? undefined)); // not within the event that is stopped
-    else drafts.unreached("Nothing was saved");
+    judging = false;
+    if (leaving) setTimeout(() => form.requestSubmit(by ?? undefined)); // not within the event that is stopped
+    else drafts.unreached(by?.id === "cancel" ? "Nothing was done" : "Nothing was saved");
   });
+
+  // As on the page before: another tab of the same lock keeps it when this one goes.
+  const twins = new BroadcastChannel(`gatehouse.lock.${lock}`);
+  twins.onmessage = () => setTimeout(() => { if (held && !leaving) extend(); }, 1000);
   globalThis.navigation?.addEventListener("navigate", (event) => {
     reloading = event.navigationType === "reload";
-    if (!event.formData) strays();
+    if (!event.formData) uncarry();
   });
   // As on the page before, the lock is given back a little later: this one may be back at once.
   window.addEventListener("pagehide", () => {
@@ -126,6 +150,7 @@
     drafts.last();
     if (!held || reloading) return;
     sessionStorage.setItem(left(process), "true");
+    twins.postMessage("");
     ask(`${here}/edit/release`, { lock, soon: "true" }, { keepalive: true, signal: undefined }).catch(() => {});
   });
   if (held) extend();

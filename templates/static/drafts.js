@@ -6,7 +6,7 @@
   const pause = { key: 500, least: 2000, most: 10_000, patience: 5000 }; // in milliseconds
   const fields = ["title", "status", "description"];
   const same = (a, b) => b !== null && fields.every((name) => a[name] === b[name]);
-  const { active, note, unnote, button, clock, strays } = window.gatehouse;
+  const { active, note, unnote, button, clock, uncarry } = window.gatehouse;
 
   // read and base are for a form that has its text in other fields than those that it is named by,
   // and the version that the text began from.
@@ -15,7 +15,7 @@
     // By the time that it is sent, another user may be signed in: their draft it must not become.
     const draft = `${form.dataset.draft}?${new URLSearchParams({ user })}`;
     let copies = window.gatehouse.copies(`gatehouse.draft.${user}.${process}`);
-    const left = `gatehouse.went.${user}.${process}`; // in the session of the tab: the copy of a page that went, and its base
+    const went = `gatehouse.went.${user}.${process}`; // in the session of the tab: the copy of a page that went, and its base
     const values = (of) => Object.fromEntries(fields.map((name) => [name, of(name)]));
     const text = () => values(read ?? ((name) => form.elements[name].value));
     // own is the text as the form sends it: without what only changed.js has put there.
@@ -56,13 +56,13 @@
     let stopped = false;
     let writing = null; // a promise
 
-    const copy = (onItsWay = false) => copies.keep({ ...own(), base: began(), at: Date.now() - ahead, onItsWay });
+    const copy = (more) => copies.keep({ ...own(), base: began(), at: Date.now() - ahead, known, ...more });
     const forget = () => copies.drop();
     // spare keeps the text that is there in this browser before another one takes its place. It is
     // offered in turn.
     const spare = () => {
-      copies.keep({ ...own(), base: began(), at: Date.now() - ahead, replaced: true });
-      copies.leave();
+      copy({ replaced: true });
+      copies.begin();
     };
     const show = (found) => { for (const name of fields) form.elements[name].value = found[name]; };
 
@@ -195,7 +195,7 @@
     // What is typed after a form was sent is not in it: the next page offers the copy.
     const changed = () => {
       if (failures || stopped || other || orphaned) copy();
-      if (stopped) strays();
+      if (stopped) uncarry();
       plan();
     };
 
@@ -208,10 +208,10 @@
     // last is for a page that goes: the browser sends it even so.
     const last = () => {
       if (stopped || same(text(), kept)) return;
-      const at = copy(!failures && !other && !writing);
+      const at = copy({ onItsWay: !failures && !other && !writing });
       gone = true;
       if (other || orphaned) return;
-      sessionStorage.setItem(left, JSON.stringify([at, began()]));
+      sessionStorage.setItem(went, JSON.stringify([at, began()]));
       fetch(draft, { ...request(), keepalive: true }).then(({ ok }) => { if (ok) forget(); }, () => {});
     };
 
@@ -235,7 +235,7 @@
     // resume is for a form that was sent and has not gone: its user has stopped that.
     const resume = () => {
       stopped = false;
-      strays();
+      uncarry();
       plan();
     };
 
@@ -262,7 +262,7 @@
     const keep = () => {
       stopped = true;
       clearTimeout(due);
-      copy();
+      if (!same(text(), kept)) copy();
       alarm("You are signed out. Sign in again, in another tab; until then your text is kept in this browser alone.");
     };
 
@@ -275,14 +275,20 @@
     };
 
     // orphan is for a text whose process was deleted: the form of a new one offers it.
-    const orphan = () => {
+    const orphan = async () => {
       if (orphaned) return;
       orphaned = true;
       clearTimeout(due);
       unnote("away");
       forget();
-      copies = window.gatehouse.copies(`gatehouse.new.${user}`);
+      const old = copies;
+      const another = () => window.gatehouse.copies(`gatehouse.new.${user}`);
+      copies = another();
       if (savedAt || !stored || !same(text(), shown)) copy();
+      for (const { key, ...kept } of await old.left()) {
+        another().keep(kept);
+        old.drop(key);
+      }
     };
 
     const fill = (found) => {
@@ -297,23 +303,25 @@
     // goOn is for the same tab that is back before its last write is there, as after a reload: it finds
     // out at once whether that has arrived.
     const goOn = () => {
-      const [at, from] = JSON.parse(sessionStorage.getItem(left)) ?? [];
-      sessionStorage.removeItem(left);
+      const [at, from] = JSON.parse(sessionStorage.getItem(went)) ?? [];
+      sessionStorage.removeItem(went);
       const found = copies.others().find(({ key }) => key === at);
-      if (!found || useless(found) || from !== form.dataset.base) return;
+      // A draft that is later by more than what was on its way was typed elsewhere.
+      if (!found || useless(found) || from !== form.dataset.base || savedAt > found.at + pause.patience) return;
       fill(found);
       flush();
     };
     // A copy that was on its way to the server is of no use if that has a later draft.
     const useless = (found) => same(found, text()) || (found.onItsWay && !(found.at > savedAt));
-    const offer = () => {
+    const offer = async () => {
+      const all = await copies.left();
       unnote("copy");
-      const all = copies.others();
       all.filter(useless).forEach(({ key }) => copies.drop(key));
       const found = all.find((one) => !useless(one));
       if (!found || read) return; // who decides between two texts is not shown a third
       const decide = (use) => () => {
-        if (use && (!same(text(), shown) || savedAt > found.at)) spare();
+        // What is there is not stored as it is, nor was it there when the copy was typed.
+        if (use && (!stored || !same(text(), shown) || (savedAt && found.known !== known))) spare();
         if (use) fill(found);
         else copies.drop(found.key);
         offer();
@@ -322,6 +330,7 @@
       const words = found.replaced ? ["This browser kept the text from ", clock(found.at), " that was here before. "] : ["This browser kept changes from ", clock(found.at), " that did not reach the server. "];
       note("copy", form, { parts: [...words, button("Use them", decide(true)), " ", button("Discard them", decide(false))] });
     };
+    if (!stored) copy(); // the answer to a form may have its text and nothing else
     if (!read) goOn();
     offer();
     if (other) elsewhere(other);

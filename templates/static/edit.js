@@ -5,7 +5,7 @@
 (() => {
   const form = document.getElementById("edit");
   if (!form) return;
-  const { listen, active, ask, load, note, unnote, banner, button, paragraph, clock, badge, strays, left: leftKey } = window.gatehouse;
+  const { listen, active, ask, load, note, unnote, banner, button, paragraph, clock, badge, uncarry, left: leftKey, given } = window.gatehouse;
   const { process, user, lock } = form.dataset;
   const every = { extend: 20_000, state: 15_000 }; // in milliseconds
   const warn = 60; // seconds before the end
@@ -326,7 +326,7 @@
   // The lock is given back when the page goes: a little later, as it may be back at once.
   globalThis.navigation?.addEventListener("navigate", (event) => {
     reloading = event.navigationType === "reload";
-    if (!event.formData) strays();
+    if (!event.formData) uncarry();
   });
   window.addEventListener("pagehide", () => {
     if (leaving) return;
@@ -338,8 +338,9 @@
   });
   sessionStorage.removeItem(leftKey(process));
   if (held) extend();
-  if (held && document.hidden) { // who asked for it looks at another tab
+  if (held && document.hidden && sessionStorage.getItem(given) === lock) { // its user looks at another tab
     badge("Yours:");
-    document.addEventListener("visibilitychange", () => badge(""), { once: true });
+    document.addEventListener("visibilitychange", count, { once: true });
   }
+  sessionStorage.removeItem(given);
 })();

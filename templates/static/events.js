@@ -144,5 +144,11 @@ window.gatehouse = (() => {
   // left names the note of a tab that it has left an edit page, and may come back.
   const left = (process) => `gatehouse.left.${process}`;
 
-  return { left, listen, active, ask, load, parse, note, unnote, banner, button, paragraph, clock, badge };
+  // given names the note of a tab that it goes on to the form of a lock that was given.
+  const given = "gatehouse.given";
+
+  // bdi is a text of a user within a sentence, which may go from right to left.
+  const bdi = (text) => Object.assign(document.createElement("bdi"), { textContent: text });
+
+  return { left, given, bdi, listen, active, ask, load, parse, note, unnote, banner, button, paragraph, clock, badge };
 })();

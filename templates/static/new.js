@@ -2,7 +2,7 @@
 "use strict";
 (() => {
   const form = document.querySelector("form[action='/processes/new']");
-  const { note, unnote, button, clock } = window.gatehouse;
+  const { note, unnote, button, clock, uncarry } = window.gatehouse;
   const copies = window.gatehouse.copies(`gatehouse.new.${form.elements.user.value}`);
   const fields = ["title", "status", "description"];
   const text = () => Object.fromEntries(fields.map((name) => [name, form.elements[name].value]));
@@ -10,9 +10,9 @@
   const keep = () => copies.keep({ ...text(), at: Date.now() });
 
   form.autocomplete = "off"; // the browser would bring back a part of it
-  const offer = () => {
+  const offer = async () => {
+    const all = await copies.left();
     unnote("copy");
-    const all = copies.others();
     all.filter((one) => same(one, text())).forEach(({ key }) => copies.drop(key));
     const found = all.find((one) => !same(one, text()));
     if (!found) return;
@@ -20,7 +20,7 @@
       if (use) {
         if (text().title || text().description) { // it is offered in turn
           keep();
-          copies.leave();
+          copies.begin();
         }
         for (const name of fields) form.elements[name].value = found[name];
         keep();
@@ -33,6 +33,9 @@
   };
   if (form.elements.title.defaultValue || form.elements.description.defaultValue) keep(); // what the server did not create
   offer();
-  form.addEventListener("input", keep);
+  form.addEventListener("input", () => {
+    uncarry(); // the form that was sent does not have it
+    keep();
+  });
   form.addEventListener("submit", copies.carry);
 })();

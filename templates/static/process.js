@@ -4,7 +4,7 @@
 (() => {
   const reader = document.querySelector(".reader");
   if (!reader) return;
-  const { listen, load, note, unnote, banner, button, badge, left } = window.gatehouse;
+  const { listen, load, note, unnote, banner, button, badge, left, given, copies } = window.gatehouse;
   const { process } = reader.dataset;
   const panel = () => document.getElementById("lock");
   const every = 20_000; // in milliseconds, as a message may get lost
@@ -68,8 +68,13 @@
     }
     panel().insertBefore(row, panel().querySelector(".force"));
   };
-  // Who edits is not told once it is free again.
-  document.addEventListener("submit", ({ target }) => { if (target.action.endsWith("/edit")) sessionStorage.removeItem(watched); });
+  document.addEventListener("submit", ({ target }) => {
+    if (target.action.endsWith("/edit")) sessionStorage.removeItem(watched); // or an own lock would be told of
+    if (target.action.endsWith("/draft/discard")) { // what was on its way has become the draft
+      const ours = copies(`gatehouse.draft.${document.body.dataset.user}.${process}`);
+      ours.others().filter(({ onItsWay }) => onItsWay).forEach(({ key }) => ours.drop(key));
+    }
+  });
 
   const beep = () => {
     const audio = new AudioContext();
@@ -119,6 +124,7 @@
     ended = true;
     const loud = watching() === "loud";
     sessionStorage.removeItem(watched);
+    sessionStorage.setItem(given, lock);
     if (loud) beep();
     setTimeout(() => location.assign(`/processes/${process}/edit?${new URLSearchParams({ lock })}`), loud ? 300 : 0); // or nobody would hear it
   };
@@ -133,8 +139,8 @@
     last = Date.now();
     const fresh = await load(address(), undefined, tellDeleted);
     busy = false;
-    const given = fresh?.querySelector("#edit, #conflict")?.dataset.lock; // with a draft to decide about, it is the latter
-    if (given) return goTo(given);
+    const lock = fresh?.querySelector("#edit, #conflict")?.dataset.lock; // with a draft to decide about, it is the latter
+    if (lock) return goTo(lock);
     const now = fresh?.getElementById("lock");
     if (now) {
       tellChanged(fresh);
