@@ -59,7 +59,7 @@ func TestAskForALock(t *testing.T) {
 		}
 	}
 	held := tab.get(tab.path)
-	shows(t, held, http.StatusOK, "<strong>"+bob+"</strong> asks to edit", "“ten &lt;minutes&gt;?”", "2 other users are waiting")
+	shows(t, held, http.StatusOK, "<strong>"+bob+"</strong> asks to edit", "“<bdi>ten &lt;minutes&gt;?</bdi>”", "2 other users are waiting")
 	request := requestIn(t, held)
 	if state := tab.get(path + "/edit/state?lock=" + tab.fields.Get("lock")).Body.String(); !strings.Contains(state, `"id":"`+request+`"`) || !strings.Contains(state, `"waiting":2`) {
 		t.Errorf("the script is not told: %s", state)

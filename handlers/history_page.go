@@ -150,7 +150,9 @@ func (h *Handlers) restoreForm(c *gin.Context) error {
 	lock, err := h.Processes.Lock(ctx, user, id, services.ProcessLockOptions{Reason: "restores a former version", Most: h.LocksPerUser})
 	setLocksDegraded(c, lock.Degraded)
 	if errors.Is(err, models.ErrNotAcquired) {
-		if now, err := h.Processes.Process(ctx, id); err == nil && h.isRestored(ctx, now, version, user) { // by the press before
+		held, _ := lostOf(err)
+		now, failed := h.Processes.Process(ctx, id)
+		if failed == nil && held.status.Holder.UserID == user.ID && h.isRestored(ctx, now, version, user) { // by the press before
 			return goWith(c, processPath(id), restored)
 		}
 		h.notePageRefusal(c, err)

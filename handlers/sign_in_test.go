@@ -66,11 +66,13 @@ func TestSignInLeadsBack(t *testing.T) {
 	s := newSite(t)
 	b := s.browser(t)
 	history := "/processes/" + s.process(t, "Order paper", "").ID + "/history"
-	page := b.get(history + "?left-open=true")
-	shows(t, page, http.StatusUnauthorized, "Your session has ended.", `<input type="hidden" name="next" value="`+history+`">`)
+	page := b.get(history)
+	shows(t, page, http.StatusUnauthorized, "Sign in to see this page.", `<input type="hidden" name="next" value="`+history+`">`)
 	if strings.Contains(page.Body.String(), "has ended") {
 		t.Errorf("who was never signed in is told of a session: %s", page.Body)
 	}
+	left := b.get(history + "?left-open=true") // its cookie has ended with its session
+	shows(t, left, http.StatusUnauthorized, "Your session has ended. Sign in again.", `name="next" value="`+history+`"`)
 	w := b.post("/login", "email", "ann@example.com", "password", "wrong", "next", history)
 	shows(t, w, http.StatusUnauthorized, `name="next" value="`+history+`"`)
 	sendsTo(t, b.post("/login", "email", "ann@example.com", "password", password, "next", history), history)
