@@ -227,12 +227,12 @@ func editDiscarded(t *testing.T, a *app) {
 		t.Errorf("the form has %q", got)
 	}
 
-	// The same tab goes on with what it had, but not if its user typed something later elsewhere.
+	// The same tab goes on with what it had, but not if its user typed something elsewhere meanwhile.
 	alice.do(fill("#description", "In the barn"))
 	alice.kept(process, "In the barn")
 	read[bool](t, alice.tab, `(({user, process, base}) => {
 		const key = "gatehouse.draft." + user + "." + process + ".1";
-		localStorage.setItem(key, JSON.stringify({title: "Stack the wood", status: "draft", description: "Outside", base, at: 1000}));
+		localStorage.setItem(key, JSON.stringify({title: "Stack the wood", status: "draft", description: "Outside", base, at: Date.now()}));
 		sessionStorage.setItem("gatehouse.went." + user + "." + process, JSON.stringify([key, base]));
 		return true;
 	})(edit.dataset)`)

@@ -5,7 +5,7 @@
 (() => {
   const form = document.getElementById("conflict");
   if (!form) return;
-  const { listen, active, ask, load, note, unnote, button, paragraph, clock, badge, bdi, uncarry, left } = window.gatehouse;
+  const { listen, active, ask, load, note, unnote, button, paragraph, clock, badge, bdi, uncarry, left, wasGiven } = window.gatehouse;
   const { process, user, lock } = form.dataset;
   const every = { extend: 20_000, state: 15_000 }; // in milliseconds
   const here = `/processes/${process}`;
@@ -24,12 +24,14 @@
     over = true;
     drafts.keep();
   };
-  const lose = (text, next = "Press Save all the same: what you decided is kept, and you see how to go on.") => {
-    if (!held) return;
+  let final = false; // there is no way on from here
+  const lose = (text, next = "") => {
+    if (final || (!held && !next)) return;
+    final = Boolean(next);
     held = false;
     unnote("asked");
     badge("!");
-    note("lost", form, { kind: "notice failed", role: "alert", parts: [`${text} ${next}`] });
+    note("lost", form, { kind: "notice failed", role: "alert", parts: [`${text} ${next || "Press Save all the same: what you decided is kept, and you see how to go on."}`] });
   };
 
   let extended = 0;
@@ -154,4 +156,12 @@
     ask(`${here}/edit/release`, { lock, soon: "true" }, { keepalive: true, signal: undefined }).catch(() => {});
   });
   if (held) extend();
+  if (wasGiven(lock) && document.hidden) { // its user looks at another tab
+    badge("Yours:");
+    document.addEventListener("visibilitychange", () => {
+      badge("");
+      shown = "[]";
+      check();
+    }, { once: true });
+  }
 })();

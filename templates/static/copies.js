@@ -46,10 +46,10 @@
       keep(text) {
         try {
           localStorage.setItem(key, JSON.stringify(text));
+          return key;
         } catch {
-          // It is full or switched off: then there is no copy.
+          return ""; // it is full or switched off: then there is no copy
         }
-        return key;
       },
       drop: (at = key) => localStorage.removeItem(at),
       // begin leaves the copy as it is: what is kept from now on is another one.

@@ -15,7 +15,7 @@
     // By the time that it is sent, another user may be signed in: their draft it must not become.
     const draft = `${form.dataset.draft}?${new URLSearchParams({ user })}`;
     let copies = window.gatehouse.copies(`gatehouse.draft.${user}.${process}`);
-    const went = `gatehouse.went.${user}.${process}`; // in the session of the tab: the copy of a page that went, and its base
+    const went = `gatehouse.went.${user}.${process}`; // in the session of the tab: the copy of a page that went, its base, and what it had sent
     const values = (of) => Object.fromEntries(fields.map((name) => [name, of(name)]));
     const text = () => values(read ?? ((name) => form.elements[name].value));
     // own is the text as the form sends it: without what only changed.js has put there.
@@ -50,13 +50,13 @@
     let failures = 0;
     let away = false; // so that a form would not arrive, either
     let due = 0;
-    let attempts = []; // texts of writes without an answer, which may have arrived
+    let attempts = []; // texts of writes since the last one that was answered well: they may have arrived
     let gone = false; // the page
     let orphaned = false; // the process is
     let stopped = false;
     let writing = null; // a promise
 
-    const copy = (more) => copies.keep({ ...own(), base: began(), at: Date.now() - ahead, known, ...more });
+    const copy = (more) => copies.keep({ ...own(), base: began(), at: Date.now() - ahead, known: other ? "" : known, ...more });
     const forget = () => copies.drop();
     // spare keeps the text that is there in this browser before another one takes its place. It is
     // offered in turn.
@@ -102,8 +102,8 @@
           }
           if (!response.ok) throw new Error(response.statusText);
           const stored = await response.json();
-          known = stored.savedAt;
           spare();
+          known = stored.savedAt;
           show(stored);
           form.dataset.base = stored.baseVersion;
           kept = text();
@@ -123,7 +123,7 @@
       if (stopped || orphaned || other || same(now, kept)) return;
       written = Date.now();
       since = 0;
-      const sending = own();
+      attempts = [...attempts.slice(-9), own()];
       let problem = "";
       away = false;
       try {
@@ -133,7 +133,7 @@
         let stands = ok || (status === 404 && asked.method === "DELETE") ? now : null;
         if (status === 412) {
           const { current } = await response.json();
-          if ([sending, ...attempts].some((one) => same(current, one))) { // a write of this page, whose answer did not come
+          if (attempts.some((one) => same(current, one))) { // a write of this page, whose answer did not come
             known = current.savedAt;
             attempts = [];
             stands = values((name) => current[name]);
@@ -147,7 +147,6 @@
           known = (await response.json()).savedAt;
           attempts = [];
         }
-        if (status >= 500) attempts.push(sending);
         if (ok) active();
         kept = stands ?? kept;
         if (status === 401) return signedOut();
@@ -159,7 +158,6 @@
         away = status >= 500;
         if (!stands) problem = away ? "The server cannot be reached" : "The server does not accept it";
       } catch {
-        attempts.push(sending);
         away = true;
         problem = "The server cannot be reached";
       }
@@ -211,8 +209,8 @@
       const at = copy({ onItsWay: !failures && !other && !writing });
       gone = true;
       if (other || orphaned) return;
-      sessionStorage.setItem(went, JSON.stringify([at, began()]));
       fetch(draft, { ...request(), keepalive: true }).then(({ ok }) => { if (ok) forget(); }, () => {});
+      sessionStorage.setItem(went, JSON.stringify([at, began(), attempts])); // last, as it throws if it is full
     };
 
     // send is for a form that is to go, after the write that is under way: a later one would leave a
@@ -286,8 +284,7 @@
       copies = another();
       if (savedAt || !stored || !same(text(), shown)) copy();
       for (const { key, ...kept } of await old.left()) {
-        another().keep(kept);
-        old.drop(key);
+        if (another().keep(kept)) old.drop(key);
       }
     };
 
@@ -303,11 +300,12 @@
     // goOn is for the same tab that is back before its last write is there, as after a reload: it finds
     // out at once whether that has arrived.
     const goOn = () => {
-      const [at, from] = JSON.parse(sessionStorage.getItem(went)) ?? [];
+      const [at, from, sent] = JSON.parse(sessionStorage.getItem(went)) ?? [];
       sessionStorage.removeItem(went);
       const found = copies.others().find(({ key }) => key === at);
-      // A draft that is later by more than what was on its way was typed elsewhere.
-      if (!found || useless(found) || from !== form.dataset.base || savedAt > found.at + pause.patience) return;
+      if (!found || useless(found) || from !== form.dataset.base) return;
+      // Another draft was typed elsewhere since: its user decides.
+      if (savedAt && found.known !== known && !sent?.some((one) => same(shown, one))) return;
       fill(found);
       flush();
     };
@@ -333,6 +331,7 @@
     if (!stored) copy(); // the answer to a form may have its text and nothing else
     if (!read) goOn();
     offer();
+    setTimeout(() => { if (!document.getElementById("copy")) offer(); }, 2000); // the page before may have been open still
     if (other) elsewhere(other);
     plan();
 

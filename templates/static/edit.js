@@ -5,7 +5,7 @@
 (() => {
   const form = document.getElementById("edit");
   if (!form) return;
-  const { listen, active, ask, load, note, unnote, banner, button, paragraph, clock, badge, uncarry, left: leftKey, given } = window.gatehouse;
+  const { listen, active, ask, load, note, unnote, banner, button, paragraph, clock, badge, uncarry, left: leftKey, wasGiven } = window.gatehouse;
   const { process, user, lock } = form.dataset;
   const every = { extend: 20_000, state: 15_000 }; // in milliseconds
   const warn = 60; // seconds before the end
@@ -338,9 +338,8 @@
   });
   sessionStorage.removeItem(leftKey(process));
   if (held) extend();
-  if (held && document.hidden && sessionStorage.getItem(given) === lock) { // its user looks at another tab
+  if (wasGiven(lock) && held && document.hidden) { // its user looks at another tab
     badge("Yours:");
     document.addEventListener("visibilitychange", count, { once: true });
   }
-  sessionStorage.removeItem(given);
 })();

@@ -144,11 +144,17 @@ window.gatehouse = (() => {
   // left names the note of a tab that it has left an edit page, and may come back.
   const left = (process) => `gatehouse.left.${process}`;
 
-  // given names the note of a tab that it goes on to the form of a lock that was given.
+  // give notes that the tab goes on to the form of a lock that was given; wasGiven asks for that, once.
   const given = "gatehouse.given";
+  const give = (lock) => sessionStorage.setItem(given, lock);
+  const wasGiven = (lock) => {
+    const was = sessionStorage.getItem(given) === lock;
+    sessionStorage.removeItem(given);
+    return was;
+  };
 
   // bdi is a text of a user within a sentence, which may go from right to left.
   const bdi = (text) => Object.assign(document.createElement("bdi"), { textContent: text });
 
-  return { left, given, bdi, listen, active, ask, load, parse, note, unnote, banner, button, paragraph, clock, badge };
+  return { left, give, wasGiven, bdi, listen, active, ask, load, parse, note, unnote, banner, button, paragraph, clock, badge };
 })();

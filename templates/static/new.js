@@ -33,9 +33,11 @@
   };
   if (form.elements.title.defaultValue || form.elements.description.defaultValue) keep(); // what the server did not create
   offer();
+  setTimeout(() => { if (!document.getElementById("copy")) offer(); }, 2000); // the page before may have been open still
   form.addEventListener("input", () => {
     uncarry(); // the form that was sent does not have it
     keep();
   });
-  form.addEventListener("submit", copies.carry);
+  // After app.js, which stops a second press.
+  document.addEventListener("submit", (event) => { if (event.target === form && !event.defaultPrevented) copies.carry(); });
 })();

@@ -4,7 +4,7 @@
 (() => {
   const reader = document.querySelector(".reader");
   if (!reader) return;
-  const { listen, load, note, unnote, banner, button, badge, left, given, copies } = window.gatehouse;
+  const { listen, load, note, unnote, banner, button, badge, left, give, copies } = window.gatehouse;
   const { process } = reader.dataset;
   const panel = () => document.getElementById("lock");
   const every = 20_000; // in milliseconds, as a message may get lost
@@ -70,9 +70,10 @@
   };
   document.addEventListener("submit", ({ target }) => {
     if (target.action.endsWith("/edit")) sessionStorage.removeItem(watched); // or an own lock would be told of
-    if (target.action.endsWith("/draft/discard")) { // what was on its way has become the draft
+    if (target.action.endsWith("/draft/discard")) { // what was on its way before has become the draft
       const ours = copies(`gatehouse.draft.${document.body.dataset.user}.${process}`);
-      ours.others().filter(({ onItsWay }) => onItsWay).forEach(({ key }) => ours.drop(key));
+      const savedAt = Date.parse(target.elements.draft.value);
+      ours.others().filter(({ onItsWay, at }) => onItsWay && at <= savedAt).forEach(({ key }) => ours.drop(key));
     }
   });
 
@@ -124,7 +125,7 @@
     ended = true;
     const loud = watching() === "loud";
     sessionStorage.removeItem(watched);
-    sessionStorage.setItem(given, lock);
+    give(lock);
     if (loud) beep();
     setTimeout(() => location.assign(`/processes/${process}/edit?${new URLSearchParams({ lock })}`), loud ? 300 : 0); // or nobody would hear it
   };
