@@ -14,6 +14,7 @@ const (
 	slowestAllowed = time.Second
 	backToNormal   = time.Second
 	callTimeout    = 400 * time.Millisecond // not the default of 100: a busy machine is no outage
+	probeTimeout   = 4 * callTimeout        // a machine that is busy for a moment is not gone
 	redisTimeout   = "REDIS_TIMEOUT=400ms"
 )
 
@@ -58,7 +59,7 @@ func (w *world) ready(t *testing.T, status, redis string) {
 	t.Helper()
 	bound := backToNormal
 	if status != "ok" {
-		bound += callTimeout // it is noticed by a call that is not answered
+		bound += probeTimeout // it is noticed by a probe that is not answered, if not by a call before
 	}
 	servicestest.Within(t, bound, func() bool {
 		got := w.anonymous().send(t, "GET /readyz", nil).is(t, 200).with(t, "components.database.status", "ok")
