@@ -259,6 +259,7 @@ func editDeciding(t *testing.T, a *app) {
 	alice.look(process)
 	alice.asks("one more thing")
 	bob.until(`document.querySelector("#asked")?.innerText.includes("alice@example.com asks to edit: “one more thing”") && document.title.startsWith("(1)")`)
+	bob.accessible("asked while deciding")
 	bob.do(click("#asked button:last-child"))
 	alice.until(`document.querySelector("#lock")?.textContent.includes("The answer: no")`)
 	bob.until(`document.querySelector("#asked") === null && !document.title.startsWith("(")`)
