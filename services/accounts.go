@@ -75,9 +75,6 @@ type AccountsOptions struct {
 // maxEpochRetries is how often a step is tried again if other requests end the user's sessions.
 const maxEpochRetries = 5
 
-// afterwards bounds the work that outlives its request: locks given back, attempts forgotten.
-const afterwards = time.Second
-
 // Accounts signs users in and out, manages users, and ends sessions and locks for administrators.
 // Each of these has an audit entry, in the same transaction where there is one. Accounts is
 // safe for concurrent use and has nothing to close.
@@ -276,7 +273,7 @@ func (a *Accounts) DeleteUser(ctx context.Context, actor models.UserRef, id stri
 // releaseLocks outlives the request. A lock that it cannot release ends with its lease, and
 // cannot be used before: the user's sessions have ended.
 func (a *Accounts) releaseLocks(ctx context.Context, actor models.UserRef, userID string) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), afterwards)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second) // a user may have thousands
 	defer cancel()
 	ended, err := a.locks.ReleaseUser(ctx, userID)
 	a.recordEnds(ctx, models.LockEnd{How: models.LockUserDisabled, By: actor}, ended...)

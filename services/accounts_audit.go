@@ -67,11 +67,9 @@ func (a *Accounts) audit(ctx context.Context, entry models.AuditEntry) error {
 
 // add stores and logs an entry as Accounts.audit does.
 func (a auditLog) add(ctx context.Context, entry models.AuditEntry) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), afterwards)
-	defer cancel()
 	entry.At = time.Now().UTC()
 	a.tell(entry)
-	if err := a.store.AddAudit(ctx, entry); err != nil {
+	if err := a.store.AddAudit(context.WithoutCancel(ctx), entry); err != nil {
 		a.log.Error("an audit entry was not stored", "action", entry.Action, "error", err)
 		return err
 	}

@@ -1,6 +1,7 @@
 package services_test
 
 import (
+	"context"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"gatehouse/models"
 	"gatehouse/services"
 	"gatehouse/services/lock"
+	"gatehouse/services/store"
 )
 
 // audited is a user with two sessions and a lock, and who acts.
@@ -178,4 +180,32 @@ func TestSessionLimitIsInTheAudit(t *testing.T) {
 	if entries := a.audit(t, models.AuditSessionRevoked); len(entries) != 1 || entries[0].Actor != "alice@example.com" {
 		t.Errorf("%+v", entries)
 	}
+}
+
+// A slow database is waited for as long as it may take, also by a request that was given up.
+func TestAuditWaitsForTheDatabase(t *testing.T) {
+	t.Parallel()
+	a := newAccounts(t, 1000)
+	w := a.auditedUser(t, "slow@example.com")
+	ctx, giveUp := context.WithCancel(t.Context())
+	accounts := a.on(givenUp{a.db, giveUp, t}, loginLimits(1000))
+	_, err := accounts.ForceLock(ctx, administrator, w.resource(), "she is on holiday", nil, w.client)
+	if entries := a.audit(t, models.AuditLockForced); err == nil || len(entries) != 2 {
+		t.Errorf("%v, with %+v, want what was asked for and that it was not acknowledged", err, entries)
+	}
+}
+
+// givenUp is a database during whose calls the request is given up.
+type givenUp struct {
+	*store.Store
+	giveUp context.CancelFunc
+	t      *testing.T
+}
+
+func (g givenUp) AddAudit(ctx context.Context, entry models.AuditEntry) error {
+	g.giveUp()
+	if deadline, ok := ctx.Deadline(); ok {
+		g.t.Errorf("an entry has %v, whatever DATABASE_TIMEOUT says", time.Until(deadline))
+	}
+	return g.Store.AddAudit(ctx, entry)
 }

@@ -69,9 +69,7 @@ func (a *Accounts) renewHash(ctx context.Context, user models.Credentials, passw
 	if !ok {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), afterwards)
-	defer cancel()
-	if err := a.store.RenewPasswordHash(ctx, user.ID, user.PasswordHash, renewed); err != nil {
+	if err := a.store.RenewPasswordHash(context.WithoutCancel(ctx), user.ID, user.PasswordHash, renewed); err != nil {
 		a.log.Warn("a password hash was not renewed: the next sign-in will try again", "user", user.ID, "error", err)
 	}
 }

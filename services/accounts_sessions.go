@@ -99,14 +99,12 @@ func (a *Accounts) recordEnds(ctx context.Context, end models.LockEnd, locks ...
 	if len(locks) == 0 {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), afterwards)
-	defer cancel()
 	end.At = time.Now().UTC()
 	ends := make([]models.EndedLock, 0, len(locks))
 	for _, was := range locks {
 		ends = append(ends, was.Ended(end))
 	}
-	if err := a.store.AddLockEnds(ctx, ends...); err != nil {
+	if err := a.store.AddLockEnds(context.WithoutCancel(ctx), ends...); err != nil {
 		a.log.Warn("holders are not told why they lost their locks", "locks", len(ends), "error", err)
 	}
 }
