@@ -112,6 +112,14 @@ func TestConflict(t *testing.T) {
 		goesTo(t, tab.presses("/edit/cancel", "title.choice", "edited", "title.edited", "Order both"), path)
 		shows(t, tab.get(path), http.StatusOK, "You left changes", "Order both", "Nobody is editing this.")
 	})
+	t.Run("leaving keeps one's own text, whatever was chosen", func(t *testing.T) {
+		process := s.process(t, "Order paper", was)
+		tab := s.conflicted(t, process, fields("Order ink", "draft", was), fields("Order pens", "draft", was))
+		goesTo(t, tab.presses("/edit/cancel", "title.choice", "theirs"), "/processes/"+process.ID)
+		if got := s.draft(t, ann, process.ID); got == nil || got.Title != "Order ink" || got.BaseVersion != 1 {
+			t.Errorf("the draft is %+v", got)
+		}
+	})
 	t.Run("leaving undecided keeps the draft", func(t *testing.T) {
 		process := s.process(t, "Order paper", was)
 		path := "/processes/" + process.ID

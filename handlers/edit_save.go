@@ -139,21 +139,15 @@ func (h *Handlers) cancelForm(c *gin.Context) error {
 		return h.noRoute(c)
 	}
 	typed, ok := textOf(c, form)
-	own, carries := typed, ok
-	if !ok {
-		own, carries = undecided(c, form)
+	if !ok { // what was chosen is not saved: theirs can be chosen again, one's own text is in this form only
+		typed, ok = undecided(c, form)
 	}
 	process, err := h.Processes.Process(c.Request.Context(), id)
-	if errors.Is(err, models.ErrNotFound) && carries {
-		return h.showDeleted(c, id, own)
+	if errors.Is(err, models.ErrNotFound) && ok {
+		return h.showDeleted(c, id, typed)
 	}
 	if err != nil {
 		return err
-	}
-	if decided := decidedOf(c, form, process); !ok && decided.complete() {
-		typed, ok = decided.text(), true
-	} else if !ok {
-		typed, ok = own, carries
 	}
 	flash := middleware.Flash{Text: "You have stopped editing."}
 	switch {
