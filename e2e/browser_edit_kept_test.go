@@ -93,153 +93,6 @@ func editOnceFree(t *testing.T, a *app) {
 	bob.until(`document.querySelector("#lock #reason")?.value === "please"`)
 }
 
-// editStopped: a form that was sent, and whose answer did not come, leaves a copy with all that was
-// typed; so does what is typed after it was sent.
-func editStopped(t *testing.T, a *app) {
-	alice := newDesk(t, a, "alice@example.com")
-	process := alice.newProcess("Ring the bell")
-	alice.edit(process)
-	copied := `JSON.parse(Object.entries(localStorage).find(([key]) => key.startsWith("gatehouse.draft.") && key.includes(".` + process + `."))?.[1] ?? "{}").description`
-	// sendsInVain types and presses Save at once, before a draft is written.
-	sendsInVain := func(more string) {
-		t.Helper()
-		read[bool](t, alice.tab, `((more) => {
-			let sent = 0; // the script stops the first event, and sends the form itself
-			window.addEventListener("submit", (event) => { if (++sent === 2) event.preventDefault(); });
-			const field = document.querySelector("#description");
-			field.value += more;
-			field.dispatchEvent(new Event("input", {bubbles: true}));
-			document.querySelector("button[value=stay]").click();
-			return true;
-		})("`+more+`")`)
-		alice.until(`sessionStorage["gatehouse.sent"] !== undefined`)
-	}
-	sendsInVain("Twice")
-	if got := read[string](t, alice.tab, copied); got != "Twice" {
-		t.Errorf("the copy has %q", got)
-	}
-	form := read[string](t, alice.tab, `location.href`)
-	alice.do(chromedp.Navigate(a.URL + "/"))
-	read[bool](t, alice.tab, `(location.assign("/processes/`+process+`"), true)`) // which is no answer to the form
-	alice.until(`document.querySelector(".reader") !== null && document.readyState === "complete"`)
-	alice.do(chromedp.Navigate(form))
-	alice.until(`document.querySelector("#copy button") !== null`)
-	alice.do(click("#copy button"))
-	if got := alice.typed(); got != "Twice" {
-		t.Errorf("the copy brings %q", got)
-	}
-
-	sendsInVain(" a")
-	alice.do(fill("#description", " day"))
-	if got := read[string](t, alice.tab, copied+` + (sessionStorage["gatehouse.sent"] ?? "")`); got != "Twice a day" {
-		t.Errorf("after the form was sent, the copy has %q", got)
-	}
-	// If it does not go, the page goes on.
-	read[bool](t, alice.tab, `(Date.now = ((now) => () => now() + 6000)(Date.now), true)`)
-	alice.do(fill("#description", "!"))
-	alice.kept(process, "Twice a day!")
-	alice.until(`Object.keys(localStorage).every((key) => !key.includes(".%s."))`, process)
-
-	// A copy that never reached the server is offered, whatever was typed elsewhere since; one that was
-	// on its way only if there is nothing later.
-	for onItsWay, want := range map[string]bool{"false": true, "true": false} {
-		read[bool](t, alice.tab, `(({user, process, base}) => {
-			const copy = {title: "Ring it", status: "draft", description: "Thrice", base, at: 1000, onItsWay: `+onItsWay+`};
-			localStorage.setItem("gatehouse.draft." + user + "." + process + ".1", JSON.stringify(copy));
-			return true;
-		})(edit.dataset)`)
-		alice.do(chromedp.Navigate(form))
-		alice.until(`document.querySelector("#edit")?.dataset.held === "true" && document.documentElement.matches(".live") && (document.querySelector("#copy") !== null) === %t && Object.keys(localStorage).some((key) => key.endsWith(".1")) === %t`, want, want)
-	}
-}
-
-// editUndecided: a copy that its user has not decided about stays, whatever is typed, saved or
-// decided on the pages that come.
-func editUndecided(t *testing.T, a *app) {
-	alice, bob := newDesk(t, a, "alice@example.com", "status of 422"), a.signIn(t, "bob@example.com")
-	process := alice.newProcess("Bake the bread")
-	alice.edit(process)
-	// As if that had been typed while the server was away, in a tab that was closed.
-	read[bool](t, alice.tab, `(({user, process, base}) => {
-		const copy = {title: "Bake the bread", status: "draft", description: "Rye", base, at: 1000};
-		localStorage.setItem("gatehouse.draft." + user + "." + process + ".1", JSON.stringify(copy));
-		return true;
-	})(edit.dataset)`)
-	offered := `document.querySelector("#copy button") !== null && document.documentElement.matches(".live")`
-	alice.do(chromedp.Reload())
-	alice.until("%s", offered)
-	alice.do(fill("#description", "Wheat"))
-	alice.kept(process, "Wheat")
-	alice.until("%s", offered)
-	alice.do(click("button[value=stay]"))
-	alice.until(`document.querySelector(".notice")?.textContent.includes("Your changes are saved") && %s`, offered)
-
-	// Nor does it take the place of a text that was not saved, but beside it.
-	read[bool](t, alice.tab, `(document.querySelector("#description").value = "Oats ".repeat(2001), true)`)
-	alice.do(click("button[value=stay]"))
-	alice.until(`document.querySelector("#description-error") !== null && %s`, offered)
-	alice.do(click("#copy button"))
-	alice.until(`document.querySelector("#copy")?.innerText.includes("that was here before") && document.querySelector("#description").value === "Rye"`)
-	alice.do(click("#copy button"))
-	alice.until(`document.querySelector("#description").value.startsWith("Oats Oats")`)
-	read[bool](t, alice.tab, `(document.querySelector("#description").value = "Wheat", true)`)
-	alice.do(click("button[value=stay]"))
-	alice.until(`document.querySelector(".notice")?.textContent.includes("Your changes are saved") && %s`, offered)
-
-	alice.do(fill("#description", "Salt, "))
-	alice.kept(process, "Salt, Wheat")
-	alice.do(click("#cancel"))
-	alice.until(`document.querySelector(".reader") !== null`)
-	token := "X-Lock-Token: " + bob.call(t, "POST /processes/"+process+"/lock", nil).is(t, 201).text(t, "lockToken")
-	bob.call(t, "PUT /processes/"+process, map[string]any{"title": "Bake the bread", "status": "draft", "description": "Wheat, nuts"}, token).is(t, 200)
-	bob.call(t, "DELETE /processes/"+process+"/lock", nil, token).is(t, 204)
-	alice.look(process)
-	alice.do(click("#draft form.begin button"))
-	alice.until(`document.querySelector("#conflict") !== null && document.documentElement.matches(".live")`)
-	alice.do(fill("#description", "Honey, "))
-	written := alice.typed()
-	alice.kept(process, written)
-	alice.do(click("#conflict button.primary"))
-	alice.until(`document.querySelector("#edit") !== null && %s`, offered)
-	alice.do(click("#copy button"))
-	if got := alice.typed(); got != "Rye" {
-		t.Errorf("the copy brings %q", got)
-	}
-	alice.kept(process, "Rye")
-	alice.until(`document.querySelector("#copy") === null`)
-}
-
-// editDiscarded: what is discarded does not come back, although the page that was left had a copy of
-// it.
-func editDiscarded(t *testing.T, a *app) {
-	alice := newDesk(t, a, "alice@example.com")
-	process := alice.newProcess("Stack the wood")
-	alice.edit(process)
-	alice.do(fill("#description", "By the door"), click(`nav a[href="/processes"]`))
-	alice.until(`location.pathname === "/processes"`)
-	servicestest.Eventually(t, func() bool { return alice.draft(process) == "By the door" }, "the last write of the page is lost")
-	alice.look(process)
-	alice.do(click("#draft form[action$=discard] button"))
-	alice.until(`document.querySelector("#draft") === null && document.documentElement.matches(".live")`)
-	alice.edit(process)
-	alice.noAlarm()
-	if got := alice.typed(); got != "" {
-		t.Errorf("the form has %q", got)
-	}
-
-	// The same tab goes on with what it had, but not if its user typed something elsewhere meanwhile.
-	alice.do(fill("#description", "In the barn"))
-	alice.kept(process, "In the barn")
-	read[bool](t, alice.tab, `(({user, process, base}) => {
-		const key = "gatehouse.draft." + user + "." + process + ".1";
-		localStorage.setItem(key, JSON.stringify({title: "Stack the wood", status: "draft", description: "Outside", base, at: Date.now()}));
-		sessionStorage.setItem("gatehouse.went." + user + "." + process, JSON.stringify([key, base]));
-		return true;
-	})(edit.dataset)`)
-	alice.do(chromedp.Reload())
-	alice.until(`document.querySelector("#copy button") !== null && document.querySelector("#description").value === "In the barn"`)
-}
-
 // editDeciding: who decides between two texts hears that another user asks, and answers. The lock of
 // a page that is left goes back.
 func editDeciding(t *testing.T, a *app) {
@@ -298,6 +151,21 @@ func editGone(t *testing.T, a *app) {
 	}
 	alice.do(click("button.primary"))
 	alice.until(`document.querySelector(".reader .text")?.innerText === "Twice a day" && Object.keys(localStorage).every((key) => !key.startsWith("gatehouse.new."))`)
+
+	// What a page that was closed had of it is there, too.
+	read[bool](t, alice.tab, `((user) => {
+		const copy = {title: "Whet it", status: "draft", description: "Before", base: "1", at: 1000};
+		localStorage.setItem("gatehouse.draft." + user + ".`+process+`.1", JSON.stringify(copy));
+		return true;
+	})(document.body.dataset.user)`)
+	alice.do(chromedp.Navigate(a.URL + "/processes/new"))
+	alice.until(`document.querySelector("#copy button") !== null`)
+	alice.do(click("#copy button"))
+	if got := alice.typed(); got != "Before" {
+		t.Errorf("the copy brings %q", got)
+	}
+	alice.do(click("button.primary"))
+	alice.until(`document.querySelector(".reader .text")?.innerText === "Before"`)
 }
 
 // editTwins: of two tabs of one lock, as of a tab that was duplicated, one goes. The other keeps it.

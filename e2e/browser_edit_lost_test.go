@@ -46,7 +46,7 @@ func editExpired(t *testing.T, a *app) {
 	alice.do(fill("#description", "Leaves"))
 	alice.kept(process, "Leaves")
 	alice.warned()
-	read[bool](t, alice.tab, `(fetch(document.querySelector("#edit").dataset.release, {
+	read[bool](t, alice.tab, `(fetch("/processes/`+process+`/edit/release", {
 		method: "POST", body: new URLSearchParams({lock: document.querySelector("#edit").dataset.lock, soon: "true"}),
 	}), true)`)
 	servicestest.Eventually(t, func() bool {

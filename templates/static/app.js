@@ -53,9 +53,11 @@
 
   // A page left open must not show what its reader may no longer see. If the
   // session lives on, used from another tab, the page just comes back.
+  let cleared = false; // asked for twice, it would never come from a slow server
   const clearWhenEnded = () => {
     const { ends, reload } = document.body.dataset;
-    if (ends && Date.now() - ahead > Number(ends) + 1000) {
+    if (ends && !cleared && Date.now() - ahead > Number(ends) + 1000) {
+      cleared = true;
       one("main").replaceChildren();
       location.replace(reload);
     }
@@ -95,10 +97,14 @@
   // the session has ended, must not lead elsewhere.
   let leaves = false;
   let sent = {}; // the form, and when
+  // Signing out clears what this browser has of texts that were not saved (copies.js). Without https
+  // it does not.
+  const keepsTexts = () => isSecureContext && Object.keys(localStorage).some((key) => /^gatehouse\.(draft|new)\./.test(key));
   document.addEventListener("submit", (event) => {
     // A double click would create two processes. The forms with a draft may go again, with what was
     // typed since; a search, too.
     const { target: form, timeStamp: at } = event;
+    if (form.action.endsWith("/logout") && keepsTexts() && !confirm("This browser has text of yours that is saved nowhere else. Signing out deletes it. Sign out all the same?")) event.preventDefault();
     if (form === sent.form && at - sent.at < 5000 && form.method === "post" && !form.dataset.draft) event.preventDefault();
     if (event.defaultPrevented) return;
     leaves = true;

@@ -3,9 +3,8 @@
 // both changed a field, it is decided when the text is saved, as without this script.
 "use strict";
 window.gatehouse.changed = (form, drafts) => {
-  const { ask, note } = window.gatehouse;
+  const { ask, note, texts: { fields } } = window.gatehouse;
   const { process, user } = form.dataset;
-  const fields = ["title", "status", "description"];
   let base = form.dataset.base; // what the next two are about
   let seen = 0; // the version that was told
   let has = {}; // of each field that its user left as it was: the text that it has taken, and the base's

@@ -4,9 +4,7 @@
 "use strict";
 (() => {
   const pause = { key: 500, least: 2000, most: 10_000, patience: 5000 }; // in milliseconds
-  const fields = ["title", "status", "description"];
-  const same = (a, b) => b !== null && fields.every((name) => a[name] === b[name]);
-  const { active, note, unnote, button, clock, uncarry } = window.gatehouse;
+  const { active, note, unnote, button, clock, uncarry, texts: { fields, same } } = window.gatehouse;
 
   // read and base are for a form that has its text in other fields than those that it is named by,
   // and the version that the text began from.
@@ -45,8 +43,9 @@
     // What the server has. A text that it did not take comes back with the answer to its form.
     const stored = new URLSearchParams(location.search).has("lock");
     let kept = stored ? shown : null;
+    // Times of this page (performance.now), as a clock may be set back by an hour.
     let since = 0; // when the first key was pressed that it does not have
-    let written = 0; // when the last write began
+    let written = -Infinity; // when the last write began
     let failures = 0;
     let away = false; // so that a form would not arrive, either
     let due = 0;
@@ -56,12 +55,37 @@
     let stopped = false;
     let writing = null; // a promise
 
-    const copy = (more) => copies.keep({ ...own(), base: began(), at: Date.now() - ahead, known: other ? "" : known, ...more });
-    const forget = () => copies.drop();
+    let unkept = false; // the browser has no room for a copy
+    let carried = false; // a form goes with the text
+    const copy = (more) => {
+      const at = copies.keep({ ...own(), base: began(), at: Date.now() - ahead, known: other ? "" : known, ...more });
+      unkept = !at;
+      return at;
+    };
+    const forget = () => {
+      unkept = false;
+      copies.drop();
+    };
+    window.addEventListener("beforeunload", (event) => {
+      if (unkept && !carried && !same(text(), kept)) event.preventDefault();
+    });
+    const alarm = (text) => note("unsaved", form, { kind: "notice failed", role: "alert", parts: [text] });
     // spare keeps the text that is there in this browser before another one takes its place. It is
-    // offered in turn.
+    // offered in turn. It is false, and says so, where that cannot be.
     const spare = () => {
-      copy({ replaced: true });
+      if (copy({ replaced: true })) {
+        copies.begin();
+        return true;
+      }
+      alarm("This browser has no room for both texts. Copy yours to another place first, and take it out here.");
+      return false;
+    };
+    // setAside keeps a text that its user writes over while they decide. It goes with what they decide.
+    const aside = [];
+    const setAside = (text) => {
+      const at = copy({ ...text, replaced: true });
+      if (!at) return;
+      aside.push(at);
       copies.begin();
     };
     const show = (found) => { for (const name of fields) form.elements[name].value = found[name]; };
@@ -78,7 +102,7 @@
     // elsewhere is for a text that would replace another one of its user's: that one stays, and this one
     // is kept in this browser, until its user decides.
     const elsewhere = (at) => {
-      other = known = at;
+      other = at;
       failures = 0;
       unnote("away");
       copy();
@@ -88,6 +112,7 @@
         if (!read) form.elements.title.focus();
       };
       const mine = button("Keep this text", () => {
+        known = at;
         decided();
         kept = null; // what the server has is the other one
         flush();
@@ -102,7 +127,7 @@
           }
           if (!response.ok) throw new Error(response.statusText);
           const stored = await response.json();
-          spare();
+          if (!spare()) return;
           known = stored.savedAt;
           show(stored);
           form.dataset.base = stored.baseVersion;
@@ -113,7 +138,7 @@
           unreached("The other text cannot be shown");
         }
       });
-      note("elsewhere", form, { role: "alert", parts: ["You typed something else at ", clock(at), ", in another tab or on another device. That is kept; what is here is kept in this browser only. If you save it, it takes the place of the other one. ", mine, " ", ...(read ? [] : [theirs])] });
+      note("elsewhere", form, { role: "alert", parts: ["You typed something else at ", clock(at), ", in another tab or on another device. That is kept; what is here is ", unkept ? "on this page only" : "kept in this browser only", `. If you save it, ${known === at ? "it takes the place of the other one" : "the other one stays your draft"}. `, mine, " ", ...(read ? [] : [theirs])] });
     };
 
     const write = async () => {
@@ -121,7 +146,7 @@
       due = 0;
       const now = text();
       if (stopped || orphaned || other || same(now, kept)) return;
-      written = Date.now();
+      written = performance.now();
       since = 0;
       attempts = [...attempts.slice(-9), own()];
       let problem = "";
@@ -163,20 +188,21 @@
       }
       failures = problem ? failures + 1 : 0;
       if (!problem) {
-        forget();
+        if (same(text(), now)) forget(); // else it has what was typed meanwhile
         unnote("away");
         unnote("unsaved");
         return;
       }
       copy();
       if (failures === 1) {
-        note("away", form, { parts: [`${problem}, since `, clock(Date.now()), ". Go on: what you type is kept in this browser, and sent as soon as that is possible."] });
+        const where = unkept ? "on this page only: leave it open. It is" : "kept in this browser, and";
+        note("away", form, { parts: [`${problem}, since `, clock(Date.now()), `. Go on: what you type is ${where} sent as soon as that is possible.`] });
       }
     };
 
     const plan = () => {
       if (stopped || orphaned || writing || other || same(text(), kept)) return;
-      const now = Date.now();
+      const now = performance.now();
       since ||= now;
       const soonest = written + Math.min(pause.least * 2 ** failures / (failures ? 2 : 1), pause.most);
       clearTimeout(due);
@@ -192,7 +218,7 @@
 
     // What is typed after a form was sent is not in it: the next page offers the copy.
     const changed = () => {
-      if (failures || stopped || other || orphaned) copy();
+      if (failures || stopped || other || orphaned || writing) copy();
       if (stopped) uncarry();
       plan();
     };
@@ -226,13 +252,14 @@
 
     // carry is for a form that goes. Until a page of the server comes the copy is all there is.
     const carry = () => {
+      carried = true;
       copy();
-      copies.carry();
+      copies.carry(aside);
     };
 
     // resume is for a form that was sent and has not gone: its user has stopped that.
     const resume = () => {
-      stopped = false;
+      stopped = carried = false;
       uncarry();
       plan();
     };
@@ -253,15 +280,16 @@
     };
 
     // unreached says that something was not done, as the server is away.
-    const alarm = (text) => note("unsaved", form, { kind: "notice failed", role: "alert", parts: [text] });
-    const unreached = (what) => alarm(`${what}: the server cannot be reached. Your text is kept in this browser. Try again in a moment.`);
+    const unreached = (what) => alarm(`${what}: the server cannot be reached. Your text is ${unkept ? "on this page only: leave it open" : "kept in this browser"}. Try again in a moment.`);
 
-    // keep is for a page whose user is not signed in any more: the text stays in this browser alone.
+    // keep is for a page whose user is not signed in any more: the text stays in this browser alone. It
+    // is false if there is no room, so that the page has to stay.
     const keep = () => {
       stopped = true;
       clearTimeout(due);
       if (!same(text(), kept)) copy();
-      alarm("You are signed out. Sign in again, in another tab; until then your text is kept in this browser alone.");
+      alarm(`You are signed out. Sign in again, in another tab; until then your text is ${unkept ? "on this page only: leave it open" : "kept in this browser alone"}.`);
+      return !unkept;
     };
 
     // bar is for a page whose user may not edit any more.
@@ -279,13 +307,10 @@
       clearTimeout(due);
       unnote("away");
       forget();
-      const old = copies;
-      const another = () => window.gatehouse.copies(`gatehouse.new.${user}`);
-      copies = another();
+      const [old, fresh] = [copies, `gatehouse.new.${user}`];
+      copies = window.gatehouse.copies(fresh);
       if (savedAt || !stored || !same(text(), shown)) copy();
-      for (const { key, ...kept } of await old.left()) {
-        if (another().keep(kept)) old.drop(key);
-      }
+      await old.moveTo(fresh);
     };
 
     const fill = (found) => {
@@ -293,48 +318,40 @@
       attempts.push(found); // the last write of the page before
       // It is older than what the page has merged since: its fields are compared with its own base.
       if (found.base) form.dataset.base = found.base;
-      copy();
-      copies.drop(found.key);
+      if (copy()) copies.drop(found.key);
       changed();
     };
     // goOn is for the same tab that is back before its last write is there, as after a reload: it finds
     // out at once whether that has arrived.
     const goOn = () => {
-      const [at, from, sent] = JSON.parse(sessionStorage.getItem(went)) ?? [];
+      const [at, from, sent = []] = JSON.parse(sessionStorage.getItem(went)) ?? [];
       sessionStorage.removeItem(went);
       const found = copies.others().find(({ key }) => key === at);
-      if (!found || useless(found) || from !== form.dataset.base) return;
+      if (!found || useless(found) || from !== form.dataset.base || !same(text(), shown)) return;
       // Another draft was typed elsewhere since: its user decides.
-      if (savedAt && found.known !== known && !sent?.some((one) => same(shown, one))) return;
+      if (savedAt && found.known !== known && !sent.some((one) => same(shown, one))) return;
+      attempts.push(...sent);
       fill(found);
       flush();
     };
-    // A copy that was on its way to the server is of no use if that has a later draft.
-    const useless = (found) => same(found, text()) || (found.onItsWay && !(found.at > savedAt));
-    const offer = async () => {
-      const all = await copies.left();
-      unnote("copy");
-      all.filter(useless).forEach(({ key }) => copies.drop(key));
-      const found = all.find((one) => !useless(one));
-      if (!found || read) return; // who decides between two texts is not shown a third
-      const decide = (use) => () => {
+    // What the server has, or had when the page came, is of no use as a copy.
+    const useless = (found) => same(found, text()) || (stored && same(found, shown));
+    const offered = {
+      useless,
+      words: (found) => ["This browser kept ", found.replaced ? "the text from " : "changes from ", clock(found.at),
+        found.replaced ? " that was here before. " : found.onItsWay ? " that may not have reached the server. " : " that did not reach the server. "],
+      use(found) {
         // What is there is not stored as it is, nor was it there when the copy was typed.
-        if (use && (!stored || !same(text(), shown) || (savedAt && found.known !== known))) spare();
-        if (use) fill(found);
-        else copies.drop(found.key);
-        offer();
-        form.elements.title.focus();
-      };
-      const words = found.replaced ? ["This browser kept the text from ", clock(found.at), " that was here before. "] : ["This browser kept changes from ", clock(found.at), " that did not reach the server. "];
-      note("copy", form, { parts: [...words, button("Use them", decide(true)), " ", button("Discard them", decide(false))] });
+        if ((stored && same(text(), shown) && (!savedAt || found.known === known)) || spare()) fill(found);
+      },
     };
+    const offer = () => { if (!read) copies.offer(form, offered); }; // who decides between two texts is not shown a third
     if (!stored) copy(); // the answer to a form may have its text and nothing else
-    if (!read) goOn();
+    if (!read && user === document.body.dataset.user) goOn();
     offer();
-    setTimeout(() => { if (!document.getElementById("copy")) offer(); }, 2000); // the page before may have been open still
     if (other) elsewhere(other);
     plan();
 
-    return { changed, took, flush, last, send, carry, resume, stop, keep, bar, orphan, unreached, away: () => away && !same(text(), kept) };
+    return { changed, took, flush, last, send, carry, resume, stop, keep, bar, orphan, unreached, setAside, unsent: () => !same(text(), kept), away: () => away && !same(text(), kept) };
   };
 })();

@@ -1,34 +1,34 @@
-// The page on which a process is edited; templates/page_edit.html says what it relies on. The lock
-// follows the hands: it is extended while there is input, never because a tab is open. Who loses it
-// hears why, and keeps the text.
+// The page on which a process is edited; templates/page_edit.html says what it relies on. held.js
+// keeps the lock and the text; here is what the page shows of them.
 "use strict";
 (() => {
   const form = document.getElementById("edit");
   if (!form) return;
-  const { listen, active, ask, load, note, unnote, banner, button, paragraph, clock, badge, uncarry, left: leftKey, wasGiven } = window.gatehouse;
+  const { ask, load, note, unnote, banner, button, paragraph, clock, badge } = window.gatehouse;
   const { process, user, lock } = form.dataset;
-  const every = { extend: 20_000, state: 15_000 }; // in milliseconds
   const warn = 60; // seconds before the end
   const here = `/processes/${process}`;
   const page = `${here}/edit?${new URLSearchParams({ lock })}`;
   const [line, panel] = ["lock-line", "requests"].map((id) => document.getElementById(id));
 
-  let held = form.dataset.held === "true";
   let expires = Number(form.dataset.expires); // by the server's clock
   let ahead = Date.now() - Number(document.body.dataset.now); // this clock before the server's
-  let leaving = false; // for a page of ours, which decides about the lock
-  let sent = 0; // when the form was sent
-  let reloading = false;
+  let typed = 0;
+  let told = 0; // when the server last extended the lock
 
-  // Signed out, or another user is signed in: the text stays in this browser, the page does not. The
-  // answer to a form does, as loading it again would send that form again.
-  const signedOut = () => {
-    drafts.keep();
-    leaving = true;
-    if (new URLSearchParams(location.search).has("lock")) location.reload();
-  };
-  const drafts = window.gatehouse.drafts(form, { signedOut, refused: () => check() }); // which finds out why
-
+  const { drafts, ...hold } = window.gatehouse.held(form, {
+    extended: (answer) => {
+      setEnd(answer);
+      told = Date.now();
+    },
+    state: (state) => {
+      setEnd(state);
+      // It waits for both: an older answer must not come after a newer one.
+      return Promise.all([changed(state), line && shown() !== wanted(state) && update()]);
+    },
+    lost: (state, news) => lose(state, news),
+    count: () => count(),
+  });
   const changed = window.gatehouse.changed(form, drafts);
 
   const setEnd = (answer) => {
@@ -38,110 +38,29 @@
     if (left && expires) left.dataset.until = expires;
   };
 
-  let typed = 0;
-  let told = 0; // when the server last extended the lock
-  let extended = 0;
-  let planned = 0;
-  const extend = async () => {
-    clearTimeout(planned);
-    planned = 0;
-    extended = Date.now();
-    try {
-      const response = await ask(form.dataset.extend, { lock });
-      if (response.ok) {
-        setEnd(await response.json());
-        told = Date.now();
-        active();
-        return "extended";
-      }
-      if (response.status < 500) {
-        if (response.status === 401) signedOut();
-        else check();
-        return "refused"; // they say why
-      }
-    } catch {
-      // As with 5xx.
-    }
-    extended = 0; // with the next input; the drafts say that the server is away
-    return "away";
-  };
   // keepLock is for who wants the lock, and types nothing: no draft says that the server is away.
   const keepLock = async () => {
     field.focus();
-    const outcome = await extend();
+    const outcome = await hold.extend();
     if (outcome === "extended") unnote("unsaved");
     if (outcome === "away") drafts.unreached("The time was not extended");
-  };
-  const follow = () => {
-    if (!held || planned) return;
-    planned = setTimeout(extend, Math.max(0, extended + every.extend - Date.now()));
   };
   // Where the user typed last: the focus goes back there from a button that goes.
   let field = form.elements.title;
   form.addEventListener("focusin", ({ target }) => { if (target.matches("[name=title], [name=status], [name=description]")) field = target; });
-  form.addEventListener("input", (event) => {
-    if (!event.target.name) return;
-    if (sent && Date.now() - sent > 5000) { // it has not gone: its user has stopped that, or waits
-      sent = 0;
-      leaving = false;
-      drafts.resume();
-      check();
-    }
-    typed = Date.now();
-    drafts.changed();
-    follow();
-  });
-
-  // check asks how the lock stands. It does not count as activity.
-  let checked = 0;
-  let checking = false;
-  let again = false;
-  const check = async () => {
-    if (leaving) return;
-    if (checking) {
-      again = true;
-      return;
-    }
-    checking = true;
-    checked = Date.now();
-    try {
-      const response = await ask(`${form.dataset.state}?${new URLSearchParams({ lock })}`);
-      if (leaving) return;
-      if (response.status === 401) signedOut();
-      // Their rights have changed, if it is not another user who has signed in.
-      if (response.status === 403 && await load(here, signedOut)) lose({ text: "You may not edit any more. An administrator can give you the right back.", calm: false, barred: true });
-      if (response.ok) await apply(await response.json());
-      if (response.status === 404) lose({ text: "The process was deleted.", calm: false, deleted: true });
-    } catch {
-      // The server is away.
-    } finally {
-      checking = false;
-      if (again) {
-        again = false;
-        check();
-      }
-    }
-  };
+  form.addEventListener("input", () => { typed = Date.now(); });
 
   // shown is what the page says of those who want the lock, and whether it is sure; a state says the
   // same in wanted.
   const items = (of) => [...of.querySelectorAll("li[data-request]")];
   const shown = () => JSON.stringify([line.dataset.waiting, Boolean(banner(document)), items(panel).map(({ dataset }) => [dataset.request, dataset.answerBy])]);
   const wanted = (state) => JSON.stringify([String(state.waiting), state.degraded, state.requests.map(({ id, answerBy }) => [id, String(answerBy)])]);
-  const apply = async (state) => {
-    if (state.user !== user) return signedOut(); // another one has signed in
-    if (!state.held) return lose(state);
-    if (!held) return;
-    setEnd(state);
-    // check waits for both: an older answer must not come after a newer one.
-    await Promise.all([changed(state), line && shown() !== wanted(state) && update()]);
-  };
 
   // update puts in the parts of the page that others change: who waits, and who asks.
   const update = async () => {
-    const fresh = await load(page, signedOut);
+    const fresh = await load(page, hold.signedOut);
     const [now, list] = ["lock-line", "requests"].map((id) => fresh?.getElementById(id));
-    if (!now || !list || !held) return;
+    if (!now || !list || !hold.held()) return;
     const [old, says] = [banner(document), banner(fresh)];
     if (old?.textContent !== says?.textContent) {
       old?.remove();
@@ -193,10 +112,8 @@
     return at < 0 ? [text] : [text.slice(0, at), clock(endedBy.at), text.slice(at + words.length)];
   };
 
-  let lostAt = 0;
-  let lostText = "";
   // lose says how the lock ended, and how to go on with the text.
-  const lose = (state) => {
+  const lose = (state, { first, tell }) => {
     const button = (text, action, name) => {
       const made = document.createElement("button");
       Object.assign(made, { textContent: text, formAction: action, formNoValidate: true, className: "primary" });
@@ -213,23 +130,15 @@
     };
     const actions = form.querySelector(":scope > .actions");
     const pressed = actions.contains(document.activeElement) && document.activeElement.id !== "cancel";
-    if (held) {
-      held = false;
+    if (first) {
       form.dataset.held = "false";
-      if (state.barred) drafts.bar();
-      else if (!state.deleted) drafts.flush();
       for (const id of ["countdown", "told", "changed", "draft-note", "lock-line", "requests"]) unnote(id); // one notice for one thing
       document.querySelectorAll("button[name=then]").forEach((save) => save.remove());
-      lostAt = Date.now();
-      for (const wait of [400, 1500]) setTimeout(check, wait); // who did it may be known a little later
     }
-    if (state.deleted) drafts.orphan();
     const cancel = document.getElementById("cancel");
     if (state.deleted || state.barred) cancel?.remove(); // no draft can be kept
     else if (cancel) cancel.textContent = "Leave, and keep the text";
-    if (state.text !== lostText && (state.deleted || Date.now() - lostAt < 3000)) {
-      lostText = state.text;
-      badge(state.calm ? "" : "!");
+    if (tell) {
       note("lost", form, {
         kind: state.calm ? "notice" : "notice failed", role: "alert",
         parts: [paragraph(...timed(state)), paragraph(`You cannot save it now. Your text is here${state.deleted || state.barred ? "" : ", and kept for you until you save or discard it"}.`)],
@@ -245,33 +154,21 @@
   };
 
   const countDown = () => {
-    if (!held || !expires) return;
+    if (!hold.held() || !expires) return;
     const left = Math.ceil((expires - (Date.now() - ahead)) / 1000);
     if (left > warn) return unnote("countdown");
     if (left <= 5) drafts.flush();
-    if (left <= 0) return check();
+    if (left <= 0) return hold.check();
     if (document.getElementById("countdown")) return;
     // A screen reader would say each second that passes.
     const [rest, said] = ["left", "visually-hidden"].map((className) => Object.assign(document.createElement("span"), { className }));
     Object.assign(rest, { textContent: `${left} s`, ariaHidden: "true" });
     said.textContent = "a minute";
     rest.dataset.until = expires;
-    const why = typed > told + every.extend ? "The time could not be extended." : "You have not typed for a while.";
+    const why = typed > told + hold.pace ? "The time could not be extended." : "You have not typed for a while.";
     note("countdown", form, { role: "alert", parts: [`${why} Others can edit in `, rest, said, ". ", button("Keep it", keepLock)] });
   };
-  setInterval(() => {
-    countDown();
-    if (Date.now() - checked >= every.state) check();
-  }, 500);
-
-  listen({
-    heard: (kind, event) => {
-      if (event.resource === `process:${process}` && (kind !== "extended" || event.waiting)) check();
-    },
-    look: check,
-    hidden: () => held, // or its user would not hear that others ask for it
-  });
-  document.addEventListener("visibilitychange", () => { if (!document.hidden) check(); });
+  setInterval(countDown, 500);
 
   // An answer to who asks needs no other page, unless the lock is given away. The draft has the text.
   const answer = async (by) => {
@@ -280,7 +177,7 @@
     try {
       await drafts.flush();
       const response = await ask(by.formAction, { lock, [by.name]: by.value });
-      if ([401, 409, 428].includes(response.status)) return check(); // which says why
+      if ([401, 409, 428].includes(response.status)) return hold.check(); // which says why
       if (!response.ok) return unheard(response.status < 500 ? "the server does not accept it" : "the server cannot be reached");
       tell(await response.json());
       await update();
@@ -289,57 +186,18 @@
     }
   };
 
-  let judging = false; // whether the form can go
-  form.addEventListener("submit", async (event) => {
+  form.addEventListener("submit", (event) => {
     const by = event.submitter;
-    if (by?.name === "answer" && !by.value.startsWith("give ")) {
-      event.preventDefault();
-      return answer(by);
-    }
-    if (leaving) {
-      sent = Date.now();
-      return drafts.carry();
-    }
+    if (by?.name !== "answer" || by.value.startsWith("give ")) return;
     event.preventDefault();
-    if (judging) return;
-    judging = true;
-    if (drafts.away()) await drafts.flush(); // it may be back
-    leaving = !drafts.away() && await drafts.send();
-    judging = false;
-    if (!leaving) return drafts.unreached(by?.name === "then" ? "Nothing was saved" : "Nothing was done");
-    setTimeout(() => form.requestSubmit(by ?? undefined)); // not within the event that is stopped
-  });
+    event.stopImmediatePropagation();
+    answer(by);
+  }, { capture: true }); // before held.js takes it for a form that goes
   const discard = document.getElementById("discard");
   discard?.addEventListener("submit", async (event) => {
-    if (leaving) return;
+    if (!hold.leave()) return;
     event.preventDefault();
-    leaving = true;
-    sent = Date.now();
     await drafts.stop();
     setTimeout(() => discard.requestSubmit()); // not within the event that is stopped
   });
-
-  // Another tab of the same lock, as of a tab that was duplicated, keeps it when this one goes.
-  const twins = new BroadcastChannel(`gatehouse.lock.${lock}`);
-  twins.onmessage = () => setTimeout(() => { if (held && !leaving) extend(); }, 1000);
-
-  // The lock is given back when the page goes: a little later, as it may be back at once.
-  globalThis.navigation?.addEventListener("navigate", (event) => {
-    reloading = event.navigationType === "reload";
-    if (!event.formData) uncarry();
-  });
-  window.addEventListener("pagehide", () => {
-    if (leaving) return;
-    drafts.last();
-    if (!held || reloading) return;
-    sessionStorage.setItem(leftKey(process), "true");
-    twins.postMessage("");
-    ask(form.dataset.release, { lock, soon: "true" }, { keepalive: true, signal: undefined }).catch(() => {});
-  });
-  sessionStorage.removeItem(leftKey(process));
-  if (held) extend();
-  if (wasGiven(lock) && held && document.hidden) { // its user looks at another tab
-    badge("Yours:");
-    document.addEventListener("visibilitychange", count, { once: true });
-  }
 })();

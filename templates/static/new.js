@@ -2,42 +2,52 @@
 "use strict";
 (() => {
   const form = document.querySelector("form[action='/processes/new']");
-  const { note, unnote, button, clock, uncarry } = window.gatehouse;
-  const copies = window.gatehouse.copies(`gatehouse.new.${form.elements.user.value}`);
-  const fields = ["title", "status", "description"];
+  const { ask, load, clock, uncarry, copies: copiesOf, texts: { fields, same } } = window.gatehouse;
+  const user = form.elements.user.value;
+  const copies = copiesOf(`gatehouse.new.${user}`);
   const text = () => Object.fromEntries(fields.map((name) => [name, form.elements[name].value]));
-  const same = (a, b) => fields.every((name) => a[name] === b[name]);
+  const written = () => text().title || text().description;
   const keep = () => copies.keep({ ...text(), at: Date.now() });
 
   form.autocomplete = "off"; // the browser would bring back a part of it
-  const offer = async () => {
-    const all = await copies.left();
-    unnote("copy");
-    all.filter((one) => same(one, text())).forEach(({ key }) => copies.drop(key));
-    const found = all.find((one) => !same(one, text()));
-    if (!found) return;
-    const decide = (use) => () => {
-      if (use) {
-        if (text().title || text().description) { // it is offered in turn
-          keep();
-          copies.begin();
-        }
-        for (const name of fields) form.elements[name].value = found[name];
-        keep();
+  const offered = {
+    useless: (found) => same(found, text()),
+    words: (found) => ["This browser kept a text from ", clock(found.at), " that was not created. "],
+    use(found) {
+      if (written()) { // it is offered in turn
+        if (!keep()) return;
+        copies.begin();
       }
-      copies.drop(found.key);
-      offer();
-      form.elements.title.focus();
-    };
-    note("copy", form, { parts: ["This browser kept a text from ", clock(found.at), " that was not created. ", button("Use it", decide(true)), " ", button("Discard it", decide(false))] });
+      for (const name of fields) form.elements[name].value = found[name];
+      if (keep()) copies.drop(found.key);
+    },
   };
-  if (form.elements.title.defaultValue || form.elements.description.defaultValue) keep(); // what the server did not create
-  offer();
-  setTimeout(() => { if (!document.getElementById("copy")) offer(); }, 2000); // the page before may have been open still
+  // What was typed for a process that was deleted is for a new one.
+  const adopt = async () => {
+    let moved = false;
+    const drafts = `gatehouse.draft.${user}.`;
+    const processes = new Set(Object.keys(localStorage).filter((key) => key.startsWith(drafts)).map((key) => key.slice(drafts.length).split(".")[0]));
+    for (const process of processes) {
+      try {
+        const { status } = await ask(`/api/v1/processes/${process}`);
+        if (status !== 404) continue;
+        await copiesOf(`${drafts}${process}`).moveTo(`gatehouse.new.${user}`);
+        moved = true;
+      } catch {
+        // The server is away.
+      }
+    }
+    if (moved) copies.offer(form, offered);
+  };
+  if (written()) keep(); // the server did not create it, or it was typed before this script came
+  copies.offer(form, offered);
+  adopt();
   form.addEventListener("input", () => {
     uncarry(); // the form that was sent does not have it
     keep();
   });
   // After app.js, which stops a second press.
   document.addEventListener("submit", (event) => { if (event.target === form && !event.defaultPrevented) copies.carry(); });
+  // Another user may have signed in, in another tab.
+  document.addEventListener("visibilitychange", () => { if (!document.hidden && user === document.body.dataset.user) load("/processes/new", () => location.assign("/processes/new")); });
 })();

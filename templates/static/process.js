@@ -70,10 +70,12 @@
   };
   document.addEventListener("submit", ({ target }) => {
     if (target.action.endsWith("/edit")) sessionStorage.removeItem(watched); // or an own lock would be told of
-    if (target.action.endsWith("/draft/discard")) { // what was on its way before has become the draft
-      const ours = copies(`gatehouse.draft.${document.body.dataset.user}.${process}`);
+    if (target.action.endsWith("/draft/discard")) { // what was on its way just before has become the draft
+      const of = `${document.body.dataset.user}.${process}`;
+      const ours = copies(`gatehouse.draft.${of}`);
       const savedAt = Date.parse(target.elements.draft.value);
-      ours.others().filter(({ onItsWay, at }) => onItsWay && at <= savedAt).forEach(({ key }) => ours.drop(key));
+      ours.others().filter(({ onItsWay, at }) => onItsWay && at <= savedAt && at > savedAt - 10_000).forEach(({ key }) => ours.drop(key));
+      sessionStorage.removeItem(`gatehouse.went.${of}`);
     }
   });
 
@@ -116,6 +118,7 @@
     ended = true;
     watch("");
     badge("");
+    unnote("free"); // its lock ended first
     panel().hidden = true;
     note("deleted", panel(), { kind: "notice failed", role: "alert", parts: ["The process was deleted. What you see here is what it was."] });
   };
