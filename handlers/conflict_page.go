@@ -145,9 +145,6 @@ func decidedOf(c *gin.Context, form map[string]string, theirs models.Process) de
 	return d
 }
 
-// complete reports whether the editor has decided about each field.
-func (d decided) complete() bool { return len(d.choices) == 3 && d.base > 0 }
-
 func (d decided) text() text { return text{ProcessFields: d.result, base: d.base, draft: d.draft} }
 
 // resolveForm saves what the editor decided. If a further save came in meanwhile, the editor
