@@ -5,6 +5,7 @@ import (
 
 	devpage "github.com/chromedp/cdproto/page"
 	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
 
 	"gatehouse/services/servicestest"
 )
@@ -216,6 +217,14 @@ func editSlowly(t *testing.T, a *app) {
 	alice.until(`document.querySelector("#title:invalid") === document.activeElement`)
 	alice.do(fill("#title", "Pick them"), fill("#description", " only"))
 	alice.kept(process, "Ripe ones only")
+	// What was typed and taken back is no question later.
+	read[bool](t, alice.tab, `(window.writes = [], window.fetch = (url, options) => options?.method === "PUT"
+		? new Promise((answer) => { writes.push(() => answer(reallyFetch(url, options))); }) : reallyFetch(url, options), true)`)
+	alice.do(fill("#description", "."))
+	alice.until(`window.writes.length === 1`)
+	alice.do(fill("#description", "x"), press(kb.Backspace))
+	read[bool](t, alice.tab, `(window.fetch = reallyFetch, writes[0](), true)`)
+	alice.kept(process, "Ripe ones only.")
 	alice.until(`Object.keys(localStorage).every((key) => !key.includes(".%s."))`, process)
 }
 
@@ -250,7 +259,13 @@ func editSignedOut(t *testing.T, a *app) {
 	alice, again := newDesk(t, a, "alice@example.com"), a.signIn(t, "alice@example.com")
 	process := alice.newProcess("Shut the gate")
 	alice.edit(process)
-	alice.do(fill("#description", "At night"), click("form[action='/logout'] button"))
+	read[bool](t, alice.tab, `(window.reallyFetch = fetch, window.writes = [], window.fetch = (url, options) => options?.method === "PUT"
+		? new Promise((answer) => { writes.push(() => answer(reallyFetch(url, options))); }) : reallyFetch(url, options), true)`)
+	alice.do(fill("#description", "At"))
+	alice.until(`window.writes.length === 1`)
+	const signOut = "form[action='/logout'] button"
+	alice.do(fill("#description", " night"), click(signOut), click(signOut))
+	read[bool](t, alice.tab, `(window.confirm = () => false, window.fetch = reallyFetch, writes[0](), true)`)
 	alice.until(`document.querySelector("#email") !== null`)
 	if got := again.call(t, "GET /processes/"+process+"/draft", nil).is(t, 200).text(t, "description"); got != "At night" {
 		t.Errorf("the draft is %q", got)
@@ -260,7 +275,13 @@ func editSignedOut(t *testing.T, a *app) {
 	alice.do(chromedp.Navigate(a.URL + "/processes/new"))
 	alice.until(`document.readyState === "complete"`)
 	read[bool](t, alice.tab, `(window.confirm = (text) => { window.asked = text; return false; }, true)`)
-	alice.do(fill("#title", "Open it"), click("form[action='/logout'] button"))
+	alice.do(fill("#title", "x"), press(kb.Backspace), click(signOut)) // nothing is lost with that
+	alice.until(`document.querySelector("#email") !== null`)
+	signInOnPage(t, alice.tab, "alice@example.com")
+	alice.do(chromedp.Navigate(a.URL + "/processes/new"))
+	alice.until(`document.readyState === "complete"`)
+	read[bool](t, alice.tab, `(window.confirm = (text) => { window.asked = text; return false; }, true)`)
+	alice.do(fill("#title", "Open it"), click(signOut))
 	alice.until(`window.asked?.includes("saved nowhere else")`)
 	if got := read[string](t, alice.tab, `document.querySelector("#title").value`); got != "Open it" {
 		t.Errorf("the page has %q", got)
@@ -301,6 +322,21 @@ func editWrittenOver(t *testing.T, a *app) {
 		t.Errorf("decided, and kept: %s", got)
 	}
 	alice.noAlarm()
+
+	process = writesOver()
+	alice.do(click("#description-mine"), click("#cancel"))
+	alice.until(`document.querySelector("#draft form.begin button") !== null`)
+	if got := alice.draft(process); got != "A long one" {
+		t.Errorf("leaving keeps %q", got)
+	}
+	begin(process)
+	alice.do(click("#description-theirs"))
+	saves()
+	alice.until(`document.querySelector("#copy")?.innerText.includes("that was here before")`)
+	alice.do(click("#copy button"))
+	if got := alice.typed(); got != "Short" {
+		t.Errorf("what was written over is %q", got)
+	}
 
 	process = writesOver()
 	alice.do(chromedp.Navigate(a.URL + "/"))

@@ -118,9 +118,12 @@ func editDeciding(t *testing.T, a *app) {
 	bob.until(`document.querySelector("#asked") === null && !document.title.startsWith("(")`)
 	alice.asks("please")
 	bob.until(`document.querySelector("#asked button") !== null`)
+	alice.looksAway()
 	bob.do(click("#asked button"))
 	bob.until(`document.querySelector(".notice")?.textContent.includes("alice@example.com can edit it now.")`)
-	alice.until(`document.querySelector("#edit")?.dataset.held === "true" && document.documentElement.matches(".live")`)
+	alice.until(`document.querySelector("#edit")?.dataset.held === "true" && document.title.startsWith("Yours: ")`)
+	read[bool](t, alice.tab, `(window.looks = true, document.dispatchEvent(new Event("visibilitychange")))`)
+	alice.until(`!document.title.startsWith("Yours: ")`)
 	alice.do(click("#cancel"))
 	alice.until(`document.querySelector(".reader") !== null`)
 

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/chromedp/cdproto/input"
+	devpage "github.com/chromedp/cdproto/page"
 	"github.com/chromedp/chromedp"
 
 	"gatehouse/services/servicestest"
@@ -87,6 +88,16 @@ func (d desk) unheard() {
 		d.until(`document.querySelector("#told.failed[role=alert]")?.textContent === %q`, "Nothing was answered: "+row.why+". Try again in a moment.")
 	}
 	read[bool](d.t, d.tab, `(window.fetch = reallyFetch, document.querySelector("#requests li") !== null)`)
+}
+
+// looksAway makes the pages that come ones of a tab that is not seen, until their window.looks.
+func (d desk) looksAway() {
+	d.t.Helper()
+	if _, err := chromedp.Call(d.tab, devpage.AddScriptToEvaluateOnNewDocument, devpage.AddScriptToEvaluateOnNewDocumentParams{
+		Source: `Object.defineProperty(document, "hidden", {get: () => !window.looks})`,
+	}); err != nil {
+		d.t.Fatal(err)
+	}
 }
 
 // meddles lets a test stand between the page and the server: answers has, for paths below that of

@@ -99,13 +99,13 @@
   let sent = {}; // the form, and when
   // Signing out clears what this browser has of texts that were not saved (copies.js). Without https
   // it does not.
-  const keepsTexts = () => isSecureContext && Object.keys(localStorage).some((key) => /^gatehouse\.(draft|new)\./.test(key));
+  const keepsTexts = () => isSecureContext && Object.entries(localStorage).some(([key, text]) => /^gatehouse\.(draft|new)\./.test(key) && !text.includes('"onItsWay":true'));
   document.addEventListener("submit", (event) => {
     // A double click would create two processes. The forms with a draft may go again, with what was
     // typed since; a search, too.
     const { target: form, timeStamp: at } = event;
-    if (form.action.endsWith("/logout") && keepsTexts() && !confirm("This browser has text of yours that is saved nowhere else. Signing out deletes it. Sign out all the same?")) event.preventDefault();
     if (form === sent.form && at - sent.at < 5000 && form.method === "post" && !form.dataset.draft) event.preventDefault();
+    if (!event.defaultPrevented && form.action.endsWith("/logout") && keepsTexts() && !confirm("This browser has text that is saved nowhere else. Signing out deletes it. Sign out all the same?")) event.preventDefault();
     if (event.defaultPrevented) return;
     leaves = true;
     sent = { form, at };

@@ -34,7 +34,7 @@
   const arrived = () => {
     const [keys, from] = parsed(sessionStorage.getItem(sent)) ?? [];
     const [entry] = performance.getEntriesByType("navigation");
-    if (keys && document.referrer === from && entry?.type !== "back_forward") keys.forEach(drop);
+    if (keys && document.referrer === from && entry?.type !== "back_forward") [keys].flat().forEach(drop);
     sessionStorage.removeItem(sent);
   };
   arrived();
@@ -59,13 +59,13 @@
       return others().filter((one) => former.has(one.key) || !open.has(one.key));
     };
     // offer asks about the newest that is left, above a form. Those that are useless go. words say what
-    // it is; use puts it into the form, which drops it or says why it cannot be.
+    // it is, without them nothing is asked; use puts it into the form, and drops it.
     const offer = async (form, about) => {
       if (form.elements.user.value !== document.body.dataset.user) return; // the page shows one user's text to another
       const all = await left();
       unnote("copy");
       all.filter(about.useless).forEach((one) => drop(one.key));
-      const found = all.find((one) => !about.useless(one));
+      const found = about.words && all.find((one) => !about.useless(one));
       if (!found) return;
       const decide = (decision) => () => {
         unnote("copy"); // at once, or what is below would move later
@@ -86,6 +86,7 @@
         offer(form, about);
         setTimeout(() => { if (!document.getElementById("copy")) offer(form, about); }, 2000); // the page before may have been open still
       },
+      noRoom: (form) => note("unsaved", form, { kind: "notice failed", role: "alert", parts: ["This browser has no room for both texts. Copy yours to another place first, and take it out here."] }),
       // moveTo makes what is left copies of something else.
       async moveTo(other) {
         for (const { key: at, ...text } of await left()) {

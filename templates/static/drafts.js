@@ -77,7 +77,7 @@
         copies.begin();
         return true;
       }
-      alarm("This browser has no room for both texts. Copy yours to another place first, and take it out here.");
+      copies.noRoom(form);
       return false;
     };
     // setAside keeps a text that its user writes over while they decide. It goes with what they decide.
@@ -188,7 +188,7 @@
       }
       failures = problem ? failures + 1 : 0;
       if (!problem) {
-        if (same(text(), now)) forget(); // else it has what was typed meanwhile
+        if (same(text(), kept)) forget(); // else it has what was typed meanwhile
         unnote("away");
         unnote("unsaved");
         return;
@@ -219,6 +219,7 @@
     // What is typed after a form was sent is not in it: the next page offers the copy.
     const changed = () => {
       if (failures || stopped || other || orphaned || writing) copy();
+      else if (same(text(), kept)) forget();
       if (stopped) uncarry();
       plan();
     };
@@ -231,7 +232,7 @@
 
     // last is for a page that goes: the browser sends it even so.
     const last = () => {
-      if (stopped || same(text(), kept)) return;
+      if (gone || stopped || same(text(), kept)) return;
       const at = copy({ onItsWay: !failures && !other && !writing });
       gone = true;
       if (other || orphaned) return;
@@ -250,11 +251,14 @@
       return stopped;
     };
 
+    // signOut is for a page that goes with its session: nothing is kept any more.
+    const signOut = () => { gone = true; };
+
     // carry is for a form that goes. Until a page of the server comes the copy is all there is.
-    const carry = () => {
+    const carry = (decided) => {
       carried = true;
       copy();
-      copies.carry(aside);
+      copies.carry(decided ? aside : []);
     };
 
     // resume is for a form that was sent and has not gone: its user has stopped that.
@@ -296,7 +300,7 @@
     const bar = () => {
       stopped = true;
       clearTimeout(due);
-      copy();
+      if (!same(text(), kept)) copy();
       unnote("away");
     };
 
@@ -318,7 +322,8 @@
       attempts.push(found); // the last write of the page before
       // It is older than what the page has merged since: its fields are compared with its own base.
       if (found.base) form.dataset.base = found.base;
-      if (copy()) copies.drop(found.key);
+      copies.drop(found.key); // its room is free
+      copy();
       changed();
     };
     // goOn is for the same tab that is back before its last write is there, as after a reload: it finds
@@ -338,20 +343,20 @@
     const useless = (found) => same(found, text()) || (stored && same(found, shown));
     const offered = {
       useless,
-      words: (found) => ["This browser kept ", found.replaced ? "the text from " : "changes from ", clock(found.at),
+      words: (found) => ["This browser kept ", found.replaced ? "the text from " : "a text from ", clock(found.at),
         found.replaced ? " that was here before. " : found.onItsWay ? " that may not have reached the server. " : " that did not reach the server. "],
       use(found) {
         // What is there is not stored as it is, nor was it there when the copy was typed.
         if ((stored && same(text(), shown) && (!savedAt || found.known === known)) || spare()) fill(found);
       },
     };
-    const offer = () => { if (!read) copies.offer(form, offered); }; // who decides between two texts is not shown a third
+    const offer = () => copies.offer(form, read ? { useless } : offered); // who decides between two texts is not shown a third
     if (!stored) copy(); // the answer to a form may have its text and nothing else
     if (!read && user === document.body.dataset.user) goOn();
     offer();
     if (other) elsewhere(other);
     plan();
 
-    return { changed, took, flush, last, send, carry, resume, stop, keep, bar, orphan, unreached, setAside, unsent: () => !same(text(), kept), away: () => away && !same(text(), kept) };
+    return { changed, took, flush, last, send, carry, resume, stop, keep, bar, orphan, unreached, setAside, signOut, unsent: () => !same(text(), kept), away: () => away && !same(text(), kept) };
   };
 })();

@@ -16,6 +16,16 @@
   let typed = 0;
   let told = 0; // when the server last extended the lock
 
+  const items = (of) => [...of.querySelectorAll("li[data-request]")];
+  const count = () => { // of those who wait for a word
+    const asked = panel.querySelectorAll("li[data-request]:not([data-later])").length;
+    badge(asked ? `(${asked})` : "");
+  };
+  if (panel) {
+    panel.setAttribute("aria-live", "polite");
+    count();
+  }
+
   const { drafts, ...hold } = window.gatehouse.held(form, {
     extended: (answer) => {
       setEnd(answer);
@@ -27,7 +37,7 @@
       return Promise.all([changed(state), line && shown() !== wanted(state) && update()]);
     },
     lost: (state, news) => lose(state, news),
-    count: () => count(),
+    count,
   });
   const changed = window.gatehouse.changed(form, drafts);
 
@@ -52,7 +62,6 @@
 
   // shown is what the page says of those who want the lock, and whether it is sure; a state says the
   // same in wanted.
-  const items = (of) => [...of.querySelectorAll("li[data-request]")];
   const shown = () => JSON.stringify([line.dataset.waiting, Boolean(banner(document)), items(panel).map(({ dataset }) => [dataset.request, dataset.answerBy])]);
   const wanted = (state) => JSON.stringify([String(state.waiting), state.degraded, state.requests.map(({ id, answerBy }) => [id, String(answerBy)])]);
 
@@ -97,15 +106,6 @@
     count();
     if (focused && !panel.contains(document.activeElement)) (panel.querySelector("button") ?? field).focus();
   };
-  const count = () => { // of those who wait for a word
-    const asked = panel.querySelectorAll("li[data-request]:not([data-later])").length;
-    badge(asked ? `(${asked})` : "");
-  };
-  if (panel) {
-    panel.setAttribute("aria-live", "polite");
-    count();
-  }
-
   // timed is how the lock ended, in words, with the time as the reader writes it.
   const timed = ({ text, clock: words, endedBy }) => {
     const at = words ? text.indexOf(words) : -1;

@@ -17,10 +17,10 @@ window.gatehouse.held = (form, page) => {
 
   // Signed out, or another user is signed in: the text stays in this browser, the page does not. The
   // answer to a form does, as loading it again would send that form again.
-  const signedOut = () => {
+  const signedOut = (another = false) => {
     if (leaving) return;
     leaving = true;
-    if (drafts.keep() && new URLSearchParams(location.search).has("lock")) location.reload();
+    if (drafts.keep() && (another || !page.read) && new URLSearchParams(location.search).has("lock")) location.reload();
   };
   const drafts = window.gatehouse.drafts(form, { signedOut, refused: () => check(), read: page.read, base: page.base }); // check finds out why
 
@@ -70,7 +70,7 @@ window.gatehouse.held = (form, page) => {
       if (leaving) return;
       if (response.status === 401) signedOut();
       // Their rights have changed, if it is not another user who has signed in.
-      if (response.status === 403 && await load(here, signedOut)) lose({ text: "You may not edit any more. An administrator can give you the right back.", barred: true });
+      if (response.status === 403 && await load(here, () => signedOut(true))) lose({ text: "You may not edit any more. An administrator can give you the right back.", barred: true });
       if (response.status === 404) lose({ text: "The process was deleted.", deleted: true });
       if (response.ok) await apply(await response.json());
     } catch {
@@ -84,7 +84,7 @@ window.gatehouse.held = (form, page) => {
     }
   };
   const apply = (state) => {
-    if (state.user !== user) return signedOut(); // another one has signed in
+    if (state.user !== user) return signedOut(true); // another one has signed in
     if (!state.held) return lose(state);
     return held ? page.state(state) : null;
   };
@@ -140,7 +140,7 @@ window.gatehouse.held = (form, page) => {
     const by = event.submitter;
     if (leaving) {
       sent = performance.now();
-      return drafts.carry();
+      return drafts.carry(!by?.formNoValidate); // to leave decides nothing
     }
     event.preventDefault();
     if (judging) return;
@@ -156,17 +156,22 @@ window.gatehouse.held = (form, page) => {
   });
 
   // Who signs out at once after the last key has the draft all the same.
+  const signsOut = ({ target }) => target.action.endsWith("/logout");
+  let flushing = false;
   let flushed = false;
   document.addEventListener("submit", async (event) => {
-    const { target: other, submitter: by } = event;
-    if (flushed || leaving || !other.action.endsWith("/logout") || !drafts.unsent()) return;
+    if (!signsOut(event) || flushed || leaving || !drafts.unsent()) return;
     event.preventDefault();
     event.stopImmediatePropagation(); // app.js takes the second for a double click
+    if (flushing) return;
+    flushing = true;
     await drafts.flush();
+    if (drafts.unsent()) await drafts.flush(); // the first began before the last key
     flushed = true;
-    other.requestSubmit(by);
-    flushed = false;
+    event.target.requestSubmit(event.submitter);
+    flushing = flushed = false;
   }, { capture: true });
+  document.addEventListener("submit", (event) => { if (signsOut(event) && !event.defaultPrevented) drafts.signOut(); });
 
   // Another tab of the same lock, as of a tab that was duplicated, keeps it when this one goes.
   const twins = new BroadcastChannel(`gatehouse.lock.${lock}`);

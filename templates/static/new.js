@@ -15,11 +15,12 @@
     words: (found) => ["This browser kept a text from ", clock(found.at), " that was not created. "],
     use(found) {
       if (written()) { // it is offered in turn
-        if (!keep()) return;
+        if (!keep()) return copies.noRoom(form);
         copies.begin();
       }
       for (const name of fields) form.elements[name].value = found[name];
-      if (keep()) copies.drop(found.key);
+      copies.drop(found.key); // its room is free
+      keep();
     },
   };
   // What was typed for a process that was deleted is for a new one.
@@ -44,10 +45,11 @@
   adopt();
   form.addEventListener("input", () => {
     uncarry(); // the form that was sent does not have it
-    keep();
+    if (written()) keep();
+    else copies.drop();
   });
   // After app.js, which stops a second press.
   document.addEventListener("submit", (event) => { if (event.target === form && !event.defaultPrevented) copies.carry(); });
   // Another user may have signed in, in another tab.
-  document.addEventListener("visibilitychange", () => { if (!document.hidden && user === document.body.dataset.user) load("/processes/new", () => location.assign("/processes/new")); });
+  document.addEventListener("visibilitychange", () => { if (!document.hidden && user === document.body.dataset.user) load("/processes/new", () => { if (!written() || keep()) location.assign("/processes/new"); }); });
 })();
