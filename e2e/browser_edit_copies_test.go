@@ -172,6 +172,7 @@ func editBeside(t *testing.T, a *app) {
 	elsewhere(process, "By the pond")
 	alice.do(fill("#description", "By the gate"))
 	alice.until(`document.querySelector("#elsewhere")?.innerText.includes("the other one stays your draft")`)
+	alice.accessible("typed elsewhere")
 	alice.do(click("button[value=stay]"))
 	alice.until(`document.querySelector(".notice")?.textContent.includes("What you typed in another tab is below, and not saved yet.")`)
 	if got := alice.draft(process); got != "By the pond" {
@@ -245,6 +246,7 @@ func editNoRoom(t *testing.T, a *app) {
 	alice.until(`document.querySelector("#elsewhere")?.innerText.includes("on this page only")`)
 	alice.do(click("#elsewhere button:last-child"))
 	alice.until(`document.querySelector("#unsaved")?.innerText.includes("no room for both texts")`)
+	alice.accessible("no room in the browser")
 	if got := alice.typed(); got != "With hay" {
 		t.Errorf("the page has %q", got)
 	}

@@ -86,7 +86,7 @@
         offer(form, about);
         setTimeout(() => { if (!document.getElementById("copy")) offer(form, about); }, 2000); // the page before may have been open still
       },
-      noRoom: (form) => note("unsaved", form, { kind: "notice failed", role: "alert", parts: ["This browser has no room for both texts. Copy yours to another place first, and take it out here."] }),
+      noRoom: (form) => note("unsaved", form, { kind: "notice failed", role: "alert", parts: ["This browser has no room for both texts, so nothing was changed. Copy yours to another place, and open this page again."] }),
       // moveTo makes what is left copies of something else.
       async moveTo(other) {
         for (const { key: at, ...text } of await left()) {
