@@ -137,6 +137,9 @@ func editDiscarded(t *testing.T, a *app) {
 	alice.do(fill("#description", "By the door"), click(`nav a[href="/processes"]`))
 	alice.until(`location.pathname === "/processes"`)
 	servicestest.Eventually(t, func() bool { return alice.draft(process) == "By the door" }, "the last write of the page is lost")
+	servicestest.Eventually(t, func() bool {
+		return alice.call(t, "GET /processes/"+process+"/lock/status", nil).is(t, 200).at(t, "isLocked") == false
+	}, "the lock of a page that is gone stays")
 	alice.look(process)
 	alice.do(click("#draft form[action$=discard] button"))
 	alice.until(`document.querySelector("#draft") === null && document.documentElement.matches(".live")`)
@@ -201,7 +204,7 @@ func editSlowly(t *testing.T, a *app) {
 	process := alice.newProcess("Pick the plums")
 	alice.edit(process)
 	copied := `JSON.parse(Object.entries(localStorage).find(([key]) => key.includes(".` + process + `."))?.[1] ?? "{}").description`
-	read[bool](t, alice.tab, `(window.reallyFetch = fetch, window.writes = [], window.fetch = (url, options) => options?.method === "PUT"
+	read[bool](t, alice.tab, `(window.reallyFetch = fetch, window.writes = [], window.fetch = (url, {signal, ...options} = {}) => options.method === "PUT"
 		? new Promise((answer) => { writes.push(() => answer(reallyFetch(url, options))); }) : reallyFetch(url, options), true)`)
 	alice.do(fill("#description", "Ripe"))
 	alice.until(`window.writes.length === 1`)
@@ -219,7 +222,7 @@ func editSlowly(t *testing.T, a *app) {
 	alice.do(fill("#title", "Pick them"), fill("#description", " only"))
 	alice.kept(process, "Ripe ones only")
 	// What was typed and taken back is no question later.
-	read[bool](t, alice.tab, `(window.writes = [], window.fetch = (url, options) => options?.method === "PUT"
+	read[bool](t, alice.tab, `(window.writes = [], window.fetch = (url, {signal, ...options} = {}) => options.method === "PUT"
 		? new Promise((answer) => { writes.push(() => answer(reallyFetch(url, options))); }) : reallyFetch(url, options), true)`)
 	alice.do(fill("#description", "."))
 	alice.until(`window.writes.length === 1`)
@@ -261,7 +264,7 @@ func editSignedOut(t *testing.T, a *app) {
 	alice, again := newDesk(t, a, "alice@example.com"), a.signIn(t, "alice@example.com")
 	process := alice.newProcess("Shut the gate")
 	alice.edit(process)
-	read[bool](t, alice.tab, `(window.reallyFetch = fetch, window.writes = [], window.fetch = (url, options) => options?.method === "PUT"
+	read[bool](t, alice.tab, `(window.reallyFetch = fetch, window.writes = [], window.fetch = (url, {signal, ...options} = {}) => options.method === "PUT"
 		? new Promise((answer) => { writes.push(() => answer(reallyFetch(url, options))); }) : reallyFetch(url, options), true)`)
 	alice.do(fill("#description", "At"))
 	alice.until(`window.writes.length === 1`)

@@ -19,12 +19,13 @@ func (d desk) hurries() {
 			const since = performance.now.bind(performance);
 			const sooner = (set) => (run, wait, ...more) => set(run, wait >= 5000 ? wait / pace : wait, ...more);
 			Date.now = () => began + (now() - began) * pace;
-			performance.now = () => since() * pace;
+			let seen = 0; // the last time that a script has read
+			performance.now = () => (seen = since()) * pace;
 			window.setTimeout = sooner(setTimeout);
 			window.setInterval = sooner(setInterval);
 			window.asked = {extends: [], looks: []};
 			window.fetch = (url, options = {}) => {
-				const path = new URL(url, location).pathname, at = since();
+				const path = new URL(url, location).pathname, at = seen;
 				if (path.endsWith("/edit/extend")) asked.extends.push(at);
 				if (path.endsWith("/edit/state")) asked.looks.push(at);
 				return fetch(url, options);
@@ -44,7 +45,7 @@ func editHands(t *testing.T, a *app) {
 	}
 	alice.hurries()
 	alice.edit(process)
-	alice.until(`asked.extends.length === 1`) // when it opens
+	alice.until(`asked.extends.length === 1 && performance.getEntriesByType("resource").some(({name, responseEnd}) => name.endsWith("/edit/extend") && responseEnd > 0)`) // when it opens
 	before := active()
 	for range 3 {
 		request := bob.call(t, "POST /processes/"+process+"/lock/requests", nil).is(t, 201).text(t, "id")
@@ -80,10 +81,12 @@ func editTyped(t *testing.T, a *app) {
 	alice := newDesk(t, a, "alice@example.com")
 	alice.edit(alice.newProcess("Let the dough rest"))
 	read[bool](t, alice.tab, `(() => {
-		const {fetch} = window, field = document.querySelector("#description");
+		const {fetch} = window, field = document.querySelector("#description"), now = performance.now.bind(performance);
+		let seen = 0; // the last time that a script has read
+		performance.now = () => seen = now();
 		window.drafts = [];
 		window.fetch = (url, options = {}) => {
-			if (options.method === "PUT") drafts.push(performance.now());
+			if (options.method === "PUT") drafts.push(seen);
 			return fetch(url, options);
 		};
 		setInterval(() => {

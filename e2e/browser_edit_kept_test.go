@@ -96,7 +96,7 @@ func editOnceFree(t *testing.T, a *app) {
 // editDeciding: who decides between two texts hears that another user asks, and answers. The lock of
 // a page that is left goes back.
 func editDeciding(t *testing.T, a *app) {
-	alice, bob := newDesk(t, a, "alice@example.com"), newDesk(t, a, "bob@example.com")
+	alice, bob := newDesk(t, a, "alice@example.com"), newDesk(t, a, "bob@example.com", lateExtend)
 	process := alice.newProcess("Feed the hens")
 	bob.call(t, "PUT /processes/"+process+"/draft", map[string]any{"title": "Feed the hens", "status": "draft", "description": "Corn", "baseVersion": 1}).is(t, 200)
 	alice.edit(process)
@@ -212,6 +212,7 @@ func editTwins(t *testing.T, a *app) {
 			t.Errorf("what was here before is %q, want %q", got, want)
 		}
 		alice.kept(process, want)
+		alice.until(`document.querySelector("#unsaved") === null`) // or it goes from above the next button
 	}
 	alice.do(click("#copy button:last-child"))
 	alice.until(`document.querySelector("#copy") === null`)

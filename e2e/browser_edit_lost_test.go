@@ -102,7 +102,11 @@ func editConflict(t *testing.T, a *app, scripts bool) {
 	token := bob.call(t, "POST /processes/"+process+"/lock", nil).is(t, 201).text(t, "lockToken")
 	bob.call(t, "PUT /processes/"+process, map[string]any{"title": "Order more seeds", "status": "draft", "description": "Peas"}, "X-Lock-Token: "+token).is(t, 200)
 	bob.call(t, "DELETE /processes/"+process+"/lock", nil, "X-Lock-Token: "+token).is(t, 204)
-	if !scripts { // with it the page says so by itself
+	if scripts { // the page says so by itself, once it knows that bob has gone, too
+		since := read[float64](t, alice.tab, `performance.now()`)
+		alice.looks()
+		alice.until(`performance.getEntriesByType("resource").some(({name, startTime, responseEnd}) => name.includes("/edit/state?") && startTime > %f && responseEnd > 0)`, since)
+	} else {
 		alice.do(click("button[value=stay]"))
 	}
 	alice.until(`document.querySelector("#lost") !== null && document.querySelector("#edit .actions .primary")?.innerText === "Edit again with this text"`)

@@ -124,7 +124,7 @@ func (d desk) noDraftAfter(typed func(), save string) {
 			sessionStorage.order += "form ";
 			submit(by);
 		};
-		window.fetch = async (url, options = {}) => {
+		window.fetch = async (url, {signal, ...options} = {}) => {
 			if (options.method !== "PUT") return fetch(url, options);
 			await new Promise((go) => { window.letGo = go; });
 			const answer = await fetch(url, options);

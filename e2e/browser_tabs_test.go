@@ -145,7 +145,7 @@ func editInManyTabs(t *testing.T, a *app) {
 	}
 	servicestest.Eventually(t, func() bool { return looks() >= 15 }, "the tabs do not look")
 	sum := looks()
-	if took := time.Since(began); sum > 2+int(took/(400*time.Millisecond)) {
+	if took := time.Since(began); sum > len(awake)+1+int(took/(400*time.Millisecond)) {
 		t.Errorf("%d looks within %s", sum, took)
 	}
 	hears(4, 10*time.Second) // before it looks by itself, which it does every 15 s
@@ -211,7 +211,9 @@ func browserBeside(t *testing.T, a *app) {
 	alice.until(`window.typed`)
 
 	beside, _ := alice.beside(refused...)
-	beside.do(chromedp.Navigate(a.URL+"/account"), click(".who button"))
+	beside.do(chromedp.Navigate(a.URL + "/account"))
+	read[bool](t, beside.tab, `(window.confirm = () => true, true)`) // a copy of what is typed there may be all there is
+	beside.do(click(".who button"))
 	beside.until(`document.querySelector("#password") !== null`)
 	signInOnPage(t, beside.tab, "bob@example.com")
 	beside.until(`document.body.dataset.user === %q && document.documentElement.matches(".live")`, bob.id)

@@ -87,10 +87,14 @@ func TestShutdownDropsNothing(t *testing.T) {
 	stopped := time.Now()
 	servicestest.Eventually(t, func() bool { return w.app.ReadyStatus() == 503 }, "/readyz does not answer 503 in the delay")
 	w.anonymous().send(t, "GET /readyz", nil).is(t, 503).with(t, "status", "unavailable").with(t, "components.database.status", "ok")
+	late := []func() *answer{ // the load balancer has not noticed yet
+		w.alice.waitFor(t, "GET /processes", nil), w.alice.waitFor(t, "POST /processes/2/lock", nil),
+		w.alice.waitFor(t, "PATCH /processes/3/quick-update", map[string]any{"description": "late"}),
+	}
 	w.anonymous().send(t, "GET /healthz", nil).is(t, 200)
-	w.alice.call(t, "GET /processes", nil).is(t, 200) // the load balancer has not noticed yet
-	w.alice.call(t, "POST /processes/2/lock", nil).is(t, 201)
-	w.alice.call(t, "PATCH /processes/3/quick-update", map[string]any{"description": "late"}).is(t, 200)
+	for i, status := range []int{200, 201, 200} {
+		late[i]().is(t, status)
+	}
 	for _, answered := range waiting {
 		answered().problem(t, 503, "unavailable")
 	}

@@ -21,7 +21,7 @@ func Example() {
 		return
 	}
 	defer server.Close()
-	rdb := redis.New(redis.Options{Client: server.ClientOption(), Embedded: true, KeyPrefix: "shop:", Timeout: time.Second})
+	rdb := redis.New(redis.Options{Client: server.ClientOption(), Embedded: true, KeyPrefix: "shop:", Timeout: 3 * time.Second})
 	defer func() { _ = rdb.Close(context.Background()) }()
 	rdb.WaitReady(context.Background())
 	locks := lock.New(rdb, lock.Options{})

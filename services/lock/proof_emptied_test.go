@@ -125,6 +125,7 @@ func (f *emptied) queueAll(places int) {
 // wantServedInTurn lets the holders give their locks back.
 func (f *emptied) wantServedInTurn() {
 	f.t.Helper()
+	began := time.Now()
 	for i, taken := range f.held {
 		if _, err := f.lockers[(i+1)%len(f.lockers)].Release(f.t.Context(), taken.Claim); err != nil {
 			f.t.Errorf("%s is not its holder's: %v", taken.Resource, err)
@@ -135,7 +136,7 @@ func (f *emptied) wantServedInTurn() {
 		for want := range f.places {
 			select {
 			case got := <-served:
-				if got != want {
+				if got != want && servicestest.Slack(began) < waiterAlive { // else an instance may have been silent
 					f.t.Errorf("%s: waiter %d was served in place of %d", resource, got, want)
 				}
 			default:

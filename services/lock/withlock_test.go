@@ -28,6 +28,24 @@ func insiders(t testing.TB, l *Locker, want int) {
 	}, "they do not wait")
 }
 
+// keepsLease wants work under a short lease to end well. It repeats what a busy machine made lose
+// its lease, as nobody extended that in time.
+func keepsLease(t *testing.T, req Request, work func() error) {
+	t.Helper()
+	for round := 1; ; round++ {
+		began := time.Now()
+		err := work()
+		var lost *LostError
+		if errors.As(err, &lost) && lost.Reason == LostBackend && servicestest.Slack(began) > req.TTL/3 && round < 10 {
+			continue
+		}
+		if err != nil {
+			t.Error(err)
+		}
+		return
+	}
+}
+
 func TestWithLock(t *testing.T) {
 	t.Parallel()
 	server := servicestest.StartRedis(t)
@@ -37,15 +55,14 @@ func TestWithLock(t *testing.T) {
 	t.Run("extends the lease while the work runs, and gives it back", func(t *testing.T) {
 		t.Parallel()
 		req := requestFor("extended", alice, 1500*time.Millisecond)
-		err := l.WithLock(t.Context(), req, func(ctx context.Context, taken Lock) error {
-			for time.Since(taken.ExpiresAt) < 100*time.Millisecond && ctx.Err() == nil {
-				wantRefused(t, other, "extended")
-			}
-			return ctx.Err()
+		keepsLease(t, req, func() error {
+			return l.WithLock(t.Context(), req, func(ctx context.Context, taken Lock) error {
+				for time.Since(taken.ExpiresAt) < 100*time.Millisecond && ctx.Err() == nil {
+					wantRefused(t, other, "extended")
+				}
+				return ctx.Err()
+			})
 		})
-		if err != nil {
-			t.Error(err)
-		}
 		wantFree(t, other, "extended")
 	})
 
@@ -221,8 +238,10 @@ func takeTurns(t *testing.T, one, other *Locker, hold time.Duration, most int64)
 		}
 	})
 	waiting(t, other, resource, 2)
+	began := time.Now()
 	giveBack(t, other, held)
-	if n := <-before; n < 1 || n > most {
+	// An instance that was silent for a moment is passed over.
+	if n := <-before; n > most || n < 1 && servicestest.Slack(began) < waiterAlive {
 		t.Errorf("%d turns while another instance waited, want 1 to %d", n, most)
 	}
 	wg.Wait()

@@ -109,6 +109,7 @@ func makeNewer(t *testing.T, url string) {
 }
 
 func TestStartIsQuick(t *testing.T) {
+	servicestest.MeasureDisk()
 	onBoth(t, func(t *testing.T, w world) {
 		// What a connection and a query take on this machine now.
 		server := time.Duration(0)

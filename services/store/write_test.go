@@ -39,21 +39,21 @@ func unwritable(t *testing.T, s *Store, log *servicestest.LogLines, why string, 
 		if _, err := s.CreateProcess(t.Context(), "", process); !errors.Is(err, models.ErrUnavailable) {
 			t.Fatalf("a write that cannot be done: %v", err)
 		}
-		if err := s.Ping(t.Context()); !errors.Is(err, models.ErrNotWritable) {
-			t.Fatalf("ready for writes: %v", err)
-		}
-		if _, err := s.Users(t.Context(), models.Page{}); err != nil {
-			t.Fatalf("a read: %v", err)
-		}
+		servicestest.Eventually(t, func() bool { return errors.Is(s.Ping(t.Context()), models.ErrNotWritable) }, "ready for writes")
+		servicestest.Eventually(t, func() bool {
+			_, err := s.Users(t.Context(), models.Page{})
+			return err == nil
+		}, "not ready for reads")
 	}
 	if all := log.With(); len(all) != 1 || !strings.Contains(all[0], why) {
 		t.Fatalf("the log has %q, not one line with %q", all, why)
 	}
 	mend()
 	servicestest.Eventually(t, func() bool { return s.Ping(t.Context()) == nil }, "still not ready for writes")
-	if _, err := s.CreateProcess(t.Context(), "", process); err != nil {
-		t.Fatal(err)
-	}
+	servicestest.Eventually(t, func() bool {
+		_, err := s.CreateProcess(t.Context(), "", process)
+		return err == nil
+	}, "a write fails")
 	if all := log.With(); len(all) != 2 || !strings.Contains(all[1], "can be written again") {
 		t.Fatalf("the log has %q", all)
 	}

@@ -30,6 +30,7 @@ window.gatehouse.held = (form, page) => {
   const extend = async () => {
     clearTimeout(planned);
     planned = 0;
+    if (leaving || !held) return "refused"; // since it was planned
     extended = performance.now();
     try {
       const response = await ask(`${here}/edit/extend`, { lock });
