@@ -28,9 +28,11 @@ func ExampleRateLimit() {
 		panic(err)
 	}
 	defer server.Close()
-	rdb := redis.New(redis.Options{Client: server.ClientOption(), Embedded: true, KeyPrefix: "shop:", Timeout: 3 * time.Second})
+	rdb := redis.New(redis.Options{Client: server.ClientOption(), Embedded: true, KeyPrefix: "shop:", Timeout: time.Second}) // 0 is 100 ms
 	defer rdb.Close(context.Background())
-	rdb.WaitReady(context.Background()) // with a deadline it goes on without Redis, if there is none
+	ready, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	rdb.WaitReady(ready) // if there is none, it goes on without Redis
 
 	limiter := ratelimit.New(rdb, ratelimit.Options{})
 	app := gin.New()

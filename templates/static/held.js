@@ -185,11 +185,13 @@ window.gatehouse.held = (form, page) => {
   });
   window.addEventListener("pagehide", () => {
     if (leaving) return;
-    drafts.last();
-    if (!held || reloading) return;
-    sessionStorage.setItem(leftKey(process), "true");
-    twins.postMessage("");
-    ask(`${here}/edit/release`, { lock, soon: "true" }, { keepalive: true, signal: undefined }).catch(() => {});
+    const gives = held && !reloading;
+    if (gives) {
+      twins.postMessage("");
+      ask(`${here}/edit/release`, { lock, soon: "true" }, { keepalive: true, signal: undefined }).catch(() => {});
+    }
+    drafts.last(); // after it, as it throws where the browser has no room
+    if (gives) sessionStorage.setItem(leftKey(process), "true");
   });
   sessionStorage.removeItem(leftKey(process));
   if (held) extend();
