@@ -80,7 +80,7 @@ proof: ## Run the proofs in full: histories, faults, topologies, no lost update,
 	GATEHOUSE_PROOF=1 go test -v -count=1 -timeout 2h -run Proof ./services/lock ./services/store ./proof
 	GATEHOUSE_PROOF=1 go test -count=1 -timeout 4h -parallel 4 -v -run Proof ./services/session
 	GATEHOUSE_PROOF=1 go test -race=false -v -count=1 -timeout 2h -run Proof ./services/ratelimit
-	GATEHOUSE_PROOF=1 go test -v -count=1 -run '^TestBrowser$$/^pages$$' ./e2e
+	GATEHOUSE_PROOF=1 go test -v -count=1 -run '^(TestBrowser|TestEditing)$$' ./e2e
 
 mutate: requirements ## Break, one after the other, the lines that carry the promises of the documents: named tests must fail
 	@scripts/mutate

@@ -127,7 +127,7 @@ func (d desk) lost(process, text string, why ...string) {
 // noAlarm checks that the page says nothing of a loss, a conflict or an error.
 func (d desk) noAlarm() {
 	d.t.Helper()
-	if said := read[string](d.t, d.tab, `[...document.querySelectorAll("#lost, #changed, #away, #copy, #unsaved, #countdown, .failed")].map((one) => one.innerText).join("; ")`); said != "" {
+	if said := read[string](d.t, d.tab, `[...document.querySelectorAll("#lost, #changed, #away, #copy, #unsaved, #countdown, #elsewhere, #conflict, .failed")].map((one) => one.innerText).join("; ")`); said != "" {
 		d.t.Errorf("a false alarm: %s", said)
 	}
 }

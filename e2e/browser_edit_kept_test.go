@@ -28,11 +28,25 @@ func editRefused(t *testing.T, a *app) {
 		t.Errorf("the draft has %d characters, want %d", len(got), len(long))
 	}
 
+	// Loaded again it has what was typed since, and not the form that was refused.
+	alice.do(fill("#title", "Now "))
+	servicestest.Eventually(t, func() bool {
+		return alice.call(t, "GET /processes/"+process+"/draft", nil).is(t, 200).text(t, "title") == "Now Write it all down"
+	}, "no draft of what was typed since")
+	alice.do(chromedp.Reload())
+	alice.until(`document.querySelector("#edit")?.dataset.held === "true" && document.documentElement.matches(".live")`)
+	alice.noAlarm()
+	if got := read[string](t, alice.tab, `document.querySelector("#title").value`); got != "Now Write it all down" {
+		t.Errorf("loaded again it has %q", got)
+	}
+	alice.do(click("button[value=stay]"))
+	alice.until(`document.querySelector("#description-error") !== null`)
+
 	alice.call(t, "POST /auth/logout", nil).is(t, 204)
 	alice.do(fill("#title", "!"))
 	alice.until(`document.querySelector("#unsaved[role=alert]")?.innerText.startsWith("You are signed out.")`)
 	alice.do(fill("#title", "!"))
-	if got := read[string](t, alice.tab, `JSON.parse(Object.entries(localStorage).find(([key]) => key.startsWith("gatehouse.draft."))?.[1] ?? "{}").title`); got != "!!Write it all down" {
+	if got := read[string](t, alice.tab, `JSON.parse(Object.entries(localStorage).find(([key]) => key.startsWith("gatehouse.draft."))?.[1] ?? "{}").title`); got != "!!Now Write it all down" {
 		t.Errorf("the browser keeps %q", got)
 	}
 }

@@ -2,13 +2,28 @@ package e2e
 
 import (
 	"testing"
+
+	"gatehouse/services/servicestest"
 )
 
 // TestJourneyEditing is what an editor has beside the lock and the text, as a client of the API:
 // drafts, the history and older versions, why a save was refused, and asking for a lock.
 func TestJourneyEditing(t *testing.T) {
 	t.Parallel()
-	a := start(t)
+	for name, start := range map[string]func(t *testing.T) *app{
+		"embedded": func(t *testing.T) *app { return start(t) },
+		"Redis gone": func(t *testing.T) *app {
+			return startWithoutRedis(t, "REDIS_URL=redis://"+servicestest.FreeAddr(t), redisTimeout)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			journeyOfEditing(t, start(t))
+		})
+	}
+}
+
+func journeyOfEditing(t *testing.T, a *app) {
 	alice, bob := a.signIn(t, "alice@example.com"), a.signIn(t, "bob@example.com")
 	process := alice.call(t, "POST /processes", fields("Dig a well")).is(t, 201).text(t, "id")
 	path, locked := "/processes/"+process, map[string]any{"reason": "digging"}

@@ -107,7 +107,7 @@ func (h *Handlers) tableOf(c *gin.Context, session models.Session) (table templa
 	if locks.NextCursor != nil {
 		table.Next = locksLink("/", table.Filter, "cursor", *locks.NextCursor)
 	}
-	if len(table.Locks) == 0 && models.HasRole(session.Roles, models.RoleEditor) {
+	if len(table.Locks) == 0 && table.Admin {
 		table.Example = h.lockExample(session.User.Email)
 	}
 	state = stateOf(table)

@@ -107,6 +107,8 @@ func lockEndInWords(end models.LockEnd, actor models.UserRef) string {
 		text = "The lock was taken over " + by
 	case models.LockGiven:
 		text = "The lock was passed on to a user who had asked for it"
+	case models.LockUserDisabled:
+		return "The account was disabled."
 	default:
 		return ""
 	}

@@ -217,7 +217,7 @@ func (h *Handlers) showProcess(c *gin.Context, code int, id string, panel templa
 	}
 	view := templates.Process{
 		Frame: h.frame(c, process.Title), ID: id, Fields: shownFields(process), Version: process.Version,
-		Changed: process.UpdatedAt, ChangedBy: process.UpdatedBy.Email, MayEdit: mayEdit(c), Lock: panel,
+		Changed: process.UpdatedAt, ChangedBy: process.UpdatedBy.Email, ChangedByID: process.UpdatedBy.ID, MayEdit: mayEdit(c), Lock: panel,
 	}
 	view.Notices = said
 	if code == http.StatusOK {

@@ -37,6 +37,17 @@ func (a asking) areSettled(t *testing.T) {
 		check(t, errorOf(a.Unlock(ctx, a.carol, id, given.Lock.Token)))
 	})
 
+	t.Run("who was told to wait is not overtaken by who asked next", func(t *testing.T) {
+		id, held := a.held(t)
+		first, second := a.ask(t, a.carol, id), a.ask(t, a.bob, id)
+		must(a.answer(t, held, first, services.RequestAnswer{State: models.RequestLater, Later: 30 * time.Minute}))
+		a.after(t, 3*time.Minute, time.Nanosecond)
+		given := a.wantState(t, first, models.RequestGiven)
+		a.wantState(t, second, models.RequestOpen)
+		a.withdraw(t, second)
+		check(t, errorOf(a.Unlock(ctx, a.carol, id, given.Lock.Token)))
+	})
+
 	t.Run("what is not fetched passes on, to who asked next, and is free in the end", func(t *testing.T) {
 		id, held := a.held(t)
 		dan := addUser(t, a.store, fmt.Sprintf("dan%s@example.com", id))

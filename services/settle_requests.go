@@ -28,8 +28,8 @@ const (
 //   - Requests that wait in the lock's queue (ProcessLockOptions.Wait) have a free lock at once.
 //   - Then it goes to the first asker who looked at the request during the last minute. A newcomer
 //     who locks the process in the second until then has it, and the requests wait for that holder.
-//   - A lock that is held passes to the first asker whose AnswerBy is past, when its protection is
-//     over, too. Those who wait in the queue stay there: they wait for a lock that is given back.
+//   - A lock that is held passes to the first asker once one's AnswerBy is past, when its protection
+//     is over, too. Those who wait in the queue stay there: they wait for a lock that is given back.
 //   - What was given and is not fetched in 30 s passes to the next asker, and is free without one.
 //
 // A request is closed if its asker may not lock any more, has the lock already, or stays away.
@@ -166,14 +166,13 @@ func (p *Processes) giveFree(ctx context.Context, pending []models.LockRequest, 
 	return nil
 }
 
-// giveUnanswered gives a held lock to the first asker whom its holder did not answer, if the holder
-// gave no sign of life for the protection.
+// giveUnanswered gives a held lock to who asked first, if its holder did not answer one of those who
+// ask and gave no sign of life for the protection. Who was told to wait is not overtaken by that.
 func (p *Processes) giveUnanswered(ctx context.Context, pending []models.LockRequest, status models.LockStatus) error {
-	due := slices.IndexFunc(pending, func(r models.LockRequest) bool { return !time.Now().Before(r.AnswerBy) })
-	if due < 0 {
+	if !slices.ContainsFunc(pending, func(r models.LockRequest) bool { return !time.Now().Before(r.AnswerBy) }) {
 		return nil
 	}
-	r := pending[due]
+	r := pending[0]
 	active, _, err := p.activeAt(ctx, r.ProcessID, status)
 	if err != nil || time.Now().Before(active.Add(p.opt.Protection)) {
 		return err

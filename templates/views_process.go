@@ -82,9 +82,11 @@ type Process struct {
 	Fields    ProcessFields
 	Changed   time.Time
 	ChangedBy string
-	Version   int64
-	MayEdit   bool
-	Lock      LockPanel
+	// ChangedByID is the id of that user, for scripts.
+	ChangedByID string
+	Version     int64
+	MayEdit     bool
+	Lock        LockPanel
 	Draft     *Draft // the reader's own; nil if there is none
 	// Drafts of other users, for those who may edit: that there are some, not what is in them.
 	Drafts []OtherDraft

@@ -34,9 +34,26 @@ type askedStatus struct {
 
 func TestLockRequestsByTheAPI(t *testing.T) {
 	t.Parallel()
-	server, database := servicestest.StartRedis(t), newDatabase(t)
-	env := map[string]string{"REDIS_URL": "redis://" + server.Addr, "DATABASE_URL": database}
-	a, other := startApp(t, env), startApp(t, env)
+	for name, start := range map[string]func(t *testing.T) (a, other *app){
+		"two instances": func(t *testing.T) (a, other *app) {
+			env := map[string]string{"REDIS_URL": "redis://" + servicestest.StartRedis(t).Addr, "DATABASE_URL": newDatabase(t)}
+			return startApp(t, env), startApp(t, env)
+		},
+		"Redis gone": func(t *testing.T) (a, other *app) {
+			a = startCutOff(t, nil)
+			return a, a
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			a, other := start(t)
+			isAskedFor(t, a, other)
+		})
+	}
+}
+
+// isAskedFor asks for a lock at the other instance, and answers.
+func isAskedFor(t *testing.T, a, other *app) {
 	alice, bob, admin := a.signIn(t, "alice@example.com"), other.signIn(t, "bob@example.com"), a.signIn(t, "admin@example.com")
 	decoded[any](t, a.api(admin, http.MethodPost, "/users", `{"email":"v@example.com","password":"a long password","roles":["viewer"]}`), http.StatusCreated)
 	viewer := a.signIn(t, "v@example.com")
@@ -144,7 +161,15 @@ func TestLockRequestsByTheAPI(t *testing.T) {
 // What nobody answers passes on by itself, to one who waits for it.
 func TestUnansweredLockRequestIsGiven(t *testing.T) {
 	t.Parallel()
-	a := startApp(t, map[string]string{"LOCK_PROTECTION": "1s", "LOCK_ASK_TIMEOUT": "1s"})
+	for name, start := range map[string]func(testing.TB, map[string]string) *app{"with Redis": startApp, "Redis gone": startCutOff} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			isGivenUnanswered(t, start(t, map[string]string{"LOCK_PROTECTION": "1s", "LOCK_ASK_TIMEOUT": "1s"}))
+		})
+	}
+}
+
+func isGivenUnanswered(t *testing.T, a *app) {
 	alice, bob := a.signIn(t, "alice@example.com"), a.signIn(t, "bob@example.com")
 	decoded[any](t, a.api(alice, http.MethodPost, "/processes/1/lock", ""), http.StatusCreated)
 	asked := decoded[requestDoc](t, a.api(bob, http.MethodPost, "/processes/1/lock/requests", ""), http.StatusCreated)

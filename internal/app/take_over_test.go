@@ -44,9 +44,26 @@ func (a *app) lost(t *testing.T, user, id, token string) (told editingAnswer) {
 
 func TestWhoLostALockIsToldWhy(t *testing.T) {
 	t.Parallel()
-	server, database := servicestest.StartRedis(t), newDatabase(t)
-	env := map[string]string{"REDIS_URL": "redis://" + server.Addr, "DATABASE_URL": database}
-	a, other := startApp(t, env), startApp(t, env)
+	for name, start := range map[string]func(t *testing.T) (a, other *app){
+		"two instances": func(t *testing.T) (a, other *app) {
+			env := map[string]string{"REDIS_URL": "redis://" + servicestest.StartRedis(t).Addr, "DATABASE_URL": newDatabase(t)}
+			return startApp(t, env), startApp(t, env)
+		},
+		"Redis gone": func(t *testing.T) (a, other *app) {
+			a = startCutOff(t, nil)
+			return a, a
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			a, other := start(t)
+			losersAreTold(t, a, other)
+		})
+	}
+}
+
+// losersAreTold is what the user is told who lost a lock in each way, by the other instance.
+func losersAreTold(t *testing.T, a, other *app) {
 	admin, bob := a.signIn(t, "admin@example.com"), a.signIn(t, "bob@example.com")
 	take := func(user, id, body string) string {
 		t.Helper()
@@ -79,6 +96,10 @@ func TestWhoLostALockIsToldWhy(t *testing.T) {
 		return a.api(bob, http.MethodGet, "/processes/1", "", "X-Lock-Token", token).Code == http.StatusOK &&
 			decoded[struct{ IsLocked bool }](t, a.api(bob, http.MethodGet, "/processes/1/lock/status", ""), http.StatusOK).IsLocked == false
 	}, "it does not expire")
+	servicestest.Within(t, 2*time.Second, func() bool { // without Redis an instance finds that a little later
+		w := other.api(bob, http.MethodPut, "/processes/1", save, "X-Lock-Token", token)
+		return decoded[editingAnswer](t, w, http.StatusConflict).EndedBy != nil
+	}, "nobody is told")
 	want(token, bob, models.LockExpired, "", "")
 
 	token = take(admin, "1", "")
@@ -100,7 +121,15 @@ func TestWhoLostALockIsToldWhy(t *testing.T) {
 
 func TestTakeOverByTheAPI(t *testing.T) {
 	t.Parallel()
-	a := startApp(t, map[string]string{"LOCK_PROTECTION": "10s", "LOCK_MAX_HOLD": "50m"})
+	for name, start := range map[string]func(testing.TB, map[string]string) *app{"with Redis": startApp, "Redis gone": startCutOff} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			isTakenOver(t, start(t, map[string]string{"LOCK_PROTECTION": "10s", "LOCK_MAX_HOLD": "50m"}))
+		})
+	}
+}
+
+func isTakenOver(t *testing.T, a *app) {
 	alice, bob, admin := a.signIn(t, "alice@example.com"), a.signIn(t, "bob@example.com"), a.signIn(t, "admin@example.com")
 	me := decoded[struct{ User models.UserRef }](t, a.api(bob, http.MethodGet, "/auth/session", ""), http.StatusOK).User
 	viewer := decoded[struct{ ID string }](t, a.api(admin, http.MethodPost, "/users", `{"email":"v@example.com","password":"a long password","roles":["viewer"]}`), http.StatusCreated)

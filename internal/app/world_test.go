@@ -47,6 +47,7 @@ func startCutOff(t testing.TB, env map[string]string) *app {
 // begin starts the application with timeouts that no busy machine reaches.
 func begin(t testing.TB, stdout io.Writer, env map[string]string) *app {
 	t.Helper()
+	servicestest.MeasureDisk()
 	all := map[string]string{
 		"ADDR": "127.0.0.1:0", "LOG_LEVEL": "error", "RATE_LIMIT_MAX": "1000000", "LOGIN_RATE_LIMIT_MAX": "1000000",
 		"DATABASE_TIMEOUT": "1m", "REDIS_TIMEOUT": "1m",

@@ -54,6 +54,7 @@ func newWorldOn(t *testing.T, url string) *world {
 
 func newWorldWith(t *testing.T, opt store.Options) *world {
 	t.Helper()
+	servicestest.MeasureDisk()
 	db, err := store.Open(t.Context(), opt)
 	if err != nil {
 		t.Fatal(err)

@@ -8,6 +8,12 @@
   const { process, lock } = form.dataset;
   const here = `/processes/${process}`;
 
+  // What was written before this script came is chosen, too.
+  const unix = (text) => text.replaceAll("\r\n", "\n");
+  for (const field of form.querySelectorAll("[name$='.edited']")) {
+    const name = field.name.replace(".edited", "");
+    if (!form.elements[`${name}.choice`].value && unix(field.value) !== unix(form.elements[`${name}.proposed`].value)) document.getElementById(`${name}-edited`).checked = true;
+  }
   // The draft is what the user would have if nothing more was decided: their own text, but for what
   // they wrote here.
   const read = (name) => form.elements[`${name}.${form.elements[`${name}.choice`].value === "edited" ? "edited" : "mine"}`].value;
@@ -15,7 +21,7 @@
     read, base: form.elements.began.value,
     state: ({ requests }) => showAskers(requests),
     lost: (state, { first, tell }) => {
-      if (first) unnote("asked");
+      if (first) for (const id of ["asked", "countdown"]) unnote(id);
       if (!tell) return;
       const next = state.deleted ? "Your text is kept in this browser, and offered for a new process."
         : state.barred ? "Copy your text before you leave this page."
@@ -23,6 +29,7 @@
       note("lost", form, { kind: "notice failed", role: "alert", parts: [`${state.text} ${next}`] });
     },
     count: () => count(),
+    focus: () => form.querySelector(".primary").focus({ preventScroll: true }),
   });
   // What is written over, by a choice or in its field, is set aside until it is decided.
   const names = window.gatehouse.texts.fields;

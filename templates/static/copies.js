@@ -34,7 +34,7 @@
   const arrived = () => {
     const [keys, from] = parsed(sessionStorage.getItem(sent)) ?? [];
     const [entry] = performance.getEntriesByType("navigation");
-    if (keys && document.referrer === from && entry?.type !== "back_forward") [keys].flat().forEach(drop);
+    if (keys && document.referrer === from && entry?.type === "navigate") [keys].flat().forEach(drop);
     sessionStorage.removeItem(sent);
   };
   arrived();

@@ -4,7 +4,7 @@
 "use strict";
 (() => {
   const pause = { key: 500, least: 2000, most: 10_000, patience: 5000 }; // in milliseconds
-  const { active, note, unnote, button, clock, uncarry, texts: { fields, same } } = window.gatehouse;
+  const { active, missing, note, unnote, button, clock, uncarry, texts: { fields, same } } = window.gatehouse;
 
   // read and base are for a form that has its text in other fields than those that it is named by,
   // and the version that the text began from.
@@ -22,8 +22,8 @@
       return values(read ?? ((name) => data.get(name)));
     };
     // What the server sent, and not what is there: a user may type before this script has come.
-    const sentValue = (field) => field.defaultValue ?? [...field.options].find((option) => option.defaultSelected)?.value ?? field.value;
-    const shown = values(read ?? ((name) => sentValue(form.elements[name])));
+    const sentValue = (field) => (field.type === "text" ? field.defaultValue.replace(/[\r\n]/g, "") : field.defaultValue) ?? [...field.options].find((option) => option.defaultSelected)?.value ?? field.value;
+    const shown = values((name) => (read ? form.elements[`${name}.mine`].value : sentValue(form.elements[name])));
     const began = () => base ?? form.dataset.base;
     const savedAt = Number(form.dataset.draftSaved);
     const ahead = Date.now() - Number(document.body.dataset.now); // this clock before the server's
@@ -120,7 +120,7 @@
       const theirs = button("Show the other one", async () => {
         try {
           const response = await fetch(draft, { signal: AbortSignal.timeout(pause.patience) });
-          if (response.status === 404) { // it was saved or discarded there
+          if (missing(response)) { // it was saved or discarded there
             decided();
             kept = null;
             return flush();
@@ -155,7 +155,7 @@
         const asked = request();
         const response = await fetch(draft, { ...asked, signal: AbortSignal.timeout(pause.patience) });
         const { ok, status } = response;
-        let stands = ok || (status === 404 && asked.method === "DELETE") ? now : null;
+        let stands = ok || (missing(response) && asked.method === "DELETE") ? now : null;
         if (status === 412) {
           const { current } = await response.json();
           if (attempts.some((one) => same(current, one))) { // a write of this page, whose answer did not come
@@ -176,11 +176,11 @@
         kept = stands ?? kept;
         if (status === 401) return signedOut();
         if (status === 403) refused();
-        if (status === 404 && !stands) { // there is no such process any more
+        if (missing(response) && !stands) { // there is no such process any more
           copy();
           return refused();
         }
-        away = status >= 500;
+        away = status >= 500 || (status === 404 && !stands); // of a proxy's
         if (!stands) problem = away ? "The server cannot be reached" : "The server does not accept it";
       } catch {
         away = true;
@@ -233,10 +233,12 @@
     // last is for a page that goes: the browser sends it even so.
     const last = () => {
       if (gone || stopped || same(text(), kept)) return;
-      const at = copy({ onItsWay: !failures && !other && !writing });
+      const asked = request();
+      const fits = new Blob([asked.body ?? ""]).size < 60_000; // a browser sends no more from a page that goes
+      const at = copy({ onItsWay: fits && !failures && !other && !writing });
       gone = true;
       if (other || orphaned) return;
-      fetch(draft, { ...request(), keepalive: true }).then(({ ok }) => { if (ok) forget(); }, () => {});
+      fetch(draft, { ...asked, keepalive: true }).then(({ ok }) => { if (ok) forget(); }, () => {});
       sessionStorage.setItem(went, JSON.stringify([at, began(), attempts])); // last, as it throws if it is full
     };
 

@@ -6,15 +6,9 @@
   if (!form) return;
   const { ask, load, note, unnote, banner, button, paragraph, clock, badge } = window.gatehouse;
   const { process, user, lock } = form.dataset;
-  const warn = 60; // seconds before the end
   const here = `/processes/${process}`;
   const page = `${here}/edit?${new URLSearchParams({ lock })}`;
   const [line, panel] = ["lock-line", "requests"].map((id) => document.getElementById(id));
-
-  let expires = Number(form.dataset.expires); // by the server's clock
-  let ahead = Date.now() - Number(document.body.dataset.now); // this clock before the server's
-  let typed = 0;
-  let told = 0; // when the server last extended the lock
 
   const items = (of) => [...of.querySelectorAll("li[data-request]")];
   const count = () => { // of those who wait for a word
@@ -27,38 +21,21 @@
   }
 
   const { drafts, ...hold } = window.gatehouse.held(form, {
-    extended: (answer) => {
-      setEnd(answer);
-      told = Date.now();
+    // It waits for both: an older answer must not come after a newer one.
+    state: (state) => Promise.all([changed(state), line && shown() !== wanted(state) && update()]),
+    ends: (at) => {
+      const left = document.querySelector("#lock-line .left");
+      if (left) left.dataset.until = at;
     },
-    state: (state) => {
-      setEnd(state);
-      // It waits for both: an older answer must not come after a newer one.
-      return Promise.all([changed(state), line && shown() !== wanted(state) && update()]);
-    },
+    focus: () => field.focus(),
     lost: (state, news) => lose(state, news),
     count,
   });
   const changed = window.gatehouse.changed(form, drafts);
 
-  const setEnd = (answer) => {
-    ahead = Date.now() - answer.now;
-    expires = answer.expires;
-    const left = document.querySelector("#lock-line .left");
-    if (left && expires) left.dataset.until = expires;
-  };
-
-  // keepLock is for who wants the lock, and types nothing: no draft says that the server is away.
-  const keepLock = async () => {
-    field.focus();
-    const outcome = await hold.extend();
-    if (outcome === "extended") unnote("unsaved");
-    if (outcome === "away") drafts.unreached("The time was not extended");
-  };
   // Where the user typed last: the focus goes back there from a button that goes.
   let field = form.elements.title;
   form.addEventListener("focusin", ({ target }) => { if (target.matches("[name=title], [name=status], [name=description]")) field = target; });
-  form.addEventListener("input", () => { typed = Date.now(); });
 
   // shown is what the page says of those who want the lock, and whether it is sure; a state says the
   // same in wanted.
@@ -75,7 +52,7 @@
       old?.remove();
       if (says) form.before(says);
     }
-    now.querySelectorAll(".left").forEach((left) => { left.dataset.until = expires; });
+    now.querySelectorAll(".left").forEach((left) => { left.dataset.until = hold.expires(); });
     const focused = line.contains(document.activeElement);
     line.replaceChildren(...now.childNodes);
     line.dataset.waiting = now.dataset.waiting;
@@ -152,23 +129,6 @@
     actions.prepend(next);
     if (pressed) next.focus();
   };
-
-  const countDown = () => {
-    if (!hold.held() || !expires) return;
-    const left = Math.ceil((expires - (Date.now() - ahead)) / 1000);
-    if (left > warn) return unnote("countdown");
-    if (left <= 5) drafts.flush();
-    if (left <= 0) return hold.check();
-    if (document.getElementById("countdown")) return;
-    // A screen reader would say each second that passes.
-    const [rest, said] = ["left", "visually-hidden"].map((className) => Object.assign(document.createElement("span"), { className }));
-    Object.assign(rest, { textContent: `${left} s`, ariaHidden: "true" });
-    said.textContent = "a minute";
-    rest.dataset.until = expires;
-    const why = typed > told + hold.pace ? "The time could not be extended." : "You have not typed for a while.";
-    note("countdown", form, { role: "alert", parts: [`${why} Others can edit in `, rest, said, ". ", button("Keep it", keepLock)] });
-  };
-  setInterval(countDown, 500);
 
   // An answer to who asks needs no other page, unless the lock is given away. The draft has the text.
   const answer = async (by) => {

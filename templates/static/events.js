@@ -77,13 +77,17 @@ window.gatehouse = (() => {
     ...(fields && { method: "POST", body: new URLSearchParams(fields) }), ...more,
   });
 
+  // missing reports whether gatehouse says that something is not there. A proxy before it, that does not
+  // find gatehouse, answers 404 in its own way.
+  const missing = (response) => response.status === 404 && Boolean(response.headers.get("Content-Type")?.startsWith("application/problem+json"));
+
   // load is a page as a document; null if it cannot be had. If it is for another user, or for none,
   // this page is nobody's any more: ended() says what becomes of it. So does gone() if there is no
   // such page any more.
   const load = async (url, ended = () => location.reload(), gone = () => {}) => {
     try {
       const response = await ask(url);
-      if (response.status === 404) gone();
+      if (missing(response)) gone();
       if (!response.ok && response.status !== 401) return null;
       const page = parse(await response.text());
       if (page.body.dataset.user === user) {
@@ -156,5 +160,5 @@ window.gatehouse = (() => {
   // bdi is a text of a user within a sentence, which may go from right to left.
   const bdi = (text) => Object.assign(document.createElement("bdi"), { textContent: text });
 
-  return { left, give, wasGiven, bdi, listen, active, ask, load, parse, note, unnote, banner, button, paragraph, clock, badge };
+  return { left, give, wasGiven, bdi, listen, active, ask, missing, load, parse, note, unnote, banner, button, paragraph, clock, badge };
 })();

@@ -2,11 +2,11 @@
 // never because a tab is open, and given back when the page goes. What is typed is kept as a draft,
 // with the lock and without.
 "use strict";
-// page.state hears how the lock stands, page.lost how it ended, with whether that is new ({first}) and
-// has not been told ({tell}); page.extended, when the server has extended it; page.count sets the badge
-// of the tab to how many ask. page.read and page.base are for drafts.js.
+// page.state hears how the lock stands, page.ends when it ends, page.lost how it ended, with whether
+// that is new ({first}) and has not been told ({tell}). page.count sets the badge of the tab to how many
+// ask, page.focus the focus to where its user typed. page.read and page.base are for drafts.js.
 window.gatehouse.held = (form, page) => {
-  const { listen, active, ask, load, badge, uncarry, left: leftKey, wasGiven } = window.gatehouse;
+  const { listen, active, ask, missing, load, note, unnote, button, badge, uncarry, left: leftKey, wasGiven } = window.gatehouse;
   const { process, user, lock } = form.dataset;
   const every = { extend: 20_000, state: 15_000 }; // in milliseconds
   const here = `/processes/${process}`;
@@ -16,17 +16,29 @@ window.gatehouse.held = (form, page) => {
   let reloading = false;
 
   // Signed out, or another user is signed in: the text stays in this browser, the page does not. The
-  // answer to a form does, as loading it again would send that form again.
+  // answer to a form does: what it says of the text would be gone.
+  const answered = !new URLSearchParams(location.search).has("lock");
   const signedOut = (another = false) => {
     if (leaving) return;
     leaving = true;
-    if (drafts.keep() && (another || !page.read) && new URLSearchParams(location.search).has("lock")) location.reload();
+    if (drafts.keep() && (another || !page.read) && !answered) location.reload();
   };
   const drafts = window.gatehouse.drafts(form, { signedOut, refused: () => check(), read: page.read, base: page.base }); // check finds out why
+  // Loaded again, the answer to a form would send that form again, with an older text.
+  if (answered) history.replaceState(null, "", lock ? `${here}/edit?${new URLSearchParams({ lock })}` : here);
 
   // Times of this page (performance.now), as a clock may be set back by an hour.
-  let extended = -Infinity;
+  let extended = -Infinity; // when it was asked for
+  let told = -Infinity; // when the server did so
+  let typed = -Infinity;
   let planned = 0;
+  let expires = Number(form.dataset.expires ?? 0); // by the server's clock
+  let ahead = Date.now() - Number(document.body.dataset.now); // this clock before the server's
+  const setEnd = (answer) => {
+    ahead = Date.now() - answer.now;
+    expires = answer.expires;
+    if (expires) page.ends?.(expires);
+  };
   const extend = async () => {
     clearTimeout(planned);
     planned = 0;
@@ -35,7 +47,8 @@ window.gatehouse.held = (form, page) => {
     try {
       const response = await ask(`${here}/edit/extend`, { lock });
       if (response.ok) {
-        page.extended?.(await response.json());
+        setEnd(await response.json());
+        told = performance.now();
         active();
         return "extended";
       }
@@ -72,7 +85,7 @@ window.gatehouse.held = (form, page) => {
       if (response.status === 401) signedOut();
       // Their rights have changed, if it is not another user who has signed in.
       if (response.status === 403 && await load(here, () => signedOut(true))) lose({ text: "You may not edit any more. An administrator can give you the right back.", barred: true });
-      if (response.status === 404) lose({ text: "The process was deleted.", deleted: true });
+      if (missing(response)) lose({ text: "The process was deleted.", deleted: true });
       if (response.ok) await apply(await response.json());
     } catch {
       // The server is away.
@@ -87,11 +100,13 @@ window.gatehouse.held = (form, page) => {
   const apply = (state) => {
     if (state.user !== user) return signedOut(true); // another one has signed in
     if (!state.held) return lose(state);
-    return held ? page.state(state) : null;
+    if (!held) return null;
+    setEnd(state);
+    return page.state(state);
   };
 
   let lostAt = -Infinity;
-  let told = "";
+  let said = "";
   // lose hears how the lock ended. It may hear a little later who did it, and long after that there is
   // no way on any more: the page tells these, too.
   const lose = (state) => {
@@ -104,12 +119,36 @@ window.gatehouse.held = (form, page) => {
       lostAt = performance.now();
       for (const wait of [400, 1500]) setTimeout(check, wait);
     }
-    const tell = state.text !== told && (state.deleted || state.barred || performance.now() - lostAt < 3000);
+    const tell = state.text !== said && (state.deleted || state.barred || performance.now() - lostAt < 3000);
     if (tell) {
-      told = state.text;
+      said = state.text;
       badge(state.calm ? "" : "!");
     }
     page.lost(state, { first, tell });
+  };
+
+  // keepLock is for who wants the lock, and types nothing: no draft says that the server is away.
+  const keepLock = async () => {
+    page.focus();
+    const outcome = await extend();
+    if (outcome === "extended") unnote("unsaved");
+    if (outcome === "away") drafts.unreached("The time was not extended");
+  };
+  const warn = 60; // seconds before the end
+  const countDown = () => {
+    if (!held || !expires) return;
+    const left = Math.ceil((expires - (Date.now() - ahead)) / 1000);
+    if (left > warn) return unnote("countdown");
+    if (left <= 5) drafts.flush();
+    if (left <= 0) return check();
+    if (document.getElementById("countdown")) return;
+    // A screen reader would say each second that passes.
+    const [rest, aloud] = ["left", "visually-hidden"].map((className) => Object.assign(document.createElement("span"), { className }));
+    Object.assign(rest, { textContent: `${left} s`, ariaHidden: "true" });
+    aloud.textContent = "a minute";
+    rest.dataset.until = expires;
+    const why = typed > told + every.extend ? "The time could not be extended." : "You have not typed for a while.";
+    note("countdown", form, { role: "alert", parts: [`${why} Others can edit in `, rest, aloud, ". ", button("Keep it", keepLock)] });
   };
 
   listen({
@@ -120,7 +159,10 @@ window.gatehouse.held = (form, page) => {
     hidden: () => held, // or its user would not hear that others ask for it
   });
   document.addEventListener("visibilitychange", () => { if (!document.hidden) check(); });
-  setInterval(() => { if (performance.now() - checked >= every.state) check(); }, 500);
+  setInterval(() => {
+    countDown();
+    if (performance.now() - checked >= every.state) check();
+  }, 500);
 
   // resume is for a form that was sent and has not gone.
   const resume = () => {
@@ -132,6 +174,7 @@ window.gatehouse.held = (form, page) => {
   form.addEventListener("input", ({ target }) => {
     if (!target.name) return;
     if (sent && performance.now() - sent > 5000) resume(); // its user has stopped that, or waits
+    typed = performance.now();
     drafts.changed();
     follow();
   });
@@ -201,9 +244,9 @@ window.gatehouse.held = (form, page) => {
   }
 
   return {
-    drafts, extend, follow, check, signedOut,
-    pace: every.extend,
+    drafts, follow, check, signedOut,
     held: () => held,
+    expires: () => expires,
     // leave is for a form of the page's that decides about the lock; false if one goes already.
     leave() {
       if (leaving) return false;

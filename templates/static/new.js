@@ -2,12 +2,18 @@
 "use strict";
 (() => {
   const form = document.querySelector("form[action='/processes/new']");
-  const { ask, load, clock, uncarry, copies: copiesOf, texts: { fields, same } } = window.gatehouse;
+  const { active, ask, missing, load, clock, uncarry, copies: copiesOf, texts: { fields, same } } = window.gatehouse;
   const user = form.elements.user.value;
   const copies = copiesOf(`gatehouse.new.${user}`);
   const text = () => Object.fromEntries(fields.map((name) => [name, form.elements[name].value]));
   const written = () => text().title || text().description;
-  const keep = () => copies.keep({ ...text(), at: Date.now() });
+  let unkept = false; // the browser has no room for it
+  const keep = () => {
+    const at = copies.keep({ ...text(), at: Date.now() });
+    unkept = !at;
+    return at;
+  };
+  window.addEventListener("beforeunload", (event) => { if (unkept && written()) event.preventDefault(); });
 
   form.autocomplete = "off"; // the browser would bring back a part of it
   const offered = {
@@ -23,6 +29,15 @@
       keep();
     },
   };
+  // stay keeps the session of who types, which no draft does. The server counts what no script asks.
+  let stayed = performance.now();
+  const stay = async () => {
+    if (performance.now() - stayed < 60_000) return;
+    stayed = performance.now();
+    const { ok } = await fetch("/api/v1/auth/session").catch(() => ({ ok: false }));
+    if (ok) active();
+  };
+
   // What was typed for a process that was deleted is for a new one.
   const adopt = async () => {
     let moved = false;
@@ -30,8 +45,7 @@
     const processes = new Set(Object.keys(localStorage).filter((key) => key.startsWith(drafts)).map((key) => key.slice(drafts.length).split(".")[0]));
     for (const process of processes) {
       try {
-        const { status } = await ask(`/api/v1/processes/${process}`);
-        if (status !== 404) continue;
+        if (!missing(await ask(`/api/v1/processes/${process}`))) continue;
         await copiesOf(`${drafts}${process}`).moveTo(`gatehouse.new.${user}`);
         moved = true;
       } catch {
@@ -47,9 +61,14 @@
     uncarry(); // the form that was sent does not have it
     if (written()) keep();
     else copies.drop();
+    stay();
   });
   // After app.js, which stops a second press.
-  document.addEventListener("submit", (event) => { if (event.target === form && !event.defaultPrevented) copies.carry(); });
+  document.addEventListener("submit", (event) => {
+    if (event.target !== form || event.defaultPrevented) return;
+    unkept = false;
+    copies.carry();
+  });
   // Another user may have signed in, in another tab.
   document.addEventListener("visibilitychange", () => { if (!document.hidden && user === document.body.dataset.user) load("/processes/new", () => { if (!written() || keep()) location.assign("/processes/new"); }); });
 })();

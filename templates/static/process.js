@@ -108,10 +108,11 @@
     const now = fresh.querySelector(".reader")?.dataset.version;
     if (!now || now === version) return;
     version = now;
+    const own = fresh.querySelector(".reader").dataset.changedBy === document.body.dataset.user;
     const words = fresh.getElementById("last")?.textContent.replace(/\s+/g, " ").trim();
     const parts = [["h1", "the title"], [".tag", "the status"], [".text", "the description"]]
       .filter(([css]) => fresh.querySelector(`.reader ${css}`)?.textContent !== reader.querySelector(css)?.textContent).map(([, name]) => name);
-    note("changed", reader, { parts: [`Changed while you looked: ${parts.join(" and ") || "saved again"} (${words}). `, button("Show it", () => location.assign(`/processes/${process}`))] });
+    note("changed", reader, { parts: [own ? "You saved it in another tab, or on another device. " : `Changed while you looked: ${parts.join(" and ") || "saved again"} (${words}). `, button("Show it", () => location.assign(`/processes/${process}`))] });
   };
 
   const tellDeleted = () => {
