@@ -23,6 +23,9 @@ func editAsked(t *testing.T, a *app) {
 	}
 	alice.until(`document.querySelector("#lock-line .asked")?.textContent.includes("two minutes?") && document.title.startsWith("(1) ")`)
 
+	bob.accessible("who asked")
+	alice.accessible("asked while editing")
+
 	// Answered with the page as it is: what was told stands there at once, and on no later page.
 	alice.do(fill("#description", "a draft"))
 	read[bool](t, alice.tab, `window.sameDocument = true`)

@@ -97,6 +97,7 @@ func editUndecided(t *testing.T, a *app) {
 	read[bool](t, alice.tab, `(document.querySelector("#description").value = "Oats ".repeat(2001), true)`)
 	alice.do(click("button[value=stay]"))
 	alice.until(`document.querySelector("#description-error") !== null && %s`, offered)
+	alice.accessible("what is refused, beside a copy")
 	alice.do(click("#copy button"))
 	alice.until(`document.querySelector("#copy")?.innerText.includes("that was here before") && document.querySelector("#description").value === "Rye"`)
 	alice.do(click("#copy button"))

@@ -76,10 +76,29 @@ func editHands(t *testing.T, a *app) {
 	servicestest.Eventually(t, func() bool { return active() != before }, "who types is not active")
 }
 
-// editTyped: who types without a pause writes one draft in 2 s.
+// editTyped: who types without a pause writes one draft in 2 s, who stops one after 0.5 s.
 func editTyped(t *testing.T, a *app) {
 	alice := newDesk(t, a, "alice@example.com")
 	alice.edit(alice.newProcess("Let the dough rest"))
+	read[bool](t, alice.tab, `(() => {
+		const {fetch, setTimeout} = window, field = document.querySelector("#description");
+		window.setTimeout = (run, wait, ...more) => { // as a timer may be late, what it is set to counts
+			window.planned ??= wait;
+			return setTimeout(run, wait, ...more);
+		};
+		window.fetch = (url, options = {}) => {
+			window.wrote ||= options.method === "PUT";
+			return fetch(url, options);
+		};
+		field.value = "Covered";
+		return field.dispatchEvent(new Event("input", {bubbles: true}));
+	})()`)
+	alice.until(`window.wrote`)
+	if planned := read[float64](t, alice.tab, `window.planned`); planned != 500 {
+		t.Errorf("a draft is written %.0f ms after the last key", planned)
+	}
+	alice.do(chromedp.Reload())
+	alice.until(`document.querySelector("#edit")?.dataset.held === "true" && document.documentElement.matches(".live")`)
 	read[bool](t, alice.tab, `(() => {
 		const {fetch} = window, field = document.querySelector("#description"), now = performance.now.bind(performance);
 		let seen = 0; // the last time that a script has read

@@ -130,6 +130,18 @@ func editDeciding(t *testing.T, a *app) {
 	bob.do(click("#asked button:last-child"))
 	alice.until(`document.querySelector("#lock")?.textContent.includes("The answer: no")`)
 	bob.until(`document.querySelector("#asked") === null && !document.title.startsWith("(")`)
+	// There, too, the page counts down, and a press keeps the lock.
+	read[bool](t, bob.tab, `(window.reallyFetch = fetch, window.fetch = async (url, ...more) => {
+		const response = await reallyFetch(url, ...more);
+		if (!String(url).includes("/edit/state")) return response;
+		const state = await response.json();
+		return Response.json({...state, expires: state.now + 59_000});
+	}, true)`)
+	bob.looks()
+	bob.until(`/Others can edit in 5\d s/.test(document.querySelector("#countdown[role=alert]")?.innerText)`)
+	read[bool](t, bob.tab, `(window.fetch = reallyFetch, true)`)
+	bob.do(click("#countdown button"))
+	bob.until(`document.querySelector("#countdown") === null`)
 	alice.asks("please")
 	bob.until(`document.querySelector("#asked button") !== null`)
 	alice.looksAway()

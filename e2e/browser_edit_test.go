@@ -109,6 +109,7 @@ func editAndSave(t *testing.T, a *app) {
 	if !read[bool](t, bob.tab, `window.sameDocument === true`) {
 		t.Error("the page was loaded anew")
 	}
+	bob.accessible("changed while looking")
 	bob.do(click("#changed button"))
 	bob.until(`document.querySelector(".reader .text")?.innerText.includes("And a gate.")`)
 }

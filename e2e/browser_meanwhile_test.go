@@ -221,6 +221,7 @@ func (d desk) warned() {
 	}, true)`)
 	d.looks()
 	d.until(`/Others can edit in 5\d s/.test(document.querySelector("#countdown[role=alert]")?.innerText)`)
+	d.accessible("the time runs out")
 	read[bool](d.t, d.tab, `(window.fetch = reallyFetch, true)`)
 	d.do(click("#countdown button"))
 	d.until(`document.querySelector("#countdown") === null && document.querySelector("#edit").dataset.held === "true"`)

@@ -112,6 +112,15 @@ func TestConflict(t *testing.T) {
 		goesTo(t, tab.presses("/edit/cancel", "title.choice", "edited", "title.edited", "Order both"), path)
 		shows(t, tab.get(path), http.StatusOK, "You left changes", "Order both", "Nobody is editing this.")
 	})
+	t.Run("of two statuses a third one can be chosen", func(t *testing.T) {
+		process := s.process(t, "Order paper", was)
+		tab := s.conflicted(t, process, fields("Order paper", "active", was), fields("Order paper", "paused", was))
+		shows(t, tab.get(tab.path), http.StatusOK, `<select id="status" name="status.edited">`)
+		goesTo(t, tab.presses("/edit/resolve", "status.choice", "edited", "status.edited", "completed"), "/processes/"+process.ID+"/edit")
+		if got := s.now(t, process.ID); got.Status != "completed" {
+			t.Errorf("stored: %+v", got)
+		}
+	})
 	t.Run("leaving keeps one's own text, whatever was chosen", func(t *testing.T) {
 		process := s.process(t, "Order paper", was)
 		tab := s.conflicted(t, process, fields("Order ink", "draft", was), fields("Order pens", "draft", was))

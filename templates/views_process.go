@@ -87,7 +87,7 @@ type Process struct {
 	Version     int64
 	MayEdit     bool
 	Lock        LockPanel
-	Draft     *Draft // the reader's own; nil if there is none
+	Draft       *Draft // the reader's own; nil if there is none
 	// Drafts of other users, for those who may edit: that there are some, not what is in them.
 	Drafts []OtherDraft
 	Banner *Banner
