@@ -169,6 +169,9 @@ func (h *Handlers) resolveForm(c *gin.Context) error {
 			wrong[field] = "Decide about this one, too."
 		} else if d.wrote[field] && d.choices[field] != "edited" {
 			wrong[field] = "You wrote something here, too: choose once more."
+			if field == merge.Status {
+				wrong[field] = "You chose something else here, too: choose once more."
+			}
 		}
 	}
 	lock, unfit := form["lock"], wrongFields(d.result)

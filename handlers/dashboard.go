@@ -93,7 +93,7 @@ func (h *Handlers) tableOf(c *gin.Context, session models.Session) (table templa
 	}
 	setLocksDegraded(c, locks.Degraded || missing)
 	table = templates.LockTable{
-		Now: time.Now(), UserID: session.User.ID, Count: locks.Count, Admin: models.HasRole(session.Roles, models.RoleAdmin), Missing: missing,
+		Now: time.Now(), UserID: session.User.ID, Count: locks.Count, Admin: models.HasRole(session.Roles, models.RoleAdmin), MayEdit: models.HasRole(session.Roles, models.RoleEditor), Missing: missing,
 		Filter: templates.Filter{Text: wanted.Text, Mine: wanted.Mine, Waiting: wanted.Waiting}, Banner: h.partialBanner(locks.Degraded || missing, listPartial),
 	}
 	for _, lock := range locks.Items {

@@ -44,9 +44,10 @@ func TestDashboardWithoutLocks(t *testing.T) {
 	if strings.Contains(w.Body.String(), "may not show everybody") {
 		t.Error("a banner with an embedded Redis")
 	}
-	for _, user := range []string{ann, vic} {
-		if w := s.signedIn(t, user).get("/"); strings.Contains(w.Body.String(), "curl") {
-			t.Errorf("%s is shown commands", user)
+	for user, may := range map[string]bool{ann: true, vic: false} {
+		page := s.signedIn(t, user).get("/").Body.String()
+		if strings.Contains(page, "curl") || strings.Contains(page, `id="begin"`) != may {
+			t.Errorf("%s is shown %s", user, page)
 		}
 	}
 }

@@ -200,5 +200,8 @@ func (h *Handlers) notePageRefusal(c *gin.Context, err error) {
 	if !ok {
 		problem = problemOf(err)
 	}
+	if problem.Name == "lock-token-required" { // of a page the cookie is gone, with the lock
+		problem = models.NewProblem("lock-not-held", models.ProblemKinds["lock-not-held"].Help)
+	}
 	h.noteRefusal(c, problem)
 }

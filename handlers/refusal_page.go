@@ -60,15 +60,12 @@ func (h *Handlers) addRefusal(c *gin.Context, view *templates.Refusal) error {
 	}
 	if own {
 		found.Next = nextAfter(refusal)
-		if refusal.Type == "lock-token-required" {
-			found.Heading = models.ProblemKinds["lock-not-held"].Title
-		}
 	} else {
 		found.Who = "user " + refusal.User.ID
 		if user, err := h.Accounts.User(ctx, refusal.User.ID); err == nil { // or the user was deleted
 			found.Who = user.Email
 		}
-		if refusal.Type == "lock-not-held" || refusal.Type == "lock-token-required" {
+		if refusal.Type == "lock-not-held" {
 			found.Heading = "They did not hold the lock"
 		}
 	}

@@ -45,6 +45,7 @@ func (a asking) areSettled(t *testing.T) {
 		given := a.wantState(t, first, models.RequestGiven)
 		a.wantState(t, second, models.RequestOpen)
 		a.withdraw(t, second)
+		a.wantAudit(t, id, models.AuditLockGiven, "carol@example.com  : no answer from alice@example.com to bob@example.com")
 		check(t, errorOf(a.Unlock(ctx, a.carol, id, given.Lock.Token)))
 	})
 

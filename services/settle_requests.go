@@ -166,24 +166,34 @@ func (p *Processes) giveFree(ctx context.Context, pending []models.LockRequest, 
 	return nil
 }
 
-// giveUnanswered gives a held lock to who asked first, if its holder did not answer one of those who
-// ask and gave no sign of life for the protection. Who was told to wait is not overtaken by that.
+// giveUnanswered gives a held lock to the first asker, once its holder has left any request
+// unanswered and gave no sign of life for the protection. So an asker who was told to wait is not
+// overtaken.
 func (p *Processes) giveUnanswered(ctx context.Context, pending []models.LockRequest, status models.LockStatus) error {
-	if !slices.ContainsFunc(pending, func(r models.LockRequest) bool { return !time.Now().Before(r.AnswerBy) }) {
+	due := slices.IndexFunc(pending, func(r models.LockRequest) bool { return !time.Now().Before(r.AnswerBy) })
+	if due < 0 {
 		return nil
 	}
-	r := pending[0]
+	r, unanswered := pending[0], pending[due].By.Email
 	active, _, err := p.activeAt(ctx, r.ProcessID, status)
 	if err != nil || time.Now().Before(active.Add(p.opt.Protection)) {
 		return err
 	}
 	entry := models.AuditEntry{
-		Action: models.AuditLockGiven, Actor: r.By.Email, Target: Resource(r.ProcessID), Detail: "no answer from " + status.Holder.Email,
+		Action: models.AuditLockGiven, Actor: r.By.Email, Target: Resource(r.ProcessID), Detail: "no answer from " + status.Holder.Email + toOther(unanswered, r),
 	}
 	old := lock.Replaced{Grant: status.Grant, Idle: p.opt.Protection, How: models.LockGiven}
-	end := models.LockEnd{How: models.LockGiven, Reason: "no answer to the request of " + r.By.Email}
+	end := models.LockEnd{How: models.LockGiven, Reason: "no answer to the request of " + unanswered}
 	_, err = p.give(ctx, r, old, entry, status.Ended(end), status.Holder)
 	return overtaken(gone(err))
+}
+
+// toOther names who was not answered, if that is not who is given the lock.
+func toOther(unanswered string, given models.LockRequest) string {
+	if unanswered == given.By.Email {
+		return ""
+	}
+	return " to " + unanswered
 }
 
 // passOn ends a lock that was given and not fetched: the next asker has it, or it is free. The

@@ -221,7 +221,7 @@ func TestWordsForTheAsker(t *testing.T) {
 		free     bool
 		ask      bool
 	}{
-		{"open", now.Add(time.Minute), "If there is no answer by 14:06 UTC and nobody is typing, it is yours.", false, false},
+		{"open", now.Add(time.Minute), "If there is no answer by 14:06 UTC and nobody is typing, it is yours, unless another user asked before you.", false, false},
 		{"open", now, "There was no answer: it passes to the first who asked, once its holder has not typed for a while.", false, false},
 		{"later", now.Add(time.Minute), "The answer: a few more minutes, until 14:06 UTC.", false, false},
 		{"later", now, "until 14:05 UTC. That time is over: it passes to the first who asked, once its holder has not typed for a while.", false, false},

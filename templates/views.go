@@ -74,8 +74,9 @@ type LockTable struct {
 	// First and Next are the links to other pages of the list, "" if there are none.
 	First, Next string
 	Banner      *Banner
-	Missing     bool   // the locks cannot be listed now
-	Example     string // shell commands that take a lock, "" for a user who may not
+	Missing     bool // the locks cannot be listed now
+	MayEdit     bool
+	Example     string // shell commands that take a lock, for administrators, while there is none
 }
 
 // Filter is which locks the reader wants to see.

@@ -3,7 +3,7 @@
 // both changed a field, it is decided when the text is saved, as without this script.
 "use strict";
 window.gatehouse.changed = (form, drafts) => {
-  const { ask, note, texts: { fields } } = window.gatehouse;
+  const { ask, missing, note, texts: { fields } } = window.gatehouse;
   const { process, user } = form.dataset;
   let base = form.dataset.base; // what the next two are about
   let seen = 0; // the version that was told
@@ -29,7 +29,7 @@ window.gatehouse.changed = (form, drafts) => {
   // get is null for what there is not, or not any more.
   const get = async (path) => {
     const response = await ask(`/api/v1/processes/${process}${path}`);
-    if (response.status === 404) return null;
+    if (missing(response)) return null;
     if (!response.ok) throw new Error(`${response.status}`);
     return response.json();
   };

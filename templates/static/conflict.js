@@ -9,10 +9,11 @@
   const here = `/processes/${process}`;
 
   // What was written before this script came is chosen, too.
+  let chosen = false;
   const unix = (text) => text.replaceAll("\r\n", "\n");
   for (const field of form.querySelectorAll("[name$='.edited']")) {
     const name = field.name.replace(".edited", "");
-    if (!form.elements[`${name}.choice`].value && unix(field.value) !== unix(form.elements[`${name}.proposed`].value)) document.getElementById(`${name}-edited`).checked = true;
+    if (!form.elements[`${name}.choice`].value && unix(field.value) !== unix(form.elements[`${name}.proposed`].value)) chosen = document.getElementById(`${name}-edited`).checked = true;
   }
   // The draft is what the user would have if nothing more was decided: their own text, but for what
   // they wrote here.
@@ -29,12 +30,16 @@
       note("lost", form, { kind: "notice failed", role: "alert", parts: [`${state.text} ${next}`] });
     },
     count: () => count(),
-    focus: () => form.querySelector(".primary").focus({ preventScroll: true }),
+    focus: () => field.focus({ preventScroll: true }),
   });
+  // Where the user was last: the focus goes back there from a button that goes.
+  let field = form.querySelector(".primary");
+  form.addEventListener("focusin", ({ target }) => { if (target.name) field = target; });
   // What is written over, by a choice or in its field, is set aside until it is decided.
   const names = window.gatehouse.texts.fields;
   const now = () => ({ text: Object.fromEntries(names.map((name) => [name, read(name)])), edited: names.filter((name) => form.elements[`${name}.choice`].value === "edited").join() });
   let before = now();
+  if (chosen) drafts.setAside(Object.fromEntries(names.map((name) => [name, form.elements[`${name}.mine`].value])));
   form.addEventListener("input", ({ target }) => {
     if (target.name.endsWith(".edited")) document.getElementById(`${target.id}-edited`).checked = true;
     const after = now();

@@ -24,13 +24,13 @@ window.gatehouse.held = (form, page) => {
     if (drafts.keep() && (another || !page.read) && !answered) location.reload();
   };
   const drafts = window.gatehouse.drafts(form, { signedOut, refused: () => check(), read: page.read, base: page.base }); // check finds out why
-  // Loaded again, the answer to a form would send that form again, with an older text.
-  if (answered) history.replaceState(null, "", lock ? `${here}/edit?${new URLSearchParams({ lock })}` : here);
+  // A reload of the answer to a form would send that form again, with an older text.
+  if (answered && lock) history.replaceState(null, "", `${here}/edit?${new URLSearchParams({ lock })}`);
 
   // Times of this page (performance.now), as a clock may be set back by an hour.
   let extended = -Infinity; // when it was asked for
   let told = -Infinity; // when the server did so
-  let typed = -Infinity;
+  let typed = -Infinity; // or whatever else keeps the lock
   let planned = 0;
   let expires = Number(form.dataset.expires ?? 0); // by the server's clock
   let ahead = Date.now() - Number(document.body.dataset.now); // this clock before the server's
@@ -52,7 +52,7 @@ window.gatehouse.held = (form, page) => {
         active();
         return "extended";
       }
-      if (response.status < 500) {
+      if (response.status < 500 && (response.status !== 404 || missing(response))) {
         if (response.status === 401) signedOut();
         else check();
         return "refused"; // they say why
@@ -64,6 +64,7 @@ window.gatehouse.held = (form, page) => {
     return "away";
   };
   const follow = () => {
+    typed = performance.now();
     if (held && !leaving) planned ||= setTimeout(extend, Math.max(0, extended + every.extend - performance.now()));
   };
 
@@ -129,9 +130,11 @@ window.gatehouse.held = (form, page) => {
 
   // keepLock is for who wants the lock, and types nothing: no draft says that the server is away.
   const keepLock = async () => {
-    page.focus();
     const outcome = await extend();
-    if (outcome === "extended") unnote("unsaved");
+    if (outcome === "extended") {
+      page.focus();
+      unnote("unsaved");
+    }
     if (outcome === "away") drafts.unreached("The time was not extended");
   };
   const warn = 60; // seconds before the end
@@ -174,7 +177,6 @@ window.gatehouse.held = (form, page) => {
   form.addEventListener("input", ({ target }) => {
     if (!target.name) return;
     if (sent && performance.now() - sent > 5000) resume(); // its user has stopped that, or waits
-    typed = performance.now();
     drafts.changed();
     follow();
   });

@@ -29,7 +29,7 @@
       keep();
     },
   };
-  // stay keeps the session of who types, which no draft does. The server counts what no script asks.
+  // stay keeps the session of who types, which no draft does. It goes without the header of ask, so that the server counts it.
   let stayed = performance.now();
   const stay = async () => {
     if (performance.now() - stayed < 60_000) return;
