@@ -137,7 +137,7 @@ func bothSave(t *testing.T, alice desk, process string, bob *client) {
 	alice.meddles()
 
 	// Of a version that is not kept any more nobody knows what it had. The page says so once.
-	read[bool](t, alice.tab, `(answers["/versions/1"] = () => new Response("", {status: 404}), true)`)
+	read[bool](t, alice.tab, `(answers["/versions/1"] = () => new Response("{}", {status: 404, headers: {"Content-Type": "application/problem+json"}}), true)`)
 	put("Dig a pond", "")
 	alice.looks()
 	alice.until(`document.querySelector("#changed")?.innerText.includes("bob@example.com saved. When you save, the two are combined.")`)
