@@ -79,7 +79,8 @@ func editHands(t *testing.T, a *app) {
 // editTyped: who types without a pause writes one draft in 2 s, who stops one after 0.5 s.
 func editTyped(t *testing.T, a *app) {
 	alice := newDesk(t, a, "alice@example.com")
-	alice.edit(alice.newProcess("Let the dough rest"))
+	process := alice.newProcess("Let the dough rest")
+	alice.edit(process)
 	read[bool](t, alice.tab, `(() => {
 		const {fetch, setTimeout} = window, field = document.querySelector("#description");
 		window.setTimeout = (run, wait, ...more) => { // as a timer may be late, what it is set to counts
@@ -97,6 +98,7 @@ func editTyped(t *testing.T, a *app) {
 	if planned := read[float64](t, alice.tab, `window.planned`); planned != 500 {
 		t.Errorf("a draft is written %.0f ms after the last key", planned)
 	}
+	alice.kept(process, "Covered") // or the next page would write it, too
 	alice.do(chromedp.Reload())
 	alice.until(`document.querySelector("#edit")?.dataset.held === "true" && document.documentElement.matches(".live")`)
 	read[bool](t, alice.tab, `(() => {
