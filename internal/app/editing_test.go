@@ -43,6 +43,28 @@ func onEach(t *testing.T, test func(t *testing.T, e *editing)) {
 	}
 }
 
+// onTwo runs a test with two instances that share a Redis and a database, and with one that has no
+// Redis, and is both.
+func onTwo(t *testing.T, test func(t *testing.T, a, other *app)) {
+	t.Parallel()
+	for name, start := range map[string]func(t *testing.T) (a, other *app){
+		"two instances": func(t *testing.T) (a, other *app) {
+			env := map[string]string{"REDIS_URL": "redis://" + servicestest.StartRedis(t).Addr, "DATABASE_URL": newDatabase(t)}
+			return startApp(t, env), startApp(t, env)
+		},
+		"Redis gone": func(t *testing.T) (a, other *app) {
+			a = startCutOff(t, nil)
+			return a, a
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			a, other := start(t)
+			test(t, a, other)
+		})
+	}
+}
+
 // lock is a lock of a user on the process.
 func (e *editing) lock(t *testing.T, token string) (lockToken string) {
 	t.Helper()

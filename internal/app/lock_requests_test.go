@@ -33,23 +33,7 @@ type askedStatus struct {
 }
 
 func TestLockRequestsByTheAPI(t *testing.T) {
-	t.Parallel()
-	for name, start := range map[string]func(t *testing.T) (a, other *app){
-		"two instances": func(t *testing.T) (a, other *app) {
-			env := map[string]string{"REDIS_URL": "redis://" + servicestest.StartRedis(t).Addr, "DATABASE_URL": newDatabase(t)}
-			return startApp(t, env), startApp(t, env)
-		},
-		"Redis gone": func(t *testing.T) (a, other *app) {
-			a = startCutOff(t, nil)
-			return a, a
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			a, other := start(t)
-			isAskedFor(t, a, other)
-		})
-	}
+	onTwo(t, isAskedFor)
 }
 
 // isAskedFor asks for a lock at the other instance, and answers.

@@ -43,23 +43,7 @@ func (a *app) lost(t *testing.T, user, id, token string) (told editingAnswer) {
 }
 
 func TestWhoLostALockIsToldWhy(t *testing.T) {
-	t.Parallel()
-	for name, start := range map[string]func(t *testing.T) (a, other *app){
-		"two instances": func(t *testing.T) (a, other *app) {
-			env := map[string]string{"REDIS_URL": "redis://" + servicestest.StartRedis(t).Addr, "DATABASE_URL": newDatabase(t)}
-			return startApp(t, env), startApp(t, env)
-		},
-		"Redis gone": func(t *testing.T) (a, other *app) {
-			a = startCutOff(t, nil)
-			return a, a
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			a, other := start(t)
-			losersAreTold(t, a, other)
-		})
-	}
+	onTwo(t, losersAreTold)
 }
 
 // losersAreTold is what the user is told who lost a lock in each way, by the other instance.

@@ -29,7 +29,8 @@
       keep();
     },
   };
-  // stay keeps the session of who types, which no draft does. It goes without the header of ask, so that the server counts it.
+  // stay keeps the session of a user who types, which no draft does. It goes without the header of
+  // ask, so that the server counts it.
   let stayed = performance.now();
   const stay = async () => {
     if (performance.now() - stayed < 60_000) return;
