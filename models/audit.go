@@ -30,6 +30,7 @@ const (
 	AuditLockAnswered    = "lock-request-answered"  // "later" or "no"
 	AuditLockWithdrawn   = "lock-request-withdrawn" // by the asker
 	AuditLockGiven       = "lock-given"             // to a user who asked for it
+	AuditRequestEnded    = "lock-request-ended"     // by itself, as if it is not fetched in time
 	AuditUserCreated     = "user-created"
 	AuditUserChanged     = "user-changed"
 	AuditUserDeleted     = "user-deleted"
@@ -39,5 +40,5 @@ const (
 var AuditActions = [...]string{
 	AuditSignIn, AuditSignInFailed, AuditSignInNewPlace, AuditSignInLimited, AuditSignOut, AuditPasswordChanged, AuditSessionRevoked,
 	AuditSessionsRevoked, AuditLockForced, AuditLockTakenOver,
-	AuditLockAsked, AuditLockAnswered, AuditLockWithdrawn, AuditLockGiven, AuditUserCreated, AuditUserChanged, AuditUserDeleted,
+	AuditLockAsked, AuditLockAnswered, AuditLockWithdrawn, AuditLockGiven, AuditRequestEnded, AuditUserCreated, AuditUserChanged, AuditUserDeleted,
 }

@@ -44,7 +44,7 @@ func (p *Processes) mayBeGiven(ctx context.Context, r models.LockRequest) error 
 	if err == nil && !user.Disabled && models.HasRole(user.Roles, models.RoleEditor) {
 		return nil
 	}
-	if _, err := p.close(ctx, r, models.RequestExpired); err != nil {
+	if _, err := p.close(ctx, r, models.RequestExpired, endedByItself(r, "its user may not lock any more")); err != nil {
 		return err
 	}
 	return fmt.Errorf("%w: %w", errAskerGone, &models.RequestConflictError{Field: "answer", Detail: "The request is over: its user may not lock any more."})
@@ -93,7 +93,7 @@ func (p *Processes) markGiven(ctx context.Context, r models.LockRequest, taken l
 // have it any more.
 func (p *Processes) fetch(ctx context.Context, r models.LockRequest, most int) (*ProcessLock, error) {
 	if !r.Fetched && !time.Now().Before(r.FetchBy) {
-		return nil, p.passOn(ctx, r, models.RequestExpired)
+		return nil, p.passOn(ctx, r, models.RequestExpired, endedByItself(r, notFetched))
 	}
 	claim, taken, err := p.askersGrant(ctx, r, r.Grant)
 	if err == nil && !r.Fetched {

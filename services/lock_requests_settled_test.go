@@ -75,6 +75,8 @@ func (a asking) areSettled(t *testing.T) {
 		}
 		a.wantAudit(t, id, models.AuditLockGiven, dan.Email+"  : bob@example.com did not fetch it",
 			"bob@example.com  : carol@example.com did not fetch it", "alice@example.com 192.0.2.1 answer: to carol@example.com")
+		a.wantAudit(t, id, models.AuditRequestEnded, dan.Email+"  : not fetched in time",
+			"bob@example.com  : not fetched in time", "carol@example.com  : not fetched in time")
 	})
 
 	t.Run("a lock that becomes free is the queue's, then the first asker's who is there", func(t *testing.T) {
@@ -88,6 +90,7 @@ func (a asking) areSettled(t *testing.T) {
 		queued := <-waiter
 		a.after(t, 0, time.Hour)
 		a.wantState(t, absent, models.RequestWithdrawn) // she has it
+		a.wantAudit(t, id, models.AuditRequestEnded, "carol@example.com  : its user has the lock")
 		must(a.Unlock(ctx, a.carol, id, queued.Token))
 		a.after(t, 90*time.Second, time.Hour) // nobody looked for so long
 		a.wantState(t, r, models.RequestOpen)
@@ -120,6 +123,7 @@ func (a asking) areSettled(t *testing.T) {
 		a.wantState(t, r, models.RequestOpen)
 		a.after(t, 2*time.Hour, time.Minute)
 		a.wantState(t, r, models.RequestExpired)
+		a.wantAudit(t, id, models.AuditRequestEnded, "bob@example.com  : its user stayed away", dan.Email+"  : its user may not lock any more")
 		again := a.ask(t, a.bob, id)
 		check(t, errorOf(a.Delete(ctx, a.alice, id, held.Token, nil)))
 		if _, err := a.Asked(ctx, a.bob, id, again.ID, 0, 0); !errors.Is(err, models.ErrNotFound) {

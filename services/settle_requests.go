@@ -92,7 +92,7 @@ func (p *Processes) settle(ctx context.Context, requests []models.LockRequest) e
 		case r.Pending():
 			pending = append(pending, r)
 		case !now.Before(r.FetchBy):
-			return p.passOn(ctx, r, models.RequestExpired)
+			return p.passOn(ctx, r, models.RequestExpired, endedByItself(r, notFetched))
 		default:
 			return nil // it is the asker's turn
 		}
@@ -106,7 +106,7 @@ func (p *Processes) settle(ctx context.Context, requests []models.LockRequest) e
 		case status.Held && r.By.ID == status.Holder.UserID:
 			return p.settleHolders(ctx, r, status)
 		case now.After(later(r.SeenAt, r.AnswerBy).Add(p.opt.Protection + patience)):
-			_, err = p.close(ctx, r, models.RequestExpired)
+			_, err = p.close(ctx, r, models.RequestExpired, endedByItself(r, "its user stayed away"))
 			return err
 		}
 	}
@@ -135,8 +135,16 @@ func (p *Processes) settleHolders(ctx context.Context, r models.LockRequest, sta
 	case err != nil && !errors.Is(err, models.ErrNotHeld):
 		return err
 	}
-	_, err = p.close(ctx, r, models.RequestWithdrawn)
+	_, err = p.close(ctx, r, models.RequestWithdrawn, endedByItself(r, "its user has the lock"))
 	return err
+}
+
+// notFetched is why a request ends whose asker was given the lock.
+const notFetched = "not fetched in time"
+
+// endedByItself is what the audit says of a request that no user ended.
+func endedByItself(r models.LockRequest, why string) models.AuditEntry {
+	return models.AuditEntry{At: time.Now().UTC(), Action: models.AuditRequestEnded, Actor: r.By.Email, Target: Resource(r.ProcessID), Detail: why}
 }
 
 // giveFree gives a free lock to the first asker who is there.
