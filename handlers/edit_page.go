@@ -115,7 +115,6 @@ func (h *Handlers) editPage(c *gin.Context) error {
 		if isScript(c) { // it looks only: how the lock ended is for the page that its user opens
 			return goTo(c, processPath(id))
 		}
-		h.dropLock(c, id, lock)
 		why, calm := endInWords(time.Now(), lostLock{lost.Status, lost.EndedBy}, signedIn(c).User)
 		flash := middleware.Flash{Text: why, Failed: !calm}
 		if lost.EndedBy != nil {
