@@ -1,9 +1,11 @@
 package handlers
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 	"unicode/utf8"
@@ -203,9 +205,10 @@ func (h *Handlers) addText(c *gin.Context, view *templates.Edit, process models.
 	return text{ProcessFields: merged.Result(), base: process.Version, draft: known}, nil, err
 }
 
-// changedSince is what others changed since a version; nil if nobody did, or if it is not known.
+// changedSince is what others changed since a version, and who did so last; nil if nobody did, or if
+// it is not known.
 func (h *Handlers) changedSince(ctx context.Context, process models.Process, version int64, me models.UserRef) (*templates.ChangedMeanwhile, error) {
-	if version >= process.Version || process.UpdatedBy.ID == me.ID {
+	if version >= process.Version {
 		return nil, nil
 	}
 	was, err := h.Processes.Version(ctx, process.ID, version)
@@ -215,11 +218,28 @@ func (h *Handlers) changedSince(ctx context.Context, process models.Process, ver
 	if err != nil {
 		return nil, err
 	}
-	changes := shownChanges(models.ProcessPatch{}.Apply(was), models.ProcessPatch{}.Apply(process))
-	if changes == nil {
+	history, err := h.Processes.History(ctx, process.ID, models.Page{Limit: historyPerPage})
+	if err != nil {
+		return nil, err
+	}
+	changed := templates.ChangedMeanwhile{Changes: shownChanges(models.ProcessPatch{}.Apply(was), models.ProcessPatch{}.Apply(process))}
+	wrote := map[string]string{} // the id of who changed a field last
+	for _, entry := range history.Items {
+		if entry.Version <= version {
+			continue
+		}
+		if changed.By == "" && entry.Actor.ID != me.ID {
+			changed.By, changed.At = nameOf(entry.Actor), cmp.Or(entry.EndedAt, entry.At)
+		}
+		for _, change := range entry.Changes {
+			wrote[change.Field] = cmp.Or(wrote[change.Field], entry.Actor.ID)
+		}
+	}
+	changed.Changes = slices.DeleteFunc(changed.Changes, func(c templates.FieldChange) bool { return wrote[c.Field] == me.ID })
+	if changed.By == "" || len(changed.Changes) == 0 {
 		return nil, nil
 	}
-	return &templates.ChangedMeanwhile{By: nameOf(process.UpdatedBy), At: process.UpdatedAt, Changes: changes}, nil
+	return &changed, nil
 }
 
 // merge merges a text with the process as it is now.

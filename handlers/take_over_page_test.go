@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"gatehouse/models"
 	"gatehouse/services"
 	"gatehouse/services/servicestest"
 )
@@ -70,6 +71,28 @@ func TestTakeOverPage(t *testing.T) {
 	mine.has(t, "title", "Order ink")
 	mine.has(t, "description", "Twelve boxes.")
 	shows(t, theirs.get(mine.path), http.StatusOK, "Changed while you looked.", bob+" saved at")
+}
+
+// Who begins on a page that others have overtaken is told what others changed, and not what they
+// changed themselves meanwhile.
+func TestChangedWhileLooking(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	process := s.process(t, "Order paper", "Ten boxes.")
+	s.writes(t, bob, process.ID, func(f *models.ProcessFields) { f.Status, f.Description = "active", "Eleven boxes." })
+	s.writes(t, ann, process.ID, func(f *models.ProcessFields) { f.Description = "Twelve boxes." })
+	a := s.signedIn(t, ann)
+	for seen, told := range map[string]bool{"1": true, "2": false, "3": false} {
+		tab := a.begins(t, process.ID, "seen", seen)
+		page := a.get(tab.path)
+		if told {
+			shows(t, page, http.StatusOK, "Changed while you looked.", bob+" saved at", "<ins>active</ins>")
+		}
+		if text := page.Body.String(); !told && strings.Contains(text, "Changed while you looked") || strings.Contains(text, "<ins>Twelve boxes.") {
+			t.Errorf("since version %s: one's own save is shown as another's: %s", seen, text)
+		}
+		goesTo(t, tab.presses("/edit/cancel"), "/processes/"+process.ID)
+	}
 }
 
 func TestTakeOverIsRefused(t *testing.T) {
