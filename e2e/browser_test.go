@@ -157,11 +157,25 @@ func browserForce(t *testing.T, a *app) {
 	do(t, tab, chromedp.Reload())
 	until(t, tab, `document.querySelector("h1")?.textContent === "Locks held now" && document.querySelector(".notice") === null`)
 
-	// And a lock that goes by itself goes from the page.
+	// And a lock that goes by itself goes from the page. Both are shown at once.
+	until(t, tab, `document.documentElement.matches(".live")`)
+	took := time.Now()
 	again := takeLock(t, a, "Paint the shed")
-	until(t, tab, fmt.Sprintf(`document.querySelector(%q) !== null`, again.row))
+	atOnce(t, tab, again, true, took)
+	let := time.Now()
 	again.release(t)
-	until(t, tab, fmt.Sprintf(`document.querySelector(%q) === null`, again.row))
+	atOnce(t, tab, again, false, let)
+}
+
+// atOnce waits until a lock's row is in the page, or out of it, and holds the page to the time that
+// may pass from an event to the screen. What happened has just happened, and began then.
+func atOnce(t *testing.T, tab context.Context, l lockOf, there bool, began time.Time) {
+	t.Helper()
+	happened := time.Now()
+	until(t, tab, fmt.Sprintf(`(document.querySelector(%q) !== null) === %t`, l.row, there))
+	if took := time.Since(happened); took > 150*time.Millisecond+servicestest.Slack(began) {
+		t.Errorf("from the event to the screen: %s", took)
+	}
 }
 
 // timeLeft reads the countdown of a lock's row.

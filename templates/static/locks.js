@@ -3,7 +3,7 @@
 // right when the pointer and the focus have left.
 "use strict";
 (() => {
-  const pause = { most: 5000, least: 200 }; // between two refreshes, in milliseconds
+  const pause = { most: 5000, least: 100 }; // between two refreshes, in milliseconds
   const burst = 10; // refreshes that may follow each other that quickly; then it is one a second
   const table = () => document.getElementById("locks");
 
