@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chromedp/chromedp/kb"
+
 	"gatehouse/services/servicestest"
 )
 
@@ -41,7 +43,8 @@ func editAsked(t *testing.T, a *app) {
 	bob.until(`document.querySelector("#lock")?.textContent.includes("The answer: no") && document.activeElement.id === "message"`)
 
 	// Asked and withdrawn, from elsewhere: the holder's page takes it back, and bob can ask again.
-	bob.asks("one minute?")
+	bob.do(press("one minute?", kb.Enter)) // the keyboard alone will do
+	bob.until(`document.querySelector("main > .notice")?.textContent.startsWith("You asked for it.")`)
 	if bob.request() == request {
 		t.Error("what was answered is asked for again")
 	}
@@ -72,7 +75,8 @@ func editAsked(t *testing.T, a *app) {
 	if got := alice.typed(); got != "a draft" || !read[bool](t, alice.tab, `window.sameDocument === true`) {
 		t.Errorf("the page was loaded anew, or the text is %q", got)
 	}
-	alice.do(click("#requests button[value^=give]"))
+	tabTo(t, alice.tab, "#requests button[value^=give]")
+	alice.do(press(kb.Enter))
 	alice.until(`document.querySelector("#draft")?.textContent.includes("You left changes at")`)
 	bob.until(`document.querySelector("#edit")?.dataset.held === "true" && sessionStorage.sounds === "1"`)
 	if got := alice.draft(process); got != "a draft" {
