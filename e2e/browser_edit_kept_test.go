@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -195,6 +196,21 @@ func editGone(t *testing.T, a *app) {
 	}
 	alice.do(click("button.primary"))
 	alice.until(`document.querySelector(".reader .text")?.innerText === "Before"`)
+
+	// And what the server had.
+	alice.do(chromedp.Navigate(a.URL + "/processes"))
+	left := fmt.Sprintf(".banner a[href=\"/processes/%s\"]", process)
+	alice.do(click(left))
+	alice.until(`document.querySelector("#lost")?.innerText.includes("kept for you") && document.documentElement.matches(".live")`)
+	alice.accessible("what is left of a deleted process")
+	if got := alice.typed(); got != "Twice" {
+		t.Errorf("the server kept %q", got)
+	}
+	alice.do(click("button[form=discard]"))
+	alice.until(`document.querySelector("main > .notice")?.innerText.includes("discarded") && document.querySelector(%q) === null`, left)
+	if copies := read[int](t, alice.tab, `Object.keys(localStorage).filter((key) => /^gatehouse[.](draft|new)[.]/.test(key)).length`); copies != 0 {
+		t.Errorf("%d copies in the browser", copies)
+	}
 }
 
 // editTwins: of two tabs of one lock, as of a tab that was duplicated, one goes. The other keeps it.
@@ -292,12 +308,29 @@ func editBarred(t *testing.T, a *app) {
 // editUnreached: a save that finds the server away says so, and the page goes on: once the server is
 // back the draft is written by itself, and the next save goes.
 func editUnreached(t *testing.T, a *app) {
-	alice := newDesk(t, a, "alice@example.com")
+	alice := newDesk(t, a, "alice@example.com", "status of 412") // to a write whose answer it has not seen
 	process := alice.newProcess("Call the smith")
 	alice.edit(process)
+
+	// A proxy that does not find the server answers 404. The process is not deleted.
+	alice.meddles()
+	read[bool](t, alice.tab, `(answers["/draft"] = answers["/edit/state"] = () => new Response("<h1>Not found</h1>", {status: 404, headers: {"Content-Type": "text/html"}}), true)`)
+	alice.do(fill("#description", "At"))
+	alice.until(`document.querySelector("#away")?.innerText.startsWith("The server cannot be reached")`)
+	for range 2 { // what the first one found is shown when it asks again
+		before := read[int](t, alice.tab, `looks()`)
+		alice.looks()
+		alice.until(`looks() > %d`, before)
+	}
+	if said := alice.text("#lost"); said != "" {
+		t.Errorf("a 404 of a proxy: %s", said)
+	}
+	read[bool](t, alice.tab, `(answers = {}, true)`)
+	alice.until(`document.querySelector("#away") === null`)
+
 	read[bool](t, alice.tab, `(window.reallyFetch = fetch, window.fetch = (url, options) => options?.method === "PUT"
 		? new Promise((_, refuse) => { window.goAway = () => refuse(new TypeError("gone")); }) : reallyFetch(url, options), true)`)
-	alice.do(fill("#description", "At noon"))
+	alice.do(fill("#description", " noon"))
 	alice.until(`window.goAway !== undefined`)
 	alice.do(click("button[value=stay]"))
 	read[bool](t, alice.tab, `(window.fetch = reallyFetch, goAway(), true)`)

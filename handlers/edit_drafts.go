@@ -98,15 +98,29 @@ func (h *Handlers) discardForm(c *gin.Context) error {
 	if err != nil {
 		return h.noRoute(c)
 	}
-	if _, err := h.Processes.Process(c.Request.Context(), id); err != nil {
+	ctx, me := c.Request.Context(), signedIn(c).User
+	flash := middleware.Flash{Text: "Your unsaved changes are discarded."}
+	other := middleware.Flash{Text: "Nothing was discarded: you typed something else since, in another tab.", Failed: true}
+	_, err = h.Processes.Process(ctx, id)
+	if errors.Is(err, models.ErrNotFound) {
+		err = h.Processes.DeleteOrphanedDraft(ctx, me, id, draftKnown(c))
+		if errors.Is(err, models.ErrNotFound) {
+			_, err = h.Processes.OrphanedDraft(ctx, me, id)
+			flash = other
+		}
+		if err != nil {
+			return err
+		}
+		return goWith(c, processesRoute, flash)
+	}
+	if err != nil {
 		return err
 	}
-	err = h.Processes.DeleteDraft(c.Request.Context(), signedIn(c).User, id, draftKnown(c))
-	flash := middleware.Flash{Text: "Your unsaved changes are discarded."}
+	err = h.Processes.DeleteDraft(ctx, me, id, draftKnown(c))
 	var later *models.DraftConflictError
 	switch {
 	case errors.As(err, &later):
-		flash = middleware.Flash{Text: "Nothing was discarded: you typed something else since, in another tab.", Failed: true}
+		flash = other
 	case err != nil && !errors.Is(err, models.ErrNotFound):
 		return err
 	}

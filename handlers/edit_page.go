@@ -125,7 +125,7 @@ func (h *Handlers) editPage(c *gin.Context) error {
 		return goWith(c, processPath(id), flash)
 	}
 	if err != nil {
-		return err
+		return h.orphaned(c, id, err)
 	}
 	view := h.editView(c, lock, editing)
 	h.addAskers(c, &view, editing.Process)

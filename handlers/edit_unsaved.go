@@ -68,10 +68,31 @@ func (h *Handlers) showLost(c *gin.Context, id string, typed text, kept bool, wh
 
 // showDeleted shows the text of a user whose process is not there any more.
 func (h *Handlers) showDeleted(c *gin.Context, id string, typed text) error {
+	draft, err := h.Processes.OrphanedDraft(c.Request.Context(), signedIn(c).User, id)
+	kept := err == nil && merge.Changes(typed.ProcessFields, draft.Fields()) == nil
+	if kept {
+		typed.draft = draft.SavedAt
+	}
 	view := h.unsavedView(c, id, typed.Title, typed)
-	view.Lost = &templates.Lost{Text: "The process was deleted.", Deleted: true}
+	view.Lost = &templates.Lost{Text: "The process was deleted.", Deleted: true, Kept: kept}
 	html, err := h.Pages.Edit(view)
 	return h.page(c, http.StatusNotFound, html, err)
+}
+
+// orphaned shows what the reader had typed into a process that is not there any more, if that was
+// kept. Otherwise there is nothing to show, and it returns notFound.
+func (h *Handlers) orphaned(c *gin.Context, id string, notFound error) error {
+	if !errors.Is(notFound, models.ErrNotFound) || !mayEdit(c) || isScript(c) {
+		return notFound
+	}
+	draft, err := h.Processes.OrphanedDraft(c.Request.Context(), signedIn(c).User, id)
+	if errors.Is(err, models.ErrNotFound) {
+		return notFound
+	}
+	if err != nil {
+		return err
+	}
+	return h.showDeleted(c, id, text{ProcessFields: draft.Fields(), base: draft.BaseVersion, draft: draft.SavedAt})
 }
 
 // unsavedView is the form with a text that was not saved. It stays the text of who wrote it.
@@ -142,7 +163,7 @@ func (h *Handlers) showUnsaved(c *gin.Context, p models.Problem) (ok bool, err e
 	if !h.survives(c, p) {
 		return false, nil
 	}
-	form, err := conflictForm(c, "title", "status", "description", "user")
+	form, err := conflictForm(c, "title", "status", "description", "user", "from")
 	if err != nil {
 		return false, nil
 	}
@@ -172,7 +193,7 @@ func (h *Handlers) showUnsaved(c *gin.Context, p models.Problem) (ok bool, err e
 	}
 	if isNew {
 		return true, h.showNewProcess(c, p.Status, templates.ProcessForm{
-			UserID: form["user"], Fields: templates.ProcessFields(typed.ProcessFields), Failed: why, SignIn: signIn,
+			UserID: form["user"], From: form["from"], DraftKnown: typed.draft, Fields: templates.ProcessFields(typed.ProcessFields), Failed: why, SignIn: signIn,
 		})
 	}
 	view := h.unsavedView(c, id, typed.Title, typed)

@@ -79,6 +79,85 @@ func TestLostLock(t *testing.T) {
 	})
 }
 
+// What others had typed into a process that was deleted is kept for them, until it is a new process
+// or discarded.
+func TestDraftOfADeletedProcess(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	a, b := s.signedIn(t, ann), s.signedIn(t, bob)
+	left := func(title string) (id string) {
+		process := s.process(t, "Order paper", "Ten boxes.")
+		_, err := s.Processes.SaveDraft(t.Context(), s.user(t, ann), process.ID, models.Draft{Title: title, Status: "draft", Description: "Ten boxes.", BaseVersion: 1}, time.Time{})
+		check(t, err)
+		lock, err := s.Processes.Lock(t.Context(), s.user(t, bob), process.ID, services.ProcessLockOptions{})
+		check(t, err)
+		_, err = s.Processes.Delete(t.Context(), s.user(t, bob), process.ID, lock.Token, nil)
+		check(t, err)
+		return process.ID
+	}
+	// offered is whether the list of processes offers a text to its writer, and to nobody else.
+	offered := func(t *testing.T, title string) bool {
+		t.Helper()
+		words := ">" + title + "</a>, which was deleted since."
+		if strings.Contains(b.get("/processes").Body.String(), words) {
+			t.Errorf("another user is offered %q", title)
+		}
+		return strings.Contains(a.get("/processes").Body.String(), words)
+	}
+	t.Run("becomes a new one", func(t *testing.T) {
+		id := left("Order ink")
+		if !offered(t, "Order ink") {
+			t.Error("it is not offered")
+		}
+		w := a.get("/processes/" + id)
+		shows(t, w, http.StatusNotFound, "The process was deleted.", `value="Order ink"`, "kept for you until", "Make a new process from this text", "Discard it")
+		shows(t, b.get("/processes/"+id), http.StatusNotFound, "There is nothing at this address")
+		w = a.opened(t, w, "new", "").presses("", "title", "")
+		shows(t, w, http.StatusUnprocessableEntity, "Nothing was created")
+		if !offered(t, "Order ink") {
+			t.Error("it is gone with a process that was not created")
+		}
+		w = a.opened(t, w, "new", "").presses("", "title", "Order red ink")
+		shows(t, a.get(w.Header().Get("Location")), http.StatusOK, "Order red ink")
+		if offered(t, "Order ink") {
+			t.Error("it is offered again")
+		}
+		shows(t, a.get("/processes/"+id), http.StatusNotFound, "There is nothing at this address")
+	})
+	t.Run("is discarded", func(t *testing.T) {
+		id := left("Order pens")
+		page := a.opened(t, a.get("/processes/"+id), id, "")
+		shows(t, b.post("/processes/"+id+"/draft/discard"), http.StatusNotFound)
+		older := page.fields.Get("draft")
+		page.fields.Set("draft", "")
+		goesTo(t, page.presses("/draft/discard"), "/processes")
+		shows(t, a.get("/processes"), http.StatusOK, "Nothing was discarded")
+		if !offered(t, "Order pens") {
+			t.Error("it was discarded by another user, or by a page that did not show it")
+		}
+		page.fields.Set("draft", older)
+		goesTo(t, page.presses("/draft/discard"), "/processes")
+		if offered(t, "Order pens") {
+			t.Error("it is offered again")
+		}
+	})
+	t.Run("stays, if another text becomes a new process", func(t *testing.T) {
+		id := left("Order crayons")
+		creates := func(title string) {
+			w := a.post("/processes/new", "title", title, "status", "draft", "description", "Ten boxes.", "from", id)
+			shows(t, a.get(w.Header().Get("Location")), http.StatusOK, title)
+		}
+		creates("Order chalk")
+		if !offered(t, "Order crayons") {
+			t.Error("it is gone")
+		}
+		creates("Order crayons")
+		if offered(t, "Order crayons") {
+			t.Error("what was created is offered again")
+		}
+	})
+}
+
 // A text is not lost with a request that is refused for another reason: it is in the answer.
 func TestTextSurvivesARefusal(t *testing.T) {
 	t.Parallel()

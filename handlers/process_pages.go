@@ -61,6 +61,15 @@ func (h *Handlers) processesPage(c *gin.Context) error {
 			ID: process.ID, Title: process.Title, Status: process.Status, Changed: process.UpdatedAt, ChangedBy: process.UpdatedBy.Email,
 		})
 	}
+	if view.MayEdit {
+		orphaned, err := h.Processes.OrphanedDrafts(c.Request.Context(), signedIn(c).User)
+		if err != nil {
+			return err
+		}
+		for _, draft := range orphaned {
+			view.Orphaned = append(view.Orphaned, templates.OrphanedDraft{ID: draft.ProcessID, Title: draft.Title, SavedAt: draft.SavedAt})
+		}
+	}
 	degraded := h.addEditing(c, &view)
 	setLocksDegraded(c, degraded)
 	view.Banner = h.partialBanner(degraded, listPartial)
@@ -149,17 +158,24 @@ func (h *Handlers) showNewProcess(c *gin.Context, status int, view templates.Pro
 }
 
 func (h *Handlers) createProcessForm(c *gin.Context) error {
-	form, err := processForm(c)
+	form, err := processForm(c, "from")
 	if err != nil {
 		return err
 	}
+	from, known := form["from"], draftKnown(c) // a process that was deleted, of which this is the text
 	fields, wrong := fieldsOf(form)
 	if wrong != nil {
-		return h.showNewProcess(c, http.StatusUnprocessableEntity, templates.ProcessForm{Fields: templates.ProcessFields(fields), Errors: wrong})
+		return h.showNewProcess(c, http.StatusUnprocessableEntity, templates.ProcessForm{
+			Fields: templates.ProcessFields(fields), Errors: wrong, From: from, DraftKnown: known,
+		})
 	}
-	process, err := h.Processes.Create(c.Request.Context(), signedIn(c).User, fields)
+	ctx, me := c.Request.Context(), signedIn(c).User
+	process, err := h.Processes.Create(ctx, me, fields)
 	if err != nil {
 		return err
+	}
+	if err := h.Processes.SettleOrphanedDraft(ctx, me, from, fields, known); err != nil {
+		_ = c.Error(err) // the user finds it again, and can discard it
 	}
 	return goWith(c, processesRoute+"/"+process.ID, middleware.Flash{Text: "The process is created."})
 }
@@ -204,7 +220,7 @@ func (h *Handlers) processPage(c *gin.Context) error {
 	if done, err := h.awaitAnswer(c, id, &panel); done || err != nil {
 		return err
 	}
-	return h.showProcess(c, http.StatusOK, id, panel)
+	return h.orphaned(c, id, h.showProcess(c, http.StatusOK, id, panel))
 }
 
 // showProcess is the page of a process; panel is what is known of its lock from a refusal, and said

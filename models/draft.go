@@ -23,6 +23,13 @@ func (d Draft) Fields() ProcessFields {
 	return ProcessFields{Title: d.Title, Status: d.Status, Description: d.Description}
 }
 
+// OrphanedDraft says that there is a draft of a process that was deleted.
+type OrphanedDraft struct {
+	ProcessID string
+	Title     string // of the draft
+	SavedAt   time.Time
+}
+
 // DraftRef says that a user has a draft, and not what is in it.
 type DraftRef struct {
 	UserID  string    `json:"userId"`

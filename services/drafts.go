@@ -13,6 +13,9 @@ type draftStore interface {
 	Draft(ctx context.Context, processID, userID string) (models.Draft, error)
 	SaveDraft(ctx context.Context, processID, userID string, draft models.Draft, unchangedSince time.Time) (models.Draft, error)
 	DeleteDraft(ctx context.Context, processID, userID string, unchangedSince time.Time) error
+	OrphanedDrafts(ctx context.Context, userID string) ([]models.OrphanedDraft, error)
+	OrphanedDraft(ctx context.Context, processID, userID string) (models.Draft, error)
+	DeleteOrphanedDraft(ctx context.Context, processID, userID string, savedAt time.Time) error
 }
 
 // Draft returns what a user has typed into a process and not saved; models.ErrNotFound if there is
@@ -58,4 +61,34 @@ func (p *Processes) SettleDraft(ctx context.Context, user models.UserRef, id str
 		return false, nil
 	}
 	return false, err
+}
+
+// OrphanedDrafts returns a user's drafts of processes that were deleted, the latest 20 of those that
+// had another text than the process.
+func (p *Processes) OrphanedDrafts(ctx context.Context, user models.UserRef) ([]models.OrphanedDraft, error) {
+	return p.store.OrphanedDrafts(ctx, user.ID)
+}
+
+// OrphanedDraft returns one of OrphanedDrafts; models.ErrNotFound if there is none.
+func (p *Processes) OrphanedDraft(ctx context.Context, user models.UserRef, id string) (models.Draft, error) {
+	return p.store.OrphanedDraft(ctx, id, user.ID)
+}
+
+// DeleteOrphanedDraft deletes one of OrphanedDrafts, as it was saved at savedAt; models.ErrNotFound if
+// there is no such one.
+func (p *Processes) DeleteOrphanedDraft(ctx context.Context, user models.UserRef, id string, savedAt time.Time) error {
+	return p.store.DeleteOrphanedDraft(ctx, id, user.ID, savedAt)
+}
+
+// SettleOrphanedDraft deletes one of OrphanedDrafts after its text has become a new process, under the
+// condition of SettleDraft.
+func (p *Processes) SettleOrphanedDraft(ctx context.Context, user models.UserRef, id string, saved models.ProcessFields, known time.Time) error {
+	draft, err := p.store.OrphanedDraft(ctx, id, user.ID)
+	if err == nil && (!draft.SavedAt.After(known) || merge.Changes(merge.Clean(saved), merge.Clean(draft.Fields())) == nil) {
+		err = p.store.DeleteOrphanedDraft(ctx, id, user.ID, draft.SavedAt)
+	}
+	if errors.Is(err, models.ErrNotFound) {
+		return nil
+	}
+	return err
 }

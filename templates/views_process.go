@@ -16,6 +16,13 @@ type ProcessList struct {
 	First, Next string
 	Banner      *Banner
 	Missing     bool // who is editing cannot be found out now
+	Orphaned    []OrphanedDraft
+}
+
+// OrphanedDraft is what the reader left of a process that was deleted since.
+type OrphanedDraft struct {
+	ID, Title string
+	SavedAt   time.Time
 }
 
 // ProcessRow is one process of the list.
@@ -64,6 +71,10 @@ type ProcessForm struct {
 	// that the reader has to sign in first, in another tab.
 	Failed string
 	SignIn bool
+	// From is the id of a process that was deleted, of which this was the text; "" for none. DraftKnown
+	// is that of Edit.
+	From       string
+	DraftKnown time.Time
 }
 
 // FocusField is that of Edit.

@@ -30,14 +30,40 @@ func TestProcessDeletedMeanwhile(t *testing.T) {
 			check(t, err)
 			written := make(chan error, 1)
 			go func() { written <- write(p.ID) }()
-			servicestest.Eventually(t, func() (waits bool) {
-				check(t, w.raw.QueryRowContext(t.Context(), `SELECT EXISTS (SELECT 1 FROM pg_stat_activity
-					WHERE datname = current_database() AND wait_event_type = 'Lock')`).Scan(&waits))
-				return waits
-			}, name+" does not wait for the deletion")
+			w.untilOneWaits(t, name+" does not wait for the deletion")
 			check(t, tx.Commit())
 			wantError(t, <-written, models.ErrNotFound)
 		})
+	}
+}
+
+// untilOneWaits waits until a connection waits for a lock of the database.
+func (w world) untilOneWaits(t *testing.T, msg string) {
+	t.Helper()
+	servicestest.Eventually(t, func() (waits bool) {
+		check(t, w.raw.QueryRowContext(t.Context(), `SELECT EXISTS (SELECT 1 FROM pg_stat_activity
+			WHERE datname = current_database() AND wait_event_type = 'Lock')`).Scan(&waits))
+		return waits
+	}, msg)
+}
+
+// A draft that is being stored while its process is deleted is kept as it becomes.
+func TestDraftStoredMeanwhile(t *testing.T) {
+	w := keptPostgres.emptied(t)
+	ann := newUser(t, w.s, "ann@example.com")
+	p := must(w.s.CreateProcess(t.Context(), ann.ID, fields("one")))
+	must(w.s.SaveDraft(t.Context(), p.ID, ann.ID, draftFrom(1, "first"), time.Time{}))
+	tx := must(w.raw.BeginTx(t.Context(), nil))
+	defer tx.Rollback() // without effect after Commit
+	_, err := tx.ExecContext(t.Context(), `UPDATE drafts SET title = 'last' WHERE process_id = $1`, p.ID)
+	check(t, err)
+	gone := make(chan error, 1)
+	go func() { gone <- w.s.DeleteProcess(t.Context(), p.ID, ann.ID, models.WriteGuard{GrantedVersion: 1}) }()
+	w.untilOneWaits(t, "the deletion does not wait for the draft")
+	check(t, tx.Commit())
+	check(t, <-gone)
+	if got := must(w.s.OrphanedDraft(t.Context(), p.ID, ann.ID)); got.Title != "last" {
+		t.Errorf("kept is %q", got.Title)
 	}
 }
 

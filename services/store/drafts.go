@@ -156,6 +156,58 @@ func (s *Store) processAndIfDrafts(ctx context.Context, n int64) (p models.Proce
 	return p, drafted, err
 }
 
+// orphanedListed is how many orphaned drafts of a user are listed.
+const orphanedListed = 20
+
+// OrphanedDrafts returns the user's drafts of processes that were deleted, the latest first, if they
+// had another text than the process in the end: up to 20. There may be no such user.
+func (s *Store) OrphanedDrafts(ctx context.Context, userID string) ([]models.OrphanedDraft, error) {
+	user, err := parseID(userID)
+	if err != nil {
+		return []models.OrphanedDraft{}, nil
+	}
+	ctx, done := s.read.turn(ctx)
+	defer done()
+	list, err := collect(ctx, s.read, func(row scanner) (models.OrphanedDraft, error) {
+		var d models.OrphanedDraft
+		var process, saved int64
+		err := row.Scan(&process, &d.Title, &saved)
+		d.ProcessID, d.SavedAt = formatID(process), micros(saved)
+		return d, err
+	}, `SELECT process_id, title, saved_at FROM orphaned_drafts WHERE user_id = $1 ORDER BY saved_at DESC, process_id LIMIT $2`, user, orphanedListed)
+	return list, failed("list orphaned drafts of user "+userID, err)
+}
+
+// OrphanedDraft returns the user's draft of a process that was deleted; models.ErrNotFound if there
+// is none.
+func (s *Store) OrphanedDraft(ctx context.Context, processID, userID string) (models.Draft, error) {
+	process, user, err := draftKey(processID, userID)
+	if err != nil {
+		return models.Draft{}, failed("read orphaned draft", err)
+	}
+	ctx, done := s.read.turn(ctx)
+	defer done()
+	d, err := scanDraft(s.read.QueryRowContext(ctx, `SELECT `+draftColumns+` FROM orphaned_drafts WHERE user_id = $1 AND process_id = $2`, user, process))
+	return d, failed("read the draft of the deleted process "+processID, orAnswer(err, models.ErrNotFound))
+}
+
+// DeleteOrphanedDraft deletes the user's draft of a process that was deleted, as it was saved at
+// savedAt; models.ErrNotFound if there is no such one.
+func (s *Store) DeleteOrphanedDraft(ctx context.Context, processID, userID string, savedAt time.Time) error {
+	process, user, err := draftKey(processID, userID)
+	if err != nil {
+		return failed("delete orphaned draft", err)
+	}
+	err = s.change(ctx, func(ctx context.Context, q querier) error {
+		n, err := deleted(ctx, q, `DELETE FROM orphaned_drafts WHERE user_id = $1 AND process_id = $2 AND saved_at = $3`, user, process, savedAt.UnixMicro())
+		if err == nil && n == 0 {
+			err = models.ErrNotFound
+		}
+		return err
+	})
+	return failed("delete the draft of the deleted process "+processID, err)
+}
+
 // nullTime is a time as it is stored, NULL for the zero time.
 func nullTime(t time.Time) sql.NullInt64 {
 	return sql.NullInt64{Int64: t.UnixMicro(), Valid: !t.IsZero()}

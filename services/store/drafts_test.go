@@ -9,6 +9,8 @@ import (
 	"gatehouse/services/store"
 )
 
+const orphanedListed = 20 // as the store lists
+
 func draftFrom(base int64, title string) models.Draft {
 	return models.Draft{Title: title, Status: "active", Description: "line\nline 🚪", BaseVersion: base}
 }
@@ -78,6 +80,63 @@ func TestDrafts(t *testing.T) {
 		check(t, d.DeleteUser(t.Context(), d.bob.ID))
 		if _, refs, err := d.ProcessWithDrafts(t.Context(), id); err != nil || refs == nil || len(refs) != 0 {
 			t.Errorf("drafts of a user who was deleted: %+v, %v", refs, err)
+		}
+	})
+}
+
+// What was typed into a process outlives it, and its writer's account does not.
+func TestOrphanedDrafts(t *testing.T) {
+	onBoth(t, func(t *testing.T, w world) {
+		d := newDrafting(t, w)
+		id := d.process.ID
+		typed := must(d.save(t, d.ann, draftFrom(1, "typed"), time.Time{}))
+		asItIs := models.Draft{Title: d.process.Title, Status: d.process.Status, Description: d.process.Description, BaseVersion: 2}
+		must(d.save(t, d.bob, asItIs, time.Time{}))
+
+		var refused *models.ConflictError
+		if err := d.DeleteProcess(t.Context(), id, d.bob.ID, models.WriteGuard{GrantedVersion: 1}); !errors.As(err, &refused) {
+			t.Fatal(err)
+		}
+		if got := must(d.OrphanedDrafts(t.Context(), d.ann.ID)); len(got) != 0 {
+			t.Errorf("of a process that is still there: %+v", got)
+		}
+		check(t, d.DeleteProcess(t.Context(), id, d.bob.ID, models.WriteGuard{GrantedVersion: 2}))
+		want := models.OrphanedDraft{ProcessID: id, Title: "typed", SavedAt: typed.SavedAt}
+		if got := must(d.OrphanedDrafts(t.Context(), d.ann.ID)); len(got) != 1 || got[0] != want {
+			t.Errorf("%+v, want %+v", got, want)
+		}
+		if got := must(d.OrphanedDraft(t.Context(), id, d.ann.ID)); got != typed {
+			t.Errorf("%+v, want %+v", got, typed)
+		}
+		if got := must(d.OrphanedDrafts(t.Context(), d.bob.ID)); len(got) != 0 {
+			t.Errorf("a text that is lost to nobody: %+v", got)
+		}
+		wantError(t, errorOf(d.Draft(t.Context(), id, d.ann.ID)), models.ErrNotFound)
+		wantError(t, errorOf(d.OrphanedDraft(t.Context(), id, d.bob.ID)), models.ErrNotFound)
+		wantError(t, d.DeleteOrphanedDraft(t.Context(), id, d.bob.ID, typed.SavedAt), models.ErrNotFound)
+		wantError(t, d.DeleteOrphanedDraft(t.Context(), id, d.ann.ID, typed.SavedAt.Add(-time.Second)), models.ErrNotFound)
+		check(t, d.DeleteOrphanedDraft(t.Context(), id, d.ann.ID, typed.SavedAt))
+		wantError(t, d.DeleteOrphanedDraft(t.Context(), id, d.ann.ID, typed.SavedAt), models.ErrNotFound)
+
+		for range orphanedListed + 1 { // the account goes with as many as there are
+			d.process = must(d.CreateProcess(t.Context(), d.ann.ID, fields("one")))
+			d.now = d.now.Add(time.Minute)
+			must(d.save(t, d.ann, draftFrom(1, d.process.ID), time.Time{}))
+			check(t, d.DeleteProcess(t.Context(), d.process.ID, d.bob.ID, models.WriteGuard{GrantedVersion: 1}))
+		}
+		if got := must(d.OrphanedDrafts(t.Context(), d.ann.ID)); len(got) != orphanedListed || got[0].Title != d.process.ID {
+			t.Errorf("%d are listed: %+v", len(got), got)
+		}
+		check(t, d.DeleteUser(t.Context(), d.ann.ID))
+		if got := must(d.OrphanedDrafts(t.Context(), d.ann.ID)); len(got) != 0 {
+			t.Errorf("of a user who was deleted: %+v", got)
+		}
+		for _, bad := range badIDs {
+			if got := must(d.OrphanedDrafts(t.Context(), bad)); len(got) != 0 {
+				t.Errorf("of the user %q: %+v", bad, got)
+			}
+			wantError(t, errorOf(d.OrphanedDraft(t.Context(), bad, d.bob.ID)), models.ErrNotFound)
+			wantError(t, d.DeleteOrphanedDraft(t.Context(), bad, d.bob.ID, start), models.ErrNotFound)
 		}
 	})
 }

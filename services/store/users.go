@@ -183,8 +183,13 @@ func (s *Store) DeleteUser(ctx context.Context, id string) error {
 				return err
 			}
 		}
-		if _, err := q.ExecContext(ctx, `DELETE FROM users WHERE id = $1`, n); err != nil {
-			return err
+		for _, query := range []string{
+			`DELETE FROM users WHERE id = $1`,
+			`DELETE FROM orphaned_drafts WHERE user_id = $1`, // last: no draft of the user becomes one any more
+		} {
+			if _, err := q.ExecContext(ctx, query, n); err != nil {
+				return err
+			}
 		}
 		return s.log(ctx, q, models.Revocation{UserID: id})
 	})

@@ -48,9 +48,9 @@ var (
 
 const (
 	emptyHead   = `; UPDATE revocation_head SET seq = 0, era = 1, mark = 0`
-	emptySQLite = `DELETE FROM sessions; DELETE FROM networks; DELETE FROM drafts; DELETE FROM lock_ends; DELETE FROM lock_requests; DELETE FROM processes; DELETE FROM process_versions; DELETE FROM refusals; DELETE FROM users; DELETE FROM revocations;
+	emptySQLite = `DELETE FROM sessions; DELETE FROM networks; DELETE FROM drafts; DELETE FROM lock_ends; DELETE FROM lock_requests; DELETE FROM processes; DELETE FROM orphaned_drafts; DELETE FROM process_versions; DELETE FROM refusals; DELETE FROM users; DELETE FROM revocations;
 		DELETE FROM audit; DELETE FROM settings; DELETE FROM sqlite_sequence` + emptyHead
-	emptyPostgres = `TRUNCATE sessions, networks, drafts, lock_ends, lock_requests, processes, process_versions, refusals, users, revocations, audit, settings RESTART IDENTITY` + emptyHead
+	emptyPostgres = `TRUNCATE sessions, networks, drafts, orphaned_drafts, lock_ends, lock_requests, processes, process_versions, refusals, users, revocations, audit, settings RESTART IDENTITY` + emptyHead
 )
 
 func (k *keptWorld) emptied(t *testing.T) world {
@@ -127,12 +127,12 @@ func behind(t *testing.T, url string, queries ...string) {
 
 // beforeEditing takes a database back to what it was before migration 5.
 func beforeEditing(url string) []string {
-	undo := []string{`DROP TRIGGER processes_created`, `DROP TRIGGER processes_changed`}
+	undo := []string{`DROP TRIGGER processes_created`, `DROP TRIGGER processes_changed`, `DROP TRIGGER processes_deleted`}
 	if strings.HasPrefix(url, "postgres") {
-		undo = []string{`DROP FUNCTION keep_process_version() CASCADE`, `DROP FUNCTION keep_lock_end() CASCADE`}
+		undo = []string{`DROP FUNCTION keep_process_version() CASCADE`, `DROP FUNCTION keep_lock_end() CASCADE`, `DROP FUNCTION keep_drafts() CASCADE`}
 	}
 	undo = append(undo, `DROP INDEX processes_by_title`)
-	for _, table := range []string{"process_versions", "drafts", "refusals", "lock_requests", "lock_ends"} {
+	for _, table := range []string{"process_versions", "drafts", "orphaned_drafts", "refusals", "lock_requests", "lock_ends"} {
 		undo = append(undo, `DROP TABLE `+table)
 	}
 	for _, column := range []string{"last_how", "last_fence", "last_request"} {

@@ -42,7 +42,8 @@
 
     // What the server has. A text that it did not take comes back with the answer to its form.
     const stored = new URLSearchParams(location.search).has("lock");
-    let kept = stored ? shown : null;
+    let orphaned = "orphaned" in form.dataset; // the process is not there any more
+    let kept = stored || orphaned ? shown : null;
     // Times of this page (performance.now), as a clock may be set back by an hour.
     let since = 0; // when the first key was pressed that it does not have
     let written = -Infinity; // when the last write began
@@ -51,7 +52,6 @@
     let due = 0;
     let attempts = []; // texts of writes since the last one that was answered well: they may have arrived
     let gone = false; // the page
-    let orphaned = false; // the process is
     let stopped = false;
     let writing = null; // a promise
 
@@ -336,7 +336,7 @@
       const found = copies.others().find(({ key }) => key === at);
       if (!found || useless(found) || from !== form.dataset.base || !same(text(), shown)) return;
       // Another draft was typed elsewhere since: its user decides.
-      if (savedAt && found.known !== known && !sent.some((one) => same(shown, one))) return;
+      if ((savedAt || orphaned) && found.known !== known && !sent.some((one) => same(shown, one))) return;
       attempts.push(...sent);
       fill(found);
       flush();
@@ -353,7 +353,7 @@
       },
     };
     const offer = () => copies.offer(form, read ? { useless } : offered); // who decides between two texts is not shown a third
-    if (!stored) copy(); // the answer to a form may have its text and nothing else
+    if (!kept) copy(); // the answer to a form may have its text and nothing else
     if (!read && user === document.body.dataset.user) goOn();
     offer();
     if (other) elsewhere(other);

@@ -68,6 +68,7 @@ window.gatehouse.held = (form, page) => {
     if (held && !leaving) planned ||= setTimeout(extend, Math.max(0, extended + every.extend - performance.now()));
   };
 
+  const deleted = "The process was deleted.";
   // check asks how the lock stands. It does not count as activity.
   let checked = -Infinity;
   let checking = false;
@@ -86,7 +87,7 @@ window.gatehouse.held = (form, page) => {
       if (response.status === 401) signedOut();
       // Their rights have changed, if it is not another user who has signed in.
       if (response.status === 403 && await load(here, () => signedOut(true))) lose({ text: "You may not edit any more. An administrator can give you the right back.", barred: true });
-      if (missing(response)) lose({ text: "The process was deleted.", deleted: true });
+      if (missing(response)) lose({ text: deleted, deleted: true });
       if (response.ok) await apply(await response.json());
     } catch {
       // The server is away.
@@ -107,7 +108,7 @@ window.gatehouse.held = (form, page) => {
   };
 
   let lostAt = -Infinity;
-  let said = "";
+  let said = "orphaned" in form.dataset ? deleted : "";
   // lose hears how the lock ended. It may hear a little later who did it, and long after that there is
   // no way on any more: the page tells these, too.
   const lose = (state) => {

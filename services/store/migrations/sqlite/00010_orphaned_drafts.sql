@@ -1,0 +1,26 @@
+-- +goose NO TRANSACTION
+-- +goose Up
+
+-- Drafts whose process was deleted, with another text than that had in the end. Their users make new
+-- processes from them, or discard them. They go with their user, without a foreign key: a check of
+-- that would let a deletion of the process wait for one of the user, and that one for the process.
+CREATE TABLE orphaned_drafts (
+    process_id   INTEGER NOT NULL,                -- that is not there any more
+    user_id      INTEGER NOT NULL,
+    status       TEXT    NOT NULL,
+    base_version INTEGER NOT NULL,
+    saved_at     INTEGER NOT NULL,
+    title        TEXT    NOT NULL,
+    description  TEXT    NOT NULL,
+    PRIMARY KEY (user_id, process_id)
+);
+
+-- +goose StatementBegin
+CREATE TRIGGER processes_deleted BEFORE DELETE ON processes
+BEGIN
+    INSERT INTO orphaned_drafts (process_id, user_id, status, base_version, saved_at, title, description)
+    SELECT process_id, user_id, status, base_version, saved_at, title, description
+      FROM drafts
+     WHERE process_id = OLD.id AND NOT (title = OLD.title AND status = OLD.status AND description = OLD.description);
+END;
+-- +goose StatementEnd
