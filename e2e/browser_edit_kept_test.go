@@ -200,6 +200,7 @@ func editGone(t *testing.T, a *app) {
 	// And what the server had.
 	alice.do(chromedp.Navigate(a.URL + "/processes"))
 	left := fmt.Sprintf(".banner a[href=\"/processes/%s\"]", process)
+	alice.accessible("processes, and what is left of a deleted one")
 	alice.do(click(left))
 	alice.until(`document.querySelector("#lost")?.innerText.includes("kept for you") && document.documentElement.matches(".live")`)
 	alice.accessible("what is left of a deleted process")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha512"
 	"fmt"
+	"time"
 )
 
 // CheapPasswords makes hashing cost next to nothing where a test is about other things. That
@@ -34,6 +35,9 @@ func HashFor(password string) string { return cheapPasswords().hash(password) }
 func OutdatedHash(password string) string {
 	return cheapHash(password, 8*1024, 1, argonThreads, argonSalt, argonKey)
 }
+
+// SettleOnlyWhatIsFreed leaves to KeepSettling what it does when a lock is given back.
+func (p *Processes) SettleOnlyWhatIsFreed() { p.settleEvery = time.Hour }
 
 // SettleRound is one round of KeepSettling over all requests.
 func (p *Processes) SettleRound(ctx context.Context) { p.settleRound(ctx, "") }

@@ -1,6 +1,7 @@
 package services_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"sync"
@@ -103,6 +104,20 @@ func (a asking) areSettled(t *testing.T) {
 		if now := a.look(t, r); now.State != models.RequestGiven || now.Lock != nil {
 			t.Errorf("a lock that was given back: %+v", now)
 		}
+	})
+
+	t.Run("a lock that is given back is the asker's at once", func(t *testing.T) {
+		id, held := a.held(t)
+		r := a.ask(t, a.carol, id)
+		at := newProcesses(a.store, a.locks, secret)
+		at.SettleRound(ctx) // which finds the request
+		at.SettleOnlyWhatIsFreed()
+		stop := at.KeepSettling()
+		must(at.Unlock(ctx, a.alice, id, held.Token))
+		servicestest.Eventually(t, func() bool { return a.look(t, r).State == models.RequestGiven }, "it waits for the next round")
+		check(t, stop(context.WithoutCancel(ctx)))
+		given := a.wantState(t, r, models.RequestGiven)
+		must(a.Unlock(ctx, a.carol, id, given.Lock.Token))
 	})
 
 	t.Run("end with their asker's right, presence, or existence", func(t *testing.T) {

@@ -217,6 +217,12 @@ func (p *Processes) Unlock(ctx context.Context, user models.UserRef, id, token s
 		return degraded, p.notHeld(ctx, id, grant, err)
 	}
 	p.opt.Ends.LockEnded(p.endedBy(user, grant, models.LockReleased))
+	if p.seen.has(id) {
+		select {
+		case p.freed <- struct{}{}:
+		default: // KeepSettling is about to look
+		}
+	}
 	return degraded, nil
 }
 

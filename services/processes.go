@@ -104,7 +104,10 @@ type Processes struct {
 	secrets [][]byte // key the tokens of idempotent acquires
 	audits  auditLog
 	seen    requestsSeen
+	freed   chan struct{} // a lock that is asked for was given back
 	opt     ProcessesOptions
+
+	settleEvery time.Duration
 }
 
 // NewProcesses returns a Processes. The first secret keys idempotent acquires; a repeated acquire
@@ -128,7 +131,7 @@ func NewProcesses(store ProcessStore, locks *lock.Locker, signer *lock.TokenSign
 	}
 	p := &Processes{
 		processReader: store, store: store, locks: locks, tokens: lock.NewTokens(locks, signer), signer: signer,
-		audits: auditLog{store, opt.Logger}, opt: opt,
+		audits: auditLog{store, opt.Logger}, freed: make(chan struct{}, 1), opt: opt, settleEvery: settleInterval,
 	}
 	for _, secret := range secrets {
 		key, err := hkdf.Key(sha256.New, []byte(secret), nil, "gatehouse idempotent acquire", sha256.Size)

@@ -13,6 +13,13 @@ type requestsSeen struct {
 	byProcess map[string]string // what there was of each process at the last look
 }
 
+// has reports whether there were requests for the lock of a process at the last look.
+func (s *requestsSeen) has(process string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.byProcess[process] != ""
+}
+
 // changed returns the processes whose requests are not those of the call before. requests are all
 // that there are.
 func (s *requestsSeen) changed(requests []models.LockRequest) (processes []string) {

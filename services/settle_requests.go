@@ -23,11 +23,13 @@ const (
 )
 
 // KeepSettling settles requests for locks that no user settles, until stop is called: about once a
-// second, on every instance. Who comes first:
+// second, on every instance, and when a lock is given back there. Who comes first:
 //
 //   - Requests that wait in the lock's queue (ProcessLockOptions.Wait) have a free lock at once.
 //   - Then it goes to the first asker who looked at the request during the last minute. A newcomer
-//     who locks the process in the second until then has it, and the requests wait for that holder.
+//     who locks the process before that has it, and the requests wait for that holder: this can be
+//     in the second after the lock has ended in another way than by being given back, or after the
+//     request was made.
 //   - A lock that is held passes to the first asker once one's AnswerBy is past, when its protection
 //     is over, too. Those who wait in the queue stay there: they wait for a lock that is given back.
 //   - What was given and is not fetched in 30 s passes to the next asker, and is free without one.
@@ -43,12 +45,18 @@ func (p *Processes) KeepSettling() (stop func(context.Context) error) {
 	return background.Run(func(life context.Context) {
 		after := ""
 		for {
-			select {
-			case <-time.After(settleInterval*3/4 + mathrand.N(settleInterval/2)): // not in step with other instances
-			case <-life.Done():
-				return
+			due := time.After(p.settleEvery*3/4 + mathrand.N(p.settleEvery/2)) // not in step with other instances
+			for due != nil {
+				select {
+				case <-due:
+					due = nil
+					after = p.settleRound(life, after)
+				case <-p.freed:
+					p.settleRound(life, "")
+				case <-life.Done():
+					return
+				}
 			}
-			after = p.settleRound(life, after)
 		}
 	})
 }
