@@ -1206,7 +1206,7 @@ const docTemplate = `{
                         "Bearer": []
                     }
                 ],
-                "description": "What I typed and did not save. It is kept until it is deleted, also when the lock is lost and when the process is saved.",
+                "description": "What I typed and did not save. It is kept until it is deleted, also when the lock is lost and when the process is saved. Once the process is deleted there is none here; the pages then offer its text for a new process.",
                 "produces": [
                     "application/json"
                 ],

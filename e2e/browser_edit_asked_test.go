@@ -44,7 +44,7 @@ func editAsked(t *testing.T, a *app) {
 
 	// Asked and withdrawn, from elsewhere: the holder's page takes it back, and bob can ask again.
 	bob.do(press("one minute?", kb.Enter)) // the keyboard alone will do
-	bob.until(`document.querySelector("main > .notice")?.textContent.startsWith("You asked for it.")`)
+	bob.asked()
 	if bob.request() == request {
 		t.Error("what was answered is asked for again")
 	}
@@ -123,6 +123,12 @@ func editUnanswered(t *testing.T, a *app) {
 func (d desk) asks(word string) {
 	d.t.Helper()
 	d.do(fill("#message", word), click("#lock form.begin button"))
+	d.asked()
+}
+
+// asked waits for the page that comes after that.
+func (d desk) asked() {
+	d.t.Helper()
 	d.until(`document.querySelector("main > .notice")?.textContent.startsWith("You asked for it.") && document.activeElement.matches(".notice")`)
 }
 

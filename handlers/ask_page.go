@@ -39,7 +39,7 @@ func (h *Handlers) askForm(c *gin.Context) error {
 		return goTo(c, processPath(id))
 	}
 	if err != nil {
-		return err
+		return h.orphaned(c, id, err)
 	}
 	return goWith(c, askedPath(id, request.ID), middleware.Flash{Text: "You asked for it. The answer shows up here."})
 }

@@ -19,7 +19,7 @@ type draftBody struct {
 // getDraft answers the caller's draft.
 //
 //	@Summary		Read my draft of a process
-//	@Description	What I typed and did not save. It is kept until it is deleted, also when the lock is lost and when the process is saved.
+//	@Description	What I typed and did not save. It is kept until it is deleted, also when the lock is lost and when the process is saved. Once the process is deleted there is none here; the pages then offer its text for a new process.
 //	@Tags			drafts
 //	@Produce		json
 //	@Param			id		path		string	true	"process"

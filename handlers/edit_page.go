@@ -96,7 +96,7 @@ func (h *Handlers) beginEditing(c *gin.Context) error {
 		h.notePageRefusal(c, err)
 		return h.showProcess(c, http.StatusLocked, id, templates.LockPanel{Refused: true, Note: form["reason"]})
 	}
-	return err
+	return h.orphaned(c, id, err)
 }
 
 // editPage shows the form under a lock that this browser has: after a reload, too, with what the
@@ -223,22 +223,23 @@ func (h *Handlers) changedSince(ctx context.Context, process models.Process, ver
 		return nil, err
 	}
 	changed := templates.ChangedMeanwhile{Changes: shownChanges(models.ProcessPatch{}.Apply(was), models.ProcessPatch{}.Apply(process))}
-	wrote := map[string]string{} // the id of who changed a field last
-	for _, entry := range history.Items {
-		if entry.Version <= version {
-			continue
-		}
-		if changed.By == "" && entry.Actor.ID != me.ID {
-			changed.By, changed.At = nameOf(entry.Actor), cmp.Or(entry.EndedAt, entry.At)
-		}
+	last := map[string]models.HistoryEntry{} // that changed a field
+	for _, entry := range slices.Backward(history.Items) {
 		for _, change := range entry.Changes {
-			wrote[change.Field] = cmp.Or(wrote[change.Field], entry.Actor.ID)
+			last[change.Field] = entry
 		}
 	}
-	changed.Changes = slices.DeleteFunc(changed.Changes, func(c templates.FieldChange) bool { return wrote[c.Field] == me.ID })
-	if changed.By == "" || len(changed.Changes) == 0 {
+	changed.Changes = slices.DeleteFunc(changed.Changes, func(c templates.FieldChange) bool { return last[c.Field].Actor.ID == me.ID })
+	var latest models.HistoryEntry
+	for _, change := range changed.Changes {
+		if entry := last[change.Field]; entry.Version > max(version, latest.Version) {
+			latest = entry
+		}
+	}
+	if latest.Version == 0 {
 		return nil, nil
 	}
+	changed.By, changed.At = nameOf(latest.Actor), cmp.Or(latest.EndedAt, latest.At)
 	return &changed, nil
 }
 

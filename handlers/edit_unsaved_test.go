@@ -96,9 +96,9 @@ func TestDraftOfADeletedProcess(t *testing.T) {
 		return process.ID
 	}
 	// offered is whether the list of processes offers a text to its writer, and to nobody else.
-	offered := func(t *testing.T, title string) bool {
+	offered := func(t *testing.T, id, title string) bool {
 		t.Helper()
-		words := ">" + title + "</a>, which was deleted since."
+		words := "a process that was deleted since: <a href=\"/processes/" + id + "\">" + title + "</a>"
 		if strings.Contains(b.get("/processes").Body.String(), words) {
 			t.Errorf("another user is offered %q", title)
 		}
@@ -106,20 +106,23 @@ func TestDraftOfADeletedProcess(t *testing.T) {
 	}
 	t.Run("becomes a new one", func(t *testing.T) {
 		id := left("Order ink")
-		if !offered(t, "Order ink") {
+		if !offered(t, id, "Order ink") {
 			t.Error("it is not offered")
+		}
+		for _, pressed := range []string{"/edit", "/ask"} { // on a page of before
+			shows(t, a.post("/processes/"+id+pressed), http.StatusNotFound, "The process was deleted.", `value="Order ink"`)
 		}
 		w := a.get("/processes/" + id)
 		shows(t, w, http.StatusNotFound, "The process was deleted.", `value="Order ink"`, "kept for you until", "Make a new process from this text", "Discard it")
 		shows(t, b.get("/processes/"+id), http.StatusNotFound, "There is nothing at this address")
 		w = a.opened(t, w, "new", "").presses("", "title", "")
 		shows(t, w, http.StatusUnprocessableEntity, "Nothing was created")
-		if !offered(t, "Order ink") {
+		if !offered(t, id, "Order ink") {
 			t.Error("it is gone with a process that was not created")
 		}
 		w = a.opened(t, w, "new", "").presses("", "title", "Order red ink")
 		shows(t, a.get(w.Header().Get("Location")), http.StatusOK, "Order red ink")
-		if offered(t, "Order ink") {
+		if offered(t, id, "Order ink") {
 			t.Error("it is offered again")
 		}
 		shows(t, a.get("/processes/"+id), http.StatusNotFound, "There is nothing at this address")
@@ -132,12 +135,12 @@ func TestDraftOfADeletedProcess(t *testing.T) {
 		page.fields.Set("draft", "")
 		goesTo(t, page.presses("/draft/discard"), "/processes")
 		shows(t, a.get("/processes"), http.StatusOK, "Nothing was discarded")
-		if !offered(t, "Order pens") {
+		if !offered(t, id, "Order pens") {
 			t.Error("it was discarded by another user, or by a page that did not show it")
 		}
 		page.fields.Set("draft", older)
 		goesTo(t, page.presses("/draft/discard"), "/processes")
-		if offered(t, "Order pens") {
+		if offered(t, id, "Order pens") {
 			t.Error("it is offered again")
 		}
 	})
@@ -148,11 +151,11 @@ func TestDraftOfADeletedProcess(t *testing.T) {
 			shows(t, a.get(w.Header().Get("Location")), http.StatusOK, title)
 		}
 		creates("Order chalk")
-		if !offered(t, "Order crayons") {
+		if !offered(t, id, "Order crayons") {
 			t.Error("it is gone")
 		}
 		creates("Order crayons")
-		if offered(t, "Order crayons") {
+		if offered(t, id, "Order crayons") {
 			t.Error("what was created is offered again")
 		}
 	})

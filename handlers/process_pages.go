@@ -174,8 +174,10 @@ func (h *Handlers) createProcessForm(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := h.Processes.SettleOrphanedDraft(ctx, me, from, fields, known); err != nil {
-		_ = c.Error(err) // the user finds it again, and can discard it
+	if from != "" {
+		if err := h.Processes.SettleOrphanedDraft(ctx, me, from, fields, known); err != nil {
+			_ = c.Error(err) // the user finds it again, and can discard it
+		}
 	}
 	return goWith(c, processesRoute+"/"+process.ID, middleware.Flash{Text: "The process is created."})
 }

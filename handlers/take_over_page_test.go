@@ -80,9 +80,10 @@ func TestChangedWhileLooking(t *testing.T) {
 	s := newSite(t)
 	process := s.process(t, "Order paper", "Ten boxes.")
 	s.writes(t, bob, process.ID, func(f *models.ProcessFields) { f.Status, f.Description = "active", "Eleven boxes." })
+	s.writes(t, "admin@example.com", process.ID, func(f *models.ProcessFields) { f.Description = "Thirteen boxes." })
 	s.writes(t, ann, process.ID, func(f *models.ProcessFields) { f.Description = "Twelve boxes." })
 	a := s.signedIn(t, ann)
-	for seen, told := range map[string]bool{"1": true, "2": false, "3": false} {
+	for seen, told := range map[string]bool{"1": true, "2": false, "3": false, "4": false} {
 		tab := a.begins(t, process.ID, "seen", seen)
 		page := a.get(tab.path)
 		if told {

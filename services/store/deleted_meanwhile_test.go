@@ -52,7 +52,8 @@ func TestDraftStoredMeanwhile(t *testing.T) {
 	w := keptPostgres.emptied(t)
 	ann := newUser(t, w.s, "ann@example.com")
 	p := must(w.s.CreateProcess(t.Context(), ann.ID, fields("one")))
-	must(w.s.SaveDraft(t.Context(), p.ID, ann.ID, draftFrom(1, "first"), time.Time{}))
+	asItIs := models.Draft{Title: p.Title, Status: p.Status, Description: p.Description, BaseVersion: 1}
+	must(w.s.SaveDraft(t.Context(), p.ID, ann.ID, asItIs, time.Time{}))
 	tx := must(w.raw.BeginTx(t.Context(), nil))
 	defer tx.Rollback() // without effect after Commit
 	_, err := tx.ExecContext(t.Context(), `UPDATE drafts SET title = 'last' WHERE process_id = $1`, p.ID)

@@ -58,7 +58,7 @@
     let unkept = false; // the browser has no room for a copy
     let carried = false; // a form goes with the text
     const copy = (more) => {
-      const at = copies.keep({ ...own(), base: began(), at: Date.now() - ahead, known: other ? "" : known, ...more });
+      const at = copies.keep({ ...own(), from: process, base: began(), at: Date.now() - ahead, known: other ? "" : known, ...more });
       unkept = !at;
       return at;
     };
@@ -306,7 +306,8 @@
       unnote("away");
     };
 
-    // orphan is for a text whose process was deleted: the form of a new one offers it.
+    // orphan is for a text whose process was deleted. The server keeps the draft that it has; the form of
+    // a new process offers what is in this browser alone.
     const orphan = async () => {
       if (orphaned) return;
       orphaned = true;
@@ -315,7 +316,7 @@
       forget();
       const [old, fresh] = [copies, `gatehouse.new.${user}`];
       copies = window.gatehouse.copies(fresh);
-      if (savedAt || !stored || !same(text(), shown)) copy();
+      if (!same(text(), kept)) copy();
       await old.moveTo(fresh);
     };
 

@@ -8,8 +8,10 @@
   const text = () => Object.fromEntries(fields.map((name) => [name, form.elements[name].value]));
   const written = () => text().title || text().description;
   let unkept = false; // the browser has no room for it
+  // Of a text whose process was deleted, that process, and when the draft was stored that goes with it.
+  const { from, draft } = form.elements;
   const keep = () => {
-    const at = copies.keep({ ...text(), at: Date.now() });
+    const at = copies.keep({ ...text(), from: from.value, known: draft.value, at: Date.now() });
     unkept = !at;
     return at;
   };
@@ -25,6 +27,7 @@
         copies.begin();
       }
       for (const name of fields) form.elements[name].value = found[name];
+      [from.value, draft.value] = [found.from ?? "", found.known ?? ""];
       copies.drop(found.key); // its room is free
       keep();
     },
@@ -60,8 +63,12 @@
   adopt();
   form.addEventListener("input", () => {
     uncarry(); // the form that was sent does not have it
-    if (written()) keep();
-    else copies.drop();
+    if (written()) {
+      keep();
+    } else {
+      from.value = draft.value = "";
+      copies.drop();
+    }
     stay();
   });
   // After app.js, which stops a second press.

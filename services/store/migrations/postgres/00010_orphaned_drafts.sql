@@ -17,11 +17,11 @@ CREATE TABLE orphaned_drafts (
 -- +goose StatementBegin
 CREATE FUNCTION keep_drafts() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
+    PERFORM 1 FROM drafts WHERE process_id = OLD.id FOR UPDATE; -- one that is being stored is kept as it becomes
     INSERT INTO orphaned_drafts (process_id, user_id, status, base_version, saved_at, title, description)
     SELECT process_id, user_id, status, base_version, saved_at, title, description
       FROM drafts
-     WHERE process_id = OLD.id AND NOT (title = OLD.title AND status = OLD.status AND description = OLD.description)
-       FOR UPDATE; -- a draft that is being stored is kept as it becomes
+     WHERE process_id = OLD.id AND NOT (title = OLD.title AND status = OLD.status AND description = OLD.description);
     RETURN OLD;
 END $$;
 -- +goose StatementEnd
