@@ -138,7 +138,7 @@ func TestAnswers(t *testing.T) {
 		}
 		says("later", `{"text":"`+bob+` is told: 5 more minutes.","failed":false}`)
 		form := tab.get(tab.path)
-		shows(t, form, http.StatusOK, "You asked for more time. They get it at")
+		shows(t, form, http.StatusOK, "You asked for more time. They get it ")
 		says("no", `{"text":"`+bob+` is told: no.","failed":false}`)
 		says("later", `{"text":"That request was answered or taken back already.","failed":true}`)
 		for _, page := range []*httptest.ResponseRecorder{form, tab.get(tab.path), b.get(waiting)} {
