@@ -43,8 +43,7 @@ func editExpired(t *testing.T, a *app) {
 	alice := newDesk(t, a, "alice@example.com", lateExtend)
 	process := alice.newProcess("Sweep the yard")
 	alice.edit(process)
-	alice.do(fill("#description", "Leaves"))
-	alice.kept(process, "Leaves")
+	alice.writesInTime(process, "Leaves")
 	alice.warned()
 	read[bool](t, alice.tab, `(fetch("/processes/`+process+`/edit/release", {
 		method: "POST", body: new URLSearchParams({lock: document.querySelector("#edit").dataset.lock, soon: "true"}),

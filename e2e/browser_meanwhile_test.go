@@ -210,6 +210,31 @@ func bothSave(t *testing.T, alice desk, process string, bob *client) {
 	alice.until(`document.querySelector("#title").value === "Dig the pond"`)
 }
 
+// writesInTime: a draft that the server did not get is tried again at ever longer intervals, but in the
+// last seconds of the lock at once.
+func (d desk) writesInTime(process, text string) {
+	d.t.Helper()
+	read[bool](d.t, d.tab, `(window.reallyFetch ??= fetch, window.writes = [], window.fetch = async (url, options) => {
+		if (options?.method === "PUT" && writes.push(performance.now()) <= 3) throw new TypeError("gone");
+		const response = await reallyFetch(url, options);
+		if (!String(url).includes("/edit/state") || writes.length < 3) return response;
+		const state = await response.json(); // as if the rest had passed
+		return Response.json({...state, expires: state.now + 4000});
+	}, true)`)
+	d.do(fill("#description", text))
+	d.until(`writes.length >= 3`)
+	d.looks()
+	d.until(`writes.length >= 4`)
+	if waited := read[float64](d.t, d.tab, `writes[3] - writes[2]`); waited > 7900 { // milliseconds; it would be 8 s
+		d.t.Errorf("the draft is tried again %.0f ms later, with 4 s left", waited)
+	}
+	d.kept(process, text)
+	d.until(`document.querySelector("#away") === null`)
+	read[bool](d.t, d.tab, `(window.fetch = reallyFetch, true)`)
+	d.looks() // the rest has not passed
+	d.until(`document.querySelector("#countdown") === null`)
+}
+
 // warned: a minute before the end of the lock the page counts down, and a press keeps the lock.
 func (d desk) warned() {
 	d.t.Helper()
