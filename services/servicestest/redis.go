@@ -8,6 +8,7 @@ import (
 	"net"
 	"os/exec"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -61,17 +62,40 @@ func FreeAddr(t testing.TB) string {
 }
 
 // freeAddr chooses below the ports that the system gives to connections: one of those could be
-// taken before the server listens, or while a killed one is away.
+// taken before the server listens, or while a killed one is away. No other test binary chooses the
+// same as long as this one runs.
 func freeAddr() (string, error) {
 	for tried := 1; ; tried++ {
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10_000+rand.IntN(22_000)))
+		port := 10_000 + rand.IntN(22_000)
+		err := reserve(port)
 		if err == nil {
-			return l.Addr().String(), l.Close()
+			var l net.Listener
+			if l, err = net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+				return l.Addr().String(), l.Close()
+			}
 		}
 		if tried == portsTried {
 			return "", err
 		}
 	}
+}
+
+// reserved are names that the system frees when the test binary ends, however it does.
+var reserved struct {
+	mu    sync.Mutex
+	names []net.Listener
+}
+
+// reserve takes the name of a port, an abstract socket, and fails if a test binary has it.
+func reserve(port int) error {
+	name, err := net.Listen("unix", fmt.Sprintf("@gatehouse-test-port-%d", port))
+	if err != nil {
+		return err
+	}
+	reserved.mu.Lock()
+	defer reserved.mu.Unlock()
+	reserved.names = append(reserved.names, name)
+	return nil
 }
 
 // Start starts the process again on the same port, after Kill.
