@@ -17,10 +17,10 @@ import (
 // a second, and 100 ms more while one call asks.
 const memorySlack = int64(1500 * time.Millisecond / time.Microsecond)
 
-// readHistory is what all instances saw, by policy, key and time.
-func readHistory(t *testing.T, files []string) []proofRecord {
+// readHistory is what all instances saw, by policy, key and time, and what delayed them, by instance
+// and time.
+func readHistory(t *testing.T, files []string) (all, delays []proofRecord) {
 	t.Helper()
-	var all []proofRecord
 	for _, name := range files {
 		file, err := os.Open(name)
 		if err != nil {
@@ -39,7 +39,8 @@ func readHistory(t *testing.T, files []string) []proofRecord {
 	slices.SortFunc(all, func(a, b proofRecord) int {
 		return cmp.Or(cmp.Compare(a.Policy, b.Policy), cmp.Compare(a.Key, b.Key), cmp.Compare(a.At, b.At))
 	})
-	return all
+	n := slices.IndexFunc(all, func(r proofRecord) bool { return r.Policy != noPolicy })
+	return all[max(n, 0):], all[:max(n, 0)]
 }
 
 // proofFinding is what a history says about one policy.
@@ -48,6 +49,7 @@ type proofFinding struct {
 	TakenBack      int   // those that were
 	Excused        int   // those soon after Redis lost something, which do not count
 	Highest        int64 // most units in any window
+	HighestAt      int64 // when the fullest window ends
 	Refused        int   // refusals judged
 	FromBlocks     int   // admissions from blocks that size themselves
 	WronglyRefused int   // those that nothing admitted before explains
@@ -59,6 +61,36 @@ type span struct{ from, to int64 }
 
 func inOneOf(spans []span, at int64) bool {
 	return slices.ContainsFunc(spans, func(s span) bool { return s.from <= at && at <= s.to })
+}
+
+// publishedAgain is when all instances must have published again what they admitted before a loss:
+// a second later. That second is one in which an instance reaches Redis, and as many wake-ups as
+// servicestest.Slack allows for may each be as late as its latest in that time. slack is what the
+// others of the machine may be late, which is the same for all.
+func publishedAgain(lost span, delays []proofRecord, slack int64) (latest int64) {
+	const second, wakeUps, most = 1_000_000, 50, 20_000_000
+	ends := lost.to + second + slack
+	latest = ends
+	for len(delays) > 0 {
+		n := slices.IndexFunc(delays, func(r proofRecord) bool { return r.Key != delays[0].Key })
+		if n < 0 {
+			n = len(delays)
+		}
+		until, away, late := ends, int64(0), int64(0)
+		for _, d := range delays[:n] {
+			switch {
+			case d.At < lost.from || d.From > until:
+				continue
+			case d.What == proofAway:
+				away += d.At - max(d.From, lost.from)
+			default:
+				late = max(late, d.At-d.From)
+			}
+			until = max(until, ends+away+min(wakeUps*late, most))
+		}
+		latest, delays = max(latest, until), delays[n:]
+	}
+	return latest
 }
 
 // checkHistory judges the records of the i-th policy, sorted as by readHistory. What was
@@ -89,27 +121,21 @@ func (f *proofFinding) judge(records []proofRecord, policy models.Policy, lost [
 			refused = append(refused, r)
 		}
 	}
-	window := policy.Window.Microseconds()
-	oldest, sum := 0, int64(0)
 	counts := func(r proofRecord) bool { return r.Until == 0 && !inOneOf(lost, r.At) }
 	for _, r := range admitted {
 		switch {
 		case r.Until != 0:
 			f.TakenBack++
-			continue
 		case !counts(r):
 			f.Excused++
-			continue
+		default:
+			f.Kept++
+			f.FromBlocks += int(r.FromBlock)
 		}
-		f.Kept++
-		f.FromBlocks += int(r.FromBlock)
-		sum += int64(r.Cost)
-		for ; !counts(admitted[oldest]) || admitted[oldest].At <= r.At-window; oldest++ {
-			if counts(admitted[oldest]) {
-				sum -= int64(admitted[oldest].Cost)
-			}
-		}
-		f.Highest = max(f.Highest, sum)
+	}
+	kept := slices.DeleteFunc(slices.Clone(admitted), func(r proofRecord) bool { return !counts(r) })
+	if units, last := fullestWindow(kept, policy.Window.Microseconds()); units > f.Highest {
+		f.Highest, f.HighestAt = units, last.At
 	}
 	explained := logExplains
 	if ruleOf(&policy).burst > 0 {
@@ -125,6 +151,22 @@ func (f *proofFinding) judge(records []proofRecord, policy models.Policy, lost [
 	wrong, judged := explained(admitted, refused, r)
 	f.Refused += judged
 	f.WronglyRefused += wrong
+}
+
+// fullestWindow returns the most units in any window of the admissions, and the admission that it
+// ends with.
+func fullestWindow(admitted []proofRecord, window int64) (most int64, last proofRecord) {
+	oldest, sum := 0, int64(0)
+	for _, r := range admitted {
+		sum += int64(r.Cost)
+		for ; admitted[oldest].At <= r.At-window; oldest++ {
+			sum -= int64(admitted[oldest].Cost)
+		}
+		if sum > most {
+			most, last = sum, r
+		}
+	}
+	return most, last
 }
 
 // logExplains counts the refusals that even all units that may have counted at
@@ -210,8 +252,39 @@ func TestProofJudge(t *testing.T) {
 		{"a bucket with room", gcra, []proofRecord{yes(second, 2, 0), no(proofLooked, second+60_000, second+60_000, 1)}, nil, proofFinding{Kept: 1, Highest: 2, Refused: 1, WronglyRefused: 1}},
 		{"a bucket filled meanwhile", gcra, []proofRecord{yes(second, 2, 0), yes(second+65_000, 1, 0), no(proofRefused, second+60_000, second+70_000, 1)}, nil, proofFinding{Kept: 2, Highest: 3, Refused: 1}},
 	} {
-		if got := checkHistory(row.records, 0, row.policy, row.lost); got != row.want {
+		got := checkHistory(row.records, 0, row.policy, row.lost)
+		if got.HighestAt = 0; got != row.want {
 			t.Errorf("%s: %+v, want %+v", row.name, got, row.want)
 		}
+	}
+}
+
+// What delays an instance lengthens the time in which it may publish again, and nothing else does.
+func TestPublishedAgain(t *testing.T) {
+	const second, ms, from = 1_000_000, 1000, 5_000_000
+	delay := func(what proofOutcome, instance int16, at, took int64) proofRecord {
+		return proofRecord{Policy: noPolicy, Key: instance, What: what, From: from + at, At: from + at + took}
+	}
+	for _, row := range []struct {
+		name   string
+		delays []proofRecord
+		want   int64 // after the second
+	}{
+		{"none", nil, 0},
+		{"before the loss", []proofRecord{delay(proofAway, 0, -9*ms, 8*ms), delay(proofLate, 0, -9*ms, 8*ms)}, 0},
+		{"later", []proofRecord{delay(proofAway, 0, second+1, ms)}, 0},
+		{"away twice", []proofRecord{delay(proofAway, 0, ms, 9*ms), delay(proofAway, 0, 20*ms, 3*ms)}, 12 * ms},
+		{"away since before the loss", []proofRecord{delay(proofAway, 0, -5*ms, 9*ms)}, 4 * ms},
+		{"away again in what that adds", []proofRecord{delay(proofAway, 0, ms, 9*ms), delay(proofAway, 0, second+5*ms, 3*ms)}, 12 * ms},
+		{"late twice", []proofRecord{delay(proofLate, 0, ms, 9*ms), delay(proofLate, 0, 20*ms, 3*ms)}, 450 * ms},
+		{"late and away", []proofRecord{delay(proofLate, 0, ms, 2*ms), delay(proofAway, 0, 20*ms, 3*ms)}, 103 * ms},
+		{"two instances", []proofRecord{delay(proofAway, 0, ms, 9*ms), delay(proofAway, 1, ms, 20*ms), delay(proofAway, 2, ms, 3*ms)}, 20 * ms},
+	} {
+		if got := publishedAgain(span{from, from}, row.delays, 0) - from - second; got != row.want {
+			t.Errorf("%s: %d us after the second, want %d", row.name, got, row.want)
+		}
+	}
+	if got := publishedAgain(span{from, from + ms}, nil, 7); got != from+ms+second+7 {
+		t.Errorf("%d us after the loss began", got-from)
 	}
 }

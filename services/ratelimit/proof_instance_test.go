@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"gatehouse/models"
+	"gatehouse/services/redis"
 	"gatehouse/services/redis/redistest"
 )
 
@@ -58,7 +59,12 @@ const (
 	proofAdmitted proofOutcome = iota
 	proofRefused               // by Take, perhaps from memory, alone or in a group
 	proofLooked                // the script would have refused it
+	proofLate                  // no decision: from From until At nothing ran of the instance that is Key
+	proofAway                  // no decision: from From until At Redis was away for it
 )
+
+// noPolicy is the policy of a record that is about no decision.
+const noPolicy = -1
 
 // refundable reports whether hits on a key are taken back. Those on the others
 // never are, so that it is plain what counts.
@@ -84,6 +90,9 @@ func TestProofInstance(t *testing.T) {
 		t.Fatal(err)
 	}
 	history := &proofHistory{w: bufio.NewWriter(file)}
+	ctx, stop := context.WithCancel(t.Context())
+	var watch sync.WaitGroup
+	watch.Go(func() { history.noteDelays(ctx, rdb, me) })
 	var made atomic.Int64
 	percent := int64(max(1, me.Decisions/100))
 	for _, healthy := range []bool{true, false} {
@@ -110,6 +119,8 @@ func TestProofInstance(t *testing.T) {
 			fmt.Println("half")
 		}
 	}
+	stop()
+	watch.Wait()
 	if err := errors.Join(l.Close(t.Context()), history.err, history.w.Flush(), file.Close()); err != nil {
 		t.Fatal(err)
 	}
@@ -127,6 +138,25 @@ func (h *proofHistory) write(r proofRecord) {
 	defer h.mu.Unlock()
 	if _, err := h.w.Write(r.appendTo(h.w.AvailableBuffer())); err != nil {
 		h.err = err
+	}
+}
+
+// noteDelays writes down, until ctx ends, what keeps this instance from publishing: that nothing of
+// it runs, on a busy machine, or that it takes Redis for away.
+func (h *proofHistory) noteDelays(ctx context.Context, rdb *redis.Client, me proofSetup) {
+	const sleep = 5 * time.Millisecond
+	for before := time.Now(); ctx.Err() == nil; {
+		<-time.After(sleep)
+		now := time.Now()
+		delay := proofRecord{From: before.UnixMicro(), At: now.UnixMicro(), Policy: noPolicy, Key: int16(me.Seed), What: proofAway}
+		if !rdb.AnyAvailable() {
+			h.write(delay)
+		}
+		if late := now.Sub(before) - sleep; late > time.Millisecond {
+			delay.What, delay.From = proofLate, delay.At-late.Microseconds()
+			h.write(delay)
+		}
+		before = now
 	}
 }
 
