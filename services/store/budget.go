@@ -22,6 +22,26 @@ func (b *budget) Value(key any) any {
 	return b.Context.Value(key)
 }
 
+// budgetOf is the budget of a context; nil if it has none.
+func budgetOf(ctx context.Context) *budget {
+	b, _ := ctx.Value(budgetKey{}).(*budget)
+	return b
+}
+
+// left is what is left of a timeout, all of it without a budget.
+func (b *budget) left(timeout time.Duration) time.Duration {
+	if b == nil {
+		return timeout
+	}
+	return max(0, timeout-time.Duration(b.spent.Load()))
+}
+
+func (b *budget) spend(d time.Duration) {
+	if b != nil {
+		b.spent.Add(int64(d))
+	}
+}
+
 // WithBudget makes all calls under the returned context share one Options.Timeout:
 // after those that took it up, the rest answer models.ErrUnavailable at once. A
 // second call starts a new budget.
@@ -33,7 +53,7 @@ func (s *Store) WithBudget(ctx context.Context) context.Context {
 // a query which it shares with others. The time until done is spent; calls under
 // the returned context spend nothing by themselves. Without a budget it is ctx.
 func (s *Store) WithinBudget(ctx context.Context) (_ context.Context, done context.CancelFunc) {
-	if b, _ := ctx.Value(budgetKey{}).(*budget); b == nil {
+	if budgetOf(ctx) == nil {
 		return ctx, func() {}
 	}
 	ctx, _, done = within(ctx, s.timeout)
@@ -43,16 +63,16 @@ func (s *Store) WithinBudget(ctx context.Context) (_ context.Context, done conte
 // within bounds a call by its timeout or, if the request has a budget, by what is left
 // of that, and says how much that is. done must be called.
 func within(ctx context.Context, timeout time.Duration) (_ context.Context, left time.Duration, done context.CancelFunc) {
-	b, _ := ctx.Value(budgetKey{}).(*budget)
+	b := budgetOf(ctx)
 	if b == nil {
 		ctx, done = context.WithTimeout(ctx, timeout)
 		return ctx, timeout, done
 	}
 	began := time.Now()
-	left = max(0, timeout-time.Duration(b.spent.Load()))
+	left = b.left(timeout)
 	ctx, cancel := context.WithTimeout(context.WithValue(ctx, budgetKey{}, (*budget)(nil)), left)
 	return ctx, left, func() {
 		cancel()
-		b.spent.Add(int64(time.Since(began)))
+		b.spend(time.Since(began))
 	}
 }

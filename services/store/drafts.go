@@ -25,7 +25,7 @@ func (s *Store) Draft(ctx context.Context, processID, userID string) (models.Dra
 	if err != nil {
 		return models.Draft{}, failed("read draft", err)
 	}
-	ctx, done := s.read.turn(ctx)
+	ctx, done := s.read.atOnce(ctx)
 	defer done()
 	d, err := readDraft(ctx, s.read, process, user)
 	return d, failed("read draft of process "+processID, err)
@@ -149,7 +149,7 @@ func (s *Store) ProcessWithDrafts(ctx context.Context, id string) (models.Proces
 }
 
 func (s *Store) processAndIfDrafts(ctx context.Context, n int64) (p models.Process, drafted bool, err error) {
-	ctx, done := s.read.turn(ctx)
+	ctx, done := s.read.atOnce(ctx)
 	defer done()
 	p, err = scanProcess(s.read.QueryRowContext(ctx, `
 		SELECT `+processColumns+`, EXISTS (SELECT 1 FROM drafts WHERE drafts.process_id = processes.id) FROM processes WHERE id = $1`, n), &drafted)
@@ -185,7 +185,7 @@ func (s *Store) OrphanedDraft(ctx context.Context, processID, userID string) (mo
 	if err != nil {
 		return models.Draft{}, failed("read orphaned draft", err)
 	}
-	ctx, done := s.read.turn(ctx)
+	ctx, done := s.read.atOnce(ctx)
 	defer done()
 	d, err := scanDraft(s.read.QueryRowContext(ctx, `SELECT `+draftColumns+` FROM orphaned_drafts WHERE user_id = $1 AND process_id = $2`, user, process))
 	return d, failed("read the draft of the deleted process "+processID, orAnswer(err, models.ErrNotFound))

@@ -139,7 +139,7 @@ func (s *Store) Version(ctx context.Context, processID string, version int64) (m
 	if err != nil {
 		return models.Process{}, failed("read version", err)
 	}
-	ctx, done := s.read.turn(ctx)
+	ctx, done := s.read.atOnce(ctx)
 	defer done()
 	p, err := scanProcess(s.read.QueryRowContext(ctx, `
 		SELECT process_id, title, status, description, version, created_at, at, COALESCE(actor_id, 0), actor_email

@@ -66,7 +66,7 @@ func (s *Store) LockEnds(ctx context.Context, resource string, since time.Time, 
 
 // LockEnd returns how a grant ended; models.ErrNotFound if that is not stored.
 func (s *Store) LockEnd(ctx context.Context, grant string) (models.LockEnd, error) {
-	ctx, done := s.read.turn(ctx)
+	ctx, done := s.read.atOnce(ctx)
 	defer done()
 	ended, err := readLockEnd(ctx, s.read, grant, "")
 	return ended.End, failed("read the end of a lock", orAnswer(err, models.ErrNotFound))

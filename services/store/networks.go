@@ -28,7 +28,7 @@ func (s *Store) RememberNetwork(ctx context.Context, userID, network string, at 
 // network since then; false if there is no such user. models.ErrUnavailable if the database
 // could not be asked.
 func (s *Store) KnownNetwork(ctx context.Context, address, network string, since time.Time) (bool, error) {
-	ctx, done := s.read.turn(ctx)
+	ctx, done := s.read.atOnce(ctx)
 	defer done()
 	var known bool
 	err := s.read.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM networks

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -23,6 +24,10 @@ import (
 // openWait is how long a start waits for another process that is creating or
 // migrating the same database.
 const openWait = 30 * time.Second
+
+// lockWait is how long a statement waits for another process if its context does not end that
+// before. On those connections where a context may have no end it is half of Options.Timeout.
+const lockWait = time.Minute
 
 func openSQLite(ctx context.Context, opts Options) (*Store, error) {
 	path, err := filepath.Abs(opts.URL)
@@ -44,13 +49,14 @@ func openSQLite(ctx context.Context, opts Options) (*Store, error) {
 		conns = 4
 	}
 	s := &Store{
-		read:      newPool(file.conns("_query_only=1"), conns, opts.Timeout),
-		logReader: newPool(file.conns("_query_only=1"), 1, opts.Timeout),
+		read:      newPool(file.conns(opts.Timeout/2, "_query_only=1"), conns, opts.Timeout),
+		logReader: newPool(file.conns(lockWait, "_query_only=1"), 1, opts.Timeout),
 		file:      file,
 		writes:    writeState{log: opts.Logger, patience: 2 * opts.Timeout},
 		timeout:   opts.Timeout, auditRetention: opts.AuditRetention, now: opts.Now,
 	}
-	writes := newGroup(file.conns(), opts.Timeout, s.inPlace)
+	s.read.inProcess = true
+	writes := newGroup(file.conns(lockWait), opts.Timeout, s.inPlace)
 	s.write = writes
 	if err := s.startSQLite(ctx, writes.db); err != nil {
 		return nil, errors.Join(oneLine("open database "+path, err), s.Close())
@@ -83,11 +89,12 @@ func createFile(path string) error {
 	return file.Close()
 }
 
-// sqliteConnector connects to the file, which must exist. Nothing is opened yet.
-func sqliteConnector(path string, settings ...string) driver.Connector {
+// sqliteConnector connects to the file, which must exist. Nothing is opened yet. Its statements wait
+// so long for what another process holds.
+func sqliteConnector(path string, wait time.Duration, settings ...string) driver.Connector {
 	settings = append(settings,
-		"mode=rw",             // never makes an empty file where one was removed
-		"_busy_timeout=60000", // callers' contexts end the wait for another process before
+		"mode=rw", // never makes an empty file where one was removed
+		"_busy_timeout="+strconv.FormatInt(wait.Milliseconds(), 10),
 		"_foreign_keys=1", "_txlock=immediate",
 		"_synchronous=FULL", // an acknowledged write survives power loss
 	)
@@ -106,7 +113,7 @@ func sqliteConnector(path string, settings ...string) driver.Connector {
 func migrateSQLite(ctx context.Context, path string, log *slog.Logger) (err error) {
 	wait, cancel := context.WithTimeout(ctx, openWait)
 	defer cancel()
-	db := sql.OpenDB(sqliteConnector(path))
+	db := sql.OpenDB(sqliteConnector(path, lockWait))
 	db.SetMaxOpenConns(1)
 	defer db.Close()
 

@@ -52,7 +52,7 @@ func (s *Store) Process(ctx context.Context, id string) (models.Process, error) 
 	if err != nil {
 		return models.Process{}, failed("read process", err)
 	}
-	ctx, done := s.read.turn(ctx)
+	ctx, done := s.read.atOnce(ctx)
 	defer done()
 	p, err := scanProcess(s.read.QueryRowContext(ctx, `SELECT `+processColumns+` FROM processes WHERE id = $1`, n))
 	return p, failed("read process "+id, orAnswer(err, models.ErrNotFound))

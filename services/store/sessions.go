@@ -131,7 +131,7 @@ func (s *Store) endOldest(ctx context.Context, q querier, user int64, keep strin
 // roles; models.ErrNotFound if there is none, or it was ended, or one of its
 // timeouts has passed.
 func (s *Store) Session(ctx context.Context, hash string, now time.Time) (models.Session, error) {
-	ctx, done := s.read.turn(ctx)
+	ctx, done := s.read.atOnce(ctx)
 	defer done()
 	x, err := scanSession(s.read.QueryRowContext(ctx, oneSession, clean(hash), now.UnixMicro()))
 	return x, failed("read session", orAnswer(err, models.ErrNotFound))

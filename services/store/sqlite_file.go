@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"gatehouse/models"
 )
@@ -29,7 +30,7 @@ type sqliteFile struct {
 // pinSQLite opens the file with a connection that is kept, and remembers which
 // files that opened.
 func pinSQLite(ctx context.Context, path string) (*sqliteFile, error) {
-	f := &sqliteFile{path: path, opened: map[string]fs.FileInfo{}, pin: sql.OpenDB(sqliteConnector(path))}
+	f := &sqliteFile{path: path, opened: map[string]fs.FileInfo{}, pin: sql.OpenDB(sqliteConnector(path, lockWait))}
 	f.pin.SetMaxOpenConns(1)
 	// The first look into the database opens the journal.
 	var tables int
@@ -98,8 +99,8 @@ func same(opened fs.FileInfo) func(found fs.FileInfo, err error) error {
 }
 
 // conns are connections to this file. Nothing is opened yet.
-func (f *sqliteFile) conns(settings ...string) *sql.DB {
-	return sql.OpenDB(sameFile{sqliteConnector(f.path, settings...), f})
+func (f *sqliteFile) conns(wait time.Duration, settings ...string) *sql.DB {
+	return sql.OpenDB(sameFile{sqliteConnector(f.path, wait, settings...), f})
 }
 
 func (f *sqliteFile) close() error {

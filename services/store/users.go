@@ -71,7 +71,7 @@ func (s *Store) CredentialsByID(ctx context.Context, id string) (models.Credenti
 	if err != nil {
 		return models.Credentials{}, failed("read user", err)
 	}
-	ctx, done := s.read.turn(ctx)
+	ctx, done := s.read.atOnce(ctx)
 	defer done()
 	c, err := scanCredentials(s.read.QueryRowContext(ctx, `SELECT `+userColumns+` FROM users WHERE id = $1`, n))
 	return c, failed("read user "+id, orAnswer(err, models.ErrNotFound))
@@ -80,7 +80,7 @@ func (s *Store) CredentialsByID(ctx context.Context, id string) (models.Credenti
 // Credentials returns what a sign-in with this address is checked against, all
 // from one row, also for a disabled user; models.ErrNotFound if there is none.
 func (s *Store) Credentials(ctx context.Context, address string) (models.Credentials, error) {
-	ctx, done := s.read.turn(ctx)
+	ctx, done := s.read.atOnce(ctx)
 	defer done()
 	c, err := scanCredentials(s.read.QueryRowContext(ctx, `SELECT `+userColumns+` FROM users WHERE id = `+userByAddress,
 		stored(address), email.Key(stored(address))))
