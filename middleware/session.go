@@ -63,7 +63,10 @@ func findToken(c *gin.Context, cookieName string) *identity {
 func bearerToken(h http.Header) (token string, ok bool) {
 	for _, value := range h["Authorization"] {
 		value = strings.TrimSpace(value)
-		end := strings.IndexAny(value+" ", " \t")
+		end := strings.IndexAny(value, " \t")
+		if end < 0 {
+			end = len(value)
+		}
 		if strings.EqualFold(value[:end], "Bearer") {
 			return strings.TrimSpace(value[end:]), true
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/hkdf"
 	"crypto/sha256"
+	"encoding/json"
 	"fmt"
 	"time"
 
@@ -43,8 +44,10 @@ func NewTokenSigner(secrets []string) (*TokenSigner, error) {
 			return nil, err
 		}
 		// Grants end by their own time, not by the age of the signature.
-		t.signed = append(t.signed, securecookie.New(signing, nil).SetSerializer(securecookie.JSONEncoder{}).MaxAge(0))
-		t.sealed = append(t.sealed, securecookie.New(sealHash, sealBlock).SetSerializer(securecookie.NopEncoder{}).MaxAge(0))
+		codec := func(hash, block []byte) securecookie.Codec {
+			return securecookie.New(hash, block).SetSerializer(securecookie.NopEncoder{}).MaxAge(0)
+		}
+		t.signed, t.sealed = append(t.signed, codec(signing, nil)), append(t.sealed, codec(sealHash, sealBlock))
 	}
 	return t, nil
 }
@@ -59,8 +62,11 @@ func deriveKey(secret, purpose string) ([]byte, error) {
 
 // sign returns the lock token of a grant. The error is one of encoding: a token of more
 // than 4 KB.
-func (t *TokenSigner) sign(grant models.LockGrant) (string, error) {
-	token, err := securecookie.EncodeMulti("lock", grant, t.signed...)
+func (t *TokenSigner) sign(grant models.LockGrant) (token string, err error) {
+	text, err := json.Marshal(grant)
+	if err == nil {
+		token, err = securecookie.EncodeMulti("lock", text, t.signed...)
+	}
 	if err != nil {
 		return "", fmt.Errorf("sign lock token: %w", err)
 	}
@@ -69,7 +75,11 @@ func (t *TokenSigner) sign(grant models.LockGrant) (string, error) {
 
 // open returns the grant of a rightly signed token.
 func (t *TokenSigner) open(token string) (grant models.LockGrant, ok bool) {
-	err := securecookie.DecodeMulti("lock", token, &grant, t.signed...)
+	var text []byte
+	if securecookie.DecodeMulti("lock", token, &text, t.signed...) != nil {
+		return grant, false
+	}
+	err := json.Unmarshal(text, &grant)
 	return grant, err == nil
 }
 
