@@ -83,7 +83,7 @@
 //	a reply is lost                Degraded; the admission counts once in a log, at most twice
 //	                               in a bucket or block
 //	Redis is emptied or restarted  nothing; each instance puts back what it admitted before it
-//	                               decides, all keys within a second
+//	                               decides, all keys within a second in which Redis answers it
 //	a replica takes over           the same, for what the replica missed
 //	one key is evicted             the same, for that key
 //	the clock of Redis is put      the key's time stands still until the clock has caught up;

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"gatehouse/models"
+	"gatehouse/services/servicestest"
 )
 
 // memorySlack is how much older than a refusal what it is based on may be. A denial is believed for
@@ -40,7 +41,10 @@ func readHistory(t *testing.T, files []string) (all, delays []proofRecord) {
 		return cmp.Or(cmp.Compare(a.Policy, b.Policy), cmp.Compare(a.Key, b.Key), cmp.Compare(a.At, b.At))
 	})
 	n := slices.IndexFunc(all, func(r proofRecord) bool { return r.Policy != noPolicy })
-	return all[max(n, 0):], all[:max(n, 0)]
+	if n < 0 {
+		n = len(all)
+	}
+	return all[n:], all[:n]
 }
 
 // proofFinding is what a history says about one policy.
@@ -48,6 +52,7 @@ type proofFinding struct {
 	Kept           int   // admissions that were not taken back
 	TakenBack      int   // those that were
 	Excused        int   // those soon after Redis lost something, which do not count
+	KeptAfter      int   // those of Kept that came after Redis lost something
 	Highest        int64 // most units in any window
 	HighestAt      int64 // when the fullest window ends
 	Refused        int   // refusals judged
@@ -63,30 +68,29 @@ func inOneOf(spans []span, at int64) bool {
 	return slices.ContainsFunc(spans, func(s span) bool { return s.from <= at && at <= s.to })
 }
 
-// publishedAgain is when all instances must have published again what they admitted before a loss:
-// a second later. That second is one in which an instance reaches Redis, and as many wake-ups as
-// servicestest.Slack allows for may each be as late as its latest in that time. slack is what the
-// others of the machine may be late, which is the same for all.
-func publishedAgain(lost span, delays []proofRecord, slack int64) (latest int64) {
-	const second, wakeUps, most = 1_000_000, 50, 20_000_000
-	ends := lost.to + second + slack
-	latest = ends
+// publishedAgain is when all instances must have published again what they admitted before a loss: a
+// second later. What an instance was late, or took Redis for away, comes on top. slack is what the
+// others were late, such as Redis itself.
+func publishedAgain(lost span, delays []proofRecord, slack time.Duration) (latest int64) {
+	due := lost.to + time.Second.Microseconds()
+	latest = due + slack.Microseconds()
 	for len(delays) > 0 {
 		n := slices.IndexFunc(delays, func(r proofRecord) bool { return r.Key != delays[0].Key })
 		if n < 0 {
 			n = len(delays)
 		}
-		until, away, late := ends, int64(0), int64(0)
+		until, away, late := due+slack.Microseconds(), int64(0), time.Duration(0)
 		for _, d := range delays[:n] {
+			took := d.At - max(d.From, lost.from)
 			switch {
-			case d.At < lost.from || d.From > until:
+			case took < 0 || d.From > until:
 				continue
 			case d.What == proofAway:
-				away += d.At - max(d.From, lost.from)
+				away += took
 			default:
-				late = max(late, d.At-d.From)
+				late = max(late, time.Duration(took)*time.Microsecond)
 			}
-			until = max(until, ends+away+min(wakeUps*late, most))
+			until = max(until, due+away+max(slack, servicestest.SlackOf(late)).Microseconds())
 		}
 		latest, delays = max(latest, until), delays[n:]
 	}
@@ -131,6 +135,9 @@ func (f *proofFinding) judge(records []proofRecord, policy models.Policy, lost [
 		default:
 			f.Kept++
 			f.FromBlocks += int(r.FromBlock)
+			if len(lost) > 0 && r.At > lost[0].to {
+				f.KeptAfter++
+			}
 		}
 	}
 	kept := slices.DeleteFunc(slices.Clone(admitted), func(r proofRecord) bool { return !counts(r) })
@@ -241,8 +248,8 @@ func TestProofJudge(t *testing.T) {
 		{"a full window", log, []proofRecord{yes(1, 2, 0), yes(second, 1, 0), yes(second+1, 2, 0)}, nil, proofFinding{Kept: 3, Highest: 3}},
 		{"one too many", log, []proofRecord{yes(1, 2, 0), yes(second, 2, 0)}, nil, proofFinding{Kept: 2, Highest: 4}},
 		{"one too many but taken back", log, []proofRecord{yes(1, 2, 0), yes(2, 1, 3), yes(second, 1, 0)}, nil, proofFinding{Kept: 2, TakenBack: 1, Highest: 3}},
-		{"one too many after a loss", log, []proofRecord{yes(1, 3, 0), yes(5, 3, 0), yes(9, 0, 0)}, []span{{2, 5}}, proofFinding{Kept: 2, Excused: 1, Highest: 3}},
-		{"one too many after that", log, []proofRecord{yes(1, 3, 0), yes(5, 3, 0), yes(9, 1, 0)}, []span{{2, 5}}, proofFinding{Kept: 2, Excused: 1, Highest: 4}},
+		{"one too many after a loss", log, []proofRecord{yes(1, 3, 0), yes(5, 3, 0), yes(9, 0, 0)}, []span{{2, 5}}, proofFinding{Kept: 2, KeptAfter: 1, Excused: 1, Highest: 3}},
+		{"one too many after that", log, []proofRecord{yes(1, 3, 0), yes(5, 3, 0), yes(9, 1, 0)}, []span{{2, 5}}, proofFinding{Kept: 2, KeptAfter: 1, Excused: 1, Highest: 4}},
 		{"refused with reason", log, []proofRecord{yes(1, 3, 0), no(proofLooked, second, second, 1)}, nil, proofFinding{Kept: 1, Highest: 3, Refused: 1}},
 		{"refused too long", log, []proofRecord{yes(1, 3, 0), no(proofLooked, second+1, second+1, 1)}, nil, proofFinding{Kept: 1, Highest: 3, Refused: 1, WronglyRefused: 1}},
 		{"refused from memory too long", log, []proofRecord{yes(1, 3, 0), no(proofRefused, second+1, second+9, 1)}, nil, proofFinding{Kept: 1, Highest: 3, Refused: 1, WronglyRefused: 1}},
@@ -253,8 +260,12 @@ func TestProofJudge(t *testing.T) {
 		{"a bucket filled meanwhile", gcra, []proofRecord{yes(second, 2, 0), yes(second+65_000, 1, 0), no(proofRefused, second+60_000, second+70_000, 1)}, nil, proofFinding{Kept: 2, Highest: 3, Refused: 1}},
 	} {
 		got := checkHistory(row.records, 0, row.policy, row.lost)
+		ends := got.HighestAt
 		if got.HighestAt = 0; got != row.want {
 			t.Errorf("%s: %+v, want %+v", row.name, got, row.want)
+		}
+		if row.name == "one too many after that" && ends != 9 {
+			t.Errorf("%s: the fullest window ends at %d", row.name, ends)
 		}
 	}
 }
@@ -278,13 +289,17 @@ func TestPublishedAgain(t *testing.T) {
 		{"away again in what that adds", []proofRecord{delay(proofAway, 0, ms, 9*ms), delay(proofAway, 0, second+5*ms, 3*ms)}, 12 * ms},
 		{"late twice", []proofRecord{delay(proofLate, 0, ms, 9*ms), delay(proofLate, 0, 20*ms, 3*ms)}, 450 * ms},
 		{"late and away", []proofRecord{delay(proofLate, 0, ms, 2*ms), delay(proofAway, 0, 20*ms, 3*ms)}, 103 * ms},
+		{"late since before the loss", []proofRecord{delay(proofLate, 0, -5*ms, 9*ms)}, 200 * ms},
 		{"two instances", []proofRecord{delay(proofAway, 0, ms, 9*ms), delay(proofAway, 1, ms, 20*ms), delay(proofAway, 2, ms, 3*ms)}, 20 * ms},
 	} {
 		if got := publishedAgain(span{from, from}, row.delays, 0) - from - second; got != row.want {
 			t.Errorf("%s: %d us after the second, want %d", row.name, got, row.want)
 		}
 	}
-	if got := publishedAgain(span{from, from + ms}, nil, 7); got != from+ms+second+7 {
-		t.Errorf("%d us after the loss began", got-from)
+	late := []proofRecord{delay(proofLate, 0, ms, 9*ms), delay(proofAway, 0, ms, 3*ms)}
+	for slack, want := range map[time.Duration]int64{time.Millisecond: 453 * ms, time.Second: second + 3*ms} {
+		if got := publishedAgain(span{from, from + ms}, late, slack) - from - ms - second; got != want {
+			t.Errorf("%d us after the second where the others were %v late, want %d", got, slack, want)
+		}
 	}
 }

@@ -98,8 +98,8 @@ func proofPolicies(blocks proofBlocks) proofCompany {
 // some. Meanwhile scripts are flushed, connections cut and replies lost. Redis is emptied, started
 // again without data, and replaced by a replica that missed writes. By the server's clock no window
 // of any policy ever holds more than the limit. That does not count what was admitted after Redis
-// lost something until each instance had reached it for a second. Hits decided together count
-// together, and while nothing is cut no refusal is wrong.
+// lost something until each instance had reached it for a second, and for as long as the machine
+// was late. Hits decided together count together, and while nothing is cut no refusal is wrong.
 func TestProofOracle(t *testing.T) {
 	proveWindows(t, proofCourse{instances: 4, short: 25_000, share: 1})
 }
@@ -160,9 +160,9 @@ func proveWindows(t *testing.T, course proofCourse) {
 		pause = 300 * time.Millisecond
 	}
 	lost := disturb(t, servers, instances, pause)
-	slack := make([]int64, len(lost))
+	slack := make([]time.Duration, len(lost))
 	for i := range lost { // soon: what it is taken from is not kept for long
-		slack[i] = servicestest.Slack(time.UnixMicro(lost[i].from)).Microseconds()
+		slack[i] = servicestest.Slack(time.UnixMicro(lost[i].from))
 	}
 	for i, p := range instances {
 		if len(p.Lines("PASS")) != 1 {
@@ -180,11 +180,12 @@ func proveWindows(t *testing.T, course proofCourse) {
 	history, delays := readHistory(t, files)
 	for i := range lost {
 		lost[i].to = publishedAgain(lost[i], delays, slack[i])
+		t.Logf("loss %d: %v are excused", i, time.Duration(lost[i].to-lost[i].from)*time.Microsecond)
 	}
 	if course.instances == 1 {
 		lost = nil
 	}
-	refused, fromBlocks := 0, 0
+	refused, fromBlocks, keptAfter := 0, 0, 0
 	for i, policy := range proofPolicies(course.blocks).all() {
 		excused, length := slices.Clone(lost), int64(0)
 		switch window := policy.Window.Microseconds(); {
@@ -199,7 +200,7 @@ func proveWindows(t *testing.T, course proofCourse) {
 		found := checkHistory(history, i, policy, excused)
 		t.Logf("%s: %+v", policy.Name, found)
 		few := found.Kept < 50 || course.instances > 1 && course.blocks == noBlocks && found.Refused < 50
-		refused, fromBlocks = refused+found.Refused, fromBlocks+found.FromBlocks
+		refused, fromBlocks, keptAfter = refused+found.Refused, fromBlocks+found.FromBlocks, keptAfter+found.KeptAfter
 		if policy == proofPolicies(course.blocks).steady { // how much of it there is depends on the time alone
 			few = found.Kept == 0
 		}
@@ -214,5 +215,8 @@ func proveWindows(t *testing.T, course proofCourse) {
 	}
 	if course.blocks == autoBlocks && (fromBlocks < 50 || course.instances > 1 && refused < 50) {
 		t.Errorf("%d from blocks and %d refusals are few", fromBlocks, refused)
+	}
+	if course.instances > 1 && keptAfter == 0 && servicestest.LongProof() { // a short one may end first
+		t.Error("all that was admitted after a loss is excused: the machine is too busy to prove anything")
 	}
 }

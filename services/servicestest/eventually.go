@@ -71,6 +71,10 @@ func By(t testing.TB, since time.Time, bound time.Duration, ok func() bool, msg 
 // the harness' own. It is never more than 40 s.
 func Slack(since time.Time) time.Duration { return wakeUps.slack(since) + diskWrites.slack(since) }
 
+// SlackOf is what Slack allows for where a wake-up was at most so late: for the wake-ups of another
+// process, which has seen that itself.
+func SlackOf(late time.Duration) time.Duration { return wakeUps.allow(late) }
+
 // wakeUps measures for as long as the test binary runs.
 var wakeUps = func() *lateness {
 	l := newLateness(50, lateSleep)
@@ -141,9 +145,11 @@ func (l *lateness) note(before, now time.Time) {
 	}
 }
 
-func (l *lateness) slack(since time.Time) time.Duration {
+func (l *lateness) slack(since time.Time) time.Duration { return l.allow(l.latest(since)) }
+
+func (l *lateness) allow(late time.Duration) time.Duration {
 	const most = 20 * time.Second
-	return min(time.Duration(l.chain)*l.latest(since), most)
+	return min(time.Duration(l.chain)*late, most)
 }
 
 func (l *lateness) second(at time.Time) int { return int(at.Sub(l.began) / time.Second) }
