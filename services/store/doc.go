@@ -8,7 +8,8 @@
 // connection and then for their answers. What the request does otherwise does not count.
 // Connections are given in the order of the calls (pool.go): database/sql alone gives a free
 // one to any call that waits, so with many calls some would wait until their deadline. The
-// revocation log is read on a connection of its own, and does not wait behind other calls.
+// revocation log is read on a connection of its own, and does not wait behind other calls. SQLite
+// reads one row sooner than a context can be made that ends, so such a read has none (pool.atOnce).
 //
 // # Prepared once
 //

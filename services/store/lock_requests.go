@@ -61,7 +61,7 @@ func (s *Store) AskForLock(ctx context.Context, r models.LockRequest) (stored mo
 
 // LockRequest returns a request; models.ErrNotFound if there is none.
 func (s *Store) LockRequest(ctx context.Context, id string) (models.LockRequest, error) {
-	ctx, done := s.read.turn(ctx)
+	ctx, done := s.read.atOnce(ctx)
 	defer done()
 	r, err := readLockRequest(ctx, s.read, id)
 	return r, failed("read the request for a lock", err)

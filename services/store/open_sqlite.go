@@ -25,8 +25,8 @@ import (
 // migrating the same database.
 const openWait = 30 * time.Second
 
-// lockWait is how long a statement waits for another process if its context does not end that
-// before. On those connections where a context may have no end it is half of Options.Timeout.
+// lockWait is how long a statement waits for a lock of another process, unless its context ends
+// first.
 const lockWait = time.Minute
 
 func openSQLite(ctx context.Context, opts Options) (*Store, error) {
@@ -48,14 +48,15 @@ func openSQLite(ctx context.Context, opts Options) (*Store, error) {
 	if conns <= 0 {
 		conns = 4
 	}
+	delay := opts.Timeout / 2 // so that two delays are no longer than what a request may take
 	s := &Store{
-		read:      newPool(file.conns(opts.Timeout/2, "_query_only=1"), conns, opts.Timeout),
+		read:      newPool(file.conns(delay, "_query_only=1"), conns, opts.Timeout),
 		logReader: newPool(file.conns(lockWait, "_query_only=1"), 1, opts.Timeout),
 		file:      file,
 		writes:    writeState{log: opts.Logger, patience: 2 * opts.Timeout},
 		timeout:   opts.Timeout, auditRetention: opts.AuditRetention, now: opts.Now,
 	}
-	s.read.inProcess = true
+	s.read.delay = delay
 	writes := newGroup(file.conns(lockWait), opts.Timeout, s.inPlace)
 	s.write = writes
 	if err := s.startSQLite(ctx, writes.db); err != nil {
@@ -89,8 +90,8 @@ func createFile(path string) error {
 	return file.Close()
 }
 
-// sqliteConnector connects to the file, which must exist. Nothing is opened yet. Its statements wait
-// so long for what another process holds.
+// sqliteConnector connects to the file, which must exist. Nothing is opened yet. A statement waits at
+// most that long for a lock of another process.
 func sqliteConnector(path string, wait time.Duration, settings ...string) driver.Connector {
 	settings = append(settings,
 		"mode=rw", // never makes an empty file where one was removed

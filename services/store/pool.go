@@ -16,9 +16,10 @@ type pool struct {
 	conns   int
 	timeout time.Duration
 	turns   *semaphore.Weighted
-	// SQLite: no statement waits longer than half of timeout for another process.
-	inProcess bool
-	ahead     *aheadConnector // nil where connections are opened in no time
+	ahead   *aheadConnector // nil where connections are opened in no time
+	// How long another process may delay a statement, by SQLite's busy timeout. 0: as long as the
+	// statement's context lasts.
+	delay time.Duration
 }
 
 func newPool(db *sql.DB, conns int, timeout time.Duration) *pool {
@@ -46,12 +47,14 @@ func (p *pool) turn(ctx context.Context) (context.Context, context.CancelFunc) {
 	}
 }
 
-// atOnce is turn for a statement that reads one row by its key. SQLite has that at once, so if
-// nobody is before the caller, it is spared what a context that ends costs there: a timer and two
-// goroutines, to interrupt what is over. Another process may hold it up, but not past its timeout.
+// atOnce is turn for one statement that reads one row by a key. SQLite answers that before anything
+// could interrupt it. A context that ends would cost a timer and two goroutines, those of
+// database/sql and of the driver, so the returned one never ends. Only another process can delay the
+// statement: a call that has less time left, or has to wait, takes an ordinary turn.
 func (p *pool) atOnce(ctx context.Context) (context.Context, context.CancelFunc) {
 	b := budgetOf(ctx)
-	if !p.inProcess || ctx.Err() != nil || b.left(p.timeout) < p.timeout/2 || !p.turns.TryAcquire(1) {
+	_, ends := ctx.Deadline()
+	if p.delay == 0 || ends || ctx.Err() != nil || b.left(p.timeout) < p.delay || !p.turns.TryAcquire(1) {
 		return p.turn(ctx)
 	}
 	began := time.Now()

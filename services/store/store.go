@@ -38,7 +38,8 @@ type Options struct {
 // Store is an open database. Use Open. All methods may be called concurrently;
 // each returns within Options.Timeout, or what WithBudget leaves of it, with
 // models.ErrUnavailable if the database did not answer. Whether a write that ended
-// so was done is unknown. A write that SQLite has begun is waited for.
+// so was done is unknown. A write that SQLite has begun is waited for, and so is a read of one row,
+// although its caller has left.
 //
 // Ids are canonical decimal numbers that are never used again; anything else
 // is models.ErrNotFound. Times are stored in microseconds and returned in UTC.
