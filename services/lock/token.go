@@ -43,13 +43,17 @@ func NewTokenSigner(secrets []string) (*TokenSigner, error) {
 		if err != nil {
 			return nil, err
 		}
-		// Grants end by their own time, not by the age of the signature.
-		codec := func(hash, block []byte) securecookie.Codec {
-			return securecookie.New(hash, block).SetSerializer(securecookie.NopEncoder{}).MaxAge(0)
-		}
-		t.signed, t.sealed = append(t.signed, codec(signing, nil)), append(t.sealed, codec(sealHash, sealBlock))
+		t.signed = append(t.signed, newCodec(signing, nil))
+		t.sealed = append(t.sealed, newCodec(sealHash, sealBlock))
 	}
 	return t, nil
+}
+
+// newCodec takes bytes: securecookie's JSONEncoder would read the JSON of each token as a stream,
+// which takes as long as all else that is done to it. Grants end by their own time, not by the age
+// of the signature.
+func newCodec(hash, block []byte) securecookie.Codec {
+	return securecookie.New(hash, block).SetSerializer(securecookie.NopEncoder{}).MaxAge(0)
 }
 
 func deriveKey(secret, purpose string) ([]byte, error) {
