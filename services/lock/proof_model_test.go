@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -12,9 +13,11 @@ import (
 
 // operation is one of a history.
 type operation struct {
-	Kind  string // acquire, wait (in the queue), replace, extend, check, release, force, or end: what may happen by itself
-	Grant int    // the acquire meant
-	Busy  bool   // a caller waited meanwhile: Redis may have offered the lock to a waiter that did not take it
+	// acquire, wait (in the queue), replace, extend, check, release, force, told (of a refused replace),
+	// or end: what may happen by itself
+	Kind  string
+	Grant int  // the acquire meant
+	Busy  bool // a caller waited meanwhile: Redis may have offered the lock to a waiter that did not take it
 }
 
 type lockAnswer struct {
@@ -25,10 +28,8 @@ type lockAnswer struct {
 type lockState struct {
 	holder int // the acquire that has the lock, 0 when free
 	fence  int64
-	unsure bool // fence is that of the one before: the holder was not answered
-	// passing: holder got it by a replace that was refused all the same, as it was sent again, and over
-	// by then. Next comes what ended it.
-	passing bool
+	unsure bool   // fence is that of the one before: the holder was not answered
+	asked  string // the replaces that will be refused, and whose callers were not told yet
 }
 
 // lockModel is a lock as its clients may see it. What was answered "unavailable"
@@ -49,12 +50,11 @@ func lockModel() porcupine.Model {
 }
 
 func stepLock(s lockState, op operation, got lockAnswer) []lockState {
-	free := lockState{fence: s.fence}
+	free := lockState{fence: s.fence, asked: s.asked}
 	mine := s.holder == op.Grant
-	if s.passing && op.Kind != "force" && op.Kind != "replace" {
-		return nil
-	}
 	switch op.Kind {
+	case "told":
+		return stepTold(s, op)
 	case "end":
 		if mine {
 			return []lockState{free}
@@ -87,9 +87,9 @@ func stepAcquire(s lockState, op operation, got lockAnswer) []lockState {
 	case got.Result == "refused" && (s.holder != 0 || op.Busy):
 		return []lockState{s}
 	case got.Result == "ok" && s.holder == 0 && got.Fence > s.fence:
-		return []lockState{{holder: op.Grant, fence: got.Fence}}
+		return []lockState{{holder: op.Grant, fence: got.Fence, asked: s.asked}}
 	case got.Result == "unknown" && s.holder == 0:
-		return []lockState{s, {holder: op.Grant, fence: s.fence, unsure: true}}
+		return []lockState{s, {holder: op.Grant, fence: s.fence, unsure: true, asked: s.asked}}
 	case got.Result == "unknown":
 		return []lockState{s}
 	}
@@ -97,30 +97,59 @@ func stepAcquire(s lockState, op operation, got lockAnswer) []lockState {
 }
 
 // stepReplace passes the lock from one holder to another. What was seen of it may be over by then: it
-// can always be refused.
+// can always be refused. It may even be refused after it was done, if what it got was over before
+// its caller was told: it is sent again then.
 func stepReplace(s lockState, op operation, got lockAnswer) []lockState {
 	held := s.holder != 0 || op.Busy // or offered, and not taken
+	done := lockState{holder: op.Grant, fence: s.fence, unsure: true, asked: s.asked}
 	switch {
-	case got.Result == "refused" && held:
-		return []lockState{s, {holder: op.Grant, fence: s.fence, unsure: true, passing: true}}
 	case got.Result == "refused":
+		s.asked += mark(op.Grant)
+		done.asked = s.asked
+		if held {
+			return []lockState{s, done}
+		}
 		return []lockState{s}
 	case got.Result == "ok" && held && got.Fence > s.fence:
-		return []lockState{{holder: op.Grant, fence: got.Fence}}
+		return []lockState{{holder: op.Grant, fence: got.Fence, asked: s.asked}}
 	case got.Result == "unknown" && held:
-		return []lockState{s, {holder: op.Grant, fence: s.fence, unsure: true}}
+		return []lockState{s, done}
 	case got.Result == "unknown":
 		return []lockState{s}
 	}
 	return nil
 }
 
+// stepTold tells the caller of a replace that it was refused: it does not have the lock then.
+func stepTold(s lockState, op operation) []lockState {
+	before, after, asked := strings.Cut(s.asked, mark(op.Grant))
+	if !asked || s.holder == op.Grant {
+		return nil
+	}
+	s.asked = before + after
+	return []lockState{s}
+}
+
+func mark(grant int) string { return fmt.Sprintf("<%d>", grant) }
+
+// withTold adds to each replace that was refused that its caller was told, in the same time.
+func withTold(ops []porcupine.Operation) []porcupine.Operation {
+	all := slices.Clone(ops)
+	for _, op := range ops {
+		if in := op.Input.(operation); in.Kind == "replace" && op.Output.(lockAnswer).Result == "refused" {
+			op.Input = operation{Kind: "told", Grant: in.Grant}
+			all = append(all, op)
+		}
+	}
+	return all
+}
+
 // stepForce ends the lock, whoever its holder is, and returns its fence.
 func stepForce(s lockState, op operation, got lockAnswer) []lockState {
-	free := lockState{fence: max(s.fence, got.Fence)}
+	free := lockState{fence: max(s.fence, got.Fence), asked: s.asked}
 	switch {
 	case got.Result == "unknown":
-		return []lockState{s, {fence: s.fence}}
+		return []lockState{s, {fence: s.fence, asked: s.asked}}
 	case got.Result == "refused" && s.holder == 0:
 		return []lockState{s}
 	case got.Result == "ok" && s.holder != 0 && (got.Fence == s.fence || (s.unsure && got.Fence > s.fence)):
@@ -135,6 +164,7 @@ func stepForce(s lockState, op operation, got lockAnswer) []lockState {
 // false if none was found in time and none was ruled out either.
 func wantLockHistory(t *testing.T, resource string, ops []porcupine.Operation) (decided bool) {
 	t.Helper()
+	ops = withTold(ops)
 	result, info := porcupine.CheckOperationsVerbose(lockModel(), ops, 20*time.Second)
 	switch result {
 	case porcupine.Illegal:
@@ -190,6 +220,8 @@ func TestProofModelRefuses(t *testing.T) {
 		"replaced, and still there":       {[]row{ok("acquire", 1, 0, 5), ok("replace", 2, 2, 6), ok("check", 1, 4, 0)}, false},
 		"replaced by two":                 {[]row{ok("acquire", 1, 0, 5), ok("replace", 2, 2, 6), ok("replace", 3, 4, 7), ok("check", 2, 6, 0)}, false},
 		"replaced, forced and sent again": {[]row{ok("acquire", 1, 0, 5), again, ok("force", 0, 4, 6), ok("acquire", 3, 12, 7)}, true},
+		"replaced, seen and replaced":     {[]row{ok("acquire", 1, 0, 5), again, refused("release", 1, 3), refused("acquire", 3, 5), ok("replace", 3, 7, 7), ok("check", 3, 12, 0)}, true},
+		"replaced, seen and not replaced": {[]row{ok("acquire", 1, 0, 5), again, refused("release", 1, 3), refused("acquire", 3, 5), ok("replace", 3, 12, 7)}, false},
 		"refused, and replaced":           {[]row{ok("acquire", 1, 0, 5), again, refused("check", 1, 12)}, false},
 		"replaced at the same fence":      {[]row{ok("acquire", 1, 0, 5), ok("replace", 2, 2, 5)}, false},
 		"replaced what is free":           {[]row{ok("replace", 2, 2, 5)}, false},
@@ -203,7 +235,7 @@ func TestProofModelRefuses(t *testing.T) {
 		for i, r := range c.rows {
 			ops = append(ops, porcupine.Operation{ClientId: i, Input: r.op, Call: r.call, Output: r.got, Return: r.returned})
 		}
-		if got := porcupine.CheckOperations(lockModel(), ops); got != c.legal {
+		if got := porcupine.CheckOperations(lockModel(), withTold(ops)); got != c.legal {
 			t.Errorf("%s: legal %v", name, got)
 		}
 	}
